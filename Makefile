@@ -1,0 +1,63 @@
+# `make test` and `make demo` need python3 (3.11 or newer) and make, nothing else: they make their own environment.
+# Another interpreter: `make test PYTHON=python3.13`; each has its own environment.
+
+PYTHON ?= python3
+ifeq ($(PYTHON),python3)
+VENV ?= .venv
+else
+VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
+BIN := $(VENV)/bin
+
+# Test processes (many tests start workers of their own), and further arguments for pytest.
+JOBS ?= 2
+PYTEST_ARGS ?=
+DEMO_FOLDER ?= demo-output
+
+.PHONY: help demo test check docs format clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo     extract the cells of a real image and draw them, into $(DEMO_FOLDER)/"
+	@echo "make test     run the tests (another interpreter: make test PYTHON=python3.13)"
+	@echo "make check    style, types, import rules, documentation"
+	@echo "make docs     build the documentation into docs/_build/html/"
+	@echo "make format   put the code into the project's style"
+	@echo "make clean    remove environments, caches and what was built"
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/cellstamp demo $(DEMO_FOLDER)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .venv-* build dist docs/_build demo-output .*_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each extra; all are made again when what they install may have changed.
+$(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing cellstamp[$*] and what it needs into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+		"cellstamp needs Python 3.11 or newer; $(PYTHON) is %d.%d. Try: make PYTHON=python3.11 ..." % v[:2])'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment (on Debian and Ubuntu: install python3-venv)." >&2; exit 1; }

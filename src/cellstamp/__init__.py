@@ -1,0 +1,54 @@
+"""cellstamp: single-cell images from a segmented microscopy image."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cellstamp.config import ExtractionConfig
+    from cellstamp.errors import CellstampError, ConfigError, InputError, OutputError, WorkerError
+    from cellstamp.h5sc.reader import read_h5sc
+    from cellstamp.pipeline.base import Logable, ProcessingStep
+    from cellstamp.pipeline.extraction import HDF5CellExtraction
+    from cellstamp.pipeline.project import Project
+
+__all__ = [
+    "CellstampError",
+    "ConfigError",
+    "ExtractionConfig",
+    "HDF5CellExtraction",
+    "InputError",
+    "Logable",
+    "OutputError",
+    "ProcessingStep",
+    "Project",
+    "WorkerError",
+    "read_h5sc",
+]
+
+# Imported on first use: what they need takes seconds to import.
+_HOMES = {
+    "ExtractionConfig": "config",
+    "CellstampError": "errors",
+    "ConfigError": "errors",
+    "InputError": "errors",
+    "OutputError": "errors",
+    "WorkerError": "errors",
+    "read_h5sc": "h5sc.reader",
+    "Logable": "pipeline.base",
+    "ProcessingStep": "pipeline.base",
+    "HDF5CellExtraction": "pipeline.extraction",
+    "Project": "pipeline.project",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

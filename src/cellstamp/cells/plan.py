@@ -1,0 +1,188 @@
+"""Which cells are extracted, and in which batches: values in, values out, nothing is read or written here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.errors import ConfigError
+from cellstamp.source.values import TILES_ABREAST, Centers, Rect
+
+TILE_SIDE = 2048
+"""Pixels a tile is meant to measure, where chunks leave the choice."""
+
+BATCH_BYTES = 64 * 2**20
+"""Uncompressed stamps in one batch, at most."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile: its own area, and the pixels that its cells' windows need."""
+
+    area: Rect
+    region: Rect
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Cells of one tile that are cut together.
+
+    Attributes
+    ----------
+    tile
+        What to read.
+    rows
+        int64 (n,): where each cell stands in the result.
+    ids
+        uint64 (n,).
+    tops, lefts
+        int64 (n,): the first pixel of each window, in the image.
+    """
+
+    tile: Tile
+    rows: NDArray[np.int64]
+    ids: NDArray[np.uint64]
+    tops: NDArray[np.int64]
+    lefts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return self.ids.size
+
+    def __str__(self) -> str:
+        return f"{len(self)} cells, ids {self.ids.min()} to {self.ids.max()}"
+
+
+def window_corners(cells: Centers, image_size: int) -> NDArray[np.int64]:
+    """First pixel (x, y) of each cell's window: the rounded centre less half the window, int64 (n, 2)."""
+    return np.round(cells.xy).astype(np.int64) - image_size // 2
+
+
+def inside_image(cells: Centers, image_size: int, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which cells are kept: those whose rounded centre is more than half a window from every edge.
+
+    Parameters
+    ----------
+    shape
+        Height and width of the image in pixels.
+    """
+    half = image_size // 2
+    x, y = np.round(cells.xy).T
+    height, width = shape
+    return (half < x) & (x < width - half) & (half < y) & (y < height - half)
+
+
+def draw_cells(cells: Centers, n_cells: int | None, seed: int) -> Centers:
+    """Draw ``n_cells`` cells for a preview, ascending by id.
+
+    Raises
+    ------
+    ConfigError
+        If ``n_cells`` is missing, not a positive integer, or more than there are.
+    """
+    if isinstance(n_cells, bool) or not isinstance(n_cells, int | np.integer) or n_cells < 1:
+        message = (
+            f"a partial extraction needs n_cells, an integer from 1 to {len(cells)} (the cells that can be extracted); "
+            f"got {n_cells!r}"
+        )
+        raise ConfigError(message)
+    if n_cells > len(cells):
+        message = f"n_cells = {n_cells} is more than the {len(cells)} cells that can be extracted; lower n_cells"
+        raise ConfigError(message)
+    rng = np.random.default_rng(seed)
+    return cells[np.sort(rng.choice(len(cells), n_cells, replace=False))]
+
+
+def tile_shape(
+    shape: tuple[int, int], chunks: Sequence[tuple[int, int]], *, bytes_per_pixel: int, limit: int
+) -> tuple[int, int]:
+    """Height and width of a tile: whole chunks, about `TILE_SIDE` pixels a side, never more than ``limit`` bytes.
+
+    Parameters
+    ----------
+    shape
+        Height and width of the image.
+    chunks
+        Chunk height and width of each array that is read. Where they differ, tiles follow the largest.
+    """
+    sides = []
+    for axis in (0, 1):
+        chunk = max(chunk[axis] for chunk in chunks)
+        sides.append(min(chunk * max(1, TILE_SIDE // chunk), shape[axis]))
+    height, width = sides
+    while height * width * bytes_per_pixel > limit and height * width > 1:
+        if height >= width:
+            height = -(-height // 2)
+        else:
+            width = -(-width // 2)
+    return height, width
+
+
+def plan_batches(
+    cells: Centers,
+    image_size: int,
+    shape: tuple[int, int],
+    *,
+    tile: tuple[int, int],
+    chunk: tuple[int, int],
+    max_batch_size: int,
+) -> list[Batch]:
+    """Divide cells into batches, ordered so that neighbours in the list read the same or neighbouring chunks.
+
+    A cell belongs to the tile that holds the last pixel of its window, so windows reach out of a tile only above and to the
+    left, where tiles have been read before.
+
+    Parameters
+    ----------
+    cells
+        Kept cells; their order is that of the result.
+    shape
+        Height and width of the image.
+    tile
+        Height and width of a tile, see `tile_shape`.
+    chunk
+        Height and width of the largest chunk: a tile with few cells reads whole chunks of this size.
+    max_batch_size
+        Cells in a batch, at most. A tile's cells are divided evenly.
+    """
+    corners = window_corners(cells, image_size)
+    last_x, last_y = (corners + image_size - 1).T
+    row, column = last_y // tile[0], last_x // tile[1]
+    order = np.lexsort((column, row, column // TILES_ABREAST))
+    row, column = row[order], column[order]
+    starts = np.flatnonzero(np.diff(row, prepend=-1) | np.diff(column, prepend=-1))
+    batches: list[Batch] = []
+    for start, end in zip(starts, [*starts[1:], len(cells)], strict=True):
+        members = np.sort(order[start:end])
+        top, left = int(row[start]) * tile[0], int(column[start]) * tile[1]
+        area = Rect(top, min(top + tile[0], shape[0]), left, min(left + tile[1], shape[1]))
+        where = Tile(area, _region(corners[members], image_size, area, chunk))
+        n_batches = -(-members.size // max_batch_size)
+        batches.extend(_batch(where, part, cells, corners) for part in np.array_split(members, n_batches))
+    return batches
+
+
+def cells_per_batch(max_batch_size: int, cell_bytes: int) -> int:
+    """Cells in a batch: at most ``max_batch_size``, and at most `BATCH_BYTES` of uncompressed stamps."""
+    return max(1, min(max_batch_size, BATCH_BYTES // cell_bytes))
+
+
+def _batch(tile: Tile, members: NDArray[np.int64], cells: Centers, corners: NDArray[np.int64]) -> Batch:
+    return Batch(tile, members, cells.ids[members], corners[members, 1], corners[members, 0])
+
+
+def _region(corners: NDArray[np.int64], image_size: int, area: Rect, chunk: tuple[int, int]) -> Rect:
+    """What the windows need: exactly that outside the tile, whole chunks inside it (they are decoded anyway)."""
+    left, top = corners.min(axis=0).tolist()
+    right, bottom = (corners.max(axis=0) + image_size).tolist()
+    return Rect(
+        *_snap(top, bottom, area.top, area.bottom, chunk[0]),
+        *_snap(left, right, area.left, area.right, chunk[1]),
+    )
+
+
+def _snap(start: int, end: int, area_start: int, area_end: int, chunk: int) -> tuple[int, int]:
+    if start > area_start:
+        start = max(area_start, start // chunk * chunk)
+    return start, min(area_end, -(-end // chunk) * chunk)

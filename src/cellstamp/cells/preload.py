@@ -1,0 +1,20 @@
+"""Imported by the server that workers are forked from: loads what they need, compiled kernels included, once for all."""
+
+import numpy as np
+
+from cellstamp.cells.kernels import cut_stamps, new_scratch
+from cellstamp.codecs import StampEncoder
+
+
+def load_kernels() -> None:
+    """Run the kernels for the usual types on a tiny image, so that compiled code is in memory before there are workers."""
+    size = 2
+    labels = np.ones((1, size, size), np.uint32)
+    image = np.ones((1, size, size), np.uint16)
+    stamps, boxes = np.zeros((1, 2, size, size), np.uint16), np.zeros((1, 2, 4), np.int64)
+    ids, corner = np.ones(1, np.uint32), np.zeros(1, np.int64)
+    cut_stamps(labels, image, ids, corner, corner, np.array([0.0, 1.0]), 1.0, stamps, boxes, new_scratch(size))
+    StampEncoder("lzf").encode(stamps, boxes)
+
+
+load_kernels()

@@ -1,0 +1,235 @@
+"""The command line: arguments, and then the same calls a notebook makes.
+
+Exit code 0; 2 for the user's mistakes (one readable line each); 1 otherwise. What takes long to import is imported by
+the command that needs it.
+"""
+
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cellstamp import __version__
+from cellstamp.errors import CellstampError, InputError
+
+if TYPE_CHECKING:
+    from cellstamp.h5sc.reader import H5scInfo
+
+_STEP = "HDF5CellExtraction"
+_STORE = "scportrait.sdata"
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _UserMistake(click.ClickException):
+    exit_code = 2
+
+
+class _Commands(click.Group):
+    """Commands that tell the user's mistakes in one line each, with exit code 2."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _mistakes_in_one_line():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with _mistakes_in_one_line():
+                return super().invoke(ctx)
+        except CellstampError as error:
+            if ctx.meta.get(__name__):
+                traceback.print_exc()
+            raise _UserMistake(str(error)) from error
+
+
+@contextmanager
+def _mistakes_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:  # no mistake: the command's name alone asks for its help
+        raise
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "cellstamp"
+        raise _UserMistake(f"{error.format_message()} (see {where} --help)") from error
+
+
+def _set_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    ctx.meta[__name__] = value
+    if value:
+        sys.excepthook = sys.__excepthook__
+
+
+_debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_debug,
+    help="Show the log while running, and where an error comes from.",
+)
+
+
+def main() -> None:
+    """Run the command line; the console script ``cellstamp``."""
+    sys.excepthook = _tell_in_one_line
+    warnings.showwarning = _show_warning
+    commands(prog_name="cellstamp")
+
+
+def _tell_in_one_line(kind: type[BaseException], error: BaseException, _where: TracebackType | None) -> None:
+    text = " ".join(str(error).split())
+    name = kind.__name__
+    click.echo(f"Error: {name}: {text}" if text else f"Error: {name}", err=True)
+    click.echo("This should not have happened; with --debug you see where it comes from.", err=True)
+
+
+def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
+    click.echo(f"Warning: {message}", err=True)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cellstamp")
+def commands() -> None:
+    """Single-cell images from segmented microscopy images."""
+
+
+@commands.command()
+@click.argument("project_folder", type=_FOLDER)
+@click.option("--config", type=_FILE, help="YAML file to use instead of the folder's own config.yml.")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Set a key of the configuration, in YAML.")
+@click.option("--partial", "n_cells", type=click.IntRange(min=1), metavar="N", help="Only N cells, drawn at random.")
+@click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True, help="Seed of that draw.")
+@click.option("--output-folder", metavar="NAME", help="Folder for the result, inside the step's.  [default: data]")
+@click.option("--overwrite", is_flag=True, help="Replace the result of an earlier run of the same kind.")
+@click.option("--progress/--no-progress", default=None, help="Show progress.  [default: where someone can see it]")
+@_debug_option
+@click.pass_context
+def extract(
+    ctx: click.Context,
+    *,
+    project_folder: Path,
+    config: Path | None,
+    settings: tuple[str, ...],
+    n_cells: int | None,
+    seed: int,
+    output_folder: str | None,
+    overwrite: bool,
+    progress: bool | None,
+) -> None:
+    """Extract the single-cell images of the segmented project in PROJECT_FOLDER."""
+    if not (project_folder / _STORE).is_dir():
+        raise InputError(f"{project_folder} is no project: there is no {_STORE} in it")
+    overrides = _parse_settings(settings)
+    if progress is not None:
+        overrides["progress"] = progress
+    from cellstamp import HDF5CellExtraction, Project
+
+    project = Project(
+        str(project_folder),
+        config_path=_config(project_folder, config, overrides),
+        extraction_f=HDF5CellExtraction,
+        debug=bool(ctx.meta.get(__name__)),
+    )
+    with _closing_line_on_stdout():
+        project.extract(
+            partial=n_cells is not None,
+            n_cells=n_cells,
+            seed=seed,
+            overwrite=overwrite or None,
+            output_folder_name=output_folder,
+        )
+
+
+def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
+    """What the ``--set`` options say, their values read as YAML."""
+    import yaml
+
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise click.BadParameter(f"{setting!r}: write KEY=VALUE, like threads=4", param_hint="--set")
+        try:
+            parsed[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise click.BadParameter(f"{setting!r}: the value is not valid YAML", param_hint="--set") from error
+    return parsed
+
+
+def _config(folder: Path, config: Path | None, overrides: dict[str, Any]) -> str | dict[str, Any] | None:
+    """The configuration as `Project` takes it; None is the folder's own."""
+    if not overrides:
+        return str(config) if config else None
+    from cellstamp.config import read_config
+
+    return {_STEP: read_config(config or folder / "config.yml", _STEP) | overrides}
+
+
+class _Echo(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage())
+
+
+@contextmanager
+def _closing_line_on_stdout() -> Iterator[None]:
+    logger, handler = logging.getLogger("cellstamp"), _Echo()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+@commands.command()
+@click.argument("file", type=_FILE)
+@_debug_option
+def info(file: Path) -> None:
+    """Tell what is in FILE, a .h5sc file: counts, channels, size, compression, settings."""
+    from cellstamp.h5sc.reader import describe_h5sc
+
+    for name, value in _info_lines(file, describe_h5sc(file)):
+        click.echo(f"{name:<15}{value}")
+
+
+def _info_lines(file: Path, about: "H5scInfo") -> Iterator[tuple[str, str]]:
+    from cellstamp.report import format_bytes
+
+    masks, channels = about.channel_names[: about.n_masks], about.channel_names[about.n_masks :]
+    yield "file", f"{file} ({format_bytes(about.file_bytes)})"
+    yield "cells", f"{about.n_cells:,}"
+    yield "image size", f"{about.image_size} x {about.image_size} pixels"
+    yield "masks", f"{len(masks)}: {', '.join(masks)}"
+    yield "channels", f"{len(channels)}: {', '.join(channels)}"
+    ratio = f", {about.raw_bytes / about.stored_bytes:.1f} times smaller" if about.stored_bytes else ""
+    stored, raw = format_bytes(about.stored_bytes), format_bytes(about.raw_bytes)
+    yield "compression", f"{about.compression.lower()}{ratio} ({stored} for {raw} of images)"
+    yield "normalization", _normalization(about)
+
+
+def _normalization(about: "H5scInfo") -> str:
+    if about.normalization_range is None:
+        return "none (divided by the largest value of the image's integer type)"
+    lower, upper = about.normalization_range
+    return f"quantiles {lower:g} to {upper:g} of each channel of each cell"
+
+
+@commands.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="cellstamp-demo")
+@_debug_option
+def demo(folder: Path) -> None:
+    """Extract the cells of a real tissue image into FOLDER (cellstamp-demo) and draw them. Needs no network."""
+    from cellstamp.demo import run_demo
+
+    with _closing_line_on_stdout():
+        result = run_demo(folder)
+    click.echo(f"Single-cell images: {result.h5sc}")
+    click.echo(f"Picture of them:    {result.picture}")

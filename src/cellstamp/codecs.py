@@ -1,0 +1,199 @@
+"""Stamp planes -> the bytes that HDF5's own filters read back.
+
+A plane is one chunk of the file. Most of it is zeros whose place is known (everything outside the plane's box), so the lzf
+encoder here steps over them instead of looking at them.
+
+The lzf stream is a sequence of two kinds of records (byte ``c`` leads): ``c < 32``, followed by ``c + 1`` bytes to copy; or a
+repetition of ``length`` bytes that lie ``distance`` bytes back (3 to 264 bytes, 1 to 8192 back): ``(length - 2) << 5 |
+(distance - 1) >> 8``, then, if that length field is 7, one byte with the remaining length, then the low byte of
+``distance - 1``.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Compression = Literal["lzf", "gzip"]
+
+GZIP_LEVEL = 4
+"""The level h5py uses when none is named."""
+
+_MAX_LITERALS = 32
+_MAX_LENGTH = 264
+_MAX_DISTANCE = 8192
+_HASH_BITS = 12
+
+
+class StampEncoder:
+    """Encodes stamps; one per thread, since it keeps its working memory.
+
+    Parameters
+    ----------
+    compression
+        ``"lzf"``, ``"gzip"`` or None for no compression.
+    """
+
+    def __init__(self, compression: Compression | None) -> None:
+        self._compression = compression
+        self._table = np.empty(1 << _HASH_BITS, np.int64)
+
+    def encode(self, stamps: NDArray[np.uint16], boxes: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
+        """Encode every plane of every stamp.
+
+        Parameters
+        ----------
+        stamps
+            The bits of float16 values, (n_cells, n_planes, size, size), C-contiguous.
+        boxes
+            (n_cells, n_planes, 4): top, bottom, left, right (half open); a plane is zero outside its box.
+
+        Returns
+        -------
+        payload
+            The encoded planes, one after the other in C order of (cell, plane).
+        sizes
+            Bytes of each plane in it, (n_cells, n_planes). A plane that encoding did not shrink is there as it was: its size
+            is that of the raw plane, and HDF5 must be told that no filter was applied to it.
+        """
+        if self._compression == "lzf":
+            return self._encode_lzf(stamps, boxes)
+        raw = 2 * stamps.shape[2] * stamps.shape[3]
+        if self._compression is None:
+            return stamps.tobytes(), np.full(stamps.shape[:2], raw)
+        return _encode_gzip(stamps, raw)
+
+    def _encode_lzf(self, stamps: NDArray[np.uint16], boxes: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
+        n_cells, n_planes, height, width = stamps.shape
+        flat = stamps.reshape(n_cells, n_planes, height * width)
+        # room for one plane that grows; every plane before it takes its raw size at most
+        out = np.empty(stamps.nbytes + height * width // 8 + 64, np.uint8)
+        sizes = np.empty((n_cells, n_planes), np.int64)
+        end = _lzf_planes(flat, flat.view(np.uint8), width, boxes, self._table, out, sizes)
+        return out[:end].tobytes(), sizes
+
+
+def _encode_gzip(stamps: NDArray[np.uint16], raw: int) -> tuple[bytes, NDArray[np.int64]]:
+    from imagecodecs import zlib_encode
+
+    blobs = []
+    for plane in stamps.reshape(-1, *stamps.shape[2:]):
+        blob = zlib_encode(plane, level=GZIP_LEVEL)
+        blobs.append(blob if len(blob) < raw else plane.tobytes())
+    sizes = np.array([len(blob) for blob in blobs], np.int64).reshape(stamps.shape[:2])
+    return b"".join(blobs), sizes
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _lzf_planes(planes, raw, width, boxes, table, out, sizes):
+    """Encode planes (n_cells, n_planes, pixels), also given as bytes, into ``out``; return the bytes used."""
+    at = 0
+    # positions in the table are counted through all planes, so that those of an earlier plane are recognised as stale
+    base = 0
+    table[:] = -1
+    for i in range(planes.shape[0]):
+        for p in range(planes.shape[1]):
+            end = _lzf_plane(planes[i, p], raw[i, p], width, boxes[i, p], table, base, out, at)
+            if end - at >= raw.shape[2]:
+                for k in range(raw.shape[2]):
+                    out[at + k] = raw[i, p, k]
+                end = at + raw.shape[2]
+            sizes[i, p] = end - at
+            at = end
+            base += planes.shape[2]
+    return at
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _lzf_plane(plane, raw, width, box, table, base, out, at):
+    """Encode one plane (uint16 (pixels,) and the same as bytes) at ``out[at:]``; return where it ends."""
+    done = 0
+    lead = 0
+    for y in range(box[0], box[1]):
+        first, end = y * width + box[2], y * width + box[3]
+        while first < end and plane[first] == 0:
+            first += 1
+        if first == end:
+            continue
+        while plane[end - 1] == 0:
+            end -= 1
+        if done == 0:
+            lead = first
+        at = _put_zeros(raw, done, first, lead, out, at)
+        at = _put_pixels(plane, raw, first, end, table, base, out, at)
+        done = end
+    return _put_zeros(raw, done, plane.size, lead, out, at)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _put_zeros(raw, start, end, lead, out, at):
+    """Put the zeros of pixels ``start`` to ``end``, if possible by pointing at the plane's ``lead`` leading zero pixels."""
+    n_bytes = 2 * (end - start)
+    if n_bytes < 4:
+        return _put_literals(raw, 2 * start, 2 * end, out, at)
+    distance = 2 * (end - lead)
+    if 0 < start and end - start <= lead and distance <= _MAX_DISTANCE:
+        return _put_repeat(distance, n_bytes, out, at)
+    at = _put_literals(raw, 2 * start, 2 * start + 1, out, at)
+    return _put_repeat(1, n_bytes - 1, out, at)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _put_pixels(plane, raw, start, end, table, base, out, at):
+    """Put pixels of one row, pointing back at runs and at pairs of pixels seen before."""
+    waiting = start
+    x = start
+    while x + 1 < end:
+        if x > start and plane[x] == plane[x - 1] and plane[x + 1] == plane[x]:
+            source = x - 1
+        else:
+            pair = np.uint64(plane[x]) | np.uint64(plane[x + 1]) << np.uint64(16)
+            slot = np.int64((pair * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _HASH_BITS))
+            source = table[slot] - base
+            table[slot] = base + x
+            if source < 0 or 2 * (x - source) > _MAX_DISTANCE or plane[source] != plane[x] or plane[source + 1] != plane[x + 1]:
+                x += 1
+                continue
+        length = 2
+        while x + length < end and plane[source + length] == plane[x + length]:
+            length += 1
+        at = _put_literals(raw, 2 * waiting, 2 * x, out, at)
+        at = _put_repeat(2 * (x - source), 2 * length, out, at)
+        x += length
+        waiting = x
+    return _put_literals(raw, 2 * waiting, 2 * end, out, at)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _put_literals(raw, start, end, out, at):
+    """Put bytes as they are."""
+    while start < end:
+        n = min(end - start, _MAX_LITERALS)
+        out[at] = n - 1
+        source, target = raw[start : start + n], out[at + 1 : at + 1 + n]
+        for k in range(n):
+            target[k] = source[k]
+        at += n + 1
+        start += n
+    return at
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _put_repeat(distance, n_bytes, out, at):
+    """Put a repetition of what lies ``distance`` bytes back; it may overlap itself."""
+    while n_bytes:
+        n = min(n_bytes, _MAX_LENGTH)
+        if 0 < n_bytes - n < 3:
+            n -= 3
+        if n < 9:
+            out[at] = (n - 2) << 5 | (distance - 1) >> 8
+            at += 1
+        else:
+            out[at] = 7 << 5 | (distance - 1) >> 8
+            out[at + 1] = n - 9
+            at += 2
+        out[at] = (distance - 1) & 0xFF
+        at += 1
+        n_bytes -= n
+    return at

@@ -1,0 +1,199 @@
+"""Every configuration key with its default and its rule, checked once and kept in a frozen object."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+import reprlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cellstamp import rules
+from cellstamp.errors import ConfigError
+
+# What scportrait's configs may hold to tune HDF5's chunk cache, which chunks written directly go past.
+_IGNORED_PREFIX = "hdf5_rdcc_"
+_TITLE = "HDF5CellExtraction config"
+
+
+class ExtractionConfig(BaseModel):
+    """The configuration of an extraction, checked and resolved.
+
+    Made by `parse`; the attributes are the keys of the configuration. What a key means, its default and what it may be
+    are told in the documentation ("Configuration").
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threads: rules.Count
+    image_size: rules.CropSize
+    cache: rules.Folder
+    normalize_output: rules.Normalize = True
+    normalization_range: rules.QuantileRange = rules.DEFAULT_RANGE
+    compression: rules.Compression = "lzf"
+    target_ram_utilization: rules.Share = 0.85
+    max_inflight_result_batches: rules.OptionalCount = None
+    flush_every: rules.OptionalCount = None
+    max_batch_size: rules.Count = 1000
+    engine: rules.Engine = "processes"
+    progress: rules.Progress = "auto"
+    segmentation_key: rules.SegmentationKey = rules.DEFAULT_KEY
+    segmentation_mask: rules.SegmentationMask = None
+
+    @classmethod
+    def parse(cls, mapping: Mapping[str, object]) -> ExtractionConfig:
+        """Check a configuration, all of it, and resolve it.
+
+        Parameters
+        ----------
+        mapping
+            Keys and values as read. An unknown key that holds a dict is another step's section, and is left alone.
+
+        Returns
+        -------
+        ExtractionConfig
+            Every key with its meaning: defaults filled in, ``None`` and ``"None"`` resolved.
+
+        Raises
+        ------
+        ConfigError
+            Naming every fault at once: the key, the value, what is allowed.
+
+        Warns
+        -----
+        UserWarning
+            When there are ``hdf5_rdcc_*`` keys, which mean nothing here.
+        """
+        if not isinstance(mapping, Mapping):
+            raise ConfigError(f"{_TITLE}: must be a dict of keys and values (got {_typed(type(mapping).__name__)})")
+        known = {key: value for key, value in mapping.items() if key in cls.model_fields}
+        ignored = [key for key in mapping if isinstance(key, str) and key.startswith(_IGNORED_PREFIX)]
+        unknown = {key: value for key, value in mapping.items() if key not in known and key not in ignored}
+        faults = [_unknown_fault(key, value) for key, value in unknown.items() if not isinstance(value, Mapping)]
+        try:
+            parsed = cls.model_validate(known)
+        except ValidationError as error:
+            faults = _rule_faults(error) + faults
+        if faults:
+            count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+            raise ConfigError("\n  ".join([f"{_TITLE}: {count}", *faults]))
+        if ignored:
+            warnings.warn(_ignored_warning(ignored), UserWarning, stacklevel=2)
+        return parsed
+
+
+def _typed(name: str) -> str:
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _shown(value: object) -> str:
+    """A value as Python writes it, on one line and no longer than a message can hold."""
+    limits = reprlib.Repr()
+    limits.maxstring = limits.maxother = limits.maxlong = 80
+    try:
+        return " ".join(limits.repr(value).split())
+    except ValueError:  # an integer of more digits than Python agrees to print
+        return "a very large number"
+
+
+def _shown_key(key: object) -> str:
+    return key if isinstance(key, str) and key.isprintable() and 0 < len(key.strip()) <= 80 else _shown(key)
+
+
+def _rule_faults(error: ValidationError) -> list[str]:
+    """Each fault of the keys we know, in our words."""
+    faults = []
+    for fault in error.errors(include_url=False):
+        key = str(fault["loc"][0])
+        allowed = ExtractionConfig.model_fields[key].description
+        if fault["type"] == "missing":
+            faults.append(f"{key}: missing; must be {allowed}")
+            continue
+        reason = fault.get("ctx", {}).get("error")
+        got = f" (got {_typed(reason.type_name)})" if isinstance(reason, rules.WrongTypeError) else ""
+        faults.append(f"{key} = {_shown(fault['input'])}: must be {allowed}{got}")
+    return faults
+
+
+def _unknown_fault(key: object, value: object) -> str:
+    shown = f"{_shown_key(key)} = {_shown(value)}"
+    if not isinstance(key, str):
+        return f"{shown}: a key must be text (got {_typed(type(key).__name__)})"
+    known = list(ExtractionConfig.model_fields)
+    # Without a cutoff there is always a nearest one; only a near one is worth a question.
+    nearest = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.0)[0]
+    near = difflib.SequenceMatcher(None, key.lower(), nearest).ratio() >= 0.5
+    hint = f"did you mean {nearest}?" if near else f"the nearest key is {nearest}"
+    return f"{shown}: unknown key; {hint}"
+
+
+def _ignored_warning(keys: list[str]) -> str:
+    names = ", ".join(map(_shown_key, keys))
+    verb = "means nothing here and is" if len(keys) == 1 else "mean nothing here and are"
+    return f"{_TITLE}: {names} {verb} ignored: chunks are written without HDF5's chunk cache"
+
+
+def read_config(config: Mapping[str, Any] | str | os.PathLike[str], section: str) -> dict[str, Any]:
+    """Read a configuration, and pick a step's part of it.
+
+    Parameters
+    ----------
+    config
+        A mapping, or the path of a YAML file (read with the safe loader).
+    section
+        Name of the step. When the configuration has this key and it holds a dict, that is returned, else all of it.
+
+    Returns
+    -------
+    dict
+        A deep copy: changing it changes nothing of the caller's.
+
+    Raises
+    ------
+    ConfigError
+        When it is neither a mapping nor a file that holds one.
+    """
+    if isinstance(config, Mapping):
+        whole = copy.deepcopy(dict(config))
+    elif isinstance(config, (str, os.PathLike)):
+        whole = _read_yaml(config)
+    else:
+        raise ConfigError(f"config: must be a dict, or the path of a YAML file (got {_typed(type(config).__name__)})")
+    part = whole.get(section)
+    return dict(part) if isinstance(part, Mapping) else whole
+
+
+def _read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    where = f"config file {os.fspath(path)!r}"
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{where}: there is no such file") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{where}: this is a folder, not a YAML file") from error
+    except (OSError, TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: cannot be read: {error}") from error
+    try:
+        loaded = yaml.safe_load(content)
+    # PyYAML lets the builtin errors through when a value does not fit its tag, or is no date or number after all.
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{where}: not valid YAML: {_yaml_problem(error)}") from error
+    if loaded is None:
+        raise ConfigError(f"{where}: the file is empty; it must hold keys and values, like 'threads: 4'")
+    if not isinstance(loaded, dict):
+        held = _typed(type(loaded).__name__)
+        raise ConfigError(f"{where}: must hold keys and values, like 'threads: 4' (it holds {held})")
+    return loaded
+
+
+def _yaml_problem(error: Exception) -> str:
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+    mark = getattr(error, "problem_mark", None)
+    where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+    return f"{' '.join(str(problem).split())}{where}"

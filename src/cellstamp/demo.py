@@ -1,0 +1,209 @@
+"""The demonstration: a real tissue image, segmented on the spot, extracted, and drawn. Needs no network.
+
+Everything here is done through public names, as in a notebook. scikit-image and matplotlib (``cellstamp[demo]``) are
+imported when they are used.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cellstamp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+CHANNELS = ("hematoxylin", "DAB")
+CROP_SIZE = 48
+ROWS = 6
+
+_NUCLEUS_COLOUR, _CELL_COLOUR = "#ffd23f", "#3fc1ff"
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demonstration has written.
+
+    Attributes
+    ----------
+    h5sc
+        The single-cell images.
+    picture
+        A PNG contact sheet of some of them.
+    """
+
+    h5sc: Path
+    picture: Path
+
+
+def run_demo(folder: Path) -> DemoResult:
+    """Extract the cells of scikit-image's sample of stained tissue and draw some of them.
+
+    Makes the project ``<folder>/project`` and the picture ``<folder>/contact_sheet.png``; both are made anew when they
+    are there already.
+
+    Parameters
+    ----------
+    folder
+        Where to write; made when absent.
+
+    Returns
+    -------
+    DemoResult
+        The paths of the two results.
+
+    Raises
+    ------
+    ConfigError
+        scikit-image or matplotlib is not installed.
+    """
+    _check_extras()
+    from cellstamp import HDF5CellExtraction, Project
+
+    rgb, channels = load_image()
+    nuclei, cells = segment(channels[0])
+
+    config = {"HDF5CellExtraction": {"threads": 2, "image_size": CROP_SIZE, "cache": str(folder / "cache")}}
+    location = str(folder / "project")
+    project = Project(location, config_path=config, extraction_f=HDF5CellExtraction, overwrite=True)
+    project.load_input_from_array(channels, channel_names=list(CHANNELS))
+    project.load_segmentation(nucleus=nuclei, cytosol=cells)
+    project.extract(overwrite=True)
+
+    picture = folder / "contact_sheet.png"
+    draw_contact_sheet(project.h5sc, rgb, nuclei, picture)
+    return DemoResult(h5sc=Path(project.extraction_f.output_path), picture=picture)
+
+
+def _check_extras() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("skimage", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"the demo needs {' and '.join(missing)}: install them with pip install 'cellstamp[demo]'")
+
+
+def load_image() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
+    """Return the tissue image and its stains, separated.
+
+    Returns
+    -------
+    rgb
+        uint8 (y, x, 3).
+    channels
+        uint16 (2, y, x): hematoxylin (nuclei) and DAB (the antibody), the two stains on this slide. Each is stretched
+        so that the strongest stain is near 65535.
+    """
+    from skimage.color import rgb2hed
+    from skimage.data import immunohistochemistry
+
+    rgb: npt.NDArray[np.uint8] = immunohistochemistry()
+    stains: npt.NDArray[np.float64] = np.moveaxis(rgb2hed(rgb)[..., [0, 2]], -1, 0)
+    low, high = np.quantile(stains, [0.01, 0.999], axis=(1, 2), keepdims=True)
+    stretched: npt.NDArray[np.float64] = np.clip((stains - low) / (high - low), 0, 1)
+    return rgb, np.round(stretched * 65535).astype(np.uint16)
+
+
+def segment(nuclear_stain: npt.NDArray[np.uint16]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Find nuclei, and a cell around each.
+
+    Parameters
+    ----------
+    nuclear_stain
+        uint16 (y, x), bright where there are nuclei.
+
+    Returns
+    -------
+    nuclei, cells
+        uint32 (y, x), 0 = background; a cell has the id of its nucleus and reaches at most 4 pixels beyond it.
+    """
+    from scipy.ndimage import distance_transform_edt
+    from skimage import feature, filters, measure, morphology, segmentation
+
+    smooth = filters.gaussian(nuclear_stain, sigma=1.5)
+    stained = smooth > np.maximum(filters.threshold_local(smooth, 51), 0.6 * filters.threshold_otsu(smooth))
+    stained = morphology.remove_small_objects(morphology.opening(stained, morphology.disk(2)), max_size=40)
+    depth = filters.gaussian(distance_transform_edt(stained), sigma=1)
+    peaks = feature.peak_local_max(depth, min_distance=5, labels=measure.label(stained), exclude_border=False)
+    seeds = np.zeros(stained.shape, dtype=np.uint32)
+    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    nuclei = segmentation.watershed(-depth, seeds, mask=stained)
+    nuclei, _, _ = segmentation.relabel_sequential(morphology.remove_small_objects(nuclei, max_size=40))
+    return nuclei.astype(np.uint32), segmentation.expand_labels(nuclei, distance=4).astype(np.uint32)
+
+
+def draw_contact_sheet(h5sc: "AnnData", rgb: npt.NDArray[np.uint8], nuclei: npt.NDArray[np.uint32], to: Path) -> None:
+    """Draw some cells of a file: where they are in the image, and every plane of their stamps with the mask outlines.
+
+    Parameters
+    ----------
+    h5sc
+        As ``Project.h5sc`` returns it.
+    rgb
+        uint8 (y, x, 3), the image the cells are from.
+    nuclei
+        Integer (y, x), the nucleus mask.
+    to
+        The PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    rows = np.unique(np.linspace(0, h5sc.n_obs - 1, ROWS).astype(int))
+    figure = Figure(figsize=(16, 8.6), facecolor="white", layout="constrained")
+    title = f"cellstamp demo: {h5sc.n_obs} cells from one tissue image, {len(rows)} of them shown"
+    figure.suptitle(title, fontsize=16, weight="bold")
+    panels: Any = figure.subfigures(1, 2)
+    left, right = panels
+    _draw_overview(left, rgb, nuclei, _corners(h5sc, rows))
+    _draw_stamps(right, h5sc, rgb, rows)
+    figure.savefig(to, dpi=110)
+
+
+def _corners(h5sc: "AnnData", rows: npt.NDArray[np.int_]) -> npt.NDArray[np.int_]:
+    """The upper left corners (x, y) of the windows of these cells."""
+    centers = np.asarray(h5sc.obsm["spatial"])[rows]
+    corners: npt.NDArray[np.int_] = np.round(centers).astype(int) - CROP_SIZE // 2
+    return corners
+
+
+def _draw_overview(panel: Any, rgb: npt.NDArray[np.uint8], nuclei: npt.NDArray[np.uint32], corners: Any) -> None:
+    from matplotlib.patches import Rectangle
+    from skimage.segmentation import find_boundaries
+
+    axes = panel.subplots()
+    axes.imshow(rgb)
+    outlines: npt.NDArray[np.bool_] = find_boundaries(nuclei, mode="inner")
+    axes.imshow(np.ma.masked_array(outlines, mask=~outlines), cmap="Wistia_r", vmin=0, vmax=1, alpha=0.8)
+    for number, corner in enumerate(corners, start=1):
+        axes.add_patch(Rectangle(corner, CROP_SIZE, CROP_SIZE, fill=False, edgecolor="black", linewidth=2))
+        label = {"fontsize": 11, "weight": "bold", "va": "top", "bbox": {"facecolor": "white", "pad": 1.5}}
+        axes.text(*(corner + 3), str(number), **label)
+    axes.set_title(f"The slide, its {nuclei.max()} nuclei and the windows shown", fontsize=13)
+    axes.set_axis_off()
+
+
+def _draw_stamps(panel: Any, h5sc: "AnnData", rgb: npt.NDArray[np.uint8], rows: npt.NDArray[np.int_]) -> None:
+    titles = ["slide", *h5sc.var["channels"]]
+    panel.suptitle(
+        f"Stamps of {CROP_SIZE} x {CROP_SIZE} pixels, with the nucleus (yellow) and the cell (blue)", fontsize=13
+    )
+    grid = panel.subplots(len(rows), len(titles), squeeze=False)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(_short(title), fontsize=12)
+    for number, (line, row, (x, y)) in enumerate(zip(grid, rows, _corners(h5sc, rows), strict=True), start=1):
+        stamp = np.asarray(h5sc.obsm["single_cell_images"][row], dtype=np.float32)
+        line[0].imshow(rgb[y : y + CROP_SIZE, x : x + CROP_SIZE])
+        line[0].set_ylabel(str(number), rotation=0, labelpad=14, va="center", fontsize=13)
+        for axes, plane in zip(line[1:], stamp, strict=True):
+            axes.imshow(plane, cmap="gray", vmin=0, vmax=1)
+        for axes in line:
+            axes.contour(stamp[0], levels=[0.5], colors=_NUCLEUS_COLOUR, linewidths=1)
+            axes.contour(stamp[1], levels=[0.5], colors=_CELL_COLOUR, linewidths=1)
+            axes.set(xticks=[], yticks=[])
+
+
+def _short(channel: str) -> str:
+    return {"seg_all_nucleus": "nucleus mask", "seg_all_cytosol": "cell mask"}.get(channel, channel)

@@ -1,0 +1,71 @@
+"""What an engine is, and the engine that needs nothing: this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import psutil
+
+B = TypeVar("B")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[R]):
+    """The result of one batch, and the worker that made it.
+
+    Attributes
+    ----------
+    value
+        What the task returned.
+    pid
+        Process id of the worker.
+    rss
+        Resident memory of the worker when it was done, in bytes.
+    """
+
+    value: R
+    pid: int
+    rss: int
+
+
+class Engine(Protocol):
+    """Runs a task on batches."""
+
+    def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Iterator[Outcome[R]]:
+        """Run ``task`` on every batch.
+
+        Parameters
+        ----------
+        task
+            Picklable callable; one copy of it lives in each worker, so it may keep what it has opened or read.
+        batches
+            Neighbours share data: a worker is given neighbours as far as possible.
+        limit
+            How many batches may be submitted and not yet taken from the iterator (a batch counts as taken when the next
+            one is asked for). Asked again before every submission.
+
+        Yields
+        ------
+        Outcome
+            In order of completion. Closing the iterator before its end stops the workers.
+        """
+        ...
+
+
+def outcome(value: R) -> Outcome[R]:
+    """Wrap what a task returned in this process."""
+    return Outcome(value, os.getpid(), psutil.Process().memory_info().rss)
+
+
+class SerialEngine:
+    """Runs the batches in this process, one after the other."""
+
+    def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Iterator[Outcome[R]]:
+        """Run ``task`` on every batch, in order; see `Engine.run`. One batch at a time is within any limit."""
+        del limit
+        for batch in batches:
+            yield outcome(task(batch))

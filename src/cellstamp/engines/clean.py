@@ -1,0 +1,61 @@
+"""A multiprocessing context whose workers start clean.
+
+Workers are forked from a server process of their own, which has no threads and nothing of the caller's in it (where there is
+no such server, they are spawned). They never import the caller's ``__main__``: what they run is importable by itself, and a
+script without an ``if __name__ == "__main__"`` guard must not run again in every worker.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
+from types import ModuleType
+from typing import Any
+
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_context: Any = multiprocessing.get_context(_METHOD)
+
+
+def clean_context(preload: Sequence[str] = ()) -> BaseContext:
+    """Make a context for worker processes.
+
+    Parameters
+    ----------
+    preload
+        Modules to import in the server, which is started now, so that this happens while the caller goes on.
+    """
+    context = _CleanContext()
+    if _METHOD == "forkserver":
+        from multiprocessing import forkserver
+
+        context.set_forkserver_preload(list(preload))
+        with _no_main_module():
+            forkserver.ensure_running()
+    return context
+
+
+class _CleanProcess(_context.Process):  # type: ignore[misc]
+    """A process that is not told where the caller's main module is."""
+
+    def start(self) -> None:
+        """Start the process."""
+        with _no_main_module():
+            super().start()
+
+
+class _CleanContext(type(_context)):  # type: ignore[misc]
+    Process = _CleanProcess
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Hide the caller's main module from multiprocessing, which would have the new process import it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -1,0 +1,54 @@
+"""How much memory this process may really use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+
+def memory_limit(proc: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that this process may use: the tightest cgroup limit (v1 or v2) above it, else the physical memory.
+
+    Parameters
+    ----------
+    proc
+        The list of cgroups this process is in.
+    mount
+        Where the cgroup file systems are mounted.
+    """
+    limits = [limit for folder, name in _limit_files(proc, mount) if (limit := _read_limit(folder / name)) is not None]
+    return min([psutil.virtual_memory().total, *limits])
+
+
+def _limit_files(proc: Path, mount: Path) -> list[tuple[Path, str]]:
+    """Every folder whose limit applies, from the process's own cgroup up to the root, and the file that holds it."""
+    files: list[tuple[Path, str]] = []
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return files
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            root, name = mount, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = mount / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        own = root / group.lstrip("/")
+        files += [(folder, name) for folder in (own, *own.parents) if folder == root or root in folder.parents]
+    return files
+
+
+def _read_limit(file: Path) -> int | None:
+    try:
+        text = file.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def memory_budget(share: float, limit: int | None = None) -> int:
+    """Bytes that a run may use: a share of ``limit``, by default of what this process may really use."""
+    return int(share * (memory_limit() if limit is None else limit))

@@ -1,0 +1,103 @@
+"""The `.h5sc` file: names, shapes, types and attributes, declared apart from how they are computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+IMAGES = "single_cell_images"
+"""Name of the stamps in ``obsm`` and of their description in ``uns``."""
+
+CELL_ID = "scportrait_cell_id"
+FILE_NAME = "single_cells.h5sc"
+REMOVED_NAME = "removed_classes.csv"
+HDF5_BOUND = ("v110", "v110")
+"""Oldest and newest HDF5 format used; its chunk index is a quarter the size of the oldest format's."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All that a file says about its stamps.
+
+    Attributes
+    ----------
+    cell_ids
+        uint64 (n_cells,), in the order of the stamps.
+    centers
+        float64 (n_cells, 2): unrounded x, y in pixels.
+    mask_names, channel_names
+        In the order of the planes: masks first.
+    image_size
+        Side of a stamp in pixels.
+    normalization_range
+        Quantiles, or None for stamps that are not normalised.
+    compression
+        HDF5 filter.
+    """
+
+    cell_ids: NDArray[np.uint64]
+    centers: NDArray[np.float64]
+    mask_names: tuple[str, ...]
+    channel_names: tuple[str, ...]
+    image_size: int
+    normalization_range: tuple[float, float] | None
+    compression: Literal["lzf", "gzip"] | None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all planes."""
+        return [*self.mask_names, *self.channel_names]
+
+    @property
+    def kinds(self) -> list[str]:
+        """What each plane is."""
+        return ["mask"] * len(self.mask_names) + ["image_channel"] * len(self.channel_names)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(n_cells, n_masks + n_channels, size, size)."""
+        return self.cell_ids.size, len(self.names), self.image_size, self.image_size
+
+    @property
+    def chunks(self) -> tuple[int, int, int, int]:
+        """One plane of one cell."""
+        return 1, 1, self.image_size, self.image_size
+
+    def _counts(self) -> dict[str, int]:
+        return {
+            "n_cells": self.cell_ids.size,
+            "n_channels": len(self.names),
+            "n_masks": len(self.mask_names),
+            "n_image_channels": len(self.channel_names),
+            "image_size": self.image_size,
+        }
+
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the stamps' dataset."""
+        bounds = self.normalization_range
+        return {
+            "encoding-type": "array",
+            "encoding-version": "0.2.0",
+            **self._counts(),
+            "normalization": bounds is not None,
+            "normalization_range": ["None", "None"] if bounds is None else list(bounds),
+            "channel_names": np.array([name.encode() for name in self.names]),
+            "channel_mapping": np.array([kind.encode() for kind in self.kinds]),
+            "compression": str(self.compression),
+        }
+
+    def description(self) -> dict[str, Any]:
+        """What ``uns`` says about the stamps."""
+        lower, upper = self.normalization_range or ("None", "None")
+        return {
+            **self._counts(),
+            "normalization": self.normalization_range is not None,
+            "normalization_range_lower": lower,
+            "normalization_range_upper": upper,
+            "channel_names": np.array(self.names, dtype=object),
+            "channel_mapping": np.array(self.kinds, dtype=object),
+            "compression": str(self.compression),
+        }

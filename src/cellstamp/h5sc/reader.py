@@ -1,0 +1,111 @@
+"""Reads `.h5sc` files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+
+from cellstamp.errors import InputError
+from cellstamp.h5sc.layout import IMAGES
+
+
+@dataclass(frozen=True)
+class H5scInfo:
+    """What an `.h5sc` file says about itself; sizes in bytes.
+
+    Attributes
+    ----------
+    stored_bytes, raw_bytes
+        The stamps as they are stored, and uncompressed.
+    """
+
+    n_cells: int
+    n_masks: int
+    n_image_channels: int
+    image_size: int
+    channel_names: tuple[str, ...]
+    compression: str
+    normalization: bool
+    normalization_range: tuple[float, float] | None
+    stored_bytes: int
+    raw_bytes: int
+    file_bytes: int
+
+
+def read_h5sc(path: str | PathLike[str]) -> anndata.AnnData:
+    """Open an `.h5sc` file without reading its stamps.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    anndata.AnnData
+        ``obs["scportrait_cell_id"]``, ``var["channels"]``, ``obsm["spatial"]`` (x, y in pixels) in memory, and
+        ``obsm["single_cell_images"]``, an `h5py.Dataset` float16 (n_cells, n_masks + n_channels, y, x) that reads from disk
+        what is asked of it. The file stays open as long as that dataset is in use.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no `.h5sc` file.
+    """
+    file = _open(Path(path))
+    read = anndata.io.read_elem
+    obsm = {name: read(file["obsm"][name]) for name in file["obsm"] if name != IMAGES}
+    images = file["obsm"][IMAGES]
+    data = anndata.AnnData(obs=read(file["obs"]), var=read(file["var"]), uns=read(file["uns"]), obsm=obsm)
+    data.obsm[IMAGES] = images
+    return data
+
+
+def describe_h5sc(path: str | PathLike[str]) -> H5scInfo:
+    """Read what an `.h5sc` file says about itself.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no `.h5sc` file.
+    """
+    with _open(Path(path)) as file:
+        images = file["obsm"][IMAGES]
+        attributes: dict[str, Any] = dict(images.attrs)
+        normalised = bool(attributes["normalization"])
+        lower, upper = attributes["normalization_range"]
+        return H5scInfo(
+            n_cells=images.shape[0],
+            n_masks=int(attributes["n_masks"]),
+            n_image_channels=int(attributes["n_image_channels"]),
+            image_size=images.shape[2],
+            channel_names=tuple(name.decode() for name in np.asarray(attributes["channel_names"]).astype("S").tolist()),
+            compression=str(attributes["compression"]),
+            normalization=normalised,
+            normalization_range=(float(lower), float(upper)) if normalised else None,
+            stored_bytes=images.id.get_storage_size(),
+            raw_bytes=images.nbytes,
+            file_bytes=Path(path).stat().st_size,
+        )
+
+
+def _open(path: Path) -> h5py.File:
+    if not path.is_file():
+        message = f"there is no file {path}"
+        raise InputError(message)
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        message = f"{path} is not an HDF5 file, or it is damaged: {error}"
+        raise InputError(message) from error
+    if f"obsm/{IMAGES}" not in file:
+        file.close()
+        message = f"{path} is not an .h5sc file: it has no obsm/{IMAGES}"
+        raise InputError(message)
+    return file

@@ -1,0 +1,1 @@
+"""The classes a user meets, in the shape scportrait users know."""

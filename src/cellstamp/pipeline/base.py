@@ -1,0 +1,297 @@
+"""What every step of the pipeline has: a folder, a log in it, a configuration, a folder for temporary files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cellstamp.config import read_config
+from cellstamp.errors import ConfigError, OutputError
+from cellstamp.rules import as_folder
+
+
+class Logable:
+    """Something that keeps a log in its folder.
+
+    Parameters
+    ----------
+    directory
+        Folder of the log, made when first needed.
+    debug
+        Whether what is logged is also written to the standard output.
+
+    Attributes
+    ----------
+    log_name : str
+        Name of the log file in `directory`, at first `DEFAULT_LOG_NAME`; what is logged from then on goes there.
+
+    Raises
+    ------
+    ConfigError
+        When `directory` is not a path.
+    """
+
+    DEFAULT_LOG_NAME = "processing.log"
+    DEFAULT_FORMAT = "%d/%m/%Y %H:%M:%S"
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        debug: bool = False,  # noqa: FBT001, FBT002 - scportrait's signature
+    ) -> None:
+        try:
+            as_folder(directory)
+        except ValueError as error:
+            raise ConfigError(
+                f"{type(self).__name__}: directory = {directory!r}: must be the path of the folder for results and log"
+            ) from error
+        self.directory = os.fspath(directory)
+        self.debug = debug
+        self.log_name = self.DEFAULT_LOG_NAME
+
+    def get_timestamp(self) -> str:
+        """Return the time as each line of the log begins with it: ``"[dd/mm/YYYY HH:MM:SS] "``."""
+        return f"[{datetime.now().strftime(self.DEFAULT_FORMAT)}] "
+
+    def log(self, message: object) -> None:
+        """Append a message to the log, each of its lines with the time.
+
+        Parameters
+        ----------
+        message
+            A `str`, split at newlines; a list, an entry a line; a dict, as ``key: value`` lines; or any object.
+
+        Raises
+        ------
+        OutputError
+            When the log cannot be written.
+        """
+        stamp = self.get_timestamp()
+        text = "".join(f"{stamp}{line}\n" for line in _lines(message))
+        path = self._make_directory() / self.log_name
+        try:
+            # A file name that is no valid text must not end a run that only wanted to tell of it; so below.
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+        except OSError as error:
+            raise OutputError(f"{path}: the log cannot be written: {error.strerror}") from error
+        if self.debug:
+            encoding = sys.stdout.encoding or "utf-8"
+            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+    def _make_directory(self) -> Path:
+        path = Path(self.directory)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path}: the folder for results and log cannot be made: {error.strerror}") from error
+        return path
+
+
+def _lines(message: object) -> list[str]:
+    if isinstance(message, dict):
+        entries = [f"{key}: {value}" for key, value in message.items()]
+    elif isinstance(message, list):
+        entries = [str(entry) for entry in message]
+    else:
+        entries = [str(message)]
+    return [line for entry in entries for line in re.split(r"\r\n|\r|\n", entry)]
+
+
+class ProcessingStep(Logable):
+    """Base class of every step: a subclass has a ``process`` method, and calling the step runs it.
+
+    Parameters
+    ----------
+    config
+        A dict, or the path of a YAML file. When it has a key equal to the class's name that holds a dict, that dict is
+        the step's configuration, else all of it. It is copied, the caller's dict is never changed.
+    directory
+        Folder of the step's results and log, made when first needed and never removed.
+    project_location
+        Folder of the project the step belongs to.
+    debug
+        Whether what is logged is also written to the standard output.
+    overwrite
+        Whether results that are there already may be replaced.
+    project
+        The project the step belongs to.
+    filehandler
+        Where the step finds its input.
+    from_project
+        Whether a project made the step.
+
+    Attributes
+    ----------
+    config : dict
+        The step's configuration. Without a ``cache`` the current directory is filled in, unless `CACHE_REQUIRED`.
+    deep_debug : bool
+        Whether the folder for temporary files is kept after a run; ``False`` unless set.
+
+    Raises
+    ------
+    ConfigError
+        When `config` cannot be read, or `directory` is not a path.
+    """
+
+    CACHE_REQUIRED = False
+    """Whether a configuration without ``cache`` is left as it is, for the step to refuse."""
+
+    deep_debug: bool = False
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | str | os.PathLike[str],
+        directory: str | os.PathLike[str] | None = None,
+        project_location: str | os.PathLike[str] | None = None,
+        debug: bool = False,  # noqa: FBT001, FBT002 - scportrait's signature
+        overwrite: bool = False,  # noqa: FBT001, FBT002 - scportrait's signature
+        project: Any = None,
+        filehandler: Any = None,
+        from_project: bool = False,  # noqa: FBT001, FBT002 - scportrait's signature
+    ) -> None:
+        if directory is None:
+            raise ConfigError(f"{type(self).__name__}: directory is missing: give the folder for its results and log")
+        super().__init__(directory, debug)
+        self.project_location = project_location
+        self.overwrite = overwrite
+        self.project = project
+        self.filehandler = filehandler
+        self.from_project = from_project
+        self.config = read_config(config, type(self).__name__)
+        self._tmp_dir_path: str | None = None
+        if not self.CACHE_REQUIRED and self.config.get("cache") is None:
+            self.config["cache"] = str(Path.cwd())
+            self.log(f"No cache in the config: temporary files go to the current directory, {self.config['cache']}")
+
+    def __call__(self, *args: Any, debug: bool | None = None, overwrite: bool | None = None, **kwargs: Any) -> Any:
+        """Run the step: call ``process`` with a folder for temporary files, and remove that whatever happens.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Passed to ``process``.
+        debug, overwrite
+            When given, hold instead of the step's own for this call.
+
+        Returns
+        -------
+        object
+            What ``process`` returns; ``None``, with a `UserWarning`, when the class has none.
+
+        Raises
+        ------
+        ConfigError
+            When no folder for temporary files can be made in ``cache``.
+        OutputError
+            When the step's folder cannot be made.
+        """
+        with self._overridden(debug=debug, overwrite=overwrite), self._prepared():
+            return self._call("process", *args, **kwargs)
+
+    def __call_empty__(
+        self, *args: Any, debug: bool | None = None, overwrite: bool | None = None, **kwargs: Any
+    ) -> Any:
+        """Run ``return_empty_mask`` as calling the step runs ``process``."""
+        with self._overridden(debug=debug, overwrite=overwrite), self._prepared():
+            return self._call("return_empty_mask", *args, **kwargs)
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        work = getattr(self, method, None)
+        if work is None:
+            warnings.warn(f"No {method} method defined.", UserWarning, stacklevel=3)
+            return None
+        return work(*args, **kwargs)
+
+    @contextmanager
+    def _overridden(self, **overrides: bool | None) -> Iterator[None]:
+        given = {name: value for name, value in overrides.items() if value is not None}
+        before = {name: getattr(self, name) for name in given}
+        try:
+            for name, value in given.items():
+                setattr(self, name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(self, name, value)
+
+    @contextmanager
+    def _prepared(self) -> Iterator[None]:
+        self._make_directory()
+        outer = self._tmp_dir_path
+        self.create_temp_dir()
+        try:
+            yield
+        finally:
+            if not self.deep_debug:
+                self.clear_temp_dir()
+                self._tmp_dir_path = outer
+            elif self._tmp_dir_path is not None:
+                self.log(f"Temporary folder kept: {self._tmp_dir_path}")
+
+    def create_temp_dir(self) -> None:
+        """Make a new folder for temporary files inside the configuration's ``cache``; its path is `_tmp_dir_path`.
+
+        Raises
+        ------
+        ConfigError
+            When `cache` is not the path of a folder, or nothing can be made there.
+        """
+        cache = self.config.get("cache")
+        prefix = f"{type(self).__name__} config: cache = {cache!r}"
+        try:
+            folder = as_folder(cache).absolute()
+        except ValueError as error:
+            raise ConfigError(f"{prefix}: must be the path of a folder for temporary files") from error
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._tmp_dir_path = tempfile.mkdtemp(prefix=f"{type(self).__name__}_", dir=folder)
+        except OSError as error:
+            raise ConfigError(f"{prefix}: no folder for temporary files can be made there: {error.strerror}") from error
+
+    def clear_temp_dir(self) -> None:
+        """Remove the folder for temporary files, when there is one."""
+        if self._tmp_dir_path is None:
+            return
+        path, self._tmp_dir_path = Path(self._tmp_dir_path), None
+        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            self.log(f"Temporary folder could not be removed, and can be deleted by hand: {path}")
+
+    def register_parameter(self, key: object, value: Any) -> None:
+        """Give a key of the configuration a value when it has none.
+
+        Parameters
+        ----------
+        key
+            The key.
+        value
+            What is filled in when the key is missing; a key that is there keeps its value.
+
+        Raises
+        ------
+        NotImplementedError
+            For a list of keys.
+        TypeError
+            For a key of any other type.
+        """
+        if isinstance(key, list):
+            raise NotImplementedError("register_parameter: a list of keys (nested parameters) is not supported yet")
+        if not isinstance(key, str):
+            raise TypeError(f"register_parameter: the key must be a str (got {type(key).__name__})")
+        if key not in self.config:
+            self.log(f"No {key} in the config: set to {value}")
+            self.config[key] = value
+
+    def get_directory(self) -> str:
+        """Return the step's folder, as given."""
+        return self.directory

@@ -1,0 +1,249 @@
+"""The extraction step."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.config import ExtractionConfig
+from cellstamp.engines.base import Engine
+from cellstamp.engines.inflight import InflightLimit
+from cellstamp.engines.memory import memory_budget
+from cellstamp.errors import ConfigError, OutputError
+from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME
+from cellstamp.h5sc.writer import StampWriter
+from cellstamp.pipeline import run
+from cellstamp.pipeline.base import ProcessingStep
+from cellstamp.report import Progress, RunSummary, announce, append_benchmark
+from cellstamp.source.elements import find_source
+from cellstamp.source.handlers import open_store, stored_centers
+from cellstamp.source.reader import PixelSource
+from cellstamp.source.values import Centers
+from cellstamp.warnings import warn
+
+
+class HDF5CellExtraction(ProcessingStep):
+    """Cuts a segmented image into single-cell images and stores them in ``single_cells.h5sc``.
+
+    Parameters are those of `ProcessingStep`. ``filehandler`` says where the image and masks are: an object with the
+    attribute ``sdata_path`` (a project's handler), the path of a SpatialData zarr store, or a SpatialData object.
+    The configuration's keys are listed on the documentation's page "Configuration".
+
+    Examples
+    --------
+    >>> step = HDF5CellExtraction({"threads": 2, "image_size": 128, "cache": "."}, "out", filehandler="slide.zarr")
+    >>> step()  # doctest: +SKIP
+    >>> step.output_path  # doctest: +SKIP
+    'out/data/single_cells.h5sc'
+    """
+
+    CACHE_REQUIRED = True
+    DEFAULT_DATA_DIR = "data"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.output_path: str | None = None
+        self.overwrite_run_path = False
+
+    @property
+    def extraction_file(self) -> str:
+        """Where a full run with the default folder name puts its file."""
+        return str(Path(self.directory) / self.DEFAULT_DATA_DIR / FILE_NAME)
+
+    def process(
+        self,
+        partial: bool = False,  # noqa: FBT001, FBT002 - scportrait's signature
+        n_cells: int | None = None,
+        seed: int = 42,
+        output_folder_name: str | None = None,
+    ) -> None:
+        """Extract all cells, or some for a preview; called by calling the step.
+
+        Parameters
+        ----------
+        partial
+            Extract ``n_cells`` cells only, into ``partial_<folder>_ncells_<n_cells>_seed_<seed>``.
+        n_cells
+            How many, at most as many as can be extracted.
+        seed
+            Of the drawing of cells.
+        output_folder_name
+            Folder for the results inside the step's own; ``data`` by default.
+
+        Raises
+        ------
+        ConfigError
+            If the configuration or an argument cannot be used; nothing has been done then.
+        InputError
+            If the image or the masks cannot be used.
+        OutputError
+            If there is a result already, and overwriting was not asked for.
+        WorkerError
+            If a batch failed, or a worker died.
+        """
+        with self._log_for(partial=partial):
+            config = ExtractionConfig.parse(self.config)
+            folder = self._claim_folder(output_folder_name, n_cells if partial else None, seed)
+            clock = [time.perf_counter()]
+            engine = run.choose_engine(config)
+            source = self._find_source(config)
+            run.check_crop_fits(config.image_size, source)
+            clock.append(time.perf_counter())
+            centers = self._find_centers(source, engine, config.threads)
+            cells, removed = run.select_cells(
+                centers, source, config.image_size, partial=partial, n_cells=n_cells, seed=seed
+            )
+            self._log_selection(source, centers, cells, removed)
+            if not len(cells):
+                self._tell_nothing_left(centers, config.image_size, source)
+                return
+            tally, batch_size = self._extract(cells, removed, source, engine, config, folder, clock)
+            self._report(cells, removed, source, config, folder, clock, tally, batch_size)
+
+    def _extract(
+        self,
+        cells: Centers,
+        removed: NDArray[np.uint64],
+        source: PixelSource,
+        engine: Engine,
+        config: ExtractionConfig,
+        folder: Path,
+        clock: list[float],
+    ) -> tuple[run.Tally, int]:
+        """Make and write all stamps aside, and give the files their names when they are whole."""
+        budget = memory_budget(config.target_ram_utilization)
+        batches = run.plan_reading(cells, source, config, budget)
+        limit = InflightLimit(
+            budget, config.threads, len(batches), config.max_inflight_result_batches, self._warn, self.log
+        )
+        clock.append(time.perf_counter())
+        with self._work_folder(folder) as work, Progress(len(cells), config.progress) as progress:
+            np.savetxt(work / REMOVED_NAME, removed, fmt="%d")
+            with StampWriter(work / FILE_NAME, run.make_layout(cells, source, config)) as writer:
+                task = run.make_task(source, config)
+                tally = run.run_batches(
+                    engine, task, batches, writer, limit=limit, flush_every=config.flush_every, progress=progress
+                )
+            run.publish([REMOVED_NAME, FILE_NAME], work, folder)
+        clock.append(time.perf_counter())
+        return tally, max(map(len, batches))
+
+    def _claim_folder(self, name: str | None, n_cells: int | None, seed: int) -> Path:
+        """Where the results go; an error if results are there that must not be replaced."""
+        base = self.DEFAULT_DATA_DIR if name is None else name
+        if not base or Path(base).name != base:
+            message = f"output_folder_name = {name!r}: must be the name of a folder inside {self.directory}, without '/'"
+            raise ConfigError(message)
+        folder = Path(self.directory) / (base if n_cells is None else f"partial_{base}_ncells_{n_cells}_seed_{seed}")
+        if (folder / FILE_NAME).exists() and not (self.overwrite or self.overwrite_run_path):
+            message = f"{folder} already exists. Set overwrite=True to replace its files, or give another output_folder_name"
+            raise OutputError(message)
+        return folder
+
+    @contextmanager
+    def _work_folder(self, folder: Path) -> Iterator[Path]:
+        """A folder beside the final one for what is not finished; gone afterwards."""
+        work = folder.with_name(f".unfinished_{folder.name}")
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    @contextmanager
+    def _log_for(self, *, partial: bool) -> Iterator[None]:
+        """Log to a file of its own during a partial extraction."""
+        name = self.log_name
+        self.log_name = "partial_processing.log" if partial else name
+        try:
+            yield
+        finally:
+            self.log_name = name
+
+    def _find_source(self, config: ExtractionConfig) -> PixelSource:
+        store = open_store(self.filehandler, config.segmentation_key, config.segmentation_mask, Path(self._tmp_dir_path or config.cache))
+        return find_source(
+            store, segmentation_key=config.segmentation_key, segmentation_mask=config.segmentation_mask
+        )
+
+    def _find_centers(self, source: PixelSource, engine: Engine, n_workers: int) -> Centers:
+        """Centres from the store, or computed and, where that is possible, stored."""
+        return stored_centers(
+            source.main_mask, compute=lambda labels: run.measure_centers(labels, engine, n_workers), log=self.log
+        )
+
+    def _warn(self, message: str) -> None:
+        self.log(message)
+        warn(message)
+
+    def _log_selection(
+        self, source: PixelSource, centers: Centers, cells: Centers, removed: NDArray[np.uint64]
+    ) -> None:
+        self.log(
+            {
+                "image": f"{source.image.name}, {source.image.shape} (c, y, x), {source.image.dtype}",
+                "masks": ", ".join(source.mask_names),
+                "cells in the mask": len(centers),
+                "removed at the border": removed.size,
+                "to extract": len(cells),
+            }
+        )
+
+    def _tell_nothing_left(self, centers: Centers, image_size: int, source: PixelSource) -> None:
+        height, width = source.shape
+        self._warn(
+            f"no cell can be extracted: none of the {len(centers)} cells of '{source.main_mask.name}' is more than "
+            f"{image_size // 2} pixels from the border of the {height} x {width} image; no file was written. Choose a smaller image_size"
+        )
+
+    def _report(
+        self,
+        cells: Centers,
+        removed: NDArray[np.uint64],
+        source: PixelSource,
+        config: ExtractionConfig,
+        folder: Path,
+        clock: list[float],
+        tally: run.Tally,
+        batch_size: int,
+    ) -> None:
+        """Tell people and the log how it went."""
+        if tally.n_empty:
+            self._warn(
+                f"{tally.n_empty} of {len(cells)} cells have no pixel of '{source.mask_names[-1]}' in their window; "
+                "their image channels are all zero"
+            )
+        path = folder / FILE_NAME
+        self.output_path = str(path)
+        started, found, planned, done = clock
+        summary = RunSummary(
+            image_size=source.shape,
+            cells_kept=len(cells),
+            cells_removed=removed.size,
+            masks=len(source.masks),
+            crop_size=config.image_size,
+            workers=config.threads,
+            batch_size=batch_size,
+            setup_s=found - started,
+            reading_s=planned - found,
+            extracting_s=done - planned,
+            total_s=done - started,
+            peak_rss=tally.memory.peak,
+            path=path,
+            file_bytes=path.stat().st_size,
+        )
+        append_benchmark(summary, Path(self.directory))
+        self.log(
+            f"seconds of all workers: reading {tally.read_s:.1f}, cutting and encoding {tally.cut_s:.1f}; "
+            f"writing {tally.write_s:.1f}"
+        )
+        self.log(summary.closing_line())
+        announce(summary.closing_line(), mode=config.progress)

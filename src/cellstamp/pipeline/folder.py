@@ -1,0 +1,85 @@
+"""What is where in a project folder, as scportrait has it; and its configuration file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cellstamp.config import read_config
+from cellstamp.errors import ConfigError
+
+CONFIG = "config.yml"
+STORE = "scportrait.sdata"
+SEGMENTATION = "segmentation"
+EXTRACTION = "extraction"
+RESULT = "single_cells.h5sc"
+DEFAULT_EXTRACTION = "HDF5CellExtraction"
+
+
+def take_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Read the configuration, and keep a copy of it in the project folder.
+
+    Parameters
+    ----------
+    directory
+        The project folder.
+    config
+        Path of a YAML file, a mapping, or None for the folder's own file; {} when there is none.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be read.
+    """
+    own = directory / CONFIG
+    if config is None:
+        # No section has an empty name: the whole configuration is read.
+        return read_config(own, "") if own.is_file() else {}
+    whole = read_config(config, "")
+    if isinstance(config, Mapping):
+        _write_config(own, whole)
+    elif not (own.exists() and own.samefile(config)):
+        shutil.copyfile(config, own)
+    return whole
+
+
+def _write_config(path: Path, config: Mapping[str, Any]) -> None:
+    try:
+        text = yaml.safe_dump(dict(config), sort_keys=False)
+    except yaml.representer.RepresenterError as error:
+        held = type(error.args[-1]).__name__
+        raise ConfigError(f"config: cannot be kept as {CONFIG}: it holds a {held}; use text and numbers") from error
+    path.write_text(text, encoding="utf-8")
+
+
+def has_section(config: Mapping[str, Any], name: str) -> bool:
+    """Whether the configuration is meant for a step: it has a section of that name, or keys and no sections."""
+    sections = [key for key, value in config.items() if isinstance(value, Mapping)]
+    return name in sections or (bool(config) and not sections)
+
+
+def section(config: Mapping[str, Any], step: object) -> dict[str, Any]:
+    """Return the part of the configuration for a step.
+
+    Raises
+    ------
+    ConfigError
+        When `step` is no class, or there is no section for it.
+    """
+    if not isinstance(step, type):
+        raise ConfigError(f"Project: a step must be given as a class, like HDF5CellExtraction (got {step!r})")
+    if not has_section(config, step.__name__):
+        there = ", ".join(map(str, config)) or "nothing"
+        raise ConfigError(f"config: no section {step.__name__!r} for this step (it has: {there})")
+    return read_config(config, step.__name__)
+
+
+def latest_result(directory: Path) -> Path | None:
+    """Return the newest finished extraction in a project folder."""
+    results = (directory / EXTRACTION).glob(f"*/{RESULT}")
+    return max(results, key=lambda path: path.stat().st_mtime_ns, default=None)

@@ -1,0 +1,251 @@
+"""What a run tells people: a progress bar, a closing line, and a row in a table of runs. Observers only, no work."""
+
+import csv
+import io
+import itertools
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+ProgressMode = Literal["auto"] | bool
+"""``True`` and ``False`` as they say, ``"auto"``: where someone can see it."""
+
+BENCHMARK_FILE = "benchmarking.csv"
+"""Table of runs in a step's folder, one row a run."""
+
+_LOGGER = logging.getLogger("cellstamp.report")
+
+
+def is_visible(mode: ProgressMode) -> bool:
+    """Whether progress is shown: as asked, or, with ``"auto"``, in a terminal and in a notebook."""
+    if mode == "auto":
+        return sys.stderr.isatty() or _in_notebook()
+    return bool(mode)
+
+
+def _in_notebook() -> bool:
+    """Whether this process is a Jupyter kernel. Asks IPython only if something else has imported it already."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def announce(line: str, *, mode: ProgressMode) -> None:
+    """Show a run's closing line, once.
+
+    Whoever listens to the logger ``cellstamp`` at level INFO, as the command line does, gets it and shows it; else it
+    goes to stdout where progress is shown.
+    """
+    if _LOGGER.isEnabledFor(logging.INFO) and _LOGGER.hasHandlers():
+        _LOGGER.info(line)
+    elif is_visible(mode):
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+
+class Progress:
+    """A bar in cells, with rate and remaining time, on stderr or in a notebook.
+
+    A context manager; the bar is closed, where it stands, when the block ends for whatever reason.
+
+    Parameters
+    ----------
+    total
+        Number of cells there are to do.
+    mode
+        ``True``, ``False``, or ``"auto"``: only where someone can see it (a terminal or a notebook).
+    """
+
+    def __init__(self, total: int, mode: ProgressMode = "auto") -> None:
+        self._bar: Any = _make_bar(total) if is_visible(mode) else None
+
+    def advance(self, n_cells: int) -> None:
+        """Tell that this many more cells are done."""
+        if self._bar is not None:
+            self._bar.update(n_cells)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _make_bar(total: int) -> Any:
+    with warnings.catch_warnings():
+        # A notebook without ipywidgets: tqdm warns and draws its bar as text, which is what we want.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from tqdm.auto import tqdm
+    return tqdm(total=total, desc="extracting", unit=" cells", dynamic_ncols=True)
+
+
+class PeakMemory:
+    """The largest memory seen in use by this process and its workers together.
+
+    Each sight of a worker replaces what was known of it; this process is looked at each time.
+
+    Attributes
+    ----------
+    peak
+        Largest sum of resident set sizes so far, in bytes.
+    """
+
+    def __init__(self) -> None:
+        self._rss: dict[int, int] = {}
+        self.peak = 0
+        self.observe(os.getpid(), _own_rss())
+
+    def observe(self, pid: int, rss: int) -> None:
+        """Take in that the process ``pid`` has a resident set of ``rss`` bytes."""
+        self._rss[os.getpid()] = _own_rss()
+        self._rss[pid] = rss
+        self.peak = max(self.peak, sum(self._rss.values()))
+
+    def forget(self, pid: int) -> None:
+        """Take in that the process ``pid`` has ended."""
+        self._rss.pop(pid, None)
+
+
+def _own_rss() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What there is to say about a finished run.
+
+    Attributes
+    ----------
+    image_size
+        Height and width of the image, in pixels.
+    cells_kept, cells_removed
+        Cells extracted, and cells left out because their window would reach over the border.
+    masks
+        Number of masks.
+    crop_size
+        Side of a crop, in pixels.
+    workers, batch_size
+        Number of worker processes, and the most cells in one batch.
+    setup_s, reading_s, extracting_s, total_s
+        Seconds for: config and elements; centres and plan; batches and writing; the whole run.
+    peak_rss
+        Largest summed resident set size seen of this process and its workers, in bytes.
+    path
+        The file written.
+    file_bytes
+        Its size in bytes.
+    """
+
+    image_size: tuple[int, int]
+    cells_kept: int
+    cells_removed: int
+    masks: int
+    crop_size: int
+    workers: int
+    batch_size: int
+    setup_s: float
+    reading_s: float
+    extracting_s: float
+    total_s: float
+    peak_rss: int
+    path: Path
+    file_bytes: int
+
+    @property
+    def cells_per_second(self) -> float:
+        """Cells kept by seconds of the whole run."""
+        return self.cells_kept / self.total_s if self.total_s > 0 else 0.0
+
+    def closing_line(self) -> str:
+        """Return one line for people: how many cells, where the file is, how big, how fast."""
+        cells = "cell" if self.cells_kept == 1 else "cells"
+        counts = f"{self.cells_kept:,} {cells} kept, {self.cells_removed:,} removed at the border"
+        speed = f"{_format_seconds(self.total_s)} ({self.cells_per_second:,.0f} cells/s)"
+        return f"{counts} -> {self.path} ({format_bytes(self.file_bytes)}) in {speed}"
+
+
+def format_bytes(n: int) -> str:
+    """Return a size for people, in decimal units: ``454 MB``, ``1.2 GB``."""
+    if n < 1000:
+        return f"{n} bytes"
+    size = float(n)
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 999.5:
+            return f"{size:.1f} {unit}" if size < 9.95 else f"{size:.0f} {unit}"
+    return f"{size / 1000:.1f} TB"
+
+
+def _format_seconds(seconds: float) -> str:
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def append_benchmark(summary: RunSummary, folder: Path) -> Path:
+    """Add a run to the folder's table of runs, and return the table's path.
+
+    The table is ``benchmarking.csv``. Where a file of that name has other columns (scportrait writes one), it is left
+    as it is, and ours is ``benchmarking_cellstamp.csv`` (then ``benchmarking_cellstamp_2.csv``, and so on).
+    """
+    row = _benchmark_row(summary, folder)
+    header = _csv_line(row)
+    path, table = next(
+        (path, table)
+        for path in _benchmark_paths(folder)
+        if (table := _read(path)).partition("\n")[0].rstrip("\r") in ("", header)
+    )
+    # A last line without its end would run into the new one.
+    start = f"{header}\n" if not table else "" if table.endswith("\n") else "\n"
+    with path.open("a", encoding="utf-8", newline="") as file:
+        file.write(f"{start}{_csv_line(row.values())}\n")
+    return path
+
+
+def _benchmark_row(summary: RunSummary, folder: Path) -> dict[str, object]:
+    height, width = summary.image_size
+    path = summary.path
+    return {
+        "file": path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path),
+        "image_height": height,
+        "image_width": width,
+        "cells_kept": summary.cells_kept,
+        "cells_removed": summary.cells_removed,
+        "masks": summary.masks,
+        "crop_size": summary.crop_size,
+        "workers": summary.workers,
+        "batch_size": summary.batch_size,
+        "setup_s": round(summary.setup_s, 3),
+        "reading_s": round(summary.reading_s, 3),
+        "extracting_s": round(summary.extracting_s, 3),
+        "total_s": round(summary.total_s, 3),
+        "cells_per_s": round(summary.cells_per_second, 1),
+        "peak_rss_bytes": summary.peak_rss,
+        "file_bytes": summary.file_bytes,
+    }
+
+
+def _benchmark_paths(folder: Path) -> Iterator[Path]:
+    ours = (folder / f"benchmarking_cellstamp_{n}.csv" for n in itertools.count(2))
+    return itertools.chain([folder / BENCHMARK_FILE, folder / "benchmarking_cellstamp.csv"], ours)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _csv_line(values: Iterable[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return text.getvalue()

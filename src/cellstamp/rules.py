@@ -1,0 +1,197 @@
+"""The rules a configuration's values obey: each a type that carries its check and the words for what is allowed.
+
+A check takes any value and returns its meaning, or raises a `ValueError`; the words belong to whoever reports it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import numpy as np
+from pydantic import Field, PlainValidator
+
+DEFAULT_KEY = "seg_all"
+DEFAULT_RANGE = (0.001, 0.999)
+
+_MASK_WORDS = ("nucleus", "cytosol")
+
+
+class WrongTypeError(ValueError):
+    """A value of a type the rule does not take, so that the message can name it."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__()
+        self.type_name = type(value).__name__
+
+
+def is_none(value: object) -> bool:
+    """Whether a value stands for none: in YAML, ``None`` is a text."""
+    return value is None or (isinstance(value, str) and value == "None")
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise WrongTypeError(value)
+    return int(value)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise WrongTypeError(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError from error
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise WrongTypeError(value)
+    if not value.strip():
+        raise ValueError
+    return str(value)
+
+
+def _count(value: object) -> int:
+    count = _integer(value)
+    if count < 1:
+        raise ValueError
+    return count
+
+
+def _optional_count(value: object) -> int | None:
+    return None if is_none(value) else _count(value)
+
+
+def _crop_size(value: object) -> int:
+    size = _integer(value)
+    if size < 2 or size % 2:
+        raise ValueError
+    return size
+
+
+def _share(value: object) -> float:
+    share = _number(value)
+    if not 0 < share <= 1:
+        raise ValueError
+    return share
+
+
+def _quantile_range(value: object) -> tuple[float, float]:
+    if is_none(value):
+        return DEFAULT_RANGE
+    if not isinstance(value, (list, tuple)):
+        raise WrongTypeError(value)
+    if len(value) != 2:
+        raise ValueError
+    lower, upper = map(_number, value)
+    if not 0 <= lower < upper <= 1:
+        raise ValueError
+    return lower, upper
+
+
+def _key(value: object) -> str:
+    return DEFAULT_KEY if is_none(value) else _name(value)
+
+
+def _masks(value: object) -> str | tuple[str, ...] | None:
+    if is_none(value):
+        return None
+    if not isinstance(value, (list, tuple)):
+        return _name(value)
+    names = tuple(map(_name, value))
+    # Only a name that stands alone may do without: of two, neither could be told to be the nucleus.
+    if not all(any(word in name for word in _MASK_WORDS) for name in names):
+        raise ValueError
+    if not 1 <= len(names) <= 2 or len(set(names)) != len(names):
+        raise ValueError
+    return names
+
+
+def _choice(meanings: Mapping[object, object], value: object) -> object:
+    # By type before the look-up: 1 equals True, and is not it.
+    if not isinstance(value, (str, bool)) and value is not None:
+        raise WrongTypeError(value)
+    if value not in meanings:
+        raise ValueError
+    return meanings[value]
+
+
+def _normalize(value: object) -> object:
+    return _choice({True: True, False: False, None: False, "None": False}, value)
+
+
+def _compression(value: object) -> object:
+    return _choice({True: "lzf", "lzf": "lzf", "gzip": "gzip", False: None}, value)
+
+
+def _engine(value: object) -> object:
+    return _choice({name: name for name in _ENGINES}, value)
+
+
+def _progress(value: object) -> object:
+    return _choice({"auto": "auto", True: True, False: False}, value)
+
+
+def as_folder(value: object) -> Path:
+    """Take a value as the path of a folder, which need not exist.
+
+    Parameters
+    ----------
+    value
+        A `str` that is neither empty nor ``"None"``, or an `os.PathLike` of one.
+
+    Returns
+    -------
+    pathlib.Path
+        The path, as given.
+
+    Raises
+    ------
+    ValueError
+        When it is anything else.
+    """
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    text = _name(path)
+    if text == "None" or "\0" in text:
+        raise ValueError
+    return Path(text)
+
+
+Count = Annotated[int, PlainValidator(_count), Field(description="an integer >= 1")]
+OptionalCount = Annotated[
+    int | None, PlainValidator(_optional_count), Field(description="an integer >= 1, or None for the default")
+]
+CropSize = Annotated[int, PlainValidator(_crop_size), Field(description="an even integer >= 2")]
+Folder = Annotated[Path, PlainValidator(as_folder), Field(description="the path of a folder for temporary files")]
+Share = Annotated[float, PlainValidator(_share), Field(description="a number above 0 and at most 1")]
+QuantileRange = Annotated[
+    tuple[float, float],
+    PlainValidator(_quantile_range),
+    Field(description="two numbers with 0 <= lower < upper <= 1, or None for the default"),
+]
+Normalize = Annotated[
+    bool, PlainValidator(_normalize), Field(description='True, False, None or "None" (the last two mean False)')
+]
+Compression = Annotated[
+    Literal["lzf", "gzip"] | None,
+    PlainValidator(_compression),
+    Field(description='True or "lzf", "gzip", or False for none'),
+]
+EngineName = Literal["serial", "processes"]
+_ENGINES = get_args(EngineName)
+Engine = Annotated[
+    EngineName, PlainValidator(_engine), Field(description=" or ".join(f'"{name}"' for name in _ENGINES))
+]
+Progress = Annotated[Literal["auto"] | bool, PlainValidator(_progress), Field(description='"auto", True or False')]
+SegmentationKey = Annotated[
+    str, PlainValidator(_key), Field(description="a text that is not empty, or None for the default")
+]
+SegmentationMask = Annotated[
+    str | tuple[str, ...] | None,
+    PlainValidator(_masks),
+    Field(description='the name of a mask, or a list of one or two with "nucleus" or "cytosol" in each, or None'),
+]

@@ -1,0 +1,130 @@
+"""Id and centre of every cell of a mask, block by block: memory goes with the number of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cellstamp.errors import InputError
+from cellstamp.source.reader import ArrayHandle
+from cellstamp.source.values import Centers, Rect
+
+__all__ = ["BlockSums", "Centers", "compute_centers"]
+
+BLOCK_SIDE = 2048
+"""Pixels a block is meant to measure, where chunks leave the choice."""
+
+Run = Callable[["BlockSums", Sequence[Rect]], Iterable["Sums"]]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Pixels of some cells: ids ascending, and for each the number of pixels, and the sums of their x and y (int64)."""
+
+    ids: NDArray[np.int64]
+    totals: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class BlockSums:
+    """Callable from a block of a mask to the sums of the cells in it; picklable."""
+
+    labels: ArrayHandle
+
+    def __call__(self, block: Rect) -> Sums:
+        """Read one block and sum it up.
+
+        Raises
+        ------
+        InputError
+            If a label is negative or does not fit into int64.
+        """
+        pixels = self.labels.read(block)
+        if pixels.dtype == np.uint64 and pixels.size and pixels.max() > np.iinfo(np.int64).max:
+            message = f"labels '{self.labels.name}' in {self.labels.store} hold ids above 2**63 - 1; renumber the cells"
+            raise InputError(message)
+        rows = np.ascontiguousarray(pixels).astype(np.int64, copy=False)
+        starts, totals = _runs(rows, block.top, block.left)
+        if starts.size and starts.min() < 0:
+            message = f"labels '{self.labels.name}' in {self.labels.store} hold the negative value {starts.min()}; cell ids are positive, 0 is background"
+            raise InputError(message)
+        return _merge(starts, totals)
+
+
+def compute_centers(labels: ArrayHandle, run: Run = map) -> Centers:
+    """Compute the centre of every cell: the mean x and the mean y of its pixels.
+
+    Parameters
+    ----------
+    labels
+        Integer mask (y, x), 0 = background.
+    run
+        How to apply a callable to every block; ``map`` does it here, one after the other. Results may come in any order.
+
+    Returns
+    -------
+    Centers
+        Every id of the mask but 0.
+
+    Raises
+    ------
+    InputError
+        If the mask holds a negative value or one above 2**63 - 1.
+    """
+    parts = list(run(BlockSums(labels), _blocks(labels)))
+    ids = np.concatenate([part.ids for part in parts])
+    merged = _merge(ids, np.concatenate([part.totals for part in parts]))
+    n_pixels, sum_x, sum_y = merged.totals.T
+    return Centers(merged.ids.astype(np.uint64), np.stack([sum_x / n_pixels, sum_y / n_pixels], axis=1))
+
+
+def _blocks(labels: ArrayHandle) -> list[Rect]:
+    """Areas of whole chunks, about `BLOCK_SIDE` pixels a side, that cover the mask."""
+    height, width = labels.shape
+    rows, columns = (chunk * max(1, BLOCK_SIDE // chunk) for chunk in labels.chunks)
+    return [
+        Rect(top, min(top + rows, height), left, min(left + columns, width))
+        for top in range(0, height, rows)
+        for left in range(0, width, columns)
+    ]
+
+
+def _merge(ids: NDArray[np.int64], totals: NDArray[np.int64]) -> Sums:
+    """Add up the rows of ``totals`` (n, 3) that have the same id."""
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    first = np.flatnonzero(np.diff(ids, prepend=-1))
+    if not first.size:
+        return Sums(ids, totals)
+    return Sums(ids[first], np.add.reduceat(totals[order], first))
+
+
+@njit(nogil=True, cache=True)
+def _runs(rows: Any, top: int, left: int) -> Any:
+    """List the horizontal runs of equal labels: their ids, and pixels, sum of x and sum of y of each."""
+    height, width = rows.shape
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            count += rows[y, x] != 0 and (x == 0 or rows[y, x] != rows[y, x - 1])
+    ids, totals = np.empty(count, np.int64), np.empty((count, 3), np.int64)
+    at = 0
+    for y in range(height):
+        x = 0
+        while x < width:
+            label, start = rows[y, x], x
+            while x < width and rows[y, x] == label:
+                x += 1
+            if label != 0:
+                n = x - start
+                ids[at] = label
+                totals[at, 0] = n
+                totals[at, 1] = n * left + (start + x - 1) * n // 2
+                totals[at, 2] = n * (top + y)
+                at += 1
+    return ids, totals

@@ -1,0 +1,151 @@
+"""What an image and masks must be like before they become part of a project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.errors import InputError, OutputError
+from cellstamp.source.pixels import Pixels
+from cellstamp.source.values import Centers
+from cellstamp.warnings import warn
+
+
+def check_free(store: Path, elements: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse to replace elements of the store unless that is wanted.
+
+    Raises
+    ------
+    OutputError
+        Naming those that are there.
+    """
+    taken = [element for element in elements if (store / element).exists()]
+    if taken and not overwrite:
+        raise OutputError(f"{store}: {', '.join(taken)} already exists. Set overwrite=True to replace it.")
+
+
+def channel_names_for(
+    n_channels: int, names: Sequence[str | int] | None, known: Sequence[str] | None = None
+) -> list[str]:
+    """Return the names of an image's channels: those given, else those known, else ``channel_0``, ``channel_1``, ...
+
+    Raises
+    ------
+    InputError
+        When their number is not that of the channels, one is empty, or one comes twice.
+    """
+    if names is None:
+        usable = known is not None and len(set(known)) == n_channels == len(known)
+        return list(known) if known is not None and usable else [f"channel_{index}" for index in range(n_channels)]
+    if isinstance(names, str):
+        raise InputError(f"channel_names = {names!r}: must be a list of names, one for each channel")
+    texts = [str(name) for name in names]
+    if len(texts) != n_channels:
+        raise InputError(f"channel_names: {len(texts)} names ({', '.join(texts)}) for {n_channels} channels")
+    twice = sorted({text for text in texts if texts.count(text) > 1})
+    if twice or not all(text.strip() for text in texts):
+        problem = f"{', '.join(twice)} more than once" if twice else "an empty name"
+        raise InputError(f"channel_names: {', '.join(texts)}: {problem}; each channel needs a name of its own")
+    return texts
+
+
+def check_remap(remap: Sequence[int], n_channels: int) -> list[int]:
+    """Return a new order of channels as a list.
+
+    Raises
+    ------
+    InputError
+        When it does not name each channel once.
+    """
+    order = list(remap)
+    if sorted(order) != list(range(n_channels)):
+        raise InputError(
+            f"remap = {order}: must hold each of the channels 0 to {n_channels - 1} once, in the new order"
+        )
+    return order
+
+
+def check_image(image: Pixels) -> None:
+    """Refuse an image without pixels.
+
+    Raises
+    ------
+    InputError
+        When one of its sides is 0.
+    """
+    if 0 in image.shape:
+        raise InputError(f"image of shape {image.shape} (c, y, x): it has no pixels")
+
+
+def check_mask(mask: Pixels, name: str, image_shape: Sequence[int]) -> None:
+    """Refuse a mask that is not one of this image.
+
+    Parameters
+    ----------
+    mask
+        The mask.
+    name
+        What to call it in a message.
+    image_shape
+        (c, y, x) of the image.
+
+    Raises
+    ------
+    InputError
+        When it is not 2-D, not of an integer type, or not of the image's size. (Negative ids show when it is read.)
+    """
+    if len(mask.shape) != 2:
+        raise InputError(f"{name} mask of shape {mask.shape}: must be 2-D (y, x)")
+    if mask.dtype.kind not in "ui":
+        raise InputError(
+            f"{name} mask of dtype {mask.dtype}: must hold integers, 0 for background and a cell's id in it"
+        )
+    if tuple(mask.shape) != tuple(image_shape[-2:]):
+        raise InputError(
+            f"{name} mask is {mask.shape[0]} x {mask.shape[1]} pixels (y, x), the image {image_shape[-2]} x "
+            f"{image_shape[-1]}: they must have the same size"
+        )
+
+
+def check_same_cells(centers: Mapping[str, Centers]) -> None:
+    """Compare the ids of two masks: equal ones are fine.
+
+    Parameters
+    ----------
+    centers
+        Name of a mask -> its cells.
+
+    Raises
+    ------
+    InputError
+        When each mask has cells the other one lacks.
+
+    Warns
+    -----
+    UserWarning
+        When one has cells the other one lacks.
+    """
+    if len(centers) < 2:
+        return
+    (first, a), (second, b) = centers.items()
+    only_first, only_second = _missing(a, b), _missing(b, a)
+    if only_first.size and only_second.size:
+        raise InputError(
+            f"{first} and {second} do not belong together: {_some(only_first)} only in {first}, {_some(only_second)} "
+            f"only in {second}; a cell must have the same id in both masks"
+        )
+    for ids, mask, other in ((only_first, first, second), (only_second, second, first)):
+        if ids.size:
+            warn(f"{_some(ids)} of {mask} not in {other}: the cells of {other} are a subset")
+
+
+def _missing(cells: Centers, other: Centers) -> NDArray[np.uint64]:
+    return np.setdiff1d(cells.ids, other.ids, assume_unique=True)
+
+
+def _some(ids: NDArray[np.uint64]) -> str:
+    shown = ", ".join(map(str, ids[:3].tolist()))
+    return f"{ids.size} {'cell' if ids.size == 1 else 'cells'} ({shown}{', ...' if ids.size > 3 else ''})"

@@ -1,0 +1,179 @@
+"""Which image and which masks of a SpatialData store are meant, and whether they fit together.
+
+Everything is read from the store's own JSON (OME metadata), so spatialdata need not be imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+import zarr.errors
+
+from cellstamp.errors import InputError
+from cellstamp.source.reader import ArrayHandle, PixelSource
+from cellstamp.warnings import warn
+
+
+IMAGE_NAME = "input_image"
+
+
+def find_source(
+    store: str | Path,
+    *,
+    image: str = IMAGE_NAME,
+    segmentation_key: str = "seg_all",
+    segmentation_mask: str | Sequence[str] | None = None,
+) -> PixelSource:
+    """Find the image and the masks to extract from.
+
+    Parameters
+    ----------
+    store
+        Folder (or URL) of the SpatialData zarr store.
+    image
+        Name of the image element.
+    segmentation_key
+        The masks are the labels named exactly ``<key>_nucleus`` and ``<key>_cytosol``; one of them is enough.
+    segmentation_mask
+        Name or names of the masks, instead.
+
+    Raises
+    ------
+    InputError
+        If the store or an element is missing, is of an unusable type, or if image and masks differ in size.
+    """
+    root = _open_store(str(store))
+    names = mask_names(_member_names(root, "labels"), str(store), segmentation_key, segmentation_mask)
+    pixels, channel_names = _image_handle(root, str(store), image)
+    masks = tuple(find_labels(store, name) for name in names)
+    for mask in masks:
+        _check_same_grid(pixels, mask)
+    return PixelSource(pixels, masks, channel_names)
+
+
+def find_labels(store: str | Path, name: str) -> ArrayHandle:
+    """Find the full-resolution array of a labels element.
+
+    Raises
+    ------
+    InputError
+        If it is missing, not (y, x), or not of an integer type.
+    """
+    handle, _ = _full_resolution(_open_store(str(store)), str(store), "labels", name, axes=["y", "x"])
+    if np.dtype(handle.dtype).kind not in "iu":
+        message = f"labels '{name}' in {store} are {handle.dtype}; masks must hold integers, one per cell and 0 for background"
+        raise InputError(message)
+    return handle
+
+
+def _open_store(store: str) -> zarr.Group:
+    try:
+        return zarr.open_group(store=store, mode="r", use_consolidated=False)
+    except (FileNotFoundError, zarr.errors.GroupNotFoundError) as error:
+        message = f"{store} is not a SpatialData zarr store; give the folder that holds 'images' and 'labels'"
+        raise InputError(message) from error
+
+
+def _member_names(root: zarr.Group, kind: str) -> list[str]:
+    return sorted(root[kind].keys()) if kind in root else []  # type: ignore[union-attr]
+
+
+def mask_names(
+    available: Sequence[str], store: str, key: str, mask: str | Sequence[str] | None
+) -> tuple[str, ...]:
+    """Names of the masks to use, nucleus before cytosol.
+
+    Parameters
+    ----------
+    available
+        Labels in the store.
+    store
+        The store, for messages.
+    key, mask
+        See `find_source`.
+
+    Raises
+    ------
+    InputError
+        If they are not there, or if it is unclear which is which.
+    """
+    if mask is None:
+        wanted = [f"{key}_nucleus", f"{key}_cytosol"]
+        found = tuple(name for name in wanted if name in available)
+        if not found:
+            message = f"no labels named {wanted[0]} or {wanted[1]} in {store}; it has {_listing(available)}; run a segmentation, load masks, or set segmentation_key or segmentation_mask"
+            raise InputError(message)
+        return found
+    names = (mask,) if isinstance(mask, str) else tuple(mask)
+    missing = [name for name in names if name not in available]
+    if missing:
+        message = f"segmentation_mask: no labels named {_listing(missing)} in {store}; it has {_listing(available)}"
+        raise InputError(message)
+    return _nucleus_first(names)
+
+
+def _nucleus_first(names: tuple[str, ...]) -> tuple[str, ...]:
+    roles = {name: role for name in names for role in ("nucleus", "cytosol") if role in name}
+    unclear = [name for name in names if name not in roles]
+    if unclear and len(names) == 1:
+        warn(f"segmentation_mask '{names[0]}' says neither nucleus nor cytosol; it is used as the cytosol mask")
+        return names
+    if unclear or len(set(roles.values())) < len(names):
+        message = f"segmentation_mask {list(names)}: a list needs one name containing 'nucleus' and one containing 'cytosol'"
+        raise InputError(message)
+    return tuple(sorted(names, key=lambda name: roles[name] != "nucleus"))
+
+
+def _image_handle(root: zarr.Group, store: str, name: str) -> tuple[ArrayHandle, tuple[str, ...]]:
+    handle, metadata = _full_resolution(root, store, "images", name, axes=["c", "y", "x"])
+    if np.dtype(handle.dtype).kind != "u":
+        message = (
+            f"image '{name}' in {store} is {handle.dtype}; this version extracts from unsigned integer images "
+            f"(uint8, uint16, uint32, uint64) only; convert it first"
+        )
+        raise InputError(message)
+    channels = metadata.get("omero", {}).get("channels", [])
+    labels = [str(channel.get("label", index)) for index, channel in enumerate(channels)]
+    n_channels = handle.shape[0]
+    return handle, tuple(labels if len(labels) == n_channels else map(str, range(n_channels)))
+
+
+def _full_resolution(
+    root: zarr.Group, store: str, kind: str, name: str, *, axes: list[str]
+) -> tuple[ArrayHandle, Mapping[str, Any]]:
+    """The array of an element's first resolution level, and the element's OME metadata."""
+    available = _member_names(root, kind)
+    if name not in available:
+        message = f"no {kind} element named '{name}' in {store}; it has {_listing(available)}"
+        raise InputError(message)
+    attributes = root[f"{kind}/{name}"].attrs.asdict()
+    metadata: Any = attributes.get("ome", attributes)
+    try:
+        scales = metadata["multiscales"][0]
+        path = f"{kind}/{name}/{scales['datasets'][0]['path']}"
+        array = root[path]
+        found = [axis["name"] for axis in scales["axes"]]
+    except (KeyError, IndexError, TypeError) as error:
+        message = f"{kind} element '{name}' in {store} has no usable OME metadata (missing or damaged: {error}); write it again with spatialdata"
+        raise InputError(message) from error
+    if found != axes or not isinstance(array, zarr.Array):
+        message = f"{kind} element '{name}' in {store} has the axes {found}; needed are {axes}"
+        raise InputError(message)
+    return ArrayHandle(store, name, path, array.shape, array.chunks, str(array.dtype)), metadata
+
+
+def _check_same_grid(image: ArrayHandle, mask: ArrayHandle) -> None:
+    if image.shape[1:] != mask.shape:
+        message = (
+            f"image '{image.name}' is {image.shape[1]} x {image.shape[2]} pixels (y, x) and labels '{mask.name}' "
+            f"{mask.shape[0]} x {mask.shape[1]} in {image.store}; both must have the same pixel grid"
+        )
+        raise InputError(message)
+
+
+def _listing(names: Sequence[str]) -> str:
+    return ", ".join(names) if names else "none"

@@ -1,0 +1,115 @@
+"""Each kind of input a project can be loaded from -> its store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from cellstamp.errors import InputError
+from cellstamp.source import store as stores
+from cellstamp.source.centers import Run
+from cellstamp.source.pixels import Pixels, cropped, stack
+from cellstamp.source.tiff import open_tiffs
+from cellstamp.source.values import Centers
+
+
+def from_array(
+    store: Path,
+    array: Any,
+    *,
+    channel_names: Sequence[str | int] | None = None,
+    overwrite: bool = False,
+    remap: Sequence[int] | None = None,
+) -> None:
+    """Load an image from a numpy, zarr or dask array; see `cellstamp.source.store.load_image`."""
+    stores.load_image(store, array, channel_names=channel_names, overwrite=overwrite, remap=remap)
+
+
+def from_tiffs(
+    store: Path,
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    channel_names: Sequence[str | int] | None = None,
+    crop: Sequence[Any] | None = None,
+    overwrite: bool = False,
+    remap: Sequence[int] | None = None,
+) -> None:
+    """Load an image from TIFF files, the channels of one after those of another.
+
+    Raises
+    ------
+    InputError
+        When there is no file, one cannot be read, they differ in size or dtype, or `crop` is not inside them.
+    """
+    if isinstance(paths, (str, os.PathLike)) or not paths:
+        raise InputError(f"file_paths = {paths!r}: must be a list of TIFF files, one or more")
+    with open_tiffs(paths) as planes:
+        _check_alike(paths, planes)
+        image = stack(planes)
+        if crop is not None:
+            image = cropped(image, _window(crop, image.shape))
+        stores.load_image(store, image, channel_names=channel_names, overwrite=overwrite, remap=remap)
+
+
+def _check_alike(paths: Sequence[str | os.PathLike[str]], planes: Sequence[Pixels]) -> None:
+    first = planes[0]
+    for path, plane in zip(paths, planes, strict=True):
+        if (plane.shape[-2:], plane.dtype) != (first.shape[-2:], first.dtype):
+            raise InputError(
+                f"{os.fspath(path)}: {plane.shape[-2:]} pixels (y, x) of {plane.dtype}, but {os.fspath(paths[0])} has "
+                f"{first.shape[-2:]} of {first.dtype}: all channels must have the same size and dtype"
+            )
+
+
+def _window(crop: Sequence[Any], shape: Sequence[int]) -> list[slice]:
+    try:
+        bounds = [(part.start, part.stop) if isinstance(part, slice) else tuple(part) for part in crop]
+        y, x = [
+            (0 if start is None else start, size if stop is None else stop)
+            for (start, stop), size in zip(bounds, shape[-2:], strict=True)
+        ]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"crop = {crop!r}: must be [(y_start, y_stop), (x_start, x_stop)] in pixels") from error
+    if not all(0 <= start < stop <= size for (start, stop), size in zip((y, x), shape[-2:], strict=True)):
+        raise InputError(
+            f"crop = {crop!r}: must lie inside the image of {shape[-2]} x {shape[-1]} pixels (y, x), each start below its stop"
+        )
+    return [slice(int(start), int(stop)) for start, stop in (y, x)]
+
+
+def from_omezarr(
+    store: Path,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    channel_names: Sequence[str | int] | None = None,
+    remap: Sequence[int] | None = None,
+) -> None:
+    """Load an image from the folder of an OME-Zarr image, its full-resolution level.
+
+    Raises
+    ------
+    InputError
+        When there is no such image.
+    """
+    group = Path(path)
+    if not group.is_dir():
+        raise InputError(f"{group}: there is no such folder")
+    image, known = stores.open_group(group, ("c", "y", "x"))
+    stores.load_image(store, image, channel_names=channel_names, known_names=known, overwrite=overwrite, remap=remap)
+
+
+def load_segmentation(
+    store: Path, masks: Mapping[str, Any], *, overwrite: bool = False, run: Run = map
+) -> dict[str, Centers]:
+    """Load masks from arrays or TIFF files; see `cellstamp.source.store.load_masks`."""
+    with ExitStack() as files:
+        opened = {kind: _opened(mask, files) for kind, mask in masks.items()}
+        return stores.load_masks(store, opened, overwrite=overwrite, run=run)
+
+
+def _opened(mask: Any, files: ExitStack) -> Any:
+    return files.enter_context(open_tiffs([mask]))[0] if isinstance(mask, (str, os.PathLike)) else mask

@@ -1,0 +1,141 @@
+"""The JSON that tells what the arrays of an image or of labels are: OME-Zarr's words, as SpatialData writes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cellstamp.errors import InputError
+
+AXES = {"images": ("c", "y", "x"), "labels": ("y", "x")}
+# By zarr format: what SpatialData calls its dialect of OME-Zarr, and its own version of it.
+_DIALECTS = {2: ("0.4-dev-spatialdata", "0.2"), 3: ("0.5-dev-spatialdata", "0.3")}
+_LABEL_VERSIONS = {2: "0.4", 3: "0.5"}
+
+
+def raster_attributes(
+    kind: str,
+    name: str,
+    shapes: Sequence[Sequence[int]],
+    *,
+    format_: int,
+    channel_names: Sequence[str] = (),
+    transformations: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Return the attributes of the group of an image or of labels.
+
+    Parameters
+    ----------
+    kind
+        ``"images"`` or ``"labels"``.
+    name
+        Name of the element.
+    shapes
+        Shape of each resolution level, the full one first; their paths are ``s0``, ``s1``, ...
+    format_
+        Zarr format, 2 or 3.
+    channel_names
+        Names of an image's channels.
+    transformations
+        From pixels to coordinate systems, in SpatialData's words; None: pixels are the coordinates.
+    """
+    axes = AXES[kind]
+    dialect, version = _DIALECTS[format_]
+    multiscale = {
+        "name": f"/images/{name}" if kind == "images" else name,
+        "axes": [_axis(axis) for axis in axes],
+        "datasets": [
+            {"path": f"s{level}", "coordinateTransformations": [_scale(shapes[0], shape)]}
+            for level, shape in enumerate(shapes)
+        ],
+        "coordinateTransformations": list(transformations or [identity(axes)]),
+    }
+    if format_ == 2:
+        multiscale["version"] = dialect
+    ome: dict[str, Any] = {"multiscales": [multiscale]}
+    if kind == "images":
+        ome["omero"] = {"channels": [{"label": label} for label in channel_names]}
+    else:
+        ome["image-label"] = {"version": _LABEL_VERSIONS[format_]}
+    wrapped = ome if format_ == 2 else {"ome": {"version": dialect, **ome}}
+    return {**wrapped, "spatialdata_attrs": {"version": version}}
+
+
+def points_attributes(*, format_: int) -> dict[str, Any]:
+    """Return the attributes of the group of a table of points with the columns x and y."""
+    return {
+        "encoding-type": "ngff:points",
+        "axes": ["x", "y"],
+        "coordinateTransformations": [identity(("x", "y"))],
+        "spatialdata_attrs": {"version": {2: "0.1", 3: "0.2"}[format_]},
+    }
+
+
+def identity(axes: Sequence[str]) -> dict[str, Any]:
+    """Pixels are the coordinates of the coordinate system "global"."""
+    named = [_axis(axis) if axis == "c" else {**_axis(axis), "unit": "unit"} for axis in axes]
+    return {
+        "type": "identity",
+        "input": {"name": "".join(axes), "axes": named},
+        "output": {"name": "global", "axes": named},
+    }
+
+
+def _axis(name: str) -> dict[str, str]:
+    return {"name": name, "type": "channel" if name == "c" else "space"}
+
+
+def _scale(full: Sequence[int], shape: Sequence[int]) -> dict[str, Any]:
+    return {"type": "scale", "scale": [whole / part if part else 1.0 for whole, part in zip(full, shape, strict=True)]}
+
+
+def read_attributes(group: Path) -> dict[str, Any]:
+    """Return the attributes of a zarr group of either format.
+
+    Raises
+    ------
+    InputError
+        When there is none, or its file is no JSON.
+    """
+    path = next((path for path in (group / "zarr.json", group / ".zattrs") if path.is_file()), None)
+    if path is None:
+        raise InputError(f"{group}: there is no zarr group here")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from error
+    attributes = content.get("attributes", {}) if path.name == "zarr.json" else content
+    return dict(attributes)
+
+
+def multiscale_of(group: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the OME part of a group's attributes and its first multiscale.
+
+    Raises
+    ------
+    InputError
+        When the group describes no image.
+    """
+    attributes = read_attributes(group)
+    ome = attributes.get("ome", attributes)
+    try:
+        multiscale = ome["multiscales"][0]
+        _ = multiscale["datasets"][0]["path"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise InputError(f"{group}: its metadata names no array of an image (OME 'multiscales')") from error
+    return ome, multiscale
+
+
+def channel_labels(ome: Mapping[str, Any]) -> list[str]:
+    """Return the names of the channels, or [] when the metadata has none."""
+    channels = (ome.get("omero") or {}).get("channels") or []
+    labels = [channel.get("label") for channel in channels]
+    return [] if None in labels else [str(label) for label in labels]
+
+
+def axes_of(multiscale: Mapping[str, Any]) -> list[str]:
+    """Return the names of the axes; OME-Zarr before 0.4 wrote them as text, before 0.3 not at all (then t, c, z, y, x)."""
+    axes = multiscale.get("axes", ["t", "c", "z", "y", "x"])
+    return [axis["name"] if isinstance(axis, Mapping) else str(axis) for axis in axes]

@@ -1,0 +1,231 @@
+"""All or nothing: elements are written beside a store, and become part of it when all of them are whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from cellstamp.errors import InputError
+from cellstamp.source.thirdparty import quiet
+
+# The version of the store's layout, by the zarr format it is written in (SpatialData's own numbers).
+_CONTAINER_VERSIONS = {2: "0.1", 3: "0.2"}
+_PLAN = "plan.json"
+
+
+def zarr_format(store: Path) -> int | None:
+    """Return 2 or 3, or None where there is no store yet.
+
+    Raises
+    ------
+    InputError
+        When `store` is something else than a zarr store.
+    """
+    if (store / "zarr.json").is_file():
+        return 3
+    if (store / ".zgroup").is_file():
+        return 2
+    if store.exists() and not (store.is_dir() and not any(store.iterdir())):
+        raise InputError(f"{store}: this is no zarr store (it has neither zarr.json nor .zgroup)")
+    return None
+
+
+class Staging:
+    """A store beside the store, to be filled with elements; see `staged`.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+        Where to write: a zarr store of its own, with the same layout.
+    format : int
+        Its zarr format, 2 or 3.
+    """
+
+    def __init__(self, root: Path, store: Path, new_format: int) -> None:
+        self.root = root
+        self.store = store
+        self.folder = root / "new"
+        self.format = zarr_format(store) or new_format
+        self._leaving: list[str] = []
+        writer = {"version": _CONTAINER_VERSIONS[self.format], "spatialdata_software_version": version("spatialdata")}
+        self._make_group(self.folder, {"spatialdata_attrs": writer})
+
+    def group(self, element: str, attributes: dict[str, Any]) -> Path:
+        """Make the group of an element, named like ``"images/input_image"``, and return its folder."""
+        path = self.place(element)
+        self._make_group(path, attributes)
+        return path
+
+    def place(self, element: str) -> Path:
+        """Make the group around an element and return where the element's own folder will be."""
+        path = self.folder / element
+        if not path.parent.exists():
+            self._make_group(path.parent, {})
+        return path
+
+    def remove(self, element: str) -> None:
+        """Have an element, named like ``"labels/seg_all_nucleus"``, leave the store, if it is there."""
+        if (self.store / element).exists():
+            self._leaving.append(element)
+
+    def _make_group(self, path: Path, attributes: dict[str, Any]) -> None:
+        import zarr
+
+        zarr.create_group(str(path), zarr_format=self.format, attributes=attributes)  # type: ignore[arg-type]
+
+    def commit(self) -> None:
+        """Move every element into its place; when anything fails, the store is as it was."""
+        _list_labels(self.store, self.folder, self._leaving, self.format)
+        if zarr_format(self.store) is None:
+            _consolidate(self.folder)
+            self.folder.rename(self.store)
+            return
+        arriving = list(_arriving(self.folder, self.store))
+        leaving = [element for element in {*arriving, *self._leaving} if (self.store / element).exists()]
+        _keep_metadata(self.root, self.store)
+        (self.root / _PLAN).write_text(json.dumps({"arriving": arriving, "leaving": leaving}))
+        try:
+            for element in leaving:
+                _move(self.store / element, self.root / "old" / element)
+            for element in arriving:
+                _move(self.folder / element, self.store / element)
+            _take_labels(self.root, self.store)
+            _consolidate(self.store)
+            (self.root / _PLAN).unlink()
+        except BaseException:
+            roll_back(self.root, self.store)
+            raise
+
+
+@contextmanager
+def staged(store: Path, *, new_format: int = 3) -> Iterator[Staging]:
+    """Write elements so that they are all in the store when the block ends well, and none of them otherwise.
+
+    Elements of the same name are replaced, and stay until the new ones are whole. What a process that was killed left
+    behind is put right first.
+
+    Parameters
+    ----------
+    store
+        The store, made when there is none.
+    new_format
+        Zarr format (2 or 3) of a store that has to be made; one that is there keeps its own.
+    """
+    recover(store)
+    store.parent.mkdir(parents=True, exist_ok=True)
+    root = Path(tempfile.mkdtemp(prefix=_prefix(store), dir=store.parent))
+    try:
+        with _locked(root):
+            staging = Staging(root, store, new_format)
+            yield staging
+            staging.commit()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def recover(store: Path) -> None:
+    """Undo what a process that was killed while it changed the store left half done."""
+    for root in store.parent.glob(f"{_prefix(store)}*"):
+        with _locked(root, wait=False) as free:
+            if free:
+                roll_back(root, store)
+                shutil.rmtree(root, ignore_errors=True)
+
+
+def roll_back(root: Path, store: Path) -> None:
+    """Put the store back as the plan in `root` found it; without a plan nothing was moved."""
+    try:
+        plan = json.loads((root / _PLAN).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return
+    for element in plan["arriving"]:
+        if not (root / "new" / element).exists() and (store / element).exists():
+            _move(store / element, root / "new" / element)
+    for element in plan["leaving"]:
+        if (root / "old" / element).exists():
+            _move(root / "old" / element, store / element)
+    for path in (root / "metadata").rglob("*"):
+        if path.is_file():
+            path.replace(store / path.relative_to(root / "metadata"))
+    (root / _PLAN).unlink()
+
+
+def _prefix(store: Path) -> str:
+    return f".{store.name}.staging-"
+
+
+@contextmanager
+def _locked(root: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock that tells others the owner of `root` lives; yields whether it could be had."""
+    import fcntl
+
+    try:
+        handle = os.open(root, os.O_RDONLY)
+    except FileNotFoundError:  # its owner has just removed it
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(handle)
+
+
+def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+
+
+def _arriving(folder: Path, store: Path) -> Iterator[str]:
+    """What of the staged store is moved: an element, or all elements of a kind the store has none of."""
+    for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if not (store / kind.name).exists():
+            yield kind.name
+            continue
+        yield from (f"{kind.name}/{path.name}" for path in sorted(kind.iterdir()) if path.is_dir())
+
+
+def _consolidate(store: Path) -> None:
+    with quiet():
+        zarr.consolidate_metadata(str(store))
+
+
+_METADATA = ("zarr.json", ".zmetadata", "labels/zarr.json", "labels/.zattrs")
+
+
+def _keep_metadata(root: Path, store: Path) -> None:
+    """Copy the files that are rewritten, rather than moved, when elements come and go."""
+    for name in _METADATA:
+        if (store / name).is_file():
+            (root / "metadata" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(store / name, root / "metadata" / name)
+
+
+def _list_labels(store: Path, folder: Path, leaving: list[str], format_: int) -> None:
+    """Write the list of labels that OME-Zarr asks for, as it will be, into the staged store."""
+    gone = {Path(element).name for element in leaving if element.startswith("labels/")}
+    new, old = ({path.name for path in (base / "labels").glob("*") if path.is_dir()} for base in (folder, store))
+    if not new and not gone:
+        return
+    listed = {"labels": sorted(new | (old - gone))}
+    group = zarr.open_group(str(folder / "labels"), mode="a", zarr_format=format_, use_consolidated=False)
+    group.attrs.update(listed if format_ == 2 else {"ome": listed})
+
+
+def _take_labels(root: Path, store: Path) -> None:
+    for name in _METADATA[2:]:
+        if (root / "new" / name).is_file() and (root / "metadata" / name).is_file():
+            shutil.copy2(root / "new" / name, store / name)

@@ -1,0 +1,94 @@
+"""Tables that annotate a mask follow it to its new name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cellstamp.errors import InputError
+from cellstamp.source import ome
+from cellstamp.source.staging import Staging
+from cellstamp.source.thirdparty import quiet
+
+
+def annotated(table: Path) -> set[str]:
+    """Return the names of the elements a table annotates."""
+    region = ome.read_attributes(table).get("region")
+    return {region} if isinstance(region, str) else set(region or ())
+
+
+def retarget(
+    staging: Staging,
+    store: Path,
+    element: str,
+    renamed: Mapping[str, str],
+    cell_id_column: str | None,
+    *,
+    keep_region: bool,
+) -> None:
+    """Write a table of another store into the staged one so that it annotates masks under their new names.
+
+    Parameters
+    ----------
+    staging
+        Where to.
+    store, element
+        The other store, and the table in it, like ``"tables/measured"``.
+    renamed
+        Old name of a mask -> new name.
+    cell_id_column
+        Column with the id of each row's cell; None: as the table says.
+    keep_region
+        Whether it goes on annotating the mask under its old name.
+
+    Raises
+    ------
+    InputError
+        When the table has no such column, or it does not hold whole numbers.
+    """
+    with quiet():
+        import spatialdata
+        from spatialdata.models import TableModel
+
+        name = Path(element).name
+        table = spatialdata.read_zarr(store, selection=("tables",)).tables[name]
+        target = table.uns.pop(TableModel.ATTRS_KEY)
+        if cell_id_column is not None:
+            target["instance_key"] = _checked_column(table.obs, cell_id_column, name)
+        if not keep_region:
+            _rename_regions(table, target, renamed)
+        parsed = TableModel.parse(table, **target)
+        folder = staging.root / "tables.zarr"
+        spatialdata.SpatialData(tables={name: parsed}).write(
+            folder, overwrite=True, sdata_formats=_container(staging.format)
+        )
+    (folder / "tables" / name).rename(staging.place(element))
+
+
+def _checked_column(obs: Any, column: str, name: str) -> str:
+    if column not in obs:
+        there = ", ".join(obs.columns)
+        raise InputError(f"table {name!r} has no column {column!r} (cell_id_identifier); it has {there}")
+    if obs[column].dtype.kind not in "ui":
+        raise InputError(
+            f"table {name!r}, column {column!r} (cell_id_identifier): must hold cell ids, whole numbers "
+            f"(dtype {obs[column].dtype})"
+        )
+    return column
+
+
+def _rename_regions(table: Any, target: dict[str, Any], renamed: Mapping[str, str]) -> None:
+    key = target["region_key"]
+    values = table.obs[key].astype(str).map(lambda region: renamed.get(region, region))
+    table.obs[key] = values.astype("category")
+    regions = target["region"]
+    listed = [regions] if isinstance(regions, str) else list(regions)
+    target["region"] = [renamed.get(region, region) for region in listed]
+
+
+def _container(format_: int) -> Any:
+    """SpatialData's own name for a zarr format."""
+    from spatialdata._io.format import SpatialDataContainerFormatV01, SpatialDataContainerFormatV02
+
+    return {2: SpatialDataContainerFormatV01, 3: SpatialDataContainerFormatV02}[format_]()

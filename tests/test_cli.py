@@ -1,0 +1,225 @@
+"""The command line: what it does, what it says, and its exit codes."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+import cellstamp
+from cellstamp import Project, read_h5sc
+from cellstamp.cli import commands
+
+SIZE = 32
+CONFIG = {"HDF5CellExtraction": {"threads": 1, "image_size": SIZE}}
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(commands, [str(argument) for argument in arguments], prog_name="cellstamp")
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the real thing, in a process of its own, as the console script does."""
+    code = "import sys; from cellstamp.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with 9 cells, one of them at the border."""
+    folder = tmp_path_factory.mktemp("template") / "project"
+    masks = np.zeros((200, 200), dtype=np.uint32)
+    for number, (y, x) in enumerate([(y, x) for y in (8, 100, 160) for x in (60, 100, 160)], start=1):
+        masks[y - 6 : y + 6, x - 6 : x + 6] = number
+    masks[masks == 2] = masks[masks == 3] = 0
+    image = np.random.default_rng(0).integers(0, 60000, size=(2, 200, 200), dtype=np.uint16)
+    cache = tmp_path_factory.mktemp("cache")
+    config = {"HDF5CellExtraction": CONFIG["HDF5CellExtraction"] | {"cache": str(cache)}}
+    project = Project(str(folder), config_path=config)
+    project.load_input_from_array(image, channel_names=["first", "second"])
+    project.load_segmentation(nucleus=masks, cytosol=masks)
+    (folder / "config.yml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path) -> Path:
+    """A copy of it to work on."""
+    return Path(shutil.copytree(template, tmp_path / "project"))
+
+
+def result_of(project: Path, folder: str = "data") -> Path:
+    return project / "extraction" / folder / "single_cells.h5sc"
+
+
+def test_version():
+    result = invoke("--version")
+    assert (result.exit_code, result.output) == (0, f"cellstamp, version {cellstamp.__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["extract", "--help"], ["info", "-h"], ["demo", "--help"]])
+def test_help(arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 0
+    assert result.output.startswith("Usage: cellstamp")
+
+
+def test_extract_uses_the_folders_own_config_and_ends_with_one_line_on_stdout(project):
+    result = run("extract", project)
+    assert (result.returncode, result.stderr) == (0, "")
+    (line,) = result.stdout.splitlines()
+    assert line.startswith(f"6 cells kept, 1 removed at the border -> {result_of(project)} (")
+    assert line.endswith(" cells/s)")
+    assert read_h5sc(result_of(project)).obsm["single_cell_images"].shape == (6, 4, SIZE, SIZE)
+
+
+def test_set_holds_for_this_run_and_leaves_the_folders_config_as_it_is(project):
+    before = (project / "config.yml").read_bytes()
+    result = invoke("extract", project, "--set", "image_size=24", "--set", "compression=gzip")
+    assert result.exit_code == 0, result.output
+    assert read_h5sc(result_of(project)).obsm["single_cell_images"].shape == (6, 4, 24, 24)
+    assert (project / "config.yml").read_bytes() == before
+    assert "compression    gzip" in invoke("info", result_of(project)).output
+
+
+def test_set_takes_lists_and_booleans(project):
+    result = invoke("extract", project, "--set", "normalization_range=[0, 0.5]", "--set", "compression=false")
+    assert result.exit_code == 0, result.output
+    about = invoke("info", result_of(project)).output
+    assert "normalization  quantiles 0 to 0.5 of each channel of each cell" in about
+    assert "compression    none" in about
+
+
+def test_another_config_file(project, tmp_path):
+    settings = yaml.safe_load((project / "config.yml").read_text())
+    settings["HDF5CellExtraction"]["image_size"] = 20
+    other = tmp_path / "other.yml"
+    other.write_text(yaml.safe_dump(settings))
+    before = other.read_bytes()
+    assert invoke("extract", project, "--config", other).exit_code == 0
+    assert read_h5sc(result_of(project)).obsm["single_cell_images"].shape == (6, 4, 20, 20)
+    assert invoke("extract", project, "--config", other, "--set", "image_size=22", "--overwrite").exit_code == 0
+    assert read_h5sc(result_of(project)).obsm["single_cell_images"].shape == (6, 4, 22, 22)
+    assert other.read_bytes() == before
+
+
+def test_partial_with_a_seed_and_a_folder_of_its_own(project):
+    assert invoke("extract", project, "--partial", 3, "--seed", 7, "--output-folder", "try").exit_code == 0
+    assert read_h5sc(result_of(project, "partial_try_ncells_3_seed_7")).n_obs == 3
+    assert invoke("extract", project, "--partial", 2).exit_code == 0
+    assert read_h5sc(result_of(project, "partial_data_ncells_2_seed_42")).n_obs == 2
+
+
+def test_a_finished_result_stays_unless_overwrite(project):
+    assert invoke("extract", project).exit_code == 0
+    result = invoke("extract", project)
+    assert result.exit_code == 2
+    assert "already exists" in result.stderr
+    assert result.stdout == ""
+    assert invoke("extract", project, "--overwrite").exit_code == 0
+
+
+def test_progress_when_asked_for_and_not_else(project):
+    assert "6/6" in run("extract", project, "--progress").stderr
+    result = run("extract", project, "--overwrite", "--no-progress")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_info_tells_what_is_in_a_file(project):
+    assert invoke("extract", project).exit_code == 0
+    result = invoke("info", result_of(project))
+    assert result.exit_code == 0
+    lines = dict(line.split(maxsplit=1) for line in result.output.replace("image size", "image_size").splitlines())
+    assert list(lines) == ["file", "cells", "image_size", "masks", "channels", "compression", "normalization"]
+    assert lines["cells"] == "6"
+    assert lines["image_size"] == f"{SIZE} x {SIZE} pixels"
+    assert lines["masks"] == "2: seg_all_nucleus, seg_all_cytosol"
+    assert lines["channels"] == "2: first, second"
+    assert lines["compression"].startswith("lzf, ")
+    assert lines["compression"].endswith(" of images)")
+    assert "times smaller" in lines["compression"]
+    assert lines["normalization"] == "quantiles 0.001 to 0.999 of each channel of each cell"
+
+
+def test_info_without_normalization(project):
+    assert invoke("extract", project, "--set", "normalize_output=False").exit_code == 0
+    assert "normalization  none" in invoke("info", result_of(project)).output
+
+
+MISTAKES = {
+    "no command": (["extrakt"], "No such command 'extrakt'"),
+    "no folder": (["extract"], "Missing argument 'PROJECT_FOLDER'"),
+    "not there": (["extract", "{tmp}/nowhere"], "nowhere' does not exist"),
+    "a setting without =": (["extract", "{project}", "--set", "threads"], "--set: 'threads': write KEY=VALUE"),
+    "a setting without a key": (["extract", "{project}", "--set", "=4"], "--set: '=4': write KEY=VALUE"),
+    "no YAML": (["extract", "{project}", "--set", "threads=[1"], "'threads=[1': the value is not valid YAML"),
+    "an odd size": (["extract", "{project}", "--set", "image_size=33"], "image_size = 33: must be an even integer"),
+    "a misspelt key": (["extract", "{project}", "--set", "thread=4"], "thread = 4: unknown key; did you mean threads?"),
+    "none at all": (["extract", "{project}", "--partial", "0"], "'--partial': 0 is not in the range x>=1"),
+    "too many": (["extract", "{project}", "--partial", "7"], "6"),
+    "no project": (["extract", "{tmp}/empty"], "no scportrait.sdata"),
+    "no file": (["info", "{tmp}/nowhere.h5sc"], "nowhere.h5sc' does not exist"),
+    "no h5sc": (["info", "{project}/config.yml"], "config.yml"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "told"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_told_with_exit_code_2(arguments, told, project, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = invoke(*(argument.format(tmp=tmp_path, project=project) for argument in arguments))
+    assert result.exit_code == 2, result.exception
+    assert told in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_mistake_is_one_line_without_traceback_in_the_real_program(project):
+    result = run("extract", project, "--partial", 100)
+    assert (result.returncode, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+
+
+def test_debug_adds_the_traceback_and_the_log(project):
+    result = run("extract", project, "--partial", 100, "--debug")
+    assert result.returncode == 2
+    assert "Traceback (most recent call last)" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert run("extract", project, "--debug").stdout.startswith("[")
+
+
+BROKEN = """
+import click, sys
+from cellstamp import cli
+
+@cli.commands.command()
+@cli._debug_option
+def breaks():
+    raise RuntimeError("something nobody\\nthought of")
+
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_nobody_thought_of_is_exit_code_1(debug):
+    arguments = ["breaks", *(["--debug"] if debug else [])]
+    result = subprocess.run([sys.executable, "-c", BROKEN, *arguments], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert ("Traceback" in result.stderr) == debug
+    if not debug:
+        assert result.stderr.splitlines()[0] == "Error: RuntimeError: something nobody thought of"
+        assert "--debug" in result.stderr
+
+
+def test_warnings_are_one_line_each(project):
+    result = run("extract", project, "--set", "hdf5_rdcc_nbytes=1000")
+    assert result.returncode == 0
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Warning: HDF5CellExtraction config: hdf5_rdcc_nbytes means nothing here")

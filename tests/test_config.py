@@ -1,0 +1,517 @@
+"""The configuration: each rule right and wrong, every fault at once, and files that hold anything at all."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from cellstamp.config import ExtractionConfig, read_config
+from cellstamp.errors import CellstampError, ConfigError
+
+REPOSITORY = Path(__file__).parents[1]
+REQUIRED: dict[str, Any] = {"threads": 2, "image_size": 64, "cache": "scratch"}
+DEFAULTS = {
+    "normalize_output": True,
+    "normalization_range": (0.001, 0.999),
+    "compression": "lzf",
+    "target_ram_utilization": 0.85,
+    "max_inflight_result_batches": None,
+    "flush_every": None,
+    "max_batch_size": 1000,
+    "engine": "processes",
+    "progress": "auto",
+    "segmentation_key": "seg_all",
+    "segmentation_mask": None,
+}
+KEYS = [*REQUIRED, *DEFAULTS]
+ALLOWED = {
+    "threads": "an integer >= 1",
+    "image_size": "an even integer >= 2",
+    "cache": "the path of a folder for temporary files",
+    "normalize_output": 'True, False, None or "None" (the last two mean False)',
+    "normalization_range": "two numbers with 0 <= lower < upper <= 1, or None for the default",
+    "compression": 'True or "lzf", "gzip", or False for none',
+    "target_ram_utilization": "a number above 0 and at most 1",
+    "max_inflight_result_batches": "an integer >= 1, or None for the default",
+    "flush_every": "an integer >= 1, or None for the default",
+    "max_batch_size": "an integer >= 1",
+    "engine": '"serial" or "processes"',
+    "progress": '"auto", True or False',
+    "segmentation_key": "a text that is not empty, or None for the default",
+    "segmentation_mask": 'the name of a mask, or a list of one or two with "nucleus" or "cytosol" in each, or None',
+}
+
+
+class OtherPath:
+    """A path of nobody's class."""
+
+    def __fspath__(self) -> str:
+        return "elsewhere"
+
+
+class BytesPath:
+    def __fspath__(self) -> bytes:
+        return b"elsewhere"
+
+
+def parse(**changes: Any) -> ExtractionConfig:
+    return ExtractionConfig.parse({**REQUIRED, **changes})
+
+
+def faults(mapping: Any) -> list[str]:
+    with pytest.raises(ConfigError, match="HDF5CellExtraction config: ") as caught:
+        ExtractionConfig.parse(mapping)
+    title, *lines = str(caught.value).split("\n  ")
+    assert title == f"HDF5CellExtraction config: {len(lines)} fault{'s' if len(lines) > 1 else ''}"
+    return lines
+
+
+def test_required_keys_alone_give_every_default() -> None:
+    parsed = parse()
+    assert (parsed.threads, parsed.image_size, parsed.cache) == (2, 64, Path("scratch"))
+    assert {key: getattr(parsed, key) for key in DEFAULTS} == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meaning"),
+    [
+        ("threads", 1, 1),
+        ("threads", np.int64(3), 3),
+        ("threads", np.uint8(3), 3),
+        ("image_size", 2, 2),
+        ("image_size", np.int32(128), 128),
+        ("cache", "a/b", Path("a/b")),
+        ("cache", Path("a/b"), Path("a/b")),
+        ("cache", OtherPath(), Path("elsewhere")),
+        ("normalize_output", True, True),
+        ("normalize_output", False, False),
+        ("normalize_output", None, False),
+        ("normalize_output", "None", False),
+        ("normalization_range", [0.1, 0.9], (0.1, 0.9)),
+        ("normalization_range", (0, 1), (0.0, 1.0)),
+        ("normalization_range", (np.float32(0.25), np.int8(1)), (0.25, 1.0)),
+        ("normalization_range", None, (0.001, 0.999)),
+        ("normalization_range", "None", (0.001, 0.999)),
+        ("compression", True, "lzf"),
+        ("compression", "lzf", "lzf"),
+        ("compression", "gzip", "gzip"),
+        ("compression", False, None),
+        ("target_ram_utilization", 1, 1.0),
+        ("target_ram_utilization", np.float64(0.5), 0.5),
+        ("max_inflight_result_batches", 1, 1),
+        ("max_inflight_result_batches", None, None),
+        ("max_inflight_result_batches", "None", None),
+        ("flush_every", 12, 12),
+        ("flush_every", None, None),
+        ("flush_every", "None", None),
+        ("max_batch_size", 1, 1),
+        ("engine", "serial", "serial"),
+        ("engine", "processes", "processes"),
+        ("progress", True, True),
+        ("progress", False, False),
+        ("progress", "auto", "auto"),
+        ("segmentation_key", "seg_filtered", "seg_filtered"),
+        ("segmentation_key", "None", "seg_all"),
+        ("segmentation_mask", "cells", "cells"),
+        ("segmentation_mask", ["my_nucleus"], ("my_nucleus",)),
+        ("segmentation_mask", ["my_nucleus", "my_cytosol"], ("my_nucleus", "my_cytosol")),
+        ("segmentation_mask", None, None),
+        ("segmentation_mask", "None", None),
+    ],
+)
+def test_value_is_taken_with_its_meaning(key: str, value: Any, meaning: Any) -> None:
+    result = getattr(parse(**{key: value}), key)
+    assert result == meaning
+    assert isinstance(result, type(meaning))
+    # What goes into HDF5 attributes and JSON has to be a plain number.
+    items = result if isinstance(result, tuple) else (result,)
+    assert not any(isinstance(item, np.generic) for item in items)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "got"),
+    [
+        ("threads", "4", "a str"),
+        ("threads", True, "a bool"),
+        ("threads", 4.0, "a float"),
+        ("threads", np.float64(4), "a float64"),
+        ("threads", 0, None),
+        ("threads", -(10**400), None),
+        ("threads", None, "a NoneType"),
+        ("threads", {"a": 1}, "a dict"),
+        ("image_size", 127, None),
+        ("image_size", 0, None),
+        ("image_size", -4, None),
+        ("image_size", 64.0, "a float"),
+        ("cache", "", None),
+        ("cache", " ", None),
+        ("cache", "None", None),
+        ("cache", "a\0b", None),
+        ("cache", None, "a NoneType"),
+        ("cache", 3, "an int"),
+        ("cache", b"a", "a bytes"),
+        ("cache", BytesPath(), "a bytes"),
+        ("normalize_output", 1, "an int"),
+        ("normalize_output", "False", None),
+        ("normalization_range", [0.9, 0.1], None),
+        ("normalization_range", [0.5, 0.5], None),
+        ("normalization_range", [-0.1, 0.5], None),
+        ("normalization_range", [0.1, 1.5], None),
+        ("normalization_range", [math.nan, 0.9], None),
+        ("normalization_range", [0.1, math.nan], None),
+        ("normalization_range", [0, 10**400], None),
+        ("normalization_range", [0.1], None),
+        ("normalization_range", [0.1, 0.5, 0.9], None),
+        ("normalization_range", ["0.1", 0.9], "a str"),
+        ("normalization_range", [False, True], "a bool"),
+        ("normalization_range", 0.5, "a float"),
+        ("compression", 1, "an int"),
+        ("compression", "zstd", None),
+        ("compression", "None", None),
+        ("compression", None, None),
+        ("target_ram_utilization", 0, None),
+        ("target_ram_utilization", 1.01, None),
+        ("target_ram_utilization", math.nan, None),
+        ("target_ram_utilization", math.inf, None),
+        ("target_ram_utilization", True, "a bool"),
+        ("target_ram_utilization", "0.5", "a str"),
+        ("max_inflight_result_batches", 0, None),
+        ("max_inflight_result_batches", "2", "a str"),
+        ("flush_every", 0, None),
+        ("flush_every", 1.5, "a float"),
+        ("max_batch_size", 0, None),
+        ("max_batch_size", None, "a NoneType"),
+        ("engine", "threads", None),
+        ("engine", None, None),
+        ("engine", ["serial"], "a list"),
+        ("progress", "yes", None),
+        ("progress", 0, "an int"),
+        ("segmentation_key", "", None),
+        ("segmentation_key", 5, "an int"),
+        ("segmentation_mask", "", None),
+        ("segmentation_mask", [], None),
+        ("segmentation_mask", ["nucleus", "cells"], None),
+        ("segmentation_mask", ["nucleus", "nucleus"], None),
+        ("segmentation_mask", ["nucleus_1", "nucleus_2", "cytosol"], None),
+        ("segmentation_mask", ["nucleus", 3], "an int"),
+    ],
+)
+def test_value_is_refused_with_what_is_allowed(key: str, value: Any, got: str | None) -> None:
+    (line,) = faults({**REQUIRED, key: value})
+    assert line.startswith(f"{key} = ")
+    assert line.endswith(f": must be {ALLOWED[key]}" + (f" (got {got})" if got else ""))
+
+
+def test_every_fault_is_reported_at_once() -> None:
+    lines = faults({"threads": "4", "image_sise": 128, "normalization_range": [0.9, 0.1], "engine": "dask_"})
+    assert lines == [
+        "threads = '4': must be an integer >= 1 (got a str)",
+        "image_size: missing; must be an even integer >= 2",
+        "cache: missing; must be the path of a folder for temporary files",
+        "normalization_range = [0.9, 0.1]: must be two numbers with 0 <= lower < upper <= 1, or None for the default",
+        'engine = \'dask_\': must be "serial" or "processes"',
+        "image_sise = 128: unknown key; did you mean image_size?",
+    ]
+
+
+@pytest.mark.parametrize("missing", list(REQUIRED))
+def test_missing_key_is_named(missing: str) -> None:
+    (line,) = faults({key: value for key, value in REQUIRED.items() if key != missing})
+    assert line.startswith(f"{missing}: missing; must be ")
+
+
+@pytest.mark.parametrize(
+    ("unknown", "nearest"),
+    [
+        ("image_sise", "image_size"),
+        ("n_threads", "threads"),
+        ("Threads", "threads"),
+        ("CACHE", "cache"),
+        ("compresion", "compression"),
+        ("normalise_output", "normalize_output"),
+        ("max_inflight", "max_inflight_result_batches"),
+        ("segmentation_masks", "segmentation_mask"),
+    ],
+)
+def test_unknown_key_names_the_nearest(unknown: str, nearest: str) -> None:
+    assert faults({**REQUIRED, unknown: 1}) == [f"{unknown} = 1: unknown key; did you mean {nearest}?"]
+
+
+def test_unknown_key_that_is_near_to_nothing_asks_no_silly_question() -> None:
+    (line,) = faults({**REQUIRED, "qqq": 1})
+    assert re.fullmatch(f"qqq = 1: unknown key; the nearest key is ({'|'.join(KEYS)})", line)
+
+
+def test_unknown_key_that_holds_a_dict_is_another_steps_section() -> None:
+    assert parse(CellFeaturizer={"threads": "many"}, image_sise={}) == parse()
+
+
+@pytest.mark.parametrize(("key", "kind"), [(7, "an int"), (None, "a NoneType"), (True, "a bool"), ((1, 2), "a tuple")])
+def test_key_that_is_no_text_is_refused(key: Any, kind: str) -> None:
+    assert faults({**REQUIRED, key: 8}) == [f"{key} = 8: a key must be text (got {kind})"]
+
+
+def test_key_and_value_of_any_length_stay_on_one_short_line() -> None:
+    lines = faults({**REQUIRED, "k" * 10_000: "v" * 10_000, "two\nlines": np.zeros((50, 50)), "huge": 10**5000})
+    assert len(lines) == 3
+    assert all(len(line) < 300 and "\n" not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["hdf5_rdcc_w0"], "hdf5_rdcc_w0 means nothing here"),
+        (["hdf5_rdcc_nbytes", "hdf5_rdcc_w0", "hdf5_rdcc_nslots"], "hdf5_rdcc_nslots mean nothing here"),
+    ],
+)
+def test_keys_of_the_chunk_cache_get_a_warning(keys: list[str], message: str) -> None:
+    with pytest.warns(UserWarning, match=message) as caught:
+        parsed = parse(**dict.fromkeys(keys, 1))
+    assert len(caught) == 1
+    assert Path(caught[0].filename) == Path(__file__)
+    assert parsed == parse()
+
+
+@pytest.mark.parametrize("mapping", [None, [], "threads: 4", 3])
+def test_parse_takes_mappings_only(mapping: Any) -> None:
+    with pytest.raises(ConfigError, match="must be a dict of keys and values"):
+        ExtractionConfig.parse(mapping)
+
+
+def test_parsed_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        parse().threads = 3  # type: ignore[misc]
+
+
+def test_config_error_is_also_what_a_caller_expects() -> None:
+    assert issubclass(ConfigError, (CellstampError, ValueError))
+
+
+# --- any value at all ------------------------------------------------------------------------------------------------
+
+REFUSED = object()
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 12)
+    | st.integers()
+    | st.floats()
+    | st.floats(0, 1)
+    | st.text()
+    | st.binary(max_size=5)
+    | st.dates()
+    | st.sampled_from(["None", "lzf", "gzip", "serial", "processes", "auto", "seg_nucleus", "seg_cytosol"])
+)
+VALUES = (
+    st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2))
+    | st.lists(st.floats(0, 1), min_size=2, max_size=2)
+    | st.lists(st.sampled_from(["nucleus_a", "nucleus_b", "cytosol", "cells"]), max_size=3)
+)
+
+
+def is_whole(value: Any, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() != ""
+
+
+def expected(key: str, value: Any) -> Any:
+    """The contract's table, said again."""
+    choices: dict[str, list[tuple[Any, Any]]] = {
+        "normalize_output": [(True, True), (False, False), (None, False), ("None", False)],
+        "compression": [(True, "lzf"), ("lzf", "lzf"), ("gzip", "gzip"), (False, None)],
+        "engine": [("serial", "serial"), ("processes", "processes")],
+        "progress": [("auto", "auto"), (True, True), (False, False)],
+    }
+    none = value is None or value == "None"
+    if key in choices:
+        return next((to for given, to in choices[key] if type(given) is type(value) and given == value), REFUSED)
+    if key in ("threads", "max_batch_size"):
+        return value if is_whole(value, 1) else REFUSED
+    if key == "image_size":
+        return value if is_whole(value, 2) and value % 2 == 0 else REFUSED
+    if key in ("max_inflight_result_batches", "flush_every"):
+        return None if none else value if is_whole(value, 1) else REFUSED
+    if key == "target_ram_utilization":
+        return float(value) if is_number(value) and value > 0 else REFUSED
+    if key == "normalization_range":
+        if none:
+            return (0.001, 0.999)
+        pair = isinstance(value, list) and len(value) == 2 and all(map(is_number, value)) and value[0] < value[1]
+        return tuple(map(float, value)) if pair else REFUSED
+    if key == "cache":
+        return Path(value) if is_name(value) and not none and "\0" not in value else REFUSED
+    if key == "segmentation_key":
+        return "seg_all" if none else value if is_name(value) else REFUSED
+    if none or is_name(value):
+        return None if none else value
+    told = isinstance(value, list) and all(is_name(name) and ("nucleus" in name or "cytosol" in name) for name in value)
+    return tuple(value) if told and 1 <= len(value) <= 2 and len(set(value)) == len(value) else REFUSED
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(key=st.sampled_from(KEYS), value=VALUES)
+@example(key="cache", value="None")
+@example(key="compression", value=0)
+@example(key="progress", value=1.0)
+@example(key="target_ram_utilization", value=10**400)
+def test_any_yaml_value_is_accepted_with_its_meaning_or_refused_clearly(tmp_path: Path, key: str, value: Any) -> None:
+    path = tmp_path / "config.yml"
+    path.write_text(yaml.safe_dump({"HDF5CellExtraction": {**REQUIRED, key: value}}, allow_unicode=True), "utf-8")
+    read = read_config(path, "HDF5CellExtraction")
+    meaning = expected(key, read[key])
+    if meaning is REFUSED:
+        (line,) = faults(read)
+        assert line.startswith(f"{key} = ")
+        assert f": must be {ALLOWED[key]}" in line
+    else:
+        assert getattr(ExtractionConfig.parse(read), key) == meaning
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(content=st.binary() | st.text("{}[]:-&*!?|>#%@ \n\t\"'ab1_.", max_size=40).map(str.encode))
+@example(content=b"!!int ''")
+@example(content=b"!!timestamp x")
+@example(content=b"!!bool x")
+@example(content=b"a: 2020-13-45")
+@example(content=b"a: " + b"9" * 5000)
+@example(content=b"[" * 5000)
+@example(content=b"&a {b: *a}")
+@example(content=b"? {a: 1}\n: 2")
+@example(content=b"\xff\xfe\x00")
+@example(content=b"\x89HDF\r\n\x1a\n")
+def test_file_of_any_content_gives_a_dict_or_a_clear_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "any.yml"
+    path.write_bytes(content)
+    try:
+        read, problem = read_config(path, "HDF5CellExtraction"), ""
+    except ConfigError as error:
+        read, problem = None, str(error)
+    if read is None:
+        assert re.fullmatch(f"config file {re.escape(repr(str(path)))}: .+", problem)
+        return
+    assert isinstance(read, dict)
+    # Whatever it holds, it is not a configuration, and that is said too.
+    assert faults(read)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [str, Path], ids=["str", "PathLike"])
+def test_section_is_read_from_a_file(tmp_path: Path, form: Any) -> None:
+    path = tmp_path / "config.yml"
+    path.write_text("HDF5CellExtraction:\n  threads: 4\nOther:\n  threads: 1\n")
+    assert read_config(form(path), "HDF5CellExtraction") == {"threads": 4}
+    assert read_config(form(path), "Third") == {"HDF5CellExtraction": {"threads": 4}, "Other": {"threads": 1}}
+
+
+def test_any_path_like_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("elsewhere").write_text("threads: 4")
+    assert read_config(OtherPath(), "Step") == {"threads": 4}
+
+
+def test_key_of_the_sections_name_that_holds_no_dict_is_a_key() -> None:
+    assert read_config({"Step": 3, "a": 1}, "Step") == {"Step": 3, "a": 1}
+
+
+def test_callers_dict_is_copied_to_the_bottom() -> None:
+    config = {"Step": {"range": [0.1, 0.9]}, "whole": [1]}
+    before = copy.deepcopy(config)
+    read_config(config, "Step")["range"].append(1)
+    whole = read_config(config, "Other")
+    whole["whole"].append(2)
+    whole["Step"]["new"] = 1
+    assert config == before
+
+
+def test_two_masks_in_yaml_and_none_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "config.yml"
+    path.write_text("{threads: 1, image_size: 2, cache: ., normalize_output: None, normalization_range: None}")
+    parsed = ExtractionConfig.parse(read_config(path, "HDF5CellExtraction"))
+    assert (parsed.normalize_output, parsed.normalization_range) == (False, (0.001, 0.999))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"# only a comment\n", "the file is empty"),
+        (b"- threads: 4\n", "must hold keys and values.*it holds a list"),
+        (b"threads", "must hold keys and values.*it holds a str"),
+        (b"threads: 4\nimage_size: [1\n", "not valid YAML: .*line 3, column 1"),
+        (b"threads: 4\n\tcache: x\n", "not valid YAML: .*line 2"),
+        (b"\x89HDF\r\n\x1a\n\x00\x01", "not valid YAML: "),
+        (b"a: !!python/object/apply:os.getcwd []\n", "not valid YAML: could not determine a constructor"),
+    ],
+)
+def test_file_that_is_no_configuration_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "bad.yml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"config file '.*bad\.yml': {message}"):
+        read_config(path, "HDF5CellExtraction")
+
+
+def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config file '.*none\.yml': there is no such file"):
+        read_config(tmp_path / "none.yml", "Step")
+    with pytest.raises(ConfigError, match=r"config file '.*': this is a folder, not a YAML file"):
+        read_config(tmp_path, "Step")
+    with pytest.raises(ConfigError, match=r"config file 'a\\x00b': cannot be read"):
+        read_config("a\0b", "Step")
+    with pytest.raises(ConfigError, match="config file b'elsewhere': cannot be read"):
+        read_config(BytesPath(), "Step")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("config", [None, 3, ["threads"], b"config.yml"])
+def test_config_of_another_type_is_refused(config: Any) -> None:
+    with pytest.raises(ConfigError, match="config: must be a dict, or the path of a YAML file"):
+        read_config(config, "Step")
+
+
+# --- what ships ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "differs"),
+    [
+        ("default", {}),
+        ("two_masks", {"segmentation_mask": ("seg_all_nucleus", "seg_all_cytosol")}),
+        ("nucleus_only", {"segmentation_mask": "seg_all_nucleus"}),
+        ("no_normalisation", {"normalize_output": False}),
+    ],
+)
+def test_shipped_configuration_is_ready_to_use(name: str, differs: dict[str, Any]) -> None:
+    path = REPOSITORY / "configs" / f"{name}.yml"
+    assert list(yaml.safe_load(path.read_text())) == ["HDF5CellExtraction"]
+    parsed = ExtractionConfig.parse(read_config(path, "HDF5CellExtraction"))
+    assert {key: getattr(parsed, key) for key in DEFAULTS} == {**DEFAULTS, **differs}
+
+
+def test_every_key_is_in_the_default_configuration_and_in_the_table() -> None:
+    assert set(read_config(REPOSITORY / "configs" / "default.yml", "HDF5CellExtraction")) == set(KEYS)
+    table = re.findall(r"^\| `(\w+)` \|", (REPOSITORY / "docs" / "configuration.md").read_text(), re.MULTILINE)
+    assert table == KEYS == list(ExtractionConfig.model_fields)
+
+
+def test_error_shown_in_the_documentation_is_the_one_that_comes() -> None:
+    shown = re.search(r"```text\n(.*?)\n```", (REPOSITORY / "docs" / "configuration.md").read_text(), re.DOTALL)
+    assert shown is not None
+    assert shown[1].split("\n  ")[1:] == faults({"threads": "4", "image_sise": 128, "cache": PurePosixPath(".")})

@@ -1,0 +1,146 @@
+"""The frame around the library: what is public, what imports what, and whether the pages say what is true."""
+
+import ast
+import importlib.metadata
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+import cellstamp
+from cellstamp.cli import commands
+from cellstamp.config import ExtractionConfig
+
+ROOT = Path(__file__).parent.parent
+SOURCE = Path(cellstamp.__file__).parent
+HEAVY = {
+    *("anndata", "dask", "h5py", "imagecodecs", "matplotlib", "numba", "numpy", "pandas", "psutil"),
+    *("pydantic", "scipy", "skimage", "spatialdata", "tqdm", "xarray", "yaml", "zarr"),
+}
+
+
+def imported_by(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has imported after running some code."""
+    code += "\nimport sys; sys.stderr.write(' '.join({name.partition('.')[0] for name in sys.modules}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import cellstamp",
+        "from cellstamp.cli import commands; commands(['--help'], standalone_mode=False)",
+        "from cellstamp.cli import commands; commands(['extract', '--help'], standalone_mode=False)",
+    ],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(code):
+    assert imported_by(code) & HEAVY == set()
+
+
+def test_public_names_are_there_and_documented():
+    for name in cellstamp.__all__:
+        if name == "__version__":
+            continue
+        thing = getattr(cellstamp, name)
+        assert inspect.getdoc(thing), name
+        if not inspect.isclass(thing):
+            continue
+        members = [member for member in vars(thing) if not member.startswith("_")]
+        functions = [m for m in members if inspect.isroutine(vars(thing)[m]) or isinstance(vars(thing)[m], property)]
+        undocumented = [f"{name}.{member}" for member in functions if not inspect.getdoc(getattr(thing, member))]
+        assert undocumented == []
+
+
+def test_public_names_are_listed_by_dir():
+    assert set(cellstamp.__all__) <= set(dir(cellstamp))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Projekt'"):
+        cellstamp.Projekt  # noqa: B018 - looking is the test
+
+
+def test_the_version_is_one():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", cellstamp.__version__)
+    assert f"\n## {cellstamp.__version__} " in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_installed_version_is_that_of_the_code():
+    try:
+        installed = importlib.metadata.version("cellstamp")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("cellstamp is not installed here")
+    assert installed == cellstamp.__version__
+
+
+def roots_imported_in(path: Path) -> set[str]:
+    roots = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            roots.add((node.module or ".").partition(".")[0])
+    return roots - set(sys.stdlib_module_names)
+
+
+def test_kernels_know_numpy_and_numba_only():
+    assert roots_imported_in(SOURCE / "cells" / "kernels.py") <= {"numpy", "numba"}
+
+
+def test_codecs_know_numpy_numba_and_imagecodecs_only():
+    assert roots_imported_in(SOURCE / "codecs.py") <= {"numpy", "numba", "imagecodecs"}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_configuration_in_the_readme_is_one():
+    (text,) = blocks("README.md", "yaml")
+    config = ExtractionConfig.parse(yaml.safe_load(text)["HDF5CellExtraction"])
+    assert (config.threads, config.image_size) == (4, 128)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
+def test_the_code_on_a_page_runs(page, tmp_path, monkeypatch):
+    import numpy as np
+    import tifffile
+
+    masks = np.zeros((400, 400), dtype=np.uint16)
+    for number, (y, x) in enumerate([(100, 100), (100, 300), (300, 100), (200, 200)], start=1):
+        masks[y - 10 : y + 10, x - 10 : x + 10] = number
+    for name, pixels in {"nuclei": masks, "cells": masks, "dapi": masks * 1000, "actin": masks * 500}.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    # 4 worker processes show nothing here that 1 does not
+    for block in blocks(page, "python"):
+        block = block.replace('"threads": 4', '"threads": 1').replace("n_cells=100", "n_cells=2")
+        exec(compile(block, page, "exec"), names)
+    assert Path("my_project/extraction/data/single_cells.h5sc").is_file()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / page).read_text())
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_page_on_the_command_line_has_every_command_and_option_and_no_other():
+    page = (ROOT / "docs" / "command-line.md").read_text()
+    assert set(re.findall(r"^## cellstamp (\w+)$", page, flags=re.MULTILINE)) == set(commands.commands)
+    options = {
+        option
+        for command in commands.commands.values()
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+    assert set(re.findall(r"--[a-z][a-z-]*", page)) == options | {"--help"}
