@@ -1,12 +1,12 @@
 """Stamp planes -> the bytes that HDF5's own filters read back.
 
-A plane is one chunk of the file. Most of it is zeros whose place is known (everything outside the plane's box), so the lzf
-encoder here steps over them instead of looking at them.
+A plane is one chunk of the file. Most of it is zeros whose place is known (everything outside the plane's box), so the
+lzf encoder here steps over them instead of looking at them.
 
-The lzf stream is a sequence of two kinds of records (byte ``c`` leads): ``c < 32``, followed by ``c + 1`` bytes to copy; or a
-repetition of ``length`` bytes that lie ``distance`` bytes back (3 to 264 bytes, 1 to 8192 back): ``(length - 2) << 5 |
-(distance - 1) >> 8``, then, if that length field is 7, one byte with the remaining length, then the low byte of
-``distance - 1``.
+The lzf stream is a sequence of two kinds of records (byte ``c`` leads): ``c < 32``, followed by ``c + 1`` bytes to
+copy; or a repetition of ``length`` bytes that lie ``distance`` bytes back (3 to 264 bytes, 1 to 8192 back): ``(length -
+2) << 5 | (distance - 1) >> 8``, then, if that length field is 7, one byte with the remaining length, then the low byte
+of ``distance - 1``.
 """
 
 from typing import Literal
@@ -24,6 +24,9 @@ _MAX_LITERALS = 32
 _MAX_LENGTH = 264
 _MAX_DISTANCE = 8192
 _HASH_BITS = 12
+_PATIENCE = 5
+"""Every ``2**_PATIENCE`` misses, one more pixel is stepped over."""
+_MOST_MISSES = 255
 
 
 class StampEncoder:
@@ -37,7 +40,7 @@ class StampEncoder:
 
     def __init__(self, compression: Compression | None) -> None:
         self._compression = compression
-        self._table = np.empty(1 << _HASH_BITS, np.int64)
+        self._table = np.empty(1 << _HASH_BITS, np.int32)
 
     def encode(self, stamps: NDArray[np.uint16], boxes: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
         """Encode every plane of every stamp.
@@ -54,8 +57,8 @@ class StampEncoder:
         payload
             The encoded planes, one after the other in C order of (cell, plane).
         sizes
-            Bytes of each plane in it, (n_cells, n_planes). A plane that encoding did not shrink is there as it was: its size
-            is that of the raw plane, and HDF5 must be told that no filter was applied to it.
+            Bytes of each plane in it, (n_cells, n_planes). A plane that encoding did not shrink is there as it was: its
+            size is that of the raw plane, and HDF5 must be told that no filter was applied to it.
         """
         if self._compression == "lzf":
             return self._encode_lzf(stamps, boxes)
@@ -110,6 +113,7 @@ def _lzf_plane(plane, raw, width, box, table, base, out, at):
     """Encode one plane (uint16 (pixels,) and the same as bytes) at ``out[at:]``; return where it ends."""
     done = 0
     lead = 0
+    misses = 0
     for y in range(box[0], box[1]):
         first, end = y * width + box[2], y * width + box[3]
         while first < end and plane[first] == 0:
@@ -121,40 +125,45 @@ def _lzf_plane(plane, raw, width, box, table, base, out, at):
         if done == 0:
             lead = first
         at = _put_zeros(raw, done, first, lead, out, at)
-        at = _put_pixels(plane, raw, first, end, table, base, out, at)
+        at, misses = _put_pixels(plane, raw, first, end, table, base, misses, out, at)
         done = end
     return _put_zeros(raw, done, plane.size, lead, out, at)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def _put_zeros(raw, start, end, lead, out, at):
-    """Put the zeros of pixels ``start`` to ``end``, if possible by pointing at the plane's ``lead`` leading zero pixels."""
+    """Put the zeros from pixel ``start`` to ``end``, if possible by pointing at the plane's first ``lead`` zeros."""
     n_bytes = 2 * (end - start)
     if n_bytes < 4:
         return _put_literals(raw, 2 * start, 2 * end, out, at)
     distance = 2 * (end - lead)
-    if 0 < start and end - start <= lead and distance <= _MAX_DISTANCE:
+    if start > 0 and end - start <= lead and distance <= _MAX_DISTANCE:
         return _put_repeat(distance, n_bytes, out, at)
     at = _put_literals(raw, 2 * start, 2 * start + 1, out, at)
     return _put_repeat(1, n_bytes - 1, out, at)
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _put_pixels(plane, raw, start, end, table, base, out, at):
-    """Put pixels of one row, pointing back at runs and at pairs of pixels seen before."""
+def _put_pixels(plane, raw, start, end, table, base, misses, out, at):
+    """Put pixels of one row, pointing back at runs and at pairs of pixels seen before.
+
+    Where nothing has been found for a while (``misses``, kept from row to row), fewer pairs are looked up: noise does not
+    repeat itself, and looking for it costs more than all the rest.
+    """
     waiting = start
     x = start
     while x + 1 < end:
         if x > start and plane[x] == plane[x - 1] and plane[x + 1] == plane[x]:
             source = x - 1
         else:
-            pair = np.uint64(plane[x]) | np.uint64(plane[x + 1]) << np.uint64(16)
-            slot = np.int64((pair * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _HASH_BITS))
+            slot = _slot(plane[x], plane[x + 1])
             source = table[slot] - base
             table[slot] = base + x
-            if source < 0 or 2 * (x - source) > _MAX_DISTANCE or plane[source] != plane[x] or plane[source + 1] != plane[x + 1]:
-                x += 1
+            if not _is_pair(plane, x, source):
+                misses = min(misses + 1, _MOST_MISSES)
+                x += 1 + (misses >> _PATIENCE)
                 continue
+        misses >>= 1
         length = 2
         while x + length < end and plane[source + length] == plane[x + length]:
             length += 1
@@ -162,7 +171,22 @@ def _put_pixels(plane, raw, start, end, table, base, out, at):
         at = _put_repeat(2 * (x - source), 2 * length, out, at)
         x += length
         waiting = x
-    return _put_literals(raw, 2 * waiting, 2 * end, out, at)
+    return _put_literals(raw, 2 * waiting, 2 * end, out, at), misses
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _slot(first, second):
+    """Where a pair of pixels is remembered (multiplicative hashing, Knuth, TAOCP 3, 6.4)."""
+    pair = np.uint64(first) | np.uint64(second) << np.uint64(16)
+    return np.int64((pair * np.uint64(0x9E3779B1) & np.uint64(0xFFFFFFFF)) >> np.uint64(32 - _HASH_BITS))
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _is_pair(plane, x, source):
+    """Whether the pair at ``source`` is in this plane, near enough, and equal to the pair at ``x``."""
+    if source < 0 or 2 * (x - source) > _MAX_DISTANCE:
+        return False
+    return plane[source] == plane[x] and plane[source + 1] == plane[x + 1]
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -110,6 +111,34 @@ class PeakMemory:
     def forget(self, pid: int) -> None:
         """Take in that the process ``pid`` has ended."""
         self._rss.pop(pid, None)
+
+
+class Stopwatch:
+    """Seconds of each part of a run, by the part's name.
+
+    Attributes
+    ----------
+    total
+        Sum of all parts so far.
+    """
+
+    def __init__(self) -> None:
+        self._laps: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Take in that a part ends here, and the next begins."""
+        now = time.perf_counter()
+        self._laps[name] = now - self._since
+        self._since = now
+
+    def __getitem__(self, name: str) -> float:
+        return self._laps[name]
+
+    @property
+    def total(self) -> float:
+        """Sum of all parts so far."""
+        return sum(self._laps.values())
 
 
 def _own_rss() -> int:

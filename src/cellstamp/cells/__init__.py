@@ -1,0 +1,1 @@
+"""A batch of cells -> compressed stamps; this runs in the workers."""

@@ -1,15 +1,17 @@
 """Compiled kernels: from one cell's window of labels and image to its stamp planes.
 
-All of them work on a *box*: the bounding box of the cell's mask inside the window, grown by the blur radius and clipped to
-the window. Outside the box the blurred mask is exactly 0, and so is every masked and normalised channel.
+All of them work on a *box*: the bounding box of the cell's mask inside the window, grown by the blur radius and clipped
+to the window. Outside the box the blurred mask is exactly 0, and so is every masked and normalised channel.
 
 Coordinates are pixels; arrays are indexed (y, x); a box is (top, bottom, left, right), half open.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 BLUR_RADIUS = 4
 """Pixels a Gaussian of sigma 1, truncated at 4 sigma, reaches."""
@@ -17,8 +19,8 @@ BLUR_RADIUS = 4
 _OPEN = 2
 """Mark of background that is joined to the edge; its lowest bit is 0, like that of background."""
 
-# float64 -> float16: mantissa bits dropped, just under half of what they count, the difference of the exponents' offsets, and
-# the float64 2**52, at which round_to_half puts subnormal results
+# float64 -> float16: mantissa bits dropped, just under half of what they count, the difference of the exponents'
+# offsets, and the float64 2**52, at which round_to_half puts subnormal results
 _ONE = np.uint64(1)
 _DROPPED = np.uint64(42)
 _HALF_STEP = np.uint64((1 << 41) - 1)
@@ -29,7 +31,7 @@ _FEW = 64
 """Order statistics this close to an end are found by insertion, others by partitioning."""
 
 
-def gaussian_weights() -> np.ndarray:
+def gaussian_weights() -> NDArray[np.float64]:
     """Centre and one-sided weights of a Gaussian of sigma 1, truncated at 4 sigma and scaled to a sum of 1.
 
     Returns
@@ -39,7 +41,8 @@ def gaussian_weights() -> np.ndarray:
     """
     x = np.arange(-BLUR_RADIUS, BLUR_RADIUS + 1)
     phi = np.exp(-0.5 * x**2)
-    return (phi / phi.sum())[BLUR_RADIUS:].copy()
+    weights: NDArray[np.float64] = (phi / phi.sum())[BLUR_RADIUS:].copy()
+    return weights
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -100,15 +103,13 @@ def fill_holes(mask, gaps):
     Parameters
     ----------
     mask
-        uint8 (height, width), 0 or 1: the mask's bounding box. What lies outside of it is background joined to the window's
-        edge, so background on the edge of the box is never a hole.
+        uint8 (height, width), 0 or 1: the mask's bounding box. What lies outside of it is background joined to the
+        window's edge, so background on the edge of the box is never a hole.
     gaps
-        int64 (>= height * width / 2, 3), scratch: row, first column and end of each gap between two mask pixels of a row.
+        int64 (>= height * width / 2, 3), scratch: row, first column and end of each gap between mask pixels of a row.
 
-    Notes
-    -----
-    Only such gaps can belong to holes. A gap is open when the row above or below is open somewhere along it; gaps are opened
-    in sweeps down and up until nothing changes, and those that stay closed are filled.
+    Notes ----- Only such gaps can belong to holes. A gap is open when the row above or below is open somewhere along
+    it; gaps are opened in sweeps down and up until nothing changes, and those that stay closed are filled.
     """
     if not _has_gaps(mask):
         return
@@ -237,7 +238,8 @@ def _pad(cell, y0, x0, box, size, padded):
 def _blur(padded, half, weights, box, blurred):
     """Gaussian along y, then along x, adding the taps from the outside in, as ``scipy.ndimage.correlate1d`` does."""
     w0, w1, w2, w3, w4 = weights[0], weights[1], weights[2], weights[3], weights[4]
-    # slices, so that the inner loops index with their own counter only: that is what the compiler turns into vector code
+    # slices, so that the inner loops index with their own counter only: that is what the compiler turns into vector
+    # code
     width = box[3] - box[2]
     b0, b1, b2, b3, b4 = half[0:], half[1:], half[2:], half[3:], half[4:]
     b5, b6, b7, b8 = half[5:], half[6:], half[7:], half[8:]
@@ -322,7 +324,7 @@ def normalise(values, count, n_pixels, lower_q, upper_q, work):
 def _quantile(values, count, n_pixels, q, work):
     """Linear quantile of ``values[:count]`` together with ``n_pixels - count`` zeros."""
     position = (n_pixels - 1) * q
-    below = int(math.floor(position))
+    below = math.floor(position)
     above = min(below + 1, n_pixels - 1)
     zeros = n_pixels - count
     if above < zeros:
@@ -337,7 +339,7 @@ def _quantile(values, count, n_pixels, q, work):
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def _two_in_order(values, count, i, j, work):
-    """The values of rank i and j (j is i or i + 1, ranks from 0; a negative rank is one of the zeros outside the box)."""
+    """The values of rank i and j (j is i or i + 1; ranks from 0, negative ones are zeros outside the box)."""
     from_top = count - i
     if from_top <= _FEW:
         _largest(values, count, from_top, work)
@@ -373,7 +375,7 @@ def _largest(values, count, n, best):
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def _select(work, count, rank):
-    """Partition ``work[:count]`` so that the value of this rank stands at its place, smaller ones before it; return it."""
+    """Partition ``work[:count]`` so that this rank stands at its place, smaller values before it; return it."""
     low, high = 0, count - 1
     while low < high:
         pivot = _median_of_three(work[low], work[(low + high) // 2], work[high])
@@ -477,8 +479,8 @@ def cut_stamps(labels, image, ids, tops, lefts, rescale, divisor, stamps, boxes,
     divisor
         float64: the largest value of the image's dtype.
     stamps
-        uint16 (>= n_cells, n_masks + n_channels, size, size): the bits of float16 values. Zero outside ``boxes``, both when
-        given and when returned.
+        uint16 (>= n_cells, n_masks + n_channels, size, size): the bits of float16 values. Zero outside ``boxes``, when
+        given as well as when returned.
     boxes
         int64 (>= n_cells, n_masks + n_channels, 4): the boxes of what ``stamps`` holds, replaced by the new ones.
     scratch
@@ -506,7 +508,7 @@ def cut_stamps(labels, image, ids, tops, lefts, rescale, divisor, stamps, boxes,
             _store(values, bits, halves, box, stamps[i, n_masks + c])
 
 
-def new_scratch(size: int) -> tuple:
+def new_scratch(size: int) -> tuple[Any, ...]:
     """Allocate the working memory of `cut_stamps` for windows of ``size`` pixels; one per thread."""
     frame = size + 2 * BLUR_RADIUS
     # one row more than the window: the columns in use

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,7 +71,8 @@ def inside_image(cells: Centers, image_size: int, shape: tuple[int, int]) -> NDA
     half = image_size // 2
     x, y = np.round(cells.xy).T
     height, width = shape
-    return (half < x) & (x < width - half) & (half < y) & (y < height - half)
+    inside: NDArray[np.bool_] = (half < x) & (x < width - half) & (half < y) & (y < height - half)
+    return inside
 
 
 def draw_cells(cells: Centers, n_cells: int | None, seed: int) -> Centers:
@@ -130,8 +132,8 @@ def plan_batches(
 ) -> list[Batch]:
     """Divide cells into batches, ordered so that neighbours in the list read the same or neighbouring chunks.
 
-    A cell belongs to the tile that holds the last pixel of its window, so windows reach out of a tile only above and to the
-    left, where tiles have been read before.
+    A cell belongs to the tile that holds the last pixel of its window, so windows reach out of a tile only above and to
+    the left, where tiles have been read before.
 
     Parameters
     ----------

@@ -1,13 +1,14 @@
-"""Imported by the server that workers are forked from: loads what they need, compiled kernels included, once for all."""
+"""Imported by the server that workers are forked from: loads what they need, compiled kernels included, once."""
 
 import numpy as np
+import zarr  # noqa: F401 - what workers read with; the import takes a third of a second
 
 from cellstamp.cells.kernels import cut_stamps, new_scratch
 from cellstamp.codecs import StampEncoder
 
 
 def load_kernels() -> None:
-    """Run the kernels for the usual types on a tiny image, so that compiled code is in memory before there are workers."""
+    """Run the kernels for the usual types on a tiny image: compiled code is then in memory before there are workers."""
     size = 2
     labels = np.ones((1, size, size), np.uint32)
     image = np.ones((1, size, size), np.uint16)

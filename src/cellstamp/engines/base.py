@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import psutil
+
+from cellstamp.errors import CellstampError, WorkerError
 
 B = TypeVar("B")
 R = TypeVar("R")
@@ -32,10 +34,13 @@ class Outcome(Generic[R]):
     rss: int
 
 
+Results = Generator[Outcome[R], None, None]
+
+
 class Engine(Protocol):
     """Runs a task on batches."""
 
-    def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Iterator[Outcome[R]]:
+    def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Results[R]:
         """Run ``task`` on every batch.
 
         Parameters
@@ -52,6 +57,11 @@ class Engine(Protocol):
         ------
         Outcome
             In order of completion. Closing the iterator before its end stops the workers.
+
+        Raises
+        ------
+        WorkerError
+            If the task fails; the message names the batch. A `CellstampError` of the task's is passed on as it is.
         """
         ...
 
@@ -61,11 +71,25 @@ def outcome(value: R) -> Outcome[R]:
     return Outcome(value, os.getpid(), psutil.Process().memory_info().rss)
 
 
+def failed(batch: object, error: BaseException) -> WorkerError:
+    """Say which batch an error was at; our own errors say enough by themselves."""
+    return WorkerError(f"a batch failed ({batch}): {type(error).__name__}: {error}")
+
+
 class SerialEngine:
     """Runs the batches in this process, one after the other."""
 
-    def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Iterator[Outcome[R]]:
+    def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Results[R]:
         """Run ``task`` on every batch, in order; see `Engine.run`. One batch at a time is within any limit."""
         del limit
         for batch in batches:
-            yield outcome(task(batch))
+            yield outcome(_run_here(task, batch))
+
+
+def _run_here(task: Callable[[B], R], batch: B) -> R:
+    try:
+        return task(batch)
+    except CellstampError:
+        raise
+    except Exception as error:
+        raise failed(batch, error) from error

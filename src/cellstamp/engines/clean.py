@@ -1,8 +1,8 @@
 """A multiprocessing context whose workers start clean.
 
-Workers are forked from a server process of their own, which has no threads and nothing of the caller's in it (where there is
-no such server, they are spawned). They never import the caller's ``__main__``: what they run is importable by itself, and a
-script without an ``if __name__ == "__main__"`` guard must not run again in every worker.
+Workers are forked from a server process of their own, which has no threads and nothing of the caller's in it (where
+there is no such server, they are spawned). They never import the caller's ``__main__``: what they run is importable by
+itself, and a script without an ``if __name__ == "__main__"`` guard must not run again in every worker.
 """
 
 from __future__ import annotations

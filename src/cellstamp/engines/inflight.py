@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 class InflightLimit:
     """The number of batches that may be submitted and not yet written.
 
-    Until every worker has returned a batch, as many as there are workers. Then what is left of the budget, divided by the
-    size of a batch: ``(budget - RSS) // batch bytes``, where RSS is that of this process and all workers. Results that wait
-    here are part of the RSS, so under pressure the limit settles below what would just fit, which leaves room for the copies
-    that sending a result needs.
+    Until every worker has returned a batch, as many as there are workers. Then what is left of the budget, divided by
+    the size of a batch: ``(budget - RSS) // batch bytes``, where RSS is that of this process and all workers. Results
+    that wait here are part of the RSS, so under pressure the limit settles below what would just fit, which leaves room
+    for the copies that sending a result needs.
 
     Attributes
     ----------
@@ -82,9 +82,9 @@ class InflightLimit:
         if self._affordable() < self.n_workers and not self._warned:
             self._warned = True
             self.warn(
-                f"the memory budget of {_mib(self.budget)} has no room for one batch ({_mib(self._batch_bytes)}) for each of "
-                f"{self.n_workers} workers; going on with {self.n_workers} batches. Lower threads or max_batch_size, or raise "
-                "target_ram_utilization"
+                f"the memory budget of {_mib(self.budget)} has no room for one batch ({_mib(self._batch_bytes)}) for "
+                f"each of {self.n_workers} workers; going on with {self.n_workers} batches. Lower threads or "
+                "max_batch_size, or raise target_ram_utilization"
             )
 
 

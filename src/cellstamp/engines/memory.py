@@ -18,7 +18,8 @@ def memory_limit(proc: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sy
         Where the cgroup file systems are mounted.
     """
     limits = [limit for folder, name in _limit_files(proc, mount) if (limit := _read_limit(folder / name)) is not None]
-    return min([psutil.virtual_memory().total, *limits])
+    physical: int = psutil.virtual_memory().total
+    return min(physical, *limits)
 
 
 def _limit_files(proc: Path, mount: Path) -> list[tuple[Path, str]]:

@@ -6,14 +6,14 @@ neighbouring batches, and when it dies it is known which batch it had.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from cellstamp.engines.base import Outcome, outcome
+from cellstamp.engines.base import Outcome, Results, outcome
 from cellstamp.engines.clean import clean_context
 from cellstamp.engines.spans import Spans
 from cellstamp.errors import CellstampError, WorkerError
@@ -40,7 +40,7 @@ class ProcessEngine:
         self._n_workers = n_workers
         self._context = clean_context(preload)
 
-    def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Iterator[Outcome[R]]:
+    def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Results[R]:
         """Run ``task`` on every batch; see `Engine.run`.
 
         Raises
@@ -48,7 +48,7 @@ class ProcessEngine:
         WorkerError
             If a worker dies; the message names the batch it had.
         """
-        n_workers = min(self._n_workers, len(batches))
+        n_workers = max(1, min(self._n_workers, len(batches)))
         waiting = Spans(batches, n_workers)
         finished: Finished[B, R] = SimpleQueue()
         in_flight = 0
@@ -61,9 +61,8 @@ class ProcessEngine:
                         break
                     worker.submit(waiting.take(number), finished)
                     in_flight += 1
-                worker, batch, future = finished.get()
-                worker.load -= 1
-                yield _result(future, batch)
+                worker, future = finished.get()
+                yield _result(future, worker.take(future))
                 in_flight -= 1
 
     def _new_pool(self, task: Callable[[Any], Any], stack: ExitStack) -> ProcessPoolExecutor:
@@ -73,23 +72,37 @@ class ProcessEngine:
 
 
 class _Worker(Generic[B, R]):
-    """One process, and how many batches it has."""
+    """One process, and the batches it has."""
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
-        self.load = 0
+        self._batches: dict[Future[Outcome[R]], B] = {}
+
+    @property
+    def load(self) -> int:
+        """How many batches it has, those included that are done and not yet taken."""
+        return len(self._batches)
 
     def submit(self, batch: B, finished: Finished[B, R]) -> None:
-        """Give the worker a batch; when it is done, it is put into ``finished``."""
-        self.load += 1
+        """Give the worker a batch; when it is done, its future is put into ``finished``."""
         try:
             future: Future[Outcome[R]] = self._pool.submit(_Installed.run, batch)
         except BrokenProcessPool as error:
-            raise _death(batch) from error
-        future.add_done_callback(lambda done: finished.put((self, batch, done)))
+            raise _death(self._lost(batch)) from error
+        self._batches[future] = batch
+        future.add_done_callback(lambda done: finished.put((self, done)))
+
+    def take(self, future: Future[Outcome[R]]) -> B:
+        """Which batch a future that is done stands for; the worker no longer has it."""
+        return self._batches.pop(future)
+
+    def _lost(self, refused: B) -> B:
+        """The batch that a dead worker was at: the first that has not come to an end, else the one it could not take."""
+        unfinished = (batch for future, batch in self._batches.items() if not future.done() or future.exception())
+        return next(unfinished, refused)
 
 
-Finished = SimpleQueue[tuple[_Worker[B, R], B, Future[Outcome[R]]]]
+Finished = SimpleQueue[tuple[_Worker[B, R], Future[Outcome[R]]]]
 """Where workers put what is done."""
 
 
@@ -115,13 +128,12 @@ def _result(future: Future[Outcome[R]], batch: object) -> Outcome[R]:
     if isinstance(error, BrokenProcessPool):
         raise _death(batch) from error
     if error is not None and not isinstance(error, CellstampError):
-        message = f"a batch failed ({batch}): {type(error).__name__}: {error}"
-        raise WorkerError(message) from error
+        raise failed(batch, error) from error
     return future.result()
 
 
 def _death(batch: object) -> WorkerError:
     return WorkerError(
-        f"a worker process died while it had a batch of {batch}. It was killed from outside, most often because memory ran "
-        "out: lower threads or max_batch_size, or give the job more memory"
+        f"a worker process died while it had a batch of {batch}. It was killed from outside, most often because memory "
+        "ran out: lower threads or max_batch_size, or give the job more memory"
     )

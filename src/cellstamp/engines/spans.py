@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 B = TypeVar("B")
@@ -22,7 +23,7 @@ class Spans(Generic[B]):
     def __init__(self, items: Sequence[B], n_workers: int) -> None:
         self._items = items
         bounds = [len(items) * k // n_workers for k in range(n_workers + 1)]
-        self._spans = [range(start, end) for start, end in zip(bounds, bounds[1:], strict=False)]
+        self._spans = [range(start, end) for start, end in pairwise(bounds)]
 
     def __len__(self) -> int:
         """Items not yet dealt out."""

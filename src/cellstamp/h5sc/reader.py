@@ -50,8 +50,8 @@ def read_h5sc(path: str | PathLike[str]) -> anndata.AnnData:
     -------
     anndata.AnnData
         ``obs["scportrait_cell_id"]``, ``var["channels"]``, ``obsm["spatial"]`` (x, y in pixels) in memory, and
-        ``obsm["single_cell_images"]``, an `h5py.Dataset` float16 (n_cells, n_masks + n_channels, y, x) that reads from disk
-        what is asked of it. The file stays open as long as that dataset is in use.
+        ``obsm["single_cell_images"]``, an `h5py.Dataset` float16 (n_cells, n_masks + n_channels, y, x) that reads from
+        disk what is asked of it. The file stays open as long as that dataset is in use.
 
     Raises
     ------

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cellstamp.config import ExtractionConfig
 from cellstamp.engines.base import Engine
@@ -21,7 +19,7 @@ from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME
 from cellstamp.h5sc.writer import StampWriter
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep
-from cellstamp.report import Progress, RunSummary, announce, append_benchmark
+from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark
 from cellstamp.source.elements import find_source
 from cellstamp.source.handlers import open_store, stored_centers
 from cellstamp.source.reader import PixelSource
@@ -91,59 +89,55 @@ class HDF5CellExtraction(ProcessingStep):
         with self._log_for(partial=partial):
             config = ExtractionConfig.parse(self.config)
             folder = self._claim_folder(output_folder_name, n_cells if partial else None, seed)
-            clock = [time.perf_counter()]
+            watch = Stopwatch()
             engine = run.choose_engine(config)
             source = self._find_source(config)
             run.check_crop_fits(config.image_size, source)
-            clock.append(time.perf_counter())
+            watch.lap("setup")
             centers = self._find_centers(source, engine, config.threads)
             cells, removed = run.select_cells(
                 centers, source, config.image_size, partial=partial, n_cells=n_cells, seed=seed
             )
-            self._log_selection(source, centers, cells, removed)
+            job = run.Job(config, source, cells, removed, folder)
+            self._log_selection(job, len(centers))
             if not len(cells):
-                self._tell_nothing_left(centers, config.image_size, source)
+                self._tell_nothing_left(job, len(centers))
                 return
-            tally, batch_size = self._extract(cells, removed, source, engine, config, folder, clock)
-            self._report(cells, removed, source, config, folder, clock, tally, batch_size)
+            tally = self._extract(job, engine, watch)
+            self._report(job, tally, watch)
 
-    def _extract(
-        self,
-        cells: Centers,
-        removed: NDArray[np.uint64],
-        source: PixelSource,
-        engine: Engine,
-        config: ExtractionConfig,
-        folder: Path,
-        clock: list[float],
-    ) -> tuple[run.Tally, int]:
+    def _extract(self, job: run.Job, engine: Engine, watch: Stopwatch) -> run.Tally:
         """Make and write all stamps aside, and give the files their names when they are whole."""
+        config = job.config
         budget = memory_budget(config.target_ram_utilization)
-        batches = run.plan_reading(cells, source, config, budget)
+        batches = job.batches(budget)
         limit = InflightLimit(
             budget, config.threads, len(batches), config.max_inflight_result_batches, self._warn, self.log
         )
-        clock.append(time.perf_counter())
-        with self._work_folder(folder) as work, Progress(len(cells), config.progress) as progress:
-            np.savetxt(work / REMOVED_NAME, removed, fmt="%d")
-            with StampWriter(work / FILE_NAME, run.make_layout(cells, source, config)) as writer:
-                task = run.make_task(source, config)
+        watch.lap("reading")
+        with self._work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
+            np.savetxt(work / REMOVED_NAME, job.removed, fmt="%d")
+            with StampWriter(work / FILE_NAME, job.layout()) as writer:
                 tally = run.run_batches(
-                    engine, task, batches, writer, limit=limit, flush_every=config.flush_every, progress=progress
+                    engine, job.task(), batches, writer, limit=limit, flush_every=config.flush_every, progress=progress
                 )
-            run.publish([REMOVED_NAME, FILE_NAME], work, folder)
-        clock.append(time.perf_counter())
-        return tally, max(map(len, batches))
+            run.publish([REMOVED_NAME, FILE_NAME], work, job.folder)
+        watch.lap("extracting")
+        return tally
 
     def _claim_folder(self, name: str | None, n_cells: int | None, seed: int) -> Path:
         """Where the results go; an error if results are there that must not be replaced."""
         base = self.DEFAULT_DATA_DIR if name is None else name
         if not base or Path(base).name != base:
-            message = f"output_folder_name = {name!r}: must be the name of a folder inside {self.directory}, without '/'"
+            message = (
+                f"output_folder_name = {name!r}: must be the name of a folder inside {self.directory}, without '/'"
+            )
             raise ConfigError(message)
         folder = Path(self.directory) / (base if n_cells is None else f"partial_{base}_ncells_{n_cells}_seed_{seed}")
         if (folder / FILE_NAME).exists() and not (self.overwrite or self.overwrite_run_path):
-            message = f"{folder} already exists. Set overwrite=True to replace its files, or give another output_folder_name"
+            message = (
+                f"{folder} already exists. Set overwrite=True to replace its files, or give another output_folder_name"
+            )
             raise OutputError(message)
         return folder
 
@@ -169,10 +163,13 @@ class HDF5CellExtraction(ProcessingStep):
             self.log_name = name
 
     def _find_source(self, config: ExtractionConfig) -> PixelSource:
-        store = open_store(self.filehandler, config.segmentation_key, config.segmentation_mask, Path(self._tmp_dir_path or config.cache))
-        return find_source(
-            store, segmentation_key=config.segmentation_key, segmentation_mask=config.segmentation_mask
+        store = open_store(
+            self.filehandler,
+            config.segmentation_key,
+            config.segmentation_mask,
+            Path(self._tmp_dir_path or config.cache),
         )
+        return find_source(store, segmentation_key=config.segmentation_key, segmentation_mask=config.segmentation_mask)
 
     def _find_centers(self, source: PixelSource, engine: Engine, n_workers: int) -> Centers:
         """Centres from the store, or computed and, where that is possible, stored."""
@@ -184,58 +181,47 @@ class HDF5CellExtraction(ProcessingStep):
         self.log(message)
         warn(message)
 
-    def _log_selection(
-        self, source: PixelSource, centers: Centers, cells: Centers, removed: NDArray[np.uint64]
-    ) -> None:
+    def _log_selection(self, job: run.Job, n_cells: int) -> None:
+        image = job.source.image
         self.log(
             {
-                "image": f"{source.image.name}, {source.image.shape} (c, y, x), {source.image.dtype}",
-                "masks": ", ".join(source.mask_names),
-                "cells in the mask": len(centers),
-                "removed at the border": removed.size,
-                "to extract": len(cells),
+                "image": f"{image.name}, {image.shape} (c, y, x), {image.dtype}",
+                "masks": ", ".join(job.source.mask_names),
+                "cells in the mask": n_cells,
+                "removed at the border": job.removed.size,
+                "to extract": len(job.cells),
             }
         )
 
-    def _tell_nothing_left(self, centers: Centers, image_size: int, source: PixelSource) -> None:
-        height, width = source.shape
+    def _tell_nothing_left(self, job: run.Job, n_cells: int) -> None:
+        height, width = job.source.shape
         self._warn(
-            f"no cell can be extracted: none of the {len(centers)} cells of '{source.main_mask.name}' is more than "
-            f"{image_size // 2} pixels from the border of the {height} x {width} image; no file was written. Choose a smaller image_size"
+            f"no cell can be extracted: none of the {n_cells} cells of '{job.source.main_mask.name}' is more than "
+            f"{job.config.image_size // 2} pixels from the border of the {height} x {width} image; no file was "
+            "written. Choose a smaller image_size"
         )
 
-    def _report(
-        self,
-        cells: Centers,
-        removed: NDArray[np.uint64],
-        source: PixelSource,
-        config: ExtractionConfig,
-        folder: Path,
-        clock: list[float],
-        tally: run.Tally,
-        batch_size: int,
-    ) -> None:
+    def _report(self, job: run.Job, tally: run.Tally, watch: Stopwatch) -> None:
         """Tell people and the log how it went."""
         if tally.n_empty:
             self._warn(
-                f"{tally.n_empty} of {len(cells)} cells have no pixel of '{source.mask_names[-1]}' in their window; "
-                "their image channels are all zero"
+                f"{tally.n_empty} of {len(job.cells)} cells have no pixel of '{job.source.mask_names[-1]}' in their "
+                "window; their image channels are all zero"
             )
-        path = folder / FILE_NAME
+        path = job.folder / FILE_NAME
         self.output_path = str(path)
-        started, found, planned, done = clock
         summary = RunSummary(
-            image_size=source.shape,
-            cells_kept=len(cells),
-            cells_removed=removed.size,
-            masks=len(source.masks),
-            crop_size=config.image_size,
-            workers=config.threads,
-            batch_size=batch_size,
-            setup_s=found - started,
-            reading_s=planned - found,
-            extracting_s=done - planned,
-            total_s=done - started,
+            image_size=job.source.shape,
+            cells_kept=len(job.cells),
+            cells_removed=job.removed.size,
+            masks=len(job.source.masks),
+            crop_size=job.config.image_size,
+            workers=job.config.threads,
+            batch_size=tally.largest_batch,
+            setup_s=watch["setup"],
+            reading_s=watch["reading"],
+            extracting_s=watch["extracting"],
+            total_s=watch.total,
             peak_rss=tally.memory.peak,
             path=path,
             file_bytes=path.stat().st_size,
@@ -246,4 +232,4 @@ class HDF5CellExtraction(ProcessingStep):
             f"writing {tally.write_s:.1f}"
         )
         self.log(summary.closing_line())
-        announce(summary.closing_line(), mode=config.progress)
+        announce(summary.closing_line(), mode=job.config.progress)

@@ -36,6 +36,63 @@ _PARALLEL_PIXELS = 16 * 2**20
 _PRELOAD = ("cellstamp.cells.preload",)
 
 
+@dataclass(frozen=True)
+class Job:
+    """What is to be extracted, and how.
+
+    Attributes
+    ----------
+    cells
+        The cells, in the order of the file.
+    removed
+        uint64: ids of cells too near the border.
+    folder
+        Where the results go.
+    """
+
+    config: ExtractionConfig
+    source: PixelSource
+    cells: Centers
+    removed: NDArray[np.uint64]
+    folder: Path
+
+    @property
+    def rescale(self) -> tuple[float, float] | None:
+        """Quantiles to normalise to, or None."""
+        return self.config.normalization_range if self.config.normalize_output else None
+
+    def batches(self, budget: int) -> list[Batch]:
+        """Divide the cells into batches that share chunks, each worker's pixels and stamps a part of the budget."""
+        config, source = self.config, self.source
+        chunks = [(array.chunks[-2], array.chunks[-1]) for array in (source.image, *source.masks)]
+        n_planes = len(source.masks) + source.image.shape[0]
+        limit = max(budget // (4 * config.threads), 1)
+        return plan_batches(
+            self.cells,
+            config.image_size,
+            source.shape,
+            tile=tile_shape(source.shape, chunks, bytes_per_pixel=source.bytes_per_pixel, limit=limit),
+            chunk=(max(rows for rows, _ in chunks), max(columns for _, columns in chunks)),
+            max_batch_size=cells_per_batch(config.max_batch_size, 2 * n_planes * config.image_size**2),
+        )
+
+    def task(self) -> StampTask:
+        """What workers do with a batch."""
+        return StampTask(self.source, Recipe(self.config.image_size, self.rescale, self.config.compression))
+
+    def layout(self) -> Layout:
+        """What the file will hold."""
+        return Layout(
+            cell_ids=self.cells.ids,
+            centers=self.cells.xy,
+            mask_names=self.source.mask_names,
+            channel_names=self.source.channel_names,
+            image_size=self.config.image_size,
+            normalization_range=self.rescale,
+            compression=self.config.compression,
+        )
+
+
 def choose_engine(config: ExtractionConfig) -> Engine:
     """The engine that the configuration asks for; one worker needs no process of its own."""
     if config.engine == "serial" or config.threads == 1:
@@ -71,25 +128,6 @@ def measure_centers(labels: ArrayHandle, engine: Engine, n_workers: int) -> Cent
     return compute_centers(labels, run)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What will be extracted.
-
-    Attributes
-    ----------
-    cells
-        The cells, in the order of the file.
-    removed
-        uint64: ids of cells too near the border.
-    batches
-        All cells, in the order in which they are best read.
-    """
-
-    cells: Centers
-    removed: NDArray[np.uint64]
-    batches: list[Batch]
-
-
 def select_cells(
     centers: Centers, source: PixelSource, image_size: int, *, partial: bool, n_cells: int | None, seed: int
 ) -> tuple[Centers, NDArray[np.uint64]]:
@@ -99,40 +137,6 @@ def select_cells(
     if partial and len(kept):
         kept = draw_cells(kept, n_cells, seed)
     return kept, centers.ids[~inside]
-
-
-def plan_reading(cells: Centers, source: PixelSource, config: ExtractionConfig, budget: int) -> list[Batch]:
-    """Divide cells into batches that share chunks and fit into memory."""
-    chunks = [(array.chunks[-2], array.chunks[-1]) for array in (source.image, *source.masks)]
-    limit = max(budget // (4 * config.threads), 1)
-    n_planes = len(source.masks) + source.image.shape[0]
-    return plan_batches(
-        cells,
-        config.image_size,
-        source.shape,
-        tile=tile_shape(source.shape, chunks, bytes_per_pixel=source.bytes_per_pixel, limit=limit),
-        chunk=(max(rows for rows, _ in chunks), max(columns for _, columns in chunks)),
-        max_batch_size=cells_per_batch(config.max_batch_size, 2 * n_planes * config.image_size**2),
-    )
-
-
-def make_task(source: PixelSource, config: ExtractionConfig) -> StampTask:
-    """What workers do with a batch."""
-    rescale = config.normalization_range if config.normalize_output else None
-    return StampTask(source, Recipe(config.image_size, rescale, config.compression))
-
-
-def make_layout(cells: Centers, source: PixelSource, config: ExtractionConfig) -> Layout:
-    """What the file will hold."""
-    return Layout(
-        cell_ids=cells.ids,
-        centers=cells.xy,
-        mask_names=source.mask_names,
-        channel_names=source.channel_names,
-        image_size=config.image_size,
-        normalization_range=config.normalization_range if config.normalize_output else None,
-        compression=config.compression,
-    )
 
 
 class Limit(Protocol):
@@ -161,13 +165,53 @@ class Writer(Protocol):
 
 @dataclass
 class Tally:
-    """What adds up over the batches of a run."""
+    """What adds up over the batches of a run; seconds are those of all workers together."""
 
     n_empty: int = 0
+    largest_batch: int = 0
     read_s: float = 0.0
     cut_s: float = 0.0
     write_s: float = 0.0
     memory: PeakMemory = field(default_factory=PeakMemory)
+
+    def add(self, stamps: Stamps, write_s: float) -> None:
+        """Take in one batch."""
+        self.n_empty += stamps.n_empty
+        self.largest_batch = max(self.largest_batch, stamps.rows.size)
+        self.read_s += stamps.read_s
+        self.cut_s += stamps.cut_s
+        self.write_s += write_s
+
+
+class Flushing:
+    """Brings what was written to the disk every so often, and collects garbage then.
+
+    Parameters
+    ----------
+    writer
+        Where it was written.
+    every
+        Batches between two flushes; None: as many as may be in flight, or `FLUSH_SECONDS`, whichever comes first.
+    limit
+        How many may be in flight.
+    """
+
+    def __init__(self, writer: Writer, every: int | None, limit: Callable[[], int]) -> None:
+        self._writer, self._every, self._limit = writer, every, limit
+        self._n_batches, self._since = 0, time.monotonic()
+
+    def wrote_batch(self) -> None:
+        """Take in that a batch has been written."""
+        self._n_batches += 1
+        if self._is_due():
+            self._writer.flush()
+            gc.collect()
+            self._n_batches, self._since = 0, time.monotonic()
+
+    def _is_due(self) -> bool:
+        if self._every is not None:
+            return self._n_batches >= self._every
+        return self._n_batches >= self._limit() or time.monotonic() - self._since >= FLUSH_SECONDS
 
 
 def run_batches(
@@ -187,40 +231,30 @@ def run_batches(
     limit
         How many batches may be submitted and not yet written.
     flush_every
-        Batches between two flushes; None: what ``limit`` says, or `FLUSH_SECONDS`, whichever is reached first.
+        See `Flushing`.
     """
-    tally, me = Tally(), psutil.Process()
-    unflushed, flushed_at = 0, time.monotonic()
-    with closing(engine.run(task, batches, limit)) as outcomes:  # type: ignore[type-var]
+    tally, me, flushing = Tally(), psutil.Process(), Flushing(writer, flush_every, limit)
+    with closing(engine.run(task, batches, limit)) as outcomes:
         for outcome in outcomes:
             stamps = outcome.value
-            rss = me.memory_info().rss
+            tally.memory.observe(outcome.pid, outcome.rss)
             limit.observe(
-                pid=outcome.pid, rss=outcome.rss, parent_pid=os.getpid(), parent_rss=rss, batch_bytes=stamps.nbytes
+                pid=outcome.pid,
+                rss=outcome.rss,
+                parent_pid=os.getpid(),
+                parent_rss=me.memory_info().rss,
+                batch_bytes=stamps.nbytes,
             )
             started = time.perf_counter()
             writer.write(stamps.rows, stamps.sizes, stamps.payload)
-            unflushed += 1
-            due = time.monotonic() - flushed_at > FLUSH_SECONDS or unflushed >= limit()
-            if due if flush_every is None else unflushed >= flush_every:
-                writer.flush()
-                gc.collect()
-                unflushed, flushed_at = 0, time.monotonic()
-            _add(tally, stamps, time.perf_counter() - started)
-            tally.memory.observe(outcome.pid, outcome.rss)
+            flushing.wrote_batch()
+            tally.add(stamps, time.perf_counter() - started)
             progress.advance(stamps.rows.size)
     return tally
 
 
-def _add(tally: Tally, stamps: Stamps, write_s: float) -> None:
-    tally.n_empty += stamps.n_empty
-    tally.read_s += stamps.read_s
-    tally.cut_s += stamps.cut_s
-    tally.write_s += write_s
-
-
 def publish(files: Sequence[str], work: Path, folder: Path) -> None:
-    """Give finished files their final names, replacing those of an earlier run one by one; remove the working folder."""
+    """Give finished files their final names, in place of an earlier run's; remove the folder they were made in."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in files:
         (work / name).replace(folder / name)
