@@ -30,7 +30,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/cellstamp demo $(DEMO_FOLDER)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -53,7 +53,7 @@ clean:
 # One stamp for each extra; all are made again when what they install may have changed.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing cellstamp[$*] and what it needs into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
 $(VENV)/bin/python:

@@ -95,17 +95,17 @@ def test_set_takes_lists_and_booleans(project):
     assert "compression    none" in about
 
 
-def test_another_config_file(project, tmp_path):
+def test_another_config_file_becomes_the_folders_own(project, tmp_path):
     settings = yaml.safe_load((project / "config.yml").read_text())
     settings["HDF5CellExtraction"]["image_size"] = 20
     other = tmp_path / "other.yml"
     other.write_text(yaml.safe_dump(settings))
     before = other.read_bytes()
-    assert invoke("extract", project, "--config", other).exit_code == 0
-    assert read_h5sc(result_of(project)).obsm["single_cell_images"].shape == (6, 4, 20, 20)
-    assert invoke("extract", project, "--config", other, "--set", "image_size=22", "--overwrite").exit_code == 0
+    assert invoke("extract", project, "--config", other, "--set", "image_size=22").exit_code == 0
     assert read_h5sc(result_of(project)).obsm["single_cell_images"].shape == (6, 4, 22, 22)
     assert other.read_bytes() == before
+    assert invoke("extract", project, "--overwrite").exit_code == 0
+    assert read_h5sc(result_of(project)).obsm["single_cell_images"].shape == (6, 4, 20, 20)
 
 
 def test_partial_with_a_seed_and_a_folder_of_its_own(project):

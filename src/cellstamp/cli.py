@@ -22,7 +22,6 @@ from cellstamp.errors import CellstampError, InputError
 if TYPE_CHECKING:
     from cellstamp.h5sc.reader import H5scInfo
 
-_STEP = "HDF5CellExtraction"
 _STORE = "scportrait.sdata"
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -99,9 +98,9 @@ def commands() -> None:
     """Single-cell images from segmented microscopy images."""
 
 
-@commands.command()
+@commands.command(short_help="Extract the single-cell images of a project.")
 @click.argument("project_folder", type=_FOLDER)
-@click.option("--config", type=_FILE, help="YAML file to use instead of the folder's own config.yml.")
+@click.option("--config", type=_FILE, help="YAML file to replace the folder's config.yml.")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Set a key of the configuration, in YAML.")
 @click.option("--partial", "n_cells", type=click.IntRange(min=1), metavar="N", help="Only N cells, drawn at random.")
 @click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True, help="Seed of that draw.")
@@ -131,11 +130,13 @@ def extract(
     from cellstamp import HDF5CellExtraction, Project
 
     project = Project(
-        str(project_folder),
-        config_path=_config(project_folder, config, overrides),
+        project_folder,
+        config_path=config,
         extraction_f=HDF5CellExtraction,
         debug=bool(ctx.meta.get(__name__)),
     )
+    # On the step and not on the project, which would keep them in the folder's config.yml.
+    project.extraction_f.config.update(overrides)
     with _closing_line_on_stdout():
         project.extract(
             partial=n_cells is not None,
@@ -162,15 +163,6 @@ def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     return parsed
 
 
-def _config(folder: Path, config: Path | None, overrides: dict[str, Any]) -> str | dict[str, Any] | None:
-    """The configuration as `Project` takes it; None is the folder's own."""
-    if not overrides:
-        return str(config) if config else None
-    from cellstamp.config import read_config
-
-    return {_STEP: read_config(config or folder / "config.yml", _STEP) | overrides}
-
-
 class _Echo(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(record.getMessage())
@@ -189,7 +181,7 @@ def _closing_line_on_stdout() -> Iterator[None]:
         logger.setLevel(before)
 
 
-@commands.command()
+@commands.command(short_help="Tell what is in a .h5sc file.")
 @click.argument("file", type=_FILE)
 @_debug_option
 def info(file: Path) -> None:
@@ -222,7 +214,7 @@ def _normalization(about: "H5scInfo") -> str:
     return f"quantiles {lower:g} to {upper:g} of each channel of each cell"
 
 
-@commands.command()
+@commands.command(short_help="Extract the cells of a real tissue image, and draw them.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="cellstamp-demo")
 @_debug_option
 def demo(folder: Path) -> None:

@@ -147,8 +147,8 @@ def _put_zeros(raw, start, end, lead, out, at):
 def _put_pixels(plane, raw, start, end, table, base, misses, out, at):
     """Put pixels of one row, pointing back at runs and at pairs of pixels seen before.
 
-    Where nothing has been found for a while (``misses``, kept from row to row), fewer pairs are looked up: noise does not
-    repeat itself, and looking for it costs more than all the rest.
+    Where nothing has been found for a while (``misses``, kept from row to row), fewer pairs are looked up: noise does
+    not repeat itself, and looking for it costs more than all the rest.
     """
     waiting = start
     x = start

@@ -20,7 +20,7 @@ CHANNELS = ("hematoxylin", "DAB")
 CROP_SIZE = 48
 ROWS = 6
 
-_NUCLEUS_COLOUR, _CELL_COLOUR = "#ffd23f", "#3fc1ff"
+_OUTLINE_COLOUR, _NUCLEUS_COLOUR, _CELL_COLOUR = "#ff7000", "#ffd23f", "#3fc1ff"
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def segment(nuclear_stain: npt.NDArray[np.uint16]) -> tuple[npt.NDArray[np.uint3
     seeds = np.zeros(stained.shape, dtype=np.uint32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     nuclei = segmentation.watershed(-depth, seeds, mask=stained)
-    nuclei, _, _ = segmentation.relabel_sequential(morphology.remove_small_objects(nuclei, max_size=40))
+    _, nuclei = np.unique(morphology.remove_small_objects(nuclei, max_size=40), return_inverse=True)  # ids without gaps
     return nuclei.astype(np.uint32), segmentation.expand_labels(nuclei, distance=4).astype(np.uint32)
 
 
@@ -170,13 +170,14 @@ def _corners(h5sc: "AnnData", rows: npt.NDArray[np.int_]) -> npt.NDArray[np.int_
 
 
 def _draw_overview(panel: Any, rgb: npt.NDArray[np.uint8], nuclei: npt.NDArray[np.uint32], corners: Any) -> None:
+    from matplotlib.colors import ListedColormap
     from matplotlib.patches import Rectangle
     from skimage.segmentation import find_boundaries
 
     axes = panel.subplots()
     axes.imshow(rgb)
     outlines: npt.NDArray[np.bool_] = find_boundaries(nuclei, mode="inner")
-    axes.imshow(np.ma.masked_array(outlines, mask=~outlines), cmap="Wistia_r", vmin=0, vmax=1, alpha=0.8)
+    axes.imshow(np.ma.masked_array(outlines, mask=~outlines), cmap=ListedColormap([_OUTLINE_COLOUR]))
     for number, corner in enumerate(corners, start=1):
         axes.add_patch(Rectangle(corner, CROP_SIZE, CROP_SIZE, fill=False, edgecolor="black", linewidth=2))
         label = {"fontsize": 11, "weight": "bold", "va": "top", "bbox": {"facecolor": "white", "pad": 1.5}}

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from cellstamp.engines.base import Outcome, Results, outcome
+from cellstamp.engines.base import Outcome, Results, failed, outcome
 from cellstamp.engines.clean import clean_context
 from cellstamp.engines.spans import Spans
 from cellstamp.errors import CellstampError, WorkerError

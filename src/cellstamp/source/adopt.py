@@ -14,7 +14,7 @@ from cellstamp.source.centers import Run
 from cellstamp.source.checks import channel_names_for, check_free, check_image, check_mask, check_same_cells
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of
 from cellstamp.source.raster import FACTORS, copy_raster, copyable, write_raster
-from cellstamp.source.staging import Staging, staged, zarr_format
+from cellstamp.source.staging import Format, Staging, staged, zarr_format
 from cellstamp.source.store import open_group, write_centers
 from cellstamp.source.tables import annotated, retarget
 from cellstamp.source.values import Centers
@@ -128,7 +128,7 @@ def _take(staging: Staging, group: Path, element: str) -> None:
     write_raster(staging, element, pixels, channel_names=names, factors=factors, transformations=transformations)
 
 
-def _take_others(staging: Staging, chosen: Chosen, source_format: int) -> None:
+def _take_others(staging: Staging, chosen: Chosen, source_format: Format) -> None:
     others = list(_others(chosen))
     if others and source_format != staging.format:
         raise InputError(

@@ -51,7 +51,10 @@ class BlockSums:
         rows = np.ascontiguousarray(pixels).astype(np.int64, copy=False)
         starts, totals = _runs(rows, block.top, block.left)
         if starts.size and starts.min() < 0:
-            message = f"labels '{self.labels.name}' in {self.labels.store} hold the negative value {starts.min()}; cell ids are positive, 0 is background"
+            message = (
+                f"labels '{self.labels.name}' in {self.labels.store} hold the negative value {starts.min()}; "
+                "cell ids are positive, 0 is background"
+            )
             raise InputError(message)
         return _merge(starts, totals)
 
@@ -64,7 +67,8 @@ def compute_centers(labels: ArrayHandle, run: Run = map) -> Centers:
     labels
         Integer mask (y, x), 0 = background.
     run
-        How to apply a callable to every block; ``map`` does it here, one after the other. Results may come in any order.
+        How to apply a callable to every block; ``map`` does it here, one after the other. Results may come in any
+        order.
 
     Returns
     -------

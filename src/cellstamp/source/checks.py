@@ -116,7 +116,7 @@ def check_same_cells(centers: Mapping[str, Centers]) -> None:
     Parameters
     ----------
     centers
-        Name of a mask -> its cells.
+        Element of a mask -> its cells.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def check_same_cells(centers: Mapping[str, Centers]) -> None:
     """
     if len(centers) < 2:
         return
-    (first, a), (second, b) = centers.items()
+    (first, a), (second, b) = ((element.removeprefix("labels/"), cells) for element, cells in centers.items())
     only_first, only_second = _missing(a, b), _missing(b, a)
     if only_first.size and only_second.size:
         raise InputError(
@@ -139,7 +139,7 @@ def check_same_cells(centers: Mapping[str, Centers]) -> None:
         )
     for ids, mask, other in ((only_first, first, second), (only_second, second, first)):
         if ids.size:
-            warn(f"{_some(ids)} of {mask} not in {other}: the cells of {other} are a subset")
+            warn(f"{other} lacks {_some(ids)} that {mask} has: its cells are a subset")
 
 
 def _missing(cells: Centers, other: Centers) -> NDArray[np.uint64]:

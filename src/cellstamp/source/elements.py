@@ -17,7 +17,6 @@ from cellstamp.errors import InputError
 from cellstamp.source.reader import ArrayHandle, PixelSource
 from cellstamp.warnings import warn
 
-
 IMAGE_NAME = "input_image"
 
 
@@ -65,7 +64,9 @@ def find_labels(store: str | Path, name: str) -> ArrayHandle:
     """
     handle, _ = _full_resolution(_open_store(str(store)), str(store), "labels", name, axes=["y", "x"])
     if np.dtype(handle.dtype).kind not in "iu":
-        message = f"labels '{name}' in {store} are {handle.dtype}; masks must hold integers, one per cell and 0 for background"
+        message = (
+            f"labels '{name}' in {store} are {handle.dtype}; masks must hold integers, one per cell, 0 for background"
+        )
         raise InputError(message)
     return handle
 
@@ -82,9 +83,7 @@ def _member_names(root: zarr.Group, kind: str) -> list[str]:
     return sorted(root[kind].keys()) if kind in root else []  # type: ignore[union-attr]
 
 
-def mask_names(
-    available: Sequence[str], store: str, key: str, mask: str | Sequence[str] | None
-) -> tuple[str, ...]:
+def mask_names(available: Sequence[str], store: str, key: str, mask: str | Sequence[str] | None) -> tuple[str, ...]:
     """Names of the masks to use, nucleus before cytosol.
 
     Parameters
@@ -105,7 +104,10 @@ def mask_names(
         wanted = [f"{key}_nucleus", f"{key}_cytosol"]
         found = tuple(name for name in wanted if name in available)
         if not found:
-            message = f"no labels named {wanted[0]} or {wanted[1]} in {store}; it has {_listing(available)}; run a segmentation, load masks, or set segmentation_key or segmentation_mask"
+            message = (
+                f"no labels named {wanted[0]} or {wanted[1]} in {store}; it has {_listing(available)}; "
+                "run a segmentation, load masks, or set segmentation_key or segmentation_mask"
+            )
             raise InputError(message)
         return found
     names = (mask,) if isinstance(mask, str) else tuple(mask)
@@ -123,7 +125,9 @@ def _nucleus_first(names: tuple[str, ...]) -> tuple[str, ...]:
         warn(f"segmentation_mask '{names[0]}' says neither nucleus nor cytosol; it is used as the cytosol mask")
         return names
     if unclear or len(set(roles.values())) < len(names):
-        message = f"segmentation_mask {list(names)}: a list needs one name containing 'nucleus' and one containing 'cytosol'"
+        message = (
+            f"segmentation_mask {list(names)}: a list needs one name containing 'nucleus' and one containing 'cytosol'"
+        )
         raise InputError(message)
     return tuple(sorted(names, key=lambda name: roles[name] != "nucleus"))
 
@@ -158,7 +162,10 @@ def _full_resolution(
         array = root[path]
         found = [axis["name"] for axis in scales["axes"]]
     except (KeyError, IndexError, TypeError) as error:
-        message = f"{kind} element '{name}' in {store} has no usable OME metadata (missing or damaged: {error}); write it again with spatialdata"
+        message = (
+            f"{kind} element '{name}' in {store} has no usable OME metadata (missing or damaged: {error}); "
+            "write it again with spatialdata"
+        )
         raise InputError(message) from error
     if found != axes or not isinstance(array, zarr.Array):
         message = f"{kind} element '{name}' in {store} has the axes {found}; needed are {axes}"

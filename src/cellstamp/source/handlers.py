@@ -36,8 +36,8 @@ def open_store(handler: Any, key: str, mask: str | Sequence[str] | None, folder:
         return os.fspath(path)
     if not (hasattr(handler, "images") and hasattr(handler, "labels")):
         message = (
-            f"filehandler is {type(handler).__name__}; needed is the path of a SpatialData zarr store, a SpatialData object, "
-            "or an object with the attribute sdata_path"
+            f"filehandler is {type(handler).__name__}; needed is the path of a SpatialData zarr store, a SpatialData "
+            "object, or an object with the attribute sdata_path"
         )
         raise InputError(message)
     masks = mask_names(sorted(handler.labels), "the SpatialData object", key, mask)

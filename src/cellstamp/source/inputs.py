@@ -75,7 +75,8 @@ def _window(crop: Sequence[Any], shape: Sequence[int]) -> list[slice]:
         raise InputError(f"crop = {crop!r}: must be [(y_start, y_stop), (x_start, x_stop)] in pixels") from error
     if not all(0 <= start < stop <= size for (start, stop), size in zip((y, x), shape[-2:], strict=True)):
         raise InputError(
-            f"crop = {crop!r}: must lie inside the image of {shape[-2]} x {shape[-1]} pixels (y, x), each start below its stop"
+            f"crop = {crop!r}: must lie inside the image of {shape[-2]} x {shape[-1]} pixels (y, x), each start "
+            "below its stop"
         )
     return [slice(int(start), int(stop)) for start, stop in (y, x)]
 

@@ -136,6 +136,7 @@ def channel_labels(ome: Mapping[str, Any]) -> list[str]:
 
 
 def axes_of(multiscale: Mapping[str, Any]) -> list[str]:
-    """Return the names of the axes; OME-Zarr before 0.4 wrote them as text, before 0.3 not at all (then t, c, z, y, x)."""
+    """Return the names of the axes."""
+    # OME-Zarr 0.3 wrote them as text, versions before it not at all.
     axes = multiscale.get("axes", ["t", "c", "z", "y", "x"])
     return [axis["name"] if isinstance(axis, Mapping) else str(axis) for axis in axes]

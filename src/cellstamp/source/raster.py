@@ -15,7 +15,7 @@ import zarr
 
 from cellstamp.source import ome
 from cellstamp.source.pixels import Pixels, Region
-from cellstamp.source.staging import Staging
+from cellstamp.source.staging import Format, Staging
 
 CHUNK = 2000
 """Side of a block in pixels; a block holds one channel."""
@@ -24,7 +24,7 @@ FACTORS = (2, 4, 8)
 """How much smaller each resolution level is than the one before, as scportrait writes them."""
 
 # Bytes that may be read at once: a few blocks of a usual image.
-_BUDGET = 256 * 2**20
+_BUDGET = 128 * 2**20
 _SMALLEST_CHUNK = 500
 
 
@@ -108,7 +108,7 @@ def regions(
         yield tuple(slice(at, min(at + step, n)) for at, step, n in zip(corner, region, shape, strict=True))
 
 
-def copyable(group: Path, kind: str, format_: int) -> bool:
+def copyable(group: Path, kind: str, format_: Format) -> bool:
     """Whether an element's folder is fit to be copied as it is: its format, its axes, and blocks of a sensible size."""
     _, multiscale = ome.multiscale_of(group)
     array = zarr.open_array(str(group / multiscale["datasets"][0]["path"]), mode="r")
@@ -137,7 +137,7 @@ def copy_raster(staging: Staging, source: Path, element: str, *, factors: Sequen
     path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def _append_levels(group: Path, multiscale: dict[str, Any], factors: Sequence[int], format_: int) -> None:
+def _append_levels(group: Path, multiscale: dict[str, Any], factors: Sequence[int], format_: Format) -> None:
     first = multiscale["datasets"][0]["path"]
     if first != "s0":
         (group / first).rename(group / "s0")
@@ -157,7 +157,7 @@ def _append_levels(group: Path, multiscale: dict[str, Any], factors: Sequence[in
     _add_levels(group, shapes, factors, format_)
 
 
-def _create(path: Path, shape: Sequence[int], chunks: Sequence[int], dtype: np.dtype[Any], format_: int) -> Any:
+def _create(path: Path, shape: Sequence[int], chunks: Sequence[int], dtype: np.dtype[Any], format_: Format) -> Any:
     # A block is never larger than the array, so that a small image is not padded to a large one.
     fitting = tuple(max(1, min(chunk, size)) for chunk, size in zip(chunks, shape, strict=True))
     axes = ome.AXES["images" if len(shape) == 3 else "labels"]
@@ -169,7 +169,7 @@ def _create(path: Path, shape: Sequence[int], chunks: Sequence[int], dtype: np.d
     )
 
 
-def _add_levels(group: Path, shapes: Sequence[Sequence[int]], factors: Sequence[int], format_: int) -> None:
+def _add_levels(group: Path, shapes: Sequence[Sequence[int]], factors: Sequence[int], format_: Format) -> None:
     """Write the resolution levels after the first, each from the one before it: a pixel is the mean of a square."""
     for level, (shape, factor) in enumerate(zip(shapes[1:], factors, strict=False), 1):
         above = zarr.open_array(str(group / f"s{level - 1}"), mode="r")

@@ -15,6 +15,7 @@ from cellstamp.source.values import TILES_ABREAST, Rect
 if TYPE_CHECKING:
     import zarr
 
+
 @dataclass(frozen=True)
 class ArrayHandle:
     """Where one array of a store is: small, picklable, opened on first use in whichever process uses it.
@@ -155,6 +156,8 @@ class TileReader:
         if self._block is not None and self._block.rect == region:
             return self._block
         beside = self._keep_strips()
+        # the old block's memory is about to be overwritten; should reading fail, it must not be handed out again
+        self._block = None
         block = self._new_block(region)
         for part in _parts(area, region):
             self._fill(block, part, beside)
@@ -207,9 +210,12 @@ def _cut(block: Block, rect: Rect) -> Block:
 
 
 def _parts(area: Rect, region: Rect) -> list[Rect]:
-    """Divide a region where its tile begins: the tile's own part, and what lies above, to the left, and at the corner."""
+    """Divide a region where its tile begins: what lies above, to the left, at the corner, and in the tile itself."""
     rows = [(region.top, min(area.top, region.bottom)), (max(area.top, region.top), region.bottom)]
     columns = [(region.left, min(area.left, region.right)), (max(area.left, region.left), region.right)]
     return [
-        Rect(top, bottom, left, right) for top, bottom in rows for left, right in columns if top < bottom and left < right
+        Rect(top, bottom, left, right)
+        for top, bottom in rows
+        for left, right in columns
+        if top < bottom and left < right
     ]

@@ -48,7 +48,7 @@ def spool(sdata: Any, names: Sequence[str], folder: Path) -> str:
     target = Path(folder) / "spool.zarr"
     # A store is of one zarr format: what is linked to decides which.
     formats = {element: zarr_format(home) for element, home in homes.items() if home}
-    with staged(target, new_format=next(iter(formats.values()), None) or 3) as staging:
+    with staged(target, new_format=next((form for form in formats.values() if form), 3)) as staging:
         for element, data in elements.items():
             home = homes[element]
             if home is not None and formats[element] == staging.format:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import zarr
 
@@ -21,8 +21,10 @@ from cellstamp.source.thirdparty import quiet
 _CONTAINER_VERSIONS = {2: "0.1", 3: "0.2"}
 _PLAN = "plan.json"
 
+Format = Literal[2, 3]
 
-def zarr_format(store: Path) -> int | None:
+
+def zarr_format(store: Path) -> Format | None:
     """Return 2 or 3, or None where there is no store yet.
 
     Raises
@@ -46,11 +48,11 @@ class Staging:
     ----------
     folder : pathlib.Path
         Where to write: a zarr store of its own, with the same layout.
-    format : int
-        Its zarr format, 2 or 3.
+    format : {2, 3}
+        Its zarr format.
     """
 
-    def __init__(self, root: Path, store: Path, new_format: int) -> None:
+    def __init__(self, root: Path, store: Path, new_format: Format) -> None:
         self.root = root
         self.store = store
         self.folder = root / "new"
@@ -80,7 +82,7 @@ class Staging:
     def _make_group(self, path: Path, attributes: dict[str, Any]) -> None:
         import zarr
 
-        zarr.create_group(str(path), zarr_format=self.format, attributes=attributes)  # type: ignore[arg-type]
+        zarr.create_group(str(path), zarr_format=self.format, attributes=attributes)
 
     def commit(self) -> None:
         """Move every element into its place; when anything fails, the store is as it was."""
@@ -107,7 +109,7 @@ class Staging:
 
 
 @contextmanager
-def staged(store: Path, *, new_format: int = 3) -> Iterator[Staging]:
+def staged(store: Path, *, new_format: Format = 3) -> Iterator[Staging]:
     """Write elements so that they are all in the store when the block ends well, and none of them otherwise.
 
     Elements of the same name are replaced, and stay until the new ones are whole. What a process that was killed left
@@ -156,6 +158,8 @@ def roll_back(root: Path, store: Path) -> None:
     for path in (root / "metadata").rglob("*"):
         if path.is_file():
             path.replace(store / path.relative_to(root / "metadata"))
+    for path in store.glob("*.partial"):  # what zarr was writing metadata to
+        path.unlink()
     (root / _PLAN).unlink()
 
 
@@ -214,7 +218,7 @@ def _keep_metadata(root: Path, store: Path) -> None:
             shutil.copy2(store / name, root / "metadata" / name)
 
 
-def _list_labels(store: Path, folder: Path, leaving: list[str], format_: int) -> None:
+def _list_labels(store: Path, folder: Path, leaving: list[str], format_: Format) -> None:
     """Write the list of labels that OME-Zarr asks for, as it will be, into the staged store."""
     gone = {Path(element).name for element in leaving if element.startswith("labels/")}
     new, old = ({path.name for path in (base / "labels").glob("*") if path.is_dir()} for base in (folder, store))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cellstamp.errors import InputError
 from cellstamp.source import ome
-from cellstamp.source.staging import Staging
+from cellstamp.source.staging import Format, Staging
 from cellstamp.source.thirdparty import quiet
 
 
@@ -51,6 +52,8 @@ def retarget(
         import spatialdata
         from spatialdata.models import TableModel
 
+        # Tables are read and written here without the masks they annotate.
+        warnings.filterwarnings("ignore", message="The table is annotating")
         name = Path(element).name
         table = spatialdata.read_zarr(store, selection=("tables",)).tables[name]
         target = table.uns.pop(TableModel.ATTRS_KEY)
@@ -87,7 +90,7 @@ def _rename_regions(table: Any, target: dict[str, Any], renamed: Mapping[str, st
     target["region"] = [renamed.get(region, region) for region in listed]
 
 
-def _container(format_: int) -> Any:
+def _container(format_: Format) -> Any:
     """SpatialData's own name for a zarr format."""
     from spatialdata._io.format import SpatialDataContainerFormatV01, SpatialDataContainerFormatV02
 

@@ -7,13 +7,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# (start of the message as a regular expression, what says it)
+# Starts of messages, as regular expressions.
 _KNOWN = (
     r"Call to deprecated class Scaler",  # ome_zarr: a default argument of its own functions
     r"Consolidated metadata is currently not part",  # zarr: SpatialData stores have it all the same
-    r".*[Aa]utomatic(ally)? shard(ing)?",  # zarr 3: what "auto" shards may become
+    r"Object at points\.parquet is not recognized",  # zarr: the table of a points element is no zarr array
+    r"SpatialData is not stored in the most current format",  # spatialdata: stores of zarr format 2 are fine here
+    r"zarr v3 autosharding will be the default",  # anndata, about tables
     r"The inplace keyword in DataFrame",  # pandas 4, about dask's own calls
-    r"The default dtype for empty Series will be",  # pandas, about dask's own calls
+    r"The 'future\.infer_string' option is deprecated",  # pandas 4, about anndata's own calls
 )
 
 

@@ -1,0 +1,255 @@
+"""How an image and its masks come into a project: one loader for each kind of input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellstamp.pipeline import folder
+from cellstamp.pipeline.base import Logable
+from cellstamp.source import adopt, inputs, store
+from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
+
+if TYPE_CHECKING:
+    from cellstamp.source.values import Centers
+
+PathLike = str | os.PathLike[str]
+
+
+class ProjectInput(Logable):
+    """The part of a project that loads its input into the store.
+
+    Parameters
+    ----------
+    directory
+        Folder of the project.
+    overwrite
+        Whether loaders may replace what is there under the same name.
+    debug
+        Whether what is logged is also written to the standard output.
+    """
+
+    def __init__(self, directory: PathLike, *, overwrite: bool, debug: bool) -> None:
+        super().__init__(directory, debug)
+        self.overwrite = overwrite
+        self._store = Path(self.directory) / folder.STORE
+
+    def _may_replace(self, overwrite: bool | None) -> bool:  # noqa: FBT001 - hands on what the caller was given
+        return self.overwrite if overwrite is None else overwrite
+
+    def load_input_from_array(
+        self,
+        array: Any,
+        channel_names: Sequence[str | int] | None = None,
+        overwrite: bool | None = None,  # noqa: FBT001 - scportrait's signature
+        remap: Sequence[int] | None = None,
+    ) -> None:
+        """Load the image from an array.
+
+        Parameters
+        ----------
+        array
+            (c, y, x), or (y, x) for one channel; numpy, or anything that can be sliced like it. The dtype is kept.
+        channel_names
+            One for each channel; ``channel_0``, ``channel_1``, ... when not given.
+        overwrite
+            Whether an image that is there is replaced; None: as the project says. Masks stay.
+        remap
+            New order of the channels and their names: ``[1, 0, 2]`` exchanges the first two.
+
+        Raises
+        ------
+        InputError
+            When image, names or order cannot be used.
+        OutputError
+            When there is an image, and it may not be replaced.
+        """
+        inputs.from_array(
+            self._store, array, channel_names=channel_names, overwrite=self._may_replace(overwrite), remap=remap
+        )
+        self._log_image("an array")
+
+    def load_input_from_dask(
+        self,
+        dask_array: Any,
+        channel_names: Sequence[str | int] | None = None,
+        overwrite: bool | None = None,  # noqa: FBT001 - scportrait's signature
+    ) -> None:
+        """Load the image from a dask array (c, y, x), a few blocks at a time; else as `load_input_from_array`."""
+        inputs.from_array(self._store, dask_array, channel_names=channel_names, overwrite=self._may_replace(overwrite))
+        self._log_image("a dask array")
+
+    def load_input_from_tif_files(
+        self,
+        file_paths: Sequence[PathLike],
+        channel_names: Sequence[str | int] | None = None,
+        crop: Sequence[Any] | None = None,
+        overwrite: bool | None = None,  # noqa: FBT001 - scportrait's signature
+        remap: Sequence[int] | None = None,
+        cache: PathLike | None = None,
+    ) -> None:
+        """Load the image from TIFF files, a block at a time: the whole of it, in its dtype.
+
+        Parameters
+        ----------
+        file_paths
+            A file for each channel, or files of several channels each, in the order of the channels.
+        channel_names, overwrite, remap
+            As in `load_input_from_array`.
+        crop
+            The part to load: ``[(y_start, y_stop), (x_start, x_stop)]`` in pixels, pairs or slices.
+        cache
+            Accepted for scportrait's sake; there are no temporary files.
+
+        Raises
+        ------
+        InputError
+            When a file cannot be read, files differ in size or dtype, or names, crop or order cannot be used.
+        OutputError
+            When there is an image, and it may not be replaced.
+        """
+        inputs.from_tiffs(
+            self._store,
+            file_paths,
+            channel_names=channel_names,
+            crop=crop,
+            overwrite=self._may_replace(overwrite),
+            remap=remap,
+        )
+        self._log_image(", ".join(os.fspath(path) for path in file_paths))
+
+    def load_input_from_omezarr(
+        self,
+        ome_zarr_path: PathLike,
+        overwrite: bool | None = None,  # noqa: FBT001 - scportrait's signature
+        channel_names: Sequence[str | int] | None = None,
+        remap: Sequence[int] | None = None,
+    ) -> None:
+        """Load the image from the folder of an OME-Zarr image, its full-resolution level, a block at a time.
+
+        Parameters
+        ----------
+        ome_zarr_path
+            The folder. Axes other than c, y and x must be one pixel long.
+        overwrite, remap
+            As in `load_input_from_array`.
+        channel_names
+            When not given, the names in the OME-Zarr metadata, if it has any.
+
+        Raises
+        ------
+        InputError
+            When there is no such image, or names or order cannot be used.
+        OutputError
+            When there is an image, and it may not be replaced.
+        """
+        inputs.from_omezarr(
+            self._store,
+            ome_zarr_path,
+            overwrite=self._may_replace(overwrite),
+            channel_names=channel_names,
+            remap=remap,
+        )
+        self._log_image(os.fspath(ome_zarr_path))
+
+    def load_input_from_sdata(
+        self,
+        sdata_path: PathLike,
+        input_image_name: str,
+        nucleus_segmentation_name: str | None = None,
+        cytosol_segmentation_name: str | None = None,
+        cell_id_identifier: str | None = None,
+        overwrite: bool | None = None,  # noqa: FBT001 - scportrait's signature
+        keep_all: bool = True,  # noqa: FBT001, FBT002 - scportrait's signature
+        remove_duplicates: bool = True,  # noqa: FBT001, FBT002 - scportrait's signature
+    ) -> None:
+        """Load image and masks from a SpatialData store, and compute and store the centres of the cells of each mask.
+
+        An element of the project's zarr format, with axes c, y, x and blocks of a sensible size, is copied as a folder
+        of files, without decoding a pixel; any other is read and written a block at a time. An image without smaller
+        copies is given them. Masks that were in the project before leave it: image and masks are one set.
+
+        Parameters
+        ----------
+        sdata_path
+            Folder of the store.
+        input_image_name, nucleus_segmentation_name, cytosol_segmentation_name
+            Names of the image and of the masks in it; no mask, one or both.
+        cell_id_identifier
+            Column with the cell ids in the tables that annotate a mask; None: the one each table names.
+        overwrite
+            Whether an image and masks that are there are replaced; None: as the project says.
+        keep_all
+            Whether all other elements of the store come along, under their own names. Tables that annotate a mask then
+            annotate it under its new name. What bears a name that projects use (``input_image``, ``seg_all_nucleus``,
+            ``seg_all_cytosol`` and their centres) stays behind, unless it was chosen.
+        remove_duplicates
+            With `keep_all`: whether the chosen elements are in the project once, under their new names, or a second
+            time under their own.
+
+        Raises
+        ------
+        InputError
+            When an element is missing, image and masks differ in size, or each mask has cells that the other one lacks.
+        OutputError
+            When there is an image or a mask, and it may not be replaced.
+
+        Warns
+        -----
+        UserWarning
+            When one mask has cells that the other one lacks.
+        """
+        names = {IMAGE: input_image_name, NUCLEUS: nucleus_segmentation_name, CYTOSOL: cytosol_segmentation_name}
+        chosen = adopt.Chosen(
+            Path(sdata_path),
+            {element: f"{element.split('/')[0]}/{name}" for element, name in names.items() if name is not None},
+            others=keep_all,
+            originals=not remove_duplicates,
+            cell_id_column=cell_id_identifier,
+        )
+        centers = adopt.load_sdata(self._store, chosen, overwrite=self._may_replace(overwrite))
+        self._log_image(os.fspath(sdata_path))
+        self._log_cells(centers)
+
+    def load_segmentation(
+        self,
+        nucleus: Any = None,
+        cytosol: Any = None,
+        overwrite: bool | None = None,  # noqa: FBT001 - like the loaders of the image
+    ) -> None:
+        """Load masks of the project's image, and compute and store the centres of their cells.
+
+        Parameters
+        ----------
+        nucleus, cytosol
+            One or both: an array (y, x) of integers, or the path of a TIFF file with one. 0 is background, a cell has
+            the same id in both.
+        overwrite
+            Whether masks that are there are replaced; None: as the project says.
+
+        Raises
+        ------
+        InputError
+            When there is no image, or a mask is not 2-D, not of integers, negative, or of another size than the image;
+            or when each mask has cells that the other one, or the one already loaded, lacks.
+        OutputError
+            When there is such a mask, and it may not be replaced.
+
+        Warns
+        -----
+        UserWarning
+            When one mask has cells that the other one lacks.
+        """
+        masks = {kind: mask for kind, mask in (("nucleus", nucleus), ("cytosol", cytosol)) if mask is not None}
+        self._log_cells(inputs.load_segmentation(self._store, masks, overwrite=self._may_replace(overwrite)))
+
+    def _log_image(self, origin: str) -> None:
+        image, names = store.open_group(self._store / IMAGE, ("c", "y", "x"))
+        self.log(
+            f"Input image loaded from {origin}: {image.shape} (c, y, x) {image.dtype}, channels {', '.join(names)}"
+        )
+
+    def _log_cells(self, centers: Mapping[str, Centers]) -> None:
+        self.log([f"Mask {Path(element).name} loaded: {len(cells)} cells" for element, cells in centers.items()])

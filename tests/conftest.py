@@ -1,0 +1,124 @@
+"""Shared by all tests: made-up cells, stores that hold them, and a look at what a test leaves behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cellstamp.source.thirdparty import quiet
+
+LEFTOVERS = (".*.staging-*", ".unfinished_*", "HDF5CellExtraction_*")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "leaves_files: a test that kills a process on purpose, and so leaves its files")
+
+
+def make_cells(
+    side: int = 200, n: int = 16, seed: int = 0, dtype: Any = np.uint32, channels: int = 3
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ellipses on a jittered grid: image uint16 (c, y, x), nucleus and cytosol (y, x) of dtype, with matching ids.
+
+    Ids are 3, 6, 9, ..., so that neither their number nor their position tells them.
+    """
+    rng = np.random.default_rng(seed)
+    per_row = int(np.ceil(np.sqrt(n)))
+    pitch = side / per_row
+    yy, xx = np.mgrid[:side, :side]
+    nucleus, cytosol = np.zeros((2, side, side), dtype)
+    for index in range(n):
+        cy, cx = (np.array(divmod(index, per_row)) + 0.5) * pitch + rng.uniform(-0.1, 0.1, 2) * pitch
+        ry, rx = rng.uniform(0.25, 0.38, 2) * pitch
+        distance = ((yy - cy) / ry) ** 2 + ((xx - cx) / rx) ** 2
+        cytosol[distance < 1] = nucleus[distance < 0.3] = 3 * (index + 1)
+    image = rng.integers(100, 2000, (channels, side, side)) + 20000 * (cytosol > 0) + 20000 * (nucleus > 0)
+    return image.astype(np.uint16), nucleus, cytosol
+
+
+@pytest.fixture(name="make_cells")
+def _make_cells() -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    return make_cells
+
+
+def write_store(
+    path: Path,
+    image: np.ndarray,
+    masks: dict[str, np.ndarray],
+    *,
+    image_name: str = "input_image",
+    channel_names: list[Any] | None = None,
+    chunks: int = 64,
+    label_chunks: int | None = None,
+    multiscale: bool = False,
+    tables: dict[str, Any] | None = None,
+    zarr_format: int = 3,
+) -> Path:
+    """A SpatialData store as spatialdata writes it."""
+    with quiet():
+        import spatialdata
+        from spatialdata._io.format import SpatialDataContainerFormatV01, SpatialDataContainerFormatV02
+        from spatialdata.models import Image2DModel, Labels2DModel
+
+        names = channel_names or [f"ch{index}" for index in range(len(image))]
+        factors = {"scale_factors": [2]} if multiscale else {}
+        parsed = Image2DModel.parse(image, dims=("c", "y", "x"), c_coords=names, chunks=(1, chunks, chunks), **factors)
+        side = label_chunks or chunks
+        labels = {
+            name: Labels2DModel.parse(mask, dims=("y", "x"), chunks=(side, side), **factors)
+            for name, mask in masks.items()
+        }
+        sdata = spatialdata.SpatialData(images={image_name: parsed}, labels=labels, tables=tables or {})
+        container = {2: SpatialDataContainerFormatV01, 3: SpatialDataContainerFormatV02}[zarr_format]
+        sdata.write(path, sdata_formats=container())
+    return path
+
+
+@pytest.fixture
+def project_store(tmp_path: Path) -> Callable[..., Path]:
+    """Write a store with made-up cells under the names projects use: ``project_store(chunks=500, multiscale=True)``."""
+
+    def write(
+        path: Path | None = None, cells: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None, **options: Any
+    ) -> Path:
+        image, nucleus, cytosol = cells or make_cells()
+        masks = {"seg_all_nucleus": nucleus, "seg_all_cytosol": cytosol}
+        return write_store(path or tmp_path / "scportrait.sdata", image, masks, **options)
+
+    return write
+
+
+@pytest.fixture
+def sample_store(tmp_path: Path) -> Callable[..., Path]:
+    """Write a store as a user might have one: image ``image``, masks ``nucleus`` and ``cytosol`` (None: without it)."""
+
+    def write(path: Path | None = None, cells: tuple[np.ndarray, Any, Any] | None = None, **options: Any) -> Path:
+        image, nucleus, cytosol = cells or make_cells()
+        masks = {name: mask for name, mask in (("nucleus", nucleus), ("cytosol", cytosol)) if mask is not None}
+        return write_store(path or tmp_path / "sample.zarr", image, masks, image_name="image", **options)
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a worker process, an open HDF5 file or unfinished files."""
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    files, children = _open_hdf5(), set(multiprocessing.active_children())
+    yield
+    workers = [child for child in multiprocessing.active_children() if child not in children]
+    assert not workers, f"worker processes left: {workers}"
+    assert _open_hdf5() <= files, "an HDF5 file was left open"
+    if folder is not None and request.node.get_closest_marker("leaves_files") is None:
+        left = [path for pattern in LEFTOVERS for path in folder.rglob(pattern)]
+        assert not left, f"files left: {left}"
+
+
+def _open_hdf5() -> int:
+    h5py = sys.modules.get("h5py")
+    return h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) if h5py else 0

@@ -1,0 +1,123 @@
+"""Tasks for the tests of the engines: importable by worker processes, and light."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A number that can be told in a message."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"batch number {self.number}"
+
+
+@dataclass(frozen=True)
+class Square:
+    """Leaves a file for each run, and returns the square; the last run of a batch says which process it was in."""
+
+    folder: Path
+
+    def __call__(self, batch: Batch) -> int:
+        with (self.folder / f"{batch.number}").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return batch.number**2
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Fails with an error at one batch."""
+
+    at: int
+    error: type[Exception]
+
+    def __call__(self, batch: Batch) -> int:
+        if batch.number == self.at:
+            raise self.error("something is wrong here")
+        return batch.number
+
+
+@dataclass(frozen=True)
+class Die:
+    """Ends its own process at one batch, by a signal or by leaving."""
+
+    at: int
+    by_signal: bool = True
+
+    def __call__(self, batch: Batch) -> int:
+        if batch.number == self.at:
+            if self.by_signal:
+                os.kill(os.getpid(), signal.SIGKILL)
+            os._exit(7)
+        return batch.number
+
+
+class DieOnArrival:
+    """Ends any other process it is sent to, before that has begun with a batch."""
+
+    def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
+        return _leave, (os.getpid(),)
+
+    def __call__(self, batch: Batch) -> int:
+        return batch.number
+
+
+def _leave(home: int) -> None:
+    if os.getpid() != home:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """At one batch: says its process id, waits until someone opens a pipe for writing, and may then end its process."""
+
+    at: int
+    folder: Path
+    then_die: bool = False
+
+    def __call__(self, batch: Batch) -> int:
+        if batch.number == self.at:
+            aside = self.folder / "pid.new"
+            aside.write_text(str(os.getpid()))
+            aside.rename(self.folder / "pid")
+            (self.folder / "pipe").open("rb").close()
+            if self.then_die:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return batch.number
+
+    def prepare(self) -> Wait:
+        """Make the pipe; here, before there are workers."""
+        os.mkfifo(self.folder / "pipe")
+        return self
+
+    def release(self) -> None:
+        """Let the worker go on; blocks until it waits."""
+        (self.folder / "pipe").open("wb").close()
+
+    def worker(self) -> psutil.Process:
+        """The process that waits, as soon as it does."""
+        while not (self.folder / "pid").exists():
+            pass
+        return psutil.Process(int((self.folder / "pid").read_text()))
+
+
+def imported_modules(batch: Batch) -> dict[str, str | None]:
+    """What a worker has imported, and where its main module came from."""
+    import sys
+
+    return {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+
+
+def descendants() -> set[psutil.Process]:
+    """Every process below this one."""
+    return set(psutil.Process().children(recursive=True))
+

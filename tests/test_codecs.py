@@ -1,0 +1,321 @@
+"""Encoded planes are read back by HDF5's own filters, and by a decoder written from the description of the format."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from cellstamp.codecs import StampEncoder
+from cellstamp.h5sc.layout import Layout
+from cellstamp.h5sc.writer import StampWriter
+
+COMPRESSIONS = ["lzf", "gzip", None]
+
+
+# --- what reads the bytes back -----------------------------------------------------------------------------------------
+
+
+def unlzf(data: bytes) -> bytes:
+    """Decode lzf: a lead byte below 32 announces so many bytes and one more; others point back at what is there."""
+    out = bytearray()
+    at = 0
+    while at < len(data):
+        lead = data[at]
+        at += 1
+        if lead < 32:
+            assert at + lead + 1 <= len(data), "the last record is cut off"
+            out += data[at : at + lead + 1]
+            at += lead + 1
+            continue
+        length = lead >> 5
+        if length == 7:
+            length += data[at]
+            at += 1
+        distance = ((lead & 31) << 8) + data[at] + 1
+        at += 1
+        assert distance <= len(out), "points at what lies before the plane"
+        for _ in range(length + 2):
+            out.append(out[-distance])
+    return bytes(out)
+
+
+def split(payload: bytes, sizes: np.ndarray) -> list[bytes]:
+    ends = np.cumsum(sizes)
+    assert ends[-1] == len(payload)
+    return [payload[end - size : end] for end, size in zip(ends, sizes.ravel(), strict=True)]
+
+
+def through_hdf5(path: Path, shape: tuple[int, ...], compression: str | None, payload: bytes, sizes: np.ndarray):
+    """Store encoded planes in a file as its writer does, and read them with the library's own filters."""
+    chunks = (1, 1, *shape[2:])
+    raw = 2 * shape[2] * shape[3]
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+        data = file.create_dataset("stamps", shape, np.float16, chunks=chunks, compression=compression)
+        for index, blob in zip(np.ndindex(shape[:2]), split(payload, sizes), strict=True):
+            data.id.write_direct_chunk((*index, 0, 0), blob, int(compression is not None and len(blob) == raw))
+    with h5py.File(path) as file:
+        return file["stamps"][...].view(np.uint16), file["stamps"].id.get_storage_size()
+
+
+def assert_read_back(stamps: np.ndarray, boxes: np.ndarray, compression: str | None, encoder=None) -> np.ndarray:
+    """Check that planes come back as they were; return the encoded sizes."""
+    before = stamps.copy()
+    payload, sizes = (encoder or StampEncoder(compression)).encode(stamps, boxes)
+    assert np.array_equal(stamps, before)
+    assert sizes.shape == stamps.shape[:2]
+    assert sizes.max() <= 2 * stamps.shape[2] * stamps.shape[3]
+    with tempfile.TemporaryDirectory() as folder:
+        got, stored = through_hdf5(Path(folder) / "file.h5", stamps.shape, compression, payload, sizes)
+    assert np.array_equal(got, stamps)
+    assert stored == len(payload)
+    if compression == "lzf":
+        raw = 2 * stamps.shape[2] * stamps.shape[3]
+        planes = stamps.reshape(-1, *stamps.shape[2:])
+        for plane, blob in zip(planes, split(payload, sizes), strict=True):
+            assert len(blob) == raw or unlzf(blob) == plane.tobytes()
+    return sizes
+
+
+# --- drawn planes ------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def planes(draw, size: int):
+    """A plane of float16 bits with an odd structure, and a box around what is not zero."""
+    top, bottom = sorted(draw(st.tuples(st.integers(0, size), st.integers(0, size))))
+    left, right = sorted(draw(st.tuples(st.integers(0, size), st.integers(0, size))))
+    height, width = bottom - top, right - left
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    kind = draw(
+        st.sampled_from(["zero", "noise", "constant", "rows", "pairs", "few", "sparse", "ramp", "bytes", "gaps", "period"])
+    )
+    noise = rng.integers(1, 2**16, (height, width), np.uint16)
+    period = draw(st.integers(1, 5000))
+    inside = {
+        "zero": np.zeros_like(noise),
+        "noise": noise,
+        "constant": np.full_like(noise, draw(st.integers(0, 2**16 - 1))),
+        "rows": noise[:1].repeat(height, axis=0) if height else noise,
+        "pairs": noise // 2**14 * 257,
+        "few": rng.choice(np.array([0, 1, 256, 0x3C00], np.uint16), noise.shape),
+        "sparse": noise * (rng.random(noise.shape) < 0.05),
+        "ramp": (np.arange(noise.size) // draw(st.integers(1, 400))).astype(np.uint16).reshape(noise.shape),
+        "bytes": noise % 256,
+        "gaps": noise * (rng.random((height, 1)) < 0.5),
+        "period": rng.integers(1, 2**16, period, np.uint16)[np.arange(noise.size) % period].reshape(noise.shape),
+    }[kind]
+    plane = np.zeros((size, size), np.uint16)
+    plane[top:bottom, left:right] = inside
+    return plane, np.array([top, bottom, left, right]) * bool(noise.size)
+
+
+@st.composite
+def stacks(draw, size=None):
+    size = size or draw(st.one_of(st.integers(2, 40), st.integers(2, 300), st.sampled_from([2, 3, 16, 64, 128, 300])))
+    n_cells, n_planes = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    drawn = [draw(planes(size)) for _ in range(n_cells * n_planes)]
+    stamps = np.stack([plane for plane, _ in drawn]).reshape(n_cells, n_planes, size, size)
+    return stamps, np.stack([box for _, box in drawn]).reshape(n_cells, n_planes, 4)
+
+
+@settings(max_examples=120, deadline=None)
+@given(stacks(), st.sampled_from(COMPRESSIONS))
+def test_planes_come_back_as_they_were(stack, compression):
+    assert_read_back(*stack, compression)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.sampled_from(COMPRESSIONS))
+def test_an_encoder_is_used_for_many_stacks(data, compression):
+    encoder = StampEncoder(compression)
+    size = data.draw(st.integers(2, 64))
+    again = data.draw(stacks(size))
+    for stack in [again, *data.draw(st.lists(stacks(size), min_size=1, max_size=3)), again]:
+        assert_read_back(*stack, compression, encoder)
+
+
+def test_what_was_encoded_before_does_not_matter():
+    rng = np.random.default_rng(0)
+    whole = np.array([[[0, 32, 0, 32]]])
+    first, other = (rng.integers(0, 2**16, (1, 1, 32, 32), np.uint16) for _ in range(2))
+    encoder = StampEncoder("lzf")
+    fresh = encoder.encode(first, whole)[0]
+    encoder.encode(other, whole)
+    assert encoder.encode(first, whole)[0] == fresh
+    # the second of two equal planes must not point back into the first
+    payload, sizes = encoder.encode(np.concatenate([first // 2**12] * 2), np.concatenate([whole] * 2))
+    half = len(payload) // 2
+    assert payload[:half] == payload[half:]
+    assert sizes.tolist() == [[half], [half]]
+    assert unlzf(payload[half:]) == (first // 2**12).tobytes()
+
+
+# --- planes made for one rule each ---------------------------------------------------------------------------------------
+
+
+def alone(plane: np.ndarray, box=None) -> tuple[np.ndarray, np.ndarray]:
+    """A stack of one plane; its box is the whole of it unless named."""
+    box = (0, plane.shape[0], 0, plane.shape[1]) if box is None else box
+    return plane.astype(np.uint16)[np.newaxis, np.newaxis], np.array(box, np.int64).reshape(1, 1, 4)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 7, 8, 11, 12, 16, 23, 300])
+@pytest.mark.parametrize("whole_box", [False, True])
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_nothing_but_zeros(size, whole_box, compression):
+    box = None if whole_box else (0, 0, 0, 0)
+    sizes = assert_read_back(*alone(np.zeros((size, size))), compression)
+    again = assert_read_back(*alone(np.zeros((size, size)), box), compression)
+    assert sizes.tolist() == again.tolist()
+    if compression == "lzf":
+        assert sizes.item() <= 5 + 3 * (2 * size**2 // 264)
+
+
+@pytest.mark.parametrize("size", [2, 3, 17, 64, 300])
+@pytest.mark.parametrize("compression", ["lzf", "gzip"])
+def test_what_does_not_shrink_is_stored_as_it_is_and_marked(size, compression, tmp_path):
+    noise = np.random.default_rng(size).integers(0, 2**16, (size, size), np.uint16)
+    sizes = assert_read_back(*alone(noise), compression)
+    assert sizes.item() == 2 * size**2
+    payload, sizes = StampEncoder(compression).encode(*alone(noise))
+    assert payload == noise.tobytes()
+    # without its mark HDF5's filter would take the plane for an encoded one
+    through_hdf5(tmp_path / "file.h5", (1, 1, size, size), compression, payload, sizes)
+    with h5py.File(tmp_path / "file.h5") as file:
+        assert file["stamps"].id.get_chunk_info(0).filter_mask == 1
+
+
+def test_one_compressible_and_one_incompressible_plane_stand_side_by_side():
+    rng = np.random.default_rng(1)
+    noise = rng.integers(0, 2**16, (64, 64), np.uint16)
+    stamps = np.stack([noise, noise // 2**15, noise, np.zeros_like(noise)]).reshape(2, 2, 64, 64)
+    boxes = np.tile([0, 64, 0, 64], (2, 2, 1))
+    raw = 2 * 64 * 64
+    for compression in ("lzf", "gzip"):
+        sizes = assert_read_back(stamps, boxes, compression)
+        assert (sizes == raw).tolist() == [[True, False], [True, False]]
+
+
+@pytest.mark.parametrize("size", [2, 3, 20, 128])
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_box_of_one_pixel_anywhere(size, compression):
+    for y in {0, 1, size // 2, size - 1}:
+        for x in {0, 1, size // 2, size - 1}:
+            plane = np.zeros((size, size))
+            plane[y, x] = 0x3C01
+            assert_read_back(*alone(plane, (y, y + 1, x, x + 1)), compression)
+
+
+@pytest.mark.parametrize("run", [1, 2, 3, 4, 130, 131, 132, 133, 134, 263, 264, 265, 266, 267, 268, 400, 528, 529, 530])
+@pytest.mark.parametrize("of", ["zeros", "ones", "pairs"])
+def test_runs_of_every_length(run, of):
+    # a run of so many pixels (two bytes each) between others, in one row and across rows
+    for size in (40, 600):
+        flat = np.random.default_rng(run).integers(1, 2**16, 2 * size + 2 * run, np.uint16)
+        flat[size // 2 : size // 2 + run] = {"zeros": 0, "ones": 0x3C00, "pairs": np.arange(run) % 2 + 5}[of]
+        plane = np.zeros(size * size, np.uint16)
+        plane[: flat.size] = flat[: plane.size]
+        assert_read_back(*alone(plane.reshape(size, size)), "lzf")
+
+
+@pytest.mark.parametrize("distance", [4094, 4095, 4096, 4097, 4098, 8192, 8193])
+def test_repetitions_further_back_than_the_format_can_say(distance):
+    # the same 40 pixels again, so many pixels further on; a pixel is two bytes, and 8192 bytes can be said
+    size = 128
+    plane = np.random.default_rng(distance).integers(1, 2**16, size * size, np.uint16)
+    plane[100 + distance : 140 + distance] = plane[100:140]
+    sizes = assert_read_back(*alone(plane.reshape(size, size) * (np.arange(size) < 120)), "lzf")
+    assert sizes.item() <= 2 * size * size
+
+
+@pytest.mark.parametrize("width", [8, 100, 200, 300])
+def test_the_same_row_over_and_over(width):
+    rng = np.random.default_rng(width)
+    plane = np.zeros((300, 300))
+    plane[:, :width] = rng.integers(1, 2**16, width)
+    sizes = assert_read_back(*alone(plane, (0, 300, 0, width)), "lzf")
+    assert sizes.item() < plane.size * 2 / 8
+
+
+def test_a_long_leading_run_of_zeros_is_used_as_far_as_the_format_can_point():
+    # islands of one pixel with long stretches of zeros between them, beyond and within 8192 bytes of the leading zeros
+    for first in (1, 50, 4000, 4095, 4096, 4097, 20000):
+        for gap in (1, 2, 3, 140, 4000, 4096):
+            plane = np.zeros(256 * 256, np.uint16)
+            plane[first :: gap + 1] = 7
+            assert_read_back(*alone(plane.reshape(256, 256)), "lzf")
+
+
+@example(2, 4)
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 6), st.integers(0, 2**32))
+def test_tiny_planes_of_few_values(size, seed):
+    rng = np.random.default_rng(seed)
+    plane = rng.integers(0, 3, (size, size), np.uint16)
+    inside = np.argwhere(plane)
+    box = (0, 0, 0, 0) if not inside.size else np.stack([inside.min(axis=0), inside.max(axis=0) + 1], axis=1).ravel()
+    for compression in COMPRESSIONS:
+        assert_read_back(*alone(plane, box), compression)
+
+
+# --- realistic stamps ----------------------------------------------------------------------------------------------------
+
+
+def smooth_cells(n_cells: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Stamps of round cells with a smooth texture, some noise, a blurred edge, normalised: masks and two channels."""
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[:size, :size] - size / 2
+    stamps, boxes = [], []
+    for _ in range(n_cells):
+        ry, rx = rng.uniform(0.12, 0.3, 2) * size
+        blurred = ndimage.gaussian_filter(((y / ry) ** 2 + (x / rx) ** 2 < 1).astype(float), 1, truncate=4)
+        texture = [ndimage.gaussian_filter(rng.random((size, size)), 3) * 4e4 + rng.normal(0, 40, y.shape) for _ in "ab"]
+        channels = [np.clip(values.astype(np.uint16) * blurred / 2.5e4, 0, 1) for values in texture]
+        stamps.append([blurred, *channels])
+        inside = np.argwhere(blurred)
+        boxes.append([np.stack([inside.min(axis=0), inside.max(axis=0) + 1], axis=1).ravel()] * 3)
+    return np.array(stamps).astype(np.float16).view(np.uint16), np.array(boxes)
+
+
+@pytest.mark.parametrize("compression", ["lzf", "gzip"])
+@pytest.mark.parametrize("size", [40, 128])
+def test_realistic_stamps_take_little_more_room_than_hdf5s_own(compression, size, tmp_path):
+    stamps, boxes = smooth_cells(30, size)
+    sizes = assert_read_back(stamps, boxes, compression)
+    with h5py.File(tmp_path / "theirs.h5", "w") as file:
+        data = file.create_dataset("x", data=stamps, chunks=(1, 1, size, size), compression=compression)
+        theirs = data.id.get_storage_size()
+    assert sizes.sum() <= 1.1 * theirs
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_the_writer_stores_them_in_any_order(compression, tmp_path):
+    stamps, boxes = smooth_cells(6, 32)
+    stamps[2, 1] = np.random.default_rng(0).integers(0, 2**15 - 2**11, (32, 32), np.uint16)
+    boxes[2, 1] = 0, 32, 0, 32
+    layout = Layout(
+        cell_ids=np.arange(6, dtype=np.uint64),
+        centers=np.zeros((6, 2)),
+        mask_names=("seg_all_nucleus",),
+        channel_names=("a", "b"),
+        image_size=32,
+        normalization_range=None,
+        compression=compression,
+    )
+    encoder = StampEncoder(compression)
+    with StampWriter(tmp_path / "file.h5sc", layout) as writer:
+        for rows in (np.array([5, 2, 0]), np.array([1, 4, 3])):
+            payload, sizes = encoder.encode(stamps[rows], boxes[rows])
+            writer.write(rows, sizes, payload)
+    with h5py.File(tmp_path / "file.h5sc") as file:
+        data = file["obsm/single_cell_images"]
+        assert np.array_equal(data[...].view(np.uint16), stamps)
+        masks = {data.id.get_chunk_info(k).filter_mask for k in range(data.id.get_num_chunks())}
+        assert masks == ({0, 1} if compression else {0})

@@ -1,0 +1,314 @@
+"""Where batches run: the same promises by every engine, and what becomes of processes that die."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, overload
+
+import pytest
+from engine_tasks import (
+    Batch,
+    Die,
+    DieOnArrival,
+    Fail,
+    Square,
+    Wait,
+    descendants,
+    imported_modules,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellstamp.engines.base import Engine, Outcome, SerialEngine
+from cellstamp.engines.processes import ProcessEngine
+from cellstamp.engines.spans import Spans
+from cellstamp.errors import InputError, WorkerError
+
+ENGINES: dict[str, Callable[[], Engine]] = {"serial": SerialEngine, "processes": lambda: ProcessEngine(2)}
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return ENGINES[request.param]()
+
+
+def batches(n: int) -> list[Batch]:
+    return [Batch(number) for number in range(n)]
+
+
+class Watched(Sequence[Batch]):
+    """Batches, and a record of how many were in flight each time one more was asked for."""
+
+    def __init__(self, n: int, limit: Callable[[], int]) -> None:
+        self._batches = batches(n)
+        self._limit = limit
+        self.submitted = self.taken = 0
+        self.in_flight: list[int] = []
+        self.allowed: list[int] = []
+
+    def limit(self) -> int:
+        """The limit an engine is given; what it was told last is kept."""
+        self._told = self._limit()
+        return self._told
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Batch]: ...
+    def __getitem__(self, index: Any) -> Any:
+        batch = self._batches[index]
+        self.submitted += 1
+        self.in_flight.append(self.submitted - self.taken)
+        self.allowed.append(getattr(self, "_told", 1))
+        return batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[index] for index in range(len(self)))
+
+    def take_all(self, outcomes: Iterator[Outcome[Any]], folder: Path) -> None:
+        """Consume outcomes; after each, look at what has been started for real."""
+        for _ in outcomes:
+            started = len(list(folder.iterdir()))
+            assert started <= self.submitted
+            self.taken += 1  # from now on: the next one is asked for
+
+
+# --- what every engine does ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 23])
+def test_every_batch_runs_exactly_once(engine: Engine, tmp_path: Path, n: int) -> None:
+    outcomes = list(engine.run(Square(tmp_path), batches(n), lambda: 5))
+    assert sorted(outcome.value for outcome in outcomes) == [number**2 for number in range(n)]
+    runs = {int(file.name): file.read_text().split() for file in tmp_path.iterdir()}
+    assert sorted(runs) == list(range(n))
+    assert all(len(pids) == 1 for pids in runs.values())
+    by_value = {outcome.value: str(outcome.pid) for outcome in outcomes}
+    assert all(pids == [by_value[number**2]] for number, pids in runs.items())
+
+
+def test_an_outcome_says_which_process_made_it_and_its_memory(engine: Engine, tmp_path: Path) -> None:
+    outcomes = list(engine.run(Square(tmp_path), batches(8), lambda: 4))
+    pids = {outcome.pid for outcome in outcomes}
+    if isinstance(engine, SerialEngine):
+        assert pids == {os.getpid()}
+    else:
+        assert len(pids) == 2
+        assert os.getpid() not in pids
+    assert all(2**20 < outcome.rss < 2**40 for outcome in outcomes)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 100])
+def test_never_more_in_flight_than_the_limit(engine: Engine, tmp_path: Path, limit: int) -> None:
+    watched = Watched(30, lambda: limit)
+    watched.take_all(engine.run(Square(tmp_path), watched, watched.limit), tmp_path)
+    assert watched.submitted == watched.taken == 30
+    assert max(watched.in_flight) <= limit
+    # The process engine makes use of what it is given, up to two batches a worker.
+    assert max(watched.in_flight) == (1 if isinstance(engine, SerialEngine) else min(limit, 4))
+
+
+def test_a_limit_that_changes_is_honoured_at_once(tmp_path: Path) -> None:
+    watched = Watched(40, lambda: 1 if watched.taken < 10 else 4 if watched.taken < 20 else 2)
+    engine = ProcessEngine(2)
+    watched.take_all(engine.run(Square(tmp_path), watched, watched.limit), tmp_path)
+    assert all(n <= allowed for n, allowed in zip(watched.in_flight, watched.allowed, strict=True))
+    assert max(watched.in_flight[:10]) == 1
+    assert max(watched.in_flight) == 4
+    assert max(watched.in_flight[-15:]) == 2
+
+
+def test_a_taken_batch_counts_until_the_next_is_asked_for(engine: Engine, tmp_path: Path) -> None:
+    watched = Watched(3, lambda: 1)
+    with closing(engine.run(Square(tmp_path), watched, watched.limit)) as outcomes:
+        next(outcomes)
+        assert watched.submitted == 1  # the first is being written: with a limit of 1 nothing else may begin
+        watched.taken = 1
+        next(outcomes)
+        assert watched.submitted == 2
+
+
+def test_results_come_in_order_of_completion(tmp_path: Path) -> None:
+    task = Wait(0, tmp_path).prepare()
+    order = []
+    for outcome in ProcessEngine(2).run(task, batches(9), lambda: 4):
+        order.append(outcome.value)
+        if len(order) == 4:
+            task.release()  # four batches overtook the first, which waited for us
+    assert 0 not in order[:4]
+    assert sorted(order) == list(range(9))
+
+
+def test_the_serial_engine_keeps_the_order(tmp_path: Path) -> None:
+    outcomes = SerialEngine().run(Square(tmp_path), batches(5), lambda: 1)
+    assert [outcome.value for outcome in outcomes] == [0, 1, 4, 9, 16]
+
+
+def test_an_engine_can_be_used_again(engine: Engine, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert {o.value for o in engine.run(Square(tmp_path), batches(4), lambda: 2)} == {0, 1, 4, 9}
+
+
+def test_a_failing_batch_is_named_and_its_error_kept(engine: Engine) -> None:
+    with pytest.raises(WorkerError, match=r"batch number 3.*KeyError.*something is wrong here") as caught:
+        list(engine.run(Fail(3, KeyError), batches(6), lambda: 2))
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_our_own_errors_pass_as_they_are(engine: Engine) -> None:
+    with pytest.raises(InputError, match=r"^something is wrong here$"):
+        list(engine.run(Fail(3, InputError), batches(6), lambda: 2))
+
+
+def test_closing_early_ends_the_workers(tmp_path: Path) -> None:
+    engine = ProcessEngine(2)
+    before = descendants()  # with the server that workers are forked from
+    with closing(engine.run(Square(tmp_path), batches(50), lambda: 4)) as outcomes:
+        next(outcomes)
+        assert descendants() - before
+    assert not descendants() - before
+    assert len(list(tmp_path.iterdir())) < 50
+
+
+def test_no_process_is_left_after_a_run_or_a_failure() -> None:
+    engine = ProcessEngine(2)
+    before = descendants()
+    list(engine.run(Fail(-1, KeyError), batches(5), lambda: 4))
+    assert not descendants() - before
+    with pytest.raises(WorkerError, match="batch number 1"):
+        list(engine.run(Fail(1, KeyError), batches(5), lambda: 4))
+    assert not descendants() - before
+
+
+# --- workers that die ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_signal", [True, False], ids=["killed", "left"])
+@pytest.mark.parametrize("at", [0, 4, 9])
+def test_a_worker_that_dies_is_an_error_naming_its_batch(at: int, by_signal: bool) -> None:
+    engine = ProcessEngine(2)
+    before = descendants()
+    with pytest.raises(WorkerError, match=rf"died.*batch number {at}\b.*lower threads"):
+        list(engine.run(Die(at, by_signal), batches(10), lambda: 4))
+    assert not descendants() - before
+
+
+def test_a_worker_that_dies_before_its_first_batch() -> None:
+    engine = ProcessEngine(2)
+    before = descendants()
+    with pytest.raises(WorkerError, match=r"died.*batch number [05]\b"):
+        list(engine.run(DieOnArrival(), batches(10), lambda: 2))
+    assert not descendants() - before
+
+
+def test_a_worker_killed_from_outside_is_noticed(tmp_path: Path) -> None:
+    task = Wait(0, tmp_path).prepare()
+    engine = ProcessEngine(2)
+    before = descendants()
+    outcomes = engine.run(task, batches(2), lambda: 2)
+    assert next(outcomes).value == 1
+    task.worker().kill()
+    with pytest.raises(WorkerError, match=r"died.*batch number 0\b"):
+        next(outcomes)
+    assert not descendants() - before
+
+
+def test_the_batch_that_a_dead_worker_had_is_named_not_the_next(tmp_path: Path) -> None:
+    """Worker 0 dies with batch 0, and then would be given batch 1, because the limit has grown."""
+    task = Wait(0, tmp_path, then_die=True).prepare()
+    others = _pool_threads()
+    grown = False
+    outcomes = ProcessEngine(2).run(task, batches(8), lambda: 4 if grown else 2)
+    assert next(outcomes).value == 4
+    pools = _pool_threads() - others
+    task.release()
+    while all(thread.is_alive() for thread in pools):  # until worker 0's pool knows
+        pass
+    grown = True
+    with pytest.raises(WorkerError, match=r"batch of batch number 0\b"):
+        list(outcomes)
+
+
+def _pool_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if type(thread).__name__ == "_ExecutorManagerThread"}
+
+
+# --- clean workers ---------------------------------------------------------------------------------------------------
+
+
+def test_workers_have_nothing_of_the_main_module() -> None:
+    for outcome in ProcessEngine(1).run(imported_modules, batches(1), lambda: 1):
+        assert outcome.value["__main__"] is None or "multiprocessing" in outcome.value["__main__"]
+        assert "pytest" not in outcome.value
+        assert "spatialdata" not in outcome.value
+
+
+def test_modules_to_preload_are_imported_in_the_server_process() -> None:
+    import subprocess
+    import sys
+
+    # In a new process: there is one server for all engines of a process, and this one has one already.
+    code = (
+        "from cellstamp.engines.processes import ProcessEngine\n"
+        "from engine_tasks import Batch, imported_modules\n"
+        "for outcome in ProcessEngine(1, preload=['sched']).run(imported_modules, [Batch(0)], lambda: 1):\n"
+        "    print('sched' in outcome.value)\n"
+    )
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+# --- which batch goes to which worker --------------------------------------------------------------------------------
+
+
+@given(n_items=st.integers(0, 60), n_workers=st.integers(1, 7), data=st.data())
+def test_spans_deal_out_everything_once(n_items: int, n_workers: int, data: st.DataObject) -> None:
+    spans = Spans(list(range(n_items)), n_workers)
+    dealt = []
+    while spans:
+        assert len(spans) == n_items - len(dealt)
+        dealt.append(spans.take(data.draw(st.integers(0, n_workers - 1))))
+    assert sorted(dealt) == list(range(n_items))
+    with pytest.raises(IndexError, match="range"):
+        spans.take(0)
+
+
+@given(n_items=st.integers(1, 200), n_workers=st.integers(1, 7))
+def test_workers_in_turn_walk_neighbours(n_items: int, n_workers: int) -> None:
+    spans = Spans(list(range(n_items)), n_workers)
+    walked: dict[int, list[int]] = {worker: [] for worker in range(n_workers)}
+    for turn in range(n_items):
+        walked[turn % n_workers].append(spans.take(turn % n_workers))
+    # Spans are equally long up to one item, so nobody needs to help before the very last items.
+    for items in walked.values():
+        jumps = sum(after != before + 1 for before, after in zip(items, items[1:], strict=False))
+        assert jumps <= 1
+
+
+def test_a_worker_that_is_done_takes_the_far_half_of_the_longest_span() -> None:
+    spans = Spans(list(range(30)), 3)
+    assert [spans.take(0) for _ in range(10)] == list(range(10))
+    assert [spans.take(1) for _ in range(4)] == [10, 11, 12, 13]
+    # Left are 14..19 and 20..29: the longer one is halved, and its owner keeps the nearer half.
+    assert [spans.take(0) for _ in range(5)] == [25, 26, 27, 28, 29]
+    assert [spans.take(2) for _ in range(5)] == [20, 21, 22, 23, 24]
+    assert [spans.take(2) for _ in range(3)] == [17, 18, 19]
+    assert [spans.take(1) for _ in range(3)] == [14, 15, 16]
+    assert not spans
+
+
+def test_every_worker_has_a_span_of_its_own_from_the_start(tmp_path: Path) -> None:
+    by_worker: dict[int, list[int]] = {}
+    for outcome in ProcessEngine(2).run(Square(tmp_path), batches(2), lambda: 2):
+        by_worker.setdefault(outcome.pid, []).append(outcome.value)
+    assert sorted(by_worker.values()) == [[0], [1]]

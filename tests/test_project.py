@@ -1,0 +1,599 @@
+"""A project from its folder to its result: what it keeps, what each loader takes and refuses."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import yaml
+import zarr
+
+from cellstamp.errors import ConfigError, InputError, OutputError
+from cellstamp.pipeline.base import ProcessingStep
+from cellstamp.pipeline.extraction import HDF5CellExtraction
+from cellstamp.pipeline.project import Project
+from cellstamp.source.store import load_centers, open_sdata, store_centers
+from cellstamp.source.thirdparty import quiet
+from cellstamp.source.values import Centers
+
+IMAGE = np.random.default_rng(0).integers(0, 2**16, (3, 60, 80)).astype(np.uint16)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    return {"HDF5CellExtraction": {"threads": 1, "image_size": 32, "cache": str(tmp_path / "cache"), "progress": False}}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path / "project")
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, config: dict, make_cells) -> Project:
+    image, nucleus, cytosol = make_cells()
+    made = Project(tmp_path / "project", config)
+    made.load_input_from_array(image)
+    made.load_segmentation(nucleus, cytosol)
+    return made
+
+
+def pixels(project: Project) -> np.ndarray:
+    return project.input_image.to_numpy()
+
+
+def log_of(project: Project) -> str:
+    return (Path(project.directory) / "processing.log").read_text()
+
+
+class TestFolder:
+    def test_the_signature_is_scportraits(self) -> None:
+        names = ["project_location", "config_path", "segmentation_f", "extraction_f", "overwrite", "debug"]
+        assert list(inspect.signature(Project).parameters) == names
+
+    def test_a_dict_is_kept_as_config(self, tmp_path: Path, config: dict) -> None:
+        before = json.dumps(config)
+        Project(tmp_path / "project", config)
+        assert yaml.safe_load((tmp_path / "project" / "config.yml").read_text()) == config
+        assert json.dumps(config) == before
+
+    def test_a_file_is_copied_and_found_again(self, tmp_path: Path, config: dict) -> None:
+        path = tmp_path / "mine.yml"
+        path.write_text("# why these values\n" + yaml.safe_dump(config))
+        Project(tmp_path / "project", str(path))
+        again = Project(tmp_path / "project")
+        assert (tmp_path / "project" / "config.yml").read_text() == path.read_text()
+        assert again.config == config
+        assert isinstance(again.extraction_f, HDF5CellExtraction)
+
+    def test_its_own_file_can_be_named(self, tmp_path: Path, config: dict) -> None:
+        Project(tmp_path / "project", config)
+        again = Project(tmp_path / "project", tmp_path / "project" / "config.yml")
+        assert again.config == config
+
+    def test_a_config_without_sections_is_the_extractions(self, tmp_path: Path, config: dict) -> None:
+        flat = Project(tmp_path / "project", config["HDF5CellExtraction"])
+        assert flat.extraction_f.config["image_size"] == 32
+
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"config file '.*none.yml': there is no such file"):
+            Project(tmp_path / "project", tmp_path / "none.yml")
+
+    def test_a_missing_section_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"config: no section 'HDF5CellExtraction' .*\(it has: Other\)"):
+            Project(tmp_path / "project", {"Other": {"a": 1}}, extraction_f=HDF5CellExtraction)
+
+    def test_what_yaml_cannot_hold_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"config: cannot be kept as config.yml: it holds a object"):
+            Project(tmp_path / "project", {"Other": {"a": object()}})
+
+    def test_a_step_that_is_no_class_is_refused(self, tmp_path: Path, config: dict) -> None:
+        with pytest.raises(ConfigError, match="a step must be given as a class"):
+            Project(tmp_path / "project", config, extraction_f=print)
+
+    def test_steps_are_told_what_they_need(self, tmp_path: Path, config: dict) -> None:
+        made = Project(tmp_path / "project", config, extraction_f=HDF5CellExtraction, overwrite=True)
+        step = made.extraction_f
+        assert step.directory == str(tmp_path / "project" / "extraction")
+        assert step.config == config["HDF5CellExtraction"]
+        assert (step.project, step.project_location, step.from_project) == (made, made.directory, True)
+        assert (step.overwrite, step.debug) == (True, False)
+        assert step.filehandler.sdata_path == str(tmp_path / "project" / "scportrait.sdata")
+
+    def test_a_reopened_project_appends_to_its_log(self, tmp_path: Path) -> None:
+        Project(tmp_path / "project").log("first")
+        Project(tmp_path / "project", overwrite=True).log("second")
+        assert re.search(r"first\n.*second", (tmp_path / "project" / "processing.log").read_text())
+
+    def test_overwrite_never_empties_the_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "project").mkdir()
+        (tmp_path / "project" / "notes.txt").write_text("mine")
+        Project(tmp_path / "project", overwrite=True).load_input_from_array(IMAGE)
+        assert (tmp_path / "project" / "notes.txt").read_text() == "mine"
+
+    def test_without_steps_the_errors_say_so(self, project: Project) -> None:
+        with pytest.raises(ConfigError, match=r"no extraction step: config.yml in .* needs a section 'HDF5CellExt"):
+            project.extract()
+        with pytest.raises(ConfigError, match="no segmentation step"):
+            project.segment()
+        with pytest.raises(InputError, match="there is no extraction yet"):
+            _ = project.h5sc
+        with pytest.raises(InputError, match="there is no image 'input_image'"):
+            _ = project.input_image
+        with pytest.raises(InputError, match="there is no SpatialData store"):
+            _ = project.sdata
+
+    @pytest.mark.leaves_files
+    def test_what_a_killed_load_left_is_gone_when_the_project_is_opened(self, tmp_path: Path, project: Project) -> None:
+        project.load_input_from_array(IMAGE)
+        code = f"""
+import os, dask.array as da, numpy as np
+from cellstamp import Project
+die = lambda: os.kill(os.getpid(), 9)
+array = da.map_blocks(die, chunks=((1,), (9,), (9,)), dtype=np.uint8, meta=np.empty(0, "u1"))
+Project({project.directory!r}).load_input_from_dask(array, overwrite=True)
+"""
+        killed = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+        assert killed.returncode == -9
+        folder = Path(project.directory)
+        assert list(folder.glob(".*staging*"))
+        np.testing.assert_array_equal(pixels(Project(folder)), IMAGE)
+        assert not list(folder.glob(".*staging*"))
+
+
+class TestArray:
+    def test_a_new_project_loads_without_overwrite(self, project: Project) -> None:
+        project.load_input_from_array(IMAGE, ["a", "b", 3])
+        np.testing.assert_array_equal(pixels(project), IMAGE)
+        assert project.input_image.coords["c"].to_numpy().tolist() == ["a", "b", "3"]
+        assert "Input image loaded from an array: (3, 60, 80) (c, y, x) uint16, channels a, b, 3" in log_of(project)
+
+    def test_names_by_default(self, project: Project) -> None:
+        project.load_input_from_array(IMAGE)
+        assert project.input_image.coords["c"].to_numpy().tolist() == ["channel_0", "channel_1", "channel_2"]
+
+    def test_a_second_load_needs_overwrite(self, project: Project) -> None:
+        project.load_input_from_array(IMAGE)
+        with pytest.raises(OutputError, match=r"images/input_image already exists. Set overwrite=True"):
+            project.load_input_from_array(IMAGE)
+        project.load_input_from_array(IMAGE[:2], overwrite=True)
+        assert pixels(project).shape == (2, 60, 80)
+
+    def test_overwrite_of_a_call_wins(self, tmp_path: Path) -> None:
+        project = Project(tmp_path / "project", overwrite=True)
+        project.load_input_from_array(IMAGE)
+        with pytest.raises(OutputError, match="already exists"):
+            project.load_input_from_array(IMAGE, overwrite=False)
+        project.load_input_from_array(IMAGE[:1])
+        assert pixels(project).shape == (1, 60, 80)
+
+    def test_remap(self, project: Project) -> None:
+        project.load_input_from_array(IMAGE, ["a", "b", "c"], remap=[2, 0, 1])
+        np.testing.assert_array_equal(pixels(project), IMAGE[[2, 0, 1]])
+        assert project.input_image.coords["c"].to_numpy().tolist() == ["c", "a", "b"]
+
+    def test_masks_of_another_size_stay_with_a_warning(self, loaded: Project) -> None:
+        with pytest.warns(UserWarning, match=r"seg_all_(nucleus|cytosol) has another size than the new image"):
+            loaded.load_input_from_array(IMAGE, overwrite=True)
+        assert loaded.nuc_seg_status
+
+    def test_dask(self, project: Project) -> None:
+        project.load_input_from_dask(da.from_array(IMAGE, chunks=(1, 7, 80)), channel_names=["a", "b", "c"])
+        np.testing.assert_array_equal(pixels(project), IMAGE)
+
+    def test_a_failing_dask_array_leaves_no_store(self, project: Project) -> None:
+        def fail(block: np.ndarray) -> np.ndarray:
+            raise RuntimeError("lost connection")
+
+        array = da.from_array(IMAGE, chunks=(1, 30, 40)).map_blocks(fail, dtype=np.uint16, meta=IMAGE[:0])
+        with pytest.raises(RuntimeError, match="lost connection"):
+            project.load_input_from_dask(array)
+        assert not Path(project.sdata_path).exists()
+        assert not any(project.get_project_status().values())
+
+
+class TestTiff:
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> list[Path]:
+        paths = [tmp_path / f"channel_{index}.tif" for index in range(3)]
+        for path, plane in zip(paths, IMAGE, strict=True):
+            tifffile.imwrite(path, plane)
+        return paths
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"tile": (16, 16), "compression": "zlib"}, {"rowsperstrip": 7, "compression": "zlib"}, {"byteorder": ">"}],
+    )
+    def test_the_whole_image_in_its_dtype(self, tmp_path: Path, project: Project, dtype: type, options: dict) -> None:
+        image = (IMAGE >> 8).astype(dtype)
+        paths = [tmp_path / f"{index}.tif" for index in range(3)]
+        for path, plane in zip(paths, image, strict=True):
+            tifffile.imwrite(path, plane, **options)
+        project.load_input_from_tif_files([str(path) for path in paths])
+        assert pixels(project).dtype == dtype
+        np.testing.assert_array_equal(pixels(project), image)
+
+    def test_several_channels_in_a_file(self, tmp_path: Path, project: Project, files: list[Path]) -> None:
+        tifffile.imwrite(tmp_path / "more.tif", IMAGE[:2], photometric="minisblack", metadata={"axes": "CYX"})
+        project.load_input_from_tif_files([files[2], tmp_path / "more.tif"])
+        np.testing.assert_array_equal(pixels(project), IMAGE[[2, 0, 1]])
+
+    @pytest.mark.parametrize("crop", [[(10, 50), (5, 80)], [slice(10, 50), slice(5, None)]])
+    def test_crop(self, project: Project, files: list[Path], crop: list) -> None:
+        project.load_input_from_tif_files(files, ["a", "b", "c"], crop, remap=[1, 0, 2])
+        np.testing.assert_array_equal(pixels(project), IMAGE[[1, 0, 2], 10:50, 5:80])
+
+    @pytest.mark.parametrize(
+        ("crop", "message"),
+        [
+            ([(0, 61), (0, 80)], "must lie inside the image of 60 x 80 pixels"),
+            ([(10, 10), (0, 80)], "each start below its stop"),
+            ([(-5, 10), (0, 80)], "must lie inside"),
+            ([(0, 10)], r"must be \[\(y_start, y_stop\), \(x_start, x_stop\)\]"),
+            ("all", r"crop = 'all': must be \["),
+        ],
+    )
+    def test_a_wrong_crop_is_refused(self, project: Project, files: list[Path], crop: Any, message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            project.load_input_from_tif_files(files, crop=crop)
+
+    def test_files_that_differ_are_named(self, tmp_path: Path, project: Project, files: list[Path]) -> None:
+        tifffile.imwrite(files[1], IMAGE[1, :50])
+        with pytest.raises(
+            InputError, match=r"channel_1.tif: \(50, 80\) pixels .*, but .*channel_0.tif has \(60, 80\)"
+        ):
+            project.load_input_from_tif_files(files)
+        tifffile.imwrite(files[1], IMAGE[1].astype(np.uint8))
+        with pytest.raises(InputError, match=r"channel_1.tif: .* of uint8, but .* of uint16"):
+            project.load_input_from_tif_files(files)
+
+    def test_what_is_no_plane_is_named(self, tmp_path: Path, project: Project) -> None:
+        tifffile.imwrite(tmp_path / "colours.tif", np.zeros((20, 30, 3), np.uint8), photometric="rgb")
+        tifffile.imwrite(tmp_path / "stack.tif", IMAGE, imagej=True, photometric="minisblack", metadata={"axes": "ZYX"})
+        with pytest.raises(InputError, match=r"colours.tif: its axes are YXS \(20, 30, 3\); must be one plane"):
+            project.load_input_from_tif_files([tmp_path / "colours.tif"])
+        with pytest.raises(InputError, match=r"stack.tif: its axes are ZYX"):
+            project.load_input_from_tif_files([tmp_path / "stack.tif"])
+
+    def test_what_is_no_tiff_is_named(self, tmp_path: Path, project: Project) -> None:
+        (tmp_path / "notes.tif").write_text("no TIFF at all")
+        with pytest.raises(InputError, match=r"notes.tif: cannot be read as TIFF"):
+            project.load_input_from_tif_files([tmp_path / "notes.tif"])
+        with pytest.raises(InputError, match=r"none.tif: there is no such file"):
+            project.load_input_from_tif_files([tmp_path / "none.tif"])
+
+    @pytest.mark.parametrize("paths", [[], "one.tif"])
+    def test_a_list_is_needed(self, project: Project, paths: Any) -> None:
+        with pytest.raises(InputError, match=r"file_paths = .*: must be a list of TIFF files"):
+            project.load_input_from_tif_files(paths)
+
+
+class TestOmeZarr:
+    @pytest.mark.parametrize("zarr_format", [2, 3])
+    def test_what_spatialdata_wrote_with_its_names(self, project: Project, project_store, zarr_format: int) -> None:
+        store = project_store(channel_names=["dna", "er", "golgi"], zarr_format=zarr_format)
+        project.load_input_from_omezarr(store / "images" / "input_image")
+        assert project.input_image.coords["c"].to_numpy().tolist() == ["dna", "er", "golgi"]
+        expected = zarr.open_array(str(store / "images" / "input_image" / "s0"), mode="r")[:]
+        np.testing.assert_array_equal(pixels(project), expected)
+
+    @pytest.mark.parametrize(("axes", "shape"), [("tczyx", (1, 3, 1, 60, 80)), ("cyx", (3, 60, 80))])
+    def test_axes_of_one_pixel_are_left_out(self, tmp_path: Path, project: Project, axes: str, shape: tuple) -> None:
+        self.write(tmp_path / "image.zarr", IMAGE.reshape(shape), axes)
+        project.load_input_from_omezarr(str(tmp_path / "image.zarr"), channel_names=["a", "b", "c"], remap=[1, 0, 2])
+        np.testing.assert_array_equal(pixels(project), IMAGE[[1, 0, 2]])
+        assert project.input_image.coords["c"].to_numpy().tolist() == ["b", "a", "c"]
+
+    def test_a_plane_without_channel_axis(self, tmp_path: Path, project: Project) -> None:
+        self.write(tmp_path / "image.zarr", IMAGE[0], "yx")
+        project.load_input_from_omezarr(tmp_path / "image.zarr")
+        np.testing.assert_array_equal(pixels(project), IMAGE[:1])
+
+    def test_stacks_are_refused(self, tmp_path: Path, project: Project) -> None:
+        self.write(tmp_path / "image.zarr", IMAGE, "zyx")
+        with pytest.raises(InputError, match=r"image.zarr: its axes are z, y, x \(3, 60, 80\); must be c, y, x"):
+            project.load_input_from_omezarr(tmp_path / "image.zarr")
+
+    def test_what_is_no_image_is_named(self, tmp_path: Path, project: Project, project_store) -> None:
+        with pytest.raises(InputError, match=r"none.zarr: there is no such folder"):
+            project.load_input_from_omezarr(tmp_path / "none.zarr")
+        with pytest.raises(InputError, match="names no array of an image"):
+            project.load_input_from_omezarr(project_store())
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(InputError, match="there is no zarr group here"):
+            project.load_input_from_omezarr(tmp_path / "empty")
+
+    @staticmethod
+    def write(path: Path, image: np.ndarray, axes: str) -> None:
+        """As the OME-Zarr 0.4 specification has it, without spatialdata."""
+        group = zarr.open_group(str(path), mode="w", zarr_format=2)
+        group.create_array("0", data=image, chunks=(*[1] * (image.ndim - 2), 32, 32))
+        datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0] * image.ndim}]}]
+        group.attrs["multiscales"] = [{"version": "0.4", "axes": [{"name": a} for a in axes], "datasets": datasets}]
+
+
+class TestSpatialData:
+    NAMES = ("image", "nucleus", "cytosol")
+
+    @pytest.mark.parametrize("zarr_format", [2, 3])
+    @pytest.mark.parametrize("options", [{}, {"multiscale": True}, {"chunks": 50, "label_chunks": 200}])
+    def test_image_masks_and_centres(
+        self, project: Project, sample_store, make_cells, options: dict, zarr_format: int
+    ) -> None:
+        """Blocks of 50 pixels are too small to be copied as they are."""
+        image, nucleus, cytosol = make_cells()
+        project.load_input_from_sdata(sample_store(zarr_format=zarr_format, **options), *self.NAMES)
+        np.testing.assert_array_equal(pixels(project), image)
+        assert project.input_image.coords["c"].to_numpy().tolist() == ["ch0", "ch1", "ch2"]
+        for name, mask in (("seg_all_nucleus", nucleus), ("seg_all_cytosol", cytosol)):
+            element = project.sdata.labels[name]
+            element = element["scale0"].image if hasattr(element, "children") else element
+            np.testing.assert_array_equal(element.to_numpy(), mask)
+            assert load_centers(project.sdata_path, name).ids.tolist() == list(range(3, 49, 3))
+        assert project.get_project_status() == {
+            "input_image": True,
+            "nucleus_segmentation": True,
+            "cytosol_segmentation": True,
+            "nucleus_centers": True,
+            "cytosol_centers": True,
+            "extraction": False,
+        }
+        assert re.search(r"Mask seg_all_nucleus loaded: 16 cells\n.*Mask seg_all_cytosol loaded: 16", log_of(project))
+
+    def test_fitting_elements_are_copied_to_the_byte(self, project: Project, sample_store) -> None:
+        store = sample_store(multiscale=True, chunks=128)
+        project.load_input_from_sdata(store, *self.NAMES)
+        for ours, theirs in (("images/input_image", "images/image"), ("labels/seg_all_nucleus", "labels/nucleus")):
+            for path in filter(Path.is_file, (store / theirs).glob("s*/**/*")):
+                copied = Path(project.sdata_path) / ours / path.relative_to(store / theirs)
+                assert copied.read_bytes() == path.read_bytes()
+
+    def test_an_image_without_smaller_copies_is_given_them(self, project: Project, sample_store) -> None:
+        """Without them scportrait cannot extract from the folder."""
+        project.load_input_from_sdata(sample_store(), *self.NAMES)
+        tree = project.sdata.images["input_image"]
+        assert [tree[scale].image.shape[1] for scale in tree.children] == [200, 100, 25, 3]
+
+    def test_coordinate_systems_are_kept(self, project: Project, sample_store) -> None:
+        with quiet():
+            from spatialdata.transformations import Scale, get_transformation, set_transformation
+
+            store = sample_store(chunks=50, label_chunks=200)
+            sdata = open_sdata(store)
+            for name in self.NAMES:
+                scale = Scale([0.5, 0.5], axes=("x", "y"))
+                set_transformation(sdata[name], scale, "microns", write_to_sdata=sdata)
+        project.load_input_from_sdata(store, *self.NAMES)
+        for name in ("input_image", "seg_all_nucleus"):
+            transformation = get_transformation(project.sdata[name], "microns")
+            assert transformation.to_affine_matrix(("x", "y"), ("x", "y"))[0, 0] == 0.5
+
+    @pytest.mark.parametrize("which", ["nucleus", "cytosol"])
+    def test_one_mask(self, project: Project, sample_store, which: str) -> None:
+        names = {f"{which}_segmentation_name": which}
+        project.load_input_from_sdata(sample_store(), "image", **names)
+        assert (project.nuc_seg_status, project.cyto_seg_status) == (which == "nucleus", which == "cytosol")
+
+    def test_a_subset_of_ids_is_a_warning(self, project: Project, sample_store, make_cells) -> None:
+        image, nucleus, cytosol = make_cells()
+        nucleus[np.isin(nucleus, [3, 9])] = 0
+        store = sample_store(cells=(image, nucleus, cytosol))
+        message = r"seg_all_nucleus lacks 2 cells \(3, 9\) that seg_all_cytosol has: its cells are a subset"
+        with pytest.warns(UserWarning, match=message):
+            project.load_input_from_sdata(store, *self.NAMES)
+        assert project.nuc_seg_status
+
+    def test_masks_that_do_not_belong_together_are_refused(self, project: Project, sample_store, make_cells) -> None:
+        image, nucleus, cytosol = make_cells()
+        nucleus[nucleus == 3] = 0
+        cytosol[cytosol == 9] = 0
+        store = sample_store(cells=(image, nucleus, cytosol))
+        message = r"do not belong together: 1 cell \(9\) only in seg_all_nucleus, 1 cell \(3\) only in seg_all_cytosol"
+        with pytest.raises(InputError, match=message):
+            project.load_input_from_sdata(store, *self.NAMES)
+        assert not Path(project.sdata_path).exists()
+
+    def test_masks_of_another_size_are_refused(self, project: Project, sample_store, make_cells) -> None:
+        image, nucleus, cytosol = make_cells()
+        store = sample_store(cells=(image, nucleus[:150], cytosol))
+        with pytest.raises(InputError, match=r"nucleus mask is 150 x 200 pixels \(y, x\), the image 200 x 200"):
+            project.load_input_from_sdata(store, *self.NAMES)
+
+    def test_negative_ids_are_refused(self, project: Project, sample_store, make_cells) -> None:
+        image, nucleus, _ = make_cells(dtype=np.int32)
+        store = sample_store(cells=(image, -nucleus, None))
+        with pytest.raises(InputError, match="negative value"):
+            project.load_input_from_sdata(store, "image", "nucleus")
+        assert not Path(project.sdata_path).exists()
+
+    def test_missing_elements_are_named(self, tmp_path: Path, project: Project, sample_store) -> None:
+        store = sample_store()
+        with pytest.raises(InputError, match=r"no images element named 'img' \(there are: image\)"):
+            project.load_input_from_sdata(store, "img", "nucleus")
+        with pytest.raises(InputError, match=r"no labels element named 'cells' \(there are: cytosol, nucleus\)"):
+            project.load_input_from_sdata(store, "image", "cells")
+        with pytest.raises(InputError, match=r"none.zarr: there is no SpatialData store here"):
+            project.load_input_from_sdata(tmp_path / "none.zarr", "image")
+
+    def test_overwriting_replaces_image_and_masks_as_one_set(self, loaded: Project, sample_store) -> None:
+        with pytest.raises(OutputError, match=r"images/input_image, labels/seg_all_nucleus, .* already exists"):
+            loaded.load_input_from_sdata(sample_store(), "image", "nucleus")
+        store = Path(loaded.project_location).with_name("sample.zarr")
+        loaded.load_input_from_sdata(store, "image", "nucleus", overwrite=True, keep_all=False)
+        assert loaded.nuc_seg_status
+        assert not loaded.cyto_seg_status
+        assert not loaded.get_project_status()["cytosol_centers"]
+        assert sorted(loaded.sdata.labels) == ["seg_all_nucleus"]
+
+    @pytest.mark.parametrize(
+        ("options", "images", "labels"),
+        [
+            ({}, ["input_image"], ["seg_all_cytosol", "seg_all_nucleus"]),
+            ({"keep_all": False}, ["input_image"], ["seg_all_cytosol", "seg_all_nucleus"]),
+            (
+                {"remove_duplicates": False},
+                ["image", "input_image"],
+                ["cytosol", "nucleus", "seg_all_cytosol", "seg_all_nucleus"],
+            ),
+        ],
+    )
+    def test_copies_under_the_old_names(
+        self, project: Project, sample_store, options: dict, images: list, labels: list
+    ) -> None:
+        project.load_input_from_sdata(sample_store(), *self.NAMES, **options)
+        assert (sorted(project.sdata.images), sorted(project.sdata.labels)) == (images, labels)
+
+    def test_everything_else_comes_along_unless_it_bears_our_names(self, project: Project, sample_store) -> None:
+        store = sample_store()
+        store_centers(store, "seg_all_nucleus", Centers(np.array([1], np.uint64), np.zeros((1, 2))))
+        store_centers(store, "mine", Centers(np.array([1], np.uint64), np.zeros((1, 2))))
+        project.load_input_from_sdata(store, "image", "nucleus")
+        assert sorted(project.sdata.points) == ["centers_mine", "centers_seg_all_nucleus"]
+        assert sorted(project.sdata.labels) == ["cytosol", "seg_all_nucleus"]
+        assert len(load_centers(project.sdata_path, "seg_all_nucleus")) == 16
+
+    @pytest.mark.parametrize("zarr_format", [2, 3])
+    @pytest.mark.parametrize(("column", "key"), [(None, "cell"), ("other", "other")])
+    def test_tables_follow_their_mask(
+        self, project: Project, sample_store, column: str | None, key: str, zarr_format: int
+    ) -> None:
+        store = sample_store(tables={"measured": self.table()}, zarr_format=zarr_format)
+        project.load_input_from_sdata(store, *self.NAMES, cell_id_identifier=column)
+        table = project.sdata.tables["measured"]
+        assert table.uns["spatialdata_attrs"]["region"] in ("seg_all_nucleus", ["seg_all_nucleus"])
+        assert table.uns["spatialdata_attrs"]["instance_key"] == key
+        assert table.obs["region"].tolist() == ["seg_all_nucleus"] * 16
+
+    def test_tables_stay_with_the_original_when_that_comes_along(self, project: Project, sample_store) -> None:
+        store = sample_store(tables={"measured": self.table()})
+        project.load_input_from_sdata(store, *self.NAMES, remove_duplicates=False)
+        assert project.sdata.tables["measured"].obs["region"].tolist() == ["nucleus"] * 16
+
+    @pytest.mark.parametrize(
+        ("column", "message"),
+        [
+            ("id", r"table 'measured' has no column 'id' \(cell_id_identifier\); it has region, cell, other"),
+            ("region", r"table 'measured', column 'region' .*: must hold cell ids"),
+        ],
+    )
+    def test_a_wrong_id_column_is_named(self, project: Project, sample_store, column: str, message: str) -> None:
+        store = sample_store(tables={"measured": self.table()})
+        with pytest.raises(InputError, match=message):
+            project.load_input_from_sdata(store, *self.NAMES, cell_id_identifier=column)
+        assert not Path(project.sdata_path).exists()
+
+    @staticmethod
+    def table() -> Any:
+        with quiet():
+            import anndata
+            from spatialdata.models import TableModel
+
+            ids = np.arange(3, 49, 3)
+            obs = pd.DataFrame({"region": pd.Categorical(["nucleus"] * 16), "cell": ids, "other": ids + 1})
+            obs.index = obs.index.astype(str)
+            table = anndata.AnnData(np.ones((16, 2)), obs=obs)
+            return TableModel.parse(table, region="nucleus", region_key="region", instance_key="cell")
+
+
+class TestSegmentation:
+    def test_from_tiff_files(self, tmp_path: Path, project: Project, make_cells) -> None:
+        image, nucleus, cytosol = make_cells()
+        tifffile.imwrite(tmp_path / "nucleus.tif", nucleus, tile=(32, 32), compression="zlib")
+        project.load_input_from_array(image)
+        project.load_segmentation(str(tmp_path / "nucleus.tif"), cytosol)
+        np.testing.assert_array_equal(project.sdata.labels["seg_all_nucleus"].to_numpy(), nucleus)
+        np.testing.assert_array_equal(project.sdata.labels["seg_all_cytosol"].to_numpy(), cytosol)
+
+    def test_the_second_mask_must_fit_the_first(self, project: Project, make_cells) -> None:
+        image, nucleus, cytosol = make_cells()
+        project.load_input_from_array(image)
+        project.load_segmentation(nucleus=nucleus)
+        with pytest.raises(InputError, match="seg_all_nucleus and seg_all_cytosol do not belong together"):
+            project.load_segmentation(cytosol=np.where(cytosol > 0, cytosol + 1, 0))
+        assert not project.cyto_seg_status
+        project.load_segmentation(cytosol=cytosol)
+        assert project.cyto_seg_status
+
+    def test_new_masks_have_new_centres(self, loaded: Project, make_cells) -> None:
+        _, nucleus, cytosol = make_cells()
+        with pytest.raises(OutputError, match=r"labels/seg_all_nucleus, labels/seg_all_cytosol already exists"):
+            loaded.load_segmentation(nucleus, cytosol)
+        loaded.load_segmentation(nucleus * 2, cytosol * 2, overwrite=True)
+        assert load_centers(loaded.sdata_path, "seg_all_nucleus").ids.tolist() == list(range(6, 97, 6))
+
+    def test_without_masks_or_image_it_says_so(self, project: Project) -> None:
+        with pytest.raises(InputError, match="no mask: give nucleus, cytosol, or both"):
+            project.load_segmentation()
+        with pytest.raises(InputError, match="load one before its masks"):
+            project.load_segmentation(nucleus=np.ones((4, 4), int))
+
+    def test_a_step_that_returns_masks(self, tmp_path: Path, make_cells) -> None:
+        image, nucleus, _ = make_cells()
+
+        class Threshold(ProcessingStep):
+            def process(self, pixels: Any) -> dict[str, Any]:
+                assert pixels.shape == image.shape
+                return {"nucleus": nucleus}
+
+        config = {"Threshold": {"cache": str(tmp_path)}}
+        project = Project(tmp_path / "project", config, segmentation_f=Threshold)
+        project.load_input_from_array(image)
+        project.segment()
+        assert project.nuc_seg_status
+        assert project.segmentation_f.directory == str(tmp_path / "project" / "segmentation")
+
+
+class TestExtraction:
+    def test_from_load_to_result(self, loaded: Project) -> None:
+        loaded.extract()
+        assert loaded.extraction_f.output_path == loaded.project_location + "/extraction/data/single_cells.h5sc"
+        assert loaded.h5sc.obs["scportrait_cell_id"].tolist() == list(range(3, 49, 3))
+        assert loaded.h5sc.var["channels"].tolist()[:2] == ["seg_all_nucleus", "seg_all_cytosol"]
+        assert loaded.get_project_status()["extraction"]
+
+    def test_a_full_run_and_a_partial_one_both_stay(self, loaded: Project) -> None:
+        loaded.overwrite = True
+        loaded.extract()
+        loaded.extract(partial=True, n_cells=4, seed=1)
+        folders = {path.parent.name for path in Path(loaded.project_location, "extraction").glob("*/*.h5sc")}
+        assert folders == {"data", "partial_data_ncells_4_seed_1"}
+        assert loaded.h5sc.n_obs == 4
+
+    def test_overwrite_holds_for_one_call(self, loaded: Project) -> None:
+        loaded.extract()
+        loaded.extract(overwrite=True)
+        with pytest.raises(OutputError, match=r"already exists. Set overwrite=True"):
+            loaded.extract()
+
+    def test_a_reopened_project_knows_its_result(self, loaded: Project) -> None:
+        loaded.extract(output_folder_name="mine")
+        again = Project(loaded.project_location)
+        assert again.h5sc.n_obs == 16
+        assert again.get_project_status()["extraction"]
+
+    def test_a_single_scale_image_with_integer_names(self, tmp_path: Path, config: dict, project_store) -> None:
+        """A folder that another tool wrote, without pyramid and centres."""
+        project_store(tmp_path / "project" / "scportrait.sdata", channel_names=[0, 1, 2])
+        project = Project(tmp_path / "project", config)
+        project.extract()
+        assert project.h5sc.var["channels"].tolist()[2:] == ["0", "1", "2"]
+        assert project.get_project_status()["nucleus_centers"]
+
+    def test_names_are_not_shortened(self, tmp_path: Path, config: dict, make_cells) -> None:
+        image, nucleus, _ = make_cells(channels=1)
+        project = Project(tmp_path / "project", config)
+        project.load_input_from_array(image, ["a name of more than fifteen letters"])
+        project.load_segmentation(nucleus)
+        project.extract()
+        assert project.h5sc.var["channels"].tolist() == ["seg_all_nucleus", "a name of more than fifteen letters"]
