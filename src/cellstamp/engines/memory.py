@@ -19,7 +19,7 @@ def memory_limit(proc: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sy
     """
     limits = [limit for folder, name in _limit_files(proc, mount) if (limit := _read_limit(folder / name)) is not None]
     physical: int = psutil.virtual_memory().total
-    return min(physical, *limits)
+    return min([physical, *limits])
 
 
 def _limit_files(proc: Path, mount: Path) -> list[tuple[Path, str]]:
