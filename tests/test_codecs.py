@@ -19,7 +19,7 @@ from cellstamp.h5sc.writer import StampWriter
 COMPRESSIONS = ["lzf", "gzip", None]
 
 
-# --- what reads the bytes back -----------------------------------------------------------------------------------------
+# --- what reads the bytes back ----------------------------------------------------------------------------------------
 
 
 def unlzf(data: bytes) -> bytes:
@@ -83,7 +83,7 @@ def assert_read_back(stamps: np.ndarray, boxes: np.ndarray, compression: str | N
     return sizes
 
 
-# --- drawn planes ------------------------------------------------------------------------------------------------------
+# --- drawn planes -----------------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -94,7 +94,9 @@ def planes(draw, size: int):
     height, width = bottom - top, right - left
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     kind = draw(
-        st.sampled_from(["zero", "noise", "constant", "rows", "pairs", "few", "sparse", "ramp", "bytes", "gaps", "period"])
+        st.sampled_from(
+            ["zero", "noise", "constant", "rows", "pairs", "few", "sparse", "ramp", "bytes", "gaps", "period"]
+        )
     )
     noise = rng.integers(1, 2**16, (height, width), np.uint16)
     period = draw(st.integers(1, 5000))
@@ -157,7 +159,7 @@ def test_what_was_encoded_before_does_not_matter():
     assert unlzf(payload[half:]) == (first // 2**12).tobytes()
 
 
-# --- planes made for one rule each ---------------------------------------------------------------------------------------
+# --- planes made for one rule each ------------------------------------------------------------------------------------
 
 
 def alone(plane: np.ndarray, box=None) -> tuple[np.ndarray, np.ndarray]:
@@ -265,7 +267,7 @@ def test_tiny_planes_of_few_values(size, seed):
         assert_read_back(*alone(plane, box), compression)
 
 
-# --- realistic stamps ----------------------------------------------------------------------------------------------------
+# --- realistic stamps -------------------------------------------------------------------------------------------------
 
 
 def smooth_cells(n_cells: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -276,7 +278,9 @@ def smooth_cells(n_cells: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     for _ in range(n_cells):
         ry, rx = rng.uniform(0.12, 0.3, 2) * size
         blurred = ndimage.gaussian_filter(((y / ry) ** 2 + (x / rx) ** 2 < 1).astype(float), 1, truncate=4)
-        texture = [ndimage.gaussian_filter(rng.random((size, size)), 3) * 4e4 + rng.normal(0, 40, y.shape) for _ in "ab"]
+        texture = [
+            ndimage.gaussian_filter(rng.random((size, size)), 3) * 4e4 + rng.normal(0, 40, y.shape) for _ in "ab"
+        ]
         channels = [np.clip(values.astype(np.uint16) * blurred / 2.5e4, 0, 1) for values in texture]
         stamps.append([blurred, *channels])
         inside = np.argwhere(blurred)

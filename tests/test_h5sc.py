@@ -76,7 +76,6 @@ def variants() -> dict[str, Layout]:
         "gzip": replace(LAYOUT, compression="gzip"),
         "no compression": replace(LAYOUT, compression=None),
         "one channel": replace(LAYOUT, channel_names=("0",)),
-        "one cell": replace(LAYOUT, cell_ids=LAYOUT.cell_ids[:1], centers=LAYOUT.centers[:1]),
     }
 
 
@@ -99,10 +98,7 @@ def tree(path: Path) -> dict[str, tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("layout", variants().values(), ids=variants())
-@pytest.mark.filterwarnings("error")
 def test_stamps_come_back_through_hdf5s_own_filters(tmp_path: Path, layout: Layout) -> None:
-    layout = replace(layout) if layout.cell_ids.size == 3 else replace(layout, cell_ids=LAYOUT.cell_ids)
-    layout = replace(layout, centers=LAYOUT.centers)
     stamps = write_file(tmp_path / "f.h5sc", layout)
     with h5py.File(tmp_path / "f.h5sc") as file:
         images = file[IMAGES]
@@ -217,18 +213,12 @@ def test_everything_in_a_file_of_scportraits_is_in_ours_with_the_same_type(tmp_p
 
 
 def test_the_file_format_is_bounded_at_v110(file: Path) -> None:
-    superblock_version = file.read_bytes()[8]
-    assert superblock_version == 3  # 2 up to HDF5 1.8; 3 since 1.10
-    with h5py.File(file) as h5:
-        assert h5.libver == ("earliest", h5.libver[1])  # what reading needs no more of
-        # The chunk index of 1.10 (an extensible or fixed array): far smaller than version 1's B-tree, 
-        # which would be some 2 kB even for these 15 chunks.
-        assert h5[IMAGES].id.get_create_plist().get_layout() == h5py.h5d.CHUNKED
+    assert file.read_bytes()[:9] == b"\x89HDF\r\n\x1a\n\x03"  # superblock version 3: that of HDF5 1.10
 
 
-@pytest.mark.parametrize("n_cells", [2_000])
-def test_the_chunk_index_is_small(tmp_path: Path, n_cells: int) -> None:
-    """Per chunk, the oldest format's index takes about 60 bytes and more, that of 1.10 about 16."""
+def test_the_chunk_index_is_small(tmp_path: Path) -> None:
+    """The oldest format's index takes more than 60 bytes a chunk, that of HDF5 1.10 about 16."""
+    n_cells = 2000
     ids = np.arange(1, n_cells + 1, dtype=np.uint64)
     layout = replace(LAYOUT, cell_ids=ids, centers=np.zeros((n_cells, 2)), image_size=2, compression="gzip")
     with StampWriter(tmp_path / "f.h5sc", layout) as writer:
@@ -352,6 +342,7 @@ def _is_open(path: Path) -> bool:
     return str(path) in {os.readlink(here / fd) for fd in os.listdir(here) if (here / fd).exists()}
 
 
+@pytest.mark.filterwarnings("ignore:The 'mode.chained_assignment' option:DeprecationWarning")  # anndata's own doing
 def test_a_subset_can_be_taken(file: Path) -> None:
     data = read_h5sc(file)
     part = data[[0, 2]]
@@ -410,7 +401,9 @@ def foreign(path: Path) -> None:
 
 
 def other_anndata(path: Path) -> None:
-    anndata.AnnData(np.zeros((2, 3))).write_h5ad(path)
+    with h5py.File(path, "w") as file:
+        anndata.io.write_elem(file, "obs", {})
+        anndata.io.write_elem(file, "obsm", {"spatial": np.zeros((2, 2))})
 
 
 def truncated(path: Path) -> None:
@@ -433,7 +426,9 @@ def without_table(path: Path) -> None:
 
 
 def images_are_a_group(path: Path) -> None:
-    with h5py.File(path, "w") as file:
+    write_file(path)
+    with h5py.File(path, "r+") as file:
+        del file[IMAGES]
         file.create_group(IMAGES)
 
 
@@ -442,9 +437,10 @@ FAULTS = {
     folder: "there is no file",
     text: "is not an HDF5 file, or it is damaged",
     truncated: "is not an HDF5 file, or it is damaged",
-    foreign: "is not an .h5sc file: it has no obsm/single_cell_images",
-    other_anndata: "is not an .h5sc file: it has no obsm/single_cell_images",
-    images_are_a_group: "is not an .h5sc file",
+    foreign: r"is not an \.h5sc file: it has no obsm/single_cell_images, obs, var, uns",
+    other_anndata: r"is not an \.h5sc file: it has no obsm/single_cell_images",
+    images_are_a_group: r"is not an \.h5sc file: obsm/single_cell_images is no array of four axes",
+    without_table: r"is not an \.h5sc file: it has no obs",
 }
 
 
@@ -455,7 +451,7 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(
 ) -> None:
     path = tmp_path / "it.h5sc"
     make(path)
-    with pytest.raises(InputError, match=rf"it\.h5sc.*{FAULTS[make][-30:]}|{FAULTS[make]}.*it\.h5sc"):
+    with pytest.raises(InputError, match=rf"it\.h5sc {FAULTS[make]}|{FAULTS[make]} .*it\.h5sc"):
         read(path)
     assert not _is_open(path)
 
@@ -463,14 +459,6 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(
 def test_a_file_without_its_description_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "it.h5sc"
     without_attributes(path)
-    with pytest.raises(InputError, match=r"it\.h5sc.*not an \.h5sc file|damaged"):
+    with pytest.raises(InputError, match=r"it\.h5sc is not an \.h5sc file: .* lacks the attributes n_masks, "):
         describe_h5sc(path)
-    assert not _is_open(path)
-
-
-def test_a_file_without_its_tables_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "it.h5sc"
-    without_table(path)
-    with pytest.raises(InputError, match=r"it\.h5sc.*not an \.h5sc file|damaged"):
-        read_h5sc(path)
     assert not _is_open(path)

@@ -83,7 +83,7 @@ def assert_as_restated(scene: Scene, cutter: Cutter | None = None) -> None:
     assert zero_outside(cutter.stamps, cutter.boxes)
 
 
-# --- drawn scenes ----------------------------------------------------------------------------------------------------
+# --- drawn scenes -----------------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -178,9 +178,7 @@ def test_buffers_are_used_again_and_again(data):
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    hnp.arrays(np.bool_, st.sampled_from([(2, 2), (4, 4), (6, 6), (8, 8), (10, 10)])), st.sampled_from(QUANTILES)
-)
+@given(hnp.arrays(np.bool_, st.sampled_from([(2, 2), (4, 4), (6, 6), (8, 8), (10, 10)])), st.sampled_from(QUANTILES))
 def test_any_small_mask(mask, quantiles):
     image = np.random.default_rng(mask.sum()).integers(0, 2**16, (1, *mask.shape), np.uint16)
     scene = Scene(len(mask), mask[np.newaxis].astype(np.uint32) * 7, image, [7], [(0, 0)], quantiles)
@@ -188,7 +186,9 @@ def test_any_small_mask(mask, quantiles):
 
 
 @pytest.mark.parametrize("size", [2, 4, 30, 64, 130, 256])
-@pytest.mark.parametrize("fill", ["empty", "full", "one pixel", "one corner", "edges", "disc", "nested rings", "spiral", "closed spiral"])
+@pytest.mark.parametrize(
+    "fill", ["empty", "full", "one pixel", "one corner", "edges", "disc", "nested rings", "spiral", "closed spiral"]
+)
 def test_every_size_of_crop(size, fill):
     y, x = np.mgrid[:size, :size]
     distance = np.hypot(y - size / 2, x - size / 2)
@@ -252,7 +252,7 @@ def spiral(size: int) -> np.ndarray:
         dy, dx, turned = dx, -dy, True
 
 
-# --- single kernels --------------------------------------------------------------------------------------------------
+# --- single kernels ---------------------------------------------------------------------------------------------------
 
 
 def test_weights_are_those_of_scipy():
@@ -277,7 +277,9 @@ def test_holes_of_every_mask_of_4_by_4_pixels():
         # only the inner pixels can be holes; of the outer ones each matters by itself
         for outer in range(0, 2**12, 7):
             bits = [outer >> k & 1 for k in range(12)]
-            mask = np.array([bits[:4], [bits[4], *inner[:2], bits[5]], [bits[6], *inner[2:], bits[7]], bits[8:]], np.uint8)
+            mask = np.array(
+                [bits[:4], [bits[4], *inner[:2], bits[5]], [bits[6], *inner[2:], bits[7]], bits[8:]], np.uint8
+            )
             expected = ndimage.binary_fill_holes(mask)
             fill_holes(mask, gaps)
             assert np.array_equal(mask, expected)
@@ -287,13 +289,17 @@ def test_holes_of_every_mask_of_4_by_4_pixels():
 @pytest.mark.parametrize("kind", ["noise", "ties", "zeros"])
 def test_every_rank_and_what_lies_between(n_pixels, kind):
     rng = np.random.default_rng(n_pixels)
-    numbers = {"noise": rng.random(n_pixels) * 1e5, "ties": rng.integers(0, 4, n_pixels) / 3, "zeros": np.zeros(n_pixels)}
+    numbers = {
+        "noise": rng.random(n_pixels) * 1e5,
+        "ties": rng.integers(0, 4, n_pixels) / 3,
+        "zeros": np.zeros(n_pixels),
+    }
     work = np.empty(n_pixels + 64)
     for count in sorted({0, 1, n_pixels // 2, n_pixels - 1, n_pixels}):
         window = np.zeros(n_pixels)
         window[:count] = numbers[kind][:count]
         at = np.unique(np.concatenate([np.linspace(0, 1, 2 * n_pixels + 1), rng.random(20), [1e-9, 1 - 1e-9]]))
-        for lower, upper in zip(at, at[1:], strict=False):
+        for lower, upper in itertools.pairwise(at):
             values = window.copy()
             normalise(values, count, n_pixels, lower, upper, work)
             expected = restatement.normalised(window, (lower, upper))

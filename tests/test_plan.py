@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,7 +30,7 @@ def centers(xy, ids=None) -> Centers:
     return Centers(np.asarray(ids, dtype=np.uint64), xy)
 
 
-# --- kept and removed ----------------------------------------------------------------------------------------------------
+# --- kept and removed -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_kept_cells_and_windows_are_those_of_the_restatement(height, width, half
     assert (inside + 2 * half <= [width, height]).all()
 
 
-# --- drawing -------------------------------------------------------------------------------------------------------------
+# --- drawing ----------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=100, deadline=None)
@@ -94,7 +96,7 @@ def test_a_preview_of_more_cells_than_there_are_says_how_many_there_are():
         draw_cells(centers(np.zeros((7, 2))), 8, 42)
 
 
-# --- tiles ---------------------------------------------------------------------------------------------------------------
+# --- tiles ------------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=200, deadline=None)
@@ -131,7 +133,7 @@ def test_batches_are_limited_by_cells_and_by_bytes():
     assert cells_per_batch(1000, BATCH_BYTES * 10) == 1
 
 
-# --- batches -------------------------------------------------------------------------------------------------------------
+# --- batches ----------------------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -158,7 +160,7 @@ def planned(job):
 @settings(max_examples=200, deadline=None)
 @given(jobs().filter(lambda job: len(job[0]) > 0))
 def test_batches_keep_their_promises(job):
-    cells, size, (height, width), tile, chunk, max_batch_size = job
+    cells, size, (height, width), tile, _, max_batch_size = job
     batches = planned(job)
     # every cell once, with its own id and window
     rows = np.concatenate([batch.rows for batch in batches])
@@ -219,7 +221,7 @@ def test_neighbours_follow_each_other(tiles):
     batches = dense(tiles, 60)
     areas = list(dict.fromkeys(batch.tile.area for batch in batches))
     # each tile is visited once: its batches stand together
-    visits = 1 + sum(a.tile.area != b.tile.area for a, b in zip(batches, batches[1:], strict=False))
+    visits = 1 + sum(a.tile.area != b.tile.area for a, b in itertools.pairwise(batches))
     assert visits == len(areas) == tiles[0] * tiles[1]
     turn = {(area.top // 60, area.left // 60): at for at, area in enumerate(areas)}
     for (row, column), at in turn.items():
@@ -238,5 +240,5 @@ def test_a_tiles_cells_are_divided_evenly():
 
 def test_a_batch_says_which_cells_it_holds():
     cells = centers([[50, 50], [51, 50]], [7, 2**40])
-    batch, = plan_batches(cells, 4, (100, 100), tile=(100, 100), chunk=(10, 10), max_batch_size=9)
+    (batch,) = plan_batches(cells, 4, (100, 100), tile=(100, 100), chunk=(10, 10), max_batch_size=9)
     assert str(batch) == "2 cells, ids 7 to 1099511627776"

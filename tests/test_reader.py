@@ -43,7 +43,9 @@ def tiles_of(shape, tile, *, size=SIZE, chunk=(64, 64), n_cells=2000, spread=1.0
     return [batch.tile for batch in plan_batches(cells, size, shape, tile=tile, chunk=chunk, max_batch_size=50)]
 
 
-def assert_right(source: PixelSource, image: np.ndarray, masks: list[np.ndarray], tiles: list[Tile], reach=SIZE) -> None:
+def assert_right(
+    source: PixelSource, image: np.ndarray, masks: list[np.ndarray], tiles: list[Tile], reach=SIZE
+) -> None:
     reader = TileReader(source, reach)
     assert len(set(tiles)) > 0
     for tile in tiles:
@@ -81,9 +83,7 @@ def test_image_and_labels_in_chunks_of_their_own(image_chunk, mask_chunk, tile, 
 )  # fmt: skip
 def test_any_label_type(label_types, together, zarr_format, tmp_path):
     image, masks = pixels((150, 130), 1, np.uint16, label_types)
-    source = write_source(
-        tmp_path / "x.zarr", image, masks, image_chunk=64, mask_chunk=50, zarr_format=zarr_format
-    )
+    source = write_source(tmp_path / "x.zarr", image, masks, image_chunk=64, mask_chunk=50, zarr_format=zarr_format)
     assert source.label_dtype == together
     assert_right(source, image, masks, tiles_of((150, 130), (64, 64), n_cells=200))
 
@@ -133,7 +133,7 @@ def test_any_plan_walked_in_any_order(stored, data):
     assert_right(source, image, masks, tiles, size)
 
 
-# --- how often chunks are decoded ----------------------------------------------------------------------------------------
+# --- how often chunks are decoded -------------------------------------------------------------------------------------
 
 
 class CountingStore(WrapperStore):
@@ -194,7 +194,7 @@ def test_batches_of_one_tile_read_it_once(tmp_path):
     assert set(store.fetched.values()) == {1}
 
 
-# --- handles -------------------------------------------------------------------------------------------------------------
+# --- handles ----------------------------------------------------------------------------------------------------------
 
 
 def test_handles_are_small_and_open_again_elsewhere(stored, tmp_path):

@@ -14,6 +14,8 @@ import numpy as np
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import IMAGES
 
+_ATTRIBUTES = ("n_masks", "n_image_channels", "channel_names", "compression", "normalization", "normalization_range")
+
 
 @dataclass(frozen=True)
 class H5scInfo:
@@ -78,6 +80,10 @@ def describe_h5sc(path: str | PathLike[str]) -> H5scInfo:
     with _open(Path(path)) as file:
         images = file["obsm"][IMAGES]
         attributes: dict[str, Any] = dict(images.attrs)
+        missing = [name for name in _ATTRIBUTES if name not in attributes]
+        if missing:
+            message = f"{path} is not an .h5sc file: obsm/{IMAGES} lacks the attributes {', '.join(missing)}"
+            raise InputError(message)
         normalised = bool(attributes["normalization"])
         lower, upper = attributes["normalization_range"]
         return H5scInfo(
@@ -104,8 +110,20 @@ def _open(path: Path) -> h5py.File:
     except OSError as error:
         message = f"{path} is not an HDF5 file, or it is damaged: {error}"
         raise InputError(message) from error
-    if f"obsm/{IMAGES}" not in file:
+    problem = _problem(file)
+    if problem is not None:
         file.close()
-        message = f"{path} is not an .h5sc file: it has no obsm/{IMAGES}"
+        message = f"{path} is not an .h5sc file: {problem}"
         raise InputError(message)
     return file
+
+
+def _problem(file: h5py.File) -> str | None:
+    """Why an HDF5 file is no `.h5sc` file."""
+    missing = [name for name in (f"obsm/{IMAGES}", "obs", "var", "uns") if name not in file]
+    if missing:
+        return f"it has no {', '.join(missing)}"
+    images = file["obsm"][IMAGES]
+    if not isinstance(images, h5py.Dataset) or images.ndim != 4:
+        return f"obsm/{IMAGES} is no array of four axes"
+    return None

@@ -195,8 +195,12 @@ class ProcessingStep(Logable):
         OutputError
             When the step's folder cannot be made.
         """
+        self.check_config()
         with self._overridden(debug=debug, overwrite=overwrite), self._prepared():
             return self._call("process", *args, **kwargs)
+
+    def check_config(self) -> None:
+        """Refuse a configuration that cannot be used, before anything is made; a step with rules overrides this."""
 
     def __call_empty__(
         self, *args: Any, debug: bool | None = None, overwrite: bool | None = None, **kwargs: Any

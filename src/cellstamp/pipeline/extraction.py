@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -34,6 +34,13 @@ class HDF5CellExtraction(ProcessingStep):
     attribute ``sdata_path`` (a project's handler), the path of a SpatialData zarr store, or a SpatialData object.
     The configuration's keys are listed on the documentation's page "Configuration".
 
+    Attributes
+    ----------
+    output_path : str or None
+        The file the latest run wrote; None before the first.
+    overwrite_run_path : bool
+        Whether results may be replaced, beside ``overwrite``; scportrait's projects set it.
+
     Examples
     --------
     >>> step = HDF5CellExtraction({"threads": 2, "image_size": 128, "cache": "."}, "out", filehandler="slide.zarr")
@@ -45,10 +52,19 @@ class HDF5CellExtraction(ProcessingStep):
     CACHE_REQUIRED = True
     DEFAULT_DATA_DIR = "data"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.output_path: str | None = None
-        self.overwrite_run_path = False
+    output_path: str | None = None
+    overwrite_run_path: bool = False
+
+    def check_config(self) -> None:
+        """Refuse a configuration with faults, naming all of them.
+
+        Raises
+        ------
+        ConfigError
+            If there is any.
+        """
+        with warnings.catch_warnings(action="ignore"):  # what there is to warn of is told by the run itself
+            ExtractionConfig.parse(self.config)
 
     @property
     def extraction_file(self) -> str:

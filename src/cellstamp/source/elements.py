@@ -5,7 +5,8 @@ Everything is read from the store's own JSON (OME metadata), so spatialdata need
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def find_source(
         If the store or an element is missing, is of an unusable type, or if image and masks differ in size.
     """
     root = _open_store(str(store))
-    names = mask_names(_member_names(root, "labels"), str(store), segmentation_key, segmentation_mask)
+    names = mask_names(_member_names(root, str(store), "labels"), str(store), segmentation_key, segmentation_mask)
     pixels, channel_names = _image_handle(root, str(store), image)
     masks = tuple(find_labels(store, name) for name in names)
     for mask in masks:
@@ -72,15 +73,30 @@ def find_labels(store: str | Path, name: str) -> ArrayHandle:
 
 
 def _open_store(store: str) -> zarr.Group:
+    missing = (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError)
     try:
-        return zarr.open_group(store=store, mode="r", use_consolidated=False)
-    except (FileNotFoundError, zarr.errors.GroupNotFoundError) as error:
+        with _readable(store, other=missing):
+            return zarr.open_group(store=store, mode="r", use_consolidated=False)
+    except missing as error:
         message = f"{store} is not a SpatialData zarr store; give the folder that holds 'images' and 'labels'"
         raise InputError(message) from error
 
 
-def _member_names(root: zarr.Group, kind: str) -> list[str]:
-    return sorted(root[kind].keys()) if kind in root else []  # type: ignore[union-attr]
+@contextmanager
+def _readable(where: str, other: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Say where metadata is damaged: the errors of its readers do not. Those of ``other`` kinds mean something else."""
+    try:
+        yield
+    except other:
+        raise
+    except (ValueError, TypeError) as error:
+        message = f"the metadata in {where} is damaged ({error}); write it again with spatialdata"
+        raise InputError(message) from error
+
+
+def _member_names(root: zarr.Group, store: str, kind: str) -> list[str]:
+    with _readable(f"{store}/{kind}"):
+        return sorted(root[kind].keys()) if kind in root else []  # type: ignore[union-attr]
 
 
 def mask_names(available: Sequence[str], store: str, key: str, mask: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -115,16 +131,16 @@ def mask_names(available: Sequence[str], store: str, key: str, mask: str | Seque
     if missing:
         message = f"segmentation_mask: no labels named {_listing(missing)} in {store}; it has {_listing(available)}"
         raise InputError(message)
-    return _nucleus_first(names)
+    if not isinstance(mask, str):
+        return _nucleus_first(names)
+    if "nucleus" not in mask and "cytosol" not in mask:
+        warn(f"segmentation_mask '{mask}' says neither nucleus nor cytosol; it is used as the cytosol mask")
+    return names
 
 
 def _nucleus_first(names: tuple[str, ...]) -> tuple[str, ...]:
     roles = {name: role for name in names for role in ("nucleus", "cytosol") if role in name}
-    unclear = [name for name in names if name not in roles]
-    if unclear and len(names) == 1:
-        warn(f"segmentation_mask '{names[0]}' says neither nucleus nor cytosol; it is used as the cytosol mask")
-        return names
-    if unclear or len(set(roles.values())) < len(names):
+    if not names or len(set(roles.values())) < len(names):
         message = (
             f"segmentation_mask {list(names)}: a list needs one name containing 'nucleus' and one containing 'cytosol'"
         )
@@ -140,17 +156,25 @@ def _image_handle(root: zarr.Group, store: str, name: str) -> tuple[ArrayHandle,
             f"(uint8, uint16, uint32, uint64) only; convert it first"
         )
         raise InputError(message)
-    channels = metadata.get("omero", {}).get("channels", [])
-    labels = [str(channel.get("label", index)) for index, channel in enumerate(channels)]
-    n_channels = handle.shape[0]
-    return handle, tuple(labels if len(labels) == n_channels else map(str, range(n_channels)))
+    return handle, _channel_names(metadata, handle.shape[0])
+
+
+def _channel_names(metadata: Mapping[str, Any], n_channels: int) -> tuple[str, ...]:
+    """Names of the channels; their numbers where the metadata has none that can be used."""
+    numbers = tuple(map(str, range(n_channels)))
+    try:
+        channels = metadata["omero"]["channels"]
+        names = tuple(str(channel.get("label", number)) for number, channel in zip(numbers, channels, strict=True))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return numbers
+    return names
 
 
 def _full_resolution(
     root: zarr.Group, store: str, kind: str, name: str, *, axes: list[str]
 ) -> tuple[ArrayHandle, Mapping[str, Any]]:
     """The array of an element's first resolution level, and the element's OME metadata."""
-    available = _member_names(root, kind)
+    available = _member_names(root, store, kind)
     if name not in available:
         message = f"no {kind} element named '{name}' in {store}; it has {_listing(available)}"
         raise InputError(message)
@@ -159,7 +183,8 @@ def _full_resolution(
     try:
         scales = metadata["multiscales"][0]
         path = f"{kind}/{name}/{scales['datasets'][0]['path']}"
-        array = root[path]
+        with _readable(f"{store}/{path}"):
+            array = root[path]
         found = [axis["name"] for axis in scales["axes"]]
     except (KeyError, IndexError, TypeError) as error:
         message = (
@@ -167,8 +192,9 @@ def _full_resolution(
             "write it again with spatialdata"
         )
         raise InputError(message) from error
-    if found != axes or not isinstance(array, zarr.Array):
-        message = f"{kind} element '{name}' in {store} has the axes {found}; needed are {axes}"
+    if found != axes or not isinstance(array, zarr.Array) or array.ndim != len(axes):
+        dimensions = getattr(array, "ndim", "no")
+        message = f"{kind} element '{name}' in {store} has the axes {found}, {dimensions} dimensions; needed are {axes}"
         raise InputError(message)
     return ArrayHandle(store, name, path, array.shape, array.chunks, str(array.dtype)), metadata
 

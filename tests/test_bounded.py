@@ -1,0 +1,140 @@
+"""Memory stays within the budget however slow writing is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from numpy.typing import NDArray
+from pixel_stores import write_source
+
+from cellstamp.cells.plan import Batch
+from cellstamp.config import ExtractionConfig
+from cellstamp.engines.inflight import InflightLimit
+from cellstamp.engines.memory import memory_budget
+from cellstamp.h5sc.layout import Layout
+from cellstamp.h5sc.writer import StampWriter
+from cellstamp.pipeline.run import Job, choose_engine, run_batches, select_cells
+from cellstamp.report import Progress
+from cellstamp.source.centers import compute_centers
+
+N_WORKERS = 2
+
+
+class Watch:
+    """Looks at the summed memory of this process and all below it, again and again."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._n_looks = 0
+        self._news = threading.Condition()
+        self._done = False
+
+    def wait_for_looks(self, n: int) -> None:
+        with self._news:
+            enough = self._n_looks + n
+            self._news.wait_for(lambda: self._n_looks >= enough)
+
+    def _run(self) -> None:
+        me = psutil.Process()
+        while not self._done:
+            memory = sum(_pss(process) for process in (me, *me.children(recursive=True)))
+            with self._news:
+                self.peak = max(self.peak, memory)
+                self._n_looks += 1
+                self._news.notify_all()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._run)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._done = True
+            thread.join()
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.Error:  # it has ended meanwhile
+        return 0
+
+
+class SlowWriter(StampWriter):
+    """Brings each batch to the disk, and then takes until the memory has been looked at some more times."""
+
+    def __init__(self, path: Path, layout: Layout, watch: Watch) -> None:
+        super().__init__(path, layout)
+        self._watch = watch
+
+    def write(self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: bytes) -> None:
+        super().write(rows, sizes, payload)
+        self.flush()
+        self._watch.wait_for_looks(4)
+
+
+class Seen(InflightLimit):
+    """Keeps what it was shown."""
+
+    def observe(self, **seen: int) -> None:
+        super().observe(**seen)
+        self.shown = (*getattr(self, "shown", ()), seen)
+
+    def summed_memory(self) -> int:
+        """The largest seen of this process and of each worker."""
+        workers = {seen["pid"]: seen["rss"] for seen in self.shown}
+        return max(seen["parent_rss"] for seen in self.shown) + sum(workers.values())
+
+    def batch_bytes(self) -> int:
+        return max(seen["batch_bytes"] for seen in self.shown)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """2,400 cells on a grid, stamps of 160 kB that no filter makes smaller."""
+    side, pitch = 2200, 40
+    y, x = np.mgrid[:side, :side]
+    cells = (y // pitch * (side // pitch) + x // pitch + 1).astype(np.uint32)
+    cells[(y % pitch < 8) | (x % pitch < 8)] = 0
+    image = np.random.default_rng(0).integers(0, 60000, (3, side, side)).astype(np.uint16)
+    source = write_source(tmp_path / "store", image, [cells, cells], image_chunk=800, mask_chunk=800)
+    keys: dict[str, Any] = {"threads": N_WORKERS, "image_size": 128, "cache": str(tmp_path), "max_batch_size": 150}
+    config = ExtractionConfig.parse({**keys, "compression": False})
+    centers = compute_centers(source.main_mask)
+    kept, removed = select_cells(centers, source, config.image_size, partial=False, n_cells=None, seed=0)
+    return Job(config, source, kept, removed, tmp_path)
+
+
+def extract(job: Job, batches: Sequence[Batch], budget: int, watch: Watch) -> Seen:
+    def ignore(message: str) -> None:
+        del message
+
+    limit = Seen(budget, N_WORKERS, len(batches), None, ignore, ignore)
+    path = job.folder / "slow.h5sc"
+    with watch.watching(), SlowWriter(path, job.layout(), watch) as writer, Progress(0, mode=False) as progress:
+        engine = choose_engine(job.config)
+        run_batches(engine, job.task(), batches, writer, limit=limit, flush_every=None, progress=progress)
+    path.unlink()
+    return limit
+
+
+def test_memory_stays_within_the_budget_when_writing_is_slow(job: Job) -> None:
+    batches = job.batches(2**40)
+    # What the processes need when they have one batch each:
+    first = extract(job, batches[:: len(batches) // 2][:N_WORKERS], 0, Watch())
+    room = (N_WORKERS + 1) * first.batch_bytes()
+    budget = memory_budget(1.0, limit=first.summed_memory() + room)
+    assert len(batches) * first.batch_bytes() > 3 * room  # all results together would never fit
+
+    watch = Watch()
+    limit = extract(job, batches, budget, watch)
+    assert len(limit.shown) == len(batches)
+    assert watch.peak <= budget

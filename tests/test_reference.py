@@ -1,0 +1,70 @@
+"""The same cells and the same numbers as scportrait 1.8.0, on real images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from restatement import same_bits
+from stores import CYTOSOL, NUCLEUS, Sample, write_store
+
+from cellstamp import HDF5CellExtraction
+
+SHARED = Path(__file__).parents[2] / "shared"
+NAMES = ["jump", "jump_raw", "codex_crop"]
+RUNS: dict[str, dict[str, Any]] = {
+    "serial": {"threads": 1, "engine": "serial"},
+    "two workers": {"threads": 2, "max_batch_size": 50},
+}
+pytestmark = pytest.mark.skipif(not (SHARED / "reference").is_dir(), reason="the reference files are not here")
+
+
+def load_sample(dataset: str, crop: str | None) -> Sample:
+    """Real pixels; ``crop`` is "top:bottom,left:right"."""
+    folder = SHARED / "data" / dataset
+    rows, columns = (slice(*map(int, part.split(":"))) for part in (crop or "0:100000,0:100000").split(","))
+    found = {name: folder / f"labels_{name.removeprefix('seg_all_')}.tif" for name in (NUCLEUS, CYTOSOL)}
+    masks = {name: tifffile.imread(file)[rows, columns] for name, file in found.items() if file.exists()}
+    names = (folder / "channels.txt").read_text().split("\n")
+    return Sample(tifffile.imread(folder / "image.tif")[:, rows, columns], masks, [name for name in names if name])
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str | None], Path]:
+    """Stores of the real images, each written once."""
+    written: dict[tuple[str, str | None], Path] = {}
+
+    def store(dataset: str, crop: str | None) -> Path:
+        if (dataset, crop) not in written:
+            path = tmp_path_factory.mktemp("real") / "store.zarr"
+            written[dataset, crop] = write_store(path, load_sample(dataset, crop), chunks=500)
+        return written[dataset, crop]
+
+    return store
+
+
+@pytest.mark.parametrize("how", RUNS)
+@pytest.mark.parametrize("name", NAMES)
+def test_same_cells_and_same_numbers(
+    tmp_path: Path, stores: Callable[[str, str | None], Path], name: str, how: str
+) -> None:
+    reference = SHARED / "reference" / name
+    made_with = json.loads((reference / "made_with.json").read_text())
+    config = {**made_with["config"], **RUNS[how], "cache": str(tmp_path / "cache")}
+    HDF5CellExtraction(config, tmp_path / "out", filehandler=stores(made_with["dataset"], made_with["crop_y_x"]))()
+    ours = tmp_path / "out" / "data"
+    removed = [int(line) for line in (ours / "removed_classes.csv").read_text().split()]
+    # scportrait's are in no order.
+    assert removed == sorted(int(line) for line in (reference / "removed_classes.csv").read_text().split())
+    with h5py.File(ours / "single_cells.h5sc") as got, h5py.File(reference / "single_cells.h5sc") as expected:
+        for item in ("obs/scportrait_cell_id", "var/channels", "obs/_index"):
+            assert np.array_equal(got[item], expected[item]), item
+        stamps, wanted = (file["obsm/single_cell_images"][:] for file in (got, expected))
+        # 1 in 100,000 might differ by one unit in the last place. None does: the arithmetic is the same, step by step.
+        assert same_bits(stamps, wanted)
