@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,12 +113,9 @@ class Wait:
 
 def imported_modules(batch: Batch) -> dict[str, str | None]:
     """What a worker has imported, and where its main module came from."""
-    import sys
-
     return {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
 
 
 def descendants() -> set[psutil.Process]:
     """Every process below this one."""
     return set(psutil.Process().children(recursive=True))
-

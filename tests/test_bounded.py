@@ -12,7 +12,6 @@ import numpy as np
 import psutil
 import pytest
 from numpy.typing import NDArray
-from pixel_stores import write_source
 
 from cellstamp.cells.plan import Batch
 from cellstamp.config import ExtractionConfig
@@ -23,6 +22,7 @@ from cellstamp.h5sc.writer import StampWriter
 from cellstamp.pipeline.run import Job, choose_engine, run_batches, select_cells
 from cellstamp.report import Progress
 from cellstamp.source.centers import compute_centers
+from pixel_stores import write_source
 
 N_WORKERS = 2
 

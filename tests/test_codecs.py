@@ -246,6 +246,14 @@ def test_the_same_row_over_and_over(width):
     assert sizes.item() < plane.size * 2 / 8
 
 
+def test_repetitions_are_found_after_noise_too():
+    rng = np.random.default_rng(2)
+    noise, row = rng.integers(1, 2**16, (64, 128)), rng.integers(1, 2**16, 128)
+    sizes = assert_read_back(*alone(np.concatenate([noise, np.tile(row, (64, 1))])), "lzf")
+    # noise as it is, and one row; then a record or a few for each row
+    assert sizes.item() < 1.05 * (2 * 128 * 65 + 64 * 10)
+
+
 def test_a_long_leading_run_of_zeros_is_used_as_far_as_the_format_can_point():
     # islands of one pixel with long stretches of zeros between them, beyond and within 8192 bytes of the leading zeros
     for first in (1, 50, 4000, 4095, 4096, 4097, 20000):
@@ -270,8 +278,9 @@ def test_tiny_planes_of_few_values(size, seed):
 # --- realistic stamps -------------------------------------------------------------------------------------------------
 
 
-def smooth_cells(n_cells: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def smooth_cells(n_cells: int, size: int, noise: float = 40, levels: int = 65535) -> tuple[np.ndarray, np.ndarray]:
     """Stamps of round cells with a smooth texture, some noise, a blurred edge, normalised: masks and two channels."""
+    step = 65535 // levels
     rng = np.random.default_rng(7)
     y, x = np.mgrid[:size, :size] - size / 2
     stamps, boxes = [], []
@@ -279,9 +288,9 @@ def smooth_cells(n_cells: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         ry, rx = rng.uniform(0.12, 0.3, 2) * size
         blurred = ndimage.gaussian_filter(((y / ry) ** 2 + (x / rx) ** 2 < 1).astype(float), 1, truncate=4)
         texture = [
-            ndimage.gaussian_filter(rng.random((size, size)), 3) * 4e4 + rng.normal(0, 40, y.shape) for _ in "ab"
+            ndimage.gaussian_filter(rng.random((size, size)), 3) * 4e4 + rng.normal(0, noise, y.shape) for _ in "ab"
         ]
-        channels = [np.clip(values.astype(np.uint16) * blurred / 2.5e4, 0, 1) for values in texture]
+        channels = [np.clip(np.clip(v, 0, 65535) // step * step * blurred / 2.5e4, 0, 1) for v in texture]
         stamps.append([blurred, *channels])
         inside = np.argwhere(blurred)
         boxes.append([np.stack([inside.min(axis=0), inside.max(axis=0) + 1], axis=1).ravel()] * 3)
@@ -289,9 +298,11 @@ def smooth_cells(n_cells: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("compression", ["lzf", "gzip"])
-@pytest.mark.parametrize("size", [40, 128])
-def test_realistic_stamps_take_little_more_room_than_hdf5s_own(compression, size, tmp_path):
-    stamps, boxes = smooth_cells(30, size)
+@pytest.mark.parametrize(
+    ("size", "noise", "levels"), [(40, 40, 65535), (40, 0, 16), (128, 40, 65535), (128, 4000, 255), (128, 0, 16)]
+)
+def test_realistic_stamps_take_little_more_room_than_hdf5s_own(compression, size, noise, levels, tmp_path):
+    stamps, boxes = smooth_cells(20, size, noise, levels)
     sizes = assert_read_back(stamps, boxes, compression)
     with h5py.File(tmp_path / "theirs.h5", "w") as file:
         data = file.create_dataset("x", data=stamps, chunks=(1, 1, size, size), compression=compression)

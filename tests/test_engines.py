@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -10,6 +13,13 @@ from pathlib import Path
 from typing import Any, overload
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellstamp.engines.base import Engine, Outcome, SerialEngine
+from cellstamp.engines.processes import ProcessEngine
+from cellstamp.engines.spans import Spans
+from cellstamp.errors import InputError, WorkerError
 from engine_tasks import (
     Batch,
     Die,
@@ -20,13 +30,6 @@ from engine_tasks import (
     descendants,
     imported_modules,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-from cellstamp.engines.base import Engine, Outcome, SerialEngine
-from cellstamp.engines.processes import ProcessEngine
-from cellstamp.engines.spans import Spans
-from cellstamp.errors import InputError, WorkerError
 
 ENGINES: dict[str, Callable[[], Engine]] = {"serial": SerialEngine, "processes": lambda: ProcessEngine(2)}
 
@@ -192,7 +195,7 @@ def test_no_process_is_left_after_a_run_or_a_failure() -> None:
 
 @pytest.mark.parametrize("by_signal", [True, False], ids=["killed", "left"])
 @pytest.mark.parametrize("at", [0, 4, 9])
-def test_a_worker_that_dies_is_an_error_naming_its_batch(at: int, by_signal: bool) -> None:
+def test_a_worker_that_dies_is_an_error_naming_its_batch(at: int, *, by_signal: bool) -> None:
     engine = ProcessEngine(2)
     before = descendants()
     with pytest.raises(WorkerError, match=rf"died.*batch number {at}\b.*lower threads"):
@@ -251,9 +254,6 @@ def test_workers_have_nothing_of_the_main_module() -> None:
 
 
 def test_modules_to_preload_are_imported_in_the_server_process() -> None:
-    import subprocess
-    import sys
-
     # In a new process: there is one server for all engines of a process, and this one has one already.
     code = (
         "from cellstamp.engines.processes import ProcessEngine\n"
@@ -291,7 +291,7 @@ def test_workers_in_turn_walk_neighbours(n_items: int, n_workers: int) -> None:
         walked[turn % n_workers].append(spans.take(turn % n_workers))
     # Spans are equally long up to one item, so nobody needs to help before the very last items.
     for items in walked.values():
-        jumps = sum(after != before + 1 for before, after in zip(items, items[1:], strict=False))
+        jumps = sum(after != before + 1 for before, after in itertools.pairwise(items))
         assert jumps <= 1
 
 
@@ -309,6 +309,6 @@ def test_a_worker_that_is_done_takes_the_far_half_of_the_longest_span() -> None:
 
 def test_every_worker_has_a_span_of_its_own_from_the_start(tmp_path: Path) -> None:
     by_worker: dict[int, list[int]] = {}
-    for outcome in ProcessEngine(2).run(Square(tmp_path), batches(2), lambda: 2):
+    for outcome in ProcessEngine(2).run(Square(tmp_path), batches(10), lambda: 2):
         by_worker.setdefault(outcome.pid, []).append(outcome.value)
-    assert sorted(by_worker.values()) == [[0], [1]]
+    assert sorted(values[0] for values in by_worker.values()) == [0, 25]

@@ -65,8 +65,8 @@ def test_v2_no_limit(cgroups: Cgroups) -> None:
 
 def test_v1_limit(cgroups: Cgroups) -> None:
     cgroups.limit("memory/docker/abc", "memory.limit_in_bytes", GIB)
-    cgroups.limit("cpu/docker/abc", "memory.limit_in_bytes", GIB // 2)  # not of the memory controller
-    assert cgroups.read("11:cpu,cpuacct:/docker/abc", "9:memory:/docker/abc", "1:name=systemd:/docker/abc") == GIB
+    cgroups.limit("memory/other", "memory.limit_in_bytes", GIB // 2)  # we are there for other controllers only
+    assert cgroups.read("11:cpu,cpuacct:/other", "9:hugetlb,memory:/docker/abc", "1:name=systemd:/other") == GIB
 
 
 def test_v1_nested_and_hybrid(cgroups: Cgroups) -> None:

@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from restatement import same_bits
-from stores import CYTOSOL, NUCLEUS, Sample, write_store
 
 from cellstamp import HDF5CellExtraction
+from restatement import same_bits
+from stores import CYTOSOL, NUCLEUS, Sample, write_store
 
 SHARED = Path(__file__).parents[2] / "shared"
 NAMES = ["jump", "jump_raw", "codex_crop"]

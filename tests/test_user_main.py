@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from stores import make_sample, write_store
 
 from cellstamp.h5sc.reader import describe_h5sc
+from stores import make_sample, write_store
 
 # Nothing here is guarded by `if __name__ == "__main__"`.
 CODE = """
@@ -58,11 +58,6 @@ def test_script_without_a_guard(tmp_path: Path, code: str) -> None:
 
 def test_script_on_stdin(tmp_path: Path, code: str) -> None:
     run("-", folder=tmp_path, stdin=code)
-    check(tmp_path)
-
-
-def test_code_on_the_command_line(tmp_path: Path, code: str) -> None:
-    run("-c", code, folder=tmp_path)
     check(tmp_path)
 
 

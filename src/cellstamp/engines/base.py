@@ -38,7 +38,15 @@ Results = Generator[Outcome[R], None, None]
 
 
 class Engine(Protocol):
-    """Runs a task on batches."""
+    """Runs a task on batches.
+
+    Attributes
+    ----------
+    n_workers
+        How many batches it works on at the same time.
+    """
+
+    n_workers: int
 
     def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Results[R]:
         """Run ``task`` on every batch.
@@ -78,6 +86,8 @@ def failed(batch: object, error: BaseException) -> WorkerError:
 
 class SerialEngine:
     """Runs the batches in this process, one after the other."""
+
+    n_workers = 1
 
     def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Results[R]:
         """Run ``task`` on every batch, in order; see `Engine.run`. One batch at a time is within any limit."""

@@ -37,7 +37,7 @@ class ProcessEngine:
     """
 
     def __init__(self, n_workers: int, preload: Sequence[str] = ()) -> None:
-        self._n_workers = n_workers
+        self.n_workers = n_workers
         self._context = clean_context(preload)
 
     def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Results[R]:
@@ -48,7 +48,7 @@ class ProcessEngine:
         WorkerError
             If a worker dies; the message names the batch it had.
         """
-        n_workers = max(1, min(self._n_workers, len(batches)))
+        n_workers = max(1, min(self.n_workers, len(batches)))
         waiting = Spans(batches, n_workers)
         finished: Finished[B, R] = SimpleQueue()
         in_flight = 0
@@ -97,7 +97,7 @@ class _Worker(Generic[B, R]):
         return self._batches.pop(future)
 
     def _lost(self, refused: B) -> B:
-        """The batch that a dead worker was at: the first that has not come to an end, else the one it could not take."""
+        """The batch that a dead worker was at: the first that has not come to an end, else the one refused."""
         unfinished = (batch for future, batch in self._batches.items() if not future.done() or future.exception())
         return next(unfinished, refused)
 

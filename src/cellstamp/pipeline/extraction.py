@@ -104,13 +104,13 @@ class HDF5CellExtraction(ProcessingStep):
         """
         with self._log_for(partial=partial):
             config = ExtractionConfig.parse(self.config)
-            folder = self._claim_folder(output_folder_name, n_cells if partial else None, seed)
+            folder = self._claim_folder(output_folder_name, f"_ncells_{n_cells}_seed_{seed}" if partial else None)
             watch = Stopwatch()
             engine = run.choose_engine(config)
             source = self._find_source(config)
             run.check_crop_fits(config.image_size, source)
             watch.lap("setup")
-            centers = self._find_centers(source, engine, config.threads)
+            centers = self._find_centers(source, engine)
             cells, removed = run.select_cells(
                 centers, source, config.image_size, partial=partial, n_cells=n_cells, seed=seed
             )
@@ -120,7 +120,7 @@ class HDF5CellExtraction(ProcessingStep):
                 self._tell_nothing_left(job, len(centers))
                 return
             tally = self._extract(job, engine, watch)
-            self._report(job, tally, watch)
+            self._report(job, tally, watch, engine.n_workers)
 
     def _extract(self, job: run.Job, engine: Engine, watch: Stopwatch) -> run.Tally:
         """Make and write all stamps aside, and give the files their names when they are whole."""
@@ -128,7 +128,7 @@ class HDF5CellExtraction(ProcessingStep):
         budget = memory_budget(config.target_ram_utilization)
         batches = job.batches(budget)
         limit = InflightLimit(
-            budget, config.threads, len(batches), config.max_inflight_result_batches, self._warn, self.log
+            budget, engine.n_workers, len(batches), config.max_inflight_result_batches, self._warn, self.log
         )
         watch.lap("reading")
         with self._work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
@@ -141,15 +141,15 @@ class HDF5CellExtraction(ProcessingStep):
         watch.lap("extracting")
         return tally
 
-    def _claim_folder(self, name: str | None, n_cells: int | None, seed: int) -> Path:
+    def _claim_folder(self, name: str | None, draw: str | None) -> Path:
         """Where the results go; an error if results are there that must not be replaced."""
         base = self.DEFAULT_DATA_DIR if name is None else name
-        if not base or Path(base).name != base:
+        if base in {"", ".", ".."} or Path(base).name != base:
             message = (
                 f"output_folder_name = {name!r}: must be the name of a folder inside {self.directory}, without '/'"
             )
             raise ConfigError(message)
-        folder = Path(self.directory) / (base if n_cells is None else f"partial_{base}_ncells_{n_cells}_seed_{seed}")
+        folder = Path(self.directory) / (base if draw is None else f"partial_{base}{draw}")
         if (folder / FILE_NAME).exists() and not (self.overwrite or self.overwrite_run_path):
             message = (
                 f"{folder} already exists. Set overwrite=True to replace its files, or give another output_folder_name"
@@ -187,10 +187,10 @@ class HDF5CellExtraction(ProcessingStep):
         )
         return find_source(store, segmentation_key=config.segmentation_key, segmentation_mask=config.segmentation_mask)
 
-    def _find_centers(self, source: PixelSource, engine: Engine, n_workers: int) -> Centers:
+    def _find_centers(self, source: PixelSource, engine: Engine) -> Centers:
         """Centres from the store, or computed and, where that is possible, stored."""
         return stored_centers(
-            source.main_mask, compute=lambda labels: run.measure_centers(labels, engine, n_workers), log=self.log
+            source.main_mask, compute=lambda labels: run.measure_centers(labels, engine), log=self.log
         )
 
     def _warn(self, message: str) -> None:
@@ -217,7 +217,7 @@ class HDF5CellExtraction(ProcessingStep):
             "written. Choose a smaller image_size"
         )
 
-    def _report(self, job: run.Job, tally: run.Tally, watch: Stopwatch) -> None:
+    def _report(self, job: run.Job, tally: run.Tally, watch: Stopwatch, n_workers: int) -> None:
         """Tell people and the log how it went."""
         if tally.n_empty:
             self._warn(
@@ -232,7 +232,7 @@ class HDF5CellExtraction(ProcessingStep):
             cells_removed=job.removed.size,
             masks=len(job.source.masks),
             crop_size=job.config.image_size,
-            workers=job.config.threads,
+            workers=n_workers,
             batch_size=tally.largest_batch,
             setup_s=watch["setup"],
             reading_s=watch["reading"],

@@ -117,13 +117,13 @@ def check_crop_fits(image_size: int, source: PixelSource) -> None:
         raise ConfigError(message)
 
 
-def measure_centers(labels: ArrayHandle, engine: Engine, n_workers: int) -> Centers:
+def measure_centers(labels: ArrayHandle, engine: Engine) -> Centers:
     """Compute the centres of a mask's cells, in the workers where that is worth starting them."""
     if labels.shape[0] * labels.shape[1] < _PARALLEL_PIXELS:
         return compute_centers(labels)
 
     def run(task: BlockSums, blocks: Sequence[Rect]) -> Iterable[Sums]:
-        return (outcome.value for outcome in engine.run(task, blocks, lambda: 4 * n_workers))
+        return (outcome.value for outcome in engine.run(task, blocks, lambda: 4 * engine.n_workers))
 
     return compute_centers(labels, run)
 
