@@ -21,6 +21,7 @@ from cellstamp import HDF5CellExtraction, read_h5sc
 from cellstamp.cells.stamps import StampTask
 from cellstamp.engines.memory import memory_limit
 from cellstamp.errors import ConfigError, InputError, OutputError, WorkerError
+from cellstamp.h5sc.writer import StampWriter
 from cellstamp.source.elements import find_source
 from stores import CYTOSOL, NUCLEUS, Sample, as_spatialdata, make_sample, rechunk, write_store
 
@@ -699,6 +700,25 @@ def test_overrides_of_flushing_and_of_the_limit(make_step: MakeStep) -> None:
     step()
     check(step, SAMPLE)
     assert "in-flight limit" not in logged(step)  # nothing to calibrate
+
+
+@pytest.mark.parametrize(("config", "n_flushes"), [({"flush_every": 2}, 5), ({"max_inflight_result_batches": 3}, 3)])
+def test_written_data_reaches_the_disk_every_so_many_batches(
+    make_step: MakeStep, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], n_flushes: int
+) -> None:
+    """``flush_every`` as given; else as often as so many batches have been written as may be in flight."""
+    flushed = []
+
+    class Counting(StampWriter):
+        def flush(self) -> None:
+            flushed.append(self)
+            super().flush()
+
+    monkeypatch.setattr("cellstamp.pipeline.extraction.StampWriter", Counting)
+    make_step(max_batch_size=4, **config)()
+    n_batches = -(-len(expected(SAMPLE)[0]) // 4)
+    assert n_batches == 11
+    assert len(flushed) == n_flushes + 1  # once more at the end
 
 
 def test_a_budget_that_is_too_small_is_warned_of_and_the_run_goes_on(make_step: MakeStep) -> None:
