@@ -35,7 +35,7 @@ def pixels(shape: tuple[int, int], n_channels: int, image_type, label_types) -> 
     return image, masks
 
 
-def tiles_of(shape, tile, *, size=SIZE, chunk=(64, 64), n_cells=2000, spread=1.0, seed=0) -> list[Tile]:
+def tiles_of(shape, tile, *, size=SIZE, chunk=(64, 64), n_cells=500, spread=1.0, seed=0) -> list[Tile]:
     """The tiles of a plan, in its order, for cells drawn at random."""
     xy = np.random.default_rng(seed).random((n_cells, 2)) * (shape[1], shape[0]) * spread
     cells = Centers(np.arange(n_cells, dtype=np.uint64), xy)

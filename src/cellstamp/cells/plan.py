@@ -108,17 +108,25 @@ def tile_shape(
     chunks
         Chunk height and width of each array that is read. Where they differ, tiles follow the largest.
     """
-    sides = []
-    for axis in (0, 1):
-        chunk = max(chunk[axis] for chunk in chunks)
-        sides.append(min(chunk * max(1, TILE_SIDE // chunk), shape[axis]))
-    height, width = sides
+    chunk = [max(chunk[axis] for chunk in chunks) for axis in (0, 1)]
+    counts = [max(1, TILE_SIDE // side) for side in chunk]
+    while _sides(chunk, counts, shape)[2] * bytes_per_pixel > limit and max(counts) > 1:
+        longest = max((0, 1), key=lambda axis: (counts[axis] > 1, counts[axis] * chunk[axis]))
+        counts[longest] -= 1
+    height, width, _ = _sides(chunk, counts, shape)
     while height * width * bytes_per_pixel > limit and height * width > 1:
+        # less than a chunk: it will be decoded more than once
         if height >= width:
             height = -(-height // 2)
         else:
             width = -(-width // 2)
     return height, width
+
+
+def _sides(chunk: Sequence[int], counts: Sequence[int], shape: tuple[int, int]) -> tuple[int, int, int]:
+    """Height, width and pixels of so many chunks, or of the whole image where it is smaller."""
+    height, width = (min(side * count, whole) for side, count, whole in zip(chunk, counts, shape, strict=True))
+    return height, width, height * width
 
 
 def plan_batches(

@@ -1,7 +1,7 @@
 """Imported by the server that workers are forked from: loads what they need, compiled kernels included, once."""
 
 import numpy as np
-import zarr  # noqa: F401 - what workers read with; the import takes a third of a second
+import zarr
 
 from cellstamp.cells.kernels import cut_stamps, new_scratch
 from cellstamp.codecs import StampEncoder
@@ -19,3 +19,5 @@ def load_kernels() -> None:
 
 
 load_kernels()
+# workers share the cores among themselves: a second thread to decode chunks would only take turns with the first
+zarr.config.set({"threading.max_workers": 1})

@@ -15,7 +15,7 @@ from cellstamp.cells.plan import Batch
 from cellstamp.codecs import Compression, StampEncoder
 from cellstamp.source.reader import PixelSource, TileReader
 
-_STACK_BYTES = 2 * 2**20
+_STACK_BYTES = 2**20
 """Uncompressed stamps held at a time: few enough to stay in the processor's cache between cutting and encoding."""
 
 

@@ -54,8 +54,19 @@ class ArrayHandle:
 
     def read(self, rect: Rect) -> NDArray[Any]:
         """Read an area: (c, y, x) of an image, (y, x) of labels."""
-        rows, columns = slice(rect.top, rect.bottom), slice(rect.left, rect.right)
-        return np.asarray(self.array[..., rows, columns])
+        return np.asarray(self.array[..., *_selection(rect)])
+
+    def read_into(self, rect: Rect, out: NDArray[Any]) -> None:
+        """Read an area into an array of its shape, of the handle's dtype or a wider one."""
+        from zarr.buffer import cpu
+
+        dtype = np.dtype(self.dtype)
+        if dtype.itemsize != out.dtype.itemsize:
+            out[...] = self.read(rect)
+            return
+        # signed and unsigned ids of one width have the same bits, as long as they are not negative
+        target = cpu.NDBuffer.from_numpy_array(out.view(dtype))
+        self.array.get_basic_selection((..., *_selection(rect)), out=target)
 
 
 @dataclass(frozen=True)
@@ -200,8 +211,12 @@ class TileReader:
             block.image[:, rows, columns] = strip.image[:, y, x]
             return
         for mask, labels in zip(self._source.masks, block.labels, strict=True):
-            labels[rows, columns] = mask.read(part)
-        block.image[:, rows, columns] = self._source.image.read(part)
+            mask.read_into(part, labels[rows, columns])
+        self._source.image.read_into(part, block.image[:, rows, columns])
+
+
+def _selection(rect: Rect) -> tuple[slice, slice]:
+    return slice(rect.top, rect.bottom), slice(rect.left, rect.right)
 
 
 def _cut(block: Block, rect: Rect) -> Block:

@@ -1,0 +1,120 @@
+"""One whole extraction in a process of its own, watched from outside.
+
+Run as a module, this is that process: it takes the paths and the configuration as JSON and prints what it saw as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .meters import Watch, tree_cpu, watched
+from .sample import Sample
+
+ROOT = Path(__file__).resolve().parent.parent
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is extracted, and how."""
+
+    sample: Sample
+    image_size: int = 128
+    compression: str | bool = "lzf"
+    workers: int = 2
+
+    @property
+    def key(self) -> str:
+        """Names the case in results."""
+        filter_ = self.compression or "none"
+        return f"{self.sample.name} crop{self.image_size} {filter_} {self.workers}w"
+
+
+def run_module(module: str, task: dict[str, Any], scratch: Path | None = None) -> dict[str, Any]:
+    """Run a module of this package in a new process, and return the JSON that it prints at last.
+
+    Parameters
+    ----------
+    task
+        Given to the module as JSON.
+    scratch
+        A folder to watch; memory is watched then too, and both are added to what is returned.
+    """
+    command = [sys.executable, "-m", f"benchmarks.{module}", json.dumps(task)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if scratch is None:
+        output, _ = process.communicate()
+        seen = {}
+    else:
+        with Watch(process.pid, scratch) as watch:
+            output, _ = process.communicate()
+        seen = {
+            "pss_mib": watch.total / MIB,
+            "pss_caller_mib": watch.caller / MIB,
+            "pss_workers_mib": watch.workers / MIB,
+            "cache_bytes": watch.scratch,
+        }
+    if process.returncode:
+        raise SystemExit(f"benchmarks.{module} failed (exit code {process.returncode}) at {task}")
+    return json.loads(output.splitlines()[-1]) | seen
+
+
+def extract(case: Case, data: Path) -> dict[str, float]:
+    """Extract once, and return what it took."""
+    store = case.sample.store(data)
+    with tempfile.TemporaryDirectory(dir=data, prefix="run-") as folder:
+        cache = Path(folder) / "cache"
+        cache.mkdir()
+        config = {
+            "threads": case.workers,
+            "image_size": case.image_size,
+            "compression": case.compression,
+            "cache": str(cache),
+            "progress": False,
+        }
+        return run_module("extraction", {"store": str(store), "config": config, "folder": folder}, scratch=cache)
+
+
+def _extract_here(store: str, config: dict[str, Any], folder: str) -> dict[str, float]:
+    started = time.perf_counter()
+    from cellstamp import HDF5CellExtraction
+    from cellstamp.h5sc.writer import StampWriter
+
+    import_s = time.perf_counter() - started
+    written: list[tuple[float, int]] = []
+
+    def note(method: Callable[..., Any], writer: Any, rows: Any, *args: Any) -> None:
+        method(writer, rows, *args)
+        written.append((time.perf_counter(), len(rows)))
+
+    cpu, started = tree_cpu(), time.perf_counter()
+    with watched(StampWriter, "write", note):
+        step = HDF5CellExtraction(config, f"{folder}/extraction", filehandler=store)
+        step()
+    seconds = time.perf_counter() - started
+    cpu = tree_cpu() - cpu
+    cells = sum(n for _, n in written)
+    first_s, first_cells = written[0][0] - started, written[0][1]
+    return {
+        "cells": cells,
+        "seconds": seconds,
+        "cells_per_s": cells / seconds,
+        "core_us_per_cell": 1e6 * cpu / cells,
+        "busy_cores": cpu / seconds,
+        "import_s": import_s,
+        "first_batch_s": first_s,
+        "us_per_cell_after_first": 1e6 * (seconds - first_s) / max(1, cells - first_cells),
+        "file_bytes": Path(str(step.output_path)).stat().st_size,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(_extract_here(**json.loads(sys.argv[1]))))

@@ -1,0 +1,153 @@
+"""Makes samples: SpatialData stores as projects have them, with made-up cells, strip by strip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from scipy.ndimage import gaussian_filter
+
+from cellstamp.source import ome
+from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
+from cellstamp.source.staging import Staging, staged
+from cellstamp.source.store import write_centers
+
+DATA = Path(__file__).parent / ".data"
+"""Where samples are kept, unless told otherwise."""
+
+_NUCLEUS = 0.42
+"""Radius of a nucleus, as a part of its cell's."""
+
+_DIRECTIONS = 256
+_TEXTURE = 1024
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A square image with cells on a jittered grid.
+
+    Attributes
+    ----------
+    side
+        Pixels.
+    channels
+        The first shows nuclei, the others whole cells.
+    chunk
+        Side of the stored chunks, of the image and of both masks.
+    spacing
+        Pixels from one cell to the next, on average.
+    radius
+        Smallest and largest radius of a cell; its outline goes some 15% in and out. Cells that touch share a border.
+    """
+
+    side: int = 6000
+    channels: int = 3
+    chunk: int = 2000
+    spacing: int = 48
+    radius: tuple[float, float] = (20.0, 30.0)
+
+    @property
+    def name(self) -> str:
+        """Names the sample and its file."""
+        low, high = self.radius
+        return f"{self.side}px_{self.channels}ch_chunk{self.chunk}_every{self.spacing}_r{low:g}-{high:g}"
+
+    def store(self, folder: Path = DATA) -> Path:
+        """Path of the sample's store, made if it is not there yet, the centres of its cells included."""
+        path = folder / f"{self.name}.zarr"
+        if not path.exists():
+            print(f"making {path} ...", flush=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(self, path)
+        return path
+
+
+class _Cells:
+    """Where a sample's cells are, and how they are shaped."""
+
+    def __init__(self, sample: Sample) -> None:
+        rng = np.random.default_rng(sample.side + sample.spacing)
+        grid = np.arange(sample.spacing // 2, sample.side, sample.spacing)
+        places = np.stack(np.meshgrid(grid, grid, indexing="ij"), axis=-1).reshape(-1, 2)
+        self.yx = np.rint(places + rng.uniform(-0.2, 0.2, places.shape) * sample.spacing).astype(int)
+        self._radius = rng.uniform(*sample.radius, len(places))
+        self._waves = rng.normal(0, 0.05, (len(places), 4))
+        self._phases = rng.uniform(0, 2 * np.pi, (len(places), 4))
+        self.reach = int(np.ceil(1.25 * sample.radius[1]))
+
+    @cached_property
+    def _around(self) -> tuple[np.ndarray, np.ndarray]:
+        """Distance and direction of the pixels around a centre."""
+        y, x = np.mgrid[-self.reach : self.reach + 1, -self.reach : self.reach + 1]
+        turns = np.arctan2(y, x) / (2 * np.pi) % 1
+        return np.hypot(y, x), (turns * _DIRECTIONS).astype(int) % _DIRECTIONS
+
+    def near(self, top: int, bottom: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Cells that may reach into some rows: index, and which pixels around the centre are cell and nucleus."""
+        angles = np.linspace(0, 2 * np.pi, _DIRECTIONS, endpoint=False)
+        distance, direction = self._around
+        rows = self.yx[:, 0]
+        for k in np.flatnonzero((rows >= top - self.reach) & (rows < bottom + self.reach)):
+            waves = self._waves[k] @ np.cos(np.outer([2, 3, 4, 5], angles) + self._phases[k, :, np.newaxis])
+            outline = (self._radius[k] * np.clip(1 + waves, 0.75, 1.24))[direction]
+            yield int(k), distance < outline, distance < _NUCLEUS * outline
+
+
+def _paint(cells: _Cells, top: int, bottom: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows ``top`` to ``bottom`` of both masks, nucleus and cytosol. Where cells overlap, the first stays."""
+    nucleus, cytosol = np.zeros((2, bottom - top, side), np.uint32)
+    for k, cell, core in cells.near(top, bottom):
+        y, x = cells.yx[k] - (top, 0) - cells.reach
+        size = len(cell)
+        y0, y1, x0, x1 = max(y, 0), min(y + size, bottom - top), max(x, 0), min(x + size, side)
+        if y0 >= y1 or x0 >= x1:
+            continue
+        part = slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
+        place = slice(y0, y1), slice(x0, x1)
+        free = cytosol[place] == 0
+        cytosol[place][free & cell[part]] = k + 1
+        nucleus[place][free & core[part]] = k + 1
+    return nucleus, cytosol
+
+
+def _shine(labels: np.ndarray, level: np.ndarray, texture: np.ndarray, top: int, rng: np.random.Generator) -> Any:
+    """One channel of some rows: cells of different brightness, their texture, and a camera's noise."""
+    rows, columns = (np.arange(n) % _TEXTURE for n in labels.shape)
+    pixels = level[labels] * texture[np.ix_((rows + top) % _TEXTURE, columns)]
+    pixels += np.sqrt(pixels) * 1.5 * rng.standard_normal(labels.shape, np.float32)
+    return np.clip(pixels, 0, 65535).astype(np.uint16)
+
+
+def _write(sample: Sample, path: Path) -> None:
+    rng = np.random.default_rng(sample.channels)
+    cells = _Cells(sample)
+    side, chunk = sample.side, min(sample.chunk, sample.side)
+    levels = 300 + 2500 * rng.lognormal(0, 0.3, (sample.channels, len(cells.yx) + 1)).astype(np.float32)
+    levels[:, 0] = 300
+    texture = gaussian_filter(rng.standard_normal((_TEXTURE, _TEXTURE)).astype(np.float32), 2, mode="wrap")
+    texture = np.clip(1 + 0.3 * texture / texture.std(), 0.05, None)
+    with staged(path) as staging:
+        image = _new_array(staging, IMAGE, (sample.channels, side, side), (1, chunk, chunk), np.uint16)
+        masks = [_new_array(staging, name, (side, side), (chunk, chunk), np.uint32) for name in (NUCLEUS, CYTOSOL)]
+        for top in range(0, side, chunk):
+            bottom = min(top + chunk, side)
+            labels = _paint(cells, top, bottom, side)
+            for mask, pixels in zip(masks, labels, strict=True):
+                mask[top:bottom] = pixels
+            for channel, level in enumerate(levels):
+                shifted = np.roll(texture, 97 * channel, axis=(0, 1))
+                image[channel, top:bottom] = _shine(labels[min(channel, 1)], level, shifted, top, rng)
+        write_centers(staging, [NUCLEUS, CYTOSOL], run=map)
+
+
+def _new_array(staging: Staging, element: str, shape: Any, chunks: Any, dtype: Any) -> Any:
+    kind, name = element.split("/")
+    names = [f"ch{k}" for k in range(shape[0])] if kind == "images" else []
+    attributes = ome.raster_attributes(kind, name, [shape], format_=staging.format, channel_names=names)
+    path = staging.group(element, attributes) / "s0"
+    return zarr.create_array(str(path), shape=shape, chunks=chunks, dtype=dtype, fill_value=0)
