@@ -12,9 +12,10 @@ BIN := $(VENV)/bin
 # Test processes (many tests start workers of their own), and further arguments for pytest.
 JOBS ?= 2
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 DEMO_FOLDER ?= demo-output
 
-.PHONY: help demo test check docs format clean
+.PHONY: help demo test check docs format bench bench-quick clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -24,6 +25,7 @@ help:
 	@echo "make check    style, types, import rules, documentation"
 	@echo "make docs     build the documentation into docs/_build/html/"
 	@echo "make format   put the code into the project's style"
+	@echo "make bench    measure stages and whole extractions, compare with the run before (make bench-quick: tiny)"
 	@echo "make clean    remove environments, caches and what was built"
 
 demo: $(VENV)/.installed-demo
@@ -46,9 +48,16 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Further arguments: make bench BENCH_ARGS='--rounds 5 --plots docs/performance'
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks all $(BENCH_ARGS)
+
+bench-quick: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks all --quick $(BENCH_ARGS)
+
 clean:
-	rm -rf .venv .venv-* build dist docs/_build demo-output .*_cache .hypothesis
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv .venv-* build dist docs/_build demo-output benchmarks/.data .*_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra; all are made again when what they install may have changed.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python

@@ -1,4 +1,4 @@
-"""How often chunks are decoded: the batches are walked with an array that only counts what is asked of it."""
+"""How often chunks are decoded: the batches are walked over arrays that only count what is asked of them."""
 
 from __future__ import annotations
 
@@ -13,48 +13,65 @@ import numpy as np
 from cellstamp.cells.plan import Batch
 from cellstamp.pipeline.run import Job
 from cellstamp.source.reader import ArrayHandle, TileReader
-from cellstamp.source.values import Rect
 
 
-@dataclass(frozen=True)
-class _Counting(ArrayHandle):
-    """Stands in for an array: counts the chunks of every area read, and returns zeros.
+class _Counter:
+    """Stands in for a zarr array: counts the chunks of every area read, and gives no pixels but zeros."""
 
-    Attributes
-    ----------
-    decoded
-        Chunks decoded by each read.
-    """
-
-    decoded: list[int] = field(default_factory=list)
-
-    def read(self, rect: Rect) -> np.ndarray:
-        """Count; see `ArrayHandle.read`."""
-        bounds = ((rect.top, rect.bottom), (rect.left, rect.right))
-        spans = zip(bounds, self.chunks[-2:], strict=True)
-        planes = prod(ceil(n / chunk) for n, chunk in zip(self.shape[:-2], self.chunks[:-2], strict=True))
-        self.decoded.append(planes * prod(ceil(end / chunk) - start // chunk for (start, end), chunk in spans))
-        return np.broadcast_to(np.zeros((), self.dtype), (*self.shape[:-2], *rect.shape))
+    def __init__(self, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> None:
+        self.shape, self.chunks, self.dtype = shape, chunks, np.dtype(dtype)
+        self.decoded = 0
 
     @property
     def n_chunks(self) -> int:
         """Chunks there are."""
         return prod(ceil(n / chunk) for n, chunk in zip(self.shape, self.chunks, strict=True))
 
+    def __getitem__(self, selection: tuple[Any, ...]) -> np.ndarray:
+        sides = [part.indices(n)[:2] for part, n in zip(selection[-2:], self.shape[-2:], strict=True)]
+        planes = prod(ceil(n / chunk) for n, chunk in zip(self.shape[:-2], self.chunks[:-2], strict=True))
+        spans = zip(sides, self.chunks[-2:], strict=True)
+        self.decoded += planes * prod(ceil(end / chunk) - start // chunk for (start, end), chunk in spans)
+        shape = (*self.shape[:-2], *(end - start for start, end in sides))
+        return np.broadcast_to(np.zeros((), self.dtype), shape)
 
-def _counting(handle: ArrayHandle) -> _Counting:
-    values: dict[str, Any] = {name: getattr(handle, name) for name in ArrayHandle.__dataclass_fields__}
-    return _Counting(**values)
+    def get_basic_selection(self, selection: tuple[Any, ...], **_: Any) -> np.ndarray:
+        """Count; what is in an array given as ``out`` stays as it is."""
+        return self[selection]
+
+
+@dataclass(frozen=True)
+class _CountingHandle(ArrayHandle):
+    """A handle that opens a counter instead of the array."""
+
+    array: _Counter = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "array", _Counter(self.shape, self.chunks, self.dtype))
+
+    @classmethod
+    def like(cls, handle: ArrayHandle) -> _CountingHandle:
+        """A handle of an array of the same shape."""
+        return cls(**{name: getattr(handle, name) for name in ArrayHandle.__dataclass_fields__})
 
 
 def decodes_per_chunk(job: Job, batches: Sequence[Batch], n_workers: int) -> float:
-    """How often a chunk of image and masks is decoded on average, when workers walk equal stretches of the batches."""
-    image, masks = _counting(job.source.image), tuple(map(_counting, job.source.masks))
-    source = replace(job.source, image=image, masks=masks)
+    """How often a chunk of image and masks is decoded on average, when workers walk equal stretches of the batches.
+
+    Raises
+    ------
+    SystemExit
+        If nothing was counted: then pixels are no longer read through the handle's array.
+    """
+    image, *masks = (_CountingHandle.like(handle) for handle in (job.source.image, *job.source.masks))
+    source = replace(job.source, image=image, masks=tuple(masks))
     bounds = [len(batches) * k // n_workers for k in range(n_workers + 1)]
     for start, end in pairwise(bounds):
         reader = TileReader(source, reach=job.config.image_size)
         for batch in batches[start:end]:
             reader.read(batch.tile.area, batch.tile.region)
-    arrays = (image, *masks)
-    return sum(sum(array.decoded) for array in arrays) / sum(array.n_chunks for array in arrays)
+    counters = [handle.array for handle in (image, *masks)]
+    decoded = sum(counter.decoded for counter in counters)
+    if not decoded:
+        raise SystemExit("no decoded chunks were counted: benchmarks/decodes.py must follow how pixels are read now")
+    return decoded / sum(counter.n_chunks for counter in counters)

@@ -111,7 +111,7 @@ def _extract_here(store: str, config: dict[str, Any], folder: str) -> dict[str, 
         "busy_cores": cpu / seconds,
         "import_s": import_s,
         "first_batch_s": first_s,
-        "us_per_cell_after_first": 1e6 * (seconds - first_s) / max(1, cells - first_cells),
+        "us_per_cell_after_first": 1e6 * (seconds - first_s) / (cells - first_cells) if cells > first_cells else 0.0,
         "file_bytes": Path(str(step.output_path)).stat().st_size,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -89,11 +90,12 @@ def tree_cpu() -> float:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes on the disk under a folder, which may be changing."""
+    """Bytes that files under a folder have on the disk; the folder may be changing."""
     total = 0
     for path in folder.rglob("*"):
         try:
-            total += path.lstat().st_blocks * 512
+            found = path.lstat()
+            total += found.st_blocks * 512 if stat.S_ISREG(found.st_mode) else 0
         except OSError:
             continue
     return total

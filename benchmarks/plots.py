@@ -19,6 +19,7 @@ STYLE = {
     "ytick.color": INK,
     "grid.color": INK,
     "grid.alpha": 0.3,
+    "axes.facecolor": "none",
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
@@ -120,5 +121,5 @@ PLOTS: dict[str, Callable[[list[tuple[Any, Run]], Path], Path]] = {
     "channels": _lines("channels", "image channels"),
     "compression": _bars("compression", _SPEED, _COST, ("kib_per_cell", "KiB in the file per cell", BLUE)),
     "workers": _bars("workers", _SPEED, _COST, _MEMORY),
-    "cells and crops": _bars("cells-and-crops", _SPEED, _COST, _MEMORY),
+    "cells-and-crops": _bars("cells-and-crops", _SPEED, _COST, _MEMORY),
 }

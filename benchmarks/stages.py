@@ -1,7 +1,8 @@
 """What each stage of an extraction costs, measured in one process, batch by batch.
 
 Run as a module, this is that process. Clocks hang on the methods that do the work, so the code measured is the code
-that runs. Results are sent through a pipe as the process engine sends them: pickled in one thread, unpickled in another.
+that runs. Results are sent through a pipe as the process engine sends them: pickled in one thread and
+unpickled in another.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def plan_sweeps(*, quick: bool = False) -> Sweeps:
         "channels": [(n, replace(base, sample=replace(base.sample, channels=n))) for n in channels],
         "compression": [(name or "none", replace(base, compression=name)) for name in (False, "lzf", "gzip")],
         "workers": [(n, replace(base, workers=n)) for n in (1, 2)],
-        "cells and crops": [
+        "cells-and-crops": [
             (f"{name}, {size}", Case(sample, image_size=size))
             for sample, size, name in odd_crops[: 2 if quick else None]
         ],

@@ -114,8 +114,8 @@ def test_never_more_in_flight_than_the_limit(engine: Engine, tmp_path: Path, lim
     watched.take_all(engine.run(Square(tmp_path), watched, watched.limit), tmp_path)
     assert watched.submitted == watched.taken == 30
     assert max(watched.in_flight) <= limit
-    # The process engine makes use of what it is given, up to two batches a worker.
-    assert max(watched.in_flight) == (1 if isinstance(engine, SerialEngine) else min(limit, 4))
+    # The process engine makes use of what it is given: at first, half of what is left and never less than two a worker.
+    assert max(watched.in_flight) == (1 if isinstance(engine, SerialEngine) else min(limit, 10))
 
 
 def test_a_limit_that_changes_is_honoured_at_once(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ neighbouring batches, and when it dies it is known which batch it had.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,7 +23,7 @@ B = TypeVar("B")
 R = TypeVar("R")
 
 _QUEUED = 2
-"""Batches a worker has at a time: the one it works on, and the next, so that it need not wait."""
+"""Batches a worker has at least: the one it works on, and the next, so that it need not wait."""
 
 
 class ProcessEngine:
@@ -57,7 +58,9 @@ class ProcessEngine:
             while waiting or in_flight:
                 while waiting and in_flight < limit():
                     number, worker = min(enumerate(workers), key=lambda item: item[1].load)
-                    if worker.load == _QUEUED:
+                    # far ahead while much is left, so that a writer that halts does not halt the workers; less and less
+                    # towards the end, when what one has been given can no longer be taken by another
+                    if worker.load >= max(_QUEUED, len(waiting) // (2 * n_workers)):
                         break
                     worker.submit(waiting.take(number), finished)
                     in_flight += 1
@@ -114,6 +117,8 @@ class _Installed:
     @classmethod
     def install(cls, task: Callable[[Any], Any]) -> None:
         """Keep the task; the first thing that happens in a worker."""
+        # Ctrl-C in a terminal reaches every process of the job: it is the parent who stops the workers
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         cls.task = task
 
     @classmethod
