@@ -56,8 +56,8 @@ bench-quick: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks all --quick $(BENCH_ARGS)
 
 clean:
-	rm -rf .venv .venv-* build dist docs/_build demo-output benchmarks/.data .*_cache .hypothesis
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv .venv-* build dist docs/_build demo-output benchmarks/.data benchmarks/__pycache__ .*_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra; all are made again when what they install may have changed.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python

@@ -76,7 +76,11 @@ def latest(*, quick: bool | None, with_: str | None = None, but: Path | None = N
     found = []
     for path in RESULTS.glob("*.json"):
         report = load(path)
-        if (quick is None or report["quick"] == quick) and (with_ is None or report.get(with_)) and path != but:
+        if (
+            (quick is None or report["quick"] == quick)
+            and (with_ is None or report.get(with_))
+            and not (but and path.samefile(but))
+        ):
             found.append((report["machine"]["date"], path))
     return max(found)[1] if found else None
 

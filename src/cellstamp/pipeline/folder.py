@@ -12,12 +12,12 @@ import yaml
 
 from cellstamp.config import read_config
 from cellstamp.errors import ConfigError
+from cellstamp.h5sc.layout import FILE_NAME
 
 CONFIG = "config.yml"
 STORE = "scportrait.sdata"
 SEGMENTATION = "segmentation"
 EXTRACTION = "extraction"
-RESULT = "single_cells.h5sc"
 DEFAULT_EXTRACTION = "HDF5CellExtraction"
 
 
@@ -81,5 +81,5 @@ def section(config: Mapping[str, Any], step: object) -> dict[str, Any]:
 
 def latest_result(directory: Path) -> Path | None:
     """Return the newest finished extraction in a project folder."""
-    results = (directory / EXTRACTION).glob(f"*/{RESULT}")
+    results = (directory / EXTRACTION).glob(f"*/{FILE_NAME}")
     return max(results, key=lambda path: path.stat().st_mtime_ns, default=None)

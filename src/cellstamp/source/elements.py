@@ -15,10 +15,9 @@ import zarr
 import zarr.errors
 
 from cellstamp.errors import InputError
+from cellstamp.source.names import IMAGE_NAME
 from cellstamp.source.reader import ArrayHandle, PixelSource
 from cellstamp.warnings import warn
-
-IMAGE_NAME = "input_image"
 
 
 def find_source(

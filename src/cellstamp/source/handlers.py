@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cellstamp.errors import InputError
-from cellstamp.source.elements import IMAGE_NAME, mask_names
+from cellstamp.source.elements import mask_names
+from cellstamp.source.names import IMAGE_NAME
 from cellstamp.source.reader import ArrayHandle
 from cellstamp.source.store import load_centers, spool, store_centers
 from cellstamp.source.values import Centers

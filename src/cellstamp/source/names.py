@@ -1,6 +1,7 @@
 """What the elements of a project's store are called, as scportrait calls them."""
 
-IMAGE = "images/input_image"
+IMAGE_NAME = "input_image"
+IMAGE = f"images/{IMAGE_NAME}"
 NUCLEUS = "labels/seg_all_nucleus"
 CYTOSOL = "labels/seg_all_cytosol"
 
