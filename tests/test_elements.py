@@ -155,8 +155,8 @@ def test_labels_of_any_integer_type(copied_store, dtype):
     assert find_source(store).main_mask.dtype == np.dtype(dtype).name
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.uint64])
-def test_images_of_any_unsigned_type(copied_store, dtype):
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.uint64, np.int16, np.int32])
+def test_images_of_any_integer_type(copied_store, dtype):
     store = copied_store()
     replace_array(store / "images/input_image", np.ones((3, 200, 200), dtype))
     assert find_source(store).image.dtype == np.dtype(dtype).name
@@ -367,12 +367,12 @@ def test_labels_that_are_no_integers(copied_store, dtype):
         find_labels(store, "seg_all_cytosol")
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.int32, np.bool_])
-def test_images_that_are_not_unsigned(copied_store, dtype):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.bool_])
+def test_images_that_are_not_integer(copied_store, dtype):
     store = copied_store()
     replace_array(store / "images/input_image", np.ones((3, 200, 200), dtype))
     with pytest.raises(
-        InputError, match=rf"image 'input_image' in .* is {np.dtype(dtype)}; .*unsigned integer.*convert"
+        InputError, match=rf"image 'input_image' in .* is {np.dtype(dtype)}; .*integer images only.*convert"
     ):
         find_source(store)
 

@@ -597,13 +597,15 @@ def test_a_run_that_fails_leaves_the_old_result_and_nothing_of_its_own(
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_damaged_chunk_is_an_error_naming_the_batch(tmp_path: Path, make_step: MakeStep, threads: int) -> None:
+def test_a_damaged_chunk_is_an_error_naming_array_and_place(tmp_path: Path, make_step: MakeStep, threads: int) -> None:
     store = write_store(tmp_path / "s.zarr", SAMPLE)
     chunks = [path for path in (store / "images/input_image").rglob("*") if path.is_file() and path.suffix != ".json"]
     assert len(chunks) == 3 * 4 * 4
     for chunk in chunks:
         chunk.write_bytes(b"\xff" * 10)
-    with pytest.raises(WorkerError, match=r"a batch failed \(\d+ cells, ids \d+ to \d+\): "):
+    with pytest.raises(
+        InputError, match=r"'input_image' cannot be read: images/input_image/\S+ in .*s\.zarr, rows \d+ to"
+    ):
         make_step(store, threads=threads)()
     assert files(tmp_path / "out") == {"processing.log"}
 

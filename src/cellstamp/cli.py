@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cellstamp import __version__
-from cellstamp.errors import CellstampError, InputError
+from cellstamp.errors import CellstampError, InputError, WorkerError
 
 if TYPE_CHECKING:
     from cellstamp.h5sc.reader import H5scInfo
@@ -31,8 +31,12 @@ class _UserMistake(click.ClickException):
     exit_code = 2
 
 
+class _Failure(click.ClickException):
+    exit_code = 1
+
+
 class _Commands(click.Group):
-    """Commands that tell the user's mistakes in one line each, with exit code 2."""
+    """Commands that tell what went wrong in one line each: the user's mistakes with exit code 2, failures with 1."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         with _mistakes_in_one_line():
@@ -45,7 +49,8 @@ class _Commands(click.Group):
         except CellstampError as error:
             if ctx.meta.get(__name__):
                 traceback.print_exc()
-            raise _UserMistake(str(error)) from error
+            kind = _Failure if isinstance(error, WorkerError) else _UserMistake
+            raise kind(str(error)) from error
 
 
 @contextmanager

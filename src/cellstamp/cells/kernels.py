@@ -3,6 +3,9 @@
 All of them work on a *box*: the bounding box of the cell's mask inside the window, grown by the blur radius and clipped
 to the window. Outside the box the blurred mask is exactly 0, and so is every masked and normalised channel.
 
+All in one file on purpose: numba's cache of a compiled function is renewed when the function's own file changes, not
+when a function it calls does.
+
 Coordinates are pixels; arrays are indexed (y, x); a box is (top, bottom, left, right), half open.
 """
 
@@ -267,7 +270,7 @@ def cut_channel(image, top, left, blurred, box, values):
     Parameters
     ----------
     image
-        Unsigned integer (Y, X).
+        Integer (Y, X), not negative.
     blurred, box
         From `cut_mask`.
     values
@@ -471,7 +474,7 @@ def cut_stamps(labels, image, ids, tops, lefts, rescale, divisor, stamps, boxes,
     labels
         uint32 or uint64 (n_masks, Y, X); the last mask is the cell mask.
     image
-        Unsigned integer (n_channels, Y, X), the same area.
+        Integer (n_channels, Y, X), not negative, the same area.
     ids, tops, lefts
         (n_cells,): cell ids in the dtype of ``labels``, and the upper left corner (int64) of each window in the block.
     rescale

@@ -8,9 +8,12 @@ itself, and a script without an ``if __name__ == "__main__"`` guard must not run
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import connection, resource_tracker
 from multiprocessing.context import BaseContext
 from types import ModuleType
 from typing import Any
@@ -32,9 +35,20 @@ def clean_context(preload: Sequence[str] = ()) -> BaseContext:
         from multiprocessing import forkserver
 
         context.set_forkserver_preload(list(preload))
-        with _no_main_module():
+        with _no_main_module(), _no_interrupt():
             forkserver.ensure_running()
     return context
+
+
+def end_with_parent() -> None:
+    """Wait until the process that started this one is gone, and end; for a thread of a worker.
+
+    A worker would not notice by itself: it waits for work from a pipe of which it holds the other end, too.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 class _CleanProcess(_context.Process):  # type: ignore[misc]
@@ -48,6 +62,18 @@ class _CleanProcess(_context.Process):  # type: ignore[misc]
 
 class _CleanContext(type(_context)):  # type: ignore[misc]
     Process = _CleanProcess
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Have a process that is started now never see Ctrl-C, which is its parent's to handle."""
+    # starting the tracker would let the signal through again
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

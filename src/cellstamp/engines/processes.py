@@ -7,6 +7,7 @@ neighbouring batches, and when it dies it is known which batch it had.
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from cellstamp.engines.base import Outcome, Results, failed, outcome
-from cellstamp.engines.clean import clean_context
+from cellstamp.engines.clean import clean_context, end_with_parent
 from cellstamp.engines.spans import Spans
 from cellstamp.errors import CellstampError, WorkerError
 
@@ -119,6 +120,7 @@ class _Installed:
         """Keep the task; the first thing that happens in a worker."""
         # Ctrl-C in a terminal reaches every process of the job: it is the parent who stops the workers
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=end_with_parent, daemon=True).start()
         cls.task = task
 
     @classmethod

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from cellstamp.config import ExtractionConfig
 from cellstamp.engines.base import Engine
@@ -25,6 +26,8 @@ from cellstamp.source.handlers import open_store, stored_centers
 from cellstamp.source.reader import PixelSource
 from cellstamp.source.values import Centers
 from cellstamp.warnings import warn
+
+_LONGEST_NAME = 100
 
 
 class HDF5CellExtraction(ProcessingStep):
@@ -104,6 +107,7 @@ class HDF5CellExtraction(ProcessingStep):
         """
         with self._log_for(partial=partial):
             config = ExtractionConfig.parse(self.config)
+            _check_arguments(partial=partial, n_cells=n_cells, seed=seed)
             folder = self._claim_folder(output_folder_name, f"_ncells_{n_cells}_seed_{seed}" if partial else None)
             watch = Stopwatch()
             engine = run.choose_engine(config)
@@ -144,12 +148,16 @@ class HDF5CellExtraction(ProcessingStep):
     def _claim_folder(self, name: str | None, draw: str | None) -> Path:
         """Where the results go; an error if results are there that must not be replaced."""
         base = self.DEFAULT_DATA_DIR if name is None else name
-        if base in {"", ".", ".."} or Path(base).name != base:
+        if not isinstance(base, str) or base[:1] in {"", "."} or Path(base).name != base or len(base) > _LONGEST_NAME:
             message = (
-                f"output_folder_name = {name!r}: must be the name of a folder inside {self.directory}, without '/'"
+                f"output_folder_name = {name!r}: must be the name of a folder inside {self.directory}: text of at most "
+                f"{_LONGEST_NAME} characters, without '/' and not beginning with '.'"
             )
             raise ConfigError(message)
         folder = Path(self.directory) / (base if draw is None else f"partial_{base}{draw}")
+        if folder.exists() and not folder.is_dir():
+            message = f"{folder} is in the way: it is no folder. Move it, or give another output_folder_name"
+            raise OutputError(message)
         if (folder / FILE_NAME).exists() and not (self.overwrite or self.overwrite_run_path):
             message = (
                 f"{folder} already exists. Set overwrite=True to replace its files, or give another output_folder_name"
@@ -161,12 +169,24 @@ class HDF5CellExtraction(ProcessingStep):
     def _work_folder(self, folder: Path) -> Iterator[Path]:
         """A folder beside the final one for what is not finished; gone afterwards."""
         work = folder.with_name(f".unfinished_{folder.name}")
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"), blocking=False)
         try:
+            lock.acquire()
+        except Timeout as error:
+            message = (
+                f"another run is writing {folder} (it holds {lock.lock_file}); wait until it has ended, or stop it"
+            )
+            raise OutputError(message) from error
+        try:
+            # with the lock in hand, what is there was left by a run that was killed
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
             yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
+            # before it is released: nobody may take a lock that is about to go
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
 
     @contextmanager
     def _log_for(self, *, partial: bool) -> Iterator[None]:
@@ -175,6 +195,9 @@ class HDF5CellExtraction(ProcessingStep):
         self.log_name = "partial_processing.log" if partial else name
         try:
             yield
+        except BaseException as error:
+            self.log(f"failed: {type(error).__name__}: {error}")
+            raise
         finally:
             self.log_name = name
 
@@ -249,3 +272,22 @@ class HDF5CellExtraction(ProcessingStep):
         )
         self.log(summary.closing_line())
         announce(summary.closing_line(), mode=job.config.progress)
+
+
+def _check_arguments(*, partial: object, n_cells: object, seed: object) -> None:
+    """Refuse arguments of `HDF5CellExtraction.process` that cannot be meant.
+
+    Raises
+    ------
+    ConfigError
+        If ``partial`` is no bool, ``seed`` no integer >= 0, or ``n_cells`` given without ``partial``.
+    """
+    if not isinstance(partial, bool):
+        message = f"partial = {partial!r}: must be True or False"
+        raise ConfigError(message)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        message = f"seed = {seed!r}: must be an integer >= 0"
+        raise ConfigError(message)
+    if n_cells is not None and not partial:
+        message = f"n_cells = {n_cells!r} was given without partial=True, which would extract all cells; give both"
+        raise ConfigError(message)

@@ -21,8 +21,8 @@ EXTRACTION = "extraction"
 DEFAULT_EXTRACTION = "HDF5CellExtraction"
 
 
-def take_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Read the configuration, and keep a copy of it in the project folder.
+def find_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Read the configuration.
 
     Parameters
     ----------
@@ -40,21 +40,31 @@ def take_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, A
     if config is None:
         # No section has an empty name: the whole configuration is read.
         return read_config(own, "") if own.is_file() else {}
-    whole = read_config(config, "")
+    return read_config(config, "")
+
+
+def keep_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, Any] | None) -> None:
+    """Keep a copy of a configuration in the project folder, in place of the one that is there; None: nothing to do.
+
+    Raises
+    ------
+    ConfigError
+        When a mapping holds what YAML cannot.
+    """
+    own = directory / CONFIG
     if isinstance(config, Mapping):
-        _write_config(own, whole)
-    elif not (own.exists() and own.samefile(config)):
+        own.write_text(_as_yaml(config), encoding="utf-8")
+    elif config is not None and not (own.exists() and own.samefile(config)):
         shutil.copyfile(config, own)
-    return whole
 
 
-def _write_config(path: Path, config: Mapping[str, Any]) -> None:
+def _as_yaml(config: Mapping[str, Any]) -> str:
     try:
-        text = yaml.safe_dump(dict(config), sort_keys=False)
+        text: str = yaml.safe_dump(dict(config), sort_keys=False)
     except yaml.representer.RepresenterError as error:
         held = type(error.args[-1]).__name__
         raise ConfigError(f"config: cannot be kept as {CONFIG}: it holds a {held}; use text and numbers") from error
-    path.write_text(text, encoding="utf-8")
+    return text
 
 
 def has_section(config: Mapping[str, Any], name: str) -> bool:
@@ -81,5 +91,6 @@ def section(config: Mapping[str, Any], step: object) -> dict[str, Any]:
 
 def latest_result(directory: Path) -> Path | None:
     """Return the newest finished extraction in a project folder."""
-    results = (directory / EXTRACTION).glob(f"*/{FILE_NAME}")
+    # a folder with a leading dot holds what a run has not finished
+    results = (directory / EXTRACTION).glob(f"[!.]*/{FILE_NAME}")
     return max(results, key=lambda path: path.stat().st_mtime_ns, default=None)

@@ -87,11 +87,17 @@ class Project(ProjectInput):
         self.filehandler = FileHandler(self._store)
         self._make_directory()
         store.recover(self._store)
-        self.config = folder.take_config(Path(self.directory), config_path)
+        self.config = folder.find_config(Path(self.directory), config_path)
         if extraction_f is None and folder.has_section(self.config, folder.DEFAULT_EXTRACTION):
             from cellstamp.pipeline.extraction import HDF5CellExtraction as extraction_f  # noqa: N813
         self.segmentation_f = self._make_step(segmentation_f, folder.SEGMENTATION)
         self.extraction_f = self._make_step(extraction_f, folder.EXTRACTION)
+        if config_path is not None:
+            # the configuration in the folder is replaced by one that can be used, or not at all
+            for step in (self.segmentation_f, self.extraction_f):
+                if step is not None:
+                    step.check_config()
+            folder.keep_config(Path(self.directory), config_path)
 
     def _make_step(self, step: type[ProcessingStep] | None, name: str) -> Any:
         if step is None:

@@ -149,10 +149,10 @@ def _nucleus_first(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _image_handle(root: zarr.Group, store: str, name: str) -> tuple[ArrayHandle, tuple[str, ...]]:
     handle, metadata = _full_resolution(root, store, "images", name, axes=["c", "y", "x"])
-    if np.dtype(handle.dtype).kind != "u":
+    if np.dtype(handle.dtype).kind not in "iu":
         message = (
-            f"image '{name}' in {store} is {handle.dtype}; this version extracts from unsigned integer images "
-            f"(uint8, uint16, uint32, uint64) only; convert it first"
+            f"image '{name}' in {store} is {handle.dtype}; this version extracts from integer images only; "
+            "convert it first, to uint16 for example"
         )
         raise InputError(message)
     return handle, _channel_names(metadata, handle.shape[0])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.errors import InputError
 from cellstamp.source.values import TILES_ABREAST, Rect
 
 if TYPE_CHECKING:
@@ -54,7 +57,8 @@ class ArrayHandle:
 
     def read(self, rect: Rect) -> NDArray[Any]:
         """Read an area: (c, y, x) of an image, (y, x) of labels."""
-        return np.asarray(self.array[..., *_selection(rect)])
+        with self._naming(rect):
+            return np.asarray(self.array[..., *_selection(rect)])
 
     def read_into(self, rect: Rect, out: NDArray[Any]) -> None:
         """Read an area into an array of its shape, of the handle's dtype or a wider one."""
@@ -66,7 +70,21 @@ class ArrayHandle:
             return
         # signed and unsigned ids of one width have the same bits, as long as they are not negative
         target = cpu.NDBuffer.from_numpy_array(out.view(dtype))
-        self.array.get_basic_selection((..., *_selection(rect)), out=target)
+        with self._naming(rect):
+            self.array.get_basic_selection((..., *_selection(rect)), out=target)
+
+    @contextmanager
+    def _naming(self, rect: Rect) -> Iterator[None]:
+        """Say which pixels of which array could not be read."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            message = (
+                f"'{self.name}' cannot be read: {self.path} in {self.store}, rows {rect.top} to {rect.bottom}, columns "
+                f"{rect.left} to {rect.right} (chunks of {self.chunks}): {error}. If a chunk is damaged, write the "
+                "element again"
+            )
+            raise InputError(message) from error
 
 
 @dataclass(frozen=True)
@@ -76,7 +94,7 @@ class PixelSource:
     Attributes
     ----------
     image
-        (c, y, x), unsigned integer.
+        (c, y, x), integer.
     masks
         One or two label arrays (y, x): nucleus before cytosol.
     channel_names
@@ -172,8 +190,19 @@ class TileReader:
         block = self._new_block(region)
         for part in _parts(area, region):
             self._fill(block, part, beside)
+        self._check_not_negative(block)
         self._area, self._block = area, block
         return block
+
+    def _check_not_negative(self, block: Block) -> None:
+        """Refuse negative pixels: what is masked is 0, and must be the darkest there is."""
+        if block.image.dtype.kind == "i" and block.image.min() < 0:
+            image = self._source.image
+            message = (
+                f"image '{image.name}' in {image.store} holds the negative value {block.image.min()}; pixels must be "
+                "0 or more: shift or clip the image first"
+            )
+            raise InputError(message)
 
     def _keep_strips(self) -> Block | None:
         """Copy the lower strip of the tile read last, and return its right strip."""
