@@ -37,6 +37,10 @@ class HDF5CellExtraction(ProcessingStep):
     attribute ``sdata_path`` (a project's handler), the path of a SpatialData zarr store, or a SpatialData object.
     The configuration's keys are listed on the documentation's page "Configuration".
 
+    The file is an AnnData: ``obsm["single_cell_images"]`` float16 (n_cells, n_masks + n_channels, y, x), values from 0
+    to 1; ``obsm["spatial"]`` float64 (n_cells, 2), centres as x, y in pixels; ``obs["scportrait_cell_id"]`` uint64.
+    Centres that the store lacks are computed, and stored in it as points ``centers_<labels>``, if it can be written to.
+
     Attributes
     ----------
     output_path : str or None
@@ -92,7 +96,8 @@ class HDF5CellExtraction(ProcessingStep):
         seed
             Of the drawing of cells.
         output_folder_name
-            Folder for the results inside the step's own; ``data`` by default.
+            Folder for the results inside the step's own; ``data`` by default. A preview's name begins with ``partial_``
+            and this.
 
         Raises
         ------

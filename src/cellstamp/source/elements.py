@@ -77,7 +77,10 @@ def _open_store(store: str) -> zarr.Group:
         with _readable(store, other=missing):
             return zarr.open_group(store=store, mode="r", use_consolidated=False)
     except missing as error:
-        message = f"{store} is not a SpatialData zarr store; give the folder that holds 'images' and 'labels'"
+        message = (
+            f"{store} is not a SpatialData zarr store; give the folder that holds 'images' and 'labels' (a project's "
+            "is made by loading an image)"
+        )
         raise InputError(message) from error
 
 
