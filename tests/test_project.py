@@ -242,11 +242,20 @@ class TestTiff:
             ([(-5, 10), (0, 80)], "must lie inside"),
             ([(0, 10)], r"must be \[\(y_start, y_stop\), \(x_start, x_stop\)\]"),
             ("all", r"crop = 'all': must be \["),
+            ([slice(0, 50, 2), slice(0, 80)], r"must be .* in whole pixels"),
+            ([(0.5, 50), (0, 80)], r"must be .* in whole pixels"),
+            ([("a", "b"), (0, 80)], r"must be .* in whole pixels"),
         ],
     )
     def test_a_wrong_crop_is_refused(self, project: Project, files: list[Path], crop: Any, message: str) -> None:
         with pytest.raises(InputError, match=message):
             project.load_input_from_tif_files(files, crop=crop)
+
+    def test_a_number_for_a_list_is_refused(self, project: Project, files: list[Path]) -> None:
+        with pytest.raises(InputError, match=r"remap = \[1\]: must hold each of the channels"):
+            project.load_input_from_tif_files(files, remap=1)
+        with pytest.raises(InputError, match=r"channel_names = 3: must be a list of names"):
+            project.load_input_from_tif_files(files, channel_names=3)
 
     def test_files_that_differ_are_named(self, tmp_path: Path, project: Project, files: list[Path]) -> None:
         tifffile.imwrite(files[1], IMAGE[1, :50])
@@ -273,7 +282,7 @@ class TestTiff:
         with pytest.raises(InputError, match=r"none.tif: there is no such file"):
             project.load_input_from_tif_files([tmp_path / "none.tif"])
 
-    @pytest.mark.parametrize("paths", [[], "one.tif"])
+    @pytest.mark.parametrize("paths", [[], "one.tif", [5], None])
     def test_a_list_is_needed(self, project: Project, paths: Any) -> None:
         with pytest.raises(InputError, match=r"file_paths = .*: must be a list of TIFF files"):
             project.load_input_from_tif_files(paths)

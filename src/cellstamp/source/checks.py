@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ def channel_names_for(
     if names is None:
         usable = known is not None and len(set(known)) == n_channels == len(known)
         return list(known) if known is not None and usable else [f"channel_{index}" for index in range(n_channels)]
-    if isinstance(names, str):
+    if isinstance(names, str) or not isinstance(names, Iterable):
         raise InputError(f"channel_names = {names!r}: must be a list of names, one for each channel")
     texts = [str(name) for name in names]
     if len(texts) != n_channels:
@@ -60,7 +60,7 @@ def check_remap(remap: Sequence[int], n_channels: int) -> list[int]:
     InputError
         When it does not name each channel once.
     """
-    order = list(remap)
+    order = list(remap) if isinstance(remap, Iterable) else [remap]
     if sorted(order) != list(range(n_channels)):
         raise InputError(
             f"remap = {order}: must hold each of the channels 0 to {n_channels - 1} once, in the new order"

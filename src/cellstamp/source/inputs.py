@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -44,7 +45,8 @@ def from_tiffs(
     InputError
         When there is no file, one cannot be read, they differ in size or dtype, or `crop` is not inside them.
     """
-    if isinstance(paths, (str, os.PathLike)) or not paths:
+    listed = isinstance(paths, Sequence) and not isinstance(paths, str)
+    if not (listed and paths and all(isinstance(path, (str, os.PathLike)) for path in paths)):
         raise InputError(f"file_paths = {paths!r}: must be a list of TIFF files, one or more")
     with open_tiffs(paths) as planes:
         _check_alike(paths, planes)
@@ -66,19 +68,29 @@ def _check_alike(paths: Sequence[str | os.PathLike[str]], planes: Sequence[Pixel
 
 def _window(crop: Sequence[Any], shape: Sequence[int]) -> list[slice]:
     try:
-        bounds = [(part.start, part.stop) if isinstance(part, slice) else tuple(part) for part in crop]
-        y, x = [
-            (0 if start is None else start, size if stop is None else stop)
-            for (start, stop), size in zip(bounds, shape[-2:], strict=True)
-        ]
+        y, x = [_bounds(part, size) for part, size in zip(crop, shape[-2:], strict=True)]
     except (TypeError, ValueError) as error:
-        raise InputError(f"crop = {crop!r}: must be [(y_start, y_stop), (x_start, x_stop)] in pixels") from error
+        raise InputError(f"crop = {crop!r}: must be [(y_start, y_stop), (x_start, x_stop)] in whole pixels") from error
     if not all(0 <= start < stop <= size for (start, stop), size in zip((y, x), shape[-2:], strict=True)):
         raise InputError(
             f"crop = {crop!r}: must lie inside the image of {shape[-2]} x {shape[-1]} pixels (y, x), each start "
             "below its stop"
         )
-    return [slice(int(start), int(stop)) for start, stop in (y, x)]
+    return [slice(start, stop) for start, stop in (y, x)]
+
+
+def _bounds(part: Any, size: int) -> tuple[int, int]:
+    """First pixel and end along one axis, of a pair or of a slice without a step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When it is neither, or not in whole pixels.
+    """
+    if isinstance(part, slice) and part.step not in (None, 1):
+        raise ValueError("a crop has no step")
+    start, stop = (part.start, part.stop) if isinstance(part, slice) else part
+    return 0 if start is None else operator.index(start), size if stop is None else operator.index(stop)
 
 
 def from_omezarr(
