@@ -22,7 +22,6 @@ from cellstamp.errors import CellstampError, InputError, WorkerError
 if TYPE_CHECKING:
     from cellstamp.h5sc.reader import H5scInfo
 
-_STORE = "scportrait.sdata"
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -127,8 +126,10 @@ def extract(
     progress: bool | None,
 ) -> None:
     """Extract the single-cell images of the segmented project in PROJECT_FOLDER."""
-    if not (project_folder / _STORE).is_dir():
-        raise InputError(f"{project_folder} is no project: there is no {_STORE} in it")
+    from cellstamp.pipeline.folder import STORE
+
+    if not (project_folder / STORE).is_dir():
+        raise InputError(f"{project_folder} is no project: there is no {STORE} in it")
     overrides = _parse_settings(settings)
     if progress is not None:
         overrides["progress"] = progress

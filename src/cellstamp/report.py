@@ -102,6 +102,11 @@ class PeakMemory:
         self.peak = 0
         self.observe(os.getpid(), _own_rss())
 
+    @property
+    def own_rss(self) -> int:
+        """Resident set of this process when it was last looked at, in bytes."""
+        return self._rss[os.getpid()]
+
     def observe(self, pid: int, rss: int) -> None:
         """Take in that the process ``pid`` has a resident set of ``rss`` bytes."""
         self._rss[os.getpid()] = _own_rss()

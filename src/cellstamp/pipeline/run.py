@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from cellstamp.cells.plan import Batch, cells_per_batch, draw_cells, inside_image, plan_batches, tile_shape
@@ -233,7 +232,7 @@ def run_batches(
     flush_every
         See `Flushing`.
     """
-    tally, me, flushing = Tally(), psutil.Process(), Flushing(writer, flush_every, limit)
+    tally, flushing = Tally(), Flushing(writer, flush_every, limit)
     with closing(engine.run(task, batches, limit)) as outcomes:
         for outcome in outcomes:
             stamps = outcome.value
@@ -242,7 +241,7 @@ def run_batches(
                 pid=outcome.pid,
                 rss=outcome.rss,
                 parent_pid=os.getpid(),
-                parent_rss=me.memory_info().rss,
+                parent_rss=tally.memory.own_rss,
                 batch_bytes=stamps.nbytes,
             )
             started = time.perf_counter()

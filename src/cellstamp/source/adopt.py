@@ -12,7 +12,7 @@ from cellstamp.errors import InputError
 from cellstamp.source import ome
 from cellstamp.source.centers import Run
 from cellstamp.source.checks import channel_names_for, check_free, check_image, check_mask, check_same_cells
-from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of
+from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of
 from cellstamp.source.raster import FACTORS, copy_raster, copyable, write_raster
 from cellstamp.source.staging import Format, Staging, staged, zarr_format
 from cellstamp.source.store import open_group, write_centers
@@ -112,7 +112,7 @@ def _check_elements(chosen: Chosen) -> None:
     for element, origin in chosen.elements.items():
         if element != IMAGE:
             mask, _ = open_group(chosen.store / origin, ome.AXES["labels"])
-            check_mask(mask, element.removeprefix("labels/seg_all_"), image.shape)
+            check_mask(mask, kind_of(element), image.shape)
 
 
 def _take(staging: Staging, group: Path, element: str) -> None:

@@ -2,8 +2,19 @@
 
 IMAGE_NAME = "input_image"
 IMAGE = f"images/{IMAGE_NAME}"
-NUCLEUS = "labels/seg_all_nucleus"
-CYTOSOL = "labels/seg_all_cytosol"
+_MASK_PREFIX = "labels/seg_all_"
+NUCLEUS = f"{_MASK_PREFIX}nucleus"
+CYTOSOL = f"{_MASK_PREFIX}cytosol"
+
+
+def mask_of(kind: str) -> str:
+    """Return the element of a mask, given its kind: ``"nucleus"`` or ``"cytosol"``."""
+    return f"{_MASK_PREFIX}{kind}"
+
+
+def kind_of(mask: str) -> str:
+    """Return the kind of a mask, given its element."""
+    return mask.removeprefix(_MASK_PREFIX)
 
 
 def centers_of(labels: str) -> str:

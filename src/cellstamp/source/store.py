@@ -21,7 +21,7 @@ from cellstamp.source.checks import (
     check_same_cells,
 )
 from cellstamp.source.elements import find_labels
-from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of
+from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of, mask_of
 from cellstamp.source.pixels import Pixels, as_channels, as_pixels, reordered, without_axes
 from cellstamp.source.points import read_points, write_points
 from cellstamp.source.raster import FACTORS, write_raster
@@ -161,11 +161,11 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
     """
     if not masks:
         raise InputError("no mask: give nucleus, cytosol, or both")
-    elements = {f"labels/seg_all_{kind}": _mask_pixels(mask, kind) for kind, mask in masks.items()}
+    elements = {mask_of(kind): _mask_pixels(mask, kind) for kind, mask in masks.items()}
     check_free(store, list(elements), overwrite=overwrite)
     shape = image_pixels(store).shape
     for element, mask in elements.items():
-        check_mask(mask, element.removeprefix("labels/seg_all_"), shape)
+        check_mask(mask, kind_of(element), shape)
     with staged(store) as staging:
         for element, mask in elements.items():
             write_raster(staging, element, mask)
