@@ -75,7 +75,7 @@ class SlowWriter(StampWriter):
         super().__init__(path, layout)
         self._watch = watch
 
-    def write(self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: bytes) -> None:
+    def write(self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: NDArray[np.uint8]) -> None:
         super().write(rows, sizes, payload)
         self.flush()
         self._watch.wait_for_looks(4)

@@ -23,6 +23,7 @@ from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.reader import describe_h5sc
 from cellstamp.h5sc.writer import StampWriter
+from encoding import encoded
 
 IMAGES = "obsm/single_cell_images"
 LONG = "a channel name of far more than fifteen characters, µm²"
@@ -54,7 +55,7 @@ def write_file(path: Path, layout: Layout = LAYOUT) -> NDArray[np.float16]:
     encoder = StampEncoder(layout.compression)
     with StampWriter(path, layout) as writer:
         for rows in (np.array([2, 0]), np.array([1])):
-            payload, sizes = encoder.encode(np.ascontiguousarray(stamps[rows]).view(np.uint16), boxes[rows])
+            payload, sizes = encoded(encoder, np.ascontiguousarray(stamps[rows]).view(np.uint16), boxes[rows])
             writer.write(rows, sizes, payload)
             writer.flush()
     return stamps

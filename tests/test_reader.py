@@ -228,7 +228,7 @@ def test_a_task_that_has_worked_is_sent_without_its_buffers(stored):
     sent = pickle.dumps(task)
     assert len(sent) < 2000
     again = pickle.loads(sent)(batch)
-    assert again.payload == first.payload
+    assert np.array_equal(again.payload, first.payload)
     assert again.sizes.tolist() == first.sizes.tolist()
 
 

@@ -42,7 +42,13 @@ class StampEncoder:
         self._compression = compression
         self._table = np.empty(1 << _HASH_BITS, np.int32)
 
-    def encode(self, stamps: NDArray[np.uint16], boxes: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
+    @staticmethod
+    def room(n_planes: int, size: int) -> int:
+        """Bytes that so many planes of ``size`` x ``size`` pixels may take while they are encoded."""
+        # a plane may grow before it is found not to shrink; those before it take their raw size at most
+        return 2 * n_planes * size * size + size * size // 8 + 64
+
+    def encode(self, stamps: NDArray[np.uint16], boxes: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Encode every plane of every stamp.
 
         Parameters
@@ -51,46 +57,45 @@ class StampEncoder:
             The bits of float16 values, (n_cells, n_planes, size, size), C-contiguous.
         boxes
             (n_cells, n_planes, 4): top, bottom, left, right (half open); a plane is zero outside its box.
+        out
+            At least as many bytes as `room` says; the encoded planes are put here, one after the other in C order of
+            (cell, plane).
 
         Returns
         -------
-        payload
-            The encoded planes, one after the other in C order of (cell, plane).
-        sizes
-            Bytes of each plane in it, (n_cells, n_planes). A plane that encoding did not shrink is there as it was: its
+        numpy.ndarray
+            Bytes of each plane, int64 (n_cells, n_planes). A plane that encoding did not shrink is there as it was: its
             size is that of the raw plane, and HDF5 must be told that no filter was applied to it.
         """
-        if self._compression == "lzf":
-            return self._encode_lzf(stamps, boxes)
-        raw = 2 * stamps.shape[2] * stamps.shape[3]
-        if self._compression is None:
-            return stamps.tobytes(), np.full(stamps.shape[:2], raw)
-        return _encode_gzip(stamps, raw)
-
-    def _encode_lzf(self, stamps: NDArray[np.uint16], boxes: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
         n_cells, n_planes, height, width = stamps.shape
         flat = stamps.reshape(n_cells, n_planes, height * width)
-        # room for one plane that grows; every plane before it takes its raw size at most
-        out = np.empty(stamps.nbytes + height * width // 8 + 64, np.uint8)
-        sizes = np.empty((n_cells, n_planes), np.int64)
-        end = _lzf_planes(flat, flat.view(np.uint8), width, boxes, self._table, out, sizes)
-        return out[:end].tobytes(), sizes
+        raw = flat.view(np.uint8)
+        sizes = np.full((n_cells, n_planes), raw.shape[2])
+        if self._compression == "lzf":
+            _lzf_planes(flat, raw, width, boxes, self._table, out, sizes)
+        elif self._compression == "gzip":
+            _gzip_planes(raw, out, sizes)
+        else:
+            out[: raw.size] = raw.reshape(-1)
+        return sizes
 
 
-def _encode_gzip(stamps: NDArray[np.uint16], raw: int) -> tuple[bytes, NDArray[np.int64]]:
+def _gzip_planes(planes: NDArray[np.uint8], out: NDArray[np.uint8], sizes: NDArray[np.int64]) -> None:
     from imagecodecs import zlib_encode
 
-    blobs = []
-    for plane in stamps.reshape(-1, *stamps.shape[2:]):
+    at = 0
+    for index in np.ndindex(sizes.shape):
+        plane = planes[index]
         blob = zlib_encode(plane, level=GZIP_LEVEL)
-        blobs.append(blob if len(blob) < raw else plane.tobytes())
-    sizes = np.array([len(blob) for blob in blobs], np.int64).reshape(stamps.shape[:2])
-    return b"".join(blobs), sizes
+        encoded = np.frombuffer(blob if len(blob) < plane.size else plane, np.uint8)
+        out[at : at + encoded.size] = encoded
+        sizes[index] = encoded.size
+        at += encoded.size
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
 def _lzf_planes(planes, raw, width, boxes, table, out, sizes):
-    """Encode planes (n_cells, n_planes, pixels), also given as bytes, into ``out``; return the bytes used."""
+    """Encode planes (n_cells, n_planes, pixels), also given as bytes, into ``out``."""
     at = 0
     # positions in the table are counted through all planes, so that those of an earlier plane are recognised as stale
     base = 0
@@ -105,7 +110,6 @@ def _lzf_planes(planes, raw, width, boxes, table, out, sizes):
             sizes[i, p] = end - at
             at = end
             base += planes.shape[2]
-    return at
 
 
 @njit(nogil=True, cache=True, boundscheck=False)

@@ -15,7 +15,8 @@ def load_kernels() -> None:
     stamps, boxes = np.zeros((1, 2, size, size), np.uint16), np.zeros((1, 2, 4), np.int64)
     ids, corner = np.ones(1, np.uint32), np.zeros(1, np.int64)
     cut_stamps(labels, image, ids, corner, corner, np.array([0.0, 1.0]), 1.0, stamps, boxes, new_scratch(size))
-    StampEncoder("lzf").encode(stamps, boxes)
+    encoder = StampEncoder("lzf")
+    encoder.encode(stamps, boxes, np.empty(encoder.room(2, size), np.uint8))
 
 
 load_kernels()

@@ -49,7 +49,7 @@ class Stamps:
     sizes
         int64 (n_cells, n_planes): bytes of each plane in ``payload``; a plane of full size is not compressed.
     payload
-        The planes, one after the other in C order of (cell, plane).
+        uint8: the planes, one after the other in C order of (cell, plane).
     n_empty
         Cells that have no pixel of the cell mask in their window.
     read_s, cut_s
@@ -58,7 +58,7 @@ class Stamps:
 
     rows: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    payload: bytes
+    payload: NDArray[np.uint8]
     n_empty: int
     read_s: float
     cut_s: float
@@ -66,7 +66,7 @@ class Stamps:
     @property
     def nbytes(self) -> int:
         """Memory of the result."""
-        return len(self.payload) + self.sizes.nbytes + self.rows.nbytes
+        return self.payload.nbytes + self.sizes.nbytes + self.rows.nbytes
 
 
 class StampTask:
@@ -87,16 +87,16 @@ class StampTask:
         read = time.perf_counter()
         ids = batch.ids.astype(block.labels.dtype)
         tops, lefts = batch.tops - block.rect.top, batch.lefts - block.rect.left
-        payloads, sizes, n_empty = [], [], 0
+        payload = np.empty(self._encoder.room(len(batch) * self._stack.shape[1], self._recipe.image_size), np.uint8)
+        sizes, end, n_empty = [], 0, 0
         for start in range(0, len(batch), len(self._stack)):
             part = slice(start, start + len(self._stack))
             n_cells = self._cut(block.labels, block.image, ids[part], tops[part], lefts[part])
-            payload, size = self._encoder.encode(self._stack[:n_cells], self._boxes[:n_cells])
-            payloads.append(payload)
-            sizes.append(size)
+            sizes.append(self._encoder.encode(self._stack[:n_cells], self._boxes[:n_cells], payload[end:]))
+            end += int(sizes[-1].sum())
             n_empty += int((self._boxes[:n_cells, -1, 1] == 0).sum())
         done = time.perf_counter()
-        return Stamps(batch.rows, np.concatenate(sizes), b"".join(payloads), n_empty, read - started, done - read)
+        return Stamps(batch.rows, np.concatenate(sizes), payload[:end], n_empty, read - started, done - read)
 
     def _cut(self, labels: NDArray[Any], image: NDArray[Any], ids: NDArray[Any], tops: Any, lefts: Any) -> int:
         rescale = np.array(self._recipe.rescale or ())

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from multiprocessing.context import BaseContext
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from cellstamp.engines.base import Outcome, Results, failed, outcome
 from cellstamp.engines.clean import clean_context, end_with_parent
+from cellstamp.engines.parcels import Parcel, Slots, pack, unpack
 from cellstamp.engines.spans import Spans
 from cellstamp.errors import CellstampError, WorkerError
 
@@ -25,6 +28,8 @@ R = TypeVar("R")
 
 _QUEUED = 2
 """Batches a worker has at least: the one it works on, and the next, so that it need not wait."""
+_AHEAD = 8
+"""Batches a worker has at most, so that a writer that halts for a moment does not halt the workers."""
 
 
 class ProcessEngine:
@@ -55,32 +60,39 @@ class ProcessEngine:
         finished: Finished[B, R] = SimpleQueue()
         in_flight = 0
         with ExitStack() as stack:
-            workers = [_Worker[B, R](self._new_pool(task, stack)) for _ in range(n_workers)]
+            workers = [stack.enter_context(_Worker[B, R](task, self._context)) for _ in range(n_workers)]
             while waiting or in_flight:
                 while waiting and in_flight < limit():
                     number, worker = min(enumerate(workers), key=lambda item: item[1].load)
-                    # far ahead while much is left, so that a writer that halts does not halt the workers; less and less
-                    # towards the end, when what one has been given can no longer be taken by another
-                    if worker.load >= max(_QUEUED, len(waiting) // (2 * n_workers)):
+                    # less and less towards the end: what one has been given can no longer be taken by another
+                    if worker.load >= max(_QUEUED, min(_AHEAD, len(waiting) // (2 * n_workers))):
                         break
                     worker.submit(waiting.take(number), finished)
                     in_flight += 1
                 worker, future = finished.get()
-                yield _result(future, worker.take(future))
+                with worker.taking(future) as result:
+                    yield result
                 in_flight -= 1
-
-    def _new_pool(self, task: Callable[[Any], Any], stack: ExitStack) -> ProcessPoolExecutor:
-        pool = ProcessPoolExecutor(1, mp_context=self._context, initializer=_Installed.install, initargs=(task,))
-        stack.callback(pool.shutdown, cancel_futures=True)
-        return pool
 
 
 class _Worker(Generic[B, R]):
-    """One process, and the batches it has."""
+    """One process, the batches it has, and the memory that their results come in; ends when the context is left."""
 
-    def __init__(self, pool: ProcessPoolExecutor) -> None:
-        self._pool = pool
-        self._batches: dict[Future[Outcome[R]], B] = {}
+    def __init__(self, task: Callable[[B], R], context: BaseContext) -> None:
+        self._slots = Slots()
+        # the one used last is used again first, so that the others take memory only when a writer halts
+        self._free = list(range(_AHEAD))
+        self._batches: dict[Future[Outcome[Parcel]], B] = {}
+        self._pool = ProcessPoolExecutor(
+            1, mp_context=context, initializer=_Installed.install, initargs=(task, self._slots)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._slots.close()
 
     @property
     def load(self) -> int:
@@ -90,15 +102,18 @@ class _Worker(Generic[B, R]):
     def submit(self, batch: B, finished: Finished[B, R]) -> None:
         """Give the worker a batch; when it is done, its future is put into ``finished``."""
         try:
-            future: Future[Outcome[R]] = self._pool.submit(_Installed.run, batch)
+            future: Future[Outcome[Parcel]] = self._pool.submit(_Installed.run, batch, self._free.pop())
         except BrokenProcessPool as error:
             raise _death(self._lost(batch)) from error
         self._batches[future] = batch
         future.add_done_callback(lambda done: finished.put((self, done)))
 
-    def take(self, future: Future[Outcome[R]]) -> B:
-        """Which batch a future that is done stands for; the worker no longer has it."""
-        return self._batches.pop(future)
+    @contextmanager
+    def taking(self, future: Future[Outcome[Parcel]]) -> Iterator[Outcome[R]]:
+        """Take the result of a future that is done; its memory is used for another when the block is left."""
+        arrived = _result(future, self._batches.pop(future))
+        yield replace(arrived, value=unpack(arrived.value, self._slots))
+        self._free.append(arrived.value.slot)
 
     def _lost(self, refused: B) -> B:
         """The batch that a dead worker was at: the first that has not come to an end, else the one refused."""
@@ -106,30 +121,31 @@ class _Worker(Generic[B, R]):
         return next(unfinished, refused)
 
 
-Finished = SimpleQueue[tuple[_Worker[B, R], Future[Outcome[R]]]]
+Finished = SimpleQueue[tuple[_Worker[B, R], Future[Outcome[Parcel]]]]
 """Where workers put what is done."""
 
 
 class _Installed:
-    """The task of this worker process, kept here so that it is sent once and not with every batch."""
+    """The task of this worker process and the memory for its results: sent once and not with every batch."""
 
     task: Callable[[Any], Any]
+    slots: Slots
 
     @classmethod
-    def install(cls, task: Callable[[Any], Any]) -> None:
-        """Keep the task; the first thing that happens in a worker."""
+    def install(cls, task: Callable[[Any], Any], slots: Slots) -> None:
+        """Keep both; the first thing that happens in a worker."""
         # Ctrl-C in a terminal reaches every process of the job: it is the parent who stops the workers
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=end_with_parent, daemon=True).start()
-        cls.task = task
+        cls.task, cls.slots = task, slots
 
     @classmethod
-    def run(cls, batch: Any) -> Outcome[Any]:
+    def run(cls, batch: Any, slot: int) -> Outcome[Parcel]:
         """Run the task on a batch."""
-        return outcome(cls.task(batch))
+        return outcome(pack(cls.task(batch), cls.slots, slot))
 
 
-def _result(future: Future[Outcome[R]], batch: object) -> Outcome[R]:
+def _result(future: Future[Outcome[Parcel]], batch: object) -> Outcome[Parcel]:
     """What a batch came to, or its error, naming the batch."""
     error = future.exception()
     if isinstance(error, BrokenProcessPool):

@@ -38,7 +38,7 @@ class StampWriter:
         self._raw_bytes = 2 * layout.image_size**2
         self._unfiltered = 0 if layout.compression is None else 1
 
-    def write(self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: bytes) -> None:
+    def write(self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: NDArray[np.uint8]) -> None:
         """Store the finished chunks of some cells.
 
         Parameters

@@ -153,7 +153,7 @@ class Limit(Protocol):
 class Writer(Protocol):
     """Where finished stamps go."""
 
-    def write(self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: bytes) -> None:
+    def write(self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: NDArray[np.uint8]) -> None:
         """Store the finished chunks of some cells."""
         ...
 
