@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellstamp.h5sc.layout import CELL_ID, HDF5_BOUND, IMAGES, Layout
+from cellstamp.h5sc.writeback import Writeback
 
 
 class StampWriter:
@@ -37,6 +38,7 @@ class StampWriter:
         self._id = images.id
         self._raw_bytes = 2 * layout.image_size**2
         self._unfiltered = 0 if layout.compression is None else 1
+        self._writeback = Writeback(self._file.id.get_vfd_handle())
 
     def write(self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: NDArray[np.uint8]) -> None:
         """Store the finished chunks of some cells.
@@ -56,11 +58,13 @@ class StampWriter:
             for plane, size in enumerate(planes):
                 write((row, plane, 0, 0), view[at : at + size], unfiltered if size == raw else 0)
                 at += size
+        self._writeback.begin()
 
     def flush(self) -> None:
         """Bring everything written so far to the disk."""
         self._file.flush()
         os.fsync(self._file.id.get_vfd_handle())
+        self._writeback.check()
 
     def __enter__(self) -> Self:
         """Begin writing."""
@@ -74,6 +78,7 @@ class StampWriter:
             if kind is None:
                 self.flush()
         finally:
+            self._writeback.stop()
             self._file.close()
 
 
