@@ -19,7 +19,8 @@ from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.writer import StampWriter
-from cellstamp.pipeline.run import Job, choose_engine, run_batches, select_cells
+from cellstamp.pipeline.run import Job, run_batches, select_cells
+from cellstamp.pipeline.workers import choose_engine
 from cellstamp.report import Progress
 from cellstamp.source.centers import compute_centers
 from pixel_stores import write_source

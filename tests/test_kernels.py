@@ -294,7 +294,7 @@ def test_every_rank_and_what_lies_between(n_pixels, kind):
         "ties": rng.integers(0, 4, n_pixels) / 3,
         "zeros": np.zeros(n_pixels),
     }
-    work = np.empty(n_pixels + 64)
+    work = np.empty(n_pixels + 128)
     for count in sorted({0, 1, n_pixels // 2, n_pixels - 1, n_pixels}):
         window = np.zeros(n_pixels)
         window[:count] = numbers[kind][:count]

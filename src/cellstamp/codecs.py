@@ -81,13 +81,13 @@ class StampEncoder:
 
 
 def _gzip_planes(planes: NDArray[np.uint8], out: NDArray[np.uint8], sizes: NDArray[np.int64]) -> None:
-    from imagecodecs import zlib_encode
+    from imagecodecs import zlibng_encode
 
     at = 0
     for index in np.ndindex(sizes.shape):
         plane = planes[index]
-        blob = zlib_encode(plane, level=GZIP_LEVEL)
-        encoded = np.frombuffer(blob if len(blob) < plane.size else plane, np.uint8)
+        blob = zlibng_encode(plane.tobytes(), level=GZIP_LEVEL)
+        encoded = np.frombuffer(blob, np.uint8) if len(blob) < plane.size else plane
         out[at : at + encoded.size] = encoded
         sizes[index] = encoded.size
         at += encoded.size

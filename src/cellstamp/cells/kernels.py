@@ -31,7 +31,7 @@ _EXPONENT_SHIFT = np.uint64((1023 - 15) << 10)
 _SUBNORMAL = np.uint64((1023 + 52) << 52)
 
 _FEW = 64
-"""Order statistics this close to an end are found by insertion, others by partitioning."""
+"""Order statistics this close to the upper end are found by insertion, others by partitioning."""
 
 
 def gaussian_weights() -> NDArray[np.float64]:
@@ -306,7 +306,7 @@ def normalise(values, count, n_pixels, lower_q, upper_q, work):
     lower_q, upper_q
         Quantiles, 0 <= lower_q < upper_q <= 1.
     work
-        float64 (>= count,), scratch.
+        float64 (>= count and >= 2 * `_FEW`,), scratch.
 
     Notes
     -----
@@ -362,11 +362,47 @@ def _two_in_order(values, count, i, j, work):
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _largest(values, count, n, best):
-    """Write the n largest of ``values[:count]`` to ``best[:n]``, largest first, zeros filling up."""
-    best[:n] = 0.0
-    last = n - 1
-    for k in range(count):
+def _largest(values, count, n, work):
+    """Write the n largest of ``values[:count]`` to ``work[:n]``, largest first, zeros filling up; n is `_FEW` at most.
+
+    The n-th largest of the maxima of `_FEW` interleaved lanes is known to be reached by n values: only what is larger
+    than that has to be put in order, and most rows of `_FEW` values hold nothing that is.
+    """
+    best, lanes = work[:n], work[_FEW : 2 * _FEW]
+    rows = count // _FEW
+    _lane_maxima(values, rows, lanes)
+    best[:] = 0.0
+    _sort_in(lanes, best)
+    floor = best[n - 1]
+    best[:] = floor
+    for r in range(rows):
+        row = values[r * _FEW : (r + 1) * _FEW]
+        larger = 0
+        for k in range(_FEW):
+            larger += row[k] > floor
+        if larger:
+            _sort_in(row, best)
+    _sort_in(values[rows * _FEW : count], best)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _lane_maxima(values, rows, lanes):
+    """Write the maximum of every column of ``values`` to ``lanes``; a row has `_FEW` values, none below 0."""
+    # four columns at a time, so that the compiler keeps the maxima of so many in one register
+    for k in range(0, _FEW, 4):
+        a, b, c, d = 0.0, 0.0, 0.0, 0.0
+        for r in range(rows):
+            at = r * _FEW + k
+            a, b = max(a, values[at]), max(b, values[at + 1])
+            c, d = max(c, values[at + 2]), max(d, values[at + 3])
+        lanes[k], lanes[k + 1], lanes[k + 2], lanes[k + 3] = a, b, c, d
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _sort_in(values, best):
+    """Keep the largest of ``best`` and ``values`` in ``best``, largest first."""
+    last = best.size - 1
+    for k in range(values.size):
         value = values[k]
         if value > best[last]:
             at = last
@@ -520,5 +556,5 @@ def new_scratch(size: int) -> tuple[Any, ...]:
     masking = (mask, mask.view(np.uint64), gaps, np.empty((frame, frame)), np.empty(frame))
     values = np.empty(size * size)
     halves = np.empty(size * size, np.uint16)
-    work = np.empty(size * size + _FEW)
+    work = np.empty(size * size + 2 * _FEW)
     return masking, np.empty((size, size)), values, values.view(np.uint64), halves, work, gaussian_weights()

@@ -1,14 +1,16 @@
 """Imported by the server that workers are forked from: loads what they need, compiled kernels included, once."""
 
-import numpy as np
-import zarr
+import gc
+import sys
 
-from cellstamp.cells.kernels import cut_stamps, new_scratch
-from cellstamp.codecs import StampEncoder
+import numpy as np
 
 
 def load_kernels() -> None:
     """Run the kernels for the usual types on a tiny image: compiled code is then in memory before there are workers."""
+    from cellstamp.cells.kernels import cut_stamps, new_scratch
+    from cellstamp.codecs import StampEncoder
+
     size = 2
     labels = np.ones((1, size, size), np.uint32)
     image = np.ones((1, size, size), np.uint16)
@@ -19,6 +21,34 @@ def load_kernels() -> None:
     encoder.encode(stamps, boxes, np.empty(encoder.room(2, size), np.uint8))
 
 
-load_kernels()
-# workers share the cores among themselves: a second thread to decode chunks would only take turns with the first
-zarr.config.set({"threading.max_workers": 1})
+def load_without_scipy() -> None:
+    """Load the kernels as if scipy were not installed: numba would import its BLAS, which none of them uses.
+
+    That would be a fifth of the time that a run needs to start.
+    """
+    absent = "scipy.linalg" not in sys.modules
+    if absent:
+        sys.modules["scipy.linalg"] = None  # type: ignore[assignment]
+    try:
+        load_kernels()
+    finally:
+        if absent:
+            del sys.modules["scipy.linalg"]
+
+
+def load_reader() -> None:
+    """Import what reads pixels."""
+    import zarr
+
+    import cellstamp.cells.stamps  # noqa: F401
+
+    # workers share the cores among themselves: a second thread to decode chunks would only take turns with the first
+    zarr.config.set({"threading.max_workers": 1})
+
+
+# nothing that is made here is garbage; what is frozen stays shared with the workers, whose collectors leave it alone
+gc.disable()
+load_without_scipy()
+load_reader()
+gc.freeze()
+gc.enable()

@@ -64,7 +64,8 @@ class Engine(Protocol):
         Yields
         ------
         Outcome
-            In order of completion. Closing the iterator before its end stops the workers.
+            In order of completion. Large arrays of a result may be memory that is used again when the next one is asked
+            for. Closing the iterator before its end stops the workers.
 
         Raises
         ------

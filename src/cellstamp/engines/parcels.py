@@ -21,7 +21,7 @@ _LARGE = 2**16
 _ALIGNMENT = 64
 """Buffers begin at multiples of so many bytes, as arrays do elsewhere."""
 _SLOT_BYTES = 2**32
-"""Distance of the slots in their file, which has holes where nothing was written; larger results go through the pipe."""
+"""Distance of the slots in their file, which has holes where nothing was written. What is larger takes the pipe."""
 
 
 class Slots:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from multiprocessing.context import BaseContext
 from queue import SimpleQueue
 from typing import Any, Generic, Self, TypeVar
@@ -112,7 +111,7 @@ class _Worker(Generic[B, R]):
     def taking(self, future: Future[Outcome[Parcel]]) -> Iterator[Outcome[R]]:
         """Take the result of a future that is done; its memory is used for another when the block is left."""
         arrived = _result(future, self._batches.pop(future))
-        yield replace(arrived, value=unpack(arrived.value, self._slots))
+        yield Outcome(unpack(arrived.value, self._slots), arrived.pid, arrived.rss)
         self._free.append(arrived.value.slot)
 
     def _lost(self, refused: B) -> B:

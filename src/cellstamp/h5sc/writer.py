@@ -53,7 +53,7 @@ class StampWriter:
             The chunks, one after the other.
         """
         write, raw, unfiltered = self._id.write_direct_chunk, self._raw_bytes, self._unfiltered
-        view, at = memoryview(payload), 0
+        view, at = payload.data, 0
         for row, planes in zip(rows.tolist(), sizes.tolist(), strict=True):
             for plane, size in enumerate(planes):
                 write((row, plane, 0, 0), view[at : at + size], unfiltered if size == raw else 0)

@@ -20,7 +20,9 @@ from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME
 from cellstamp.h5sc.writer import StampWriter
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep
+from cellstamp.pipeline.workers import BlockRunner, choose_engine
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark
+from cellstamp.source.centers import compute_centers
 from cellstamp.source.elements import find_source
 from cellstamp.source.handlers import open_store, stored_centers
 from cellstamp.source.reader import PixelSource
@@ -115,11 +117,11 @@ class HDF5CellExtraction(ProcessingStep):
             _check_arguments(partial=partial, n_cells=n_cells, seed=seed)
             folder = self._claim_folder(output_folder_name, f"_ncells_{n_cells}_seed_{seed}" if partial else None)
             watch = Stopwatch()
-            engine = run.choose_engine(config)
+            engine = choose_engine(config)
             source = self._find_source(config)
             run.check_crop_fits(config.image_size, source)
             watch.lap("setup")
-            centers = self._find_centers(source, engine)
+            centers = self._find_centers(source, engine.n_workers)
             cells, removed = run.select_cells(
                 centers, source, config.image_size, partial=partial, n_cells=n_cells, seed=seed
             )
@@ -215,10 +217,10 @@ class HDF5CellExtraction(ProcessingStep):
         )
         return find_source(store, segmentation_key=config.segmentation_key, segmentation_mask=config.segmentation_mask)
 
-    def _find_centers(self, source: PixelSource, engine: Engine) -> Centers:
+    def _find_centers(self, source: PixelSource, n_workers: int) -> Centers:
         """Centres from the store, or computed and, where that is possible, stored."""
         return stored_centers(
-            source.main_mask, compute=lambda labels: run.measure_centers(labels, engine), log=self.log
+            source.main_mask, compute=lambda labels: compute_centers(labels, BlockRunner(n_workers)), log=self.log
         )
 
     def _warn(self, message: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import Logable
+from cellstamp.pipeline.workers import BlockRunner
 from cellstamp.source import adopt, inputs, store
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
 
@@ -35,6 +36,11 @@ class ProjectInput(Logable):
         super().__init__(directory, debug)
         self.overwrite = overwrite
         self._store = Path(self.directory) / folder.STORE
+
+    @property
+    def _n_workers(self) -> int:
+        """Processes that may work on the centres of a large mask."""
+        return 1
 
     def _may_replace(self, overwrite: bool | None) -> bool:  # noqa: FBT001 - hands on what the caller was given
         return self.overwrite if overwrite is None else overwrite
@@ -209,7 +215,9 @@ class ProjectInput(Logable):
             originals=not remove_duplicates,
             cell_id_column=cell_id_identifier,
         )
-        centers = adopt.load_sdata(self._store, chosen, overwrite=self._may_replace(overwrite))
+        centers = adopt.load_sdata(
+            self._store, chosen, overwrite=self._may_replace(overwrite), run=BlockRunner(self._n_workers)
+        )
         self._log_image(os.fspath(sdata_path))
         self._log_cells(centers)
 
@@ -243,7 +251,10 @@ class ProjectInput(Logable):
             When one mask has cells that the other one lacks.
         """
         masks = {kind: mask for kind, mask in (("nucleus", nucleus), ("cytosol", cytosol)) if mask is not None}
-        self._log_cells(inputs.load_segmentation(self._store, masks, overwrite=self._may_replace(overwrite)))
+        centers = inputs.load_segmentation(
+            self._store, masks, overwrite=self._may_replace(overwrite), run=BlockRunner(self._n_workers)
+        )
+        self._log_cells(centers)
 
     def _log_image(self, origin: str) -> None:
         image, names = store.open_group(self._store / IMAGE, ("c", "y", "x"))

@@ -99,6 +99,12 @@ class Project(ProjectInput):
                     step.check_config()
             folder.keep_config(Path(self.directory), config_path)
 
+    @property
+    def _n_workers(self) -> int:
+        """As many as the extraction has."""
+        threads = getattr(self.extraction_f, "config", {}).get("threads")
+        return threads if isinstance(threads, int) and threads > 0 else 1
+
     def _make_step(self, step: type[ProcessingStep] | None, name: str) -> Any:
         if step is None:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,22 +17,15 @@ from numpy.typing import NDArray
 from cellstamp.cells.plan import Batch, cells_per_batch, draw_cells, inside_image, plan_batches, tile_shape
 from cellstamp.cells.stamps import Recipe, Stamps, StampTask
 from cellstamp.config import ExtractionConfig
-from cellstamp.engines.base import Engine, SerialEngine
-from cellstamp.engines.processes import ProcessEngine
+from cellstamp.engines.base import Engine
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.layout import Layout
 from cellstamp.report import PeakMemory, Progress
-from cellstamp.source.centers import BlockSums, Sums, compute_centers
-from cellstamp.source.reader import ArrayHandle, PixelSource
-from cellstamp.source.values import Centers, Rect
+from cellstamp.source.reader import PixelSource
+from cellstamp.source.values import Centers
 
 FLUSH_SECONDS = 5.0
 """What is written reaches the disk about so often, unless ``flush_every`` says otherwise."""
-
-_PARALLEL_PIXELS = 16 * 2**20
-"""Masks of fewer pixels are summed up faster than workers start."""
-
-_PRELOAD = ("cellstamp.cells.preload",)
 
 
 @dataclass(frozen=True)
@@ -92,13 +85,6 @@ class Job:
         )
 
 
-def choose_engine(config: ExtractionConfig) -> Engine:
-    """The engine that the configuration asks for; one worker needs no process of its own."""
-    if config.engine == "serial" or config.threads == 1:
-        return SerialEngine()
-    return ProcessEngine(config.threads, preload=_PRELOAD)
-
-
 def check_crop_fits(image_size: int, source: PixelSource) -> None:
     """Refuse crops larger than the image.
 
@@ -114,17 +100,6 @@ def check_crop_fits(image_size: int, source: PixelSource) -> None:
             f"'{source.image.name}' in {source.image.store}"
         )
         raise ConfigError(message)
-
-
-def measure_centers(labels: ArrayHandle, engine: Engine) -> Centers:
-    """Compute the centres of a mask's cells, in the workers where that is worth starting them."""
-    if labels.shape[0] * labels.shape[1] < _PARALLEL_PIXELS:
-        return compute_centers(labels)
-
-    def run(task: BlockSums, blocks: Sequence[Rect]) -> Iterable[Sums]:
-        return (outcome.value for outcome in engine.run(task, blocks, lambda: 4 * engine.n_workers))
-
-    return compute_centers(labels, run)
 
 
 def select_cells(

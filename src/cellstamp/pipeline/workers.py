@@ -1,0 +1,49 @@
+"""Who does the work: the engine for a configuration, and workers for what is computed from a mask block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from cellstamp.config import ExtractionConfig
+from cellstamp.engines.base import Engine, SerialEngine
+from cellstamp.engines.processes import ProcessEngine
+from cellstamp.source.centers import BlockSums, Sums
+from cellstamp.source.values import Rect
+
+_PARALLEL_PIXELS = 16 * 2**20
+"""Masks of fewer pixels are summed up faster than workers start."""
+
+_PRELOAD = ("cellstamp.cells.preload",)
+
+
+def choose_engine(config: ExtractionConfig) -> Engine:
+    """The engine that the configuration asks for; one worker needs no process of its own."""
+    if config.engine == "serial":
+        return SerialEngine()
+    return _workers(config.threads)
+
+
+def _workers(n_workers: int) -> Engine:
+    return SerialEngine() if n_workers == 1 else ProcessEngine(n_workers, preload=_PRELOAD)
+
+
+class BlockRunner:
+    """Sums up the blocks of a mask, in workers where that is worth starting them; see `compute_centers`.
+
+    Parameters
+    ----------
+    n_workers
+        How many, at most.
+    """
+
+    def __init__(self, n_workers: int) -> None:
+        self._n_workers = n_workers
+
+    def __call__(self, task: BlockSums, blocks: Sequence[Rect]) -> Iterator[Sums]:
+        """Return the sums of every block, in any order."""
+        n_pixels = sum(block.shape[0] * block.shape[1] for block in blocks)
+        engine = _workers(self._n_workers) if n_pixels >= _PARALLEL_PIXELS else SerialEngine()
+        for outcome in engine.run(task, blocks, lambda: 4 * engine.n_workers):
+            # they are kept to the end, but the engine uses their memory again
+            yield replace(outcome.value, ids=outcome.value.ids.copy(), totals=outcome.value.totals.copy())
