@@ -188,22 +188,31 @@ def test_batches_keep_their_promises(job):
 
 @settings(max_examples=100, deadline=None)
 @given(jobs().filter(lambda job: len(job[0]) > 0))
-def test_a_region_is_what_its_cells_need_and_no_more_than_whole_chunks(job):
+def test_a_region_is_what_cells_from_here_on_need_and_no_more_than_whole_chunks(job):
     _, size, _, _, chunk, _ = job
     by_tile: dict[Rect, list] = {}
     for batch in planned(job):
         by_tile.setdefault(batch.tile.area, []).append(batch)
     for area, batches in by_tile.items():
-        region = batches[0].tile.region
-        assert {batch.tile.region for batch in batches} == {region}
-        top, left = (min(getattr(batch, side).min() for batch in batches) for side in ("tops", "lefts"))
-        bottom, right = (max(getattr(batch, side).max() for batch in batches) + size for side in ("tops", "lefts"))
-        needs = (top, bottom, area.top, area.bottom), (left, right, area.left, area.right)
-        got = (region.top, region.bottom), (region.left, region.right)
-        for (start, end, first, last), (begin, stop), side in zip(needs, got, chunk, strict=True):
-            assert begin == start if start <= first else first <= begin <= start < begin + side
-            assert end <= stop <= last
-            assert stop < end + side
+        for first, batch in enumerate(batches):
+            region, rest = batch.tile.region, batches[first:]
+            top, left = (min(getattr(other, side).min() for other in rest) for side in ("tops", "lefts"))
+            bottom, right = (max(getattr(other, side).max() for other in rest) + size for side in ("tops", "lefts"))
+            needs = (top, bottom, area.top, area.bottom), (left, right, area.left, area.right)
+            got = (region.top, region.bottom), (region.left, region.right)
+            for (start, end, least, last), (begin, stop), side in zip(needs, got, chunk, strict=True):
+                assert begin == start if start <= least else least <= begin <= start < begin + side
+                assert end <= stop <= last
+                assert stop < end + side
+
+
+@settings(max_examples=50, deadline=None)
+@given(jobs().filter(lambda job: len(job[0]) > 0))
+def test_a_tile_is_walked_from_top_to_bottom(job):
+    for before, after in itertools.pairwise(planned(job)):
+        if before.tile.area == after.tile.area:
+            assert before.tops.max() <= after.tops.min()
+            assert before.tile.region.holds(after.tile.region)
 
 
 def dense(tiles: tuple[int, int], tile: int, per_tile: int = 3):

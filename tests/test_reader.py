@@ -17,6 +17,7 @@ from zarr.storage import LocalStore, WrapperStore
 
 from cellstamp.cells.plan import Tile, inside_image, plan_batches
 from cellstamp.cells.stamps import Recipe, StampTask
+from cellstamp.engines.spans import Spans
 from cellstamp.source.reader import ArrayHandle, PixelSource, TileReader
 from cellstamp.source.values import Centers, Rect
 from pixel_stores import write_source
@@ -51,13 +52,14 @@ def assert_right(
     for tile in tiles:
         region = tile.region
         block = reader.read(tile.area, region)
-        rows, columns = slice(region.top, region.bottom), slice(region.left, region.right)
-        assert block.rect == region
+        assert block.rect.holds(region)
+        rows, columns = region.slices(Rect(0, 0, 0, 0))
+        within = region.slices(block.rect)
         assert block.image.dtype == image.dtype
-        assert np.array_equal(block.image, image[:, rows, columns])
+        assert np.array_equal(block.image[:, *within], image[:, rows, columns])
         assert block.labels.shape[0] == len(masks)
         for got, mask in zip(block.labels, masks, strict=True):
-            assert np.array_equal(got, mask[rows, columns].astype(np.uint64))
+            assert np.array_equal(got[within], mask[rows, columns].astype(np.uint64))
 
 
 @pytest.mark.parametrize(
@@ -181,6 +183,24 @@ def test_chunks_are_decoded_once_or_little_more(max_batch_size, mask_chunk, tmp_
     n_chunks = 96 * 2 + (shape[0] // mask_chunk) * (shape[1] // mask_chunk)
     assert len(store.fetched) == n_chunks
     assert store.fetched.total() <= 1.2 * n_chunks
+
+
+@pytest.mark.parametrize(("n_workers", "most"), [(1, 1.0), (2, 1.5)])
+def test_workers_side_by_side_decode_a_chunk_one_and_a_half_times_at_most(n_workers, most, tmp_path):
+    side, chunk, size = 6000, 2000, 128
+    image, mask = np.zeros((1, side, side), np.uint8), np.zeros((side, side), np.uint8)
+    source, store = counted(write_source(tmp_path / "x.zarr", image, [mask], image_chunk=chunk, mask_chunk=chunk))
+    y, x = (axis.ravel() * 48.0 for axis in np.mgrid[: side // 48, : side // 48])
+    cells = Centers(np.arange(x.size, dtype=np.uint64), np.stack([x, y], axis=1))
+    cells = cells[inside_image(cells, size, (side, side))]
+    batches = plan_batches(cells, size, (side, side), tile=(chunk, chunk), chunk=(chunk, chunk), max_batch_size=400)
+    waiting, readers = Spans(batches, n_workers), [TileReader(source, size) for _ in range(n_workers)]
+    while waiting:
+        for number, reader in enumerate(readers[: len(waiting)]):
+            tile = waiting.take(number).tile
+            reader.read(tile.area, tile.region)
+    assert len(store.fetched) == 2 * 9
+    assert store.fetched.total() <= most * 2 * 9
 
 
 def test_batches_of_one_tile_read_it_once(tmp_path):

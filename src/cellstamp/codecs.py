@@ -9,10 +9,12 @@ copy; or a repetition of ``length`` bytes that lie ``distance`` bytes back (3 to
 of ``distance - 1``.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numba import njit
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 Compression = Literal["lzf", "gzip"]
@@ -27,6 +29,23 @@ _HASH_BITS = 12
 _PATIENCE = 5
 """Every ``2**_PATIENCE`` misses, one more pixel is stepped over."""
 _MOST_MISSES = 255
+
+
+@intrinsic
+def _copy_32(typing: Any, source: Any, start: Any, target: Any, at: Any) -> Any:
+    """Copy 32 bytes, ``target[at:at + 32] = source[start:start + 32]``, without looking at bounds."""
+    del typing
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def place(array: int) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, args[array]).data
+            return builder.gep(data, [args[array + 1]])
+
+        n_bytes = context.get_constant(types.intp, _MAX_LITERALS)
+        cgutils.raw_memcpy(builder, place(2), place(0), n_bytes, 1)
+        return context.get_dummy_value()
+
+    return types.void(source, start, target, at), build
 
 
 class StampEncoder:
@@ -199,9 +218,12 @@ def _put_literals(raw, start, end, out, at):
     while start < end:
         n = min(end - start, _MAX_LITERALS)
         out[at] = n - 1
-        source, target = raw[start : start + n], out[at + 1 : at + 1 + n]
-        for k in range(n):
-            target[k] = source[k]
+        if start + _MAX_LITERALS <= raw.size:
+            # too many bytes as often as not: what follows is overwritten, and a fixed number is two instructions
+            _copy_32(raw, start, out, at + 1)  # type: ignore[call-arg]  # numba adds the first one
+        else:
+            for k in range(n):
+                out[at + 1 + k] = raw[start + k]
         at += n + 1
         start += n
     return at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ BATCH_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile: its own area, and the pixels that its cells' windows need."""
+    """One tile: its own area, and the pixels that windows need: those of a batch and of all after it in the tile."""
 
     area: Rect
     region: Rect
@@ -159,17 +160,19 @@ def plan_batches(
     corners = window_corners(cells, image_size)
     last_x, last_y = (corners + image_size - 1).T
     row, column = last_y // tile[0], last_x // tile[1]
-    order = np.lexsort((column, row, column // TILES_ABREAST))
+    # inside a tile from top to bottom: who begins in the middle of it needs nothing above
+    order = np.lexsort((last_y, column, row, column // TILES_ABREAST))
     row, column = row[order], column[order]
     starts = np.flatnonzero(np.diff(row, prepend=-1) | np.diff(column, prepend=-1))
     batches: list[Batch] = []
     for start, end in zip(starts, [*starts[1:], len(cells)], strict=True):
-        members = np.sort(order[start:end])
+        members = order[start:end]
         top, left = int(row[start]) * tile[0], int(column[start]) * tile[1]
         area = Rect(top, min(top + tile[0], shape[0]), left, min(left + tile[1], shape[1]))
-        where = Tile(area, _region(corners[members], image_size, area, chunk))
-        n_batches = -(-members.size // max_batch_size)
-        batches.extend(_batch(where, part, cells, corners) for part in np.array_split(members, n_batches))
+        parts = np.array_split(members, -(-members.size // max_batch_size))
+        for part, first in zip(parts, accumulate(map(len, parts), initial=0), strict=False):
+            where = Tile(area, _region(corners[members[first:]], image_size, area, chunk))
+            batches.append(_batch(where, np.sort(part), cells, corners))
     return batches
 
 

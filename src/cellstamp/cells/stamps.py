@@ -15,8 +15,8 @@ from cellstamp.cells.plan import Batch
 from cellstamp.codecs import Compression, StampEncoder
 from cellstamp.source.reader import PixelSource, TileReader
 
-_STACK_BYTES = 2**20
-"""Uncompressed stamps held at a time: few enough to stay in the processor's cache between cutting and encoding."""
+_STACK_BYTES = 2**23
+"""Uncompressed stamps held at a time: so many that calling the kernels costs little. Only their boxes are touched."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,19 @@ class Stamps:
 
 
 class StampTask:
-    """Callable from a batch to its stamps; picklable, what it works with is made in the process that uses it."""
+    """Callable from a batch to its stamps; picklable, what it works with is made in the process that uses it.
+
+    The payload it returns is valid until the next call.
+    """
 
     def __init__(self, source: PixelSource, recipe: Recipe) -> None:
         self._source = source
         self._recipe = recipe
+        self._payload = np.empty(0, np.uint8)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Take only what says what to do."""
-        return {"_source": self._source, "_recipe": self._recipe}
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Take along only what says what to do."""
+        return StampTask, (self._source, self._recipe)
 
     def __call__(self, batch: Batch) -> Stamps:
         """Read, cut and encode a batch."""
@@ -87,7 +91,7 @@ class StampTask:
         read = time.perf_counter()
         ids = batch.ids.astype(block.labels.dtype)
         tops, lefts = batch.tops - block.rect.top, batch.lefts - block.rect.left
-        payload = np.empty(self._encoder.room(len(batch) * self._stack.shape[1], self._recipe.image_size), np.uint8)
+        payload = self._room_for(len(batch))
         sizes, end, n_empty = [], 0, 0
         for start in range(0, len(batch), len(self._stack)):
             part = slice(start, start + len(self._stack))
@@ -103,6 +107,12 @@ class StampTask:
         divisor = float(np.iinfo(image.dtype).max)
         cut_stamps(labels, image, ids, tops, lefts, rescale, divisor, self._stack, self._boxes, self._scratch)
         return int(ids.size)
+
+    def _room_for(self, n_cells: int) -> NDArray[np.uint8]:
+        n_bytes = self._encoder.room(n_cells * self._stack.shape[1], self._recipe.image_size)
+        if self._payload.size < n_bytes:
+            self._payload = np.empty(n_bytes, np.uint8)
+        return self._payload
 
     @cached_property
     def _reader(self) -> TileReader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +17,10 @@ from cellstamp.source.values import TILES_ABREAST, Rect
 
 if TYPE_CHECKING:
     import zarr
+
+
+_FETCHED = 6
+"""Strips kept of tiles that someone else reads: those of the three beside the first tile of a walk."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,13 @@ class ArrayHandle:
         """Read an area: (c, y, x) of an image, (y, x) of labels."""
         with self._naming(rect):
             return np.asarray(self.array[..., *_selection(rect)])
+
+    def read_channels(self, rect: Rect) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Read an area of an image, as few channels (c, y, x) at a time as its chunks allow."""
+        for first in range(0, self.shape[0], self.chunks[0]):
+            channels = slice(first, first + self.chunks[0])
+            with self._naming(rect):
+                yield channels, np.asarray(self.array[channels, *_selection(rect)])
 
     def read_into(self, rect: Rect, out: NDArray[Any]) -> None:
         """Read an area into an array of its shape, of the handle's dtype or a wider one."""
@@ -169,11 +180,12 @@ class TileReader:
         self._area: Rect | None = None
         self._block: Block | None = None
         self._strips: deque[Block] = deque(maxlen=TILES_ABREAST + 2)
+        self._fetched: deque[Block] = deque(maxlen=_FETCHED)
         self._labels = np.empty(0, source.label_dtype)
         self._image = np.empty(0, np.dtype(source.image.dtype))
 
     def read(self, area: Rect, region: Rect) -> Block:
-        """Return the pixels of ``region``, valid until the next call for another region.
+        """Return the pixels of ``region`` (or more), valid until the next call for a region not among them.
 
         Parameters
         ----------
@@ -182,14 +194,24 @@ class TileReader:
         region
             What its windows need: inside the tile, or up to ``reach`` above and to the left of it.
         """
-        if self._block is not None and self._block.rect == region:
+        if self._block is not None and self._block.rect.holds(region):
             return self._block
         beside = self._keep_strips()
         # the old block's memory is about to be overwritten; should reading fail, it must not be handed out again
         self._block = None
         block = self._new_block(region)
+        own = [*self._strips] if beside is None else [beside, *self._strips]
+        elsewhere = False
         for part in _parts(area, region):
-            self._fill(block, part, beside)
+            if area.holds(part):
+                self._load(block, part)
+            elif (strip := _holding(part, own)) is not None:
+                _copy(strip, block, part)
+            else:
+                self._fetch(block, part)
+                elsewhere = True
+        if not elsewhere:
+            self._fetched.clear()
         self._check_not_negative(block)
         self._area, self._block = area, block
         return block
@@ -229,19 +251,73 @@ class TileReader:
             self._image[: n_channels * pixels].reshape(n_channels, *region.shape),
         )
 
-    def _fill(self, block: Block, part: Rect, beside: Block | None) -> None:
-        """Fill one part of a block from a strip that holds it, else from the store."""
+    def _load(self, block: Block, part: Rect) -> None:
+        """Read a part of a block from the store."""
         rows, columns = part.slices(block.rect)
-        strips = self._strips if beside is None else (beside, *self._strips)
-        strip = next((strip for strip in strips if strip.rect.holds(part)), None)
-        if strip is not None:
-            y, x = part.slices(strip.rect)
-            block.labels[:, rows, columns] = strip.labels[:, y, x]
-            block.image[:, rows, columns] = strip.image[:, y, x]
-            return
         for mask, labels in zip(self._source.masks, block.labels, strict=True):
             mask.read_into(part, labels[rows, columns])
         self._source.image.read_into(part, block.image[:, rows, columns])
+
+    def _fetch(self, block: Block, part: Rect) -> None:
+        """Fill a part of a block that lies in a tile not read here: at the start of a walk.
+
+        The chunks that hold it are decoded whole, so their lower and right strips are kept, for the tiles that follow.
+        """
+        strip = _holding(part, self._fetched)
+        if strip is None:
+            chunks = self._chunks_around(part)
+            top, left = max(chunks.top, chunks.bottom - self._reach), max(chunks.left, chunks.right - self._reach)
+            strips = (
+                self._empty(Rect(top, chunks.bottom, chunks.left, chunks.right)),
+                self._empty(Rect(chunks.top, chunks.bottom, left, chunks.right)),
+            )
+            strip = _holding(part, strips)
+            if strip is None:
+                self._load(block, part)
+                return
+            for number, mask in enumerate(self._source.masks):
+                pixels = mask.read(chunks)
+                for each in strips:
+                    each.labels[number] = pixels[each.rect.slices(chunks)]
+            for channels, pixels in self._source.image.read_channels(chunks):
+                for each in strips:
+                    each.image[channels] = pixels[:, *each.rect.slices(chunks)]
+            self._fetched.extend(strips)
+        _copy(strip, block, part)
+
+    def _chunks_around(self, part: Rect) -> Rect:
+        """The chunks that hold a part, where image and masks have the same; else the part."""
+        arrays = (self._source.image, *self._source.masks)
+        chunks = {(array.chunks[-2], array.chunks[-1]) for array in arrays}
+        if len(chunks) > 1:
+            return part
+        ((rows, columns),) = chunks
+        height, width = self._source.shape
+        return Rect(
+            part.top // rows * rows,
+            min(-(-part.bottom // rows) * rows, height),
+            part.left // columns * columns,
+            min(-(-part.right // columns) * columns, width),
+        )
+
+    def _empty(self, rect: Rect) -> Block:
+        return Block(
+            rect,
+            np.empty((len(self._source.masks), *rect.shape), self._labels.dtype),
+            np.empty((self._source.image.shape[0], *rect.shape), self._image.dtype),
+        )
+
+
+def _holding(part: Rect, strips: Iterable[Block]) -> Block | None:
+    """The first strip that holds a part."""
+    return next((strip for strip in strips if strip.rect.holds(part)), None)
+
+
+def _copy(strip: Block, block: Block, part: Rect) -> None:
+    """Copy a part from a strip that holds it."""
+    (y, x), (rows, columns) = part.slices(strip.rect), part.slices(block.rect)
+    block.labels[:, rows, columns] = strip.labels[:, y, x]
+    block.image[:, rows, columns] = strip.image[:, y, x]
 
 
 def _selection(rect: Rect) -> tuple[slice, slice]:
