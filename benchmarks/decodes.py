@@ -28,12 +28,13 @@ class _Counter:
         return prod(ceil(n / chunk) for n, chunk in zip(self.shape, self.chunks, strict=True))
 
     def __getitem__(self, selection: tuple[Any, ...]) -> np.ndarray:
-        sides = [part.indices(n)[:2] for part, n in zip(selection[-2:], self.shape[-2:], strict=True)]
-        planes = prod(ceil(n / chunk) for n, chunk in zip(self.shape[:-2], self.chunks[:-2], strict=True))
-        spans = zip(sides, self.chunks[-2:], strict=True)
-        self.decoded += planes * prod(ceil(end / chunk) - start // chunk for (start, end), chunk in spans)
-        shape = (*self.shape[:-2], *(end - start for start, end in sides))
-        return np.broadcast_to(np.zeros((), self.dtype), shape)
+        if selection[0] is Ellipsis:
+            selection = (*(slice(None),) * (len(self.shape) - len(selection) + 1), *selection[1:])
+        sides = [part.indices(n)[:2] for part, n in zip(selection, self.shape, strict=True)]
+        self.decoded += prod(
+            ceil(end / chunk) - start // chunk for (start, end), chunk in zip(sides, self.chunks, strict=True)
+        )
+        return np.broadcast_to(np.zeros((), self.dtype), tuple(end - start for start, end in sides))
 
     def get_basic_selection(self, selection: tuple[Any, ...], **_: Any) -> np.ndarray:
         """Count; what is in an array given as ``out`` stays as it is."""

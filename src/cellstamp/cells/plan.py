@@ -15,7 +15,7 @@ from cellstamp.source.values import TILES_ABREAST, Centers, Rect
 TILE_SIDE = 2048
 """Pixels a tile is meant to measure, where chunks leave the choice."""
 
-BATCH_BYTES = 64 * 2**20
+BATCH_BYTES = 32 * 2**20
 """Uncompressed stamps in one batch, at most."""
 
 

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from cellstamp.h5sc.layout import CELL_ID, HDF5_BOUND, IMAGES, Layout
 from cellstamp.h5sc.writeback import Writeback
 
+_WRITEBACK_BYTES = 2**27
+"""The disk is given something to do whenever so much has been written: seldom enough that writing is not held up."""
+
 
 class StampWriter:
     """An `.h5sc` file being written. A context manager; the file is whole when it was left without an error.
@@ -39,6 +42,7 @@ class StampWriter:
         self._raw_bytes = 2 * layout.image_size**2
         self._unfiltered = 0 if layout.compression is None else 1
         self._writeback = Writeback(self._file.id.get_vfd_handle())
+        self._fresh_bytes = 0
 
     def write(self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: NDArray[np.uint8]) -> None:
         """Store the finished chunks of some cells.
@@ -58,7 +62,10 @@ class StampWriter:
             for plane, size in enumerate(planes):
                 write((row, plane, 0, 0), view[at : at + size], unfiltered if size == raw else 0)
                 at += size
-        self._writeback.begin()
+        self._fresh_bytes += payload.nbytes
+        if self._fresh_bytes >= _WRITEBACK_BYTES:
+            self._writeback.begin()
+            self._fresh_bytes = 0
 
     def flush(self) -> None:
         """Bring everything written so far to the disk."""

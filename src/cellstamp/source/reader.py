@@ -64,25 +64,34 @@ class ArrayHandle:
         with self._naming(rect):
             return np.asarray(self.array[..., *_selection(rect)])
 
-    def read_channels(self, rect: Rect) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Read an area of an image, as few channels (c, y, x) at a time as its chunks allow."""
-        for first in range(0, self.shape[0], self.chunks[0]):
-            channels = slice(first, first + self.chunks[0])
+    def read_by_channels(self, rect: Rect) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
+        """Read an area as `read` does, as few channels at a time as chunks allow, each with its place among them."""
+        for channels in self._channels():
             with self._naming(rect):
-                yield channels, np.asarray(self.array[channels, *_selection(rect)])
+                yield channels, np.asarray(self.array[*channels, *_selection(rect)])
 
     def read_into(self, rect: Rect, out: NDArray[Any]) -> None:
-        """Read an area into an array of its shape, of the handle's dtype or a wider one."""
+        """Read an area into an array of its shape, of the handle's dtype or a wider one.
+
+        An image is read a few channels at a time: what is decoded is in memory twice for so long.
+        """
         from zarr.buffer import cpu
 
         dtype = np.dtype(self.dtype)
         if dtype.itemsize != out.dtype.itemsize:
             out[...] = self.read(rect)
             return
-        # signed and unsigned ids of one width have the same bits, as long as they are not negative
-        target = cpu.NDBuffer.from_numpy_array(out.view(dtype))
-        with self._naming(rect):
-            self.array.get_basic_selection((..., *_selection(rect)), out=target)
+        for channels in self._channels():
+            # signed and unsigned ids of one width have the same bits, as long as they are not negative
+            target = cpu.NDBuffer.from_numpy_array(out[channels].view(dtype))
+            with self._naming(rect):
+                self.array.get_basic_selection((*channels, *_selection(rect)), out=target)
+
+    def _channels(self) -> list[tuple[slice, ...]]:
+        """Index along the channel axis, for each row of chunks; of labels, which have no such axis, an empty one."""
+        if len(self.shape) == 2:
+            return [()]
+        return [(slice(first, first + self.chunks[0]),) for first in range(0, self.shape[0], self.chunks[0])]
 
     @contextmanager
     def _naming(self, rect: Rect) -> Iterator[None]:
@@ -279,7 +288,7 @@ class TileReader:
                 pixels = mask.read(chunks)
                 for each in strips:
                     each.labels[number] = pixels[each.rect.slices(chunks)]
-            for channels, pixels in self._source.image.read_channels(chunks):
+            for channels, pixels in self._source.image.read_by_channels(chunks):
                 for each in strips:
                     each.image[channels] = pixels[:, *each.rect.slices(chunks)]
             self._fetched.extend(strips)
