@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 
@@ -119,3 +120,13 @@ def imported_modules(batch: Batch) -> dict[str, str | None]:
 def descendants() -> set[psutil.Process]:
     """Every process below this one."""
     return set(psutil.Process().children(recursive=True))
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Returns arrays of some sizes, filled with the number of the batch."""
+
+    sizes: tuple[int, ...]
+
+    def __call__(self, batch: Batch) -> list[np.ndarray]:
+        return [np.full(size, batch.number, np.uint8) for size in self.sizes]

@@ -12,15 +12,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cellstamp.engines import parcels
 from cellstamp.engines.base import Engine, Outcome, SerialEngine
 from cellstamp.engines.processes import ProcessEngine
 from cellstamp.engines.spans import Spans
 from cellstamp.errors import InputError, WorkerError
 from engine_tasks import (
+    Arrays,
     Batch,
     Die,
     DieOnArrival,
@@ -188,6 +191,28 @@ def test_no_process_is_left_after_a_run_or_a_failure() -> None:
     with pytest.raises(WorkerError, match="batch number 1"):
         list(engine.run(Fail(1, KeyError), batches(5), lambda: 4))
     assert not descendants() - before
+
+
+@pytest.mark.parametrize("sizes", [(0,), (100,), (70_000,), (200_000, 3, 65_536, 1_000_001)])
+def test_arrays_of_any_size_arrive_whole(engine: Engine, sizes: tuple[int, ...]) -> None:
+    seen = []
+    for outcome in engine.run(Arrays(sizes), batches(40), lambda: 16):
+        (number,) = {int(value) for array in outcome.value for value in np.unique(array)} or {-1}
+        seen.append(number)
+        assert [array.size for array in outcome.value] == list(sizes)
+    assert sorted(seen) == (list(range(40)) if any(sizes) else [-1] * 40)
+
+
+def test_a_result_too_large_for_its_slot_takes_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parcels, "_SLOT_BYTES", 2 * 2**16)
+    slots = parcels.Slots()
+    arrays = [np.full(2**16, number, np.uint8) for number in range(4)]
+    parcel = parcels.pack(arrays, slots, 1)
+    assert len(parcel.places) == 2
+    assert len(parcel.pickled) > 2 * 2**16
+    for got, sent in zip(parcels.unpack(parcel, slots), arrays, strict=True):
+        assert np.array_equal(got, sent)
+    slots.close()
 
 
 # --- workers that die ------------------------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def test_the_chunk_index_is_small(tmp_path: Path) -> None:
     layout = replace(LAYOUT, cell_ids=ids, centers=np.zeros((n_cells, 2)), image_size=2, compression="gzip")
     with StampWriter(tmp_path / "f.h5sc", layout) as writer:
         n_planes = layout.shape[1]
-        writer.write(np.arange(n_cells), np.full((n_cells, n_planes), 8), b"\0" * 8 * n_planes * n_cells)
+        writer.write(np.arange(n_cells), np.full((n_cells, n_planes), 8), np.zeros(8 * n_planes * n_cells, np.uint8))
     with h5py.File(tmp_path / "f.h5sc") as file:
         info = file[IMAGES].id
         n_chunks = info.get_num_chunks()

@@ -82,7 +82,7 @@ class StampTask:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Take along only what says what to do."""
-        return StampTask, (self._source, self._recipe)
+        return type(self), (self._source, self._recipe)
 
     def __call__(self, batch: Batch) -> Stamps:
         """Read, cut and encode a batch."""
