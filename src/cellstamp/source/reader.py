@@ -206,6 +206,7 @@ class TileReader:
         if self._block is not None and self._block.rect.holds(region):
             return self._block
         beside = self._keep_strips()
+        self._drop_strips(area)
         # the old block's memory is about to be overwritten; should reading fail, it must not be handed out again
         self._block = None
         block = self._new_block(region)
@@ -245,6 +246,16 @@ class TileReader:
         if top < rect.bottom:
             self._strips.append(_cut(block, Rect(top, rect.bottom, rect.left, rect.right)))
         return _cut(block, Rect(rect.top, rect.bottom, left, rect.right)) if left < rect.right else None
+
+    def _drop_strips(self, area: Rect) -> None:
+        """Let go of strips that a walk row by row does not come back to: those of a row above, and to the left."""
+        useful = (
+            strip
+            for strip in self._strips
+            if strip.rect.bottom > area.top
+            or (strip.rect.bottom == area.top and strip.rect.right > area.left - self._reach)
+        )
+        self._strips = deque(useful, self._strips.maxlen)
 
     def _new_block(self, region: Rect) -> Block:
         """A block over memory that is used again and again."""
