@@ -137,7 +137,7 @@ def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str,
 
 def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Meter]) -> list[int]:
     """Make, send and write every batch, into our file and a bare one in turn; return the batches' bytes."""
-    from cellstamp.cells.stamps import StampTask
+    from cellstamp.cells.cutter import StampCutter
     from cellstamp.codecs import StampEncoder
     from cellstamp.h5sc.writer import StampWriter
     from cellstamp.source.reader import TileReader
@@ -149,7 +149,7 @@ def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Mete
         writer = StampWriter(folder / "ours.h5sc", job.layout())
     with (
         metered(TileReader, "read") as read,
-        metered(StampTask, "_cut") as cut,
+        metered(StampCutter, "_cut") as cut,
         metered(StampEncoder, "encode") as encode,
         writer,
     ):

@@ -37,7 +37,7 @@ def _in_notebook() -> bool:
 
 
 def announce(line: str, *, mode: ProgressMode) -> None:
-    """Show a run's closing line, once.
+    """Show a line of a run to who is watching, once.
 
     Whoever listens to the logger ``cellstamp`` at level INFO, as the command line does, gets it and shows it; else it
     goes to stdout where progress is shown.

@@ -1,9 +1,15 @@
 """Imported by the server that workers are forked from: loads what they need, compiled kernels included, once."""
 
+import ctypes
 import gc
 import sys
 
 import numpy as np
+
+_MMAP_THRESHOLD = -3
+"""``M_MMAP_THRESHOLD`` of glibc's malloc.h."""
+_LARGE = 4 * 2**20
+"""Bytes; a decoded chunk has more, what is used again and again has less or is kept."""
 
 
 def load_kernels() -> None:
@@ -40,14 +46,26 @@ def load_reader() -> None:
     """Import what reads pixels."""
     import zarr
 
-    import cellstamp.cells.stamps  # noqa: F401
+    import cellstamp.cells.cutter  # noqa: F401
 
     # workers share the cores among themselves: a second thread to decode chunks would only take turns with the first
     zarr.config.set({"threading.max_workers": 1})
 
 
+def return_large_memory() -> None:
+    """Have the system take back the memory of decoded chunks as soon as they are copied.
+
+    By itself, glibc raises the size from which it does so to that of the largest chunk freed, and then keeps as much
+    again for later: up to 60 MiB a worker. Elsewhere there is nothing to do.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _LARGE)
+
+
 # nothing that is made here is garbage; what is frozen stays shared with the workers, whose collectors leave it alone
 gc.disable()
+return_large_memory()
 load_without_scipy()
 load_reader()
 gc.freeze()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
+from cellstamp.cells.compiled import ANNOUNCEMENT, is_compiled
 from cellstamp.config import ExtractionConfig
 from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
@@ -117,6 +118,8 @@ class HDF5CellExtraction(ProcessingStep):
             _check_arguments(partial=partial, n_cells=n_cells, seed=seed)
             folder = self._claim_folder(output_folder_name, f"_ncells_{n_cells}_seed_{seed}" if partial else None)
             watch = Stopwatch()
+            if not is_compiled():
+                self._tell(ANNOUNCEMENT, config)
             engine = choose_engine(config)
             source = self._find_source(config)
             run.check_crop_fits(config.image_size, source)
@@ -223,6 +226,10 @@ class HDF5CellExtraction(ProcessingStep):
             source.main_mask, compute=lambda labels: compute_centers(labels, BlockRunner(n_workers)), log=self.log
         )
 
+    def _tell(self, line: str, config: ExtractionConfig) -> None:
+        self.log(line)
+        announce(line, mode=config.progress)
+
     def _warn(self, message: str) -> None:
         self.log(message)
         warn(message)
@@ -277,8 +284,7 @@ class HDF5CellExtraction(ProcessingStep):
             f"seconds of all workers: reading {tally.read_s:.1f}, cutting and encoding {tally.cut_s:.1f}; "
             f"writing {tally.write_s:.1f}"
         )
-        self.log(summary.closing_line())
-        announce(summary.closing_line(), mode=job.config.progress)
+        self._tell(summary.closing_line(), job.config)
 
 
 def _check_arguments(*, partial: object, n_cells: object, seed: object) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
@@ -44,19 +42,22 @@ class BlockSums:
         InputError
             If a label is negative or does not fit into int64.
         """
+        # compiled code is loaded with it, which only those who sum up need
+        from cellstamp.source.runs import sum_runs
+
         pixels = self.labels.read(block)
         if pixels.dtype == np.uint64 and pixels.size and pixels.max() > np.iinfo(np.int64).max:
             message = f"labels '{self.labels.name}' in {self.labels.store} hold ids above 2**63 - 1; renumber the cells"
             raise InputError(message)
         rows = np.ascontiguousarray(pixels).astype(np.int64, copy=False)
-        starts, totals = _runs(rows, block.top, block.left)
-        if starts.size and starts.min() < 0:
+        ids, totals = sum_runs(rows, block.top, block.left)
+        if ids.size and ids.min() < 0:
             message = (
-                f"labels '{self.labels.name}' in {self.labels.store} hold the negative value {starts.min()}; "
+                f"labels '{self.labels.name}' in {self.labels.store} hold the negative value {ids.min()}; "
                 "cell ids are positive, 0 is background"
             )
             raise InputError(message)
-        return _merge(starts, totals)
+        return _merge(ids, totals)
 
 
 def compute_centers(labels: ArrayHandle, run: Run = map) -> Centers:
@@ -106,29 +107,3 @@ def _merge(ids: NDArray[np.int64], totals: NDArray[np.int64]) -> Sums:
     if not first.size:
         return Sums(ids, totals)
     return Sums(ids[first], np.add.reduceat(totals[order], first))
-
-
-@njit(nogil=True, cache=True)
-def _runs(rows: Any, top: int, left: int) -> Any:
-    """List the horizontal runs of equal labels: their ids, and pixels, sum of x and sum of y of each."""
-    height, width = rows.shape
-    count = 0
-    for y in range(height):
-        for x in range(width):
-            count += rows[y, x] != 0 and (x == 0 or rows[y, x] != rows[y, x - 1])
-    ids, totals = np.empty(count, np.int64), np.empty((count, 3), np.int64)
-    at = 0
-    for y in range(height):
-        x = 0
-        while x < width:
-            label, start = rows[y, x], x
-            while x < width and rows[y, x] == label:
-                x += 1
-            if label != 0:
-                n = x - start
-                ids[at] = label
-                totals[at, 0] = n
-                totals[at, 1] = n * left + (start + x - 1) * n // 2
-                totals[at, 2] = n * (top + y)
-                at += 1
-    return ids, totals
