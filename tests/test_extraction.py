@@ -544,6 +544,19 @@ def test_overwriting_replaces_the_runs_files_and_no_others(tmp_path: Path, make_
     assert (tmp_path / "out" / "partial_data_ncells_3_seed_42" / "single_cells.h5sc").read_bytes() == partial
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_compiling_for_the_first_time_is_announced_and_only_then(
+    tmp_path: Path, make_step: MakeStep, monkeypatch: pytest.MonkeyPatch, *, kept: bool
+) -> None:
+    import cellstamp.cells.preload  # noqa: F401 - compiles, if nobody has
+
+    if not kept:
+        monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "nothing-here"))
+    make_step()()
+    log = (tmp_path / "out" / "processing.log").read_text()
+    assert ("compiling for this machine" in log) is not kept
+
+
 class Failing(StampTask):
     """Cuts stamps, until a batch holds a certain cell."""
 

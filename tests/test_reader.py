@@ -13,6 +13,7 @@ import pytest
 import zarr
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from zarr.abc.store import SuffixByteRequest
 from zarr.storage import LocalStore, WrapperStore
 
 from cellstamp.cells.plan import Tile, inside_image, plan_batches
@@ -145,10 +146,11 @@ class CountingStore(WrapperStore):
         super().__init__(store)
         self.fetched: Counter[str] = Counter()
 
-    async def get(self, key, *args, **kwargs):
-        if "/c/" in key:
-            self.fetched[key] += 1
-        return await super().get(key, *args, **kwargs)
+    async def get(self, key, prototype, byte_range=None):
+        # of a shard, each inner chunk is fetched by its bytes; what is at the end is the shard's index
+        if "/c/" in key and not isinstance(byte_range, SuffixByteRequest):
+            self.fetched[f"{key} {byte_range or ''}"] += 1
+        return await super().get(key, prototype, byte_range)
 
 
 def counted(source: PixelSource) -> tuple[PixelSource, CountingStore]:
@@ -201,6 +203,21 @@ def test_workers_side_by_side_decode_a_chunk_one_and_a_half_times_at_most(n_work
             reader.read(tile.area, tile.region)
     assert len(store.fetched) == 2 * 9
     assert store.fetched.total() <= most * 2 * 9
+
+
+def test_inner_chunks_of_shards_are_decoded_once_and_no_others_with_them(tmp_path):
+    side, chunk, size = 480, 40, 12
+    image, masks = pixels((side, side), 2, np.uint8, [np.uint32])
+    source, store = counted(
+        write_source(tmp_path / "x.zarr", image, masks, image_chunk=chunk, mask_chunk=chunk, shard_chunks=4)
+    )
+    tiles = tiles_of((side, side), (80, 80), chunk=(chunk, chunk), n_cells=2000, size=size)
+    reader = TileReader(source, size)
+    for tile in tiles:
+        reader.read(tile.area, tile.region)
+    n_chunks = 3 * (side // chunk) ** 2
+    assert len(store.fetched) == n_chunks
+    assert store.fetched.total() <= 1.2 * n_chunks
 
 
 def test_batches_of_one_tile_read_it_once(tmp_path):

@@ -6,7 +6,10 @@ import os
 import sys
 from pathlib import Path
 
-ANNOUNCEMENT = "first run with this version: compiling for this machine, which takes some 20 seconds, once (numba keeps the result)"
+ANNOUNCEMENT = (
+    "first run of this version on this machine: compiling, which takes 20 seconds or so; numba keeps the result for "
+    "the runs to come"
+)
 
 
 def is_compiled() -> bool:
