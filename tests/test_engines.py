@@ -118,7 +118,7 @@ def test_never_more_in_flight_than_the_limit(engine: Engine, tmp_path: Path, lim
     assert watched.submitted == watched.taken == 30
     assert max(watched.in_flight) <= limit
     # The process engine makes use of what it is given: at first, half of what is left and never less than two a worker.
-    assert max(watched.in_flight) == (1 if isinstance(engine, SerialEngine) else min(limit, 10))
+    assert max(watched.in_flight) == (1 if isinstance(engine, SerialEngine) else min(limit, 8))
 
 
 def test_a_limit_that_changes_is_honoured_at_once(tmp_path: Path) -> None:

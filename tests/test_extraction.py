@@ -554,7 +554,7 @@ def test_compiling_for_the_first_time_is_announced_and_only_then(
         monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "nothing-here"))
     make_step()()
     log = (tmp_path / "out" / "processing.log").read_text()
-    assert ("compiling for this machine" in log) is not kept
+    assert ("first run of this version on this machine: compiling" in log) is not kept
 
 
 class Failing(StampTask):

@@ -14,7 +14,7 @@ from cellstamp.cells.stamps import Recipe, Stamps
 from cellstamp.codecs import StampEncoder
 from cellstamp.source.reader import PixelSource, TileReader
 
-_STACK_BYTES = 2**23
+_STACK_BYTES = 2**22
 """Uncompressed stamps held at a time: so many that calling the kernels costs little. Only their boxes are touched."""
 
 

@@ -6,10 +6,8 @@ import sys
 
 import numpy as np
 
-_MMAP_THRESHOLD = -3
-"""``M_MMAP_THRESHOLD`` of glibc's malloc.h."""
-_LARGE = 4 * 2**20
-"""Bytes; a decoded chunk has more, what is used again and again has less or is kept."""
+_ARENA_MAX = -8
+"""``M_ARENA_MAX`` of glibc's malloc.h."""
 
 
 def load_kernels() -> None:
@@ -52,20 +50,20 @@ def load_reader() -> None:
     zarr.config.set({"threading.max_workers": 1})
 
 
-def return_large_memory() -> None:
-    """Have the system take back the memory of decoded chunks as soon as they are copied.
+def share_one_heap() -> None:
+    """Have the threads of a worker take memory from one heap.
 
-    By itself, glibc raises the size from which it does so to that of the largest chunk freed, and then keeps as much
-    again for later: up to 60 MiB a worker. Elsewhere there is nothing to do.
+    They take turns, one decoding chunks and the other cutting cells. With a heap for each, as glibc has it, each keeps
+    what the other could use: 30 MiB a worker. Elsewhere there is nothing to do.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _LARGE)
+        mallopt(_ARENA_MAX, 1)
 
 
 # nothing that is made here is garbage; what is frozen stays shared with the workers, whose collectors leave it alone
 gc.disable()
-return_large_memory()
+share_one_heap()
 load_without_scipy()
 load_reader()
 gc.freeze()

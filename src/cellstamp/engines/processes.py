@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 _QUEUED = 2
 """Batches a worker has at least: the one it works on, and the next, so that it need not wait."""
-_AHEAD = 6
+_AHEAD = 4
 """Batches a worker has at most, so that a writer that halts for a moment does not halt the workers."""
 
 

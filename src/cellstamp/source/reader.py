@@ -59,16 +59,10 @@ class ArrayHandle:
         """Leave the opened array behind."""
         return {key: value for key, value in self.__dict__.items() if key != "array"}
 
-    def read(self, rect: Rect) -> NDArray[Any]:
-        """Read an area: (c, y, x) of an image, (y, x) of labels."""
+    def read(self, rect: Rect, channels: tuple[slice, ...] = ()) -> NDArray[Any]:
+        """Read an area: (c, y, x) of an image, of some of its `channels` or all of them; (y, x) of labels."""
         with self._naming(rect):
-            return np.asarray(self.array[..., *_selection(rect)])
-
-    def read_by_channels(self, rect: Rect) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
-        """Read an area as `read` does, as few channels at a time as chunks allow, each with its place among them."""
-        for channels in self._channels():
-            with self._naming(rect):
-                yield channels, np.asarray(self.array[*channels, *_selection(rect)])
+            return np.asarray(self.array[*(channels or (...,)), *_selection(rect)])
 
     def read_into(self, rect: Rect, out: NDArray[Any]) -> None:
         """Read an area into an array of its shape, of the handle's dtype or a wider one.
@@ -81,13 +75,13 @@ class ArrayHandle:
         if dtype.itemsize != out.dtype.itemsize:
             out[...] = self.read(rect)
             return
-        for channels in self._channels():
+        for channels in self.channels():
             # signed and unsigned ids of one width have the same bits, as long as they are not negative
             target = cpu.NDBuffer.from_numpy_array(out[channels].view(dtype))
             with self._naming(rect):
                 self.array.get_basic_selection((*channels, *_selection(rect)), out=target)
 
-    def _channels(self) -> list[tuple[slice, ...]]:
+    def channels(self) -> list[tuple[slice, ...]]:
         """Index along the channel axis, for each row of chunks; of labels, which have no such axis, an empty one."""
         if len(self.shape) == 2:
             return [()]
@@ -296,12 +290,10 @@ class TileReader:
                 self._load(block, part)
                 return
             for number, mask in enumerate(self._source.masks):
-                pixels = mask.read(chunks)
-                for each in strips:
-                    each.labels[number] = pixels[each.rect.slices(chunks)]
-            for channels, pixels in self._source.image.read_by_channels(chunks):
-                for each in strips:
-                    each.image[channels] = pixels[:, *each.rect.slices(chunks)]
+                _deal_out(mask.read(chunks), chunks, [(each.rect, each.labels[number]) for each in strips])
+            image = self._source.image
+            for channels in image.channels():
+                _deal_out(image.read(chunks, channels), chunks, [(each.rect, each.image[channels]) for each in strips])
             self._fetched.extend(strips)
         _copy(strip, block, part)
 
@@ -338,6 +330,12 @@ def _copy(strip: Block, block: Block, part: Rect) -> None:
     (y, x), (rows, columns) = part.slices(strip.rect), part.slices(block.rect)
     block.labels[:, rows, columns] = strip.labels[:, y, x]
     block.image[:, rows, columns] = strip.image[:, y, x]
+
+
+def _deal_out(pixels: NDArray[Any], rect: Rect, targets: Iterable[tuple[Rect, NDArray[Any]]]) -> None:
+    """Copy parts of an area; it is gone before the next is read, so that there is never more than one in memory."""
+    for part, target in targets:
+        target[...] = pixels[..., *part.slices(rect)]
 
 
 def _selection(rect: Rect) -> tuple[slice, slice]:
