@@ -62,6 +62,7 @@ def _save(figure: Any, path: Path) -> Path:
 def _line(axes: Any, xs: list[float], ys: list[float], title: str, xlabel: str, colour: str) -> None:
     axes.plot(xs, ys, "o-", color=colour, linewidth=2, markersize=6)
     axes.set(title=title, xlabel=xlabel, ylim=(0, 1.15 * max(ys)), xlim=(0, 1.06 * max(xs)))
+    axes.locator_params(axis="x", nbins=4)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.10g}")
 
