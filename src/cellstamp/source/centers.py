@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ __all__ = ["BlockSums", "Centers", "compute_centers"]
 
 BLOCK_SIDE = 2048
 """Pixels a block is meant to measure, where chunks leave the choice."""
+
+_STRIP_PIXELS = 2**18
+"""Pixels that are widened to int64 at a time."""
 
 Run = Callable[["BlockSums", Sequence[Rect]], Iterable["Sums"]]
 
@@ -42,15 +46,11 @@ class BlockSums:
         InputError
             If a label is negative or does not fit into int64.
         """
-        # compiled code is loaded with it, which only those who sum up need
-        from cellstamp.source.runs import sum_runs
-
         pixels = self.labels.read(block)
         if pixels.dtype == np.uint64 and pixels.size and pixels.max() > np.iinfo(np.int64).max:
             message = f"labels '{self.labels.name}' in {self.labels.store} hold ids above 2**63 - 1; renumber the cells"
             raise InputError(message)
-        rows = np.ascontiguousarray(pixels).astype(np.int64, copy=False)
-        ids, totals = sum_runs(rows, block.top, block.left)
+        ids, totals = _sum_strips(pixels, block)
         if ids.size and ids.min() < 0:
             message = (
                 f"labels '{self.labels.name}' in {self.labels.store} hold the negative value {ids.min()}; "
@@ -58,6 +58,19 @@ class BlockSums:
             )
             raise InputError(message)
         return _merge(ids, totals)
+
+
+def _sum_strips(pixels: NDArray[Any], block: Rect) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The runs of a block, a few rows after the other: the wider copy of their labels stays small."""
+    # compiled code is loaded with it, which only those who sum up need
+    from cellstamp.source.runs import sum_runs
+
+    height = max(1, _STRIP_PIXELS // max(1, pixels.shape[1]))
+    runs = [
+        sum_runs(pixels[top : top + height].astype(np.int64, order="C"), block.top + top, block.left)
+        for top in range(0, pixels.shape[0], height)
+    ]
+    return np.concatenate([ids for ids, _ in runs]), np.concatenate([totals for _, totals in runs])
 
 
 def compute_centers(labels: ArrayHandle, run: Run = map) -> Centers:
