@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -21,6 +22,11 @@ class Batch:
 
     def __str__(self) -> str:
         return f"batch number {self.number}"
+
+
+def number_of(batch: Batch) -> int:
+    """What a task does that does nothing."""
+    return batch.number
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,50 @@ class Die:
                 os.kill(os.getpid(), signal.SIGKILL)
             os._exit(7)
         return batch.number
+
+
+@dataclass(frozen=True)
+class DieOnce:
+    """Ends its own process the first time that it is given certain batches; else does what another task does."""
+
+    at: int | tuple[int, ...]
+    folder: Path
+    by_signal: bool = True
+    then: Callable[[Batch], Any] = number_of
+
+    def __call__(self, batch: Batch) -> Any:
+        places = (self.at,) if isinstance(self.at, int) else self.at
+        mark = self.folder / f"died-{batch.number}"
+        if batch.number in places and not mark.exists():
+            mark.touch()
+            Die(batch.number, self.by_signal)(batch)
+        return self.then(batch)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A batch of numbers that can be divided."""
+
+    numbers: range
+
+    def __str__(self) -> str:
+        return f"numbers {self.numbers[0]} to {self.numbers[-1]}"
+
+    def halves(self) -> tuple[Span, ...]:
+        middle = len(self.numbers) // 2
+        return (Span(self.numbers[:middle]), Span(self.numbers[middle:])) if middle else ()
+
+
+@dataclass(frozen=True)
+class DieAtNumber:
+    """Ends its own process at every batch that holds a number."""
+
+    culprit: int
+
+    def __call__(self, span: Span) -> range:
+        if self.culprit in span.numbers:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return span.numbers
 
 
 class DieOnArrival:

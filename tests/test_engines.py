@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,8 +27,11 @@ from engine_tasks import (
     Arrays,
     Batch,
     Die,
+    DieAtNumber,
     DieOnArrival,
+    DieOnce,
     Fail,
+    Span,
     Square,
     Wait,
     descendants,
@@ -218,17 +222,93 @@ def test_a_result_too_large_for_its_slot_takes_the_pipe(monkeypatch: pytest.Monk
 # --- workers that die ------------------------------------------------------------------------------------------------
 
 
+class Told:
+    """What an engine logged and warned of."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.warnings: list[str] = []
+
+    def engine(self, n_workers: int = 2) -> ProcessEngine:
+        return ProcessEngine(n_workers, log=self.log.append, warn=self.warnings.append)
+
+
 @pytest.mark.parametrize("by_signal", [True, False], ids=["killed", "left"])
 @pytest.mark.parametrize("at", [0, 4, 9])
-def test_a_worker_that_dies_is_an_error_naming_its_batch(at: int, *, by_signal: bool) -> None:
+def test_a_worker_that_dies_is_replaced_and_its_batches_run_again(tmp_path: Path, at: int, *, by_signal: bool) -> None:
+    told = Told()
+    engine = told.engine()
+    before = descendants()
+    task = DieOnce(at, tmp_path, by_signal)
+    outcomes = list(engine.run(task, batches(10), lambda: 4))
+    assert sorted(outcome.value for outcome in outcomes) == list(range(10))
+    assert not descendants() - before
+    how = "killed by SIGKILL" if by_signal else "exit code 7"
+    assert told.log == [f"a worker died ({how}) while it had a batch of batch number {at}; the batch runs again"]
+    assert told.warnings == []
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 3])
+def test_results_that_were_made_before_a_death_are_kept(tmp_path: Path, n_workers: int) -> None:
+    """Every batch but those that died is run once, though results wait while their worker dies."""
+    (tmp_path / "runs").mkdir()
+    task = DieOnce(7, tmp_path, then=Square(tmp_path / "runs"))
+    outcomes = list(Told().engine(n_workers).run(task, batches(16), lambda: 16))
+    assert sorted(outcome.value for outcome in outcomes) == [number**2 for number in range(16)]
+    assert all(len(file.read_text().split()) == 1 for file in (tmp_path / "runs").iterdir())
+
+
+def test_arrays_of_a_worker_that_died_arrive_whole(tmp_path: Path) -> None:
+    task = DieOnce(5, tmp_path, then=Arrays((200_000, 3, 70_000)))
+    seen = []
+    for outcome in Told().engine().run(task, batches(12), lambda: 12):
+        (number,) = {int(value) for array in outcome.value for value in np.unique(array)}
+        seen.append(number)
+    assert sorted(seen) == list(range(12))
+
+
+@pytest.mark.parametrize("by_signal", [True, False], ids=["killed", "left"])
+@pytest.mark.parametrize("at", [0, 4, 9])
+def test_a_batch_that_kills_every_worker_is_an_error_naming_it(at: int, *, by_signal: bool) -> None:
     engine = ProcessEngine(2)
     before = descendants()
-    with pytest.raises(WorkerError, match=rf"died.*batch number {at}\b.*lower threads"):
+    hint = "lower threads" if by_signal else "standard error"
+    with pytest.raises(WorkerError, match=rf"died again and again \(3 times.*batch number {at}\b.*{hint}"):
         list(engine.run(Die(at, by_signal), batches(10), lambda: 4))
     assert not descendants() - before
 
 
-def test_a_worker_that_dies_before_its_first_batch() -> None:
+@pytest.mark.parametrize("culprit", [0, 17, 63])
+def test_a_batch_that_kills_every_worker_is_divided_until_the_culprit_is_found(culprit: int) -> None:
+    told = Told()
+    task = DieAtNumber(culprit)
+    spans = [Span(range(start, start + 16)) for start in range(0, 64, 16)]
+    with pytest.raises(WorkerError, match=rf"died again and again .*numbers {culprit} to {culprit}\b"):
+        list(told.engine().run(task, spans, lambda: 4))
+    deaths = [line for line in told.log if "its halves run by themselves" in line]
+    assert len(deaths) == 4  # 16, 8, 4, 2
+
+
+def test_when_workers_are_killed_again_and_again_fewer_go_on(tmp_path: Path) -> None:
+    told = Told()
+    task = DieOnce((1, 6, 11, 14), tmp_path)
+    outcomes = list(told.engine(3).run(task, batches(15), lambda: 6))
+    assert sorted(outcome.value for outcome in outcomes) == list(range(15))
+    assert [warning.partition(":")[2][:40] for warning in told.warnings] == [
+        " going on with 2 instead of 3. Lower thr",
+        " going on with 1 instead of 2. Lower thr",
+    ]
+    assert "memory ran out" in told.warnings[0]
+
+
+def test_workers_that_leave_by_themselves_are_all_replaced(tmp_path: Path) -> None:
+    told = Told()
+    task = DieOnce((1, 6, 11, 14), tmp_path, by_signal=False)
+    assert len(list(told.engine(3).run(task, batches(15), lambda: 6))) == 15
+    assert told.warnings == []
+
+
+def test_workers_that_die_before_their_first_batch() -> None:
     engine = ProcessEngine(2)
     before = descendants()
     with pytest.raises(WorkerError, match=r"died.*batch number [05]\b"):
@@ -238,34 +318,39 @@ def test_a_worker_that_dies_before_its_first_batch() -> None:
 
 def test_a_worker_killed_from_outside_is_noticed(tmp_path: Path) -> None:
     task = Wait(0, tmp_path).prepare()
-    engine = ProcessEngine(2)
-    before = descendants()
-    outcomes = engine.run(task, batches(2), lambda: 2)
+    outcomes = Told().engine().run(task, batches(2), lambda: 2)
     assert next(outcomes).value == 1
     task.worker().kill()
-    with pytest.raises(WorkerError, match=r"died.*batch number 0\b"):
-        next(outcomes)
-    assert not descendants() - before
+    (tmp_path / "pid").unlink()
+    releasing = threading.Thread(target=task.release)  # the one that takes its place waits, too
+    releasing.start()
+    assert next(outcomes).value == 0
+    releasing.join()
+    assert list(outcomes) == []
 
 
-def test_the_batch_that_a_dead_worker_had_is_named_not_the_next(tmp_path: Path) -> None:
-    """Worker 0 dies with batch 0, and then would be given batch 1, because the limit has grown."""
-    task = Wait(0, tmp_path, then_die=True).prepare()
-    others = _pool_threads()
-    grown = False
-    outcomes = ProcessEngine(2).run(task, batches(8), lambda: 4 if grown else 2)
-    assert next(outcomes).value == 4
-    pools = _pool_threads() - others
-    task.release()
-    while all(thread.is_alive() for thread in pools):  # until worker 0's pool knows
-        pass
-    grown = True
-    with pytest.raises(WorkerError, match=r"batch of batch number 0\b"):
-        list(outcomes)
+def test_the_server_that_workers_are_forked_from_may_die_too(tmp_path: Path) -> None:
+    task = Wait(0, tmp_path).prepare()
+    outcomes = Told().engine().run(task, batches(4), lambda: 4)
+    first = next(outcomes).value
+    server = task.worker().parent()
+    assert server is not None
+    server.kill()
+    (tmp_path / "pid").unlink()
+    releasing = threading.Thread(target=task.release)
+    releasing.start()
+    assert sorted([first, *(outcome.value for outcome in outcomes)]) == [0, 1, 2, 3]
+    releasing.join()
 
 
-def _pool_threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if type(thread).__name__ == "_ExecutorManagerThread"}
+def test_closing_does_not_wait_for_a_batch(tmp_path: Path) -> None:
+    task = Wait(0, tmp_path).prepare()
+    before = descendants()
+    with closing(ProcessEngine(2).run(task, batches(2), lambda: 2)) as outcomes:
+        assert next(outcomes).value == 1
+        waiting = task.worker()
+    assert not waiting.is_running() or waiting.status() == psutil.STATUS_ZOMBIE
+    assert {process for process in descendants() - before if process.name() != "python"} == set()
 
 
 # --- clean workers ---------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -60,7 +61,9 @@ def run_in_pipes(code: str) -> subprocess.CompletedProcess[str]:
 def summary(tmp_path: Path) -> RunSummary:
     return RunSummary(
         image_size=(6000, 5000),
+        cells_in_mask=15615,
         cells_kept=15063,
+        cells_empty=3,
         cells_removed=552,
         masks=2,
         crop_size=128,
@@ -131,7 +134,10 @@ def test_who_listens_to_the_log_shows_the_closing_line_alone(capsys, caplog):
 
 
 def test_closing_line(summary):
-    expected = f"15,063 cells kept, 552 removed at the border -> {summary.path} (454 MB) in 3.2 s (4,707 cells/s)"
+    expected = (
+        "15,063 cells kept, 552 removed at the border (15,615 in the mask; 3 of the kept empty in the cell mask) -> "
+        f"{summary.path} (454 MB) in 3.2 s (4,707 cells/s)"
+    )
     assert summary.closing_line() == expected
 
 
@@ -139,7 +145,8 @@ def test_closing_line_of_a_long_run_and_of_one_cell(summary):
     long = dataclasses.replace(summary, total_s=725.0).closing_line()
     assert "in 12 min 5 s (21 cells/s)" in long
     assert "in 2 h 0 min" in dataclasses.replace(summary, total_s=7201.0).closing_line()
-    assert dataclasses.replace(summary, cells_kept=1).closing_line().startswith("1 cell kept, 552 removed")
+    one = dataclasses.replace(summary, cells_kept=1)
+    assert one.closing_line().startswith("1 cell kept, 552 removed at the border, 15,062 not drawn (15,615 in the")
 
 
 def test_no_time_at_all_is_no_rate(summary):
@@ -178,7 +185,9 @@ def test_each_run_adds_a_row_to_one_table(summary, tmp_path):
         "file": "data/single_cells.h5sc",
         "image_height": "6000",
         "image_width": "5000",
+        "cells_in_mask": "15615",
         "cells_kept": "15063",
+        "cells_empty": "3",
         "cells_removed": "552",
         "masks": "2",
         "crop_size": "128",
@@ -228,19 +237,36 @@ def test_a_file_outside_the_folder_is_named_whole(summary, tmp_path):
     assert row["file"] == str(summary.path)
 
 
-def test_peak_memory_adds_up_this_process_and_the_last_sight_of_each_worker():
+@pytest.fixture
+def others() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Two processes that wait until they are told to end."""
+    processes = [subprocess.Popen(["cat"], stdin=subprocess.PIPE) for _ in range(2)]
+    yield processes
+    for process in processes:
+        process.communicate()
+
+
+def test_peak_memory_adds_up_this_process_and_the_last_sight_of_each_worker(others):
     memory = PeakMemory()
     own = memory.peak
     assert own > 0
     assert own <= 2 * psutil.Process().memory_info().rss
-    memory.observe(-1, 10**12)
-    memory.observe(-2, 10**12)
+    first, second = (process.pid for process in others)
+    assert memory.observe(first, 10**12) == []
+    assert memory.observe(second, 10**12) == []
     high = memory.peak
     assert 2 * 10**12 < high < 2 * 10**12 + 10**11
-    memory.observe(-1, 5)
-    memory.forget(-2)
-    memory.observe(-3, 10**12)
+    assert memory.observe(first, 5) == []
     assert memory.peak == high
+
+
+def test_peak_memory_forgets_a_worker_that_ended_when_another_takes_its_place(others):
+    memory = PeakMemory()
+    first, second = others
+    memory.observe(first.pid, 10**12)
+    first.communicate()
+    assert memory.observe(second.pid, 10**12) == [first.pid]
+    assert memory.peak < 2 * 10**12
 
 
 def test_peak_memory_counts_a_batch_run_in_this_process_once():

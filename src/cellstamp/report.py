@@ -107,15 +107,22 @@ class PeakMemory:
         """Resident set of this process when it was last looked at, in bytes."""
         return self._rss[os.getpid()]
 
-    def observe(self, pid: int, rss: int) -> None:
-        """Take in that the process ``pid`` has a resident set of ``rss`` bytes."""
+    def observe(self, pid: int, rss: int) -> list[int]:
+        """Take in that the process ``pid`` has a resident set of ``rss`` bytes; return processes that have ended."""
+        # a new worker may have taken the place of one that died
+        ended = [] if pid in self._rss else self._forget_ended()
         self._rss[os.getpid()] = _own_rss()
         self._rss[pid] = rss
         self.peak = max(self.peak, sum(self._rss.values()))
+        return ended
 
-    def forget(self, pid: int) -> None:
-        """Take in that the process ``pid`` has ended."""
-        self._rss.pop(pid, None)
+    def _forget_ended(self) -> list[int]:
+        import psutil
+
+        ended = [pid for pid in self._rss if not psutil.pid_exists(pid)]
+        for pid in ended:
+            del self._rss[pid]
+        return ended
 
 
 class Stopwatch:
@@ -160,8 +167,9 @@ class RunSummary:
     ----------
     image_size
         Height and width of the image, in pixels.
-    cells_kept, cells_removed
-        Cells extracted, and cells left out because their window would reach over the border.
+    cells_in_mask, cells_kept, cells_removed, cells_empty
+        Cells there are, cells extracted, cells left out because their window would reach over the border, and cells
+        among the extracted that have no pixel of the cell mask.
     masks
         Number of masks.
     crop_size
@@ -179,8 +187,10 @@ class RunSummary:
     """
 
     image_size: tuple[int, int]
+    cells_in_mask: int
     cells_kept: int
     cells_removed: int
+    cells_empty: int
     masks: int
     crop_size: int
     workers: int
@@ -201,7 +211,12 @@ class RunSummary:
     def closing_line(self) -> str:
         """Return one line for people: how many cells, where the file is, how big, how fast."""
         cells = "cell" if self.cells_kept == 1 else "cells"
-        counts = f"{self.cells_kept:,} {cells} kept, {self.cells_removed:,} removed at the border"
+        not_drawn = self.cells_in_mask - self.cells_kept - self.cells_removed
+        drawn = f", {not_drawn:,} not drawn" if not_drawn else ""
+        counts = (
+            f"{self.cells_kept:,} {cells} kept, {self.cells_removed:,} removed at the border{drawn} "
+            f"({self.cells_in_mask:,} in the mask; {self.cells_empty:,} of the kept empty in the cell mask)"
+        )
         speed = f"{_format_seconds(self.total_s)} ({self.cells_per_second:,.0f} cells/s)"
         return f"{counts} -> {self.path} ({format_bytes(self.file_bytes)}) in {speed}"
 
@@ -254,8 +269,10 @@ def _benchmark_row(summary: RunSummary, folder: Path) -> dict[str, object]:
         "file": path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path),
         "image_height": height,
         "image_width": width,
+        "cells_in_mask": summary.cells_in_mask,
         "cells_kept": summary.cells_kept,
         "cells_removed": summary.cells_removed,
+        "cells_empty": summary.cells_empty,
         "masks": summary.masks,
         "crop_size": summary.crop_size,
         "workers": summary.workers,

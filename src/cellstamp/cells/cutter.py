@@ -45,13 +45,13 @@ class StampCutter:
         ids = batch.ids.astype(block.labels.dtype)
         tops, lefts = batch.tops - block.rect.top, batch.lefts - block.rect.left
         payload = self._room_for(len(batch))
-        sizes, end, n_empty = [], 0, 0
+        sizes, end, n_empty = [], 0, np.zeros(len(block.labels), np.int64)
         for start in range(0, len(batch), len(self._stack)):
             part = slice(start, start + len(self._stack))
             n_cells = self._cut(block.labels, block.image, ids[part], tops[part], lefts[part])
             sizes.append(self._encoder.encode(self._stack[:n_cells], self._boxes[:n_cells], payload[end:]))
             end += int(sizes[-1].sum())
-            n_empty += int((self._boxes[:n_cells, -1, 1] == 0).sum())
+            n_empty += (self._boxes[:n_cells, : n_empty.size, 1] == 0).sum(axis=0)
         done = time.perf_counter()
         return Stamps(batch.rows, np.concatenate(sizes), payload[:end], n_empty, read - started, done - read)
 

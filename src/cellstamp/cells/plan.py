@@ -53,7 +53,18 @@ class Batch:
         return self.ids.size
 
     def __str__(self) -> str:
-        return f"{len(self)} cells, ids {self.ids.min()} to {self.ids.max()}"
+        return (
+            f"{len(self)} cells, ids {self.ids.min()} to {self.ids.max()}" if len(self) > 1 else f"cell {self.ids[0]}"
+        )
+
+    def __getitem__(self, which: slice | NDArray[np.bool_]) -> Batch:
+        """Some of its cells."""
+        return Batch(self.tile, self.rows[which], self.ids[which], self.tops[which], self.lefts[which])
+
+    def halves(self) -> tuple[Batch, ...]:
+        """Divide it in two; one cell cannot be divided."""
+        middle = len(self) // 2
+        return (self[:middle], self[middle:]) if middle else ()
 
 
 def window_corners(cells: Centers, image_size: int) -> NDArray[np.int64]:

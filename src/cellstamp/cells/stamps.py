@@ -49,7 +49,7 @@ class Stamps:
     payload
         uint8: the planes, one after the other in C order of (cell, plane).
     n_empty
-        Cells that have no pixel of the cell mask in their window.
+        int64 (n_masks,): for each mask, the cells that have no pixel of it in their window.
     read_s, cut_s
         Seconds for reading pixels, and for cutting and encoding.
     """
@@ -57,7 +57,7 @@ class Stamps:
     rows: NDArray[np.int64]
     sizes: NDArray[np.int64]
     payload: NDArray[np.uint8]
-    n_empty: int
+    n_empty: NDArray[np.int64]
     read_s: float
     cut_s: float
 

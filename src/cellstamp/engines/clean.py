@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
-from multiprocessing.context import BaseContext
 from types import ModuleType
 from typing import Any
 
@@ -22,22 +21,20 @@ _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods(
 _context: Any = multiprocessing.get_context(_METHOD)
 
 
-def clean_context(preload: Sequence[str] = ()) -> BaseContext:
-    """Make a context for worker processes.
+def start_server(preload: Sequence[str] = ()) -> None:
+    """Start the server that workers are forked from, so that its imports happen while the caller goes on.
 
     Parameters
     ----------
     preload
-        Modules to import in the server, which is started now, so that this happens while the caller goes on.
+        Modules to import in the server. There is one server for all: what it has imported, it has.
     """
-    context = _CleanContext()
     if _METHOD == "forkserver":
         from multiprocessing import forkserver
 
-        context.set_forkserver_preload(list(preload))
+        _context.set_forkserver_preload(list(preload))
         with _no_main_module(), _no_interrupt():
             forkserver.ensure_running()
-    return context
 
 
 def end_with_parent() -> None:
@@ -62,6 +59,11 @@ class _CleanProcess(_context.Process):  # type: ignore[misc]
 
 class _CleanContext(type(_context)):  # type: ignore[misc]
     Process = _CleanProcess
+
+
+def worker_context() -> Any:
+    """A context that makes clean workers; which class it is depends on the system."""
+    return _CleanContext()
 
 
 @contextmanager

@@ -67,6 +67,10 @@ class InflightLimit:
         if self.override is None and len(self._rss) >= min(self.n_workers, self.n_batches):
             self._tell()
 
+    def forget(self, pid: int) -> None:
+        """Take in that a worker has ended, and uses no memory any more."""
+        self._rss.pop(pid, None)
+
     def _affordable(self) -> int:
         return (self.budget - self._parent_rss - sum(self._rss.values())) // self._batch_bytes
 

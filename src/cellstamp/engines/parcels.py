@@ -16,8 +16,8 @@ from itertools import accumulate
 from multiprocessing.reduction import DupFd
 from typing import Any
 
-_LARGE = 2**16
-"""Buffers of fewer bytes go through the pipe."""
+_LARGE = 2**12
+"""Buffers of fewer bytes go through the pipe: so few that the results a worker may have on their way never fill it."""
 _ALIGNMENT = 64
 """Buffers begin at multiples of so many bytes, as arrays do elsewhere."""
 _SLOT_BYTES = 2**32

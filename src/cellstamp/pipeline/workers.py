@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from cellstamp.config import ExtractionConfig
@@ -17,15 +17,17 @@ _PARALLEL_PIXELS = 16 * 2**20
 _PRELOAD = ("cellstamp.cells.preload",)
 
 
-def choose_engine(config: ExtractionConfig) -> Engine:
-    """The engine that the configuration asks for; one worker needs no process of its own."""
-    if config.engine == "serial":
+def choose_engine(config: ExtractionConfig, *, log: Callable[[str], None], warn: Callable[[str], None]) -> Engine:
+    """The engine that the configuration asks for; one worker needs no process of its own.
+
+    Parameters
+    ----------
+    log, warn
+        Told of workers that died.
+    """
+    if config.engine == "serial" or config.threads == 1:
         return SerialEngine()
-    return _workers(config.threads)
-
-
-def _workers(n_workers: int) -> Engine:
-    return SerialEngine() if n_workers == 1 else ProcessEngine(n_workers, preload=_PRELOAD)
+    return ProcessEngine(config.threads, _PRELOAD, log=log, warn=warn)
 
 
 class BlockRunner:
@@ -43,7 +45,8 @@ class BlockRunner:
     def __call__(self, task: BlockSums, blocks: Sequence[Rect]) -> Iterator[Sums]:
         """Return the sums of every block, in any order."""
         n_pixels = sum(block.shape[0] * block.shape[1] for block in blocks)
-        engine = _workers(self._n_workers) if n_pixels >= _PARALLEL_PIXELS else SerialEngine()
+        alone = self._n_workers == 1 or n_pixels < _PARALLEL_PIXELS
+        engine: Engine = SerialEngine() if alone else ProcessEngine(self._n_workers, _PRELOAD)
         for outcome in engine.run(task, blocks, lambda: 4 * engine.n_workers):
             # they are kept to the end, but the engine uses their memory again
             yield replace(outcome.value, ids=outcome.value.ids.copy(), totals=outcome.value.totals.copy())
