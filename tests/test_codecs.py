@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from cellstamp.codecs import StampEncoder
 from cellstamp.h5sc.layout import Layout
-from cellstamp.h5sc.writer import StampWriter
 from encoding import encoded
+from writing import new_writer
 
 COMPRESSIONS = ["lzf", "gzip", None]
 
@@ -326,10 +326,10 @@ def test_the_writer_stores_them_in_any_order(compression, tmp_path):
         compression=compression,
     )
     encoder = StampEncoder(compression)
-    with StampWriter(tmp_path / "file.h5sc", layout) as writer:
+    with new_writer(tmp_path / "file.h5sc", layout) as writer:
         for rows in (np.array([5, 2, 0]), np.array([1, 4, 3])):
             payload, sizes = encoded(encoder, stamps[rows], boxes[rows])
-            writer.write(rows, sizes, payload)
+            writer.write(rows, sizes, payload, np.zeros(1, np.int64))
     with h5py.File(tmp_path / "file.h5sc") as file:
         data = file["obsm/single_cell_images"]
         assert np.array_equal(data[...].view(np.uint16), stamps)

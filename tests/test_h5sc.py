@@ -22,8 +22,8 @@ from cellstamp.codecs import StampEncoder
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.reader import describe_h5sc
-from cellstamp.h5sc.writer import StampWriter
 from encoding import encoded
+from writing import new_writer
 
 IMAGES = "obsm/single_cell_images"
 LONG = "a channel name of far more than fifteen characters, µm²"
@@ -53,10 +53,10 @@ def write_file(path: Path, layout: Layout = LAYOUT) -> NDArray[np.float16]:
     stamps = make_stamps(layout)
     boxes = np.tile([0, layout.image_size, 0, layout.image_size], (*layout.shape[:2], 1))
     encoder = StampEncoder(layout.compression)
-    with StampWriter(path, layout) as writer:
+    with new_writer(path, layout) as writer:
         for rows in (np.array([2, 0]), np.array([1])):
             payload, sizes = encoded(encoder, np.ascontiguousarray(stamps[rows]).view(np.uint16), boxes[rows])
-            writer.write(rows, sizes, payload)
+            writer.write(rows, sizes, payload, np.zeros(len(layout.mask_names), np.int64))
             writer.flush()
     return stamps
 
@@ -221,9 +221,10 @@ def test_the_chunk_index_is_small(tmp_path: Path) -> None:
     n_cells = 2000
     ids = np.arange(1, n_cells + 1, dtype=np.uint64)
     layout = replace(LAYOUT, cell_ids=ids, centers=np.zeros((n_cells, 2)), image_size=2, compression="gzip")
-    with StampWriter(tmp_path / "f.h5sc", layout) as writer:
+    with new_writer(tmp_path / "f.h5sc", layout) as writer:
         n_planes = layout.shape[1]
-        writer.write(np.arange(n_cells), np.full((n_cells, n_planes), 8), np.zeros(8 * n_planes * n_cells, np.uint8))
+        sizes, payload = np.full((n_cells, n_planes), 8), np.zeros(8 * n_planes * n_cells, np.uint8)
+        writer.write(np.arange(n_cells), sizes, payload, np.zeros(2, np.int64))
     with h5py.File(tmp_path / "f.h5sc") as file:
         info = file[IMAGES].id
         n_chunks = info.get_num_chunks()
@@ -245,12 +246,12 @@ def _datasets(file: h5py.File) -> list[h5py.Dataset]:
 def test_a_file_that_is_there_is_not_written_over(file: Path) -> None:
     before = file.read_bytes()
     with pytest.raises(OSError, match="exist"):
-        StampWriter(file, LAYOUT)
+        new_writer(file, LAYOUT)
     assert file.read_bytes() == before
 
 
 def test_the_file_is_closed_when_writing_fails(tmp_path: Path) -> None:
-    writer = StampWriter(tmp_path / "f.h5sc", LAYOUT)
+    writer = new_writer(tmp_path / "f.h5sc", LAYOUT)
     with pytest.raises(RuntimeError, match="broken"), writer:
         raise RuntimeError("broken")
     assert not _is_open(tmp_path / "f.h5sc")
@@ -258,7 +259,7 @@ def test_the_file_is_closed_when_writing_fails(tmp_path: Path) -> None:
 
 
 def test_cells_that_were_not_written_are_zero(tmp_path: Path) -> None:
-    with StampWriter(tmp_path / "f.h5sc", LAYOUT):
+    with new_writer(tmp_path / "f.h5sc", LAYOUT):
         pass
     with h5py.File(tmp_path / "f.h5sc") as file:
         assert not file[IMAGES][:].any()
@@ -296,7 +297,7 @@ def test_reading_lazily_costs_no_memory(tmp_path: Path) -> None:
     n_cells = 1000
     ids = np.arange(1, n_cells + 1, dtype=np.uint64)
     layout = replace(LAYOUT, cell_ids=ids, centers=np.zeros((n_cells, 2)), image_size=142)
-    with StampWriter(tmp_path / "f.h5sc", layout):
+    with new_writer(tmp_path / "f.h5sc", layout):
         pass
     code = (
         "import resource, sys\n"

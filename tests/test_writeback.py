@@ -13,7 +13,7 @@ from cellstamp.h5sc.writeback import Writeback
 
 def test_an_error_is_told_when_asked(tmp_path: Path) -> None:
     reading, writing = os.pipe()  # a pipe cannot be brought to a disk
-    writeback = Writeback(writing)
+    writeback = Writeback(lambda: os.fsync(writing))
     writeback.check()
     writeback.begin()
     writeback._thread.join()
@@ -27,7 +27,7 @@ def test_an_error_is_told_when_asked(tmp_path: Path) -> None:
 def test_its_thread_ends(tmp_path: Path) -> None:
     before = threading.active_count()
     with (tmp_path / "file").open("wb") as file:
-        writeback = Writeback(file.fileno())
+        writeback = Writeback(lambda: os.fsync(file.fileno()))
         file.write(b"some bytes")
         file.flush()
         writeback.begin()

@@ -1,10 +1,11 @@
 """The command line: arguments, and then the same calls a notebook makes.
 
-Exit code 0; 2 for the user's mistakes (one readable line each); 1 otherwise. What takes long to import is imported by
-the command that needs it.
+Exit code 0; 2 for the user's mistakes (one readable line each); 130 and 143 after Ctrl-C and SIGTERM; 1 otherwise. What
+takes long to import is imported by the command that needs it.
 """
 
 import logging
+import signal
 import sys
 import traceback
 import warnings
@@ -26,6 +27,21 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
+class _TerminatedError(BaseException):
+    """This process was asked to end, as batch systems do before they kill."""
+
+
+_GOES_ON = "What is finished is kept: the same command goes on from there."
+_ENDS = {
+    KeyboardInterrupt: ("Interrupted", 128 + signal.SIGINT),
+    _TerminatedError: ("Terminated", 128 + signal.SIGTERM),
+}
+
+
+def _terminated(*_: object) -> None:
+    raise _TerminatedError
+
+
 class _UserMistake(click.ClickException):
     exit_code = 2
 
@@ -45,6 +61,10 @@ class _Commands(click.Group):
         try:
             with _mistakes_in_one_line():
                 return super().invoke(ctx)
+        except (KeyboardInterrupt, _TerminatedError) as end:
+            word, code = _ENDS[type(end)]
+            click.echo(f"{word}. {_GOES_ON}" if ctx.invoked_subcommand == "extract" else f"{word}.", err=True)
+            raise SystemExit(code) from None
         except CellstampError as error:
             if ctx.meta.get(__name__):
                 traceback.print_exc()
@@ -80,6 +100,7 @@ _debug_option = click.option(
 
 def main() -> None:
     """Run the command line; the console script ``cellstamp``."""
+    signal.signal(signal.SIGTERM, _terminated)
     sys.excepthook = _tell_in_one_line
     warnings.showwarning = _show_warning
     commands(prog_name="cellstamp")
@@ -218,6 +239,19 @@ def _normalization(about: "H5scInfo") -> str:
         return "none (divided by the largest value of the image's integer type)"
     lower, upper = about.normalization_range
     return f"quantiles {lower:g} to {upper:g} of each channel of each cell"
+
+
+@commands.command(short_help="Check that a .h5sc file is whole.")
+@click.argument("file", type=_FILE)
+@_debug_option
+def validate(file: Path) -> None:
+    """Check FILE, a .h5sc file: counts that agree, every stamp readable, values in range, ids unique."""
+    from cellstamp.h5sc.validate import faults_of
+
+    faults = faults_of(file)
+    if faults:
+        raise _Failure("\n  ".join([f"{file} is not whole:", *faults]))
+    click.echo(f"{file} is whole")
 
 
 @commands.command(short_help="Extract the cells of a real tissue image, and draw them.")

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 IMAGES = "single_cell_images"
 """Name of the stamps in ``obsm`` and of their description in ``uns``."""
 
+OURS = "cellstamp"
+"""Name in ``uns`` of what made the file, and from what."""
+
 CELL_ID = "scportrait_cell_id"
 FILE_NAME = "single_cells.h5sc"
 REMOVED_NAME = "removed_classes.csv"

@@ -60,7 +60,7 @@ def read_h5sc(path: str | PathLike[str]) -> anndata.AnnData:
     InputError
         If there is no such file, or it is no `.h5sc` file.
     """
-    file = _open(Path(path))
+    file = open_h5sc(Path(path))
     read = anndata.io.read_elem
     obsm = {name: read(file["obsm"][name]) for name in file["obsm"] if name != IMAGES}
     images = file["obsm"][IMAGES]
@@ -77,7 +77,7 @@ def describe_h5sc(path: str | PathLike[str]) -> H5scInfo:
     InputError
         If there is no such file, or it is no `.h5sc` file.
     """
-    with _open(Path(path)) as file:
+    with open_h5sc(Path(path)) as file:
         images = file["obsm"][IMAGES]
         attributes: dict[str, Any] = dict(images.attrs)
         missing = [name for name in _ATTRIBUTES if name not in attributes]
@@ -101,7 +101,8 @@ def describe_h5sc(path: str | PathLike[str]) -> H5scInfo:
         )
 
 
-def _open(path: Path) -> h5py.File:
+def open_h5sc(path: Path) -> h5py.File:
+    """Open a file for reading, and see that it is one of ours or scportrait's."""
     if not path.is_file():
         message = f"there is no file {path}"
         raise InputError(message)

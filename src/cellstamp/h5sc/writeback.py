@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from pathlib import Path
+
+
+def sync(path: Path) -> None:
+    """Bring a file to the disk, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Writeback:
@@ -11,12 +22,12 @@ class Writeback:
 
     Parameters
     ----------
-    descriptor
-        The open file; it must stay open until `stop`.
+    commit
+        Does it; may raise `OSError`. The file must stay open until `stop`.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, commit: Callable[[], None]) -> None:
+        self._commit = commit
         self._news = threading.Event()
         self._stopped = False
         self._error: OSError | None = None
@@ -51,6 +62,6 @@ class Writeback:
             if self._stopped:
                 return
             try:
-                os.fsync(self._descriptor)
+                self._commit()
             except OSError as error:
                 self._error = error

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anndata
 import h5py
@@ -13,7 +16,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellstamp.h5sc.layout import CELL_ID, HDF5_BOUND, IMAGES, Layout
+from cellstamp.errors import OutputError
+from cellstamp.h5sc.journal import Entry, Journal, checksum
+from cellstamp.h5sc.layout import CELL_ID, HDF5_BOUND, IMAGES, OURS, Layout
+from cellstamp.h5sc.places import Places
 from cellstamp.h5sc.writeback import Writeback
 
 _WRITEBACK_BYTES = 2**27
@@ -26,25 +32,50 @@ class StampWriter:
     Parameters
     ----------
     path
-        The file; it must not exist.
+        The file; it must not exist, unless it is gone on with.
     layout
-        What it will hold.
+        What it holds.
+    journal
+        The journal, see `cellstamp.h5sc.journal`; made when it is not there.
+    made_from
+        What the file is made from, for the journal.
+    go_on
+        Whether the file is there, and was closed as it should be.
+
+    Attributes
+    ----------
+    is_written
+        bool (n_cells,): which cells are in the file.
+    n_empty
+        int64 (n_masks,): for each mask, how many of them have no pixel of it in their window.
     """
 
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self._file = h5py.File(path, "x", libver=HDF5_BOUND)
-        _write_frame(self._file, layout)
-        images = self._file.create_dataset(
-            f"obsm/{IMAGES}", layout.shape, np.float16, chunks=layout.chunks, compression=layout.compression
-        )
-        images.attrs.update(layout.attributes())
-        self._id = images.id
+    def __init__(
+        self, path: Path, layout: Layout, journal: Path, made_from: Mapping[str, Any], *, go_on: bool = False
+    ) -> None:
+        self._path = path
+        # who may write is settled by the lock on the folder; HDF5's own fails on network file systems without locks
+        self._file = h5py.File(path, "r+" if go_on else "x", libver=HDF5_BOUND, locking=False)
+        try:
+            if not go_on:
+                _write_frame(self._file, layout)
+            self._journal = Journal(journal, dict(made_from))
+        except BaseException:
+            self._file.close()
+            raise
+        self._id = self._file[f"obsm/{IMAGES}"].id
         self._raw_bytes = 2 * layout.image_size**2
         self._unfiltered = 0 if layout.compression is None else 1
-        self._writeback = Writeback(self._file.id.get_vfd_handle())
+        self._committing = threading.Lock()
+        self._writeback = Writeback(self._commit)
         self._fresh_bytes = 0
+        self._places = Places(self._id, self._file.id.get_vfd_handle())
+        self.is_written = np.zeros(layout.shape[0], np.bool_)
+        self.n_empty = np.zeros(len(layout.mask_names), np.int64)
 
-    def write(self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: NDArray[np.uint8]) -> None:
+    def write(
+        self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: NDArray[np.uint8], n_empty: NDArray[np.int64]
+    ) -> None:
         """Store the finished chunks of some cells.
 
         Parameters
@@ -55,23 +86,62 @@ class StampWriter:
             (n, n_planes): bytes of each chunk. A chunk of full size has not been through the filter, and is marked so.
         payload
             The chunks, one after the other.
+        n_empty
+            (n_masks,): for each mask, how many of the cells have no pixel of it.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
         """
-        write, raw, unfiltered = self._id.write_direct_chunk, self._raw_bytes, self._unfiltered
-        view, at = payload.data, 0
-        for row, planes in zip(rows.tolist(), sizes.tolist(), strict=True):
-            for plane, size in enumerate(planes):
-                write((row, plane, 0, 0), view[at : at + size], unfiltered if size == raw else 0)
-                at += size
+        try:
+            self._write_chunks(rows.tolist(), sizes.tolist(), payload)
+        except (OSError, RuntimeError) as error:
+            raise unwritable(self._path, error, payload.nbytes) from error
+        extents = self._places.find(rows, sizes, payload)
+        self._journal.add(Entry(rows.tolist(), sizes.ravel().tolist(), extents, checksum(payload), n_empty.tolist()))
+        self.note_written(rows, n_empty)
         self._fresh_bytes += payload.nbytes
         if self._fresh_bytes >= _WRITEBACK_BYTES:
             self._writeback.begin()
             self._fresh_bytes = 0
 
+    def _write_chunks(self, rows: list[int], sizes: list[list[int]], payload: NDArray[np.uint8]) -> None:
+        write, raw, unfiltered = self._id.write_direct_chunk, self._raw_bytes, self._unfiltered
+        view, at = payload.data, 0
+        for row, planes in zip(rows, sizes, strict=True):
+            for plane, size in enumerate(planes):
+                write((row, plane, 0, 0), view[at : at + size], unfiltered if size == raw else 0)
+                at += size
+
+    def note_written(self, rows: Any, n_empty: Any) -> None:
+        """Take in that cells are in the file."""
+        self.is_written[rows] = True
+        self.n_empty += n_empty
+
+    def describe(self, about: Mapping[str, Any]) -> None:
+        """Write what made the file, and from what (``uns/cellstamp``); numbers, text, and lists and dicts of them."""
+        anndata.io.write_elem(self._file, f"uns/{OURS}", dict(about))
+
     def flush(self) -> None:
-        """Bring everything written so far to the disk."""
-        self._file.flush()
-        os.fsync(self._file.id.get_vfd_handle())
-        self._writeback.check()
+        """Bring everything written so far to the disk, and into the journal.
+
+        Raises
+        ------
+        OutputError
+            If that does not succeed.
+        """
+        try:
+            self._commit()
+            self._writeback.check()
+        except OSError as error:
+            raise unwritable(self._path, error, 0) from error
+
+    def _commit(self) -> None:
+        with self._committing:
+            entries = self._journal.take()
+            os.fsync(self._file.id.get_vfd_handle())
+            self._journal.append(entries)
 
     def __enter__(self) -> Self:
         """Begin writing."""
@@ -80,13 +150,34 @@ class StampWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Bring the file to the disk and close it."""
+        """Bring the file to the disk and close it, also after an error: what is written is gone on with later."""
+        closed = False
         try:
-            if kind is None:
-                self.flush()
-        finally:
+            # the journal first: should the rest fail, nothing that was written is lost
+            self._commit()
+            self._file.flush()
+            self.flush()
             self._writeback.stop()
             self._file.close()
+            closed = True
+        except (OSError, RuntimeError, OutputError) as failure:
+            # after an error it is that which has to be told
+            if kind is None:
+                raise unwritable(self._path, failure, 0) from failure
+        finally:
+            self._writeback.stop()
+            with suppress(OSError, RuntimeError):
+                self._file.close()
+            self._journal.close(file_is_closed=closed)
+
+
+def unwritable(path: Path, error: Exception, n_bytes: int) -> OutputError:
+    """Say what could not be written, and what to do."""
+    needed = f" ({n_bytes:,} more bytes were to be written)" if n_bytes else ""
+    return OutputError(
+        f"{path} cannot be written{needed}: {' '.join(str(error).split())}. What is finished is kept: make room, or "
+        "mend the folder, and extract again: it goes on from there"
+    )
 
 
 def _write_frame(file: h5py.File, layout: Layout) -> None:
@@ -106,6 +197,10 @@ def _write_frame(file: h5py.File, layout: Layout) -> None:
     }
     for name, element in elements.items():
         anndata.io.write_elem(file, name, element)
+    images = file.create_dataset(
+        f"obsm/{IMAGES}", layout.shape, np.float16, chunks=layout.chunks, compression=layout.compression
+    )
+    images.attrs.update(layout.attributes())
 
 
 def _text(words: object) -> pd.Index:

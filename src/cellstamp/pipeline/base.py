@@ -9,7 +9,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,9 @@ class Logable:
             raise OutputError(f"{path}: the log cannot be written: {error.strerror}") from error
         if self.debug:
             encoding = sys.stdout.encoding or "utf-8"
-            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            # a terminal that has gone away must not end a run that goes on without it
+            with suppress(OSError, ValueError):
+                sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
     def _make_directory(self) -> Path:
         path = Path(self.directory)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from cellstamp.cells.compiled import ANNOUNCEMENT, is_compiled
 from cellstamp.config import ExtractionConfig
@@ -18,14 +18,17 @@ from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.errors import ConfigError, OutputError
 from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME
-from cellstamp.h5sc.writer import StampWriter
+from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep
+from cellstamp.pipeline.lock import holding
+from cellstamp.pipeline.room import Room
 from cellstamp.pipeline.workers import BlockRunner, choose_engine
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark
 from cellstamp.source.centers import compute_centers
 from cellstamp.source.elements import find_source
 from cellstamp.source.handlers import open_store, stored_centers
+from cellstamp.source.names import centers_of
 from cellstamp.source.reader import PixelSource
 from cellstamp.source.values import Centers
 from cellstamp.warnings import warn
@@ -109,9 +112,10 @@ class HDF5CellExtraction(ProcessingStep):
         InputError
             If the image or the masks cannot be used.
         OutputError
-            If there is a result already, and overwriting was not asked for.
+            If there is a result already, and overwriting was not asked for; if another run writes it; or if it cannot
+            be written. What is finished is kept, and gone on with by the next run.
         WorkerError
-            If a batch failed, or a worker died.
+            If a batch failed, or workers died at it again and again; as before, what is finished is kept.
         """
         with self._log_for(partial=partial):
             config = ExtractionConfig.parse(self.config)
@@ -120,7 +124,7 @@ class HDF5CellExtraction(ProcessingStep):
             watch = Stopwatch()
             if not is_compiled():
                 self._tell(ANNOUNCEMENT, config)
-            engine = choose_engine(config)
+            engine = choose_engine(config, log=self.log, warn=self._warn)
             source = self._find_source(config)
             run.check_crop_fits(config.image_size, source)
             watch.lap("setup")
@@ -128,16 +132,23 @@ class HDF5CellExtraction(ProcessingStep):
             cells, removed = run.select_cells(
                 centers, source, config.image_size, partial=partial, n_cells=n_cells, seed=seed
             )
-            job = run.Job(config, source, cells, removed, folder)
-            self._log_selection(job, len(centers))
+            job = run.Job(config, source, len(centers), cells, removed, folder)
+            self._log_selection(job)
             if not len(cells):
-                self._tell_nothing_left(job, len(centers))
+                self._tell_nothing_left(job)
                 return
-            tally = self._extract(job, engine, watch)
-            self._report(job, tally, watch, engine.n_workers)
+            tally, n_empty = self._extract(job, engine, watch)
+            self._warn_of_empty(job, n_empty)
+            self._report(job, tally, int(n_empty[-1]), watch, engine.n_workers)
 
-    def _extract(self, job: run.Job, engine: Engine, watch: Stopwatch) -> run.Tally:
-        """Make and write all stamps aside, and give the files their names when they are whole."""
+    def _extract(self, job: run.Job, engine: Engine, watch: Stopwatch) -> tuple[run.Tally, NDArray[np.int64]]:
+        """Make and write all stamps aside, and give the files their names when they are whole.
+
+        Returns
+        -------
+        Tally, ndarray
+            What added up, and for each mask the cells without a pixel of it.
+        """
         config = job.config
         budget = memory_budget(config.target_ram_utilization)
         batches = job.batches(budget)
@@ -145,15 +156,35 @@ class HDF5CellExtraction(ProcessingStep):
             budget, engine.n_workers, len(batches), config.max_inflight_result_batches, self._warn, self.log
         )
         watch.lap("reading")
+        made_from = job.made_from()
         with self._work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
-            np.savetxt(work / REMOVED_NAME, job.removed, fmt="%d")
-            with StampWriter(work / FILE_NAME, job.layout()) as writer:
+            settle(work, made_from, overwrite=self._may_replace)
+            room = Room(work, job.layout(), n_finished(work))
+            attempt, writer = open_writer(work, job.layout(), made_from)
+            with writer:
+                n_done = int(writer.is_written.sum())
+                if n_done:
+                    self._tell(f"continuing: {n_done:,} of {len(job.cells):,} cells done", config)
+                    progress.advance(n_done)
                 tally = run.run_batches(
-                    engine, job.task(), batches, writer, limit=limit, flush_every=config.flush_every, progress=progress
+                    engine,
+                    job.task(),
+                    run.without(batches, writer.is_written),
+                    writer,
+                    limit=limit,
+                    flush_every=config.flush_every,
+                    room=room,
+                    progress=progress,
                 )
-            run.publish([REMOVED_NAME, FILE_NAME], work, job.folder)
+                writer.describe(job.description(made_from, writer.n_empty))
+            np.savetxt(attempt / REMOVED_NAME, job.removed, fmt="%d")
+            run.publish([REMOVED_NAME, FILE_NAME], attempt, job.folder)
         watch.lap("extracting")
-        return tally
+        return tally, writer.n_empty
+
+    @property
+    def _may_replace(self) -> bool:
+        return self.overwrite or self.overwrite_run_path
 
     def _claim_folder(self, name: str | None, draw: str | None) -> Path:
         """Where the results go; an error if results are there that must not be replaced."""
@@ -165,10 +196,11 @@ class HDF5CellExtraction(ProcessingStep):
             )
             raise ConfigError(message)
         folder = Path(self.directory) / (base if draw is None else f"partial_{base}{draw}")
-        if folder.exists() and not folder.is_dir():
-            message = f"{folder} is in the way: it is no folder. Move it, or give another output_folder_name"
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            kind = "a link" if folder.is_symlink() else "no folder"
+            message = f"{folder} is in the way: it is {kind}. Move it, or give another output_folder_name"
             raise OutputError(message)
-        if (folder / FILE_NAME).exists() and not (self.overwrite or self.overwrite_run_path):
+        if (folder / FILE_NAME).exists() and not self._may_replace:
             message = (
                 f"{folder} already exists. Set overwrite=True to replace its files, or give another output_folder_name"
             )
@@ -177,26 +209,18 @@ class HDF5CellExtraction(ProcessingStep):
 
     @contextmanager
     def _work_folder(self, folder: Path) -> Iterator[Path]:
-        """A folder beside the final one for what is not finished; gone afterwards."""
+        """A folder beside the final one for what is not finished; it stays if there is something to go on with."""
         work = folder.with_name(f".unfinished_{folder.name}")
-        lock = FileLock(folder.with_name(f".{folder.name}.lock"), blocking=False)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            message = (
-                f"another run is writing {folder} (it holds {lock.lock_file}); wait until it has ended, or stop it"
-            )
-            raise OutputError(message) from error
-        try:
-            # with the lock in hand, what is there was left by a run that was killed
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(parents=True)
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-            # before it is released: nobody may take a lock that is about to go
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
+        with holding(folder.with_name(f".{folder.name}.lock"), what=folder):
+            if work.is_symlink():
+                message = f"{work} is a link, and is not followed: remove it"
+                raise OutputError(message)
+            work.mkdir(parents=True, exist_ok=True)
+            try:
+                yield work
+            finally:
+                if not n_finished(work):
+                    shutil.rmtree(work, ignore_errors=True)
 
     @contextmanager
     def _log_for(self, *, partial: bool) -> Iterator[None]:
@@ -206,7 +230,9 @@ class HDF5CellExtraction(ProcessingStep):
         try:
             yield
         except BaseException as error:
-            self.log(f"failed: {type(error).__name__}: {error}")
+            # where the log is in the same trouble, it is the first error that has to be told
+            with suppress(OutputError):
+                self.log(f"failed: {type(error).__name__}: {error}")
             raise
         finally:
             self.log_name = name
@@ -234,39 +260,51 @@ class HDF5CellExtraction(ProcessingStep):
         self.log(message)
         warn(message)
 
-    def _log_selection(self, job: run.Job, n_cells: int) -> None:
+    def _log_selection(self, job: run.Job) -> None:
         image = job.source.image
         self.log(
             {
                 "image": f"{image.name}, {image.shape} (c, y, x), {image.dtype}",
                 "masks": ", ".join(job.source.mask_names),
-                "cells in the mask": n_cells,
+                "cells in the mask": job.n_in_mask,
                 "removed at the border": job.removed.size,
                 "to extract": len(job.cells),
             }
         )
 
-    def _tell_nothing_left(self, job: run.Job, n_cells: int) -> None:
+    def _tell_nothing_left(self, job: run.Job) -> None:
         height, width = job.source.shape
         self._warn(
-            f"no cell can be extracted: none of the {n_cells} cells of '{job.source.main_mask.name}' is more than "
-            f"{job.config.image_size // 2} pixels from the border of the {height} x {width} image; no file was "
+            f"no cell can be extracted: none of the {job.n_in_mask} cells of '{job.source.main_mask.name}' is more "
+            f"than {job.config.image_size // 2} pixels from the border of the {height} x {width} image; no file was "
             "written. Choose a smaller image_size"
         )
 
-    def _report(self, job: run.Job, tally: run.Tally, watch: Stopwatch, n_workers: int) -> None:
-        """Tell people and the log how it went."""
-        if tally.n_empty:
+    def _warn_of_empty(self, job: run.Job, n_empty: NDArray[np.int64]) -> None:
+        main, cell = job.source.mask_names[0], job.source.mask_names[-1]
+        if n_empty[-1]:
             self._warn(
-                f"{tally.n_empty} of {len(job.cells)} cells have no pixel of '{job.source.mask_names[-1]}' in their "
-                "window; their image channels are all zero"
+                f"{n_empty[-1]} of {len(job.cells)} cells have no pixel of '{cell}' in their window; their image "
+                "channels are all zero"
             )
+        if n_empty[0]:
+            self._warn(
+                f"{n_empty[0]} of {len(job.cells)} cells have no pixel of '{main}' in their window, though it says "
+                "which cells there are: the centres in the store are not those of its cells (delete the points "
+                f"'{Path(centers_of(main)).name}', and they are computed again), or these cells are rings larger than "
+                "a window"
+            )
+
+    def _report(self, job: run.Job, tally: run.Tally, n_empty: int, watch: Stopwatch, n_workers: int) -> None:
+        """Tell people and the log how it went."""
         path = job.folder / FILE_NAME
         self.output_path = str(path)
         summary = RunSummary(
             image_size=job.source.shape,
+            cells_in_mask=job.n_in_mask,
             cells_kept=len(job.cells),
             cells_removed=job.removed.size,
+            cells_empty=n_empty,
             masks=len(job.source.masks),
             crop_size=job.config.image_size,
             workers=n_workers,

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp import __version__
 from cellstamp.cells.plan import Batch, cells_per_batch, draw_cells, inside_image, plan_batches, tile_shape
 from cellstamp.cells.stamps import Recipe, Stamps, StampTask
 from cellstamp.config import ExtractionConfig
 from cellstamp.engines.base import Engine
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.layout import Layout
+from cellstamp.h5sc.writeback import sync
+from cellstamp.pipeline.room import Room
 from cellstamp.report import PeakMemory, Progress
 from cellstamp.source.reader import PixelSource
 from cellstamp.source.values import Centers
@@ -34,8 +39,10 @@ class Job:
 
     Attributes
     ----------
+    n_in_mask
+        How many cells the mask has.
     cells
-        The cells, in the order of the file.
+        Those to extract, in the order of the file.
     removed
         uint64: ids of cells too near the border.
     folder
@@ -44,6 +51,7 @@ class Job:
 
     config: ExtractionConfig
     source: PixelSource
+    n_in_mask: int
     cells: Centers
     removed: NDArray[np.uint64]
     folder: Path
@@ -67,6 +75,38 @@ class Job:
             chunk=(max(rows for rows, _ in chunks), max(columns for _, columns in chunks)),
             max_batch_size=cells_per_batch(config.max_batch_size, 2 * n_planes * config.image_size**2),
         )
+
+    def made_from(self) -> dict[str, Any]:
+        """All that decides what is in the file, as JSON has it: two runs with the same make the same file."""
+        config, source = self.config, self.source
+        cells = hashlib.sha256(self.cells.ids.tobytes() + self.cells.xy.tobytes()).hexdigest()
+        return {
+            "cellstamp": __version__,
+            "image_size": config.image_size,
+            "normalization_range": list(self.rescale or ()) or "None",
+            "compression": str(config.compression),
+            "channels": list(source.channel_names),
+            "cells": f"{len(self.cells)}, digest {cells[:16]}",
+            **{
+                array.name: f"{list(array.shape)} {array.dtype}, digest {array.signature()[:16]}"
+                for array in (source.image, *source.masks)
+            },
+        }
+
+    def description(self, made_from: dict[str, Any], n_empty: NDArray[np.int64]) -> dict[str, Any]:
+        """What the file says of itself (``uns/cellstamp``)."""
+        text = json.dumps(made_from)
+        return {
+            "version": __version__,
+            "made_from": text,
+            "fingerprint": hashlib.sha256(text.encode()).hexdigest(),
+            "cells_in_mask": self.n_in_mask,
+            "cells_removed_at_border": self.removed.size,
+            "cells_not_drawn": self.n_in_mask - self.removed.size - len(self.cells),
+            "cells_written": len(self.cells),
+            "cells_empty_in_main_mask": int(n_empty[0]),
+            "cells_empty_in_cell_mask": int(n_empty[-1]),
+        }
 
     def task(self) -> StampTask:
         """What workers do with a batch."""
@@ -113,6 +153,12 @@ def select_cells(
     return kept, centers.ids[~inside]
 
 
+def without(batches: Sequence[Batch], is_written: NDArray[np.bool_]) -> list[Batch]:
+    """What is left of batches when some cells are written already."""
+    left = (batch[~is_written[batch.rows]] for batch in batches)
+    return [batch for batch in left if len(batch)]
+
+
 class Limit(Protocol):
     """How many batches may be in flight; learns from every result."""
 
@@ -124,11 +170,17 @@ class Limit(Protocol):
         """Take in what one result showed."""
         ...
 
+    def forget(self, pid: int) -> None:
+        """Take in that a worker has ended."""
+        ...
+
 
 class Writer(Protocol):
     """Where finished stamps go."""
 
-    def write(self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: NDArray[np.uint8]) -> None:
+    def write(
+        self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: NDArray[np.uint8], n_empty: NDArray[np.int64]
+    ) -> None:
         """Store the finished chunks of some cells."""
         ...
 
@@ -141,7 +193,7 @@ class Writer(Protocol):
 class Tally:
     """What adds up over the batches of a run; seconds are those of all workers together."""
 
-    n_empty: int = 0
+    n_batches: int = 0
     largest_batch: int = 0
     read_s: float = 0.0
     cut_s: float = 0.0
@@ -150,7 +202,7 @@ class Tally:
 
     def add(self, stamps: Stamps, write_s: float) -> None:
         """Take in one batch."""
-        self.n_empty += stamps.n_empty
+        self.n_batches += 1
         self.largest_batch = max(self.largest_batch, stamps.rows.size)
         self.read_s += stamps.read_s
         self.cut_s += stamps.cut_s
@@ -174,13 +226,15 @@ class Flushing:
         self._writer, self._every, self._limit = writer, every, limit
         self._n_batches, self._since = 0, time.monotonic()
 
-    def wrote_batch(self) -> None:
-        """Take in that a batch has been written."""
+    def wrote_batch(self) -> bool:
+        """Take in that a batch has been written; return whether that was the time to flush."""
         self._n_batches += 1
-        if self._is_due():
-            self._writer.flush()
-            gc.collect()
-            self._n_batches, self._since = 0, time.monotonic()
+        if not self._is_due():
+            return False
+        self._writer.flush()
+        gc.collect()
+        self._n_batches, self._since = 0, time.monotonic()
+        return True
 
     def _is_due(self) -> bool:
         if self._every is not None:
@@ -196,6 +250,7 @@ def run_batches(
     *,
     limit: Limit,
     flush_every: int | None,
+    room: Room,
     progress: Progress,
 ) -> Tally:
     """Have batches made by the engine and written here, each as soon as it is done.
@@ -206,12 +261,15 @@ def run_batches(
         How many batches may be submitted and not yet written.
     flush_every
         See `Flushing`.
+    room
+        Looked at when the first wave is written, and at every flush.
     """
     tally, flushing = Tally(), Flushing(writer, flush_every, limit)
     with closing(engine.run(task, batches, limit)) as outcomes:
         for outcome in outcomes:
             stamps = outcome.value
-            tally.memory.observe(outcome.pid, outcome.rss)
+            for pid in tally.memory.observe(outcome.pid, outcome.rss):
+                limit.forget(pid)
             limit.observe(
                 pid=outcome.pid,
                 rss=outcome.rss,
@@ -220,16 +278,20 @@ def run_batches(
                 batch_bytes=stamps.nbytes,
             )
             started = time.perf_counter()
-            writer.write(stamps.rows, stamps.sizes, stamps.payload)
-            flushing.wrote_batch()
+            writer.write(stamps.rows, stamps.sizes, stamps.payload, stamps.n_empty)
+            room.wrote(stamps.rows.size, stamps.nbytes)
+            if flushing.wrote_batch() or tally.n_batches == engine.n_workers:
+                room.check()
             tally.add(stamps, time.perf_counter() - started)
             progress.advance(stamps.rows.size)
     return tally
 
 
 def publish(files: Sequence[str], work: Path, folder: Path) -> None:
-    """Give finished files their final names, in place of an earlier run's; remove the folder they were made in."""
+    """Give finished files their final names, in place of an earlier run's, once all of them are on the disk."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in files:
+        sync(work / name)
+    for name in files:
         (work / name).replace(folder / name)
-    work.rmdir()
+    sync(folder)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +22,10 @@ from cellstamp.source.values import TILES_ABREAST, Rect
 if TYPE_CHECKING:
     import zarr
 
+
+_SAMPLED = 64
+_SAMPLE_BYTES = 4096
+"""So many chunks, and so many bytes of each, tell an array from another one of the same shape."""
 
 _FETCHED = 6
 """Strips kept of tiles that someone else reads: those of the three beside the first tile of a walk."""
@@ -58,6 +66,25 @@ class ArrayHandle:
     def __getstate__(self) -> dict[str, Any]:
         """Leave the opened array behind."""
         return {key: value for key, value in self.__dict__.items() if key != "array"}
+
+    def signature(self) -> str:
+        """Tell this array from any other: a digest of its metadata and, on a disk, of samples of some of its chunks."""
+        known = json.dumps(self.array.metadata.to_dict(), sort_keys=True, default=str)
+        digest = hashlib.sha256(known.encode())
+        for chunk in self._some_chunks():
+            digest.update(_sample(chunk))
+        return digest.hexdigest()
+
+    def _some_chunks(self) -> Iterator[Path]:
+        """Files of some chunks (or shards), evenly taken; none if the store is not a folder."""
+        folder = Path(self.store) / self.path
+        if not folder.is_dir():
+            return
+        grid = [-(-n // side) for n, side in zip(self.shape, self.array.shards or self.array.chunks, strict=True)]
+        n_chunks = math.prod(grid)
+        for number in np.linspace(0, n_chunks - 1, min(n_chunks, _SAMPLED)).round().astype(int):
+            place = tuple(int(k) for k in np.unravel_index(number, grid))
+            yield folder / self.array.metadata.encode_chunk_key(place)
 
     def read(self, rect: Rect, channels: tuple[slice, ...] = ()) -> NDArray[Any]:
         """Read an area: (c, y, x) of an image, of some of its `channels` or all of them; (y, x) of labels."""
@@ -330,6 +357,16 @@ def _copy(strip: Block, block: Block, part: Rect) -> None:
     (y, x), (rows, columns) = part.slices(strip.rect), part.slices(block.rect)
     block.labels[:, rows, columns] = strip.labels[:, y, x]
     block.image[:, rows, columns] = strip.image[:, y, x]
+
+
+def _sample(chunk: Path) -> bytes:
+    """The size of a file and some bytes from its middle; of an empty chunk, which has no file, nothing."""
+    if not chunk.is_file():
+        return b"-"
+    size = chunk.stat().st_size
+    with chunk.open("rb") as file:
+        file.seek(size // 2)
+        return b"%d " % size + file.read(_SAMPLE_BYTES)
 
 
 def _deal_out(pixels: NDArray[Any], rect: Rect, targets: Iterable[tuple[Rect, NDArray[Any]]]) -> None:

@@ -1,0 +1,108 @@
+"""Checks a finished `.h5sc` file, all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+
+from cellstamp.h5sc.layout import CELL_ID, IMAGES, OURS
+from cellstamp.h5sc.reader import open_h5sc
+
+_BLOCK_BYTES = 2**26
+"""Stamps looked at together."""
+_MOST_FAULTS = 20
+
+
+def faults_of(path: str | PathLike[str]) -> list[str]:
+    """Check a file: counts that agree, every stamp there and readable, values from 0 to 1, ids unique.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    list of str
+        What is wrong, one sentence each; empty if nothing is. Of very many faults, the first.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no `.h5sc` file.
+    """
+    with open_h5sc(Path(path)) as file:
+        faults = [*_wrong_counts(file), *_wrong_ids(file)]
+        for fault in _wrong_stamps(file[f"obsm/{IMAGES}"]):
+            faults.append(fault)
+            if len(faults) >= _MOST_FAULTS:
+                return [*faults, "... and perhaps more"]
+        return faults
+
+
+def _wrong_counts(file: h5py.File) -> Iterator[str]:
+    images, obs, var = file[f"obsm/{IMAGES}"], anndata.io.read_elem(file["obs"]), anndata.io.read_elem(file["var"])
+    n_cells, n_planes, *sides = images.shape
+    expected = {"n_cells": n_cells, "n_channels": n_planes, "image_size": sides[0]}
+    for name, value in expected.items():
+        if images.attrs.get(name) != value:
+            yield f"obsm/{IMAGES} has the shape {images.shape}, and its attribute {name} is {images.attrs.get(name)}"
+    if len(obs) != n_cells:
+        yield f"obs has {len(obs)} rows for {n_cells} cells"
+    if len(var) != n_planes:
+        yield f"var has {len(var)} rows for {n_planes} planes"
+    if "spatial" in file["obsm"] and file["obsm/spatial"].shape != (n_cells, 2):
+        yield f"obsm/spatial has the shape {file['obsm/spatial'].shape} for {n_cells} cells"
+    n_chunks = images.id.get_num_chunks()
+    if images.chunks is not None and images.chunks[:2] == (1, 1) and n_chunks != n_cells * n_planes:
+        yield f"{n_chunks} chunks are stored for {n_cells} cells of {n_planes} planes: {n_cells * n_planes} are needed"
+    if f"uns/{OURS}" in file:
+        yield from _wrong_sums(anndata.io.read_elem(file[f"uns/{OURS}"]), n_cells)
+
+
+def _wrong_sums(about: dict[str, Any], n_cells: int) -> Iterator[str]:
+    parts = ("cells_removed_at_border", "cells_not_drawn", "cells_written")
+    total = sum(int(about[name]) for name in parts)
+    if total != about["cells_in_mask"]:
+        yield f"uns/{OURS}: {', '.join(parts)} add up to {total}, cells_in_mask is {about['cells_in_mask']}"
+    if about["cells_written"] != n_cells:
+        yield f"uns/{OURS}: cells_written is {about['cells_written']}, there are {n_cells}"
+
+
+def _wrong_ids(file: h5py.File) -> Iterator[str]:
+    ids = anndata.io.read_elem(file["obs"])[CELL_ID].to_numpy()
+    known, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        yield f"obs/{CELL_ID}: {(counts > 1).sum()} ids are there more than once, like {known[counts > 1][0]}"
+    if known.size and known[0] < 1:
+        yield f"obs/{CELL_ID}: the id {known[0]} is no cell"
+
+
+def _wrong_stamps(images: h5py.Dataset) -> Iterator[str]:
+    at_once = max(1, _BLOCK_BYTES // max(1, images.dtype.itemsize * int(np.prod(images.shape[1:]))))
+    for start in range(0, images.shape[0], at_once):
+        rows = range(start, min(start + at_once, images.shape[0]))
+        try:
+            stamps = images[rows.start : rows.stop]
+        except OSError:
+            yield from _unreadable(images, rows)
+            continue
+        in_range = ((stamps >= 0) & (stamps <= 1)).all(axis=(2, 3))
+        for row, plane in zip(*np.nonzero(~in_range), strict=True):
+            yield f"cell {start + row}, plane {plane}: values that are not from 0 to 1"
+
+
+def _unreadable(images: h5py.Dataset, rows: range) -> Iterator[str]:
+    """Find the planes that cannot be read."""
+    for row in rows:
+        for plane in range(images.shape[1]):
+            try:
+                images[row, plane]
+            except OSError as error:
+                yield f"cell {row}, plane {plane}: cannot be read: {' '.join(str(error).split())}"

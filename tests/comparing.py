@@ -1,0 +1,38 @@
+"""Whether two `.h5sc` files are the same: datasets, attributes and raw chunks. Not a test module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+IMAGES = "obsm/single_cell_images"
+
+
+def contents(path: str | Path) -> dict[str, Any]:
+    """All that is in a file: attributes, small datasets, and every chunk of the stamps as it is stored."""
+    found: dict[str, Any] = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update(_item(name, item)))
+        images = file[IMAGES]
+        for row, plane in np.ndindex(images.shape[:2]):
+            found[f"chunk {row} {plane}"] = images.id.read_direct_chunk((row, plane, 0, 0))
+    return found
+
+
+def _item(name: str, item: Any) -> dict[str, Any]:
+    attributes = {f"{name}@{key}": np.asarray(value).tolist() for key, value in item.attrs.items()}
+    if isinstance(item, h5py.Dataset):
+        attributes[f"{name} type"] = (item.shape, item.dtype.str, item.chunks, item.compression)
+        if name != IMAGES:
+            attributes[name] = np.asarray(item[()]).tolist()
+    return attributes
+
+
+def assert_same(path: str | Path, other: str | Path) -> None:
+    """Fail, naming what differs, if two files are not the same."""
+    here, there = contents(path), contents(other)
+    differing = [key for key in {**here, **there} if here.get(key) != there.get(key)]
+    assert differing == []

@@ -1,0 +1,398 @@
+"""A run that was ended, however it was, is gone on with: nothing is lost, nothing is wrong, little is done twice.
+
+``CELLSTAMP_KILLS=40`` (what ``make faults`` sets) has as many runs killed at random moments, and a table of them shown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import psutil
+import pytest
+
+from cellstamp import HDF5CellExtraction
+from cellstamp.cells.stamps import StampTask
+from cellstamp.errors import InputError, OutputError, WorkerError
+from cellstamp.h5sc.journal import read_entries
+from cellstamp.h5sc.validate import faults_of
+from comparing import assert_same
+from stamp_tasks import Interrupted, Killed, Refused
+from stores import Sample, make_sample, write_store
+
+N_KILLS = int(os.environ.get("CELLSTAMP_KILLS", "2"))
+MOST_KILLS_A_RUN = 2 if N_KILLS == 2 else 4
+SAMPLE = make_sample()
+CONFIG = {"threads": 1, "image_size": 32, "max_batch_size": 5, "flush_every": 1}
+FILE = "data/single_cells.h5sc"
+
+MakeStep = Callable[..., HDF5CellExtraction]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_store(tmp_path_factory.mktemp("store") / "sample.zarr", SAMPLE)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run makes that nothing happens to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    HDF5CellExtraction({**CONFIG, "cache": str(folder / "cache")}, folder, filehandler=store)()
+    return folder / FILE
+
+
+@pytest.fixture
+def make_step(tmp_path: Path, store: Path) -> MakeStep:
+    def make(filehandler: Any = store, *, overwrite: bool = False, **config: Any) -> HDF5CellExtraction:
+        keys = {**CONFIG, "cache": str(tmp_path / "cache"), **config}
+        return HDF5CellExtraction(keys, tmp_path / "out", overwrite=overwrite, filehandler=filehandler)
+
+    return make
+
+
+def log_of(tmp_path: Path) -> str:
+    return (tmp_path / "out/processing.log").read_text()
+
+
+def n_done_before(tmp_path: Path) -> int:
+    """How many cells the last run found done."""
+    counts = re.findall(r"continuing: ([\d,]+) of [\d,]+ cells done", log_of(tmp_path))
+    return int(counts[-1].replace(",", "")) if counts else 0
+
+
+@pytest.fixture
+def cut_again(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Ids of the cells that are cut in this process from now on."""
+    ids: list[int] = []
+    call = StampTask.__call__
+
+    def noting(task: StampTask, batch: Any) -> Any:
+        ids.extend(batch.ids.tolist())
+        return call(task, batch)
+
+    monkeypatch.setattr(StampTask, "__call__", noting)
+    return ids
+
+
+def end_a_run(
+    make_step: MakeStep,
+    what: object,
+    error: type[BaseException],
+    where: str = "StampTask",
+    n_cells: int | None = None,
+    **config: Any,
+) -> None:
+    """Have something else in the place of a part of a run, and the run ended by it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"cellstamp.pipeline.run.{where}", what)
+        with pytest.raises(error, match=r"on purpose|again and again"):
+            make_step(**config)(partial=n_cells is not None, n_cells=n_cells)
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:2 workers were killed")
+@pytest.mark.parametrize(
+    ("task", "error", "threads"),
+    [(Refused, InputError, 1), (Refused, InputError, 2), (Interrupted, KeyboardInterrupt, 1), (Killed, WorkerError, 2)],
+)
+def test_what_was_finished_is_not_done_again(
+    tmp_path: Path, make_step: MakeStep, undisturbed: Path, cut_again: list[int], task: Any, error: Any, threads: int
+) -> None:
+    end_a_run(make_step, task, error, threads=threads)
+    assert not (tmp_path / "out/data").exists()
+    cut_again.clear()
+    make_step()()
+    assert_same(tmp_path / "out" / FILE, undisturbed)
+    n_before = n_done_before(tmp_path)
+    assert n_before > 0
+    assert len(cut_again) == len(set(cut_again)) == _n_cells(undisturbed) - n_before
+    assert 40 in cut_again
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"data", "processing.log", "benchmarking.csv"}
+
+
+def _n_cells(path: Path) -> int:
+    with h5py.File(path) as file:
+        return int(file["obsm/single_cell_images"].shape[0])
+
+
+def test_ended_twice(tmp_path: Path, make_step: MakeStep, undisturbed: Path) -> None:
+    end_a_run(make_step, Refused, InputError)
+    first = _unfinished(tmp_path)
+    end_a_run(make_step, Refused, InputError, overwrite=True)
+    assert _unfinished(tmp_path) == first  # a file that was closed is gone on with where it is
+    make_step()()
+    assert_same(tmp_path / "out" / FILE, undisturbed)
+
+
+def _unfinished(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "out/.unfinished_data").iterdir())
+
+
+@pytest.mark.parametrize("compression", [True, "gzip", False])
+def test_stamps_of_any_compression_are_carried_over(
+    tmp_path: Path, make_step: MakeStep, cut_again: list[int], compression: Any
+) -> None:
+    make_step(compression=compression, overwrite=True)()
+    shutil.move(tmp_path / "out" / FILE, tmp_path / "whole.h5sc")
+    end_a_run(make_step, Refused, InputError, compression=compression)
+    _never_closed(tmp_path)
+    cut_again.clear()
+    make_step(compression=compression)()
+    assert_same(tmp_path / "out" / FILE, tmp_path / "whole.h5sc")
+    assert len(cut_again) == _n_cells(tmp_path / "whole.h5sc") - n_done_before(tmp_path) < 40
+
+
+def _never_closed(tmp_path: Path) -> Path:
+    """Make of a file that was closed one that was not: without an end in its journal, and with a useless index."""
+    (attempt,) = (tmp_path / "out/.unfinished_data").iterdir()
+    journal = attempt / "journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert b"closed" in lines[-1]
+    journal.write_bytes(b"".join(lines[:-1]))
+    with (attempt / "single_cells.h5sc").open("r+b") as file:
+        file.write(b"\0" * 64)
+    return attempt
+
+
+def test_a_journal_with_a_torn_end(
+    tmp_path: Path, make_step: MakeStep, undisturbed: Path, cut_again: list[int]
+) -> None:
+    end_a_run(make_step, Refused, InputError)
+    journal = _never_closed(tmp_path) / "journal"
+    journal.write_bytes(journal.read_bytes()[:-7])
+    cut_again.clear()
+    make_step()()
+    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert 0 < n_done_before(tmp_path) == _n_cells(undisturbed) - len(cut_again)
+
+
+def test_stamps_that_are_not_what_the_journal_says_are_made_again(
+    tmp_path: Path, make_step: MakeStep, undisturbed: Path
+) -> None:
+    end_a_run(make_step, Refused, InputError)
+    attempt = _never_closed(tmp_path)
+    entry, *others = read_entries(attempt / "journal")
+    assert others
+    start, _ = entry.extents[-1]
+    with (attempt / "single_cells.h5sc").open("r+b") as file:
+        file.seek(start + 3)
+        file.write(b"??")
+    make_step()()
+    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert n_done_before(tmp_path) == sum(len(other.rows) for other in others)
+
+
+def test_a_file_cut_short(tmp_path: Path, make_step: MakeStep, undisturbed: Path) -> None:
+    end_a_run(make_step, Refused, InputError)
+    file = _never_closed(tmp_path) / "single_cells.h5sc"
+    os.truncate(file, file.stat().st_size // 2)
+    make_step()()
+    assert_same(tmp_path / "out" / FILE, undisturbed)
+
+
+def test_carrying_over_that_was_ended_itself(tmp_path: Path, make_step: MakeStep, undisturbed: Path) -> None:
+    end_a_run(make_step, Refused, InputError)
+    attempt = _never_closed(tmp_path)
+    partly = attempt.with_name("2")
+    shutil.copytree(attempt, partly)
+    (partly / "journal").write_bytes((attempt / "journal").read_bytes().splitlines(keepends=True)[0])
+    make_step()()
+    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert n_done_before(tmp_path) > 0
+
+
+@pytest.mark.parametrize("name", ["journal", "single_cells.h5sc"])
+def test_half_of_what_is_needed_to_go_on_is_nothing(
+    tmp_path: Path, make_step: MakeStep, undisturbed: Path, name: str
+) -> None:
+    end_a_run(make_step, Refused, InputError)
+    (attempt,) = (tmp_path / "out/.unfinished_data").iterdir()
+    (attempt / name).unlink()
+    make_step()()
+    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert n_done_before(tmp_path) == 0
+
+
+def test_a_finished_file_that_did_not_get_its_name(tmp_path: Path, make_step: MakeStep, undisturbed: Path) -> None:
+    end_a_run(make_step, _interrupt, KeyboardInterrupt, where="publish")
+    make_step()()
+    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert n_done_before(tmp_path) == _n_cells(undisturbed)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt("on purpose")
+
+
+def test_a_preview_is_gone_on_with_too(tmp_path: Path, make_step: MakeStep) -> None:
+    end_a_run(make_step, Refused, InputError, n_cells=43)
+    step = make_step()
+    step(partial=True, n_cells=43)
+    assert "continuing: " in (tmp_path / "out/partial_processing.log").read_text()
+    assert faults_of(str(step.output_path)) == []
+
+
+# --- from other inputs -----------------------------------------------------------------------------------------------
+
+
+def _other_pixels(tmp_path: Path) -> dict[str, Any]:
+    return {"filehandler": write_store(tmp_path / "other.zarr", _shifted(SAMPLE))}
+
+
+def _shifted(sample: Sample) -> Sample:
+    return Sample(sample.image[:, ::-1] // 3, sample.masks, sample.channel_names)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda _: {"normalize_output": False}, r"normalization_range: \[0.001, 0.999\] then, None now"),
+        (lambda _: {"compression": "gzip"}, "compression: lzf then, gzip now"),
+        (lambda _: {"image_size": 30}, "image_size: 32 then, 30 now"),
+        (_other_pixels, r"input_image: \[3, .*\] uint16, digest \w+ then, \[3, .*\] uint16, digest \w+ now"),
+    ],
+)
+def test_what_was_made_from_something_else_is_not_gone_on_with(
+    tmp_path: Path, make_step: MakeStep, undisturbed: Path, change: Any, told: str
+) -> None:
+    end_a_run(make_step, Refused, InputError)
+    keys = change(tmp_path)
+    with pytest.raises(OutputError, match=rf"(?s)left unfinished .*something else.*{told}.*overwrite=True"):
+        make_step(**keys)()
+    make_step()()  # as before: it is still there
+    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert n_done_before(tmp_path) > 0
+
+
+def test_with_overwrite_what_was_made_from_something_else_goes(tmp_path: Path, make_step: MakeStep) -> None:
+    end_a_run(make_step, Refused, InputError)
+    make_step(compression="gzip", overwrite=True)()
+    assert n_done_before(tmp_path) == 0
+    assert faults_of(tmp_path / "out" / FILE) == []
+
+
+def test_other_workers_and_batches_are_no_other_settings(
+    tmp_path: Path, make_step: MakeStep, undisturbed: Path
+) -> None:
+    end_a_run(make_step, Refused, InputError)
+    make_step(threads=2, max_batch_size=7, flush_every=3, progress=False)()
+    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert n_done_before(tmp_path) > 0
+
+
+def test_an_overwriting_run_that_is_ended_leaves_the_old_result(tmp_path: Path, make_step: MakeStep) -> None:
+    make_step()()
+    before = (tmp_path / "out" / FILE).read_bytes()
+    end_a_run(make_step, Refused, InputError, overwrite=True, compression="gzip")
+    assert (tmp_path / "out" / FILE).read_bytes() == before
+    make_step(overwrite=True, compression="gzip")()
+    assert n_done_before(tmp_path) > 0
+    assert (tmp_path / "out" / FILE).read_bytes() != before
+
+
+# --- killed at any moment --------------------------------------------------------------------------------------------
+
+_RUN = """
+import json, sys
+from cellstamp import HDF5CellExtraction
+config, folder, store = json.loads(sys.argv[1])
+HDF5CellExtraction(config, folder, filehandler=store)()
+"""
+
+
+def _start(tmp_path: Path, store: Path, **config: Any) -> subprocess.Popen[bytes]:
+    keys = {**CONFIG, "cache": str(tmp_path / "cache"), "threads": 2, **config}
+    arguments = json.dumps([keys, str(tmp_path / "out"), str(store)])
+    return subprocess.Popen([sys.executable, "-c", _RUN, arguments], start_new_session=True)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with so many cells that there are many moments."""
+    return write_store(tmp_path_factory.mktemp("many") / "sample.zarr", make_sample((500, 560)))
+
+
+@pytest.mark.leaves_files
+def test_runs_killed_at_random_moments_are_gone_on_with(
+    tmp_path: Path, many: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole tree of processes is killed: those are the moments at which nothing can be tidied up any more."""
+    draw = random.Random(N_KILLS)
+    (tmp_path / "whole").mkdir()
+    assert _start(tmp_path / "whole", many).wait(120) == 0
+    undisturbed = tmp_path / "whole/out" / FILE
+    n_cells, rows = _n_cells(undisturbed), []
+    for number in range(N_KILLS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        killed, finished = 0, False
+        while not finished:
+            process = _start(folder, many)
+            try:
+                # at last, a run is left alone
+                assert process.wait(draw.uniform(0.5, 3) if killed < MOST_KILLS_A_RUN else 120) == 0
+                finished = True
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                killed += 1
+        found = [int(n) for n in re.findall(r"continuing: (\d+) of", (folder / "out/processing.log").read_text())]
+        assert_same(folder / "out" / FILE, undisturbed)
+        assert not (folder / "out/.unfinished_data").exists()
+        assert found == sorted(found)  # what was done stayed done
+        rows.append((number + 1, killed, found, n_cells))
+    with capsys.disabled():
+        if N_KILLS > 2:
+            print("\nrun  killed  cells found done by each run that went on          cells  lost or wrong")
+            for run, times, found, cells in rows:
+                print(f"{run:>3}  {times:>6}  {', '.join(map(str, found)) or '-':<48}  {cells:>5}              0")
+    assert sum(killed for _, killed, _, _ in rows) >= N_KILLS
+
+
+@pytest.mark.leaves_files
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_line_ends_tidily_and_goes_on(
+    tmp_path: Path, store: Path, undisturbed: Path, number: signal.Signals, code: int
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copytree(store, project / "scportrait.sdata")
+    keys = {**CONFIG, "cache": str(tmp_path / "cache"), "threads": 2, "max_batch_size": 1}
+    (project / "config.yml").write_text(json.dumps({"HDF5CellExtraction": keys}))
+    command = [sys.executable, "-c", "from cellstamp.cli import main; main()", "extract", str(project)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    journal = project / "extraction/.unfinished_data/1/journal"
+    while process.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) > 3):
+        pass
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code, (out, err)
+    assert "What is finished is kept" in err
+    assert "Traceback" not in err
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert not (project / "extraction/data").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.search(r"continuing: \d+ of \d+ cells done", done.stdout)
+    assert_same(project / "extraction" / FILE, undisturbed)
+    assert np.array_equal(_ids(project / "extraction" / FILE), _ids(undisturbed))
+
+
+def _ids(path: Path) -> np.ndarray:
+    with h5py.File(path) as file:
+        return file["obs/scportrait_cell_id"][:]

@@ -1,0 +1,119 @@
+"""What is wrong with a file is found and told; nothing is found where nothing is wrong."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from cellstamp import HDF5CellExtraction
+from cellstamp.cli import commands
+from cellstamp.errors import InputError
+from cellstamp.h5sc.validate import faults_of
+from stores import make_sample, write_store
+
+IMAGES = "obsm/single_cell_images"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    store = write_store(folder / "s.zarr", make_sample())
+    step = HDF5CellExtraction({"threads": 1, "image_size": 32, "cache": str(folder)}, folder / "out", filehandler=store)
+    step()
+    return Path(str(step.output_path))
+
+
+def _garbage(file: h5py.File) -> None:
+    file[IMAGES].id.write_direct_chunk((3, 1, 0, 0), b"\xff" * 40)
+
+
+def _too_bright(file: h5py.File) -> None:
+    file[IMAGES][5, 2, 7, 8] = 1.5
+
+
+def _no_number(file: h5py.File) -> None:
+    file[IMAGES][5, 2, 7, 8] = np.nan
+
+
+def _twice(file: h5py.File) -> None:
+    ids = file["obs/scportrait_cell_id"]
+    ids[4] = ids[5]
+
+
+def _background(file: h5py.File) -> None:
+    file["obs/scportrait_cell_id"][0] = 0
+
+
+def _attribute(file: h5py.File) -> None:
+    file[IMAGES].attrs["n_cells"] = 44
+
+
+def _sum(file: h5py.File) -> None:
+    file["uns/cellstamp/cells_removed_at_border"][()] = 1
+
+
+def _one_missing(file: h5py.File) -> None:
+    """A file with the same stamps, but for one chunk that was never written."""
+    old = file[IMAGES]
+    new = file.create_dataset("new", old.shape, old.dtype, chunks=old.chunks, compression="lzf")
+    for index in np.ndindex(old.shape[:2]):
+        if index != (7, 3):
+            new[index] = old[index]
+    new.attrs.update(old.attrs)
+    del file[IMAGES]
+    file.move("new", IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (_garbage, r"cell 3, plane 1: cannot be read: .+"),
+        (_too_bright, r"cell 5, plane 2: values that are not from 0 to 1"),
+        (_no_number, r"cell 5, plane 2: values that are not from 0 to 1"),
+        (_twice, r"obs/scportrait_cell_id: 1 ids are there more than once, like \d+"),
+        (_background, r"obs/scportrait_cell_id: the id 0 is no cell"),
+        (_attribute, r".* has the shape \(43, 5, 32, 32\), and its attribute n_cells is 44"),
+        (_sum, r"uns/cellstamp: .* add up to 44, cells_in_mask is 72"),
+        (_one_missing, r"214 chunks are stored for 43 cells of 5 planes: 215 are needed"),
+    ],
+)
+def test_each_fault_is_told(tmp_path: Path, whole: Path, damage: Callable[[h5py.File], Any], told: str) -> None:
+    damaged = tmp_path / "damaged.h5sc"
+    shutil.copy(whole, damaged)
+    with h5py.File(damaged, "r+") as file:
+        damage(file)
+    (fault,) = faults_of(damaged)
+    assert re.fullmatch(told, fault)
+    result = CliRunner().invoke(commands, ["validate", str(damaged)])
+    assert result.exit_code == 1
+    assert f"{damaged} is not whole:\n  {fault}\n" in result.output
+
+
+def test_a_whole_file(whole: Path) -> None:
+    assert faults_of(whole) == []
+    result = CliRunner().invoke(commands, ["validate", str(whole)])
+    assert (result.exit_code, result.output) == (0, f"{whole} is whole\n")
+
+
+def test_very_many_faults_are_cut_short(tmp_path: Path, whole: Path) -> None:
+    damaged = tmp_path / "damaged.h5sc"
+    shutil.copy(whole, damaged)
+    with h5py.File(damaged, "r+") as file:
+        file[IMAGES][:] = -1
+    faults = faults_of(damaged)
+    assert len(faults) == 21
+    assert faults[-1] == "... and perhaps more"
+
+
+def test_a_file_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "x.h5sc").write_text("hello")
+    with pytest.raises(InputError, match=r"x\.h5sc is not an HDF5 file"):
+        faults_of(tmp_path / "x.h5sc")
