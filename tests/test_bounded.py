@@ -19,6 +19,7 @@ from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.writer import StampWriter
+from cellstamp.pipeline.room import Room
 from cellstamp.pipeline.run import Job, run_batches, select_cells
 from cellstamp.pipeline.workers import choose_engine
 from cellstamp.report import Progress
@@ -73,11 +74,13 @@ class SlowWriter(StampWriter):
     """Brings each batch to the disk, and then takes until the memory has been looked at some more times."""
 
     def __init__(self, path: Path, layout: Layout, watch: Watch) -> None:
-        super().__init__(path, layout)
+        super().__init__(path, layout, path.with_suffix(".journal"), {})
         self._watch = watch
 
-    def write(self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: NDArray[np.uint8]) -> None:
-        super().write(rows, sizes, payload)
+    def write(
+        self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: NDArray[np.uint8], n_empty: NDArray[np.int64]
+    ) -> None:
+        super().write(rows, sizes, payload, n_empty)
         self.flush()
         self._watch.wait_for_looks(4)
 
@@ -98,20 +101,21 @@ class Seen(InflightLimit):
         return max(seen["batch_bytes"] for seen in self.shown)
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Job:
-    """2,400 cells on a grid, stamps of 160 kB that no filter makes smaller."""
-    side, pitch = 2200, 40
+@pytest.fixture(params=[(2200, 3, 128), (900, 20, 256)], ids=["many small stamps", "few large stamps"])
+def job(request: pytest.FixtureRequest, tmp_path: Path) -> Job:
+    """Cells on a grid, stamps of 160 kB or of 2.9 MB that no filter makes smaller."""
+    side, n_channels, size = request.param
+    pitch = 40
     y, x = np.mgrid[:side, :side]
     cells = (y // pitch * (side // pitch) + x // pitch + 1).astype(np.uint32)
     cells[(y % pitch < 8) | (x % pitch < 8)] = 0
-    image = np.random.default_rng(0).integers(0, 60000, (3, side, side)).astype(np.uint16)
+    image = np.random.default_rng(0).integers(0, 60000, (n_channels, side, side)).astype(np.uint16)
     source = write_source(tmp_path / "store", image, [cells, cells], image_chunk=800, mask_chunk=800)
-    keys: dict[str, Any] = {"threads": N_WORKERS, "image_size": 128, "cache": str(tmp_path), "max_batch_size": 150}
+    keys: dict[str, Any] = {"threads": N_WORKERS, "image_size": size, "cache": str(tmp_path), "max_batch_size": 150}
     config = ExtractionConfig.parse({**keys, "compression": False})
     centers = compute_centers(source.main_mask)
     kept, removed = select_cells(centers, source, config.image_size, partial=False, n_cells=None, seed=0)
-    return Job(config, source, kept, removed, tmp_path)
+    return Job(config, source, len(centers), kept, removed, tmp_path)
 
 
 def extract(job: Job, batches: Sequence[Batch], budget: int, watch: Watch) -> Seen:
@@ -121,8 +125,9 @@ def extract(job: Job, batches: Sequence[Batch], budget: int, watch: Watch) -> Se
     limit = Seen(budget, N_WORKERS, len(batches), None, ignore, ignore)
     path = job.folder / "slow.h5sc"
     with watch.watching(), SlowWriter(path, job.layout(), watch) as writer, Progress(0, mode=False) as progress:
-        engine = choose_engine(job.config)
-        run_batches(engine, job.task(), batches, writer, limit=limit, flush_every=None, progress=progress)
+        engine = choose_engine(job.config, log=ignore, warn=ignore)
+        room = Room(job.folder, job.layout(), 0)
+        run_batches(engine, job.task(), batches, writer, limit=limit, flush_every=None, room=room, progress=progress)
     path.unlink()
     return limit
 
@@ -139,3 +144,24 @@ def test_memory_stays_within_the_budget_when_writing_is_slow(job: Job) -> None:
     limit = extract(job, batches, budget, watch)
     assert len(limit.shown) == len(batches)
     assert watch.peak <= budget
+
+
+def test_workers_do_not_grow_from_batch_to_batch(tmp_path: Path) -> None:
+    side, pitch = 1200, 30
+    y, x = np.mgrid[:side, :side]
+    cells = (y // pitch * (side // pitch) + x // pitch + 1).astype(np.uint32)
+    image = np.random.default_rng(0).integers(0, 60000, (2, side, side)).astype(np.uint16)
+    source = write_source(tmp_path / "store", image, [cells], image_chunk=200, mask_chunk=300)
+    config = ExtractionConfig.parse({"threads": N_WORKERS, "image_size": 64, "cache": "c", "max_batch_size": 6})
+    centers = compute_centers(source.main_mask)
+    kept, removed = select_cells(centers, source, 64, partial=False, n_cells=None, seed=0)
+    job = Job(config, source, len(centers), kept, removed, tmp_path)
+    batches = job.batches(2**40)
+    assert len(batches) > 100 * N_WORKERS
+    sizes: dict[int, list[int]] = {}
+    engine = choose_engine(config, log=lambda line: None, warn=lambda line: None)
+    for outcome in engine.run(job.task(), batches, lambda: 4):
+        sizes.setdefault(outcome.pid, []).append(outcome.rss)
+    for series in sizes.values():
+        settled = max(series[: len(series) // 4])
+        assert series[-1] <= settled + 3 * 2**20

@@ -411,6 +411,32 @@ def test_file_of_any_content_gives_a_dict_or_a_clear_error(tmp_path: Path, conte
     assert faults(read)
 
 
+def test_a_configuration_that_stands_for_billions_of_values_is_refused_in_a_line(tmp_path: Path) -> None:
+    nested = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    nested += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    path = tmp_path / "bomb.yml"
+    path.write_text("\n".join([*nested, "threads: *a11"]))
+    found = faults(read_config(path, "HDF5CellExtraction"))
+    assert any(line.startswith("threads = [[[...], [...], [...], ...],") for line in found), found
+    assert max(map(len, found)) < 300
+
+
+def test_merged_keys_do_not_multiply(tmp_path: Path) -> None:
+    merged = ["a0: &a0 {x: 1, y: 2}"]
+    merged += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 30)]
+    path = tmp_path / "bomb.yml"
+    path.write_text("\n".join(merged))
+    assert read_config(path, "a29") == {"x": 1, "y": 2}
+
+
+def test_a_file_too_large_to_be_a_configuration_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ConfigError, match=r"1,099,511,627,776 bytes are too many for a configuration"):
+        read_config(path, "HDF5CellExtraction")
+
+
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +21,7 @@ from cellstamp.engines.memory import memory_limit
 from cellstamp.errors import ConfigError, InputError, OutputError, WorkerError
 from cellstamp.h5sc.writer import StampWriter
 from cellstamp.source.elements import find_source
+from stamp_tasks import Failing, Killed
 from stores import CYTOSOL, NUCLEUS, Sample, as_spatialdata, make_sample, rechunk, write_store
 
 SIZE = 32
@@ -557,29 +556,12 @@ def test_compiling_for_the_first_time_is_announced_and_only_then(
     assert ("first run of this version on this machine: compiling" in log) is not kept
 
 
-class Failing(StampTask):
-    """Cuts stamps, until a batch holds a certain cell."""
-
-    def __call__(self, batch: Any) -> Any:
-        if 40 in batch.ids:
-            raise KeyError("broken on purpose")
-        return super().__call__(batch)
-
-
-class Killing(StampTask):
-    """Cuts stamps, and ends its own process at a batch that holds a certain cell."""
-
-    def __call__(self, batch: Any) -> Any:
-        if 40 in batch.ids:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(batch)
-
-
+@pytest.mark.filterwarnings("ignore:2 workers were killed")
 @pytest.mark.parametrize(
     ("task", "threads", "message"),
     [
         (Failing, 1, r"a batch failed \(\d+ cells, ids \d+ to \d+\): KeyError: .*broken on purpose"),
-        (Killing, 2, r"a worker process died .* \d+ cells, ids \d+ to \d+.*lower threads"),
+        (Killed, 2, r"workers died again and again .*SIGKILL.* a batch of cell 40\. .*lower threads"),
     ],
     ids=["task fails", "worker killed"],
 )
@@ -604,9 +586,13 @@ def test_a_run_that_fails_leaves_the_old_result_and_nothing_of_its_own(
     with pytest.raises(WorkerError, match=message):
         make_step(threads=threads, overwrite=True, max_batch_size=5)()
     assert {path: path.read_bytes() for path in (tmp_path / "out").glob("data/*")} == before
-    assert files(tmp_path / "out") == there
+    assert {path for path in files(tmp_path / "out") if not path.startswith(".unfinished_data")} == there
     assert list((tmp_path / "cache").iterdir()) == []
-    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"data", "processing.log", "benchmarking.csv"}
+    monkeypatch.undo()
+    step = make_step(overwrite=True, threads=threads)
+    step()  # what was finished is gone on with
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"data", "processing.log", "benchmarking.csv"}
+    check(step, SAMPLE)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -646,7 +632,8 @@ def test_the_log_of_a_run(make_step: MakeStep) -> None:
     assert f"removed at the border: {removed.size}" in log
     assert f"to extract: {len(ids)}" in log
     assert re.search(r"in-flight limit \d+ batches: budget .* MiB, this process .* MiB, 2 workers .* MiB, largest", log)
-    assert re.search(rf"{len(ids)} cells kept, {removed.size} removed at the border -> .*single_cells\.h5sc \(", log)
+    counts = rf"{len(ids)} cells kept, {removed.size} removed at the border \({ids.size + removed.size} in the mask; "
+    assert re.search(counts + r"0 of the kept empty in the cell mask\) -> .*single_cells\.h5sc \(", log)
 
 
 def test_the_serial_engine_calibrates_too_whatever_threads_says(make_step: MakeStep) -> None:
@@ -729,7 +716,7 @@ def test_written_data_reaches_the_disk_every_so_many_batches(
             flushed.append(self)
             super().flush()
 
-    monkeypatch.setattr("cellstamp.pipeline.extraction.StampWriter", Counting)
+    monkeypatch.setattr("cellstamp.h5sc.unfinished.StampWriter", Counting)
     make_step(max_batch_size=4, **config)()
     n_batches = -(-len(expected(SAMPLE)[0]) // 4)
     assert n_batches == 11

@@ -17,9 +17,11 @@ from filelock import FileLock
 
 import restatement
 from cellstamp import HDF5CellExtraction, Project, read_h5sc
-from cellstamp.cells.stamps import StampTask
 from cellstamp.cli import commands
 from cellstamp.errors import ConfigError, InputError, OutputError
+from cellstamp.source.store import load_centers, store_centers
+from cellstamp.source.values import Centers
+from stamp_tasks import Killed
 from stores import Sample, make_sample, write_store
 
 SAMPLE = make_sample()
@@ -77,6 +79,39 @@ def test_a_damaged_chunk_is_named_by_store_array_and_place(tmp_path: Path, store
     ):
         step(overwrite=True)
     assert "failed: InputError: 'input_image' cannot be read" in (tmp_path / "out/processing.log").read_text()
+
+
+# --- centres that are not those of the mask --------------------------------------------------------------------------
+
+
+def _store_centers(store: Path, ids: Any, xy: Any) -> None:
+    store_centers(str(store), "seg_all_nucleus", Centers(np.asarray(ids, np.uint64), np.asarray(xy, np.float64)))
+
+
+@pytest.mark.parametrize(("x", "y"), [(-1, 50), (50, -0.5), (230, 50), (50, 200), (1e9, 1e9)])
+def test_stored_centres_outside_of_the_mask_are_refused(tmp_path: Path, store: Path, x: float, y: float) -> None:
+    _store_centers(store, [1, 7, 8], [(50, 60), (x, y), (70, 80)])
+    told = (
+        r"'centers_seg_all_nucleus' in .*: 1 cells have their centre outside .* 200 x 230 pixels .* cell 7 at .*delete"
+    )
+    with pytest.raises(InputError, match=told):
+        make_step(tmp_path, store)()
+    assert not (tmp_path / "out/data").exists()
+
+
+def test_stored_centres_of_cells_that_the_mask_lacks_are_warned_of(tmp_path: Path, store: Path) -> None:
+    make_step(tmp_path, store)()
+    centers = load_centers(str(store), "seg_all_nucleus")
+    assert centers is not None
+    _store_centers(store, [*centers.ids, 900, 901], [*centers.xy, (100, 100), (120, 90)])
+    step = make_step(tmp_path, store)
+    with pytest.warns(UserWarning, match="no pixel of") as caught:
+        step(overwrite=True)
+    told = [str(warning.message) for warning in caught]
+    assert len(told) == 2
+    assert told[0].startswith("2 of 45 cells have no pixel of 'seg_all_cytosol' in their window")
+    assert told[1].startswith("2 of 45 cells have no pixel of 'seg_all_nucleus' in their window, though it says which")
+    assert "delete the points 'centers_seg_all_nucleus'" in told[1]
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------
@@ -174,16 +209,11 @@ def test_a_configuration_with_faults_does_not_replace_the_projects_own(tmp_path:
     assert own.read_text() == before
 
 
-class Killing(StampTask):
-    """Ends its worker, as a lack of memory would."""
-
-    def __call__(self, batch: Any) -> Any:
-        signal.raise_signal(signal.SIGKILL)
-
-
+@pytest.mark.leaves_files
+@pytest.mark.filterwarnings("ignore:2 workers were killed")
 def test_a_killed_worker_is_no_mistake_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = make_project(tmp_path, threads=2)
-    monkeypatch.setattr("cellstamp.pipeline.run.StampTask", Killing)
+    monkeypatch.setattr("cellstamp.pipeline.run.StampTask", Killed)
     result = CliRunner().invoke(commands, ["extract", str(project.directory)])
     assert result.exit_code == 1
-    assert "a worker process died while it had a batch of" in result.output
+    assert "workers died again and again" in result.output

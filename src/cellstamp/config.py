@@ -20,6 +20,8 @@ from cellstamp.errors import ConfigError
 # What scportrait's configs may hold to tune HDF5's chunk cache, which chunks written directly go past.
 _IGNORED_PREFIX = "hdf5_rdcc_"
 _TITLE = "HDF5CellExtraction config"
+_MOST_BYTES = 2**24
+"""A file of more is no configuration, whatever else it is."""
 
 
 class ExtractionConfig(BaseModel):
@@ -96,6 +98,7 @@ def _shown(value: object) -> str:
     """A value as Python writes it, on one line and no longer than a message can hold."""
     limits = reprlib.Repr()
     limits.maxstring = limits.maxother = limits.maxlong = 80
+    limits.maxlevel, limits.maxlist, limits.maxdict = 2, 3, 3
     try:
         return " ".join(limits.repr(value).split())
     except ValueError:  # an integer of more digits than Python agrees to print
@@ -172,7 +175,12 @@ def read_config(config: Mapping[str, Any] | str | os.PathLike[str], section: str
 def _read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     where = f"config file {os.fspath(path)!r}"
     try:
+        size = Path(path).stat().st_size
+        if size > _MOST_BYTES:
+            raise ConfigError(f"{where}: {size:,} bytes are too many for a configuration; is it another file?")
         content = Path(path).read_bytes()
+    except ConfigError:
+        raise
     except FileNotFoundError as error:
         raise ConfigError(f"{where}: there is no such file") from error
     except IsADirectoryError as error:

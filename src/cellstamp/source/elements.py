@@ -16,6 +16,7 @@ import zarr.errors
 
 from cellstamp.errors import InputError
 from cellstamp.source.names import IMAGE_NAME
+from cellstamp.source.placement import differences
 from cellstamp.source.reader import ArrayHandle, PixelSource
 from cellstamp.warnings import warn
 
@@ -43,7 +44,7 @@ def find_source(
     Raises
     ------
     InputError
-        If the store or an element is missing, is of an unusable type, or if image and masks differ in size.
+        If the store or an element is missing, is of an unusable type, or if image and masks differ in size or place.
     """
     root = _open_store(str(store))
     names = mask_names(_member_names(root, str(store), "labels"), str(store), segmentation_key, segmentation_mask)
@@ -51,6 +52,7 @@ def find_source(
     masks = tuple(find_labels(store, name) for name in names)
     for mask in masks:
         _check_same_grid(pixels, mask)
+        _check_same_place(root, pixels, mask)
     return PixelSource(pixels, masks, channel_names)
 
 
@@ -180,8 +182,7 @@ def _full_resolution(
     if name not in available:
         message = f"no {kind} element named '{name}' in {store}; it has {_listing(available)}"
         raise InputError(message)
-    attributes = root[f"{kind}/{name}"].attrs.asdict()
-    metadata: Any = attributes.get("ome", attributes)
+    metadata = _ome_metadata(root, f"{kind}/{name}")
     try:
         scales = metadata["multiscales"][0]
         path = f"{kind}/{name}/{scales['datasets'][0]['path']}"
@@ -208,6 +209,26 @@ def _check_same_grid(image: ArrayHandle, mask: ArrayHandle) -> None:
             f"{mask.shape[0]} x {mask.shape[1]} in {image.store}; both must have the same pixel grid"
         )
         raise InputError(message)
+
+
+def _check_same_place(root: zarr.Group, image: ArrayHandle, mask: ArrayHandle) -> None:
+    here, there = (
+        _ome_metadata(root, f"{kind}/{name}") for kind, name in (("images", image.name), ("labels", mask.name))
+    )
+    differing = differences(here, there)
+    if differing:
+        message = (
+            f"image '{image.name}' and labels '{mask.name}' in {image.store} do not lie on each other: "
+            f"{'; '.join(differing)}. Both must have the same pixel grid: bring one onto the other with "
+            "spatialdata.transform, or give them the same transformation with "
+            "spatialdata.transformations.set_transformation"
+        )
+        raise InputError(message)
+
+
+def _ome_metadata(root: zarr.Group, element: str) -> Any:
+    attributes = root[element].attrs.asdict()
+    return attributes.get("ome", attributes)
 
 
 def _listing(names: Sequence[str]) -> str:

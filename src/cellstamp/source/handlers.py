@@ -9,7 +9,7 @@ from typing import Any
 
 from cellstamp.errors import InputError
 from cellstamp.source.elements import mask_names
-from cellstamp.source.names import IMAGE_NAME
+from cellstamp.source.names import IMAGE_NAME, centers_of
 from cellstamp.source.reader import ArrayHandle
 from cellstamp.source.store import load_centers, spool, store_centers
 from cellstamp.source.values import Centers
@@ -45,6 +45,21 @@ def open_store(handler: Any, key: str, mask: str | Sequence[str] | None, folder:
     return spool(handler, [IMAGE_NAME, *masks], folder)
 
 
+def _check_inside(centers: Centers, labels: ArrayHandle) -> None:
+    """Refuse stored centres that are not of this mask: a mean of its pixels cannot lie outside of it."""
+    height, width = labels.shape
+    outside = ((centers.xy < 0) | (centers.xy > (width - 1, height - 1))).any(axis=1)
+    if outside.any():
+        x, y = centers.xy[outside][0]
+        message = (
+            f"points '{Path(centers_of(labels.name)).name}' in {labels.store}: {outside.sum()} cells have their centre "
+            f"outside of '{labels.name}', which is {height} x {width} pixels (y, x), like cell "
+            f"{centers.ids[outside][0]} at y = {y:g}, x = {x:g}. They are centres of another mask, or not in pixels: "
+            "delete the points, and they are computed again from the labels"
+        )
+        raise InputError(message)
+
+
 def stored_centers(
     labels: ArrayHandle, *, compute: Callable[[ArrayHandle], Centers], log: Callable[[object], None]
 ) -> Centers:
@@ -64,6 +79,7 @@ def stored_centers(
     """
     centers = load_centers(labels.store, labels.name)
     if centers is not None:
+        _check_inside(centers, labels)
         return centers
     log(f"no centres of '{labels.name}' in the store: computing them")
     centers = compute(labels)

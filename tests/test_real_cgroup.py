@@ -1,0 +1,78 @@
+"""Extractions in a real memory cgroup, whose limit the system enforces by killing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cellstamp.h5sc.validate import faults_of
+from stores import make_sample, write_store
+
+LIMIT = 1200 * 2**20
+
+_ENTER = """
+import os, sys
+open(os.path.join(sys.argv[1], "cgroup.procs"), "w").write(str(os.getpid()))
+"""
+_EXTRACT = f"""{_ENTER}
+from cellstamp import HDF5CellExtraction
+from cellstamp.pipeline import run
+if sys.argv[4] == "hungry":
+    from stamp_tasks import Hungry
+    run.StampTask = Hungry
+config = {{"threads": 2, "image_size": 32, "cache": sys.argv[3] + "/cache", "max_batch_size": 5}}
+HDF5CellExtraction(config, sys.argv[3], filehandler=sys.argv[2])()
+"""
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A cgroup with a limit; left out where none can be made."""
+    root = Path("/sys/fs/cgroup")
+    v1 = (root / "memory/memory.limit_in_bytes").exists()
+    folder = (root / "memory" if v1 else root) / f"cellstamp-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+        (folder / ("memory.limit_in_bytes" if v1 else "memory.max")).write_text(str(LIMIT))
+    except OSError as error:
+        if folder.exists():
+            folder.rmdir()
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+    yield folder
+    folder.rmdir()
+
+
+def run_in(group: Path, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(filter(None, [*sys.path, str(Path(__file__).parent)]))
+    command = [sys.executable, "-c", code, str(group), *map(str, arguments)]
+    return subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_the_limit_is_what_may_be_used(group: Path) -> None:
+    code = f"{_ENTER}\nfrom cellstamp.engines.memory import memory_limit\nprint(memory_limit())"
+    assert run_in(group, code).stdout == f"{LIMIT}\n"
+
+
+@pytest.mark.leaves_files
+def test_a_cell_that_takes_more_than_there_is_is_named_and_the_rest_is_kept(group: Path, tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s.zarr", make_sample())
+    out = tmp_path / "out"
+    failed = run_in(group, _EXTRACT, store, out, "hungry")
+    assert failed.returncode == 1
+    assert "killed by SIGKILL) while they had a batch of cell 40. Most often memory has run out" in failed.stderr
+    log = (out / "processing.log").read_text()
+    assert "the batch runs again" in log
+    assert "its halves run by themselves" in log
+    assert "going on with 1 instead of 2" in log
+    assert not (out / "data").exists()
+    done = run_in(group, _EXTRACT, store, out, "modest")
+    assert done.returncode == 0, done.stderr
+    assert "continuing: " in (out / "processing.log").read_text()
+    assert faults_of(out / "data/single_cells.h5sc") == []
