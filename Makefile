@@ -15,13 +15,14 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_FOLDER ?= demo-output
 
-.PHONY: help demo test check docs format bench bench-quick clean
+.PHONY: help demo test faults check docs format bench bench-quick clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo     extract the cells of a real image and draw them, into $(DEMO_FOLDER)/"
 	@echo "make test     run the tests (another interpreter: make test PYTHON=python3.13)"
+	@echo "make faults   kill 40 extractions at random moments and go on with them, and more of the kind"
 	@echo "make check    style, types, import rules, documentation"
 	@echo "make docs     build the documentation into docs/_build/html/"
 	@echo "make format   put the code into the project's style"
@@ -33,6 +34,11 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+faults: $(VENV)/.installed-test
+	CELLSTAMP_KILLS=40 $(BIN)/python -m pytest -q \
+		tests/test_unfinished.py tests/test_small_disk.py tests/test_real_cgroup.py tests/test_engines.py \
+		tests/test_soak.py $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

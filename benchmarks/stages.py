@@ -129,7 +129,7 @@ def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str,
     with plan.running():
         known = load_centers(store, source.main_mask.name)
         cells, removed = run.select_cells(known, source, config["image_size"], partial=False, n_cells=None, seed=0)
-        job = run.Job(ExtractionConfig.parse(config), source, cells, removed, folder)
+        job = run.Job(ExtractionConfig.parse(config), source, len(known), cells, removed, folder)
         batches = job.batches(_BUDGET)
     meters |= {"centres": centres, "plan": plan}
     return job, batches
@@ -146,7 +146,7 @@ def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Mete
     job.task()(batches[0])  # the first batch of a process is slower; it is measured with the whole run
     task, wire, bare, batch_bytes = job.task(), _Wire(), _Bare(folder / "bare.h5", job.layout()), []
     with frame.running():
-        writer = StampWriter(folder / "ours.h5sc", job.layout())
+        writer = StampWriter(folder / "ours.h5sc", job.layout(), folder / "journal", {})
     with (
         metered(TileReader, "read") as read,
         metered(StampCutter, "_cut") as cut,
@@ -161,7 +161,7 @@ def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Mete
             if number % 2:
                 bare.write(stamps)
             with write.running():
-                writer.write(stamps.rows, stamps.sizes, stamps.payload)
+                writer.write(stamps.rows, stamps.sizes, stamps.payload, stamps.n_empty)
             if not number % 2:
                 bare.write(stamps)
         with sync.running():
