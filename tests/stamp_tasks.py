@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,16 @@ class Killed(_Ending):
 
     def end(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KilledOnce(_Ending):
+    """Ends its process, the first time; a file beside the store remembers."""
+
+    def end(self) -> None:
+        mark = Path(self._source.image.store).with_name("killed-once")
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Hungry(_Ending):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ import restatement
 from cellstamp import HDF5CellExtraction, Project, read_h5sc
 from cellstamp.cli import commands
 from cellstamp.errors import ConfigError, InputError, OutputError
+from cellstamp.pipeline.lock import holding
 from cellstamp.source.store import load_centers, store_centers
 from cellstamp.source.values import Centers
 from stamp_tasks import Killed
@@ -154,6 +157,27 @@ def test_a_second_run_into_the_same_folder_stops_at_once(tmp_path: Path, store: 
         step()
     step()
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")) == []
+
+
+def test_a_second_run_says_who_is_at_it(tmp_path: Path, store: Path) -> None:
+    step = make_step(tmp_path, store)
+    step.log("makes the folder")
+    told = rf"another run is writing .*out/data: process {os.getpid()} on {socket.gethostname()}, since 20\d\d-"
+    with holding(tmp_path / "out/.data.lock", what=tmp_path / "out/data"), pytest.raises(OutputError, match=told):
+        step()
+
+
+@pytest.mark.parametrize("name", ["data", ".unfinished_data"])
+def test_links_are_not_followed(tmp_path: Path, store: Path, name: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "1").mkdir(parents=True)
+    (elsewhere / "1/mine").write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).symlink_to(elsewhere)
+    with pytest.raises(OutputError, match=rf"out/{name} is .*a link"):
+        make_step(tmp_path, store)(overwrite=True)
+    (tmp_path / "out" / name).unlink()
+    assert [path.name for path in elsewhere.rglob("*")] == ["1", "mine"]
 
 
 def test_what_a_killed_run_left_is_no_result_and_goes_with_the_next_run(tmp_path: Path) -> None:

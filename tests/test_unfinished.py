@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -27,8 +28,9 @@ from cellstamp.cells.stamps import StampTask
 from cellstamp.errors import InputError, OutputError, WorkerError
 from cellstamp.h5sc.journal import read_entries
 from cellstamp.h5sc.validate import faults_of
+from cellstamp.h5sc.writer import StampWriter
 from comparing import assert_same
-from stamp_tasks import Interrupted, Killed, Refused
+from stamp_tasks import Interrupted, Killed, KilledOnce, Refused
 from stores import Sample, make_sample, write_store
 
 N_KILLS = int(os.environ.get("CELLSTAMP_KILLS", "2"))
@@ -244,6 +246,42 @@ def test_a_preview_is_gone_on_with_too(tmp_path: Path, make_step: MakeStep) -> N
     step(partial=True, n_cells=43)
     assert "continuing: " in (tmp_path / "out/partial_processing.log").read_text()
     assert faults_of(str(step.output_path)) == []
+
+
+def test_a_run_whose_worker_was_killed_makes_the_same_file(
+    tmp_path: Path, make_step: MakeStep, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_store(tmp_path / "sample.zarr", SAMPLE)
+    monkeypatch.setattr("cellstamp.pipeline.run.StampTask", KilledOnce)
+    make_step(store, threads=2)()
+    assert (tmp_path / "killed-once").exists()
+    assert "a worker died (killed by SIGKILL) while it had a batch of" in log_of(tmp_path)
+    assert_same(tmp_path / "out" / FILE, undisturbed)
+
+
+def test_ctrl_c_with_workers_leaves_a_process_that_can_go_on(
+    tmp_path: Path, make_step: MakeStep, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+
+    class Writer(StampWriter):
+        """Is interrupted, as by Ctrl-C, when it has written two batches."""
+
+        def write(self, *args: Any) -> None:
+            super().write(*args)
+            written.append(1)
+            if len(written) == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cellstamp.h5sc.unfinished.StampWriter", Writer)
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+            make_step(threads=2)()
+    assert multiprocessing.active_children() == []
+    assert list((tmp_path / "cache").iterdir()) == []
+    make_step(threads=2)()
+    assert n_done_before(tmp_path) == 10
+    assert_same(tmp_path / "out" / FILE, undisturbed)
 
 
 # --- from other inputs -----------------------------------------------------------------------------------------------
