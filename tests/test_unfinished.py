@@ -36,7 +36,7 @@ from stores import Sample, make_sample, write_store
 N_KILLS = int(os.environ.get("CELLSTAMP_KILLS", "2"))
 MOST_KILLS_A_RUN = 2 if N_KILLS == 2 else 4
 SAMPLE = make_sample()
-CONFIG = {"threads": 1, "image_size": 32, "max_batch_size": 5, "flush_every": 1}
+CONFIG = {"threads": 1, "image_size": 32, "max_batch_size": 5}
 FILE = "data/single_cells.h5sc"
 
 MakeStep = Callable[..., HDF5CellExtraction]
@@ -263,6 +263,7 @@ def test_ctrl_c_with_workers_leaves_a_process_that_can_go_on(
     tmp_path: Path, make_step: MakeStep, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     class Writer(StampWriter):
         """Is interrupted, as by Ctrl-C, when it has written two batches."""
@@ -277,6 +278,7 @@ def test_ctrl_c_with_workers_leaves_a_process_that_can_go_on(
         patch.setattr("cellstamp.h5sc.unfinished.StampWriter", Writer)
         with pytest.raises(KeyboardInterrupt, match=r"^$"):
             make_step(threads=2)()
+    signal.signal(signal.SIGINT, before)
     assert multiprocessing.active_children() == []
     assert list((tmp_path / "cache").iterdir()) == []
     make_step(threads=2)()
@@ -353,7 +355,7 @@ HDF5CellExtraction(config, folder, filehandler=store)()
 
 
 def _start(tmp_path: Path, store: Path, **config: Any) -> subprocess.Popen[bytes]:
-    keys = {**CONFIG, "cache": str(tmp_path / "cache"), "threads": 2, **config}
+    keys = {**CONFIG, "cache": str(tmp_path / "cache"), "threads": 2, "flush_every": 1, **config}
     arguments = json.dumps([keys, str(tmp_path / "out"), str(store)])
     return subprocess.Popen([sys.executable, "-c", _RUN, arguments], start_new_session=True)
 
@@ -401,6 +403,11 @@ def test_runs_killed_at_random_moments_are_gone_on_with(
     assert sum(killed for _, killed, _, _ in rows) >= N_KILLS
 
 
+def _listen_to_ctrl_c() -> None:
+    """Whoever runs the tests in the background has them not listen, and what they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.leaves_files
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_command_line_ends_tidily_and_goes_on(
@@ -409,10 +416,12 @@ def test_the_command_line_ends_tidily_and_goes_on(
     project = tmp_path / "project"
     project.mkdir()
     shutil.copytree(store, project / "scportrait.sdata")
-    keys = {**CONFIG, "cache": str(tmp_path / "cache"), "threads": 2, "max_batch_size": 1}
+    keys = {**CONFIG, "cache": str(tmp_path / "cache"), "threads": 2, "max_batch_size": 1, "flush_every": 1}
     (project / "config.yml").write_text(json.dumps({"HDF5CellExtraction": keys}))
     command = [sys.executable, "-c", "from cellstamp.cli import main; main()", "extract", str(project)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_listen_to_ctrl_c
+    )
     journal = project / "extraction/.unfinished_data/1/journal"
     while process.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) > 3):
         pass
