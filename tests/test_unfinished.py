@@ -196,6 +196,7 @@ def test_stamps_that_are_not_what_the_journal_says_are_made_again(
     make_step()()
     assert_same(tmp_path / "out" / FILE, undisturbed)
     assert n_done_before(tmp_path) == sum(len(other.rows) for other in others)
+    assert f"{len(entry.rows)} finished cells could not be read back from {attempt}" in log_of(tmp_path)
 
 
 def test_a_file_cut_short(tmp_path: Path, make_step: MakeStep, undisturbed: Path) -> None:
@@ -227,6 +228,7 @@ def test_half_of_what_is_needed_to_go_on_is_nothing(
     make_step()()
     assert_same(tmp_path / "out" / FILE, undisturbed)
     assert n_done_before(tmp_path) == 0
+    assert f"what an earlier run left in {attempt} cannot be gone on with, and is removed" in log_of(tmp_path)
 
 
 def test_a_finished_file_that_did_not_get_its_name(tmp_path: Path, make_step: MakeStep, undisturbed: Path) -> None:

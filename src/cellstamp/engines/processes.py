@@ -161,7 +161,9 @@ class _Crew(Generic[B, R]):
         """Put another worker in the place of a dead one, and have done again what was lost with it."""
         dead = self._workers.pop(number)
         dead.close()
-        if dead.jobs:
+        if not dead.jobs:
+            self._log(f"a worker died ({dead.end}) that had no batch")
+        else:
             # a worker does one batch after the other: it died at the first that has not come to an end
             suspect, *others = dead.jobs
             self._again.extend([*self._try_again(suspect, dead), *others])

@@ -8,7 +8,7 @@ in the next numbered folder, and it goes when they are safe there. So the lowest
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from cellstamp.h5sc.writer import StampWriter
 _JOURNAL = "journal"
 
 
-def settle(work: Path, about: Mapping[str, Any], *, overwrite: bool) -> None:
+def settle(work: Path, about: Mapping[str, Any], *, overwrite: bool, log: Callable[[str], None]) -> None:
     """Decide whether what was left can be gone on with; what cannot is removed.
 
     Parameters
@@ -34,6 +34,8 @@ def settle(work: Path, about: Mapping[str, Any], *, overwrite: bool) -> None:
         What the result is made from.
     overwrite
         Whether what was made from something else may go.
+    log
+        Told of what goes.
 
     Raises
     ------
@@ -57,6 +59,7 @@ def settle(work: Path, about: Mapping[str, Any], *, overwrite: bool) -> None:
         )
         raise OutputError(message)
     for attempt in _numbered(work):
+        log(f"what an earlier run left in {attempt} cannot be gone on with, and is removed")
         shutil.rmtree(attempt)
 
 
@@ -65,8 +68,19 @@ def n_finished(work: Path) -> int:
     return sum(len(entry.rows) for attempt in _attempts(work)[:1] for entry in read_entries(attempt / _JOURNAL))
 
 
-def open_writer(work: Path, layout: Layout, about: Mapping[str, Any]) -> tuple[Path, StampWriter]:
+def open_writer(
+    work: Path, layout: Layout, about: Mapping[str, Any], log: Callable[[str], None]
+) -> tuple[Path, StampWriter]:
     """Open a file to write, with all stamps in it that were left in the folder of unfinished work.
+
+    Parameters
+    ----------
+    work
+        The folder of unfinished work.
+    layout, about
+        What the result holds, and what it is made from.
+    log
+        Told of stamps that are not there after all.
 
     Returns
     -------
@@ -85,7 +99,7 @@ def open_writer(work: Path, layout: Layout, about: Mapping[str, Any]) -> tuple[P
     for place in (folder, work, work.parent):
         sync(place)
     if before is not None:
-        _carry(before, writer)
+        _carry(before, writer, log)
     return folder, writer
 
 
@@ -114,13 +128,18 @@ def _reopen(attempt: Path, layout: Layout, about: Mapping[str, Any]) -> StampWri
     return writer
 
 
-def _carry(attempt: Path, writer: StampWriter) -> None:
+def _carry(attempt: Path, writer: StampWriter, log: Callable[[str], None]) -> None:
     """Write what an attempt has left, and remove it."""
+    n_lost = 0
     with (attempt / FILE_NAME).open("rb") as file:
         for entry in read_entries(attempt / _JOURNAL):
             payload = entry.read(file.fileno())
-            if payload is not None:
-                rows = np.array(entry.rows)
-                writer.write(rows, np.array(entry.sizes).reshape(rows.size, -1), payload, np.array(entry.n_empty))
+            if payload is None:
+                n_lost += len(entry.rows)
+                continue
+            rows = np.array(entry.rows)
+            writer.write(rows, np.array(entry.sizes).reshape(rows.size, -1), payload, np.array(entry.n_empty))
+    if n_lost:
+        log(f"{n_lost} finished cells could not be read back from {attempt}, and are made again")
     writer.flush()
     shutil.rmtree(attempt)

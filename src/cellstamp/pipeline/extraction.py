@@ -158,9 +158,9 @@ class HDF5CellExtraction(ProcessingStep):
         watch.lap("reading")
         made_from = job.made_from()
         with self._work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
-            settle(work, made_from, overwrite=self._may_replace)
+            settle(work, made_from, overwrite=self._may_replace, log=self.log)
             room = Room(work, job.layout(), n_finished(work))
-            attempt, writer = open_writer(work, job.layout(), made_from)
+            attempt, writer = open_writer(work, job.layout(), made_from, self.log)
             with writer:
                 n_done = int(writer.is_written.sum())
                 if n_done:

@@ -83,6 +83,7 @@ class Job:
         return {
             "cellstamp": __version__,
             "image_size": config.image_size,
+            "normalize_output": config.normalize_output,
             "normalization_range": list(self.rescale or ()) or "None",
             "compression": str(config.compression),
             "channels": list(source.channel_names),
@@ -232,7 +233,8 @@ class Flushing:
         if not self._is_due():
             return False
         self._writer.flush()
-        gc.collect()
+        # what batches leave behind is young; to go through all that is imported takes longer than writing
+        gc.collect(1)
         self._n_batches, self._since = 0, time.monotonic()
         return True
 
