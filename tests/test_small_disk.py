@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,22 @@ def test_a_disk_that_is_full_all_of_a_sudden(
     with pytest.raises(OutputError, match=r"cannot be written.*(No space left|errno = 28).*goes on from there"):
         make_step(store, disk, threads=threads)()
     assert_goes_on(store, disk, undisturbed, threads)
+
+
+@pytest.mark.leaves_files
+def test_the_command_line_ends_with_an_error_and_not_with_a_crash(store: Path, disk: Path) -> None:
+    """HDF5 crashes at the end of a process that has a file open which it cannot write."""
+    code = (
+        "import sys\n"
+        "from cellstamp import HDF5CellExtraction\n"
+        "from cellstamp.pipeline import room\n"
+        "room._TOLERANCE = 0.0\n"
+        "config = {'threads': 1, 'image_size': 32, 'max_batch_size': 10, 'flush_every': 2, 'cache': sys.argv[2]}\n"
+        "HDF5CellExtraction(config, sys.argv[2] + '/out', filehandler=sys.argv[1])()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, store, disk], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stderr
+    assert "OutputError" in ended.stderr.splitlines()[-1]
 
 
 def test_what_can_never_fit_is_told_before_any_work(store: Path, disk: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Mapping
@@ -24,6 +25,10 @@ from cellstamp.h5sc.writeback import Writeback
 
 _WRITEBACK_BYTES = 2**27
 """The disk is given something to do whenever so much has been written: seldom enough that writing is not held up."""
+
+
+_SPARE_BYTES = 2**18
+"""Kept free for closing the file and the journal on a disk that is full."""
 
 
 class StampWriter:
@@ -69,6 +74,8 @@ class StampWriter:
         self._committing = threading.Lock()
         self._writeback = Writeback(self._commit)
         self._fresh_bytes = 0
+        self._is_reserved = False
+        self._spare = journal.with_name("spare")
         self._places = Places(self._id, self._file.id.get_vfd_handle())
         self.is_written = np.zeros(layout.shape[0], np.bool_)
         self.n_empty = np.zeros(len(layout.mask_names), np.int64)
@@ -96,6 +103,8 @@ class StampWriter:
         """
         try:
             self._write_chunks(rows.tolist(), sizes.tolist(), payload)
+            if not self._is_reserved:
+                self._reserve()
         except (OSError, RuntimeError) as error:
             raise unwritable(self._path, error, payload.nbytes) from error
         extents = self._places.find(rows, sizes, payload)
@@ -114,6 +123,17 @@ class StampWriter:
                 write((row, plane, 0, 0), view[at : at + size], unfiltered if size == raw else 0)
                 at += size
 
+    def _reserve(self) -> None:
+        """Have the disk set aside what closing the file will need: the index of the chunks, and something to spare.
+
+        Should the disk be full by then, HDF5 could neither write nor close the file, and would crash the process when
+        it ends (2.0 does).
+        """
+        self._is_reserved = True
+        _set_aside(self._file.id.get_vfd_handle(), self._file.id.get_filesize())
+        with self._spare.open("wb") as spare:
+            _set_aside(spare.fileno(), _SPARE_BYTES)
+
     def note_written(self, rows: Any, n_empty: Any) -> None:
         """Take in that cells are in the file."""
         self.is_written[rows] = True
@@ -121,7 +141,7 @@ class StampWriter:
 
     def describe(self, about: Mapping[str, Any]) -> None:
         """Write what made the file, and from what (``uns/cellstamp``); numbers, text, and lists and dicts of them."""
-        anndata.io.write_elem(self._file, f"uns/{OURS}", dict(about))
+        anndata.io.write_elem(self._file["uns"], OURS, dict(about))
 
     def flush(self) -> None:
         """Bring everything written so far to the disk, and into the journal.
@@ -153,6 +173,7 @@ class StampWriter:
         """Bring the file to the disk and close it, also after an error: what is written is gone on with later."""
         closed = False
         try:
+            self._spare.unlink(missing_ok=True)
             # the journal first: should the rest fail, nothing that was written is lost
             self._commit()
             self._file.flush()
@@ -169,6 +190,16 @@ class StampWriter:
             with suppress(OSError, RuntimeError):
                 self._file.close()
             self._journal.close(file_is_closed=closed)
+
+
+def _set_aside(descriptor: int, n_bytes: int) -> None:
+    """Have the disk take the first bytes of a file for its own, where it can."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, n_bytes)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
 
 
 def unwritable(path: Path, error: Exception, n_bytes: int) -> OutputError:
