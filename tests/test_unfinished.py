@@ -362,6 +362,12 @@ def _start(tmp_path: Path, store: Path, **config: Any) -> subprocess.Popen[bytes
     return subprocess.Popen([sys.executable, "-c", _RUN, arguments], start_new_session=True)
 
 
+def _wait_for_entries(journal: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until some batches are in the journal of a run, or it has ended."""
+    while process.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) > 3):
+        pass
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with so many cells that there are many moments."""
@@ -385,9 +391,12 @@ def test_runs_killed_at_random_moments_are_gone_on_with(
         # killed when it had given the file its name already, it is done, too
         while not (folder / "out" / FILE).exists():
             process = _start(folder, many)
+            if not killed:  # the first time in the middle of the work, for certain
+                _wait_for_entries(folder / "out/.unfinished_data/1/journal", process)
+            moment = draw.uniform(0, 3) if killed else 0
             try:
                 # at last, a run is left alone
-                assert process.wait(draw.uniform(0.5, 3) if killed < MOST_KILLS_A_RUN else 120) == 0
+                assert process.wait(moment if killed < MOST_KILLS_A_RUN else 120) == 0
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -424,8 +433,7 @@ def test_the_command_line_ends_tidily_and_goes_on(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_listen_to_ctrl_c
     )
     journal = project / "extraction/.unfinished_data/1/journal"
-    while process.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) > 3):
-        pass
+    _wait_for_entries(journal, process)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
