@@ -218,6 +218,26 @@ def test_carrying_over_that_was_ended_itself(tmp_path: Path, make_step: MakeStep
     assert n_done_before(tmp_path) > 0
 
 
+def test_carrying_over_that_is_interrupted_leaves_nothing_open_and_all_there(
+    tmp_path: Path, make_step: MakeStep, undisturbed: Path
+) -> None:
+    end_a_run(make_step, Refused, InputError)
+    _never_closed(tmp_path)
+
+    class Writer(StampWriter):
+        def write(self, *args: Any) -> None:
+            raise KeyboardInterrupt("on purpose")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellstamp.h5sc.unfinished.StampWriter", Writer)
+        with pytest.raises(KeyboardInterrupt, match="on purpose"):
+            make_step()()
+    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == 0
+    make_step()()
+    assert n_done_before(tmp_path) > 0
+    assert_same(tmp_path / "out" / FILE, undisturbed)
+
+
 @pytest.mark.parametrize("name", ["journal", "single_cells.h5sc"])
 def test_half_of_what_is_needed_to_go_on_is_nothing(
     tmp_path: Path, make_step: MakeStep, undisturbed: Path, name: str

@@ -76,7 +76,7 @@ class Journal:
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
         is_new = not path.exists()
         self._file = path.open("ab")
-        self._pending: list[Entry] = []
+        self._pending: deque[Entry] = deque()
         self._append([{"about": about} if is_new else {"opened": True}])
 
     def add(self, entry: Entry) -> None:
@@ -85,8 +85,8 @@ class Journal:
 
     def take(self) -> list[Entry]:
         """Hand over what was kept: whoever takes it brings the stamps to the disk, and then calls `append`."""
-        taken, self._pending = self._pending, []
-        return taken
+        # one by one: another may be added meanwhile, by another thread, and stays for the next time
+        return [self._pending.popleft() for _ in range(len(self._pending))]
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Write entries whose stamps are on the disk."""

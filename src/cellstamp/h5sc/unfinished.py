@@ -8,7 +8,8 @@ in the next numbered folder, and it goes when they are safe there. So the lowest
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,11 @@ def n_finished(work: Path) -> int:
     return sum(len(entry.rows) for attempt in _attempts(work)[:1] for entry in read_entries(attempt / _JOURNAL))
 
 
+@contextmanager
 def open_writer(
     work: Path, layout: Layout, about: Mapping[str, Any], log: Callable[[str], None]
-) -> tuple[Path, StampWriter]:
-    """Open a file to write, with all stamps in it that were left in the folder of unfinished work.
+) -> Iterator[tuple[Path, StampWriter]]:
+    """Open a file to write, with all stamps in it that were left in the folder of unfinished work; close it afterwards.
 
     Parameters
     ----------
@@ -82,8 +84,8 @@ def open_writer(
     log
         Told of stamps that are not there after all.
 
-    Returns
-    -------
+    Yields
+    ------
     Path, StampWriter
         The folder the file is in, and the writer.
     """
@@ -92,15 +94,17 @@ def open_writer(
         if useless != before:
             shutil.rmtree(useless)
     if before is not None and (writer := _reopen(before, layout, about)) is not None:
-        return before, writer
+        with writer:
+            yield before, writer
+        return
     folder = work / ("1" if before is None else str(int(before.name) + 1))
     folder.mkdir()
-    writer = StampWriter(folder / FILE_NAME, layout, folder / _JOURNAL, about)
-    for place in (folder, work, work.parent):
-        sync(place)
-    if before is not None:
-        _carry(before, writer, log)
-    return folder, writer
+    with StampWriter(folder / FILE_NAME, layout, folder / _JOURNAL, about) as writer:
+        for place in (folder, work, work.parent):
+            sync(place)
+        if before is not None:
+            _carry(before, writer, log)
+        yield folder, writer
 
 
 def _numbered(work: Path) -> list[Path]:
