@@ -7,7 +7,7 @@ import difflib
 import os
 import reprlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +27,68 @@ _MOST_BYTES = 2**24
 class ExtractionConfig(BaseModel):
     """The configuration of an extraction, checked and resolved.
 
-    Made by `parse`; the attributes are the keys of the configuration. What a key means, its default and what it may be
-    are told in the documentation ("Configuration").
+    Made by `parse`; the attributes are the keys of the configuration. Their docstrings are the documentation's page
+    "Configuration".
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     threads: rules.Count
+    """Worker processes; 1 runs in the calling process."""
     image_size: rules.CropSize
+    """Side of a single-cell image, in pixels; not larger than the image, unless ``border`` is ``"pad"``."""
     cache: rules.Folder
-    normalize_output: rules.Normalize = True
-    normalization_range: rules.QuantileRange = rules.DEFAULT_RANGE
-    compression: rules.Compression = "lzf"
-    target_ram_utilization: rules.Share = 0.85
-    max_inflight_result_batches: rules.OptionalCount = None
-    flush_every: rules.OptionalCount = None
-    max_batch_size: rules.Count = 1000
-    engine: rules.Engine = "processes"
-    progress: rules.Progress = "auto"
+    """Where temporary files go; made when missing, a relative one is seen from the current directory."""
+
+    image: rules.ImageName = rules.DEFAULT_IMAGE
+    """The image to extract from."""
+    nucleus_labels: rules.ElementName = None
+    """The nucleus mask, whatever its name; instead of ``segmentation_key``."""
+    cytosol_labels: rules.ElementName = None
+    """The cytosol mask, whatever its name; instead of ``segmentation_key``."""
+    centers: rules.ElementName = None
+    """Points or a table with the cells' centres; ``None``: those stored beside the mask, else they are computed."""
     segmentation_key: rules.SegmentationKey = rules.DEFAULT_KEY
+    """Use the masks ``<key>_nucleus`` and ``<key>_cytosol``."""
     segmentation_mask: rules.SegmentationMask = None
+    """Use these masks instead; in a list, each name has "nucleus" or "cytosol" in it."""
+
+    cells: rules.Cells = None
+    """Extract these cells only: by id, from a CSV file of ids, or where a boolean column of a table is true."""
+    channels: rules.Channels = None
+    """Extract these channels of the image only, in this order."""
+    border: rules.Border = "drop"
+    """What happens to cells whose window reaches over the image's border: ``"drop"`` leaves them out, ``"pad"`` keeps
+    them, and what lies outside of the image is 0."""
+
+    apply_masks: rules.Flag = True
+    """Whether channels are multiplied by the cell mask; ``False`` keeps the surroundings."""
+    normalize_output: rules.Normalize = True
+    """Whether channels are stretched to 0..1 between two of their quantiles; otherwise integers are divided by the
+    largest value of their type, and floats must lie in 0..1 already."""
+    normalization_range: rules.QuantileRange = rules.DEFAULT_RANGE
+    """The two quantiles that become 0 and 1; or, for some channels by name, theirs (the others have the default)."""
+    normalization_scope: rules.Scope = "cell"
+    """Quantiles of what: of each channel of each ``"cell"``, or of each channel of the whole ``"image"``, so that
+    intensities compare between cells."""
+    dtype: rules.Dtype = "float16"
+    """Type of the stored values. In integers, 1 is their largest value; they need ``normalize_output: False``."""
+    compression: rules.Compression = "lzf"
+    """How single-cell images are compressed; ``True`` is lzf, ``False`` is not at all."""
+
+    target_ram_utilization: rules.Share = 0.85
+    """Share of the job's memory (the container's limit, else the machine's) that the extraction keeps to."""
+    max_inflight_result_batches: rules.OptionalCount = None
+    """Batches under way or waiting to be written, at most; ``None``: measured, and measured again while running."""
+    flush_every: rules.OptionalCount = None
+    """Batches after which written data is pushed to the disk; ``None``: the smaller of the limit above and about 5 s of
+    writing."""
+    max_batch_size: rules.Count = 1000
+    """Cells in a batch, at most."""
+    engine: rules.Engine = "processes"
+    """Where batches run; ``"serial"`` is the calling process, whatever ``threads`` says."""
+    progress: rules.Progress = "auto"
+    """Progress bar; ``"auto"`` shows it where someone can see it."""
 
     @classmethod
     def parse(cls, mapping: Mapping[str, object]) -> ExtractionConfig:
@@ -82,6 +124,7 @@ class ExtractionConfig(BaseModel):
             parsed = cls.model_validate(known)
         except ValidationError as error:
             faults = _rule_faults(error) + faults
+        faults = faults or list(_contradictions(parsed))
         if faults:
             count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
             raise ConfigError("\n  ".join([f"{_TITLE}: {count}", *faults]))
@@ -114,7 +157,7 @@ def _rule_faults(error: ValidationError) -> list[str]:
     faults = []
     for fault in error.errors(include_url=False):
         key = str(fault["loc"][0])
-        allowed = ExtractionConfig.model_fields[key].description
+        allowed = allowed_for(key)
         if fault["type"] == "missing":
             faults.append(f"{key}: missing; must be {allowed}")
             continue
@@ -122,6 +165,27 @@ def _rule_faults(error: ValidationError) -> list[str]:
         got = f" (got {_typed(reason.type_name)})" if isinstance(reason, rules.WrongTypeError) else ""
         faults.append(f"{key} = {_shown(fault['input'])}: must be {allowed}{got}")
     return faults
+
+
+def allowed_for(key: str) -> str:
+    """What a key may be, in words that follow "must be"."""
+    found = (rule.words for rule in ExtractionConfig.model_fields[key].metadata if isinstance(rule, rules.Allowed))
+    return next(found)
+
+
+def _contradictions(parsed: ExtractionConfig) -> Iterator[str]:
+    """What is wrong between keys that are fine by themselves."""
+    if parsed.dtype.startswith("uint") and parsed.normalize_output:
+        yield (
+            f"dtype = {parsed.dtype!r}: integers are for what is not normalised; set normalize_output to False, or "
+            "dtype to 'float16' or 'float32'"
+        )
+    named = [key for key in ("nucleus_labels", "cytosol_labels") if getattr(parsed, key) is not None]
+    if named and parsed.segmentation_mask is not None:
+        masks = parsed.segmentation_mask
+        yield f"segmentation_mask = {masks!r}: names the masks, and so does {' and '.join(named)}; choose one"
+    if len(named) == 2 and parsed.nucleus_labels == parsed.cytosol_labels:
+        yield f"cytosol_labels = {parsed.cytosol_labels!r}: must not be the same as nucleus_labels; give one of them"
 
 
 def _unknown_fault(key: object, value: object) -> str:

@@ -7,16 +7,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import numpy as np
-from pydantic import Field, PlainValidator
+from pydantic import PlainValidator
 
+DEFAULT_IMAGE = "input_image"
 DEFAULT_KEY = "seg_all"
 DEFAULT_RANGE = (0.001, 0.999)
 
 _MASK_WORDS = ("nucleus", "cytosol")
+_LARGEST_ID = 2**63 - 1
+
+Quantiles = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a value may be, in words that follow "must be"."""
+
+    words: str
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """A column of a table in the store."""
+
+    table: str
+    column: str
 
 
 class WrongTypeError(ValueError):
@@ -80,9 +100,17 @@ def _share(value: object) -> float:
     return share
 
 
-def _quantile_range(value: object) -> tuple[float, float]:
+def _quantile_range(value: object) -> Quantiles | dict[str, Quantiles]:
     if is_none(value):
         return DEFAULT_RANGE
+    if isinstance(value, Mapping):
+        if not value:
+            raise ValueError
+        return {_channel(channel): _pair(bounds) for channel, bounds in value.items()}
+    return _pair(value)
+
+
+def _pair(value: object) -> Quantiles:
     if not isinstance(value, (list, tuple)):
         raise WrongTypeError(value)
     if len(value) != 2:
@@ -95,6 +123,47 @@ def _quantile_range(value: object) -> tuple[float, float]:
 
 def _key(value: object) -> str:
     return DEFAULT_KEY if is_none(value) else _name(value)
+
+
+def _image(value: object) -> str:
+    return DEFAULT_IMAGE if is_none(value) else _name(value)
+
+
+def _optional_name(value: object) -> str | None:
+    return None if is_none(value) else _name(value)
+
+
+def _channel(value: object) -> str:
+    """The name of a channel; in YAML one that is a number is written like a number."""
+    return str(_integer(value)) if isinstance(value, (int, np.integer)) else _name(value)
+
+
+def _channels(value: object) -> tuple[str, ...] | None:
+    if is_none(value):
+        return None
+    if not isinstance(value, (list, tuple)):
+        raise WrongTypeError(value)
+    names = tuple(map(_channel, value))
+    if not names or len(set(names)) != len(names):
+        raise ValueError
+    return names
+
+
+def _cells(value: object) -> tuple[int, ...] | Path | TableColumn | None:
+    if is_none(value):
+        return None
+    if isinstance(value, (str, os.PathLike)):
+        return as_folder(value)
+    if isinstance(value, Mapping):
+        if set(value) != {"table", "column"}:
+            raise ValueError
+        return TableColumn(_name(value["table"]), _name(value["column"]))
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        raise WrongTypeError(value)
+    ids = sorted({_integer(cell) for cell in value})
+    if not ids or ids[0] < 1 or ids[-1] > _LARGEST_ID:
+        raise ValueError
+    return tuple(ids)
 
 
 def _masks(value: object) -> str | tuple[str, ...] | None:
@@ -132,6 +201,22 @@ def _engine(value: object) -> object:
     return _choice({name: name for name in _ENGINES}, value)
 
 
+def _dtype(value: object) -> object:
+    return _choice({name: name for name in _DTYPES}, value)
+
+
+def _border(value: object) -> object:
+    return _choice({"drop": "drop", "pad": "pad"}, value)
+
+
+def _scope(value: object) -> object:
+    return _choice({"cell": "cell", "image": "image"}, value)
+
+
+def _flag(value: object) -> object:
+    return _choice({True: True, False: False}, value)
+
+
 def _progress(value: object) -> object:
     return _choice({"auto": "auto", True: True, False: False}, value)
 
@@ -161,37 +246,57 @@ def as_folder(value: object) -> Path:
     return Path(text)
 
 
-Count = Annotated[int, PlainValidator(_count), Field(description="an integer >= 1")]
+EngineName = Literal["serial", "processes"]
+StampType = Literal["float16", "float32", "uint8", "uint16"]
+_ENGINES, _DTYPES = get_args(EngineName), get_args(StampType)
+_A_PAIR = "two numbers with 0 <= lower < upper <= 1"
+
+Count = Annotated[int, PlainValidator(_count), Allowed("an integer >= 1")]
 OptionalCount = Annotated[
-    int | None, PlainValidator(_optional_count), Field(description="an integer >= 1, or None for the default")
+    int | None, PlainValidator(_optional_count), Allowed("an integer >= 1, or None for the default")
 ]
-CropSize = Annotated[int, PlainValidator(_crop_size), Field(description="an even integer >= 2")]
-Folder = Annotated[Path, PlainValidator(as_folder), Field(description="the path of a folder for temporary files")]
-Share = Annotated[float, PlainValidator(_share), Field(description="a number above 0 and at most 1")]
+CropSize = Annotated[int, PlainValidator(_crop_size), Allowed("an even integer >= 2")]
+Folder = Annotated[Path, PlainValidator(as_folder), Allowed("the path of a folder for temporary files")]
+Share = Annotated[float, PlainValidator(_share), Allowed("a number above 0 and at most 1")]
 QuantileRange = Annotated[
-    tuple[float, float],
+    Quantiles | dict[str, Quantiles],
     PlainValidator(_quantile_range),
-    Field(description="two numbers with 0 <= lower < upper <= 1, or None for the default"),
+    Allowed(f"{_A_PAIR}, a mapping from channel names to such pairs, or None for the default"),
 ]
 Normalize = Annotated[
-    bool, PlainValidator(_normalize), Field(description='True, False, None or "None" (the last two mean False)')
+    bool, PlainValidator(_normalize), Allowed('True, False, None or "None" (the last two mean False)')
 ]
+Scope = Annotated[Literal["cell", "image"], PlainValidator(_scope), Allowed('"cell" or "image"')]
+Flag = Annotated[bool, PlainValidator(_flag), Allowed("True or False")]
+Border = Annotated[Literal["drop", "pad"], PlainValidator(_border), Allowed('"drop" or "pad"')]
+Dtype = Annotated[StampType, PlainValidator(_dtype), Allowed(", ".join(f'"{name}"' for name in _DTYPES))]
 Compression = Annotated[
-    Literal["lzf", "gzip"] | None,
-    PlainValidator(_compression),
-    Field(description='True or "lzf", "gzip", or False for none'),
+    Literal["lzf", "gzip"] | None, PlainValidator(_compression), Allowed('True or "lzf", "gzip", or False for none')
 ]
-EngineName = Literal["serial", "processes"]
-_ENGINES = get_args(EngineName)
-Engine = Annotated[
-    EngineName, PlainValidator(_engine), Field(description=" or ".join(f'"{name}"' for name in _ENGINES))
+Engine = Annotated[EngineName, PlainValidator(_engine), Allowed(" or ".join(f'"{name}"' for name in _ENGINES))]
+Progress = Annotated[Literal["auto"] | bool, PlainValidator(_progress), Allowed('"auto", True or False')]
+ImageName = Annotated[
+    str, PlainValidator(_image), Allowed("the name of an image in the store, or None for the default")
 ]
-Progress = Annotated[Literal["auto"] | bool, PlainValidator(_progress), Field(description='"auto", True or False')]
-SegmentationKey = Annotated[
-    str, PlainValidator(_key), Field(description="a text that is not empty, or None for the default")
+ElementName = Annotated[
+    str | None, PlainValidator(_optional_name), Allowed("the name of an element in the store, or None")
 ]
+Channels = Annotated[
+    tuple[str, ...] | None,
+    PlainValidator(_channels),
+    Allowed("a list of channel names, each once, or None for all of them"),
+]
+Cells = Annotated[
+    tuple[int, ...] | Path | TableColumn | None,
+    PlainValidator(_cells),
+    Allowed(
+        "a list of cell ids (integers >= 1), the path of a CSV file, a mapping with the keys table and column, or None "
+        "for all cells"
+    ),
+]
+SegmentationKey = Annotated[str, PlainValidator(_key), Allowed("a text that is not empty, or None for the default")]
 SegmentationMask = Annotated[
     str | tuple[str, ...] | None,
     PlainValidator(_masks),
-    Field(description='the name of a mask, or a list of one or two with "nucleus" or "cytosol" in each, or None'),
+    Allowed('the name of a mask, or a list of one or two with "nucleus" or "cytosol" in each, or None'),
 ]
