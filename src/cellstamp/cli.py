@@ -225,20 +225,27 @@ def _info_lines(file: Path, about: "H5scInfo") -> Iterator[tuple[str, str]]:
     masks, channels = about.channel_names[: about.n_masks], about.channel_names[about.n_masks :]
     yield "file", f"{file} ({format_bytes(about.file_bytes)})"
     yield "cells", f"{about.n_cells:,}"
-    yield "image size", f"{about.image_size} x {about.image_size} pixels"
+    yield "image size", f"{about.image_size} x {about.image_size} pixels, {about.dtype}"
     yield "masks", f"{len(masks)}: {', '.join(masks)}"
     yield "channels", f"{len(channels)}: {', '.join(channels)}"
     ratio = f", {about.raw_bytes / about.stored_bytes:.1f} times smaller" if about.stored_bytes else ""
     stored, raw = format_bytes(about.stored_bytes), format_bytes(about.raw_bytes)
     yield "compression", f"{about.compression.lower()}{ratio} ({stored} for {raw} of images)"
     yield "normalization", _normalization(about)
+    if not about.settings.get("apply_masks", True):
+        yield "surroundings", "kept: channels are not multiplied by the cell mask"
+    if about.settings.get("border") == "pad":
+        yield "border", "padded: cells near it are there, and what lies outside of the image is 0"
 
 
 def _normalization(about: "H5scInfo") -> str:
     if about.normalization_range is None:
-        return "none (divided by the largest value of the image's integer type)"
+        return "none (divided by the largest value of the image's type; floats as they are)"
+    whole = "the whole image" if about.settings.get("normalization_scope") == "image" else "each cell"
+    if isinstance(about.normalization_range, str):
+        return f"quantiles of each channel of {whole}, different by channel"
     lower, upper = about.normalization_range
-    return f"quantiles {lower:g} to {upper:g} of each channel of each cell"
+    return f"quantiles {lower:g} to {upper:g} of each channel of {whole}"
 
 
 @commands.command(short_help="Check that a .h5sc file is whole.")

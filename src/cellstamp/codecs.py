@@ -1,7 +1,8 @@
 """Stamp planes -> the bytes that HDF5's own filters read back.
 
 A plane is one chunk of the file. Most of it is zeros whose place is known (everything outside the plane's box), so the
-lzf encoder here steps over them instead of looking at them.
+lzf encoder here steps over them instead of looking at them. It takes 16 bits at a time, whatever the type of the pixels
+is: what is called a pixel in it is a float16, two uint8, or half a float32.
 
 The lzf stream is a sequence of two kinds of records (byte ``c`` leads): ``c < 32``, followed by ``c + 1`` bytes to
 copy; or a repetition of ``length`` bytes that lie ``distance`` bytes back (3 to 264 bytes, 1 to 8192 back): ``(length -
@@ -62,18 +63,18 @@ class StampEncoder:
         self._table = np.empty(1 << _HASH_BITS, np.int32)
 
     @staticmethod
-    def room(n_planes: int, size: int) -> int:
-        """Bytes that so many planes of ``size`` x ``size`` pixels may take while they are encoded."""
+    def room(n_planes: int, plane_bytes: int) -> int:
+        """Bytes that so many planes of ``plane_bytes`` each may take while they are encoded."""
         # a plane may grow before it is found not to shrink; those before it take their raw size at most
-        return 2 * n_planes * size * size + size * size // 8 + 64
+        return n_planes * plane_bytes + plane_bytes // 16 + 64
 
-    def encode(self, stamps: NDArray[np.uint16], boxes: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def encode(self, stamps: NDArray[Any], boxes: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Encode every plane of every stamp.
 
         Parameters
         ----------
         stamps
-            The bits of float16 values, (n_cells, n_planes, size, size), C-contiguous.
+            (n_cells, n_planes, size, size), C-contiguous, ``size`` even.
         boxes
             (n_cells, n_planes, 4): top, bottom, left, right (half open); a plane is zero outside its box.
         out
@@ -86,17 +87,27 @@ class StampEncoder:
             Bytes of each plane, int64 (n_cells, n_planes). A plane that encoding did not shrink is there as it was: its
             size is that of the raw plane, and HDF5 must be told that no filter was applied to it.
         """
-        n_cells, n_planes, height, width = stamps.shape
-        flat = stamps.reshape(n_cells, n_planes, height * width)
-        raw = flat.view(np.uint8)
+        n_cells, n_planes, _, width = stamps.shape
+        raw = stamps.reshape(n_cells, n_planes, -1).view(np.uint8)
         sizes = np.full((n_cells, n_planes), raw.shape[2])
         if self._compression == "lzf":
-            _lzf_planes(flat, raw, width, boxes, self._table, out, sizes)
+            halves, boxes = raw.view(np.uint16), _boxes_in_halves(boxes, stamps.itemsize)
+            _lzf_planes(halves, raw, width * stamps.itemsize // 2, boxes, self._table, out, sizes)
         elif self._compression == "gzip":
             _gzip_planes(raw, out, sizes)
         else:
             out[: raw.size] = raw.reshape(-1)
         return sizes
+
+
+def _boxes_in_halves(boxes: NDArray[np.int64], itemsize: int) -> NDArray[np.int64]:
+    """Columns counted in 16 bits instead of pixels."""
+    if itemsize == 2:
+        return boxes
+    wider = boxes.copy()
+    wider[..., 2] = boxes[..., 2] * itemsize // 2
+    wider[..., 3] = -(-boxes[..., 3] * itemsize // 2)
+    return wider
 
 
 def _gzip_planes(planes: NDArray[np.uint8], out: NDArray[np.uint8], sizes: NDArray[np.int64]) -> None:

@@ -12,10 +12,14 @@ from cellstamp.cells.kernels import cut_stamps, new_scratch
 from cellstamp.cells.plan import Batch
 from cellstamp.cells.stamps import Recipe, Stamps
 from cellstamp.codecs import StampEncoder
-from cellstamp.source.reader import PixelSource, TileReader
+from cellstamp.rules import StampType
+from cellstamp.source.reader import Block, PixelSource, TileReader
 
 _STACK_BYTES = 2**22
 """Uncompressed stamps held at a time: so many that calling the kernels costs little. Only their boxes are touched."""
+
+_IN_MEMORY: dict[StampType, type[np.generic]] = {"float16": np.uint16}
+"""Stamps are in memory as what they are in the file, but float16: kernels write its bits."""
 
 
 class StampCutter:
@@ -31,45 +35,54 @@ class StampCutter:
 
     def __init__(self, source: PixelSource, recipe: Recipe) -> None:
         self._recipe = recipe
+        self._how = (recipe.apply_masks, recipe.per_cell, np.array(recipe.limits, np.float64), _levels(recipe.dtype))
         self._payload = np.empty(0, np.uint8)
-        self._reader = TileReader(source, reach=recipe.image_size)
+        self._reader = TileReader(source, reach=recipe.image_size, brightest=recipe.brightest)
         self._encoder = StampEncoder(recipe.compression)
         self._scratch = new_scratch(recipe.image_size)
-        self._stack, self._boxes = _room_for_stamps(source, recipe.image_size)
+        self._stack, self._boxes = _room_for_stamps(source, recipe)
+        self._on_edge = np.zeros(len(self._stack), np.bool_)
 
     def cut(self, batch: Batch) -> Stamps:
         """Read, cut and encode a batch; the payload of what is returned is valid until the next call."""
         started = time.perf_counter()
         block = self._reader.read(batch.tile.area, batch.tile.region)
         read = time.perf_counter()
-        ids = batch.ids.astype(block.labels.dtype)
-        tops, lefts = batch.tops - block.rect.top, batch.lefts - block.rect.left
         payload = self._room_for(len(batch))
-        sizes, end, n_empty = [], 0, np.zeros(len(block.labels), np.int64)
+        sizes, end, n_empty, on_edge = [], 0, np.zeros(len(block.labels), np.int64), []
         for start in range(0, len(batch), len(self._stack)):
-            part = slice(start, start + len(self._stack))
-            n_cells = self._cut(block.labels, block.image, ids[part], tops[part], lefts[part])
-            sizes.append(self._encoder.encode(self._stack[:n_cells], self._boxes[:n_cells], payload[end:]))
+            some = batch[start : start + len(self._stack)]
+            self._cut(block, some)
+            boxes = self._boxes[: len(some)]
+            sizes.append(self._encoder.encode(self._stack[: len(some)], boxes, payload[end:]))
             end += int(sizes[-1].sum())
-            n_empty += (self._boxes[:n_cells, : n_empty.size, 1] == 0).sum(axis=0)
+            n_empty += (boxes[:, : n_empty.size, 1] == 0).sum(axis=0)
+            on_edge.append(some.rows[self._on_edge[: len(some)]])
         done = time.perf_counter()
-        return Stamps(batch.rows, np.concatenate(sizes), payload[:end], n_empty, read - started, done - read)
+        all_sizes, all_on_edge = np.concatenate(sizes), np.concatenate(on_edge)
+        return Stamps(batch.rows, all_sizes, payload[:end], n_empty, all_on_edge, read - started, done - read)
 
-    def _cut(self, labels: NDArray[Any], image: NDArray[Any], ids: NDArray[Any], tops: Any, lefts: Any) -> int:
-        rescale = np.array(self._recipe.rescale or ())
-        divisor = float(np.iinfo(image.dtype).max)
-        cut_stamps(labels, image, ids, tops, lefts, rescale, divisor, self._stack, self._boxes, self._scratch)
-        return int(ids.size)
+    def _cut(self, block: Block, cells: Batch) -> None:
+        ids, rect = cells.ids.astype(block.labels.dtype), block.rect
+        tops, lefts = cells.tops - rect.top, cells.lefts - rect.left
+        results = self._stack, self._boxes, self._on_edge
+        cut_stamps(block.labels, block.image, ids, tops, lefts, self._how, *results, self._scratch)
 
     def _room_for(self, n_cells: int) -> NDArray[np.uint8]:
-        n_bytes = self._encoder.room(n_cells * self._stack.shape[1], self._recipe.image_size)
+        n_bytes = self._encoder.room(n_cells * self._stack.shape[1], self._recipe.plane_bytes)
         if self._payload.size < n_bytes:
             self._payload = np.empty(n_bytes, np.uint8)
         return self._payload
 
 
-def _room_for_stamps(source: PixelSource, size: int) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+def _levels(dtype: StampType) -> float:
+    """What 1 becomes."""
+    return float(np.iinfo(dtype).max) if dtype.startswith("uint") else 1.0
+
+
+def _room_for_stamps(source: PixelSource, recipe: Recipe) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Stamps, all zero, and their boxes, all empty."""
-    n_planes = len(source.masks) + source.image.shape[0]
-    n_cells = max(1, _STACK_BYTES // (2 * n_planes * size * size))
-    return np.zeros((n_cells, n_planes, size, size), np.uint16), np.zeros((n_cells, n_planes, 4), np.int64)
+    n_planes, size = source.n_planes, recipe.image_size
+    n_cells = max(1, _STACK_BYTES // (n_planes * recipe.plane_bytes))
+    dtype = _IN_MEMORY.get(recipe.dtype, np.dtype(recipe.dtype))
+    return np.zeros((n_cells, n_planes, size, size), dtype), np.zeros((n_cells, n_planes, 4), np.int64)

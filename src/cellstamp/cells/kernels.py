@@ -1,7 +1,8 @@
 """Compiled kernels: from one cell's window of labels and image to its stamp planes.
 
-All of them work on a *box*: the bounding box of the cell's mask inside the window, grown by the blur radius and clipped
-to the window. Outside the box the blurred mask is exactly 0, and so is every masked and normalised channel.
+Masks and what is multiplied by them are worked on in a *box*: the bounding box of the cell's mask inside the window,
+grown by the blur radius and clipped to the window. Outside the box the blurred mask is exactly 0, and so is every
+masked and normalised channel. The box of a channel that is not masked is the whole window.
 
 All in one file on purpose: numba's cache of a compiled function is renewed when the function's own file changes, not
 when a function it calls does.
@@ -111,8 +112,10 @@ def fill_holes(mask, gaps):
     gaps
         int64 (>= height * width / 2, 3), scratch: row, first column and end of each gap between mask pixels of a row.
 
-    Notes ----- Only such gaps can belong to holes. A gap is open when the row above or below is open somewhere along
-    it; gaps are opened in sweeps down and up until nothing changes, and those that stay closed are filled.
+    Notes
+    -----
+    Only such gaps can belong to holes. A gap is open when the row above or below is open somewhere along it; gaps are
+    opened in sweeps down and up until nothing changes, and those that stay closed are filled.
     """
     if not _has_gaps(mask):
         return
@@ -200,16 +203,23 @@ def cut_mask(labels, top, left, size, cell_id, weights, scratch, blurred, box):
         float64 (size, size); written inside the box only.
     box
         int64 (4,); the box of everything that is not 0. Empty (all 0) for a cell without pixels here.
+
+    Returns
+    -------
+    bool
+        Whether the cell has a pixel on the window's edge, and so may go on outside.
     """
     mask, words, gaps, padded, half = scratch
     if not find_cell(labels, top, left, size, cell_id, mask, words, box):
-        return
+        return False
+    on_edge = box[0] == 0 or box[1] == size or box[2] == 0 or box[3] == size
     cell = mask[box[0] : box[1], box[2] : box[3]]
     fill_holes(cell, gaps)
     y0, x0 = box[0], box[2]
     _grow(box, size)
     _pad(cell, y0, x0, box, size, padded)
     _blur(padded, half, weights, box, blurred)
+    return on_edge
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
@@ -270,7 +280,7 @@ def cut_channel(image, top, left, blurred, box, values):
     Parameters
     ----------
     image
-        Integer (Y, X), not negative.
+        Integer or float (Y, X), not negative.
     blurred, box
         From `cut_mask`.
     values
@@ -294,6 +304,14 @@ def cut_channel(image, top, left, blurred, box, values):
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
+def copy_channel(image, top, left, size, values):
+    """List the pixels of a window as they are, row by row; parameters as in `cut_channel`."""
+    for y in range(size):
+        _copy(image[top + y, left : left + size], values[y * size : (y + 1) * size])
+    return size * size
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
 def normalise(values, count, n_pixels, lower_q, upper_q, work):
     """Rescale ``values[:count]`` in place to their quantile range, clipped to [0, 1].
 
@@ -314,6 +332,12 @@ def normalise(values, count, n_pixels, lower_q, upper_q, work):
     """
     upper = _quantile(values, count, n_pixels, upper_q, work)
     lower = _quantile(values, count, n_pixels, lower_q, work)
+    rescale(values, count, lower, upper)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def rescale(values, count, lower, upper):
+    """Map ``lower`` to 0 and ``upper`` to 1 in ``values[:count]``, in place, clipped to [0, 1]; if equal, subtract."""
     span = upper - lower
     if span == 0.0:
         span = 1.0
@@ -473,13 +497,26 @@ def _copy(source, target):
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def _store(values, bits, halves, box, plane):
-    """Round the box's values, listed row by row, into a stamp plane (uint16 (size, size))."""
+def _store(values, bits, halves, levels, box, plane):
+    """Round the box's values, listed row by row, into a stamp plane (size, size); see `cut_stamps` for its types."""
+    count = (box[3] - box[2]) * (box[1] - box[0])
+    if plane.itemsize == 2 and levels == 1.0:
+        round_to_half(values, bits, count, halves)
+        _unlist(halves, box, plane)
+        return
+    if levels != 1.0:
+        for k in range(count):
+            values[k] = np.rint(values[k] * levels)
+    _unlist(values, box, plane)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)
+def _unlist(values, box, plane):
+    """Put values that are listed row by row into the box."""
     width = box[3] - box[2]
-    round_to_half(values, bits, width * (box[1] - box[0]), halves)
     at = 0
     for y in range(box[0], box[1]):
-        _copy(halves[at : at + width], plane[y, box[2] : box[3]])
+        _copy(values[at : at + width], plane[y, box[2] : box[3]])
         at += width
 
 
@@ -502,7 +539,7 @@ def _clear(plane, box):
 
 
 @njit(nogil=True, cache=True, boundscheck=False)
-def cut_stamps(labels, image, ids, tops, lefts, rescale, divisor, stamps, boxes, scratch):
+def cut_stamps(labels, image, ids, tops, lefts, how, stamps, boxes, on_edge, scratch):
     """Cut the stamps of several cells out of one block of labels and image.
 
     Parameters
@@ -510,21 +547,24 @@ def cut_stamps(labels, image, ids, tops, lefts, rescale, divisor, stamps, boxes,
     labels
         uint32 or uint64 (n_masks, Y, X); the last mask is the cell mask.
     image
-        Integer (n_channels, Y, X), not negative, the same area.
+        Integer or float (n_channels, Y, X), not negative, the same area.
     ids, tops, lefts
         (n_cells,): cell ids in the dtype of ``labels``, and the upper left corner (int64) of each window in the block.
-    rescale
-        float64 (2,): lower and upper quantile to normalise to, or empty for dividing by ``divisor``.
-    divisor
-        float64: the largest value of the image's dtype.
+    how
+        ``apply_masks, per_cell, limits, levels``: whether channels are multiplied by the blurred cell mask; whether
+        ``limits`` (float64 (n_channels, 2), lower and upper) are quantiles of each stamp's window, or values; and what
+        1 becomes, the largest value of an integer type, or 1.0 for floats.
     stamps
-        uint16 (>= n_cells, n_masks + n_channels, size, size): the bits of float16 values. Zero outside ``boxes``, when
-        given as well as when returned.
+        (>= n_cells, n_masks + n_channels, size, size): float32, uint8, or uint16; uint16 with levels of 1 takes the
+        bits of float16 values. Zero outside ``boxes``, when given as well as when returned.
     boxes
         int64 (>= n_cells, n_masks + n_channels, 4): the boxes of what ``stamps`` holds, replaced by the new ones.
+    on_edge
+        bool (>= n_cells,), written: whether the cell mask has a pixel on the window's edge.
     scratch
         See `new_scratch`.
     """
+    apply_masks, per_cell, limits, levels = how
     masking, blurred, values, bits, halves, work, weights = scratch
     n_masks, size = labels.shape[0], stamps.shape[2]
     for i in range(ids.size):
@@ -533,18 +573,22 @@ def cut_stamps(labels, image, ids, tops, lefts, rescale, divisor, stamps, boxes,
         box = boxes[i, 0]
         for m in range(n_masks):
             box = boxes[i, m]
-            cut_mask(labels[m], tops[i], lefts[i], size, ids[i], weights, masking, blurred, box)
+            on_edge[i] = cut_mask(labels[m], tops[i], lefts[i], size, ids[i], weights, masking, blurred, box)
             _list_box(blurred, box, values)
-            _store(values, bits, halves, box, stamps[i, m])
+            _store(values, bits, halves, levels, box, stamps[i, m])
         for c in range(image.shape[0]):
-            count = cut_channel(image[c], tops[i], lefts[i], blurred, box, values)
-            if rescale.size:
-                normalise(values, count, size * size, rescale[0], rescale[1], work)
+            own = boxes[i, n_masks + c]
+            if apply_masks:
+                own[:] = box
+                count = cut_channel(image[c], tops[i], lefts[i], blurred, box, values)
             else:
-                for k in range(count):
-                    values[k] /= divisor
-            boxes[i, n_masks + c] = box
-            _store(values, bits, halves, box, stamps[i, n_masks + c])
+                own[0], own[1], own[2], own[3] = 0, size, 0, size
+                count = copy_channel(image[c], tops[i], lefts[i], size, values)
+            if per_cell:
+                normalise(values, count, size * size, limits[c, 0], limits[c, 1], work)
+            else:
+                rescale(values, count, limits[c, 0], limits[c, 1])
+            _store(values, bits, halves, levels, own, stamps[i, n_masks + c])
 
 
 def new_scratch(size: int) -> tuple[Any, ...]:

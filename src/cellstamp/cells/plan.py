@@ -149,6 +149,7 @@ def plan_batches(
     tile: tuple[int, int],
     chunk: tuple[int, int],
     max_batch_size: int,
+    margin: int = 0,
 ) -> list[Batch]:
     """Divide cells into batches, ordered so that neighbours in the list read the same or neighbouring chunks.
 
@@ -167,10 +168,12 @@ def plan_batches(
         Height and width of the largest chunk: a tile with few cells reads whole chunks of this size.
     max_batch_size
         Cells in a batch, at most. A tile's cells are divided evenly.
+    margin
+        Pixels that windows may reach over the image's border: what is there belongs to the tiles at it.
     """
     corners = window_corners(cells, image_size)
     last_x, last_y = (corners + image_size - 1).T
-    row, column = last_y // tile[0], last_x // tile[1]
+    row, column = np.minimum(last_y, shape[0] - 1) // tile[0], np.minimum(last_x, shape[1] - 1) // tile[1]
     # inside a tile from top to bottom: who begins in the middle of it needs nothing above
     order = np.lexsort((last_y, column, row, column // TILES_ABREAST))
     row, column = row[order], column[order]
@@ -178,13 +181,21 @@ def plan_batches(
     batches: list[Batch] = []
     for start, end in zip(starts, [*starts[1:], len(cells)], strict=True):
         members = order[start:end]
-        top, left = int(row[start]) * tile[0], int(column[start]) * tile[1]
-        area = Rect(top, min(top + tile[0], shape[0]), left, min(left + tile[1], shape[1]))
+        area = Rect(
+            *_stretch(int(row[start]), tile[0], shape[0], margin=margin),
+            *_stretch(int(column[start]), tile[1], shape[1], margin=margin),
+        )
         parts = np.array_split(members, -(-members.size // max_batch_size))
         for part, first in zip(parts, accumulate(map(len, parts), initial=0), strict=False):
             where = Tile(area, _region(corners[members[first:]], image_size, area, chunk))
             batches.append(_batch(where, np.sort(part), cells, corners))
     return batches
+
+
+def _stretch(number: int, tile: int, whole: int, *, margin: int) -> tuple[int, int]:
+    """First pixel and end of a tile along one axis, at the image's border with a margin around it."""
+    start, end = number * tile, (number + 1) * tile
+    return (start if number else -margin), (end if end < whole else whole + margin)
 
 
 def cells_per_batch(max_batch_size: int, cell_bytes: int) -> int:

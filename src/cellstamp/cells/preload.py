@@ -19,10 +19,11 @@ def load_kernels() -> None:
     labels = np.ones((1, size, size), np.uint32)
     image = np.ones((1, size, size), np.uint16)
     stamps, boxes = np.zeros((1, 2, size, size), np.uint16), np.zeros((1, 2, 4), np.int64)
-    ids, corner = np.ones(1, np.uint32), np.zeros(1, np.int64)
-    cut_stamps(labels, image, ids, corner, corner, np.array([0.0, 1.0]), 1.0, stamps, boxes, new_scratch(size))
+    ids, corner, on_edge = np.ones(1, np.uint32), np.zeros(1, np.int64), np.zeros(1, np.bool_)
+    how = (True, True, np.array([[0.0, 1.0]]), 1.0)
+    cut_stamps(labels, image, ids, corner, corner, how, stamps, boxes, on_edge, new_scratch(size))
     encoder = StampEncoder("lzf")
-    encoder.encode(stamps, boxes, np.empty(encoder.room(2, size), np.uint8))
+    encoder.encode(stamps, boxes, np.empty(encoder.room(2, 2 * size * size), np.uint8))
 
 
 def load_without_scipy() -> None:

@@ -15,6 +15,7 @@ from cellstamp.source.reader import PixelSource
 if TYPE_CHECKING:
     from cellstamp.cells.cutter import StampCutter
     from cellstamp.codecs import Compression
+    from cellstamp.rules import StampType
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,32 @@ class Recipe:
     ----------
     image_size
         Side of a stamp in pixels.
-    rescale
-        Lower and upper quantile to normalise to; None: divide by the largest value of the image's dtype.
+    limits
+        For each channel what becomes 0 and what becomes 1.
+    per_cell
+        Whether these are quantiles of each stamp, or values.
+    brightest
+        The largest value that a pixel of the image may have.
+    apply_masks
+        Whether channels are multiplied by the cell mask.
+    dtype
+        Of the stamps; what is 1 is the largest value of an integer type.
     compression
         HDF5 filter.
     """
 
     image_size: int
-    rescale: tuple[float, float] | None
+    limits: tuple[tuple[float, float], ...]
+    per_cell: bool
+    brightest: float
+    apply_masks: bool
+    dtype: StampType
     compression: Compression | None
+
+    @property
+    def plane_bytes(self) -> int:
+        """Memory of one plane."""
+        return self.image_size**2 * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,8 @@ class Stamps:
         uint8: the planes, one after the other in C order of (cell, plane).
     n_empty
         int64 (n_masks,): for each mask, the cells that have no pixel of it in their window.
+    on_edge
+        int64: the rows among them whose cell mask reaches the edge of the window, and may go on outside.
     read_s, cut_s
         Seconds for reading pixels, and for cutting and encoding.
     """
@@ -58,6 +78,7 @@ class Stamps:
     sizes: NDArray[np.int64]
     payload: NDArray[np.uint8]
     n_empty: NDArray[np.int64]
+    on_edge: NDArray[np.int64]
     read_s: float
     cut_s: float
 

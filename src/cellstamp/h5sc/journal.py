@@ -42,6 +42,8 @@ class Entry:
         CRC-32 of all these bytes.
     n_empty
         For each mask, the cells among them without a pixel of it.
+    on_edge
+        Those rows whose cell mask reaches the edge of the window.
     """
 
     rows: list[int]
@@ -49,6 +51,7 @@ class Entry:
     extents: list[tuple[int, int]]
     checksum: int
     n_empty: list[int]
+    on_edge: list[int]
 
     def read(self, descriptor: int) -> NDArray[np.uint8] | None:
         """Read the planes from the file; None if they are not there after all."""

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.rules import StampType
+
 IMAGES = "single_cell_images"
 """Name of the stamps in ``obsm`` and of their description in ``uns``."""
 
@@ -15,8 +17,14 @@ OURS = "cellstamp"
 """Name in ``uns`` of what made the file, and from what."""
 
 CELL_ID = "scportrait_cell_id"
+EXCEEDS = "exceeds_crop"
+"""Name in ``obs`` of whether a cell reaches out of its crop."""
+
 FILE_NAME = "single_cells.h5sc"
 REMOVED_NAME = "removed_classes.csv"
+PER_CHANNEL = "per channel"
+"""In place of a quantile where channels have different ones; ``uns/cellstamp`` has them."""
+
 HDF5_BOUND = ("v110", "v110")
 """Oldest and newest HDF5 format used; its chunk index is a quarter the size of the oldest format's."""
 
@@ -35,10 +43,12 @@ class Layout:
         In the order of the planes: masks first.
     image_size
         Side of a stamp in pixels.
-    normalization_range
-        Quantiles, or None for stamps that are not normalised.
+    normalization_ranges
+        Quantiles of each channel, or None for stamps that are not normalised.
     compression
         HDF5 filter.
+    dtype
+        Of the stamps.
     """
 
     cell_ids: NDArray[np.uint64]
@@ -46,8 +56,17 @@ class Layout:
     mask_names: tuple[str, ...]
     channel_names: tuple[str, ...]
     image_size: int
-    normalization_range: tuple[float, float] | None
+    normalization_ranges: tuple[tuple[float, float], ...] | None
     compression: Literal["lzf", "gzip"] | None
+    dtype: StampType = "float16"
+
+    @property
+    def normalization_range(self) -> tuple[float, float] | tuple[str, str]:
+        """The quantiles as the format has room for: one pair, or words where there is none, or more than one."""
+        if self.normalization_ranges is None:
+            return "None", "None"
+        pairs = set(self.normalization_ranges)
+        return pairs.pop() if len(pairs) == 1 else (PER_CHANNEL, PER_CHANNEL)
 
     @property
     def names(self) -> list[str]:
@@ -80,13 +99,12 @@ class Layout:
 
     def attributes(self) -> dict[str, Any]:
         """Attributes of the stamps' dataset."""
-        bounds = self.normalization_range
         return {
             "encoding-type": "array",
             "encoding-version": "0.2.0",
             **self._counts(),
-            "normalization": bounds is not None,
-            "normalization_range": ["None", "None"] if bounds is None else list(bounds),
+            "normalization": self.normalization_ranges is not None,
+            "normalization_range": list(self.normalization_range),
             "channel_names": np.array([name.encode() for name in self.names]),
             "channel_mapping": np.array([kind.encode() for kind in self.kinds]),
             "compression": str(self.compression),
@@ -94,10 +112,10 @@ class Layout:
 
     def description(self) -> dict[str, Any]:
         """What ``uns`` says about the stamps."""
-        lower, upper = self.normalization_range or ("None", "None")
+        lower, upper = self.normalization_range
         return {
             **self._counts(),
-            "normalization": self.normalization_range is not None,
+            "normalization": self.normalization_ranges is not None,
             "normalization_range_lower": lower,
             "normalization_range_upper": upper,
             "channel_names": np.array(self.names, dtype=object),

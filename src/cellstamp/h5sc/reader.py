@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from cellstamp.errors import InputError
-from cellstamp.h5sc.layout import IMAGES
+from cellstamp.h5sc.layout import IMAGES, OURS, PER_CHANNEL
 
 _ATTRIBUTES = ("n_masks", "n_image_channels", "channel_names", "compression", "normalization", "normalization_range")
 
@@ -23,6 +23,10 @@ class H5scInfo:
 
     Attributes
     ----------
+    normalization_range
+        Lower and upper quantile; words where channels have different ones; None for stamps that are not normalised.
+    settings
+        How the stamps were made, beside that; empty if the file does not say.
     stored_bytes, raw_bytes
         The stamps as they are stored, and uncompressed.
     """
@@ -34,7 +38,9 @@ class H5scInfo:
     channel_names: tuple[str, ...]
     compression: str
     normalization: bool
-    normalization_range: tuple[float, float] | None
+    normalization_range: tuple[float, float] | str | None
+    dtype: str
+    settings: dict[str, Any]
     stored_bytes: int
     raw_bytes: int
     file_bytes: int
@@ -84,8 +90,6 @@ def describe_h5sc(path: str | PathLike[str]) -> H5scInfo:
         if missing:
             message = f"{path} is not an .h5sc file: obsm/{IMAGES} lacks the attributes {', '.join(missing)}"
             raise InputError(message)
-        normalised = bool(attributes["normalization"])
-        lower, upper = attributes["normalization_range"]
         return H5scInfo(
             n_cells=images.shape[0],
             n_masks=int(attributes["n_masks"]),
@@ -93,12 +97,26 @@ def describe_h5sc(path: str | PathLike[str]) -> H5scInfo:
             image_size=images.shape[2],
             channel_names=tuple(name.decode() for name in np.asarray(attributes["channel_names"]).astype("S").tolist()),
             compression=str(attributes["compression"]),
-            normalization=normalised,
-            normalization_range=(float(lower), float(upper)) if normalised else None,
+            normalization=bool(attributes["normalization"]),
+            normalization_range=_range(attributes),
+            dtype=str(images.dtype),
+            settings=_settings(file),
             stored_bytes=images.id.get_storage_size(),
             raw_bytes=images.nbytes,
             file_bytes=Path(path).stat().st_size,
         )
+
+
+def _range(attributes: dict[str, Any]) -> tuple[float, float] | str | None:
+    if not attributes["normalization"]:
+        return None
+    lower, upper = attributes["normalization_range"]
+    return PER_CHANNEL if lower == PER_CHANNEL else (float(lower), float(upper))
+
+
+def _settings(file: h5py.File) -> dict[str, Any]:
+    place = f"uns/{OURS}/settings"
+    return dict(anndata.io.read_elem(file[place])) if place in file else {}
 
 
 def open_h5sc(path: Path) -> h5py.File:

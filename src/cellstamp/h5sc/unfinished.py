@@ -128,7 +128,7 @@ def _reopen(attempt: Path, layout: Layout, about: Mapping[str, Any]) -> StampWri
     except OSError:
         return None
     for entry in entries:
-        writer.note_written(entry.rows, entry.n_empty)
+        writer.note_written(entry.rows, entry.n_empty, entry.on_edge)
     return writer
 
 
@@ -141,8 +141,8 @@ def _carry(attempt: Path, writer: StampWriter, log: Callable[[str], None]) -> No
             if payload is None:
                 n_lost += len(entry.rows)
                 continue
-            rows = np.array(entry.rows)
-            writer.write(rows, np.array(entry.sizes).reshape(rows.size, -1), payload, np.array(entry.n_empty))
+            rows, n_empty, on_edge = np.array(entry.rows), np.array(entry.n_empty), np.array(entry.on_edge, np.int64)
+            writer.write(rows, np.array(entry.sizes).reshape(rows.size, -1), payload, n_empty, on_edge)
     if n_lost:
         log(f"{n_lost} finished cells could not be read back from {attempt}, and are made again")
     writer.flush()

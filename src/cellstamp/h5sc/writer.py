@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import OutputError
 from cellstamp.h5sc.journal import Entry, Journal, checksum
-from cellstamp.h5sc.layout import CELL_ID, HDF5_BOUND, IMAGES, OURS, Layout
+from cellstamp.h5sc.layout import CELL_ID, EXCEEDS, HDF5_BOUND, IMAGES, OURS, Layout
 from cellstamp.h5sc.places import Places
 from cellstamp.h5sc.writeback import Writeback
 
@@ -53,6 +53,8 @@ class StampWriter:
         bool (n_cells,): which cells are in the file.
     n_empty
         int64 (n_masks,): for each mask, how many of them have no pixel of it in their window.
+    on_edge
+        bool (n_cells,): which of them have a cell mask that reaches the edge of the window.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class StampWriter:
             self._file.close()
             raise
         self._id = self._file[f"obsm/{IMAGES}"].id
-        self._raw_bytes = 2 * layout.image_size**2
+        self._raw_bytes = np.dtype(layout.dtype).itemsize * layout.image_size**2
         self._unfiltered = 0 if layout.compression is None else 1
         self._committing = threading.Lock()
         self._writeback = Writeback(self._commit)
@@ -78,10 +80,16 @@ class StampWriter:
         self._spare = journal.with_name("spare")
         self._places = Places(self._id, self._file.id.get_vfd_handle())
         self.is_written = np.zeros(layout.shape[0], np.bool_)
+        self.on_edge = np.zeros(layout.shape[0], np.bool_)
         self.n_empty = np.zeros(len(layout.mask_names), np.int64)
 
     def write(
-        self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: NDArray[np.uint8], n_empty: NDArray[np.int64]
+        self,
+        rows: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        payload: NDArray[np.uint8],
+        n_empty: NDArray[np.int64],
+        on_edge: NDArray[np.int64],
     ) -> None:
         """Store the finished chunks of some cells.
 
@@ -95,6 +103,8 @@ class StampWriter:
             The chunks, one after the other.
         n_empty
             (n_masks,): for each mask, how many of the cells have no pixel of it.
+        on_edge
+            The rows among them whose cell mask reaches the edge of the window.
 
         Raises
         ------
@@ -108,8 +118,9 @@ class StampWriter:
         except (OSError, RuntimeError) as error:
             raise unwritable(self._path, error, payload.nbytes) from error
         extents = self._places.find(rows, sizes, payload)
-        self._journal.add(Entry(rows.tolist(), sizes.ravel().tolist(), extents, checksum(payload), n_empty.tolist()))
-        self.note_written(rows, n_empty)
+        sums = checksum(payload), n_empty.tolist(), on_edge.tolist()
+        self._journal.add(Entry(rows.tolist(), sizes.ravel().tolist(), extents, *sums))
+        self.note_written(rows, n_empty, on_edge)
         self._fresh_bytes += payload.nbytes
         if self._fresh_bytes >= _WRITEBACK_BYTES:
             self._writeback.begin()
@@ -134,14 +145,26 @@ class StampWriter:
         with self._spare.open("wb") as spare:
             _set_aside(spare.fileno(), _SPARE_BYTES)
 
-    def note_written(self, rows: Any, n_empty: Any) -> None:
+    def note_written(self, rows: Any, n_empty: Any, on_edge: Any) -> None:
         """Take in that cells are in the file."""
         self.is_written[rows] = True
+        self.on_edge[on_edge] = True
         self.n_empty += n_empty
 
-    def describe(self, about: Mapping[str, Any]) -> None:
-        """Write what made the file, and from what (``uns/cellstamp``); numbers, text, and lists and dicts of them."""
+    def describe(self, about: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
+        """Write what is known at the end.
+
+        Parameters
+        ----------
+        about
+            What made the file, and from what (``uns/cellstamp``): numbers, text, and lists and dicts of them.
+        exceeding
+            Rows of the cells that reach out of their crops.
+        """
         anndata.io.write_elem(self._file["uns"], OURS, dict(about))
+        column = np.zeros(self.is_written.size, np.bool_)
+        column[exceeding] = True
+        self._file[f"obs/{EXCEEDS}"][...] = column
 
     def flush(self) -> None:
         """Bring everything written so far to the disk, and into the journal.
@@ -215,7 +238,7 @@ def _write_frame(file: h5py.File, layout: Layout) -> None:
     """Write everything but the stamps, in the encodings that readers in use know (see `_text`)."""
     n_cells, n_planes = layout.shape[:2]
     file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-    obs = pd.DataFrame({CELL_ID: layout.cell_ids}, index=_text(map(str, range(n_cells))))
+    obs = pd.DataFrame({CELL_ID: layout.cell_ids, EXCEEDS: False}, index=_text(map(str, range(n_cells))))
     kinds = pd.Categorical(layout.kinds, categories=_text(sorted(set(layout.kinds))))
     var = pd.DataFrame({"channel_mapping": kinds}, index=_text(map(str, range(n_planes))))
     var.insert(0, "channels", pd.Series(layout.names, index=var.index, dtype=object))
@@ -229,7 +252,7 @@ def _write_frame(file: h5py.File, layout: Layout) -> None:
     for name, element in elements.items():
         anndata.io.write_elem(file, name, element)
     images = file.create_dataset(
-        f"obsm/{IMAGES}", layout.shape, np.float16, chunks=layout.chunks, compression=layout.compression
+        f"obsm/{IMAGES}", layout.shape, layout.dtype, chunks=layout.chunks, compression=layout.compression
     )
     images.attrs.update(layout.attributes())
 

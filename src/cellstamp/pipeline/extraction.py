@@ -17,12 +17,13 @@ from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.errors import ConfigError, OutputError
-from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME
+from cellstamp.h5sc.layout import EXCEEDS, FILE_NAME, REMOVED_NAME
 from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.lock import holding
 from cellstamp.pipeline.room import Room
+from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import BlockRunner, choose_engine
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark
 from cellstamp.source.centers import compute_centers
@@ -126,17 +127,17 @@ class HDF5CellExtraction(ProcessingStep):
                 self._tell(ANNOUNCEMENT, config)
             engine = choose_engine(config, log=self.log, warn=self._warn)
             source = self._find_source(config)
-            run.check_crop_fits(config.image_size, source)
+            run.check_crop_fits(config, source)
+            check_ranges(config, source)
             watch.lap("setup")
             centers = self._find_centers(source, engine.n_workers)
-            cells, removed = run.select_cells(
-                centers, source, config.image_size, partial=partial, n_cells=n_cells, seed=seed
-            )
-            job = run.Job(config, source, len(centers), cells, removed, folder)
-            self._log_selection(job)
+            cells, removed = run.select_cells(centers, source, config, partial=partial, n_cells=n_cells, seed=seed)
+            self._log_selection(source, len(centers), cells, removed)
             if not len(cells):
-                self._tell_nothing_left(job)
+                self._tell_nothing_left(source, config.image_size, len(centers))
                 return
+            scaling = find_scaling(config, source, BlockRunner(engine.n_workers), log=self.log)
+            job = run.Job(config, source, len(centers), cells, removed, scaling, folder)
             tally, n_empty = self._extract(job, engine, watch)
             self._warn_of_empty(job, n_empty)
             self._report(job, tally, int(n_empty[-1]), watch, engine.n_workers)
@@ -175,10 +176,12 @@ class HDF5CellExtraction(ProcessingStep):
                     room=room,
                     progress=progress,
                 )
-                writer.describe(job.description(made_from, writer.n_empty))
+                exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), BlockRunner(engine.n_workers))
+                writer.describe(job.description(made_from, writer.n_empty, exceeding.rows.size), exceeding.rows)
             np.savetxt(attempt / REMOVED_NAME, job.removed, fmt="%d")
             run.publish([REMOVED_NAME, FILE_NAME], attempt, job.folder)
         watch.lap("extracting")
+        self._warn_of_exceeding(job, exceeding)
         return tally, writer.n_empty
 
     @property
@@ -243,7 +246,10 @@ class HDF5CellExtraction(ProcessingStep):
             config.segmentation_mask,
             Path(self._tmp_dir_path or config.cache),
         )
-        return find_source(store, segmentation_key=config.segmentation_key, segmentation_mask=config.segmentation_mask)
+        source = find_source(
+            store, segmentation_key=config.segmentation_key, segmentation_mask=config.segmentation_mask
+        )
+        return source if config.channels is None else source.pick(config.channels)
 
     def _find_centers(self, source: PixelSource, n_workers: int) -> Centers:
         """Centres from the store, or computed and, where that is possible, stored."""
@@ -259,25 +265,34 @@ class HDF5CellExtraction(ProcessingStep):
         self.log(message)
         warn(message)
 
-    def _log_selection(self, job: run.Job) -> None:
-        image = job.source.image
+    def _log_selection(self, source: PixelSource, n_in_mask: int, cells: Centers, removed: NDArray[np.uint64]) -> None:
+        image = source.image
         self.log(
             {
                 "image": f"{image.name}, {image.shape} (c, y, x), {image.dtype}",
-                "masks": ", ".join(job.source.mask_names),
-                "cells in the mask": job.n_in_mask,
-                "removed at the border": job.removed.size,
-                "to extract": len(job.cells),
+                "masks": ", ".join(source.mask_names),
+                "cells in the mask": n_in_mask,
+                "removed at the border": removed.size,
+                "to extract": len(cells),
             }
         )
 
-    def _tell_nothing_left(self, job: run.Job) -> None:
-        height, width = job.source.shape
+    def _tell_nothing_left(self, source: PixelSource, image_size: int, n_in_mask: int) -> None:
+        height, width = source.shape
         self._warn(
-            f"no cell can be extracted: none of the {job.n_in_mask} cells of '{job.source.main_mask.name}' is more "
-            f"than {job.config.image_size // 2} pixels from the border of the {height} x {width} image; no file was "
-            "written. Choose a smaller image_size"
+            f"no cell can be extracted: none of the {n_in_mask} cells of '{source.main_mask.name}' is more than "
+            f"{image_size // 2} pixels from the border of the {height} x {width} image; no file was written. Choose a "
+            "smaller image_size, or set border to 'pad'"
         )
+
+    def _warn_of_exceeding(self, job: run.Job, exceeding: run.Exceeding) -> None:
+        if exceeding.rows.size:
+            size, (height, width) = job.config.image_size, exceeding.largest
+            self._warn(
+                f"{exceeding.rows.size} of {len(job.cells)} cells reach out of their crop of {size} x {size} pixels, "
+                f"and are cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] tells which. To "
+                "have them whole, choose a larger image_size"
+            )
 
     def _warn_of_empty(self, job: run.Job, n_empty: NDArray[np.int64]) -> None:
         main, cell = job.source.mask_names[0], job.source.mask_names[-1]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from cellstamp.errors import OutputError
 from cellstamp.h5sc.layout import Layout
 from cellstamp.report import format_bytes
@@ -17,7 +19,7 @@ _TOLERANCE = 0.9
 
 def smallest_chunk(layout: Layout) -> int:
     """Bytes that a chunk takes at the least: one of zeros only."""
-    raw = 2 * layout.image_size**2
+    raw = np.dtype(layout.dtype).itemsize * layout.image_size**2
     # lzf repeats at most 264 bytes by three, deflate 258 by two bits
     return {None: raw, "lzf": raw // 264 * 3, "gzip": raw // 1032}[layout.compression] + _INDEX_BYTES
 

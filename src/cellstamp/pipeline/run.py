@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp import __version__
-from cellstamp.cells.plan import Batch, cells_per_batch, draw_cells, inside_image, plan_batches, tile_shape
+from cellstamp.cells.plan import (
+    Batch,
+    cells_per_batch,
+    draw_cells,
+    inside_image,
+    plan_batches,
+    tile_shape,
+    window_corners,
+)
 from cellstamp.cells.stamps import Recipe, Stamps, StampTask
 from cellstamp.config import ExtractionConfig
 from cellstamp.engines.base import Engine
@@ -25,7 +33,9 @@ from cellstamp.errors import ConfigError
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.writeback import sync
 from cellstamp.pipeline.room import Room
+from cellstamp.pipeline.scaling import Scaling
 from cellstamp.report import PeakMemory, Progress
+from cellstamp.source.extents import Run, find_extents
 from cellstamp.source.reader import PixelSource
 from cellstamp.source.values import Centers
 
@@ -45,6 +55,8 @@ class Job:
         Those to extract, in the order of the file.
     removed
         uint64: ids of cells too near the border.
+    scaling
+        How pixels become values from 0 to 1.
     folder
         Where the results go.
     """
@@ -54,18 +66,27 @@ class Job:
     n_in_mask: int
     cells: Centers
     removed: NDArray[np.uint64]
+    scaling: Scaling
     folder: Path
 
     @property
-    def rescale(self) -> tuple[float, float] | None:
-        """Quantiles to normalise to, or None."""
-        return self.config.normalization_range if self.config.normalize_output else None
+    def recipe(self) -> Recipe:
+        """How stamps are made."""
+        config, scaling = self.config, self.scaling
+        return Recipe(
+            image_size=config.image_size,
+            limits=scaling.limits,
+            per_cell=scaling.per_cell,
+            brightest=scaling.brightest,
+            apply_masks=config.apply_masks,
+            dtype=config.dtype,
+            compression=config.compression,
+        )
 
     def batches(self, budget: int) -> list[Batch]:
         """Divide the cells into batches that share chunks, each worker's pixels and stamps a part of the budget."""
         config, source = self.config, self.source
         chunks = [(array.chunks[-2], array.chunks[-1]) for array in (source.image, *source.masks)]
-        n_planes = len(source.masks) + source.image.shape[0]
         limit = max(budget // (4 * config.threads), 1)
         return plan_batches(
             self.cells,
@@ -73,19 +94,33 @@ class Job:
             source.shape,
             tile=tile_shape(source.shape, chunks, bytes_per_pixel=source.bytes_per_pixel, limit=limit),
             chunk=(max(rows for rows, _ in chunks), max(columns for _, columns in chunks)),
-            max_batch_size=cells_per_batch(config.max_batch_size, 2 * n_planes * config.image_size**2),
+            max_batch_size=cells_per_batch(config.max_batch_size, source.n_planes * self.recipe.plane_bytes),
+            margin=config.image_size // 2 if config.border == "pad" else 0,
         )
+
+    def settings(self) -> dict[str, Any]:
+        """How the stamps are made, as the file says it."""
+        config, scaling = self.config, self.scaling
+        is_image = config.normalize_output and config.normalization_scope == "image"
+        return {
+            "image_size": config.image_size,
+            "normalize_output": config.normalize_output,
+            "normalization_range": [list(pair) for pair in scaling.quantiles or ()] or "None",
+            "normalization_scope": config.normalization_scope if config.normalize_output else "None",
+            "normalization_limits": [list(pair) for pair in scaling.limits] if is_image else "None",
+            "apply_masks": config.apply_masks,
+            "border": config.border,
+            "dtype": config.dtype,
+            "compression": str(config.compression),
+        }
 
     def made_from(self) -> dict[str, Any]:
         """All that decides what is in the file, as JSON has it: two runs with the same make the same file."""
-        config, source = self.config, self.source
+        source = self.source
         cells = hashlib.sha256(self.cells.ids.tobytes() + self.cells.xy.tobytes()).hexdigest()
         return {
             "cellstamp": __version__,
-            "image_size": config.image_size,
-            "normalize_output": config.normalize_output,
-            "normalization_range": list(self.rescale or ()) or "None",
-            "compression": str(config.compression),
+            **self.settings(),
             "channels": list(source.channel_names),
             "cells": f"{len(self.cells)}, digest {cells[:16]}",
             **{
@@ -94,7 +129,7 @@ class Job:
             },
         }
 
-    def description(self, made_from: dict[str, Any], n_empty: NDArray[np.int64]) -> dict[str, Any]:
+    def description(self, made_from: dict[str, Any], n_empty: NDArray[np.int64], n_exceeding: int) -> dict[str, Any]:
         """What the file says of itself (``uns/cellstamp``)."""
         text = json.dumps(made_from)
         return {
@@ -107,11 +142,13 @@ class Job:
             "cells_written": len(self.cells),
             "cells_empty_in_main_mask": int(n_empty[0]),
             "cells_empty_in_cell_mask": int(n_empty[-1]),
+            "cells_exceeding_crop": n_exceeding,
+            "settings": self.settings(),
         }
 
     def task(self) -> StampTask:
         """What workers do with a batch."""
-        return StampTask(self.source, Recipe(self.config.image_size, self.rescale, self.config.compression))
+        return StampTask(self.source, self.recipe)
 
     def layout(self) -> Layout:
         """What the file will hold."""
@@ -121,13 +158,14 @@ class Job:
             mask_names=self.source.mask_names,
             channel_names=self.source.channel_names,
             image_size=self.config.image_size,
-            normalization_range=self.rescale,
+            normalization_ranges=self.scaling.quantiles,
+            dtype=self.config.dtype,
             compression=self.config.compression,
         )
 
 
-def check_crop_fits(image_size: int, source: PixelSource) -> None:
-    """Refuse crops larger than the image.
+def check_crop_fits(config: ExtractionConfig, source: PixelSource) -> None:
+    """Refuse crops larger than the image, where all of a crop has to be inside.
 
     Raises
     ------
@@ -135,23 +173,64 @@ def check_crop_fits(image_size: int, source: PixelSource) -> None:
         If ``image_size`` is larger than the image's shorter side.
     """
     height, width = source.shape
-    if image_size > min(height, width):
+    if config.border == "drop" and config.image_size > min(height, width):
         message = (
-            f"image_size = {image_size}: must not be larger than the image, which is {height} x {width} pixels (y, x): "
-            f"'{source.image.name}' in {source.image.store}"
+            f"image_size = {config.image_size}: must not be larger than the image, which is {height} x {width} pixels "
+            f"(y, x): '{source.image.name}' in {source.image.store}; or set border to 'pad'"
         )
         raise ConfigError(message)
 
 
 def select_cells(
-    centers: Centers, source: PixelSource, image_size: int, *, partial: bool, n_cells: int | None, seed: int
+    centers: Centers, source: PixelSource, config: ExtractionConfig, *, partial: bool, n_cells: int | None, seed: int
 ) -> tuple[Centers, NDArray[np.uint64]]:
     """Divide cells into those to extract and the ids of those too near the border."""
-    inside = inside_image(centers, image_size, source.shape)
+    if config.border == "pad":
+        inside = np.ones(len(centers), np.bool_)
+    else:
+        inside = inside_image(centers, config.image_size, source.shape)
     kept = centers[inside]
     if partial and len(kept):
         kept = draw_cells(kept, n_cells, seed)
     return kept, centers.ids[~inside]
+
+
+@dataclass(frozen=True)
+class Exceeding:
+    """Cells that reach out of their crops.
+
+    Attributes
+    ----------
+    rows
+        int64: where they stand in the file.
+    largest
+        Height and width in pixels of the largest, or (0, 0); where it is larger than three crops, at least that.
+    """
+
+    rows: NDArray[np.int64]
+    largest: tuple[int, int]
+
+
+def find_exceeding(job: Job, on_edge: NDArray[np.int64], run: Run) -> Exceeding:
+    """Look around cells that reach the edge of their window, how far they go on.
+
+    Parameters
+    ----------
+    on_edge
+        int64: their rows, ascending.
+    run
+        How to apply a callable to every block of a mask.
+    """
+    if not on_edge.size:
+        return Exceeding(on_edge, (0, 0))
+    size, cells = job.config.image_size, job.cells[on_edge]
+    left, top = window_corners(cells, size).T
+    around = np.stack([top - size, top + 2 * size, left - size, left + 2 * size], axis=1)
+    first_row, last_row, first_column, last_column = find_extents(job.source.masks[-1], cells.ids, around, run).boxes.T
+    outside = (first_row < top) | (last_row >= top + size) | (first_column < left) | (last_column >= left + size)
+    heights, widths = last_row - first_row + 1, last_column - first_column + 1
+    largest = int(np.argmax(np.maximum(heights, widths) * outside))
+    return Exceeding(on_edge[outside], (int(heights[largest]), int(widths[largest])) if outside.any() else (0, 0))
 
 
 def without(batches: Sequence[Batch], is_written: NDArray[np.bool_]) -> list[Batch]:
@@ -180,7 +259,12 @@ class Writer(Protocol):
     """Where finished stamps go."""
 
     def write(
-        self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: NDArray[np.uint8], n_empty: NDArray[np.int64]
+        self,
+        rows: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        payload: NDArray[np.uint8],
+        n_empty: NDArray[np.int64],
+        on_edge: NDArray[np.int64],
     ) -> None:
         """Store the finished chunks of some cells."""
         ...
@@ -280,7 +364,7 @@ def run_batches(
                 batch_bytes=stamps.nbytes,
             )
             started = time.perf_counter()
-            writer.write(stamps.rows, stamps.sizes, stamps.payload, stamps.n_empty)
+            writer.write(stamps.rows, stamps.sizes, stamps.payload, stamps.n_empty, stamps.on_edge)
             room.wrote(stamps.rows.size, stamps.nbytes)
             if flushing.wrote_batch() or tally.n_batches == engine.n_workers:
                 room.check()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Protocol, TypeVar
 
 from cellstamp.config import ExtractionConfig
 from cellstamp.engines.base import Engine, SerialEngine
 from cellstamp.engines.processes import ProcessEngine
-from cellstamp.source.centers import BlockSums, Sums
-from cellstamp.source.values import Rect
 
 _PARALLEL_PIXELS = 16 * 2**20
 """Masks of fewer pixels are summed up faster than workers start."""
@@ -30,8 +29,21 @@ def choose_engine(config: ExtractionConfig, *, log: Callable[[str], None], warn:
     return ProcessEngine(config.threads, _PRELOAD, log=log, warn=warn)
 
 
+class _Area(Protocol):
+    """A part of an image or a mask."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        ...
+
+
+A = TypeVar("A", bound=_Area)
+R = TypeVar("R")
+
+
 class BlockRunner:
-    """Sums up the blocks of a mask, in workers where that is worth starting them; see `compute_centers`.
+    """Works on an image or a mask block by block, in workers where that is worth starting them.
 
     Parameters
     ----------
@@ -42,11 +54,16 @@ class BlockRunner:
     def __init__(self, n_workers: int) -> None:
         self._n_workers = n_workers
 
-    def __call__(self, task: BlockSums, blocks: Sequence[Rect]) -> Iterator[Sums]:
-        """Return the sums of every block, in any order."""
+    def __call__(self, task: Callable[[A], R], blocks: Sequence[A]) -> Iterator[R]:
+        """Return what the task makes of every block, dataclasses of arrays, in any order."""
         n_pixels = sum(block.shape[0] * block.shape[1] for block in blocks)
         alone = self._n_workers == 1 or n_pixels < _PARALLEL_PIXELS
         engine: Engine = SerialEngine() if alone else ProcessEngine(self._n_workers, _PRELOAD)
         for outcome in engine.run(task, blocks, lambda: 4 * engine.n_workers):
             # they are kept to the end, but the engine uses their memory again
-            yield replace(outcome.value, ids=outcome.value.ids.copy(), totals=outcome.value.totals.copy())
+            yield _copied(outcome.value)
+
+
+def _copied(value: R) -> R:
+    arrays = {field.name: getattr(value, field.name).copy() for field in fields(value)}  # type: ignore[arg-type]
+    return replace(value, **arrays)  # type: ignore[type-var]

@@ -50,7 +50,7 @@ class BlockSums:
         if pixels.dtype == np.uint64 and pixels.size and pixels.max() > np.iinfo(np.int64).max:
             message = f"labels '{self.labels.name}' in {self.labels.store} hold ids above 2**63 - 1; renumber the cells"
             raise InputError(message)
-        ids, totals = _sum_strips(pixels, block)
+        ids, totals = runs_of(pixels, block)
         if ids.size and ids.min() < 0:
             message = (
                 f"labels '{self.labels.name}' in {self.labels.store} hold the negative value {ids.min()}; "
@@ -60,7 +60,7 @@ class BlockSums:
         return _merge(ids, totals)
 
 
-def _sum_strips(pixels: NDArray[Any], block: Rect) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def runs_of(pixels: NDArray[Any], block: Rect) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The runs of a block, a few rows after the other: the wider copy of their labels stays small."""
     # compiled code is loaded with it, which only those who sum up need
     from cellstamp.source.runs import sum_runs
@@ -94,17 +94,17 @@ def compute_centers(labels: ArrayHandle, run: Run = map) -> Centers:
     InputError
         If the mask holds a negative value or one above 2**63 - 1.
     """
-    parts = list(run(BlockSums(labels), _blocks(labels)))
+    parts = list(run(BlockSums(labels), blocks_of(labels)))
     ids = np.concatenate([part.ids for part in parts])
     merged = _merge(ids, np.concatenate([part.totals for part in parts]))
     n_pixels, sum_x, sum_y = merged.totals.T
     return Centers(merged.ids.astype(np.uint64), np.stack([sum_x / n_pixels, sum_y / n_pixels], axis=1))
 
 
-def _blocks(labels: ArrayHandle) -> list[Rect]:
-    """Areas of whole chunks, about `BLOCK_SIDE` pixels a side, that cover the mask."""
-    height, width = labels.shape
-    rows, columns = (chunk * max(1, BLOCK_SIDE // chunk) for chunk in labels.chunks)
+def blocks_of(array: ArrayHandle) -> list[Rect]:
+    """Areas of whole chunks, about `BLOCK_SIDE` pixels a side, that cover a mask or an image."""
+    height, width = array.shape[-2:]
+    rows, columns = (chunk * max(1, BLOCK_SIDE // chunk) for chunk in array.chunks[-2:])
     return [
         Rect(top, min(top + rows, height), left, min(left + columns, width))
         for top in range(0, height, rows)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ from cellstamp.source.names import IMAGE_NAME
 from cellstamp.source.placement import differences
 from cellstamp.source.reader import ArrayHandle, PixelSource
 from cellstamp.warnings import warn
+
+_PIXEL_TYPES = (
+    *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("u", "")),
+    "float32",
+    "float64",
+)
+"""What pixels of an image may be."""
 
 
 def find_source(
@@ -64,7 +72,7 @@ def find_labels(store: str | Path, name: str) -> ArrayHandle:
     InputError
         If it is missing, not (y, x), or not of an integer type.
     """
-    handle, _ = _full_resolution(_open_store(str(store)), str(store), "labels", name, axes=["y", "x"])
+    handle, _ = _full_resolution(_open_store(str(store)), str(store), "labels", name, axes=("yx",))
     if np.dtype(handle.dtype).kind not in "iu":
         message = (
             f"labels '{name}' in {store} are {handle.dtype}; masks must hold integers, one per cell, 0 for background"
@@ -153,14 +161,22 @@ def _nucleus_first(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _image_handle(root: zarr.Group, store: str, name: str) -> tuple[ArrayHandle, tuple[str, ...]]:
-    handle, metadata = _full_resolution(root, store, "images", name, axes=["c", "y", "x"])
-    if np.dtype(handle.dtype).kind not in "iu":
-        message = (
-            f"image '{name}' in {store} is {handle.dtype}; this version extracts from integer images only; "
-            "convert it first, to uint16 for example"
-        )
+    handle, metadata = _full_resolution(root, store, "images", name, axes=("cyx", "yx", "yxc"))
+    if handle.dtype not in _PIXEL_TYPES:
+        message = f"image '{name}' in {store} is {handle.dtype}; it must be one of {', '.join(_PIXEL_TYPES)}: convert it first"
         raise InputError(message)
+    handle = _as_cyx(handle)
     return handle, _channel_names(metadata, handle.shape[0])
+
+
+def _as_cyx(handle: ArrayHandle) -> ArrayHandle:
+    """An image with the axes (y, x) or (y, x, c) as one of (c, y, x)."""
+    shape, chunks = handle.shape, handle.chunks
+    if handle.axes == "yx":
+        return replace(handle, shape=(1, *shape), chunks=(1, *chunks))
+    if handle.axes == "yxc":
+        return replace(handle, shape=(shape[2], *shape[:2]), chunks=(chunks[2], *chunks[:2]))
+    return handle
 
 
 def _channel_names(metadata: Mapping[str, Any], n_channels: int) -> tuple[str, ...]:
@@ -175,7 +191,7 @@ def _channel_names(metadata: Mapping[str, Any], n_channels: int) -> tuple[str, .
 
 
 def _full_resolution(
-    root: zarr.Group, store: str, kind: str, name: str, *, axes: list[str]
+    root: zarr.Group, store: str, kind: str, name: str, *, axes: Sequence[str]
 ) -> tuple[ArrayHandle, Mapping[str, Any]]:
     """The array of an element's first resolution level, and the element's OME metadata."""
     available = _member_names(root, store, kind)
@@ -188,18 +204,22 @@ def _full_resolution(
         path = f"{kind}/{name}/{scales['datasets'][0]['path']}"
         with _readable(f"{store}/{path}"):
             array = root[path]
-        found = [axis["name"] for axis in scales["axes"]]
+        found = "".join(axis["name"] for axis in scales["axes"])
     except (KeyError, IndexError, TypeError) as error:
         message = (
             f"{kind} element '{name}' in {store} has no usable OME metadata (missing or damaged: {error}); "
             "write it again with spatialdata"
         )
         raise InputError(message) from error
-    if found != axes or not isinstance(array, zarr.Array) or array.ndim != len(axes):
+    if found not in axes or not isinstance(array, zarr.Array) or array.ndim != len(found):
         dimensions = getattr(array, "ndim", "no")
-        message = f"{kind} element '{name}' in {store} has the axes {found}, {dimensions} dimensions; needed are {axes}"
+        message = (
+            f"{kind} element '{name}' in {store} has the axes {', '.join(found)}, {dimensions} dimensions; needed are "
+            + " or ".join(", ".join(each) for each in axes)
+        )
         raise InputError(message)
-    return ArrayHandle(store, name, path, array.shape, array.chunks, str(array.dtype)), metadata
+    dtype = str(array.dtype.newbyteorder("="))
+    return ArrayHandle(store, name, path, array.shape, array.chunks, dtype, axes=found), metadata
 
 
 def _check_same_grid(image: ArrayHandle, mask: ArrayHandle) -> None:

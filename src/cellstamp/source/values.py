@@ -49,6 +49,15 @@ class Rect:
         """Rows and columns."""
         return self.bottom - self.top, self.right - self.left
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no pixel in it."""
+        return self.top >= self.bottom or self.left >= self.right
+
+    def clipped(self, height: int, width: int) -> Rect:
+        """What of it is inside an image."""
+        return Rect(max(self.top, 0), min(self.bottom, height), max(self.left, 0), min(self.right, width))
+
     def holds(self, other: Rect) -> bool:
         """Whether ``other`` lies inside."""
         return (
