@@ -155,6 +155,14 @@ class Wait:
         """Let the worker go on; blocks until it waits."""
         (self.folder / "pipe").open("wb").close()
 
+    def kill(self) -> None:
+        """End the worker that waits; whoever takes its place says so in its turn."""
+        worker = self.worker()
+        worker.kill()
+        # one that is about to die could still take the release meant for the next
+        worker.wait()
+        (self.folder / "pid").unlink()
+
     def worker(self) -> psutil.Process:
         """The process that waits, as soon as it does."""
         while not (self.folder / "pid").exists():

@@ -21,6 +21,7 @@ from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.writer import StampWriter
 from cellstamp.pipeline.room import Room
 from cellstamp.pipeline.run import Job, run_batches, select_cells
+from cellstamp.pipeline.scaling import find_scaling
 from cellstamp.pipeline.workers import choose_engine
 from cellstamp.report import Progress
 from cellstamp.source.centers import compute_centers
@@ -77,10 +78,8 @@ class SlowWriter(StampWriter):
         super().__init__(path, layout, path.with_suffix(".journal"), {})
         self._watch = watch
 
-    def write(
-        self, rows: NDArray[np.int64], sizes: NDArray[np.int64], payload: NDArray[np.uint8], n_empty: NDArray[np.int64]
-    ) -> None:
-        super().write(rows, sizes, payload, n_empty)
+    def write(self, *arrays: NDArray[Any]) -> None:
+        super().write(*arrays)
         self.flush()
         self._watch.wait_for_looks(4)
 
@@ -114,8 +113,8 @@ def job(request: pytest.FixtureRequest, tmp_path: Path) -> Job:
     keys: dict[str, Any] = {"threads": N_WORKERS, "image_size": size, "cache": str(tmp_path), "max_batch_size": 150}
     config = ExtractionConfig.parse({**keys, "compression": False})
     centers = compute_centers(source.main_mask)
-    kept, removed = select_cells(centers, source, config.image_size, partial=False, n_cells=None, seed=0)
-    return Job(config, source, len(centers), kept, removed, tmp_path)
+    kept, removed = select_cells(centers, source, config, partial=False, n_cells=None, seed=0)
+    return Job(config, source, len(centers), kept, removed, find_scaling(config, source, map, log=print), tmp_path)
 
 
 def extract(job: Job, batches: Sequence[Batch], budget: int, watch: Watch) -> Seen:
@@ -154,8 +153,8 @@ def test_workers_do_not_grow_from_batch_to_batch(tmp_path: Path) -> None:
     source = write_source(tmp_path / "store", image, [cells], image_chunk=200, mask_chunk=300)
     config = ExtractionConfig.parse({"threads": N_WORKERS, "image_size": 64, "cache": "c", "max_batch_size": 6})
     centers = compute_centers(source.main_mask)
-    kept, removed = select_cells(centers, source, 64, partial=False, n_cells=None, seed=0)
-    job = Job(config, source, len(centers), kept, removed, tmp_path)
+    kept, removed = select_cells(centers, source, config, partial=False, n_cells=None, seed=0)
+    job = Job(config, source, len(centers), kept, removed, find_scaling(config, source, map, log=print), tmp_path)
     batches = job.batches(2**40)
     assert len(batches) > 100 * N_WORKERS
     sizes: dict[int, list[int]] = {}

@@ -140,7 +140,7 @@ def test_info_tells_what_is_in_a_file(project):
     lines = dict(line.split(maxsplit=1) for line in result.output.replace("image size", "image_size").splitlines())
     assert list(lines) == ["file", "cells", "image_size", "masks", "channels", "compression", "normalization"]
     assert lines["cells"] == "6"
-    assert lines["image_size"] == f"{SIZE} x {SIZE} pixels"
+    assert lines["image_size"] == f"{SIZE} x {SIZE} pixels, float16"
     assert lines["masks"] == "2: seg_all_nucleus, seg_all_cytosol"
     assert lines["channels"] == "2: first, second"
     assert lines["compression"].startswith("lzf, ")

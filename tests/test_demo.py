@@ -68,8 +68,8 @@ def test_the_picture_shows_image_masks_and_outlines(folder):
         return float(np.mean(np.all(np.abs(part - colour) < 0.15, axis=-1)))
 
     assert share(left, (1.0, 0.44, 0.0)) > 0.01  # outlines on the slide
-    assert share(right, (0.25, 0.76, 1.0)) > 0.005  # outlines of cells
-    assert share(right, (1.0, 0.82, 0.25)) > 0.005  # and of nuclei
+    assert share(right, (0.25, 0.76, 1.0)) > 0.003  # outlines of cells
+    assert share(right, (1.0, 0.82, 0.25)) > 0.003  # and of nuclei
     assert 0.2 < share(right, (0.0, 0.0, 0.0)) < 0.7  # stamps: mostly black around the cell
     assert 0.2 < share(right, (1.0, 1.0, 1.0)) < 0.7  # masks, and paper
 

@@ -329,13 +329,13 @@ def test_wrong_axes(copied_store):
     edit_ome(store / "images/input_image", lambda ome: ome["multiscales"][0]["axes"].reverse())
     with pytest.raises(
         InputError,
-        match=r"'input_image' in .* has the axes \['x', 'y', 'c'\], 3 dimensions; needed are \['c', 'y', 'x'\]",
+        match=r"'input_image' in .* has the axes x, y, c, 3 dimensions; needed are c, y, x or y, x or y, x, c",
     ):
         find_source(store)
     edit_ome(store / "labels/seg_all_nucleus", lambda ome: ome["multiscales"][0]["axes"].insert(0, {"name": "z"}))
     with pytest.raises(
         InputError,
-        match=r"'seg_all_nucleus' in .* has the axes \['z', 'y', 'x'\], 2 dimensions; needed are \['y', 'x'\]",
+        match=r"'seg_all_nucleus' in .* has the axes z, y, x, 2 dimensions; needed are y, x",
     ):
         find_labels(store, "seg_all_nucleus")
 
@@ -352,7 +352,7 @@ def test_an_array_with_more_or_fewer_dimensions_than_its_axes(copied_store, elem
     store = copied_store()
     replace_array(store / element, np.ones(shape, np.uint16))
     name = Path(element).name
-    with pytest.raises(InputError, match=rf"'{name}' in .* has the axes .*, {len(shape)} dimensions; needed are \["):
+    with pytest.raises(InputError, match=rf"'{name}' in .* has the axes .*, {len(shape)} dimensions; needed are "):
         find_source(store)
 
 
@@ -367,12 +367,12 @@ def test_labels_that_are_no_integers(copied_store, dtype):
         find_labels(store, "seg_all_cytosol")
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.bool_])
-def test_images_that_are_not_integer(copied_store, dtype):
+@pytest.mark.parametrize("dtype", [np.float16, np.bool_])
+def test_images_of_another_type(copied_store, dtype):
     store = copied_store()
     replace_array(store / "images/input_image", np.ones((3, 200, 200), dtype))
     with pytest.raises(
-        InputError, match=rf"image 'input_image' in .* is {np.dtype(dtype)}; .*integer images only.*convert"
+        InputError, match=rf"image 'input_image' in .* is {np.dtype(dtype)}; it must be one of .*, float64: convert"
     ):
         find_source(store)
 

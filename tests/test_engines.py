@@ -320,8 +320,7 @@ def test_a_worker_killed_from_outside_is_noticed(tmp_path: Path) -> None:
     task = Wait(0, tmp_path).prepare()
     outcomes = Told().engine().run(task, batches(2), lambda: 2)
     assert next(outcomes).value == 1
-    task.worker().kill()
-    (tmp_path / "pid").unlink()
+    task.kill()
     releasing = threading.Thread(target=task.release)  # the one that takes its place waits, too
     releasing.start()
     assert next(outcomes).value == 0

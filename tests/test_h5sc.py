@@ -27,13 +27,14 @@ from writing import new_writer
 
 IMAGES = "obsm/single_cell_images"
 LONG = "a channel name of far more than fifteen characters, µm²"
+NOBODY = np.zeros(0, np.int64)
 LAYOUT = Layout(
     cell_ids=np.array([3, 70, 2**63 - 1], np.uint64),
     centers=np.array([[10.25, 20.5], [30.0, 40.125], [50.0, 60.0]]),
     mask_names=("seg_all_nucleus", "seg_all_cytosol"),
     channel_names=("DNA", LONG, "2"),
     image_size=16,
-    normalization_range=(0.001, 0.999),
+    normalization_ranges=((0.001, 0.999),) * 3,
     compression="lzf",
 )
 
@@ -56,7 +57,7 @@ def write_file(path: Path, layout: Layout = LAYOUT) -> NDArray[np.float16]:
     with new_writer(path, layout) as writer:
         for rows in (np.array([2, 0]), np.array([1])):
             payload, sizes = encoded(encoder, np.ascontiguousarray(stamps[rows]).view(np.uint16), boxes[rows])
-            writer.write(rows, sizes, payload, np.zeros(len(layout.mask_names), np.int64))
+            writer.write(rows, sizes, payload, np.zeros(len(layout.mask_names), np.int64), NOBODY)
             writer.flush()
     return stamps
 
@@ -72,7 +73,7 @@ def variants() -> dict[str, Layout]:
     return {
         "two masks": LAYOUT,
         "one mask": replace(LAYOUT, mask_names=("seg_all_cytosol",)),
-        "raw": replace(LAYOUT, normalization_range=None),
+        "raw": replace(LAYOUT, normalization_ranges=None),
         "gzip": replace(LAYOUT, compression="gzip"),
         "no compression": replace(LAYOUT, compression=None),
         "one channel": replace(LAYOUT, channel_names=("0",)),
@@ -147,7 +148,7 @@ def test_attributes_of_the_images(file: Path) -> None:
 
 
 def test_attributes_of_images_that_are_neither_normalised_nor_compressed(tmp_path: Path) -> None:
-    write_file(tmp_path / "f.h5sc", replace(LAYOUT, normalization_range=None, compression=None))
+    write_file(tmp_path / "f.h5sc", replace(LAYOUT, normalization_ranges=None, compression=None))
     with h5py.File(tmp_path / "f.h5sc") as file:
         attributes, uns = file[IMAGES].attrs, file["uns/single_cell_images"]
         assert not attributes["normalization"]
@@ -205,11 +206,11 @@ def test_everything_in_a_file_of_scportraits_is_in_ours_with_the_same_type(tmp_p
         masks = ("seg_all_nucleus", "seg_all_cytosol") if file[IMAGES].attrs["n_masks"] == 2 else ("seg_all_cytosol",)
     layout = replace(LAYOUT, mask_names=masks)
     if raw:
-        layout = replace(layout, normalization_range=None, compression="gzip")
+        layout = replace(layout, normalization_ranges=None, compression="gzip")
     write_file(tmp_path / "ours.h5sc", layout)
     expected, got = tree(theirs), tree(tmp_path / "ours.h5sc")
     assert {name: got.get(name) for name in expected} == expected
-    assert set(got) - set(expected) == {"obsm/spatial"}
+    assert set(got) - set(expected) == {"obsm/spatial", "obs/exceeds_crop"}
 
 
 def test_the_file_format_is_bounded_at_v110(file: Path) -> None:
@@ -224,7 +225,7 @@ def test_the_chunk_index_is_small(tmp_path: Path) -> None:
     with new_writer(tmp_path / "f.h5sc", layout) as writer:
         n_planes = layout.shape[1]
         sizes, payload = np.full((n_cells, n_planes), 8), np.zeros(8 * n_planes * n_cells, np.uint8)
-        writer.write(np.arange(n_cells), sizes, payload, np.zeros(2, np.int64))
+        writer.write(np.arange(n_cells), sizes, payload, np.zeros(2, np.int64), NOBODY)
     with h5py.File(tmp_path / "f.h5sc") as file:
         info = file[IMAGES].id
         n_chunks = info.get_num_chunks()
@@ -361,7 +362,7 @@ def test_description(file: Path) -> None:
 
 
 def test_description_of_images_that_are_neither_normalised_nor_compressed(tmp_path: Path) -> None:
-    write_file(tmp_path / "f.h5sc", replace(LAYOUT, normalization_range=None, compression=None))
+    write_file(tmp_path / "f.h5sc", replace(LAYOUT, normalization_ranges=None, compression=None))
     info = describe_h5sc(tmp_path / "f.h5sc")
     assert (info.compression, info.normalization, info.normalization_range) == ("None", False, None)
     assert info.stored_bytes == info.raw_bytes

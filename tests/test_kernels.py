@@ -23,26 +23,32 @@ TYPES = [
     (np.uint64, np.uint16),
     (np.uint64, np.uint32),
     (np.uint32, np.uint64),
+    (np.uint32, np.float32),
+    (np.uint32, np.float64),
 ]
+DTYPES = ["float16", "float32", "uint8", "uint16"]
 SIZES = st.one_of(st.sampled_from([2, 4, 6, 8, 10]), st.integers(1, 40).map(lambda half: 2 * half), st.just(128))
 
 
 class Cutter:
     """Cuts into buffers that stay what the last call made them, as a worker does."""
 
-    def __init__(self, n_cells: int, n_planes: int, size: int) -> None:
-        self.stamps = np.zeros((n_cells, n_planes, size, size), np.uint16)
+    def __init__(self, n_cells: int, n_planes: int, size: int, dtype: str = "float16") -> None:
+        self.dtype = dtype
+        in_memory = np.uint16 if dtype == "float16" else dtype
+        self.stamps = np.zeros((n_cells, n_planes, size, size), in_memory)
         self.boxes = np.zeros((n_cells, n_planes, 4), np.int64)
+        self.on_edge = np.zeros(n_cells, np.bool_)
         self.scratch = new_scratch(size)
 
     def cut(self, scene: Scene) -> np.ndarray:
         ids = np.array(scene.ids, scene.labels.dtype)
         tops, lefts = np.array(scene.corners, np.int64).T
-        rescale = np.array(scene.quantiles or (), np.float64)
-        divisor = float(np.iinfo(scene.image.dtype).max)
-        args = (scene.labels, scene.image, ids, tops, lefts, rescale, divisor)
-        cut_stamps(*args, self.stamps, self.boxes, self.scratch)
-        return self.stamps[: ids.size].view(np.float16)
+        levels = float(np.iinfo(self.dtype).max) if self.dtype.startswith("uint") else 1.0
+        how = (scene.apply_masks, scene.limits is None and scene.quantiles is not None, scene.pairs(), levels)
+        args = (scene.labels, scene.image, ids, tops, lefts, how)
+        cut_stamps(*args, self.stamps, self.boxes, self.on_edge, self.scratch)
+        return self.stamps[: ids.size].view(self.dtype)
 
 
 @dataclass
@@ -55,13 +61,26 @@ class Scene:
     ids: list[int]
     corners: list[tuple[int, int]]
     quantiles: tuple[float, float] | None
+    apply_masks: bool = True
+    limits: list[tuple[float, float]] | None = None
 
-    def expected(self) -> np.ndarray:
+    def pairs(self) -> np.ndarray:
+        largest = 1.0 if self.image.dtype.kind == "f" else float(np.iinfo(self.image.dtype).max)
+        return np.array(self.limits or [self.quantiles or (0.0, largest)] * len(self.image), np.float64)
+
+    def windows(self) -> list[tuple]:
+        return [(..., slice(top, top + self.size), slice(left, left + self.size)) for top, left in self.corners]
+
+    def reaches_edge(self) -> list[bool]:
+        here = [self.labels[-1][window] == cell for cell, window in zip(self.ids, self.windows(), strict=True)]
+        return [bool(m[0].any() or m[-1].any() or m[:, 0].any() or m[:, -1].any()) for m in here]
+
+    def expected(self, dtype: str) -> np.ndarray:
         stamps = []
-        for cell, (top, left) in zip(self.ids, self.corners, strict=True):
-            window = (..., slice(top, top + self.size), slice(left, left + self.size))
+        how = {"apply_masks": self.apply_masks, "limits": self.limits, "dtype": dtype}
+        for cell, window in zip(self.ids, self.windows(), strict=True):
             cell = self.labels.dtype.type(cell)
-            stamps.append(restatement.stamp(self.labels[window], self.image[window], cell, self.quantiles))
+            stamps.append(restatement.stamp(self.labels[window], self.image[window], cell, self.quantiles, **how))
         return np.stack(stamps)
 
 
@@ -79,7 +98,8 @@ def assert_as_restated(scene: Scene, cutter: Cutter | None = None) -> None:
     n_planes = len(scene.labels) + len(scene.image)
     cutter = cutter or Cutter(len(scene.ids), n_planes, scene.size)
     got = cutter.cut(scene)
-    assert restatement.same_bits(got, scene.expected())
+    assert restatement.same_bits(got, scene.expected(cutter.dtype))
+    assert cutter.on_edge[: len(scene.ids)].tolist() == scene.reaches_edge()
     assert zero_outside(cutter.stamps, cutter.boxes)
 
 
@@ -121,6 +141,9 @@ def masks(draw, height: int, width: int, ids: list[int], dtype):
 
 @st.composite
 def channels(draw, height: int, width: int, dtype):
+    if np.dtype(dtype).kind == "f":
+        # numbers with every bit of their type, some of them equal
+        return (draw(channels(height, width, np.uint32)) / 2**32).astype(dtype)
     largest = int(np.iinfo(dtype).max)
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     kind = draw(st.sampled_from(["noise", "constant", "zero", "saturated", "dim", "sparse", "ramp", "half saturated"]))
@@ -158,13 +181,32 @@ def scenes(draw, size=None, types=None, n_masks=None, n_channels=None):
     n_masks, n_channels = n_masks or draw(st.integers(1, 2)), n_channels or draw(st.integers(1, 3))
     labels = np.stack([draw(masks(height, width, ids, label_type)) for _ in range(n_masks)])
     image = np.stack([draw(channels(height, width, image_type)) for _ in range(n_channels)])
-    return Scene(size, labels, image, ids, corners, draw(quantile_ranges()))
+    return Scene(size, labels, image, ids, corners, draw(quantile_ranges()), apply_masks=draw(st.booleans()))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(scenes())
 def test_stamps_are_those_of_the_restatement(scene):
     assert_as_restated(scene)
+
+
+@settings(max_examples=150, deadline=None)
+@given(scenes(types=(np.uint32, np.uint16)), st.sampled_from(DTYPES), st.data())
+def test_stamps_of_every_dtype_and_of_fixed_limits(scene, dtype, data):
+    limits = st.tuples(st.floats(0, 70000), st.floats(0, 70000)).map(sorted)
+    scene.limits = data.draw(st.none() | st.lists(limits, min_size=len(scene.image), max_size=len(scene.image)))
+    assert_as_restated(scene, Cutter(len(scene.ids), len(scene.labels) + len(scene.image), scene.size, dtype))
+
+
+def test_without_masks_a_window_of_integers_is_the_pixels_themselves():
+    rng = np.random.default_rng(0)
+    for dtype in ("uint8", "uint16"):
+        image = rng.integers(0, np.iinfo(dtype).max, (2, 30, 30), dtype, endpoint=True)
+        labels = np.zeros((1, 30, 30), np.uint32)
+        labels[0, 12:20, 10:22] = 1
+        cutter = Cutter(1, 3, 16, dtype)
+        stamps = cutter.cut(Scene(16, labels, image, [1], [(5, 7)], None, apply_masks=False))
+        assert np.array_equal(stamps[0, 1:], image[:, 5:21, 7:23])
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import subprocess
 import sys
@@ -265,7 +266,9 @@ assert "spatialdata" not in sys.modules
 
 def test_a_task_that_has_worked_is_sent_without_its_buffers(stored):
     source, _, _ = stored
-    task = StampTask(source, Recipe(SIZE, (0.001, 0.999), "lzf"))
+    limits = ((0.001, 0.999),) * len(source.channel_names)
+    how = {"per_cell": True, "brightest": math.inf, "apply_masks": True, "dtype": "float16", "compression": "lzf"}
+    task = StampTask(source, Recipe(SIZE, limits, **how))
     cells = Centers(np.array([5], np.uint64), np.array([[100.0, 100.0]]))
     (batch,) = plan_batches(cells, SIZE, source.shape, tile=(200, 200), chunk=(64, 64), max_batch_size=9)
     first = task(batch)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 CHANNELS = ("hematoxylin", "DAB")
-CROP_SIZE = 48
+CROP_SIZE = 56
 ROWS = 6
 
 _OUTLINE_COLOUR, _NUCLEUS_COLOUR, _CELL_COLOUR = "#ff7000", "#ffd23f", "#3fc1ff"

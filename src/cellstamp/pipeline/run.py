@@ -33,7 +33,7 @@ from cellstamp.errors import ConfigError
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.writeback import sync
 from cellstamp.pipeline.room import Room
-from cellstamp.pipeline.scaling import Scaling
+from cellstamp.pipeline.scaling import Pairs, Scaling
 from cellstamp.report import PeakMemory, Progress
 from cellstamp.source.extents import Run, find_extents
 from cellstamp.source.reader import PixelSource
@@ -105,9 +105,9 @@ class Job:
         return {
             "image_size": config.image_size,
             "normalize_output": config.normalize_output,
-            "normalization_range": [list(pair) for pair in scaling.quantiles or ()] or "None",
+            "normalization_range": _in_short(scaling.quantiles),
             "normalization_scope": config.normalization_scope if config.normalize_output else "None",
-            "normalization_limits": [list(pair) for pair in scaling.limits] if is_image else "None",
+            "normalization_limits": _in_short(scaling.limits if is_image else None),
             "apply_masks": config.apply_masks,
             "border": config.border,
             "dtype": config.dtype,
@@ -162,6 +162,13 @@ class Job:
             dtype=self.config.dtype,
             compression=self.config.compression,
         )
+
+
+def _in_short(pairs: Pairs | None) -> Any:
+    """A pair for each channel as JSON has it; one pair where all are the same."""
+    if pairs is None:
+        return "None"
+    return list(pairs[0]) if len(set(pairs)) == 1 else [list(pair) for pair in pairs]
 
 
 def check_crop_fits(config: ExtractionConfig, source: PixelSource) -> None:

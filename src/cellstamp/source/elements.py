@@ -163,7 +163,8 @@ def _nucleus_first(names: tuple[str, ...]) -> tuple[str, ...]:
 def _image_handle(root: zarr.Group, store: str, name: str) -> tuple[ArrayHandle, tuple[str, ...]]:
     handle, metadata = _full_resolution(root, store, "images", name, axes=("cyx", "yx", "yxc"))
     if handle.dtype not in _PIXEL_TYPES:
-        message = f"image '{name}' in {store} is {handle.dtype}; it must be one of {', '.join(_PIXEL_TYPES)}: convert it first"
+        types = ", ".join(_PIXEL_TYPES)
+        message = f"image '{name}' in {store} is {handle.dtype}; it must be one of {types}: convert it first"
         raise InputError(message)
     handle = _as_cyx(handle)
     return handle, _channel_names(metadata, handle.shape[0])
