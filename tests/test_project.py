@@ -31,7 +31,7 @@ IMAGE = np.random.default_rng(0).integers(0, 2**16, (3, 60, 80)).astype(np.uint1
 
 @pytest.fixture
 def config(tmp_path: Path) -> dict[str, Any]:
-    return {"HDF5CellExtraction": {"threads": 1, "image_size": 42, "cache": str(tmp_path / "cache"), "progress": False}}
+    return {"HDF5CellExtraction": {"threads": 1, "image_size": 40, "cache": str(tmp_path / "cache"), "progress": False}}
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ class TestFolder:
 
     def test_a_config_without_sections_is_the_extractions(self, tmp_path: Path, config: dict) -> None:
         flat = Project(tmp_path / "project", config["HDF5CellExtraction"])
-        assert flat.extraction_f.config["image_size"] == 42
+        assert flat.extraction_f.config["image_size"] == 40
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"config file '.*none.yml': there is no such file"):

@@ -1,0 +1,90 @@
+"""How pixels become values from 0 to 1, as the configuration says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cellstamp.config import ExtractionConfig
+from cellstamp.errors import ConfigError
+from cellstamp.rules import DEFAULT_RANGE
+from cellstamp.source.intensities import Run, channel_quantiles
+from cellstamp.source.reader import PixelSource
+
+Pairs = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What becomes 0 and 1.
+
+    Attributes
+    ----------
+    quantiles
+        Lower and upper quantile of each channel; None for what is not normalised.
+    limits
+        What becomes 0 and 1 in each channel: ``quantiles`` of each cell, or values.
+    per_cell
+        Which of both.
+    brightest
+        The largest value that a pixel may have.
+    """
+
+    quantiles: Pairs | None
+    limits: Pairs
+    per_cell: bool
+    brightest: float = math.inf
+
+
+def check_ranges(config: ExtractionConfig, source: PixelSource) -> None:
+    """Refuse normalisation ranges of channels that there are not.
+
+    Raises
+    ------
+    ConfigError
+        Naming them.
+    """
+    ranges = config.normalization_range
+    unknown = [name for name in ranges if name not in source.channel_names] if isinstance(ranges, dict) else []
+    if unknown:
+        message = (
+            f"normalization_range: no channel named {', '.join(map(repr, unknown))}; the channels are "
+            f"{', '.join(source.channel_names)}"
+        )
+        raise ConfigError(message)
+
+
+def find_scaling(config: ExtractionConfig, source: PixelSource, run: Run, *, log: Callable[[object], None]) -> Scaling:
+    """Resolve the configuration's normalisation for the channels of an image.
+
+    Parameters
+    ----------
+    run
+        How to apply a callable to every area of the image, where the whole of it has to be looked at.
+    log
+        Told what was found in the image.
+    """
+    dtype, n_channels = np.dtype(source.image.dtype), source.image.shape[0]
+    if not config.normalize_output:
+        largest = 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
+        return Scaling(None, ((0.0, largest),) * n_channels, per_cell=False, brightest=largest)
+    quantiles = _quantiles(config, source)
+    if config.normalization_scope == "cell":
+        return Scaling(quantiles, quantiles, per_cell=True)
+    limits = tuple(channel_quantiles(source, quantiles, run))
+    log({f"0 and 1 of channel {name}": f"{low:g}, {high:g}" for name, (low, high) in _named(source, limits)})
+    return Scaling(quantiles, limits, per_cell=False)
+
+
+def _quantiles(config: ExtractionConfig, source: PixelSource) -> Pairs:
+    ranges = config.normalization_range
+    if isinstance(ranges, dict):
+        return tuple(ranges.get(name, DEFAULT_RANGE) for name in source.channel_names)
+    return (ranges,) * source.image.shape[0]
+
+
+def _named(source: PixelSource, limits: Pairs) -> zip[tuple[str, tuple[float, float]]]:
+    return zip(source.channel_names, limits, strict=True)
