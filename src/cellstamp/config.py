@@ -122,9 +122,9 @@ class ExtractionConfig(BaseModel):
         faults = [_unknown_fault(key, value) for key, value in unknown.items() if not isinstance(value, Mapping)]
         try:
             parsed = cls.model_validate(known)
+            faults = [*_contradictions(parsed), *faults]
         except ValidationError as error:
             faults = _rule_faults(error) + faults
-        faults = faults or list(_contradictions(parsed))
         if faults:
             count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
             raise ConfigError("\n  ".join([f"{_TITLE}: {count}", *faults]))
@@ -161,10 +161,17 @@ def _rule_faults(error: ValidationError) -> list[str]:
         if fault["type"] == "missing":
             faults.append(f"{key}: missing; must be {allowed}")
             continue
-        reason = fault.get("ctx", {}).get("error")
-        got = f" (got {_typed(reason.type_name)})" if isinstance(reason, rules.WrongTypeError) else ""
-        faults.append(f"{key} = {_shown(fault['input'])}: must be {allowed}{got}")
+        faults.append(f"{key} = {_shown(fault['input'])}: must be {allowed}{_got(fault.get('ctx', {}).get('error'))}")
     return faults
+
+
+def _got(reason: object) -> str:
+    """What of a value is wrong, where looking at it does not tell."""
+    if isinstance(reason, rules.WrongTypeError):
+        return f" (got {_typed(reason.type_name)})"
+    if isinstance(reason, rules.WrongItemError):
+        return f" (item {reason.index} is {_shown(reason.value)})"
+    return ""
 
 
 def allowed_for(key: str) -> str:
