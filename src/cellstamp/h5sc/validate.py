@@ -67,7 +67,8 @@ def _wrong_counts(file: h5py.File) -> Iterator[str]:
 
 
 def _wrong_sums(about: dict[str, Any], n_cells: int) -> Iterator[str]:
-    parts = ("cells_removed_at_border", "cells_not_drawn", "cells_written")
+    names = ("cells_not_chosen", "cells_removed_at_border", "cells_not_drawn", "cells_written")
+    parts = [name for name in names if name in about]  # the first of them is not in the oldest files
     total = sum(int(about[name]) for name in parts)
     if total != about["cells_in_mask"]:
         yield f"uns/{OURS}: {', '.join(parts)} add up to {total}, cells_in_mask is {about['cells_in_mask']}"

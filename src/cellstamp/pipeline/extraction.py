@@ -30,6 +30,7 @@ from cellstamp.source.elements import find_source
 from cellstamp.source.handlers import open_store, stored_centers
 from cellstamp.source.names import centers_of
 from cellstamp.source.reader import PixelSource
+from cellstamp.source.selection import find_cells
 from cellstamp.source.values import Centers
 from cellstamp.warnings import warn
 
@@ -128,11 +129,13 @@ class HDF5CellExtraction(ProcessingStep):
             source = self._find_source(config)
             run.check_crop_fits(config.image_size, source)
             watch.lap("setup")
+            chosen = find_cells(config.cells, source, self.filehandler)
             centers = self._find_centers(source, engine.n_workers)
+            wanted = centers if chosen is None else chosen.among(centers, source.main_mask.name)
             cells, removed = run.select_cells(
-                centers, source, config.image_size, partial=partial, n_cells=n_cells, seed=seed
+                wanted, source, config.image_size, partial=partial, n_cells=n_cells, seed=seed
             )
-            job = run.Job(config, source, len(centers), cells, removed, folder)
+            job = run.Job(config, source, len(centers), cells, removed, folder, len(centers) - len(wanted))
             self._log_selection(job)
             if not len(cells):
                 self._tell_nothing_left(job)
@@ -266,6 +269,7 @@ class HDF5CellExtraction(ProcessingStep):
                 "image": f"{image.name}, {image.shape} (c, y, x), {image.dtype}",
                 "masks": ", ".join(job.source.mask_names),
                 "cells in the mask": job.n_in_mask,
+                "not chosen": job.n_not_chosen,
                 "removed at the border": job.removed.size,
                 "to extract": len(job.cells),
             }
@@ -273,8 +277,9 @@ class HDF5CellExtraction(ProcessingStep):
 
     def _tell_nothing_left(self, job: run.Job) -> None:
         height, width = job.source.shape
+        chosen = f"{job.n_in_mask - job.n_not_chosen} chosen cells" if job.n_not_chosen else f"{job.n_in_mask} cells"
         self._warn(
-            f"no cell can be extracted: none of the {job.n_in_mask} cells of '{job.source.main_mask.name}' is more "
+            f"no cell can be extracted: none of the {chosen} of '{job.source.main_mask.name}' is more "
             f"than {job.config.image_size // 2} pixels from the border of the {height} x {width} image; no file was "
             "written. Choose a smaller image_size"
         )

@@ -47,6 +47,8 @@ class Job:
         uint64: ids of cells too near the border.
     folder
         Where the results go.
+    n_not_chosen
+        How many of the mask's cells were not asked for.
     """
 
     config: ExtractionConfig
@@ -55,6 +57,7 @@ class Job:
     cells: Centers
     removed: NDArray[np.uint64]
     folder: Path
+    n_not_chosen: int = 0
 
     @property
     def rescale(self) -> tuple[float, float] | None:
@@ -102,8 +105,9 @@ class Job:
             "made_from": text,
             "fingerprint": hashlib.sha256(text.encode()).hexdigest(),
             "cells_in_mask": self.n_in_mask,
+            "cells_not_chosen": self.n_not_chosen,
             "cells_removed_at_border": self.removed.size,
-            "cells_not_drawn": self.n_in_mask - self.removed.size - len(self.cells),
+            "cells_not_drawn": self.n_in_mask - self.n_not_chosen - self.removed.size - len(self.cells),
             "cells_written": len(self.cells),
             "cells_empty_in_main_mask": int(n_empty[0]),
             "cells_empty_in_cell_mask": int(n_empty[-1]),
