@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +26,9 @@ def lines() -> Iterator[str]:
             yield from ["", f"**{GROUPS[key]}**", "", *HEADER]
         default = "required" if field.is_required() else f"`{_shown(field.default)}`"
         meaning = " ".join(str(field.description).replace("``", "`").split())
-        yield f"| `{key}` | {default} | {allowed_for(key)} | {meaning} |"
+        # as code, or its quotes would be turned into typographic ones, which nobody can paste into a configuration
+        allowed = re.sub(r'"\w+"', r"`\g<0>`", allowed_for(key))
+        yield f"| `{key}` | {default} | {allowed} | {meaning} |"
 
 
 def _shown(value: object) -> str:

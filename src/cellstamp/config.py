@@ -189,8 +189,8 @@ def _contradictions(parsed: ExtractionConfig) -> Iterator[str]:
         )
     named = [key for key in ("nucleus_labels", "cytosol_labels") if getattr(parsed, key) is not None]
     if named and parsed.segmentation_mask is not None:
-        masks = parsed.segmentation_mask
-        yield f"segmentation_mask = {masks!r}: names the masks, and so does {' and '.join(named)}; choose one"
+        masks, others = parsed.segmentation_mask, f"so {'do' if len(named) > 1 else 'does'} {' and '.join(named)}"
+        yield f"segmentation_mask = {masks!r}: names the masks, and {others}; choose one"
     if len(named) == 2 and parsed.nucleus_labels == parsed.cytosol_labels:
         yield f"cytosol_labels = {parsed.cytosol_labels!r}: must not be the same as nucleus_labels; give one of them"
 
