@@ -1,13 +1,24 @@
 """Settings of the documentation; `make docs` builds it without any network."""
 
+import sys
+from pathlib import Path
+
 from cellstamp import __version__
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "cellstamp"
 author = "the cellstamp developers"
 copyright = "2026, the cellstamp developers"
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "config_reference",
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]

@@ -113,8 +113,8 @@ def job(request: pytest.FixtureRequest, tmp_path: Path) -> Job:
     keys: dict[str, Any] = {"threads": N_WORKERS, "image_size": size, "cache": str(tmp_path), "max_batch_size": 150}
     config = ExtractionConfig.parse({**keys, "compression": False})
     centers = compute_centers(source.main_mask)
-    kept, removed = select_cells(centers, source, config, partial=False, n_cells=None, seed=0)
-    return Job(config, source, len(centers), kept, removed, find_scaling(config, source, map, log=print), tmp_path)
+    selection = select_cells(centers, source, config, partial=False, n_cells=None, seed=0)
+    return Job(config, source, selection, find_scaling(config, source, map, log=print), tmp_path)
 
 
 def extract(job: Job, batches: Sequence[Batch], budget: int, watch: Watch) -> Seen:
@@ -153,8 +153,8 @@ def test_workers_do_not_grow_from_batch_to_batch(tmp_path: Path) -> None:
     source = write_source(tmp_path / "store", image, [cells], image_chunk=200, mask_chunk=300)
     config = ExtractionConfig.parse({"threads": N_WORKERS, "image_size": 64, "cache": "c", "max_batch_size": 6})
     centers = compute_centers(source.main_mask)
-    kept, removed = select_cells(centers, source, config, partial=False, n_cells=None, seed=0)
-    job = Job(config, source, len(centers), kept, removed, find_scaling(config, source, map, log=print), tmp_path)
+    selection = select_cells(centers, source, config, partial=False, n_cells=None, seed=0)
+    job = Job(config, source, selection, find_scaling(config, source, map, log=print), tmp_path)
     batches = job.batches(2**40)
     assert len(batches) > 100 * N_WORKERS
     sizes: dict[int, list[int]] = {}

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import math
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cellstamp.config import ExtractionConfig, read_config
+from cellstamp.config import ExtractionConfig, allowed_for, read_config
 from cellstamp.errors import CellstampError, ConfigError
+from cellstamp.rules import TableColumn
 
 REPOSITORY = Path(__file__).parents[1]
 REQUIRED: dict[str, Any] = {"threads": 2, "image_size": 64, "cache": "scratch"}
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
+    "image": "input_image",
+    "nucleus_labels": None,
+    "cytosol_labels": None,
+    "centers": None,
+    "segmentation_key": "seg_all",
+    "segmentation_mask": None,
+    "cells": None,
+    "channels": None,
+    "border": "drop",
+    "apply_masks": True,
     "normalize_output": True,
     "normalization_range": (0.001, 0.999),
+    "normalization_scope": "cell",
+    "dtype": "float16",
     "compression": "lzf",
     "target_ram_utilization": 0.85,
     "max_inflight_result_batches": None,
@@ -30,16 +45,31 @@ DEFAULTS = {
     "max_batch_size": 1000,
     "engine": "processes",
     "progress": "auto",
-    "segmentation_key": "seg_all",
-    "segmentation_mask": None,
 }
 KEYS = [*REQUIRED, *DEFAULTS]
+A_PAIR = "two numbers with 0 <= lower < upper <= 1"
+AN_ELEMENT = "the name of an element in the store, or None"
 ALLOWED = {
     "threads": "an integer >= 1",
     "image_size": "an even integer >= 2",
     "cache": "the path of a folder for temporary files",
+    "image": "the name of an image in the store, or None for the default",
+    "nucleus_labels": AN_ELEMENT,
+    "cytosol_labels": AN_ELEMENT,
+    "centers": AN_ELEMENT,
+    "segmentation_key": "a text that is not empty, or None for the default",
+    "segmentation_mask": 'the name of a mask, or a list of one or two with "nucleus" or "cytosol" in each, or None',
+    "cells": (
+        "a list of cell ids (integers >= 1), the path of a CSV file, a mapping with the keys table and column, or None "
+        "for all cells"
+    ),
+    "channels": "a list of channel names, each once, or None for all of them",
+    "border": '"drop" or "pad"',
+    "apply_masks": "True or False",
     "normalize_output": 'True, False, None or "None" (the last two mean False)',
-    "normalization_range": "two numbers with 0 <= lower < upper <= 1, or None for the default",
+    "normalization_range": f"{A_PAIR}, a mapping from channel names to such pairs, or None for the default",
+    "normalization_scope": '"cell" or "image"',
+    "dtype": '"float16", "float32", "uint8", "uint16"',
     "compression": 'True or "lzf", "gzip", or False for none',
     "target_ram_utilization": "a number above 0 and at most 1",
     "max_inflight_result_batches": "an integer >= 1, or None for the default",
@@ -47,9 +77,8 @@ ALLOWED = {
     "max_batch_size": "an integer >= 1",
     "engine": '"serial" or "processes"',
     "progress": '"auto", True or False',
-    "segmentation_key": "a text that is not empty, or None for the default",
-    "segmentation_mask": 'the name of a mask, or a list of one or two with "nucleus" or "cytosol" in each, or None',
 }
+LARGEST_ID = 2**63 - 1
 
 
 class OtherPath:
@@ -127,6 +156,44 @@ def test_required_keys_alone_give_every_default() -> None:
         ("segmentation_mask", ["my_nucleus", "my_cytosol"], ("my_nucleus", "my_cytosol")),
         ("segmentation_mask", None, None),
         ("segmentation_mask", "None", None),
+        ("image", "slide 7", "slide 7"),
+        ("image", None, "input_image"),
+        ("image", "None", "input_image"),
+        ("nucleus_labels", "nuclei", "nuclei"),
+        ("nucleus_labels", "None", None),
+        ("cytosol_labels", "cells", "cells"),
+        ("cytosol_labels", None, None),
+        ("centers", "my_points", "my_points"),
+        ("centers", "None", None),
+        ("cells", [7, 3, 7], (3, 7)),
+        ("cells", (LARGEST_ID,), (LARGEST_ID,)),
+        ("cells", {5, 4}, (4, 5)),
+        ("cells", range(2, 5), (2, 3, 4)),
+        ("cells", np.array([9, 2, 9], np.uint64), (2, 9)),
+        ("cells", np.array([LARGEST_ID], np.int64), (LARGEST_ID,)),
+        ("cells", pd.Series([4, 1], index=["a", "b"]), (1, 4)),
+        ("cells", pd.Index([4, 1]), (1, 4)),
+        ("cells", "ids.csv", Path("ids.csv")),
+        ("cells", Path("ids.csv"), Path("ids.csv")),
+        ("cells", OtherPath(), Path("elsewhere")),
+        ("cells", {"table": "measured", "column": "is_round"}, TableColumn("measured", "is_round")),
+        ("cells", None, None),
+        ("cells", "None", None),
+        ("channels", ["dna", "actin"], ("dna", "actin")),
+        ("channels", ("actin",), ("actin",)),
+        ("channels", [2, np.int64(0), "1"], ("2", "0", "1")),
+        ("channels", None, None),
+        ("channels", "None", None),
+        ("border", "drop", "drop"),
+        ("border", "pad", "pad"),
+        ("apply_masks", True, True),
+        ("apply_masks", False, False),
+        ("normalization_range", {"dna": [0, 0.9]}, {"dna": (0.0, 0.9)}),
+        ("normalization_range", {"dna": (0.1, 1), 2: [0.5, 0.75]}, {"dna": (0.1, 1.0), "2": (0.5, 0.75)}),
+        ("normalization_scope", "cell", "cell"),
+        ("normalization_scope", "image", "image"),
+        ("dtype", "float16", "float16"),
+        ("dtype", "float32", "float32"),
     ],
 )
 def test_value_is_taken_with_its_meaning(key: str, value: Any, meaning: Any) -> None:
@@ -134,7 +201,7 @@ def test_value_is_taken_with_its_meaning(key: str, value: Any, meaning: Any) -> 
     assert result == meaning
     assert isinstance(result, type(meaning))
     # What goes into HDF5 attributes and JSON has to be a plain number.
-    items = result if isinstance(result, tuple) else (result,)
+    items = result if isinstance(result, tuple) else list(result) if isinstance(result, dict) else (result,)
     assert not any(isinstance(item, np.generic) for item in items)
 
 
@@ -204,6 +271,46 @@ def test_value_is_taken_with_its_meaning(key: str, value: Any, meaning: Any) -> 
         ("segmentation_mask", ["nucleus", "nucleus"], None),
         ("segmentation_mask", ["nucleus_1", "nucleus_2", "cytosol"], None),
         ("segmentation_mask", ["nucleus", 3], "an int"),
+        ("image", "", None),
+        ("image", ["input_image"], "a list"),
+        ("nucleus_labels", " ", None),
+        ("nucleus_labels", 3, "an int"),
+        ("cytosol_labels", ["cells"], "a list"),
+        ("centers", True, "a bool"),
+        ("cells", [], None),
+        ("cells", np.array([], np.int64), None),
+        ("cells", "", None),
+        ("cells", 3, "an int"),
+        ("cells", np.int64(3), "an int64"),
+        ("cells", np.array([[1, 2]]), "a ndarray"),
+        ("cells", b"ids.csv", "a bytes"),
+        ("cells", {}, None),
+        ("cells", {"table": "measured"}, None),
+        ("cells", {"table": "measured", "column": "ok", "of": "it"}, None),
+        ("cells", {"table": "measured", "column": 3}, "an int"),
+        ("channels", [], None),
+        ("channels", "dna", "a str"),
+        ("channels", ["dna", "dna"], None),
+        ("channels", [1, "1"], None),
+        ("channels", ["dna", ""], None),
+        ("channels", ["dna", True], "a bool"),
+        ("channels", ["dna", 1.5], "a float"),
+        ("border", "keep", None),
+        ("border", None, None),
+        ("border", True, None),
+        ("apply_masks", None, None),
+        ("apply_masks", "False", None),
+        ("apply_masks", 0, "an int"),
+        ("normalization_range", {}, None),
+        ("normalization_range", {"dna": [0.9, 0.1]}, None),
+        ("normalization_range", {"dna": None}, "a NoneType"),
+        ("normalization_range", {1: [0, 0.5], "1": [0, 1]}, None),
+        ("normalization_range", {"": [0, 0.5]}, None),
+        ("normalization_scope", "channel", None),
+        ("normalization_scope", None, None),
+        ("dtype", "float64", None),
+        ("dtype", np.float16, "a type"),
+        ("dtype", None, None),
     ],
 )
 def test_value_is_refused_with_what_is_allowed(key: str, value: Any, got: str | None) -> None:
@@ -212,13 +319,90 @@ def test_value_is_refused_with_what_is_allowed(key: str, value: Any, got: str | 
     assert line.endswith(f": must be {ALLOWED[key]}" + (f" (got {got})" if got else ""))
 
 
+@pytest.mark.parametrize(
+    ("ids", "which"),
+    [
+        ([1, 2, 3, 0, 5], "item 3 is 0"),
+        ([1, -2], "item 1 is -2"),
+        ([2**63], f"item 0 is {2**63}"),
+        ([1, "2"], "item 1 is '2'"),
+        ([1, 2.0], "item 1 is 2.0"),
+        ([True], "item 0 is True"),
+        ([1, [2]], "item 1 is [2]"),
+        ([1, None], "item 1 is None"),
+        (np.array([1.0, 2.0]), "item 0 is 1.0"),
+        (np.array([True, False]), "item 0 is True"),
+        (np.array([1, 2**64 - 1], np.uint64), f"item 1 is {2**64 - 1}"),
+        (pd.Series([3, None, 4], dtype="Int64"), "item 1 is <NA>"),
+        ([*range(1, 100_000), "v" * 10_000], "item 99999 is '" + "v" * 37 + "..." + "v" * 38 + "'"),
+    ],
+)
+def test_an_id_that_is_none_is_shown_with_its_place(ids: Any, which: str) -> None:
+    (line,) = faults({**REQUIRED, "cells": ids})
+    assert line.startswith("cells = ")
+    assert line.endswith(f": must be {ALLOWED['cells']} ({which})")
+    assert len(line) < 400
+
+
+def test_the_words_for_what_is_allowed_are_had_for_every_key() -> None:
+    assert {key: allowed_for(key) for key in KEYS} == ALLOWED
+    assert all(field.description for field in ExtractionConfig.model_fields.values())
+
+
+INTEGERS_NEED_NO_NORMALISING = (
+    "dtype = 'uint8': integers are for what is not normalised; set normalize_output to False, or dtype to 'float16' or "
+    "'float32'"
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"dtype": "uint8"}, [INTEGERS_NEED_NO_NORMALISING]),
+        (
+            {"nucleus_labels": "nuclei", "segmentation_mask": "cells"},
+            ["segmentation_mask = 'cells': names the masks, and so does nucleus_labels; choose one"],
+        ),
+        (
+            {"nucleus_labels": "n", "cytosol_labels": "c", "segmentation_mask": ["a_nucleus"]},
+            [
+                "segmentation_mask = ('a_nucleus',): names the masks, and so do nucleus_labels and cytosol_labels; "
+                "choose one"
+            ],
+        ),
+        (
+            {"nucleus_labels": "n", "cytosol_labels": "n"},
+            ["cytosol_labels = 'n': must not be the same as nucleus_labels; give one of them"],
+        ),
+        (
+            {"dtype": "uint8", "imige": 3},
+            [INTEGERS_NEED_NO_NORMALISING, "imige = 3: unknown key; did you mean image?"],
+        ),
+    ],
+)
+def test_keys_that_contradict_each_other(changes: dict[str, Any], told: list[str]) -> None:
+    assert faults({**REQUIRED, **changes}) == told
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_integers_are_stored_of_what_is_not_normalised(dtype: str) -> None:
+    assert parse(dtype=dtype, normalize_output=False).dtype == dtype
+    assert parse(dtype=dtype, normalize_output=None).dtype == dtype
+
+
 def test_every_fault_is_reported_at_once() -> None:
-    lines = faults({"threads": "4", "image_sise": 128, "normalization_range": [0.9, 0.1], "engine": "dask_"})
+    wrong = {"image_sise": 128, "border": "keep", "cells": [4, 0], "dtype": "int8", "channels": "dna"}
+    lines = faults({"threads": "4", **wrong, "normalization_range": [0.9, 0.1], "engine": "dask_"})
     assert lines == [
         "threads = '4': must be an integer >= 1 (got a str)",
         "image_size: missing; must be an even integer >= 2",
         "cache: missing; must be the path of a folder for temporary files",
-        "normalization_range = [0.9, 0.1]: must be two numbers with 0 <= lower < upper <= 1, or None for the default",
+        f"cells = [4, 0]: must be {ALLOWED['cells']} (item 1 is 0)",
+        "channels = 'dna': must be a list of channel names, each once, or None for all of them (got a str)",
+        'border = \'keep\': must be "drop" or "pad"',
+        "normalization_range = [0.9, 0.1]: must be two numbers with 0 <= lower < upper <= 1, a mapping from channel "
+        "names to such pairs, or None for the default",
+        'dtype = \'int8\': must be "float16", "float32", "uint8", "uint16"',
         'engine = \'dask_\': must be "serial" or "processes"',
         "image_sise = 128: unknown key; did you mean image_size?",
     ]
@@ -241,6 +425,10 @@ def test_missing_key_is_named(missing: str) -> None:
         ("normalise_output", "normalize_output"),
         ("max_inflight", "max_inflight_result_batches"),
         ("segmentation_masks", "segmentation_mask"),
+        ("centres", "centers"),
+        ("cell_ids", "cells"),
+        ("normalisation_scope", "normalization_scope"),
+        ("nuclei_labels", "nucleus_labels"),
     ],
 )
 def test_unknown_key_names_the_nearest(unknown: str, nearest: str) -> None:
@@ -311,10 +499,15 @@ SCALARS = (
     | st.binary(max_size=5)
     | st.dates()
     | st.sampled_from(["None", "lzf", "gzip", "serial", "processes", "auto", "seg_nucleus", "seg_cytosol"])
+    | st.sampled_from(["drop", "pad", "cell", "image", "float16", "float32", "uint8", "uint16"])
 )
+PAIRS = st.lists(st.floats(0, 1), min_size=2, max_size=2)
 VALUES = (
     st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2))
-    | st.lists(st.floats(0, 1), min_size=2, max_size=2)
+    | PAIRS
+    | st.dictionaries(st.text(max_size=3) | st.integers(0, 3), PAIRS, max_size=2)
+    | st.lists(st.integers(1, 2**63), max_size=3)
+    | st.fixed_dictionaries({"table": st.text(max_size=2), "column": st.text(max_size=2)})
     | st.lists(st.sampled_from(["nucleus_a", "nucleus_b", "cytosol", "cells"]), max_size=3)
 )
 
@@ -331,17 +524,38 @@ def is_name(value: Any) -> bool:
     return isinstance(value, str) and value.strip() != ""
 
 
+def is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value)) and value[0] < value[1]
+
+
+def is_channel(value: Any) -> bool:
+    return type(value) is int or is_name(value)
+
+
+CHOICES: dict[str, list[tuple[Any, Any]]] = {
+    "normalize_output": [(True, True), (False, False), (None, False), ("None", False)],
+    "compression": [(True, "lzf"), ("lzf", "lzf"), ("gzip", "gzip"), (False, None)],
+    "engine": [("serial", "serial"), ("processes", "processes")],
+    "progress": [("auto", "auto"), (True, True), (False, False)],
+    "border": [("drop", "drop"), ("pad", "pad")],
+    "apply_masks": [(True, True), (False, False)],
+    "normalization_scope": [("cell", "cell"), ("image", "image")],
+    "dtype": [(name, name) for name in ("float16", "float32", "uint8", "uint16")],
+}
+NAMES = {
+    "image": "input_image",
+    "segmentation_key": "seg_all",
+    "nucleus_labels": None,
+    "cytosol_labels": None,
+    "centers": None,
+}
+
+
 def expected(key: str, value: Any) -> Any:
     """The contract's table, said again."""
-    choices: dict[str, list[tuple[Any, Any]]] = {
-        "normalize_output": [(True, True), (False, False), (None, False), ("None", False)],
-        "compression": [(True, "lzf"), ("lzf", "lzf"), ("gzip", "gzip"), (False, None)],
-        "engine": [("serial", "serial"), ("processes", "processes")],
-        "progress": [("auto", "auto"), (True, True), (False, False)],
-    }
     none = value is None or value == "None"
-    if key in choices:
-        return next((to for given, to in choices[key] if type(given) is type(value) and given == value), REFUSED)
+    if key in CHOICES:
+        return next((to for given, to in CHOICES[key] if type(given) is type(value) and given == value), REFUSED)
     if key in ("threads", "max_batch_size"):
         return value if is_whole(value, 1) else REFUSED
     if key == "image_size":
@@ -351,16 +565,43 @@ def expected(key: str, value: Any) -> Any:
     if key == "target_ram_utilization":
         return float(value) if is_number(value) and value > 0 else REFUSED
     if key == "normalization_range":
-        if none:
-            return (0.001, 0.999)
-        pair = isinstance(value, list) and len(value) == 2 and all(map(is_number, value)) and value[0] < value[1]
-        return tuple(map(float, value)) if pair else REFUSED
+        return (0.001, 0.999) if none else expected_ranges(value)
     if key == "cache":
         return Path(value) if is_name(value) and not none and "\0" not in value else REFUSED
-    if key == "segmentation_key":
-        return "seg_all" if none else value if is_name(value) else REFUSED
-    if none or is_name(value):
-        return None if none else value
+    if key in NAMES:
+        return NAMES[key] if none else value if is_name(value) else REFUSED
+    if none:
+        return None
+    return {"cells": expected_cells, "channels": expected_channels, "segmentation_mask": expected_masks}[key](value)
+
+
+def expected_ranges(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return tuple(map(float, value)) if is_pair(value) else REFUSED
+    told = all(is_channel(name) and is_pair(pair) for name, pair in value.items())
+    ranges = {str(name): tuple(map(float, pair)) for name, pair in value.items()} if told else {}
+    return ranges if ranges and len(ranges) == len(value) else REFUSED
+
+
+def expected_cells(value: Any) -> Any:
+    if isinstance(value, dict):
+        told = set(value) == {"table", "column"} and all(map(is_name, value.values()))
+        return TableColumn(**value) if told else REFUSED
+    if isinstance(value, list):
+        told = bool(value) and all(is_whole(cell, 1) and cell <= LARGEST_ID for cell in value)
+        return tuple(sorted(set(value))) if told else REFUSED
+    return Path(value) if is_name(value) and "\0" not in value else REFUSED
+
+
+def expected_channels(value: Any) -> Any:
+    told = isinstance(value, list) and all(map(is_channel, value))
+    names = tuple(map(str, value)) if told else ()
+    return names if names and len(set(names)) == len(names) else REFUSED
+
+
+def expected_masks(value: Any) -> Any:
+    if is_name(value):
+        return value
     told = isinstance(value, list) and all(is_name(name) and ("nucleus" in name or "cytosol" in name) for name in value)
     return tuple(value) if told and 1 <= len(value) <= 2 and len(set(value)) == len(value) else REFUSED
 
@@ -371,9 +612,13 @@ def expected(key: str, value: Any) -> Any:
 @example(key="compression", value=0)
 @example(key="progress", value=1.0)
 @example(key="target_ram_utilization", value=10**400)
+@example(key="cells", value=[LARGEST_ID, 1, 1])
+@example(key="cells", value={"table": "t", "column": "c"})
+@example(key="normalization_range", value={1: [0, 1], "1": [0, 1]})
 def test_any_yaml_value_is_accepted_with_its_meaning_or_refused_clearly(tmp_path: Path, key: str, value: Any) -> None:
+    base = {**REQUIRED, "normalize_output": False}  # which every type can be stored of
     path = tmp_path / "config.yml"
-    path.write_text(yaml.safe_dump({"HDF5CellExtraction": {**REQUIRED, key: value}}, allow_unicode=True), "utf-8")
+    path.write_text(yaml.safe_dump({"HDF5CellExtraction": {**base, key: value}}, allow_unicode=True), "utf-8")
     read = read_config(path, "HDF5CellExtraction")
     meaning = expected(key, read[key])
     if meaning is REFUSED:
@@ -515,15 +760,24 @@ def test_config_of_another_type_is_refused(config: Any) -> None:
 # --- what ships ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "differs"),
-    [
-        ("default", {}),
-        ("two_masks", {"segmentation_mask": ("seg_all_nucleus", "seg_all_cytosol")}),
-        ("nucleus_only", {"segmentation_mask": "seg_all_nucleus"}),
-        ("no_normalisation", {"normalize_output": False}),
-    ],
-)
+SHIPPED: dict[str, dict[str, Any]] = {
+    "default": {},
+    "two_masks": {"segmentation_mask": ("seg_all_nucleus", "seg_all_cytosol")},
+    "nucleus_only": {"segmentation_mask": "seg_all_nucleus"},
+    "no_normalisation": {"normalize_output": False},
+    "spatialdata_io": {
+        "image": "morphology_focus",
+        "nucleus_labels": "nucleus_labels",
+        "cytosol_labels": "cell_labels",
+        "channels": ("DAPI",),
+    },
+    "comparable_intensities": {"normalization_scope": "image", "apply_masks": False, "border": "pad"},
+    "raw_integers": {"normalize_output": False, "dtype": "uint16", "compression": "gzip"},
+    "chosen_cells": {"cells": TableColumn("table", "to_extract")},
+}
+
+
+@pytest.mark.parametrize(("name", "differs"), SHIPPED.items(), ids=SHIPPED)
 def test_shipped_configuration_is_ready_to_use(name: str, differs: dict[str, Any]) -> None:
     path = REPOSITORY / "configs" / f"{name}.yml"
     assert list(yaml.safe_load(path.read_text())) == ["HDF5CellExtraction"]
@@ -531,13 +785,57 @@ def test_shipped_configuration_is_ready_to_use(name: str, differs: dict[str, Any
     assert {key: getattr(parsed, key) for key in DEFAULTS} == {**DEFAULTS, **differs}
 
 
-def test_every_key_is_in_the_default_configuration_and_in_the_table() -> None:
-    assert set(read_config(REPOSITORY / "configs" / "default.yml", "HDF5CellExtraction")) == set(KEYS)
-    table = re.findall(r"^\| `(\w+)` \|", (REPOSITORY / "docs" / "configuration.md").read_text(), re.MULTILINE)
-    assert table == KEYS == list(ExtractionConfig.model_fields)
+def test_every_shipped_configuration_is_tested() -> None:
+    assert {path.stem for path in (REPOSITORY / "configs").glob("*.yml")} == set(SHIPPED)
+
+
+def test_every_key_is_in_the_default_configuration_with_a_comment() -> None:
+    path = REPOSITORY / "configs" / "default.yml"
+    assert list(read_config(path, "HDF5CellExtraction")) == KEYS == list(ExtractionConfig.model_fields)
+    assert re.findall(r"^  #.*\n  (\w+):", path.read_text(), re.MULTILINE) == KEYS
+
+
+def documentation_page() -> str:
+    return (REPOSITORY / "docs" / "configuration.md").read_text()
+
+
+def reference() -> Any:
+    """The module that makes the documentation's table, as Sphinx loads it."""
+    spec = importlib.util.spec_from_file_location("config_reference", REPOSITORY / "docs" / "config_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_in_the_documentation_is_made_of_the_model() -> None:
+    text = "\n".join(reference().lines())
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == KEYS
+    for key, field in ExtractionConfig.model_fields.items():
+        (row,) = re.findall(rf"^\| `{key}` \| (.*) \|$", text, re.MULTILINE)
+        default, allowed, meaning = row.split(" | ")
+        assert allowed.replace("`", "") == allowed_for(key)
+        assert not re.search(r'(?<!`)"', allowed.replace('"`', "`"))
+        assert meaning.replace("`", "") == " ".join(str(field.description).split()).replace("`", "")
+        assert default == "required" if key in REQUIRED else default.strip("`").strip('"') == str(DEFAULTS[key])
+    assert "```{config-reference}\n```" in documentation_page()
+
+
+def test_every_option_has_an_example_that_is_a_configuration() -> None:
+    examples = re.findall(r"```yaml\n(.*?)\n```", documentation_page(), re.DOTALL)
+    given: set[str] = set()
+    for example_ in examples:
+        part = yaml.safe_load(example_)
+        part = part.get("HDF5CellExtraction", part)
+        ExtractionConfig.parse({**REQUIRED, **part})
+        given |= set(part)
+    wanted = {"cells", "channels", "border", "apply_masks", "normalization_scope", "normalization_range", "dtype"}
+    wanted |= {"image", "nucleus_labels", "cytosol_labels", "centers"}
+    assert wanted <= given
 
 
 def test_error_shown_in_the_documentation_is_the_one_that_comes() -> None:
-    shown = re.search(r"```text\n(.*?)\n```", (REPOSITORY / "docs" / "configuration.md").read_text(), re.DOTALL)
+    shown = re.search(r"```text\n(.*?)\n```", documentation_page(), re.DOTALL)
     assert shown is not None
     assert shown[1].split("\n  ")[1:] == faults({"threads": "4", "image_sise": 128, "cache": PurePosixPath(".")})

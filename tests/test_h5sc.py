@@ -182,15 +182,28 @@ def test_uns_tells_the_same(file: Path) -> None:
 def test_text_is_stored_in_the_encodings_that_readers_in_use_know(file: Path) -> None:
     """With pandas 3, anndata's own choice would be nullable-string-array, which they can't open."""
     with h5py.File(file) as h5:
-        for name in ("obs/_index", "var/_index", "var/channels", "var/channel_mapping/categories"):
+        for name in (
+            "obs/_index",
+            "var/_index",
+            "var/channels",
+            "var/channel_mapping/categories",
+            "obs/region/categories",
+        ):
             assert h5[name].attrs["encoding-type"] == "string-array", name
             assert h5py.check_string_dtype(h5[name].dtype) is not None, name
         assert h5["var/channel_mapping"].attrs["encoding-type"] == "categorical"
+        for name in ("region", "region_key", "instance_key"):
+            assert h5[f"uns/spatialdata_attrs/{name}"].attrs["encoding-type"] == "string"
         assert h5["uns/single_cell_images/channel_names"].attrs["encoding-type"] == "string-array"
         assert h5["obs/_index"].asstr()[:].tolist() == ["0", "1", "2"]
         assert h5["obs/scportrait_cell_id"].dtype == np.uint64
         assert h5["obs/scportrait_cell_id"][:].tolist() == [3, 70, 2**63 - 1]
         assert h5["var/channels"].asstr()[:].tolist() == ["seg_all_nucleus", "seg_all_cytosol", "DNA", LONG, "2"]
+        assert h5["obs/region"].attrs["encoding-type"] == "categorical"
+        assert h5["obs/region/categories"].asstr()[:].tolist() == ["seg_all_nucleus"]
+        assert h5["obs/region/codes"][:].tolist() == [0, 0, 0]
+        assert (h5["obs/x"].dtype, h5["obs/y"].dtype) == (np.float64, np.float64)
+        assert np.array_equal(np.stack([h5["obs/x"], h5["obs/y"]], axis=1), LAYOUT.centers)
         assert list(h5["var"].attrs["column-order"]) == ["channels", "channel_mapping"]
         assert h5["obsm/spatial"].dtype == np.float64
         assert np.array_equal(h5["obsm/spatial"], LAYOUT.centers)
@@ -210,7 +223,9 @@ def test_everything_in_a_file_of_scportraits_is_in_ours_with_the_same_type(tmp_p
     write_file(tmp_path / "ours.h5sc", layout)
     expected, got = tree(theirs), tree(tmp_path / "ours.h5sc")
     assert {name: got.get(name) for name in expected} == expected
-    assert set(got) - set(expected) == {"obsm/spatial", "obs/exceeds_crop"}
+    ours = ("obsm/spatial", "obs/exceeds_crop", "obs/x", "obs/y", "obs/region", "uns/spatialdata_attrs")
+    assert {name for name in set(got) - set(expected) if not name.startswith(ours)} == set()
+    assert set(ours) <= set(got)
 
 
 def test_the_file_format_is_bounded_at_v110(file: Path) -> None:
@@ -291,6 +306,38 @@ def test_read_h5sc_leaves_the_images_on_disk(file: Path) -> None:
     assert data.uns["single_cell_images"]["channel_names"].tolist()[-1] == "2"
     assert np.array_equal(images[1:, 2:4, 5], make_stamps(LAYOUT)[1:, 2:4, 5])
     images.file.close()
+
+
+def test_read_h5sc_without_images_is_a_table_and_leaves_nothing_open(file: Path) -> None:
+    whole, table = read_h5sc(file), read_h5sc(file, images=False)
+    whole.obsm["single_cell_images"].file.close()
+    assert not _is_open(file)
+    assert list(table.obsm) == ["spatial"]
+    assert table.shape == whole.shape
+    assert table.obs.equals(whole.obs)
+    assert table.obs.columns.tolist() == ["scportrait_cell_id", "region", "x", "y"]
+    assert table.obs[["x", "y"]].to_numpy().tolist() == LAYOUT.centers.tolist()
+    assert table.uns["spatialdata_attrs"] == {
+        "region": "seg_all_nucleus",
+        "region_key": "region",
+        "instance_key": "scportrait_cell_id",
+    }
+
+
+def test_without_images_nothing_of_them_is_read(file: Path) -> None:
+    """Every chunk of this copy is damaged."""
+    with h5py.File(file, "r+") as h5:
+        for place in np.ndindex(h5[IMAGES].shape[:2]):
+            h5[IMAGES].id.write_direct_chunk((*place, 0, 0), b"\xff" * 40)
+    assert read_h5sc(file, images=False).n_obs == 3
+
+
+def test_a_file_that_cannot_be_read_is_closed(file: Path) -> None:
+    with h5py.File(file, "r+") as h5:
+        del h5["obs/x"]
+    with pytest.raises(KeyError, match="x"):
+        read_h5sc(file)
+    assert not _is_open(file)
 
 
 def test_reading_lazily_costs_no_memory(tmp_path: Path) -> None:

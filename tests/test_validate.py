@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anndata
 import h5py
 import numpy as np
 import pytest
@@ -60,6 +61,32 @@ def _sum(file: h5py.File) -> None:
     file["uns/cellstamp/cells_removed_at_border"][()] = 1
 
 
+def _not_chosen(file: h5py.File) -> None:
+    file["uns/cellstamp/cells_not_chosen"][()] = 2
+
+
+def _moved(file: h5py.File) -> None:
+    file["obs/x"][3] += 1
+
+
+def _without_centres(file: h5py.File) -> None:
+    del file["obsm/spatial"]
+
+
+def _two_regions(file: h5py.File) -> None:
+    del file["obs/region/categories"]
+    anndata.io.write_elem(file["obs/region"], "categories", np.array(["seg_all_nucleus", "tissue"], object))
+    file["obs/region/codes"][5] = 1
+
+
+def _of_another(file: h5py.File) -> None:
+    file["uns/spatialdata_attrs/region"][()] = "tissue"
+
+
+def _of_nothing(file: h5py.File) -> None:
+    del file["uns/spatialdata_attrs"]
+
+
 def _one_missing(file: h5py.File) -> None:
     """A file with the same stamps, but for one chunk that was never written."""
     old = file[IMAGES]
@@ -82,6 +109,12 @@ def _one_missing(file: h5py.File) -> None:
         (_background, r"obs/scportrait_cell_id: the id 0 is no cell"),
         (_attribute, r".* has the shape \(43, 5, 32, 32\), and its attribute n_cells is 44"),
         (_sum, r"uns/cellstamp: .* add up to 44, cells_in_mask is 72"),
+        (_not_chosen, r"uns/cellstamp: .* add up to 74, cells_in_mask is 72"),
+        (_moved, r"obs/x and obs/y are not what obsm/spatial says"),
+        (_without_centres, r"obs/x and obs/y are not what obsm/spatial says"),
+        (_two_regions, r"obs/region: must be one mask, is seg_all_nucleus, tissue"),
+        (_of_another, r"uns/spatialdata_attrs: must be \{'region': 'seg_all_nucleus', .*\}, is \{.*'tissue'.*\}"),
+        (_of_nothing, r"uns/spatialdata_attrs: must be \{'region': 'seg_all_nucleus', .*\}, is None"),
         (_one_missing, r"214 chunks are stored for 43 cells of 5 planes: 215 are needed"),
     ],
 )
@@ -101,6 +134,16 @@ def test_a_whole_file(whole: Path) -> None:
     assert faults_of(whole) == []
     result = CliRunner().invoke(commands, ["validate", str(whole)])
     assert (result.exit_code, result.output) == (0, f"{whole} is whole\n")
+
+
+def test_a_file_of_the_first_version_is_whole_without_the_later_columns(tmp_path: Path, whole: Path) -> None:
+    old = tmp_path / "old.h5sc"
+    shutil.copy(whole, old)
+    with h5py.File(old, "r+") as file:
+        for name in ("obs/x", "obs/y", "obs/region", "uns/spatialdata_attrs", "uns/cellstamp/cells_not_chosen"):
+            del file[name]
+        file["obs"].attrs["column-order"] = ["scportrait_cell_id"]
+    assert faults_of(old) == []
 
 
 def test_very_many_faults_are_cut_short(tmp_path: Path, whole: Path) -> None:

@@ -122,9 +122,9 @@ class ExtractionConfig(BaseModel):
         faults = [_unknown_fault(key, value) for key, value in unknown.items() if not isinstance(value, Mapping)]
         try:
             parsed = cls.model_validate(known)
+            faults = [*_contradictions(parsed), *faults]
         except ValidationError as error:
             faults = _rule_faults(error) + faults
-        faults = faults or list(_contradictions(parsed))
         if faults:
             count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
             raise ConfigError("\n  ".join([f"{_TITLE}: {count}", *faults]))
@@ -161,10 +161,17 @@ def _rule_faults(error: ValidationError) -> list[str]:
         if fault["type"] == "missing":
             faults.append(f"{key}: missing; must be {allowed}")
             continue
-        reason = fault.get("ctx", {}).get("error")
-        got = f" (got {_typed(reason.type_name)})" if isinstance(reason, rules.WrongTypeError) else ""
-        faults.append(f"{key} = {_shown(fault['input'])}: must be {allowed}{got}")
+        faults.append(f"{key} = {_shown(fault['input'])}: must be {allowed}{_got(fault.get('ctx', {}).get('error'))}")
     return faults
+
+
+def _got(reason: object) -> str:
+    """What of a value is wrong, where looking at it does not tell."""
+    if isinstance(reason, rules.WrongTypeError):
+        return f" (got {_typed(reason.type_name)})"
+    if isinstance(reason, rules.WrongItemError):
+        return f" (item {reason.index} is {_shown(reason.value)})"
+    return ""
 
 
 def allowed_for(key: str) -> str:
@@ -182,8 +189,8 @@ def _contradictions(parsed: ExtractionConfig) -> Iterator[str]:
         )
     named = [key for key in ("nucleus_labels", "cytosol_labels") if getattr(parsed, key) is not None]
     if named and parsed.segmentation_mask is not None:
-        masks = parsed.segmentation_mask
-        yield f"segmentation_mask = {masks!r}: names the masks, and so does {' and '.join(named)}; choose one"
+        masks, others = parsed.segmentation_mask, f"so {'do' if len(named) > 1 else 'does'} {' and '.join(named)}"
+        yield f"segmentation_mask = {masks!r}: names the masks, and {others}; choose one"
     if len(named) == 2 and parsed.nucleus_labels == parsed.cytosol_labels:
         yield f"cytosol_labels = {parsed.cytosol_labels!r}: must not be the same as nucleus_labels; give one of them"
 

@@ -6,10 +6,10 @@ A check takes any value and returns its meaning, or raises a `ValueError`; the w
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import PlainValidator
@@ -45,6 +45,14 @@ class WrongTypeError(ValueError):
     def __init__(self, value: object) -> None:
         super().__init__()
         self.type_name = type(value).__name__
+
+
+class WrongItemError(ValueError):
+    """A value in a long list, so that the message can show which."""
+
+    def __init__(self, index: int, value: object) -> None:
+        super().__init__()
+        self.index, self.value = index, value
 
 
 def is_none(value: object) -> bool:
@@ -106,7 +114,10 @@ def _quantile_range(value: object) -> Quantiles | dict[str, Quantiles]:
     if isinstance(value, Mapping):
         if not value:
             raise ValueError
-        return {_channel(channel): _pair(bounds) for channel, bounds in value.items()}
+        ranges = {_channel(channel): _pair(bounds) for channel, bounds in value.items()}
+        if len(ranges) < len(value):  # 1 and "1" are one channel
+            raise ValueError
+        return ranges
     return _pair(value)
 
 
@@ -158,12 +169,28 @@ def _cells(value: object) -> tuple[int, ...] | Path | TableColumn | None:
         if set(value) != {"table", "column"}:
             raise ValueError
         return TableColumn(_name(value["table"]), _name(value["column"]))
-    if not isinstance(value, (list, tuple, np.ndarray)):
+    # arrays, and columns of pandas
+    if not isinstance(value, (list, tuple, set, range)) and getattr(value, "ndim", None) != 1:
         raise WrongTypeError(value)
-    ids = sorted({_integer(cell) for cell in value})
-    if not ids or ids[0] < 1 or ids[-1] > _LARGEST_ID:
+    ids = tuple(sorted({_cell_id(index, cell) for index, cell in enumerate(_items(value))}))
+    if not ids:
         raise ValueError
-    return tuple(ids)
+    return ids
+
+
+def _items(value: Any) -> Iterable[object]:
+    items: Iterable[object] = value.tolist() if hasattr(value, "tolist") else value
+    return items
+
+
+def _cell_id(index: int, value: object) -> int:
+    try:
+        cell = _integer(value)
+    except WrongTypeError as error:
+        raise WrongItemError(index, value) from error
+    if not 1 <= cell <= _LARGEST_ID:
+        raise WrongItemError(index, value)
+    return cell
 
 
 def _masks(value: object) -> str | tuple[str, ...] | None:

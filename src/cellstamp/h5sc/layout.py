@@ -19,6 +19,9 @@ OURS = "cellstamp"
 CELL_ID = "scportrait_cell_id"
 EXCEEDS = "exceeds_crop"
 """Name in ``obs`` of whether a cell reaches out of its crop."""
+REGION = "region"
+ANNOTATION = "spatialdata_attrs"
+"""Name in ``uns`` of what SpatialData wants to know of a table: what it annotates, and by which columns."""
 
 FILE_NAME = "single_cells.h5sc"
 REMOVED_NAME = "removed_classes.csv"
@@ -77,6 +80,15 @@ class Layout:
     def kinds(self) -> list[str]:
         """What each plane is."""
         return ["mask"] * len(self.mask_names) + ["image_channel"] * len(self.channel_names)
+
+    @property
+    def region(self) -> str:
+        """The mask that says which cells there are: the first."""
+        return self.mask_names[0]
+
+    def annotation(self) -> dict[str, str]:
+        """Which element the table annotates, and how its rows are matched with that."""
+        return {"region": self.region, "region_key": REGION, "instance_key": CELL_ID}
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

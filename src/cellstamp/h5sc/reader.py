@@ -46,20 +46,23 @@ class H5scInfo:
     file_bytes: int
 
 
-def read_h5sc(path: str | PathLike[str]) -> anndata.AnnData:
+def read_h5sc(path: str | PathLike[str], *, images: bool = True) -> anndata.AnnData:
     """Open an `.h5sc` file without reading its stamps.
 
     Parameters
     ----------
     path
         The file.
+    images
+        Whether the stamps are there at all; without them it is a table for a SpatialData object.
 
     Returns
     -------
     anndata.AnnData
         ``obs["scportrait_cell_id"]``, ``var["channels"]``, ``obsm["spatial"]`` (x, y in pixels) in memory, and
-        ``obsm["single_cell_images"]``, an `h5py.Dataset` float16 (n_cells, n_masks + n_channels, y, x) that reads from
-        disk what is asked of it. The file stays open as long as that dataset is in use.
+        ``obsm["single_cell_images"]``, an `h5py.Dataset` (n_cells, n_masks + n_channels, y, x) that reads from
+        disk what is asked of it. The file stays open as long as that dataset is in use; it is closed at once without
+        ``images``.
 
     Raises
     ------
@@ -67,12 +70,22 @@ def read_h5sc(path: str | PathLike[str]) -> anndata.AnnData:
         If there is no such file, or it is no `.h5sc` file.
     """
     file = open_h5sc(Path(path))
+    try:
+        data = _read_all_but_stamps(file)
+    except BaseException:
+        file.close()
+        raise
+    if images:
+        data.obsm[IMAGES] = file["obsm"][IMAGES]
+    else:
+        file.close()
+    return data
+
+
+def _read_all_but_stamps(file: h5py.File) -> anndata.AnnData:
     read = anndata.io.read_elem
     obsm = {name: read(file["obsm"][name]) for name in file["obsm"] if name != IMAGES}
-    images = file["obsm"][IMAGES]
-    data = anndata.AnnData(obs=read(file["obs"]), var=read(file["var"]), uns=read(file["uns"]), obsm=obsm)
-    data.obsm[IMAGES] = images
-    return data
+    return anndata.AnnData(obs=read(file["obs"]), var=read(file["var"]), uns=read(file["uns"]), obsm=obsm)
 
 
 def describe_h5sc(path: str | PathLike[str]) -> H5scInfo:

@@ -11,7 +11,7 @@ import anndata
 import h5py
 import numpy as np
 
-from cellstamp.h5sc.layout import CELL_ID, IMAGES, OURS
+from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, IMAGES, OURS, REGION
 from cellstamp.h5sc.reader import open_h5sc
 
 _BLOCK_BYTES = 2**26
@@ -38,7 +38,7 @@ def faults_of(path: str | PathLike[str]) -> list[str]:
         If there is no such file, or it is no `.h5sc` file.
     """
     with open_h5sc(Path(path)) as file:
-        faults = [*_wrong_counts(file), *_wrong_ids(file)]
+        faults = [*_wrong_counts(file), *_wrong_ids(file), *_wrong_annotation(file)]
         for fault in _wrong_stamps(file[f"obsm/{IMAGES}"]):
             faults.append(fault)
             if len(faults) >= _MOST_FAULTS:
@@ -67,7 +67,8 @@ def _wrong_counts(file: h5py.File) -> Iterator[str]:
 
 
 def _wrong_sums(about: dict[str, Any], n_cells: int) -> Iterator[str]:
-    parts = ("cells_removed_at_border", "cells_not_drawn", "cells_written")
+    names = ("cells_not_chosen", "cells_removed_at_border", "cells_not_drawn", "cells_written")
+    parts = [name for name in names if name in about]  # the first of them is not in the oldest files
     total = sum(int(about[name]) for name in parts)
     if total != about["cells_in_mask"]:
         yield f"uns/{OURS}: {', '.join(parts)} add up to {total}, cells_in_mask is {about['cells_in_mask']}"
@@ -82,6 +83,22 @@ def _wrong_ids(file: h5py.File) -> Iterator[str]:
         yield f"obs/{CELL_ID}: {(counts > 1).sum()} ids are there more than once, like {known[counts > 1][0]}"
     if known.size and known[0] < 1:
         yield f"obs/{CELL_ID}: the id {known[0]} is no cell"
+
+
+def _wrong_annotation(file: h5py.File) -> Iterator[str]:
+    """What is wrong with where the cells are and what they belong to; the oldest files do not say it in ``obs``."""
+    obs, uns = anndata.io.read_elem(file["obs"]), anndata.io.read_elem(file["uns"])
+    if not {"x", "y", REGION} <= set(obs):
+        return
+    spatial = file["obsm/spatial"][:] if "spatial" in file["obsm"] else None
+    if spatial is None or not np.array_equal(obs[["x", "y"]].to_numpy(), spatial):
+        yield "obs/x and obs/y are not what obsm/spatial says"
+    regions = sorted(map(str, obs[REGION].unique()))
+    expected = {"region": regions[0] if regions else None, "region_key": REGION, "instance_key": CELL_ID}
+    if len(regions) > 1:
+        yield f"obs/{REGION}: must be one mask, is {', '.join(regions)}"
+    elif dict(uns.get(ANNOTATION, {})) != expected:
+        yield f"uns/{ANNOTATION}: must be {expected}, is {uns.get(ANNOTATION)}"
 
 
 def _wrong_stamps(images: h5py.Dataset) -> Iterator[str]:

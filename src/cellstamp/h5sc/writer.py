@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import OutputError
 from cellstamp.h5sc.journal import Entry, Journal, checksum
-from cellstamp.h5sc.layout import CELL_ID, EXCEEDS, HDF5_BOUND, IMAGES, OURS, Layout
+from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, EXCEEDS, HDF5_BOUND, IMAGES, OURS, REGION, Layout
 from cellstamp.h5sc.places import Places
 from cellstamp.h5sc.writeback import Writeback
 
@@ -238,7 +238,10 @@ def _write_frame(file: h5py.File, layout: Layout) -> None:
     """Write everything but the stamps, in the encodings that readers in use know (see `_text`)."""
     n_cells, n_planes = layout.shape[:2]
     file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-    obs = pd.DataFrame({CELL_ID: layout.cell_ids, EXCEEDS: False}, index=_text(map(str, range(n_cells))))
+    x, y = layout.centers.T
+    region = pd.Categorical.from_codes(np.zeros(n_cells, np.int8), categories=_text([layout.region]))
+    columns = {CELL_ID: layout.cell_ids, REGION: region, "x": x, "y": y, EXCEEDS: False}
+    obs = pd.DataFrame(columns, index=_text(map(str, range(n_cells))))
     kinds = pd.Categorical(layout.kinds, categories=_text(sorted(set(layout.kinds))))
     var = pd.DataFrame({"channel_mapping": kinds}, index=_text(map(str, range(n_planes))))
     var.insert(0, "channels", pd.Series(layout.names, index=var.index, dtype=object))
@@ -246,7 +249,7 @@ def _write_frame(file: h5py.File, layout: Layout) -> None:
         "obs": obs,
         "var": var,
         "obsm": {"spatial": layout.centers},
-        "uns": {IMAGES: layout.description()},
+        "uns": {IMAGES: layout.description(), ANNOTATION: layout.annotation()},
         **{name: {} for name in ("layers", "obsp", "varm", "varp")},
     }
     for name, element in elements.items():

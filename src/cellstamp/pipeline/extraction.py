@@ -31,6 +31,7 @@ from cellstamp.source.elements import find_source
 from cellstamp.source.handlers import open_store, stored_centers
 from cellstamp.source.names import centers_of
 from cellstamp.source.reader import PixelSource
+from cellstamp.source.selection import find_cells
 from cellstamp.source.values import Centers
 from cellstamp.warnings import warn
 
@@ -130,14 +131,17 @@ class HDF5CellExtraction(ProcessingStep):
             run.check_crop_fits(config, source)
             check_ranges(config, source)
             watch.lap("setup")
+            chosen = find_cells(config.cells, source, self.filehandler)
             centers = self._find_centers(source, engine.n_workers)
-            cells, removed = run.select_cells(centers, source, config, partial=partial, n_cells=n_cells, seed=seed)
-            self._log_selection(source, len(centers), cells, removed)
-            if not len(cells):
-                self._tell_nothing_left(source, config.image_size, len(centers))
+            selection = run.select_cells(
+                centers, source, config, chosen=chosen, partial=partial, n_cells=n_cells, seed=seed
+            )
+            self._log_selection(source, selection)
+            if not len(selection.cells):
+                self._tell_nothing_left(source, config.image_size, selection)
                 return
             scaling = find_scaling(config, source, BlockRunner(engine.n_workers), log=self.log)
-            job = run.Job(config, source, len(centers), cells, removed, scaling, folder)
+            job = run.Job(config, source, selection, scaling, folder)
             tally, n_empty = self._extract(job, engine, watch)
             self._warn_of_empty(job, n_empty)
             self._report(job, tally, int(n_empty[-1]), watch, engine.n_workers)
@@ -178,7 +182,7 @@ class HDF5CellExtraction(ProcessingStep):
                 )
                 exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), BlockRunner(engine.n_workers))
                 writer.describe(job.description(made_from, writer.n_empty, exceeding.rows.size), exceeding.rows)
-            np.savetxt(attempt / REMOVED_NAME, job.removed, fmt="%d")
+            np.savetxt(attempt / REMOVED_NAME, job.selection.removed, fmt="%d")
             run.publish([REMOVED_NAME, FILE_NAME], attempt, job.folder)
         watch.lap("extracting")
         self._warn_of_exceeding(job, exceeding)
@@ -265,22 +269,24 @@ class HDF5CellExtraction(ProcessingStep):
         self.log(message)
         warn(message)
 
-    def _log_selection(self, source: PixelSource, n_in_mask: int, cells: Centers, removed: NDArray[np.uint64]) -> None:
+    def _log_selection(self, source: PixelSource, selection: run.Selection) -> None:
         image = source.image
         self.log(
             {
                 "image": f"{image.name}, {image.shape} (c, y, x), {image.dtype}",
                 "masks": ", ".join(source.mask_names),
-                "cells in the mask": n_in_mask,
-                "removed at the border": removed.size,
-                "to extract": len(cells),
+                "cells in the mask": selection.n_in_mask,
+                "not chosen": selection.n_not_chosen,
+                "removed at the border": selection.removed.size,
+                "to extract": len(selection.cells),
             }
         )
 
-    def _tell_nothing_left(self, source: PixelSource, image_size: int, n_in_mask: int) -> None:
+    def _tell_nothing_left(self, source: PixelSource, image_size: int, selection: run.Selection) -> None:
         height, width = source.shape
+        n_chosen, kind = selection.n_in_mask - selection.n_not_chosen, "chosen " if selection.n_not_chosen else ""
         self._warn(
-            f"no cell can be extracted: none of the {n_in_mask} cells of '{source.main_mask.name}' is more than "
+            f"no cell can be extracted: none of the {n_chosen} {kind}cells of '{source.main_mask.name}' is more than "
             f"{image_size // 2} pixels from the border of the {height} x {width} image; no file was written. Choose a "
             "smaller image_size, or set border to 'pad'"
         )
@@ -315,9 +321,9 @@ class HDF5CellExtraction(ProcessingStep):
         self.output_path = str(path)
         summary = RunSummary(
             image_size=job.source.shape,
-            cells_in_mask=job.n_in_mask,
+            cells_in_mask=job.selection.n_in_mask,
             cells_kept=len(job.cells),
-            cells_removed=job.removed.size,
+            cells_removed=job.selection.removed.size,
             cells_empty=n_empty,
             masks=len(job.source.masks),
             crop_size=job.config.image_size,

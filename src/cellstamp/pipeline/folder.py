@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from cellstamp.config import read_config
@@ -58,9 +59,17 @@ def keep_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, A
         shutil.copyfile(config, own)
 
 
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """Writes numbers and arrays of numpy as plain ones."""
+
+
+_Dumper.add_multi_representer(np.generic, lambda dumper, value: dumper.represent_data(value.item()))
+_Dumper.add_multi_representer(np.ndarray, lambda dumper, value: dumper.represent_data(value.tolist()))
+
+
 def _as_yaml(config: Mapping[str, Any]) -> str:
     try:
-        text: str = yaml.safe_dump(dict(config), sort_keys=False)
+        text: str = yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False)
     except yaml.representer.RepresenterError as error:
         held = type(error.args[-1]).__name__
         raise ConfigError(f"config: cannot be kept as {CONFIG}: it holds a {held}; use text and numbers") from error

@@ -13,6 +13,7 @@ from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.loading import PathLike, ProjectInput
 from cellstamp.source import store
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of
+from cellstamp.source.tables import add_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -176,6 +177,31 @@ class Project(ProjectInput):
             overwrite=self._may_replace(overwrite),
         )
 
+    def add_table(self, name: str = "single_cells", overwrite: bool | None = None) -> None:  # noqa: FBT001 - as loaders
+        """Put the cells of the latest extraction into the project's store, as a table that annotates their mask.
+
+        The images are left out; ``project.sdata[name].obs`` has each cell's id and centre.
+
+        Parameters
+        ----------
+        name
+            The table's name in the store.
+        overwrite
+            Whether a table of that name is replaced, in this call; None: as the project says.
+
+        Raises
+        ------
+        InputError
+            When there is no extraction, its mask is not in the store, or the name is taken by something else.
+        OutputError
+            When there is such a table already, and it may not be replaced.
+        """
+        from cellstamp.h5sc.reader import read_h5sc
+
+        table = read_h5sc(self._latest(), images=False)
+        add_table(self._store, name, table, overwrite=self._may_replace(overwrite))
+        self.log(f"table {name!r}: {table.n_obs} cells")
+
     @property
     def sdata_path(self) -> str:
         """Path of the project's SpatialData store."""
@@ -203,11 +229,14 @@ class Project(ProjectInput):
         """
         from cellstamp.h5sc.reader import read_h5sc
 
+        return read_h5sc(self._latest())
+
+    def _latest(self) -> Path:
         latest = getattr(self.extraction_f, "output_path", None)
         path = Path(latest) if latest else folder.latest_result(Path(self.directory))
         if path is None:
             raise InputError(f"{self.directory}: there is no extraction yet; call extract() first")
-        return read_h5sc(path)
+        return path
 
     @property
     def nuc_seg_status(self) -> bool:

@@ -37,10 +37,44 @@ from cellstamp.pipeline.scaling import Pairs, Scaling
 from cellstamp.report import PeakMemory, Progress
 from cellstamp.source.extents import Run, find_extents
 from cellstamp.source.reader import PixelSource
+from cellstamp.source.selection import ChosenCells
 from cellstamp.source.values import Centers
 
 FLUSH_SECONDS = 5.0
 """What is written reaches the disk about so often, unless ``flush_every`` says otherwise."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which cells are extracted, and what becomes of the others.
+
+    Attributes
+    ----------
+    n_in_mask
+        How many cells the mask has.
+    n_not_chosen
+        How many of them the configuration leaves out.
+    removed
+        uint64: ids of chosen ones that are too near the border.
+    cells
+        Those to extract, in the order of the file; of a preview, those that were drawn.
+    """
+
+    n_in_mask: int
+    n_not_chosen: int
+    removed: NDArray[np.uint64]
+    cells: Centers
+
+    def counts(self) -> dict[str, int]:
+        """What becomes of the cells in the mask, in numbers that add up."""
+        n_kept = self.n_in_mask - self.n_not_chosen - self.removed.size
+        return {
+            "cells_in_mask": self.n_in_mask,
+            "cells_not_chosen": self.n_not_chosen,
+            "cells_removed_at_border": self.removed.size,
+            "cells_not_drawn": n_kept - len(self.cells),
+            "cells_written": len(self.cells),
+        }
 
 
 @dataclass(frozen=True)
@@ -49,12 +83,8 @@ class Job:
 
     Attributes
     ----------
-    n_in_mask
-        How many cells the mask has.
-    cells
-        Those to extract, in the order of the file.
-    removed
-        uint64: ids of cells too near the border.
+    selection
+        Which cells.
     scaling
         How pixels become values from 0 to 1.
     folder
@@ -63,11 +93,14 @@ class Job:
 
     config: ExtractionConfig
     source: PixelSource
-    n_in_mask: int
-    cells: Centers
-    removed: NDArray[np.uint64]
+    selection: Selection
     scaling: Scaling
     folder: Path
+
+    @property
+    def cells(self) -> Centers:
+        """The cells to extract, in the order of the file."""
+        return self.selection.cells
 
     @property
     def recipe(self) -> Recipe:
@@ -136,10 +169,7 @@ class Job:
             "version": __version__,
             "made_from": text,
             "fingerprint": hashlib.sha256(text.encode()).hexdigest(),
-            "cells_in_mask": self.n_in_mask,
-            "cells_removed_at_border": self.removed.size,
-            "cells_not_drawn": self.n_in_mask - self.removed.size - len(self.cells),
-            "cells_written": len(self.cells),
+            **self.selection.counts(),
             "cells_empty_in_main_mask": int(n_empty[0]),
             "cells_empty_in_cell_mask": int(n_empty[-1]),
             "cells_exceeding_crop": n_exceeding,
@@ -189,17 +219,40 @@ def check_crop_fits(config: ExtractionConfig, source: PixelSource) -> None:
 
 
 def select_cells(
-    centers: Centers, source: PixelSource, config: ExtractionConfig, *, partial: bool, n_cells: int | None, seed: int
-) -> tuple[Centers, NDArray[np.uint64]]:
-    """Divide cells into those to extract and the ids of those too near the border."""
+    centers: Centers,
+    source: PixelSource,
+    config: ExtractionConfig,
+    *,
+    chosen: ChosenCells | None = None,
+    partial: bool,
+    n_cells: int | None,
+    seed: int,
+) -> Selection:
+    """Divide cells into those to extract and all others.
+
+    Parameters
+    ----------
+    centers
+        All cells of the mask.
+    chosen
+        Those that the configuration chooses; None: all of them.
+    partial, n_cells, seed
+        Whether only some are drawn, how many, and the seed of that draw.
+
+    Raises
+    ------
+    ConfigError
+        If cells were chosen that there are not, or more are to be drawn than can be extracted.
+    """
+    wanted = centers if chosen is None else chosen.among(centers, source.main_mask.name)
     if config.border == "pad":
-        inside = np.ones(len(centers), np.bool_)
+        inside = np.ones(len(wanted), np.bool_)
     else:
-        inside = inside_image(centers, config.image_size, source.shape)
-    kept = centers[inside]
+        inside = inside_image(wanted, config.image_size, source.shape)
+    kept = wanted[inside]
     if partial and len(kept):
         kept = draw_cells(kept, n_cells, seed)
-    return kept, centers.ids[~inside]
+    return Selection(len(centers), len(centers) - len(wanted), wanted.ids[~inside], kept)
 
 
 @dataclass(frozen=True)

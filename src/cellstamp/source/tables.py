@@ -1,7 +1,8 @@
-"""Tables that annotate a mask follow it to its new name."""
+"""Tables that annotate a mask: they follow it to its new name, and come into the project's store."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 from cellstamp.errors import InputError
 from cellstamp.source import ome
-from cellstamp.source.staging import Format, Staging
+from cellstamp.source.checks import check_free
+from cellstamp.source.staging import Format, Staging, staged
 from cellstamp.source.thirdparty import quiet
 
 
@@ -61,12 +63,67 @@ def retarget(
             target["instance_key"] = _checked_column(table.obs, cell_id_column, name)
         if not keep_region:
             _rename_regions(table, target, renamed)
-        parsed = TableModel.parse(table, **target)
-        folder = staging.root / "tables.zarr"
-        spatialdata.SpatialData(tables={name: parsed}).write(
-            folder, overwrite=True, sdata_formats=_container(staging.format)
-        )
-    (folder / "tables" / name).rename(staging.place(element))
+        _write(staging, name, TableModel.parse(table, **target))
+
+
+def add_table(store: Path, name: str, table: Any, *, overwrite: bool) -> None:
+    """Write a table of cells into the store, so that it annotates their mask; all of it or nothing.
+
+    Parameters
+    ----------
+    store
+        The project's store.
+    name
+        The table's name there.
+    table
+        An AnnData that says which labels it annotates.
+    overwrite
+        Whether a table of that name may be replaced.
+
+    Raises
+    ------
+    InputError
+        When the table does not say so, the labels are not in the store, or the name cannot be used.
+    OutputError
+        When there is such a table already, and it may not be replaced.
+    """
+    _check_name(store, name)
+    check_free(store, [f"tables/{name}"], overwrite=overwrite)
+    with quiet(), staged(store) as staging:
+        from spatialdata.models import TableModel
+
+        warnings.filterwarnings("ignore", message="The table is annotating")
+        target = dict(table.uns.pop(TableModel.ATTRS_KEY, {}))
+        region = target.get("region")
+        if not region:
+            raise InputError("the extraction does not say which mask its cells are of: extract again with cellstamp")
+        if not (store / "labels" / region).is_dir():
+            raise InputError(f"{store}: the extraction's cells are those of {region!r}, and there are no such labels")
+        _write(staging, name, TableModel.parse(table, **target))
+
+
+def _check_name(store: Path, name: str) -> None:
+    """Refuse a name that SpatialData would not open again: names are unique over all kinds, whatever their case."""
+    if not isinstance(name, str) or not re.fullmatch(r"(?!__)[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
+        raise InputError(f"name = {name!r}: a table's name must be letters, digits, and '_', '-', '.' between them")
+    taken = [
+        f"{path.parent.name}/{path.name}"
+        for path in store.glob("*/*")
+        if path.is_dir() and path.name.lower() == name.lower() and path != store / "tables" / name
+    ]
+    if taken:
+        raise InputError(f"name = {name!r}: {taken[0]} in {store} is called so; choose another name")
+
+
+def _write(staging: Staging, name: str, table: Any) -> None:
+    """Write a table into the staged store with spatialdata."""
+    import spatialdata
+
+    folder = staging.root / "tables.zarr"
+    spatialdata.SpatialData(tables={name: table}).write(
+        folder, overwrite=True, sdata_formats=_container(staging.format)
+    )
+    (folder / "tables" / name).rename(staging.place(f"tables/{name}"))
 
 
 def _checked_column(obs: Any, column: str, name: str) -> str:
