@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import textwrap
 from collections.abc import Iterator
 from datetime import date
 from importlib.metadata import version
@@ -61,7 +62,7 @@ def _lines() -> Iterator[str]:
         together.setdefault((proof, outcome), []).append(case)
     for (proof, outcome), cases in together.items():
         told = f" ({', '.join(cases)})" if cases != [""] else ""
-        yield f"{outcome:<8}{proof}{told}"
+        yield textwrap.fill(f"{outcome:<8}{proof}{told}", 110, subsequent_indent=" " * 10)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

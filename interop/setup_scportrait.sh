@@ -4,7 +4,7 @@ set -euo pipefail
 venv=${1:?usage: setup_scportrait.sh VENV}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-"${PYTHON:-python3}" -m venv "$venv"
+"${PYTHON:-python3}" -m venv --clear "$venv"
 pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 "${pip[@]}" --requirement "$here/requirements.txt"
 "${pip[@]}" --no-deps --requirement "$here/requirements-no-deps.txt"

@@ -65,7 +65,7 @@ def test_partial_run(bench: Bench) -> None:
 
 
 def test_named_folder(bench: Bench) -> None:
-    """Project.extract(output_folder_name=...)."""
+    """Project.extract(output_folder_name=...): in that folder."""
     project = bench.loaded("project", HDF5CellExtraction)
     project.extract(output_folder_name="mine")
     assert Path(project.extraction_f.output_path).parent.name == "mine"
@@ -116,7 +116,7 @@ def test_after_theirs(bench: Bench) -> None:
     ],
 )
 def test_same_as_their_step(bench: Bench, keys: dict[str, Any]) -> None:
-    """The same cells and bit by bit the same images as scportrait's step on the same project."""
+    """The same cells and, bit by bit, the same images as with scportrait's step on the same project."""
     project = bench.loaded("project", TheirExtraction, **keys)
     project.extract(output_folder_name="theirs")
     theirs = project.extraction_f.output_path
@@ -127,7 +127,7 @@ def test_same_as_their_step(bench: Bench, keys: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("mask", ["nucleus", "cytosol"])
 def test_one_mask(bench: Bench, mask: str) -> None:
-    """The same from one mask only."""
+    """The same with one mask only."""
     project = bench.theirs("project", TheirExtraction, overwrite=True)
     project.load_input_from_sdata(str(bench.sample()), "image", **{f"{mask}_segmentation_name": mask}, keep_all=False)
     project.extract(output_folder_name="theirs")

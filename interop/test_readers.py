@@ -90,12 +90,12 @@ def _images(figure: Figure) -> int:
     ids=["cell_grid", "cell_grid of a channel", "cell_grid_single_channel", "cell_grid_multi_channel"],
 )
 def test_plots(cells: anndata.AnnData, plot: Any, options: dict[str, Any]) -> None:
-    """scportrait.plotting."""
+    """scportrait.plotting: our cells, drawn."""
     assert _images(plot(cells, **options, return_fig=True, show_fig=False))
 
 
 def test_project_plot(extracted: Extracted) -> None:
-    """Project.plot_single_cell_images."""
+    """Project.plot_single_cell_images: some by their ids."""
     ids = extracted["ours"].h5sc.obs["scportrait_cell_id"].tolist()[:2]
     assert _images(extracted["ours"].plot_single_cell_images(cell_ids=ids, return_fig=True))
 
