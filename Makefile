@@ -14,8 +14,9 @@ JOBS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_FOLDER ?= demo-output
+SCPORTRAIT_VENV ?= .venv-scportrait
 
-.PHONY: help demo test faults check docs format bench bench-quick clean
+.PHONY: help demo test faults scportrait check docs format bench bench-quick clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -23,6 +24,7 @@ help:
 	@echo "make demo     extract the cells of a real image and draw them, into $(DEMO_FOLDER)/"
 	@echo "make test     run the tests (another interpreter: make test PYTHON=python3.13)"
 	@echo "make faults   kill 40 extractions at random moments and go on with them, and more of the kind"
+	@echo "make scportrait  the tests beside the published scportrait (an environment of 3 GB is made for it)"
 	@echo "make check    style, types, import rules, documentation"
 	@echo "make docs     build the documentation into docs/_build/html/"
 	@echo "make format   put the code into the project's style"
@@ -39,6 +41,10 @@ faults: $(VENV)/.installed-test
 	CELLSTAMP_KILLS=40 $(BIN)/python -m pytest -q \
 		tests/test_unfinished.py tests/test_small_disk.py tests/test_real_cgroup.py tests/test_engines.py \
 		tests/test_soak.py $(PYTEST_ARGS)
+
+# Apart from `make test`: scportrait needs much, and older releases of some libraries.
+scportrait: $(SCPORTRAIT_VENV)/.installed
+	$(SCPORTRAIT_VENV)/bin/python -m pytest interop $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -63,12 +69,17 @@ bench-quick: $(VENV)/.installed-test
 
 clean:
 	rm -rf .venv .venv-* build dist docs/_build demo-output benchmarks/.data benchmarks/__pycache__ .*_cache .hypothesis
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests interop -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra; all are made again when what they install may have changed.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing cellstamp[$*] and what it needs into $(VENV) ..."
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(SCPORTRAIT_VENV)/.installed: interop/setup_scportrait.sh interop/requirements.txt interop/requirements-no-deps.txt
+	@echo "Installing scportrait and what the tests with it need into $(SCPORTRAIT_VENV) (about 3 GB) ..."
+	@PYTHON='$(PYTHON)' interop/setup_scportrait.sh $(SCPORTRAIT_VENV)
 	@touch $@
 
 $(VENV)/bin/python:

@@ -528,7 +528,8 @@ def test_overwriting_replaces_the_runs_files_and_no_others(tmp_path: Path, make_
     partial = (tmp_path / "out" / "partial_data_ncells_3_seed_42" / "single_cells.h5sc").read_bytes()
 
     again = make_step(image_size=22, overwrite=how == "constructor")
-    again.overwrite_run_path = how == "overwrite_run_path"
+    if how == "overwrite_run_path":
+        again.overwrite_run_path = True
     again(overwrite=True if how == "call" else None)
     check(again, SAMPLE, size=22)
     assert files(tmp_path / "out") == before

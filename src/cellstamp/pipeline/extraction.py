@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +55,9 @@ class HDF5CellExtraction(ProcessingStep):
     ----------
     output_path : str or None
         The file the latest run wrote; None before the first.
-    overwrite_run_path : bool
-        Whether results may be replaced, beside ``overwrite``; scportrait's projects set it.
+    overwrite_run_path : bool or None
+        Whether the next run may replace results, instead of what ``overwrite`` says; forgotten after that run. None:
+        as ``overwrite`` says. scportrait's projects set it.
 
     Examples
     --------
@@ -68,7 +71,17 @@ class HDF5CellExtraction(ProcessingStep):
     DEFAULT_DATA_DIR = "data"
 
     output_path: str | None = None
-    overwrite_run_path: bool = False
+    overwrite_run_path: bool | None = None
+
+    def __call__(self, *args: Any, overwrite: bool | None = None, **kwargs: Any) -> Any:
+        """Run the step, see `ProcessingStep.__call__`; what is said of overwriting holds for this run only."""
+        if overwrite is not None:
+            self.overwrite_run_path = overwrite
+        try:
+            return super().__call__(*args, overwrite=overwrite, **kwargs)
+        finally:
+            # scportrait's project says nothing in a later call, and does not mean the same once more
+            self.overwrite_run_path = None
 
     def check_config(self) -> None:
         """Refuse a configuration with faults, naming all of them.
@@ -190,7 +203,7 @@ class HDF5CellExtraction(ProcessingStep):
 
     @property
     def _may_replace(self) -> bool:
-        return self.overwrite or self.overwrite_run_path
+        return self.overwrite if self.overwrite_run_path is None else self.overwrite_run_path
 
     def _claim_folder(self, name: str | None, draw: str | None) -> Path:
         """Where the results go; an error if results are there that must not be replaced."""
@@ -355,6 +368,8 @@ def _check_arguments(*, partial: object, n_cells: object, seed: object) -> None:
     """
     if not isinstance(partial, bool):
         message = f"partial = {partial!r}: must be True or False"
+        if isinstance(partial, str | os.PathLike):
+            message += " (image and masks are found through the filehandler, their paths are no arguments)"
         raise ConfigError(message)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         message = f"seed = {seed!r}: must be an integer >= 0"

@@ -1,0 +1,164 @@
+"""What scportrait has for reading single-cell images, on files that we wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+from scportrait import plotting
+from scportrait.io import read_h5sc, write_h5sc
+from scportrait.pipeline.project import Project
+from scportrait.tools import h5sc as tools
+from scportrait.tools.ml import datasets
+from torch.utils.data import DataLoader
+
+import cellstamp
+from interop.bench import IMAGE_SIZE, Bench
+
+Extracted = dict[str, Project]
+
+
+@pytest.fixture
+def path(extracted: Extracted) -> str:
+    return extracted["ours"].extraction_f.output_path
+
+
+@pytest.fixture
+def cells(path: str) -> anndata.AnnData:
+    return read_h5sc(path)
+
+
+def test_read_h5sc(path: str, extracted: Extracted) -> None:
+    """scportrait.io.read_h5sc: our file as it reads its own, and cellstamp.read_h5sc the same of both."""
+    theirs = extracted["theirs"].extraction_f.output_path
+    for read in (read_h5sc, cellstamp.read_h5sc):
+        got, expected = read(path), read(theirs)
+        pd.testing.assert_frame_equal(got.obs[expected.obs.columns], expected.obs)
+        pd.testing.assert_frame_equal(got.var[expected.var.columns], expected.var)
+        assert np.array_equal(got.obsm["single_cell_images"][:], expected.obsm["single_cell_images"][:])
+        settings, wanted = (data.uns["single_cell_images"] for data in (got, expected))
+        assert wanted.keys() <= settings.keys()
+        assert all(np.array_equal(settings[key], wanted[key]) for key in wanted if key != "compression")
+
+
+def test_anndata(path: str, cells: anndata.AnnData) -> None:
+    """anndata.read_h5ad, with the anndata that scportrait asks for."""
+    whole = anndata.read_h5ad(path)
+    assert np.array_equal(whole.obsm["single_cell_images"], cells.obsm["single_cell_images"][:])
+    assert whole.obsm["spatial"].shape == (whole.n_obs, 2)
+
+
+def test_write_h5sc(cells: anndata.AnnData, tmp_path: Path) -> None:
+    """scportrait.io.write_h5sc: a copy that both read."""
+    # in memory: the images that read_h5sc leaves on disk cannot be written again, those of scportrait's files no more
+    cells.obsm["single_cell_images"] = cells.obsm["single_cell_images"][:]
+    write_h5sc(cells, tmp_path / "copy.h5sc")
+    for read in (read_h5sc, cellstamp.read_h5sc):
+        copy = read(tmp_path / "copy.h5sc")
+        assert np.array_equal(copy.obsm["single_cell_images"][:], cells.obsm["single_cell_images"][:])
+
+
+def test_tools(cells: anndata.AnnData) -> None:
+    """scportrait.tools.h5sc: images by cell id."""
+    ids = cells.obs["scportrait_cell_id"].tolist()[3:6]
+    got = tools.get_image_with_cellid(cells, ids)
+    assert np.array_equal(got, cells.obsm["single_cell_images"][3:6])
+
+
+def _images(figure: Figure) -> int:
+    """How many images there are in a figure that can be drawn."""
+    figure.canvas.draw()
+    axes = [inner for outer in figure.axes for inner in (outer, *outer.child_axes)]
+    return sum(len(each.images) for each in axes)
+
+
+@pytest.mark.parametrize(
+    ("plot", "options"),
+    [
+        (plotting.cell_grid, {}),
+        (plotting.cell_grid, {"select_channel": "ch1", "n_cells": 4}),
+        (plotting.cell_grid_single_channel, {"select_channel": "ch0", "mask_id": 0, "show_cell_id": True}),
+        (plotting.cell_grid_multi_channel, {"select_channels": ["ch0", "ch2"], "n_cells": 3}),
+    ],
+    ids=["cell_grid", "cell_grid of a channel", "cell_grid_single_channel", "cell_grid_multi_channel"],
+)
+def test_plots(cells: anndata.AnnData, plot: Any, options: dict[str, Any]) -> None:
+    """scportrait.plotting: our cells, drawn."""
+    assert _images(plot(cells, **options, return_fig=True, show_fig=False))
+
+
+def test_project_plot(extracted: Extracted) -> None:
+    """Project.plot_single_cell_images: some by their ids."""
+    ids = extracted["ours"].h5sc.obs["scportrait_cell_id"].tolist()[:2]
+    assert _images(extracted["ours"].plot_single_cell_images(cell_ids=ids, return_fig=True))
+
+
+@pytest.mark.parametrize("given", ["the file", "its folder"])
+def test_dataset(path: str, cells: anndata.AnnData, given: str) -> None:
+    """scportrait.tools.ml.datasets.H5ScSingleCellDataset, in a torch DataLoader."""
+    place = path if given == "the file" else str(Path(path).parent)
+    dataset = datasets.H5ScSingleCellDataset([place], dir_labels=[5], return_id=True)
+    assert len(dataset) == cells.n_obs
+    batches = list(DataLoader(dataset, batch_size=4))
+    images, labels, ids = (torch.cat([batch[part] for batch in batches]) for part in range(3))
+    assert images.shape == (cells.n_obs, 5, IMAGE_SIZE, IMAGE_SIZE)
+    assert np.array_equal(images.numpy().astype(np.float16), cells.obsm["single_cell_images"][:])
+    assert set(labels.tolist()) == {5}
+    assert ids.tolist() == cells.obs["scportrait_cell_id"].tolist()
+
+
+def test_channels_of_dataset(path: str, cells: anndata.AnnData) -> None:
+    """H5ScSingleCellDataset(select_channel=...), of two files."""
+    dataset = datasets.H5ScSingleCellDataset([path, path], dir_labels=[0, 1], select_channel=[2, 4])
+    assert len(dataset) == 2 * cells.n_obs
+    assert np.array_equal(dataset[1][0].numpy().astype(np.float16), cells.obsm["single_cell_images"][1, [2, 4]])
+
+
+def test_labelled_dataset(path: str, cells: anndata.AnnData) -> None:
+    """LabelledH5ScSingleCellDataset: a column of obs as the label."""
+    dataset = datasets.LabelledH5ScSingleCellDataset([path], label_colum="scportrait_cell_id")
+    assert [int(dataset[index][1]) for index in range(3)] == cells.obs["scportrait_cell_id"].tolist()[:3]
+
+
+def _features(project: Project) -> dict[str, anndata.AnnData]:
+    return {name: table for name, table in project.sdata.tables.items() if name.startswith("all_")}
+
+
+def _same_features(ours: Project, theirs: Project) -> None:
+    got, expected = _features(ours), _features(theirs)
+    assert got.keys() == expected.keys() == {"all_nucleus", "all_cytosol"}
+    for name, table in expected.items():
+        assert got[name].n_obs == ours.h5sc.n_obs
+        assert got[name].var_names.tolist() == table.var_names.tolist()
+        pd.testing.assert_frame_equal(got[name].obs, table.obs)
+        assert np.array_equal(got[name].X, table.X)
+
+
+def test_featurizer(extracted: Extracted) -> None:
+    """Project.featurize with CellFeaturizer: the same features from our file as from scportrait's."""
+    for project in extracted.values():
+        project.featurize(overwrite=True)
+    _same_features(extracted["ours"], extracted["theirs"])
+
+
+def test_featurizer_of_partial(bench: Bench) -> None:
+    """Project.featurize(data_type="partial"): of a partial run of ours."""
+    project = bench.loaded("project", cellstamp.HDF5CellExtraction)
+    project.extract()  # scportrait's project takes features of a partial run only where there is a full one
+    project.extract(partial=True, n_cells=5)
+    project.featurize(n_cells=5, data_type="partial", partial_seed=42, overwrite=True)
+    ids = project.h5sc.obs["scportrait_cell_id"].tolist()
+    for table in _features(project).values():
+        assert table.obs["scportrait_cell_id"].tolist() == ids
+
+
+def test_made_from_is_readable(cells: anndata.AnnData) -> None:
+    """What our file says beside, in uns/cellstamp, comes along."""
+    assert json.loads(cells.uns["cellstamp"]["made_from"])["image_size"] == IMAGE_SIZE
