@@ -315,7 +315,7 @@ def test_read_h5sc_without_images_is_a_table_and_leaves_nothing_open(file: Path)
     assert list(table.obsm) == ["spatial"]
     assert table.shape == whole.shape
     assert table.obs.equals(whole.obs)
-    assert table.obs.columns.tolist() == ["scportrait_cell_id", "region", "x", "y"]
+    assert table.obs.columns.tolist() == ["scportrait_cell_id", "region", "x", "y", "exceeds_crop"]
     assert table.obs[["x", "y"]].to_numpy().tolist() == LAYOUT.centers.tolist()
     assert table.uns["spatialdata_attrs"] == {
         "region": "seg_all_nucleus",

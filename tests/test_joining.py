@@ -34,7 +34,7 @@ IDS, XY = restatement.centers(NUCLEI)
 
 @pytest.fixture
 def config(tmp_path: Path) -> dict[str, Any]:
-    return {"threads": 1, "image_size": 32, "cache": str(tmp_path / "cache"), "progress": False}
+    return {"threads": 1, "image_size": 40, "cache": str(tmp_path / "cache"), "progress": False}
 
 
 @pytest.fixture(params=[2, 3], ids=["zarr 2", "zarr 3"])

@@ -25,7 +25,7 @@ from conftest import make_cells
 from conftest import write_store as write_with_tables
 from stores import CYTOSOL, NUCLEUS
 
-SIZE = 32
+SIZE = 40
 IMAGE, NUCLEI, CELLS = make_cells()
 ALL = np.unique(NUCLEI)[1:].astype(np.int64)
 """3, 6, ..., 48: four rows of four; their centres are farther than half a window from the border."""
