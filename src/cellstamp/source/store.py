@@ -21,6 +21,7 @@ from cellstamp.source.checks import (
     check_same_cells,
 )
 from cellstamp.source.elements import find_labels
+from cellstamp.source.location import is_remote
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of, mask_of
 from cellstamp.source.pixels import Pixels, as_channels, as_pixels, reordered, without_axes
 from cellstamp.source.points import read_points, write_points
@@ -241,7 +242,14 @@ def store_centers(store: str | os.PathLike[str], labels_name: str, centers: Cent
         Name of the labels; the points are named ``centers_<labels_name>``.
     centers
         Ids and centres (x, y in pixels of the full-resolution labels).
+
+    Raises
+    ------
+    InputError
+        When the store is a URL: those are never written to.
     """
+    if is_remote(store):
+        raise InputError(f"{store} is a URL: centres are stored in folders only")
     with staged(Path(store)) as staging:
         write_points(staging, Path(centers_of(labels_name)).name, centers)
 
@@ -254,4 +262,4 @@ def load_centers(store: str | os.PathLike[str], labels_name: str) -> Centers | N
     InputError
         When what is stored cannot be centres; see `cellstamp.source.points.read_points`.
     """
-    return read_points(Path(store), Path(centers_of(labels_name)).name)
+    return read_points(store, Path(centers_of(labels_name)).name)
