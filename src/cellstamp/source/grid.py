@@ -17,14 +17,18 @@ _SAME_PLACE = """
 
     set_transformation(sdata["{labels}"], get_transformation(sdata["{image}"], get_all=True), set_all=True)
 """
+# rasterize looks up the corner of a pixel, not its middle: where pixels differ in size, that is half a pixel off.
 _RASTERIZE = """
     import spatialdata
-    from spatialdata.transformations import Sequence, get_transformation, set_transformation
+    from spatialdata.models import Labels2DModel
+    from spatialdata.transformations import Sequence, Translation, get_transformation, set_transformation
 
     image, labels = sdata["{image}"], sdata["{labels}"]
-    to_image = get_transformation(image, "{system}").inverse()
-    set_transformation(labels, Sequence([get_transformation(labels, "{system}"), to_image]), "pixels")
-    moved = spatialdata.rasterize(labels, ("x", "y"), [0, 0], [{width}, {height}], "pixels", target_width={width})
+    middle = Translation([0.5, 0.5], axes=("y", "x"))
+    there, back = get_transformation(labels, "{system}"), get_transformation(image, "{system}").inverse()
+    set_transformation(labels, Sequence([middle, there, back, middle.inverse()]), "pixels")
+    drawn = spatialdata.rasterize(labels, ("x", "y"), [0, 0], [{width}, {height}], "pixels", target_width={width})
+    moved = Labels2DModel.parse(drawn.data[0], dims=("y", "x"))
     set_transformation(moved, get_transformation(image, get_all=True), set_all=True)
     sdata["{labels}_on_image"] = moved
 """
