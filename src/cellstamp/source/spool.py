@@ -11,6 +11,7 @@ import zarr
 
 from cellstamp.errors import InputError
 from cellstamp.source import ome
+from cellstamp.source.location import is_remote, path_of
 from cellstamp.source.masks import listing
 from cellstamp.source.pixels import as_pixels
 from cellstamp.source.placement import placements, same
@@ -105,6 +106,41 @@ def spool(sdata: Any, names: Sequence[str], folder: Path, centers: str | None = 
         if centers is not None:
             _put_centers(staging, sdata, centers)
     return str(target)
+
+
+def store_on_disk(given: Any, names: Sequence[str]) -> Path:
+    """Folder of the store that is meant by a path, or by a SpatialData object that was read from it.
+
+    Parameters
+    ----------
+    given
+        The path or the object.
+    names
+        Images and labels that will be read: an object's must be as they are on disk.
+
+    Raises
+    ------
+    InputError
+        When there is no such folder: it is something else, a URL, or in memory only.
+    """
+    path = path_of(given)
+    if path is not None and is_remote(path):
+        raise InputError(f"sdata_path = {path!r}: is a URL; a project is loaded from folders, so copy the store first")
+    if path is not None:
+        return Path(path)
+    if not (hasattr(given, "images") and hasattr(given, "labels")):
+        kind = type(given).__name__
+        raise InputError(f"sdata_path = {given!r}: must be the path of a store, or a SpatialData object (got {kind})")
+    folder = getattr(given, "path", None)
+    if folder is None:
+        raise InputError("sdata_path: this SpatialData object is in memory only; write it first (sdata.write)")
+    for raster in (_raster(given, name) for name in names):
+        if raster.store is None or raster.store != Path(str(folder)).absolute():
+            raise InputError(
+                f"sdata_path: {raster.name} of this SpatialData object is not as it is in its store {folder}; write it "
+                "first (sdata.write_element), or load it with load_input_from_array and load_segmentation"
+            )
+    return Path(str(folder))
 
 
 def _put(staging: Staging, raster: Raster) -> None:
