@@ -307,6 +307,19 @@ def test_centres_from_a_table(tmp_path: Path, extract: Extract, way: Any, region
     check_centers(step, ids, xy)
 
 
+def test_how_many_cells_are_left_out_is_told_where_that_is_known(tmp_path: Path, extract: Extract) -> None:
+    ids, xy = some_centers()
+    frame = pd.DataFrame({"x": xy[:, 0], "y": xy[:, 1]}, index=ids)
+    store, config = on_disk(with_points(frame)(), tmp_path / "s.zarr"), {"image": "scan", "nucleus_labels": "nuclei"}
+    log = Path(extract(store, **config, centers="middles").directory) / "processing.log"
+    assert (
+        f"centres of {len(ids)} cells from 'middles'; what other cells the mask has is not extracted" in log.read_text()
+    )
+    extract(store, **config)  # stores those of all cells
+    extract(store, **config, centers="middles")
+    assert f"'middles'; {N - len(ids)} other cells of the mask are not extracted" in log.read_text()
+
+
 def with_points(frame: pd.DataFrame, **options: Any) -> Callable[[], Any]:
     def make() -> Any:
         sdata = spatialdata_like("scan", {"nuclei": NUCLEUS})

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cellstamp.errors import InputError
 from cellstamp.source.given import given_centers
 from cellstamp.source.location import UnreachableError, is_remote, is_writable, path_of, reachable
@@ -91,7 +93,7 @@ def find_centers(
         with reachable(labels.store):
             centers = given_centers(labels, given)
         _check_inside(centers, labels, f"centers: '{given}'", "give others, or leave centers out: then they")
-        log(f"centres of {len(centers)} cells from '{given}'; what other cells there are is not extracted")
+        log(f"centres of {len(centers)} cells from '{given}'; {_others(labels, centers)} not extracted")
         return centers
     stored = _stored(labels, log)
     if stored is not None:
@@ -105,6 +107,18 @@ def find_centers(
     if not_stored is not None:
         log(f"the centres could not be stored for the next time ({not_stored})")
     return centers
+
+
+def _others(labels: ArrayHandle, centers: Centers) -> str:
+    """How many cells the given centres lack, as far as it can be told without reading the mask."""
+    try:
+        stored = _stored(labels, log=lambda _: None)
+    except InputError:  # those are not used
+        stored = None
+    if stored is None:
+        return "what other cells the mask has is"
+    n_others = np.setdiff1d(stored.ids, centers.ids, assume_unique=True).size
+    return f"{n_others} other cells of the mask are"
 
 
 def _stored(labels: ArrayHandle, log: Callable[[object], None]) -> Centers | None:
