@@ -21,6 +21,8 @@ from cellstamp import HDF5CellExtraction
 from cellstamp.errors import InputError
 from cellstamp.source.elements import find_source
 from cellstamp.source.masks import MaskChoice
+from cellstamp.source.spool import spool
+from cellstamp.source.store import open_sdata
 from stores import CYTOSOL, make_sample
 
 SAMPLE = make_sample((160, 190))
@@ -205,11 +207,12 @@ def test_an_object_is_checked_as_it_is_in_memory(tmp_path: Path) -> None:
     """Not as it was written: there its elements lay on each other."""
     from spatialdata.transformations import set_transformation
 
-    sdata = made(LABELS, ONE, ONE)
-    on_disk(sdata, tmp_path / "s.zarr")
+    sdata = open_sdata(on_disk(made(LABELS, ONE, ONE), tmp_path / "s.zarr"))
     set_transformation(sdata["cells"], shift(3, 0), "global")
     with pytest.raises(InputError, match="the labels lie 3 pixels lower"):
         extract(sdata, tmp_path, "cells")
+    spooled = Path(spool(sdata, ["scan", "cells"], tmp_path))  # and yet no pixel is copied
+    assert (spooled / "labels/cells/s0").resolve() == tmp_path / "s.zarr/labels/cells/s0"
 
 
 def test_another_image_that_lies_on_the_labels_is_named(tmp_path: Path) -> None:
