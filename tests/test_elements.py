@@ -240,7 +240,7 @@ def test_a_named_mask_that_is_not_there(copied_store):
     store = copied_store()
     with pytest.raises(
         InputError,
-        match=r"segmentation_mask: no labels named my_nucleus in .*; it has seg_all_cytosol, seg_all_nucleus",
+        match=r"segmentation_mask: no labels named 'my_nucleus' in .*; it has seg_all_cytosol, seg_all_nucleus",
     ):
         find_source(store, segmentation_mask=["my_nucleus", "seg_all_cytosol"])
 
@@ -377,13 +377,21 @@ def test_images_of_another_type(copied_store, dtype):
         find_source(store)
 
 
-@pytest.mark.parametrize("shape", [(199, 200), (200, 201), (100, 100)])
-def test_masks_of_another_size(copied_store, shape):
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ((199, 200), "1 rows fewer and as many columns"),
+        ((200, 201), "as many rows and 1 columns more"),
+        ((100, 100), "100 rows fewer and 100 columns fewer"),
+    ],
+)
+def test_masks_of_another_size(copied_store, shape, told):
     store = copied_store()
     replace_array(store / "labels/seg_all_cytosol", np.ones(shape, np.uint32))
     message = (
-        rf"image 'input_image' is 200 x 200 pixels \(y, x\) and labels 'seg_all_cytosol' {shape[0]} x {shape[1]} in "
-        r".*scportrait\.sdata; both must have the same pixel grid"
+        r"image 'input_image' and labels 'seg_all_cytosol' in .*scportrait\.sdata do not lie on each other: the image "
+        rf"is 200 x 200 pixels \(y, x\) and the labels {shape[0]} x {shape[1]}, which is {told}\. Both must have "
+        "the same pixel grid"
     )
     with pytest.raises(InputError, match=message):
         find_source(store)

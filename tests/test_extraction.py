@@ -340,7 +340,7 @@ def test_masks_by_name(tmp_path: Path, make_step: MakeStep) -> None:
         make_step(store, segmentation_mask="other", overwrite=True)()
     with pytest.raises(ConfigError, match=r"segmentation_mask = .*nucleus.*cytosol"):
         make_step(store, segmentation_mask=["my_nucleus", "other"], overwrite=True)()
-    with pytest.raises(InputError, match=r"no labels named third.*my_nucleus, other"):
+    with pytest.raises(InputError, match=r"no labels named 'third'.*my_nucleus, other"):
         make_step(store, segmentation_mask="third", overwrite=True)()
 
 

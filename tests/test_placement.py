@@ -73,7 +73,8 @@ def test_our_matrices_are_those_of_spatialdata(tmp_path: Path) -> None:
     from cellstamp.source import ome
     from cellstamp.source.placement import placements
 
-    whole = Sequence([HALF, TURNED, MOVED])
+    swapped = Affine([[1, 2, 3], [4, 6, 5], [0, 0, 1]], input_axes=("x", "y"), output_axes=("x", "y"))
+    whole = Sequence([HALF, TURNED, swapped, Scale([2, 3], axes=("x", "y")), MOVED])
     store = store_with(tmp_path, {"global": whole}, {"global": whole})
     attributes = ome.read_attributes(store / "labels/seg_all_cytosol")
     ours = placements(attributes.get("ome", attributes))["global"]

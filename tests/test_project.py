@@ -267,10 +267,41 @@ class TestTiff:
         with pytest.raises(InputError, match=r"channel_1.tif: .* of uint8, but .* of uint16"):
             project.load_input_from_tif_files(files)
 
+    @pytest.mark.parametrize("names", [["red", "green", "blue"], ["red", "green", "blue", "alpha"]])
+    @pytest.mark.parametrize("planar", ["contig", "separate"])
+    @pytest.mark.parametrize("options", [{}, {"tile": (16, 16), "compression": "zlib"}, {"byteorder": ">"}])
+    def test_colours_are_channels(
+        self, tmp_path: Path, project: Project, names: list[str], planar: str, options: dict
+    ) -> None:
+        colours = np.random.default_rng(1).integers(0, 2**16, (len(names), 60, 80)).astype(np.uint16)
+        stored = colours if planar == "separate" else np.moveaxis(colours, 0, -1)
+        extra = ["unassalpha"] if len(names) == 4 else None
+        options = {"photometric": "rgb", "planarconfig": planar, "extrasamples": extra, **options}
+        tifffile.imwrite(tmp_path / "colours.tif", stored, **options)
+        project.load_input_from_tif_files([tmp_path / "colours.tif"], crop=[(3, 50), (7, 80)])
+        np.testing.assert_array_equal(pixels(project), colours[:, 3:50, 7:])
+        assert project.input_image.coords["c"].to_numpy().tolist() == names
+
+    def test_colours_beside_other_channels(self, tmp_path: Path, project: Project, files: list[Path]) -> None:
+        tifffile.imwrite(tmp_path / "colours.tif", np.moveaxis(IMAGE, 0, -1), photometric="rgb")
+        project.load_input_from_tif_files([files[2], tmp_path / "colours.tif"], remap=[1, 0, 2, 3])
+        np.testing.assert_array_equal(pixels(project), IMAGE[[0, 2, 1, 2]])
+        assert project.input_image.coords["c"].to_numpy().tolist() == ["red", "channel_0", "green", "blue"]
+        project.load_input_from_tif_files([tmp_path / "colours.tif"] * 2, overwrite=True)
+        assert project.input_image.coords["c"].to_numpy().tolist() == [f"channel_{index}" for index in range(6)]
+
+    def test_samples_that_are_no_colours_have_numbers(self, tmp_path: Path, project: Project) -> None:
+        options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unspecified"] * 2}
+        tifffile.imwrite(tmp_path / "samples.tif", np.moveaxis(IMAGE, 0, -1), **options)
+        project.load_input_from_tif_files([tmp_path / "samples.tif"])
+        np.testing.assert_array_equal(pixels(project), IMAGE)
+        assert project.input_image.coords["c"].to_numpy().tolist() == ["channel_0", "channel_1", "channel_2"]
+
     def test_what_is_no_plane_is_named(self, tmp_path: Path, project: Project) -> None:
-        tifffile.imwrite(tmp_path / "colours.tif", np.zeros((20, 30, 3), np.uint8), photometric="rgb")
+        pages = np.zeros((2, 20, 30, 3), np.uint8)
+        tifffile.imwrite(tmp_path / "colours.tif", pages, photometric="rgb", metadata={"axes": "ZYXS"})
         tifffile.imwrite(tmp_path / "stack.tif", IMAGE, imagej=True, photometric="minisblack", metadata={"axes": "ZYX"})
-        with pytest.raises(InputError, match=r"colours.tif: its axes are YXS \(20, 30, 3\); must be one plane"):
+        with pytest.raises(InputError, match=r"colours.tif: its axes are .* \(2, 20, 30, 3\); must be one plane"):
             project.load_input_from_tif_files([tmp_path / "colours.tif"])
         with pytest.raises(InputError, match=r"stack.tif: its axes are ZYX"):
             project.load_input_from_tif_files([tmp_path / "stack.tif"])
@@ -309,6 +340,17 @@ class TestOmeZarr:
         project.load_input_from_omezarr(tmp_path / "image.zarr")
         np.testing.assert_array_equal(pixels(project), IMAGE[:1])
 
+    @pytest.mark.parametrize(("axes", "order"), [("yxc", (1, 2, 0)), ("xyc", (2, 1, 0)), ("cxy", (0, 2, 1))])
+    def test_axes_in_any_order(self, tmp_path: Path, project: Project, axes: str, order: tuple) -> None:
+        self.write(tmp_path / "image.zarr", IMAGE.transpose(order), axes)
+        project.load_input_from_omezarr(tmp_path / "image.zarr")
+        np.testing.assert_array_equal(pixels(project), IMAGE)
+
+    @pytest.mark.parametrize("path", [None, 5])
+    def test_a_path_is_needed(self, project: Project, path: Any) -> None:
+        with pytest.raises(InputError, match=rf"ome_zarr_path = {path}: must be the path of a folder \(got"):
+            project.load_input_from_omezarr(path)
+
     def test_stacks_are_refused(self, tmp_path: Path, project: Project) -> None:
         self.write(tmp_path / "image.zarr", IMAGE, "zyx")
         with pytest.raises(InputError, match=r"image.zarr: its axes are z, y, x \(3, 60, 80\); must be c, y, x"):
@@ -334,6 +376,32 @@ class TestOmeZarr:
 
 class TestSpatialData:
     NAMES = ("image", "nucleus", "cytosol")
+
+    def test_an_object_read_from_a_store(self, project: Project, sample_store, make_cells) -> None:
+        image, nucleus, _ = make_cells()
+        project.load_input_from_sdata(open_sdata(sample_store()), *self.NAMES)
+        np.testing.assert_array_equal(pixels(project), image)
+        np.testing.assert_array_equal(project.sdata.labels["seg_all_nucleus"].to_numpy(), nucleus)
+
+    def test_an_object_that_is_not_as_on_disk(self, project: Project, sample_store) -> None:
+        sdata = open_sdata(sample_store())
+        sdata["image"] = sdata["image"] + 1
+        with pytest.raises(InputError, match=r"images/image of this SpatialData object is not as it is in its store"):
+            project.load_input_from_sdata(sdata, *self.NAMES)
+        sdata.path = None
+        with pytest.raises(InputError, match=r"sdata_path: this SpatialData object is in memory only; write it first"):
+            project.load_input_from_sdata(sdata, *self.NAMES)
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (None, r"sdata_path = None: must be the path of a store, or a SpatialData object \(got NoneType\)"),
+            ("http://127.0.0.1/s.zarr", r"'http://127.0.0.1/s.zarr': is a URL; .* copy the store first"),
+        ],
+    )
+    def test_what_is_no_store_is_named(self, project: Project, given: Any, message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            project.load_input_from_sdata(given, *self.NAMES)
 
     @pytest.mark.parametrize("zarr_format", [2, 3])
     @pytest.mark.parametrize("options", [{}, {"multiscale": True}, {"chunks": 50, "label_chunks": 200}])

@@ -481,7 +481,7 @@ class TestSpool:
         source = find_source(stores.spool(sdata, self.NAMES, tmp_path / "cache"))
         np.testing.assert_array_equal(source.image.array[:], image.to_numpy() + 1)
         np.testing.assert_array_equal(source.masks[0].array[:], sdata.labels["seg_all_nucleus"].to_numpy())
-        assert (tmp_path / "cache" / "spool.zarr" / "labels" / "seg_all_nucleus").resolve().is_relative_to(store)
+        assert (tmp_path / "cache" / "spool.zarr" / "labels" / "seg_all_nucleus" / "s0").resolve().is_relative_to(store)
 
     def test_renamed_channels_are_a_change(self, tmp_path: Path, project_store) -> None:
         sdata = stores.open_sdata(project_store())
@@ -506,7 +506,7 @@ class TestSpool:
         labels = {"seg_all_nucleus": read["nucleus"], "seg_all_cytosol": read["cytosol"]}
         sdata = spatialdata.SpatialData(images={"input_image": read["image"]}, labels=labels)
         spooled = Path(stores.spool(sdata, self.NAMES, tmp_path / "cache"))
-        assert (spooled / "images" / "input_image").resolve() == store / "images" / "image"
+        assert (spooled / "images" / "input_image" / "s0").resolve() == store / "images" / "image" / "s0"
         assert find_source(spooled).shape == (200, 200)
 
     def test_a_missing_element_is_named(self, tmp_path: Path, make_cells) -> None:

@@ -30,7 +30,8 @@ from cellstamp.pipeline.workers import BlockRunner, choose_engine
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark
 from cellstamp.source.centers import compute_centers
 from cellstamp.source.elements import find_source
-from cellstamp.source.handlers import open_store, stored_centers
+from cellstamp.source.handlers import find_centers, open_store, why_not_stored
+from cellstamp.source.masks import MaskChoice
 from cellstamp.source.names import centers_of
 from cellstamp.source.reader import PixelSource
 from cellstamp.source.selection import find_cells
@@ -44,12 +45,14 @@ class HDF5CellExtraction(ProcessingStep):
     """Cuts a segmented image into single-cell images and stores them in ``single_cells.h5sc``.
 
     Parameters are those of `ProcessingStep`. ``filehandler`` says where the image and masks are: an object with the
-    attribute ``sdata_path`` (a project's handler), the path of a SpatialData zarr store, or a SpatialData object.
+    attribute ``sdata_path`` (a project's handler), the path or URL of a SpatialData zarr store, or a SpatialData
+    object.
     The configuration's keys are listed on the documentation's page "Configuration".
 
     The file is an AnnData: ``obsm["single_cell_images"]`` float16 (n_cells, n_masks + n_channels, y, x), values from 0
     to 1; ``obsm["spatial"]`` float64 (n_cells, 2), centres as x, y in pixels; ``obs["scportrait_cell_id"]`` uint64.
-    Centres that the store lacks are computed, and stored in it as points ``centers_<labels>``, if it can be written to.
+    Centres that the store lacks are computed, and stored in it as points ``centers_<labels>``, if it is a folder that
+    was given by its path and can be written to. Nothing else is ever written to it.
 
     Attributes
     ----------
@@ -145,7 +148,7 @@ class HDF5CellExtraction(ProcessingStep):
             check_ranges(config, source)
             watch.lap("setup")
             chosen = find_cells(config.cells, source, self.filehandler)
-            centers = self._find_centers(source, engine.n_workers)
+            centers = self._find_centers(source, config.centers, engine.n_workers)
             selection = run.select_cells(
                 centers, source, config, chosen=chosen, partial=partial, n_cells=n_cells, seed=seed
             )
@@ -257,21 +260,22 @@ class HDF5CellExtraction(ProcessingStep):
             self.log_name = name
 
     def _find_source(self, config: ExtractionConfig) -> PixelSource:
-        store = open_store(
-            self.filehandler,
-            config.segmentation_key,
-            config.segmentation_mask,
-            Path(self._tmp_dir_path or config.cache),
+        masks = MaskChoice(
+            config.segmentation_key, config.segmentation_mask, config.nucleus_labels, config.cytosol_labels
         )
-        source = find_source(
-            store, segmentation_key=config.segmentation_key, segmentation_mask=config.segmentation_mask
-        )
+        folder = Path(self._tmp_dir_path or config.cache)
+        store = open_store(self.filehandler, config.image, masks, config.centers, folder)
+        source = find_source(store, image=config.image, masks=masks)
         return source if config.channels is None else source.pick(config.channels)
 
-    def _find_centers(self, source: PixelSource, n_workers: int) -> Centers:
-        """Centres from the store, or computed and, where that is possible, stored."""
-        return stored_centers(
-            source.main_mask, compute=lambda labels: compute_centers(labels, BlockRunner(n_workers)), log=self.log
+    def _find_centers(self, source: PixelSource, given: str | None, n_workers: int) -> Centers:
+        """Centres that are given, or from the store, or computed and, where that is wanted and possible, stored."""
+        return find_centers(
+            source.main_mask,
+            given,
+            compute=lambda labels: compute_centers(labels, BlockRunner(n_workers)),
+            log=self.log,
+            not_stored=why_not_stored(self.filehandler, source.main_mask.store),
         )
 
     def _tell(self, line: str, config: ExtractionConfig) -> None:
@@ -323,9 +327,8 @@ class HDF5CellExtraction(ProcessingStep):
         if n_empty[0]:
             self._warn(
                 f"{n_empty[0]} of {len(job.cells)} cells have no pixel of '{main}' in their window, though it says "
-                "which cells there are: the centres in the store are not those of its cells (delete the points "
-                f"'{Path(centers_of(main)).name}', and they are computed again), or these cells are rings larger than "
-                "a window"
+                f"which cells there are: {_doubt(job.config.centers, main)}, or these cells are rings larger than a "
+                "window"
             )
 
     def _report(self, job: run.Job, tally: run.Tally, n_empty: int, watch: Stopwatch, n_workers: int) -> None:
@@ -356,6 +359,14 @@ class HDF5CellExtraction(ProcessingStep):
             f"writing {tally.write_s:.1f}"
         )
         self._tell(summary.closing_line(), job.config)
+
+
+def _doubt(given: str | None, mask: str) -> str:
+    """What may be wrong with centres."""
+    if given is not None:
+        return f"the centres in '{given}' are not those of its cells"
+    remedy = f"delete the points '{Path(centers_of(mask)).name}', and they are computed again"
+    return f"the centres in the store are not those of its cells ({remedy})"
 
 
 def _check_arguments(*, partial: object, n_cells: object, seed: object) -> None:

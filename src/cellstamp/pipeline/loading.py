@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import Logable
 from cellstamp.pipeline.workers import BlockRunner
-from cellstamp.source import adopt, inputs, store
+from cellstamp.source import adopt, inputs, spool, store
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class ProjectInput(Logable):
         Parameters
         ----------
         file_paths
-            A file for each channel, or files of several channels each, in the order of the channels.
+            A file for each channel, or files of several channels each, in the order of the channels. Colour images
+            have the channels red, green, blue and, if they have it, alpha.
         channel_names, overwrite, remap
             As in `load_input_from_array`.
         crop
@@ -138,7 +139,7 @@ class ProjectInput(Logable):
         Parameters
         ----------
         ome_zarr_path
-            The folder. Axes other than c, y and x must be one pixel long.
+            The folder. Its axes may be in any order; others than c, y and x must be one pixel long.
         overwrite, remap
             As in `load_input_from_array`.
         channel_names
@@ -162,7 +163,7 @@ class ProjectInput(Logable):
 
     def load_input_from_sdata(
         self,
-        sdata_path: PathLike,
+        sdata_path: Any,
         input_image_name: str,
         nucleus_segmentation_name: str | None = None,
         cytosol_segmentation_name: str | None = None,
@@ -180,7 +181,7 @@ class ProjectInput(Logable):
         Parameters
         ----------
         sdata_path
-            Folder of the store.
+            Folder of the store, or a SpatialData object that was read from one; its image and masks must be unchanged.
         input_image_name, nucleus_segmentation_name, cytosol_segmentation_name
             Names of the image and of the masks in it; no mask, one or both.
         cell_id_identifier
@@ -208,8 +209,9 @@ class ProjectInput(Logable):
             When one mask has cells that the other one lacks.
         """
         names = {IMAGE: input_image_name, NUCLEUS: nucleus_segmentation_name, CYTOSOL: cytosol_segmentation_name}
+        taken = [name for name in names.values() if name is not None]
         chosen = adopt.Chosen(
-            Path(sdata_path),
+            spool.store_on_disk(sdata_path, taken),
             {element: f"{element.split('/')[0]}/{name}" for element, name in names.items() if name is not None},
             others=keep_all,
             originals=not remove_duplicates,
@@ -218,7 +220,7 @@ class ProjectInput(Logable):
         centers = adopt.load_sdata(
             self._store, chosen, overwrite=self._may_replace(overwrite), run=BlockRunner(self._n_workers)
         )
-        self._log_image(os.fspath(sdata_path))
+        self._log_image(str(chosen.store))
         self._log_cells(centers)
 
     def load_segmentation(

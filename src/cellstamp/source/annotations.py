@@ -5,7 +5,6 @@ Of a table in a store only the columns that are asked for are read, whatever els
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,8 @@ import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
+from cellstamp.source.elements import open_root
+from cellstamp.source.location import path_of, reachable
 
 _ATTRIBUTES = "spatialdata_attrs"
 Column = np.ma.MaskedArray[Any, Any]
@@ -109,9 +110,9 @@ def find_table(name: str, store: str, handler: Any, origin: str) -> Table:
     ConfigError
         If there is none.
     """
-    where = getattr(handler, "sdata_path", handler)
-    if isinstance(where, str | os.PathLike):
-        return _table_in_store(name, store, origin)
+    if path_of(handler) is not None:
+        with reachable(store):
+            return _table_in_store(name, store, origin)
     tables = getattr(handler, "tables", {})
     _check_there(name, list(tables), "the SpatialData object", origin)
     held = tables[name]
@@ -124,8 +125,7 @@ def _check_there(name: str, tables: Sequence[str], where: str, origin: str) -> N
 
 
 def _table_in_store(name: str, store: str, origin: str) -> Table:
-    root = zarr.open_group(store, mode="r", use_consolidated=False)
-    tables: Any = root.get("tables", {})
+    tables: Any = open_root(store).get("tables", {})
     _check_there(name, list(tables.keys()), store, origin)
     try:
         attributes, obs = dict(tables[name].attrs), tables[name]["obs"]

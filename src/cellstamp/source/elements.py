@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import zarr
 import zarr.errors
 
 from cellstamp.errors import InputError
+from cellstamp.source.grid import check_same_grid
+from cellstamp.source.location import check_protocol, is_remote, reachable
+from cellstamp.source.masks import KINDS, MaskChoice, check_there
 from cellstamp.source.names import IMAGE_NAME
-from cellstamp.source.placement import differences
 from cellstamp.source.reader import ArrayHandle, PixelSource
-from cellstamp.warnings import warn
 
 _PIXEL_TYPES = (
     *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("u", "")),
@@ -35,6 +37,7 @@ def find_source(
     image: str = IMAGE_NAME,
     segmentation_key: str = "seg_all",
     segmentation_mask: str | Sequence[str] | None = None,
+    masks: MaskChoice | None = None,
 ) -> PixelSource:
     """Find the image and the masks to extract from.
 
@@ -48,20 +51,25 @@ def find_source(
         The masks are the labels named exactly ``<key>_nucleus`` and ``<key>_cytosol``; one of them is enough.
     segmentation_mask
         Name or names of the masks, instead.
+    masks
+        All that a configuration may say about masks, instead of the two above.
 
     Raises
     ------
     InputError
         If the store or an element is missing, is of an unusable type, or if image and masks differ in size or place.
     """
-    root = _open_store(str(store))
-    names = mask_names(_member_names(root, str(store), "labels"), str(store), segmentation_key, segmentation_mask)
-    pixels, channel_names = _image_handle(root, str(store), image)
-    masks = tuple(find_labels(store, name) for name in names)
-    for mask in masks:
-        _check_same_grid(pixels, mask)
-        _check_same_place(root, pixels, mask)
-    return PixelSource(pixels, masks, channel_names)
+    where = str(store)
+    choice = masks or MaskChoice(segmentation_key, segmentation_mask)
+    with reachable(where):
+        root = open_root(where)
+        names = choice.names(_member_names(root, where, "labels"), where, partial(kind_of, root))
+        check_there("images", image, _member_names(root, where, "images"), where, partial(kind_of, root))
+        pixels, channel_names = _image_handle(root, where, image)
+        handles = tuple(_labels_handle(root, where, name) for name in names)
+        for handle in handles:
+            check_same_grid(root, pixels, handle)
+    return PixelSource(pixels, handles, channel_names)
 
 
 def find_labels(store: str | Path, name: str) -> ArrayHandle:
@@ -72,7 +80,12 @@ def find_labels(store: str | Path, name: str) -> ArrayHandle:
     InputError
         If it is missing, not (y, x), or not of an integer type.
     """
-    handle, _ = _full_resolution(_open_store(str(store)), str(store), "labels", name, axes=("yx",))
+    with reachable(str(store)):
+        return _labels_handle(open_root(str(store)), str(store), name)
+
+
+def _labels_handle(root: zarr.Group, store: str, name: str) -> ArrayHandle:
+    handle, _ = _full_resolution(root, store, "labels", name, axes=("yx",))
     if np.dtype(handle.dtype).kind not in "iu":
         message = (
             f"labels '{name}' in {store} are {handle.dtype}; masks must hold integers, one per cell, 0 for background"
@@ -81,17 +94,40 @@ def find_labels(store: str | Path, name: str) -> ArrayHandle:
     return handle
 
 
-def _open_store(store: str) -> zarr.Group:
+def open_root(store: str) -> zarr.Group:
+    """Open a SpatialData store to read its metadata.
+
+    Raises
+    ------
+    InputError
+        If there is none. What goes wrong on the way to a remote one is told by `cellstamp.source.location.reachable`.
+    """
     missing = (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError)
+    remote = is_remote(store)
+    if remote:
+        check_protocol(store)
     try:
         with _readable(store, other=missing):
-            return zarr.open_group(store=store, mode="r", use_consolidated=False)
+            # A server may be unable to list folders; what was consolidated tells what there is, and in one request.
+            root = zarr.open_group(store=store, mode="r", use_consolidated=None if remote else False)
     except missing as error:
         message = (
             f"{store} is not a SpatialData zarr store; give the folder that holds 'images' and 'labels' (a project's "
             "is made by loading an image)"
         )
         raise InputError(message) from error
+    if remote and root.metadata.consolidated_metadata is None and not list(root.group_keys()):
+        message = (
+            f"{store} cannot be read: its server does not list what is in it, and it has no consolidated metadata "
+            "(zarr.consolidate_metadata writes them)"
+        )
+        raise InputError(message)
+    return root
+
+
+def kind_of(root: zarr.Group, name: str) -> str | None:
+    """The kind of an element: ``"images"``, ``"labels"``, ...; None if the store has no element of that name."""
+    return next((kind for kind in KINDS if f"{kind}/{name}" in root), None)
 
 
 @contextmanager
@@ -109,55 +145,6 @@ def _readable(where: str, other: tuple[type[Exception], ...] = ()) -> Iterator[N
 def _member_names(root: zarr.Group, store: str, kind: str) -> list[str]:
     with _readable(f"{store}/{kind}"):
         return sorted(root[kind].keys()) if kind in root else []  # type: ignore[union-attr]
-
-
-def mask_names(available: Sequence[str], store: str, key: str, mask: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Names of the masks to use, nucleus before cytosol.
-
-    Parameters
-    ----------
-    available
-        Labels in the store.
-    store
-        The store, for messages.
-    key, mask
-        See `find_source`.
-
-    Raises
-    ------
-    InputError
-        If they are not there, or if it is unclear which is which.
-    """
-    if mask is None:
-        wanted = [f"{key}_nucleus", f"{key}_cytosol"]
-        found = tuple(name for name in wanted if name in available)
-        if not found:
-            message = (
-                f"no labels named {wanted[0]} or {wanted[1]} in {store}; it has {_listing(available)}; "
-                "run a segmentation, load masks, or set segmentation_key or segmentation_mask"
-            )
-            raise InputError(message)
-        return found
-    names = (mask,) if isinstance(mask, str) else tuple(mask)
-    missing = [name for name in names if name not in available]
-    if missing:
-        message = f"segmentation_mask: no labels named {_listing(missing)} in {store}; it has {_listing(available)}"
-        raise InputError(message)
-    if not isinstance(mask, str):
-        return _nucleus_first(names)
-    if "nucleus" not in mask and "cytosol" not in mask:
-        warn(f"segmentation_mask '{mask}' says neither nucleus nor cytosol; it is used as the cytosol mask")
-    return names
-
-
-def _nucleus_first(names: tuple[str, ...]) -> tuple[str, ...]:
-    roles = {name: role for name in names for role in ("nucleus", "cytosol") if role in name}
-    if not names or len(set(roles.values())) < len(names):
-        message = (
-            f"segmentation_mask {list(names)}: a list needs one name containing 'nucleus' and one containing 'cytosol'"
-        )
-        raise InputError(message)
-    return tuple(sorted(names, key=lambda name: roles[name] != "nucleus"))
 
 
 def _image_handle(root: zarr.Group, store: str, name: str) -> tuple[ArrayHandle, tuple[str, ...]]:
@@ -221,30 +208,6 @@ def _full_resolution(
         raise InputError(message)
     dtype = str(array.dtype.newbyteorder("="))
     return ArrayHandle(store, name, path, array.shape, array.chunks, dtype, axes=found), metadata
-
-
-def _check_same_grid(image: ArrayHandle, mask: ArrayHandle) -> None:
-    if image.shape[1:] != mask.shape:
-        message = (
-            f"image '{image.name}' is {image.shape[1]} x {image.shape[2]} pixels (y, x) and labels '{mask.name}' "
-            f"{mask.shape[0]} x {mask.shape[1]} in {image.store}; both must have the same pixel grid"
-        )
-        raise InputError(message)
-
-
-def _check_same_place(root: zarr.Group, image: ArrayHandle, mask: ArrayHandle) -> None:
-    here, there = (
-        _ome_metadata(root, f"{kind}/{name}") for kind, name in (("images", image.name), ("labels", mask.name))
-    )
-    differing = differences(here, there)
-    if differing:
-        message = (
-            f"image '{image.name}' and labels '{mask.name}' in {image.store} do not lie on each other: "
-            f"{'; '.join(differing)}. Both must have the same pixel grid: bring one onto the other with "
-            "spatialdata.transform, or give them the same transformation with "
-            "spatialdata.transformations.set_transformation"
-        )
-        raise InputError(message)
 
 
 def _ome_metadata(root: zarr.Group, element: str) -> Any:

@@ -2,89 +2,152 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cellstamp.errors import InputError
-from cellstamp.source.elements import mask_names
-from cellstamp.source.names import IMAGE_NAME, centers_of
+from cellstamp.source.given import given_centers
+from cellstamp.source.location import UnreachableError, is_remote, is_writable, path_of, reachable
+from cellstamp.source.masks import KINDS, MaskChoice, check_there
+from cellstamp.source.names import centers_of
 from cellstamp.source.reader import ArrayHandle
 from cellstamp.source.store import load_centers, spool, store_centers
 from cellstamp.source.values import Centers
 
 
-def open_store(handler: Any, key: str, mask: str | Sequence[str] | None, folder: Path) -> str:
+def open_store(handler: Any, image: str, masks: MaskChoice, centers: str | None, folder: Path) -> str:
     """Find the store that a file handler stands for.
 
     Parameters
     ----------
     handler
-        An object that knows its store's path (``sdata_path``), a path, or a SpatialData object.
-    key, mask
-        ``segmentation_key`` and ``segmentation_mask`` of the configuration: which masks will be read.
+        An object that knows its store's path (``sdata_path``), a path or URL, or a SpatialData object.
+    image, masks, centers
+        What of it will be read: see the keys of the configuration.
     folder
         For what is in memory only: it is written to a store in here.
 
     Raises
     ------
     InputError
-        If it is none of these, or lacks the image or the masks.
+        If it is none of these, or lacks the image, the masks or the centres.
     """
-    path = getattr(handler, "sdata_path", handler)
-    if isinstance(path, str | os.PathLike):
-        return os.fspath(path)
+    path = path_of(handler)
+    if path is not None:
+        return path
     if not (hasattr(handler, "images") and hasattr(handler, "labels")):
         message = (
             f"filehandler is {type(handler).__name__}; needed is the path of a SpatialData zarr store, a SpatialData "
             "object, or an object with the attribute sdata_path"
         )
         raise InputError(message)
-    masks = mask_names(sorted(handler.labels), "the SpatialData object", key, mask)
-    return spool(handler, [IMAGE_NAME, *masks], folder)
+
+    def kind_of(name: str) -> str | None:
+        return next((kind for kind in KINDS if name in getattr(handler, kind, ())), None)
+
+    where = "the SpatialData object"
+    names = masks.names(sorted(handler.labels), where, kind_of)
+    check_there("images", image, sorted(handler.images), where, kind_of)
+    return spool(handler, [image, *names], folder, centers)
 
 
-def _check_inside(centers: Centers, labels: ArrayHandle) -> None:
-    """Refuse stored centres that are not of this mask: a mean of its pixels cannot lie outside of it."""
+def why_not_stored(handler: Any, store: str) -> str | None:
+    """Why computed centres do not go into the store; None if they do: only where we were shown it, and may write."""
+    if path_of(handler) is None:
+        return "a SpatialData object is only read; with the path of its store as filehandler they would be"
+    if is_remote(store):
+        return "a remote store is only read"
+    return None if is_writable(store) else "the store cannot be written to"
+
+
+def find_centers(
+    labels: ArrayHandle,
+    given: str | None,
+    *,
+    compute: Callable[[ArrayHandle], Centers],
+    log: Callable[[object], None],
+    not_stored: str | None = None,
+) -> Centers:
+    """The centres of the cells of a mask: those given, else stored ones, else computed and stored for the next time.
+
+    Parameters
+    ----------
+    given
+        Name of points or a table with centres; None: there are none.
+    compute
+        Computes the centres of a mask.
+    log
+        Told what happened.
+    not_stored
+        Why computed centres must not be stored, if so.
+
+    Raises
+    ------
+    InputError
+        If the given or stored centres cannot be used.
+    """
+    if given is not None:
+        with reachable(labels.store):
+            centers = given_centers(labels, given)
+        _check_inside(centers, labels, f"centers: '{given}'", "give others, or leave centers out: then they")
+        log(f"centres of {len(centers)} cells from '{given}'; {_others(labels, centers)} not extracted")
+        return centers
+    stored = _stored(labels, log)
+    if stored is not None:
+        name = Path(centers_of(labels.name)).name
+        _check_inside(stored, labels, f"points '{name}'", "delete the points, and they")
+        return stored
+    log(f"no centres of '{labels.name}' in the store: computing them")
+    centers = compute(labels)
+    if not_stored is None:
+        not_stored = _store(labels, centers)
+    if not_stored is not None:
+        log(f"the centres could not be stored for the next time ({not_stored})")
+    return centers
+
+
+def _others(labels: ArrayHandle, centers: Centers) -> str:
+    """How many cells the given centres lack, as far as it can be told without reading the mask."""
+    try:
+        stored = _stored(labels, log=lambda _: None)
+    except InputError:  # those are not used
+        stored = None
+    if stored is None:
+        return "what other cells the mask has is"
+    n_others = np.setdiff1d(stored.ids, centers.ids, assume_unique=True).size
+    return f"{n_others} other cells of the mask are"
+
+
+def _stored(labels: ArrayHandle, log: Callable[[object], None]) -> Centers | None:
+    try:
+        with reachable(labels.store):
+            return load_centers(labels.store, labels.name)
+    except UnreachableError as error:
+        log(str(error))
+        return None
+
+
+def _store(labels: ArrayHandle, centers: Centers) -> str | None:
+    """Store centres; returns why that was not possible, if so."""
+    try:
+        store_centers(labels.store, labels.name, centers)
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _check_inside(centers: Centers, labels: ArrayHandle, what: str, remedy: str) -> None:
+    """Refuse centres that are not of this mask: a mean of its pixels cannot lie outside of it."""
     height, width = labels.shape
     outside = ((centers.xy < 0) | (centers.xy > (width - 1, height - 1))).any(axis=1)
     if outside.any():
         x, y = centers.xy[outside][0]
         message = (
-            f"points '{Path(centers_of(labels.name)).name}' in {labels.store}: {outside.sum()} cells have their centre "
-            f"outside of '{labels.name}', which is {height} x {width} pixels (y, x), like cell "
-            f"{centers.ids[outside][0]} at y = {y:g}, x = {x:g}. They are centres of another mask, or not in pixels: "
-            "delete the points, and they are computed again from the labels"
+            f"{what} in {labels.store}: {outside.sum()} cells have their centre outside of '{labels.name}', which is "
+            f"{height} x {width} pixels (y, x), like cell {centers.ids[outside][0]} at y = {y:g}, x = {x:g}. They are "
+            f"centres of another mask, or not in pixels: {remedy} are computed from the labels"
         )
         raise InputError(message)
-
-
-def stored_centers(
-    labels: ArrayHandle, *, compute: Callable[[ArrayHandle], Centers], log: Callable[[object], None]
-) -> Centers:
-    """The centres stored beside a mask; where there are none, computed ones, which are stored for the next time.
-
-    Parameters
-    ----------
-    compute
-        Computes the centres of a mask.
-    log
-        Told what happened.
-
-    Raises
-    ------
-    InputError
-        If the stored centres cannot be used.
-    """
-    centers = load_centers(labels.store, labels.name)
-    if centers is not None:
-        _check_inside(centers, labels)
-        return centers
-    log(f"no centres of '{labels.name}' in the store: computing them")
-    centers = compute(labels)
-    try:
-        store_centers(labels.store, labels.name, centers)
-    except OSError as error:
-        log(f"the centres could not be stored for the next time ({error})")
-    return centers

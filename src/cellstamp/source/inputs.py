@@ -50,10 +50,21 @@ def from_tiffs(
         raise InputError(f"file_paths = {paths!r}: must be a list of TIFF files, one or more")
     with open_tiffs(paths) as planes:
         _check_alike(paths, planes)
-        image = stack(planes)
+        image, known = stack(planes), _names(planes)
         if crop is not None:
             image = cropped(image, _window(crop, image.shape))
-        stores.load_image(store, image, channel_names=channel_names, overwrite=overwrite, remap=remap)
+        stores.load_image(
+            store, image, channel_names=channel_names, known_names=known, overwrite=overwrite, remap=remap
+        )
+
+
+def _names(planes: Sequence[Pixels]) -> list[str]:
+    """Names of the channels of all files: the colours of one, numbers for what has none."""
+    names: list[str] = []
+    for plane in planes:
+        n_channels = 1 if len(plane.shape) == 2 else plane.shape[0]
+        names += plane.names or [f"channel_{len(names) + index}" for index in range(n_channels)]
+    return names
 
 
 def _check_alike(paths: Sequence[str | os.PathLike[str]], planes: Sequence[Pixels]) -> None:
@@ -108,10 +119,12 @@ def from_omezarr(
     InputError
         When there is no such image.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"ome_zarr_path = {path!r}: must be the path of a folder (got {type(path).__name__})")
     group = Path(path)
     if not group.is_dir():
         raise InputError(f"{group}: there is no such folder")
-    image, known = stores.open_group(group, ("c", "y", "x"))
+    image, known = stores.open_group(group, ("c", "y", "x"), any_order=True)
     stores.load_image(store, image, channel_names=channel_names, known_names=known, overwrite=overwrite, remap=remap)
 
 

@@ -28,12 +28,15 @@ class Pixels:
         The blocks it is decoded in, so that a reader can take whole ones.
     read
         Region (a slice of an axis each, with start and stop) -> array.
+    names
+        Of the channels, where the file tells them.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     chunks: tuple[int, ...]
     read: Callable[[Region], NDArray[Any]]
+    names: tuple[str, ...] = ()
 
 
 def as_pixels(array: Any) -> Pixels:
@@ -117,6 +120,17 @@ def cropped(image: Pixels, window: Sequence[slice]) -> Pixels:
 
     shape = (image.shape[0], *(part.stop - part.start for part in window))
     return Pixels(shape, image.dtype, image.chunks, read)
+
+
+def arranged(pixels: Pixels, order: Sequence[int]) -> Pixels:
+    """The same pixels with their axes in another order: axis k of the result is axis ``order[k]``."""
+
+    def read(region: Region) -> NDArray[Any]:
+        own = dict(zip(order, region, strict=True))
+        return pixels.read(tuple(own[axis] for axis in range(len(order)))).transpose(order)
+
+    shape, chunks = (tuple(values[axis] for axis in order) for values in (pixels.shape, pixels.chunks))
+    return Pixels(shape, pixels.dtype, chunks, read)
 
 
 def without_axes(pixels: Pixels, kept: Sequence[int]) -> Pixels:

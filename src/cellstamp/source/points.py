@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.source import ome
+from cellstamp.source.location import is_remote
 from cellstamp.source.staging import Staging
+from cellstamp.source.values import Centers
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cellstamp.source.centers import Centers
-
 # The name dask gives the index of a table without one, and takes off again: what SpatialData writes.
 _INDEX = "__null_dask_index__"
 _LARGEST_ID = 2**63 - 1
+_COMPUTE = "delete the points, and they are computed again from the labels"
 
 
 def write_points(staging: Staging, name: str, centers: Centers) -> None:
     """Write centres as the points `name`: columns x and y (float64, pixels), index = cell id (uint64)."""
     import pandas as pd
 
-    folder = staging.group(f"points/{name}", ome.points_attributes(format_=staging.format)) / "points.parquet"
-    folder.mkdir()
     index = pd.Index(np.asarray(centers.ids, dtype=np.uint64), name=_INDEX)
     table = pd.DataFrame({"x": centers.xy[:, 0], "y": centers.xy[:, 1]}, index=index)
+    write_frame(staging, name, table, ome.points_attributes(format_=staging.format))
+
+
+def write_frame(staging: Staging, name: str, table: pd.DataFrame, attributes: dict[str, Any]) -> None:
+    """Write the points `name` as a table with these columns and this index."""
+    folder = staging.group(f"points/{name}", attributes) / "points.parquet"
+    folder.mkdir()
     table.to_parquet(folder / "part.0.parquet")
 
 
-def read_points(store: Path, name: str) -> Centers | None:
+def read_points(store: str | os.PathLike[str], name: str) -> Centers | None:
     """Read the points `name` as centres: columns by position (x, then y), index = cell id.
 
     Returns
@@ -46,30 +55,84 @@ def read_points(store: Path, name: str) -> Centers | None:
         When the table cannot be one of centres: not two columns of finite numbers, ids that are no whole numbers
         from 1 to 2**63 - 1, or an id twice.
     """
-    path = store / "points" / name / "points.parquet"
-    if not path.exists():
+    table, where = read_frame(store, name), f"points {name!r} in {store}"
+    if table is None:
         return None
-    import pandas as pd
-
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"points {name!r} in {store}: the table cannot be read: {error}") from error
-    return _as_centers(table, f"points {name!r} in {store}")
-
-
-def _as_centers(table: pd.DataFrame, where: str) -> Centers:
-    from cellstamp.source.centers import Centers
-
-    hint = "delete the points, and they are computed again from the labels"
     if table.shape[1] != 2:
         columns = ", ".join(map(str, table.columns))
-        raise InputError(f"{where}: must have two columns, x and y, has {table.shape[1]} ({columns}); {hint}")
-    if any(dtype.kind not in "uif" for dtype in table.dtypes):
-        raise InputError(f"{where}: x and y must be numbers, are {', '.join(map(str, table.dtypes))}; {hint}")
-    ids, xy = table.index.to_numpy(), table.to_numpy(dtype=np.float64)
+        raise InputError(f"{where}: must have two columns, x and y, has {table.shape[1]} ({columns}); {_COMPUTE}")
+    return checked_centers(table.index.to_numpy(), as_coordinates(table, where, _COMPUTE), where, _COMPUTE)
+
+
+def read_frame(store: str | os.PathLike[str], name: str) -> pd.DataFrame | None:
+    """Read the table of the points `name`; None when there is none, or when a server does not list its files.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read.
+    """
+    import pandas as pd
+
+    path = f"{os.fspath(store)}/points/{name}/points.parquet"
+    try:
+        if is_remote(path):
+            return _read_remote(path)
+        return pd.read_parquet(path) if Path(path).exists() else None
+    except (OSError, ValueError) as error:
+        raise InputError(f"points {name!r} in {store}: the table cannot be read: {error}") from error
+
+
+def _read_remote(path: str) -> pd.DataFrame | None:
+    """All files of a table. It is a folder, or a single file."""
+    import fsspec
+    import pandas as pd
+
+    files, place = fsspec.core.url_to_fs(path)
+    try:
+        parts = sorted(part for part in files.find(place) if part.endswith(".parquet"))
+    except FileNotFoundError:
+        return None
+    # by number: dask names them part.0.parquet, part.1.parquet, ..., part.10.parquet
+    parts.sort(key=len)
+    tables = [pd.read_parquet(io.BytesIO(files.cat_file(part))) for part in parts]
+    return pd.concat(tables) if tables else None
+
+
+def as_coordinates(columns: pd.DataFrame, where: str, hint: str) -> NDArray[np.float64]:
+    """Two columns, x and y, as an array (n, 2).
+
+    Raises
+    ------
+    InputError
+        When they do not hold numbers.
+    """
+    if any(dtype.kind not in "uif" for dtype in columns.dtypes):
+        raise InputError(f"{where}: x and y must be numbers, are {', '.join(map(str, columns.dtypes))}; {hint}")
+    return np.asarray(columns.to_numpy(dtype=np.float64))
+
+
+def checked_centers(
+    ids: NDArray[Any], xy: NDArray[np.float64], where: str, hint: str, *, id_column: str = "the index"
+) -> Centers:
+    """Make centres of ids and places, in any order.
+
+    Parameters
+    ----------
+    ids
+        (n,), the cells.
+    xy
+        (n, 2), their centres.
+    where, hint, id_column
+        For messages: where they are from, what can be done, and what holds the ids.
+
+    Raises
+    ------
+    InputError
+        When ids are no whole numbers from 1 to 2**63 - 1, an id comes twice, or a centre is not finite.
+    """
     if ids.dtype.kind not in "ui":
-        raise InputError(f"{where}: the index must hold the cell ids, whole numbers; it is {table.index.dtype}; {hint}")
+        raise InputError(f"{where}: {id_column} must hold the cell ids, whole numbers; it is {ids.dtype}; {hint}")
     wrong = (ids < 1) | (ids > _LARGEST_ID)
     if wrong.any():
         raise InputError(f"{where}: cell id {ids[wrong][0]}: must be from 1 to 2**63 - 1; {hint}")

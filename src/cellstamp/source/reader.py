@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
+from cellstamp.source.location import is_remote
 from cellstamp.source.values import TILES_ABREAST, Rect
 
 if TYPE_CHECKING:
@@ -177,9 +178,11 @@ class ArrayHandle:
     @contextmanager
     def _naming(self, rect: Rect) -> Iterator[None]:
         """Say which pixels of which array could not be read."""
+        # remote stores have errors of their own, as many as there are file systems
+        kinds = (Exception,) if is_remote(self.store) else (OSError, RuntimeError, ValueError)
         try:
             yield
-        except (OSError, RuntimeError, ValueError) as error:
+        except kinds as error:
             message = (
                 f"'{self.name}' cannot be read: {self.path} in {self.store}, rows {rect.top} to {rect.bottom}, columns "
                 f"{rect.left} to {rect.right} (chunks of {self.chunks}): {error}. If a chunk is damaged, write the "

@@ -21,8 +21,9 @@ from cellstamp.source.checks import (
     check_same_cells,
 )
 from cellstamp.source.elements import find_labels
+from cellstamp.source.location import is_remote
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of, mask_of
-from cellstamp.source.pixels import Pixels, as_channels, as_pixels, reordered, without_axes
+from cellstamp.source.pixels import Pixels, arranged, as_channels, as_pixels, reordered, without_axes
 from cellstamp.source.points import read_points, write_points
 from cellstamp.source.raster import FACTORS, write_raster
 from cellstamp.source.spool import spool
@@ -208,8 +209,10 @@ def image_pixels(store: Path) -> Pixels:
     return open_group(store / IMAGE, ("c", "y", "x"))[0]
 
 
-def open_group(group: Path, axes: Sequence[str]) -> tuple[Pixels, list[str]]:
+def open_group(group: Path, axes: Sequence[str], *, any_order: bool = False) -> tuple[Pixels, list[str]]:
     """Open an OME-Zarr group: its full-resolution array with these axes, and the names of its channels, if it has any.
+
+    With `any_order`, its axes may come in another order; they are put into this one.
 
     Raises
     ------
@@ -225,9 +228,16 @@ def open_group(group: Path, axes: Sequence[str]) -> tuple[Pixels, list[str]]:
     found = ome.axes_of(multiscale)
     kept = [axis for axis, name in enumerate(found) if name in axes]
     surplus = [size for axis, size in enumerate(pixels.shape) if axis not in kept]
-    if len(found) != len(pixels.shape) or any(size != 1 for size in surplus) or found[-2:] != ["y", "x"]:
+    in_order = {"y", "x"} <= set(found) if any_order else found[-2:] == ["y", "x"]
+    if len(found) != len(pixels.shape) or any(size != 1 for size in surplus) or not in_order:
         raise InputError(f"{group}: its axes are {', '.join(found)} {pixels.shape}; must be {', '.join(axes)}")
-    return without_axes(pixels, kept), ome.channel_labels(metadata)
+    names = [found[axis] for axis in kept]
+    return arranged(without_axes(pixels, kept), _order(names, axes)), ome.channel_labels(metadata)
+
+
+def _order(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Where each of the axes wanted is among those there are."""
+    return [names.index(axis) for axis in wanted if axis in names]
 
 
 def store_centers(store: str | os.PathLike[str], labels_name: str, centers: Centers) -> None:
@@ -241,7 +251,14 @@ def store_centers(store: str | os.PathLike[str], labels_name: str, centers: Cent
         Name of the labels; the points are named ``centers_<labels_name>``.
     centers
         Ids and centres (x, y in pixels of the full-resolution labels).
+
+    Raises
+    ------
+    InputError
+        When the store is a URL: those are never written to.
     """
+    if is_remote(store):
+        raise InputError(f"{store} is a URL: centres are stored in folders only")
     with staged(Path(store)) as staging:
         write_points(staging, Path(centers_of(labels_name)).name, centers)
 
@@ -254,4 +271,4 @@ def load_centers(store: str | os.PathLike[str], labels_name: str) -> Centers | N
     InputError
         When what is stored cannot be centres; see `cellstamp.source.points.read_points`.
     """
-    return read_points(Path(store), Path(centers_of(labels_name)).name)
+    return read_points(store, Path(centers_of(labels_name)).name)

@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
 from cellstamp.errors import InputError
 from cellstamp.source import ome
 from cellstamp.source.checks import check_free
@@ -152,3 +156,51 @@ def _container(format_: Format) -> Any:
     from spatialdata._io.format import SpatialDataContainerFormatV01, SpatialDataContainerFormatV02
 
     return {2: SpatialDataContainerFormatV01, 3: SpatialDataContainerFormatV02}[format_]()
+
+
+def read_column(obs: Any, name: str, where: str) -> NDArray[Any]:
+    """Read a column of a table's ``obs`` from its zarr group: numbers, text, or categories.
+
+    Raises
+    ------
+    InputError
+        When there is none, or some of its values are missing.
+    """
+    if name not in obs:
+        there = ", ".join(sorted(key for key in obs if key != obs.attrs.get("_index"))) or "none"
+        raise InputError(f"{where}: the table has no column '{name}'; it has {there}")
+    values, missing = _column(obs[name])
+    if missing.any():
+        raise InputError(f"{where}: the column '{name}' has no value in {missing.sum()} rows; each row needs one")
+    return values
+
+
+def _column(node: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Values as anndata stores them, and where there is none."""
+    if isinstance(node, zarr.Array):
+        values = np.asarray(node[...])
+        values = values if values.dtype.kind in "uifb" else values.astype(object)  # text of whatever type
+        return values, np.zeros(values.shape, bool)
+    if "categories" in node:
+        categories, _ = _column(node["categories"])
+        codes = np.asarray(node["codes"][...])
+        return categories[codes] if len(categories) else codes, codes < 0
+    return np.asarray(node["values"][...]), np.asarray(node["mask"][...], bool)
+
+
+def write_centers_table(staging: Staging, name: str, table: Any) -> None:
+    """Write of a table in memory what tells cells' centres: ``obs``, ``obsm["spatial"]`` and what it annotates."""
+    with quiet():
+        import spatialdata
+        from spatialdata.models import TableModel
+
+        warnings.filterwarnings("ignore", message="The table is annotating")
+        slim = table[:, :0].copy()
+        for kept in (slim.obsm, slim.obsp, slim.uns):
+            for key in set(kept) - {"spatial", TableModel.ATTRS_KEY}:
+                del kept[key]
+        folder = staging.root / "tables.zarr"
+        spatialdata.SpatialData(tables={name: slim}).write(
+            folder, overwrite=True, sdata_formats=_container(staging.format)
+        )
+    (folder / "tables" / name).rename(staging.place(f"tables/{name}"))

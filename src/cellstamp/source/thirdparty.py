@@ -15,6 +15,7 @@ _KNOWN = (
     r"SpatialData is not stored in the most current format",  # spatialdata: stores of zarr format 2 are fine here
     r"zarr v3 autosharding will be the default",  # anndata, about tables
     r"The inplace keyword in DataFrame",  # pandas 4, about dask's own calls
+    r"The 'mode\.chained_assignment' option is deprecated",  # pandas 4, about anndata's own calls
     r"The 'future\.infer_string' option is deprecated",  # pandas 4, about anndata's own calls
 )
 

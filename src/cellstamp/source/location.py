@@ -1,0 +1,83 @@
+"""Where a store is: a folder, which may be written to, or what fsspec opens, which never is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cellstamp.errors import CellstampError, InputError
+
+# What changes in a store when an element comes into it, beside the folder of its kind.
+_REWRITTEN = (".", "..", "points", "zarr.json", ".zmetadata")
+
+
+class UnreachableError(InputError):
+    """A remote store that cannot be read."""
+
+
+def path_of(handler: Any) -> str | None:
+    """Path or URL of the store that a file handler stands for; None when it is no path and knows none (`sdata_path`).
+
+    Raises
+    ------
+    InputError
+        When it is a universal path with options, which worker processes would not know of.
+    """
+    path = getattr(handler, "sdata_path", handler)
+    if isinstance(path, str | os.PathLike):
+        return os.fspath(path)
+    if not (hasattr(path, "protocol") and hasattr(path, "storage_options")):  # what universal paths have
+        return None
+    if path.storage_options:
+        options = ", ".join(path.storage_options)
+        message = (
+            f"{path} has the options {options}, which do not reach worker processes: put them into fsspec's "
+            "configuration (a JSON file in ~/.config/fsspec), and give the path without them"
+        )
+        raise InputError(message)
+    return str(path)
+
+
+def is_remote(store: str | os.PathLike[str]) -> bool:
+    """Whether a store is opened by fsspec: the same rule as zarr's."""
+    return "://" in os.fspath(store) or "::" in os.fspath(store)
+
+
+def check_protocol(store: str) -> None:
+    """Have fsspec say now whether it knows how to open a URL; its errors are told by `reachable`."""
+    import fsspec
+
+    fsspec.core.url_to_fs(store)
+
+
+def is_writable(store: str) -> bool:
+    """Whether an element can be added to a store: a folder that we may change, all of it that has to be."""
+    if is_remote(store):
+        return False
+    concerned = (Path(store) / part for part in _REWRITTEN)
+    return all(os.access(path, os.W_OK) for path in concerned if path.exists())
+
+
+@contextmanager
+def reachable(store: str) -> Iterator[None]:
+    """Say which remote store could not be read: there are as many kinds of errors as there are file systems."""
+    try:
+        yield
+    except CellstampError:
+        raise
+    except ImportError as error:
+        if not is_remote(store):
+            raise
+        message = f"{store} cannot be opened: a package that it needs is not installed: {error}"
+        raise UnreachableError(message) from error
+    except Exception as error:
+        if not is_remote(store):
+            raise
+        message = (
+            f"{store} cannot be read: {type(error).__name__}: {error}. Check the address, and whether the server "
+            "answers and lets you read"
+        )
+        raise UnreachableError(message) from error
