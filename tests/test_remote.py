@@ -74,7 +74,7 @@ def served(folder: Path) -> Iterator[Server]:
 @pytest.fixture
 def extract(tmp_path: Path) -> Callable[..., HDF5CellExtraction]:
     def run(handler: Any, name: str = "out", **config: Any) -> HDF5CellExtraction:
-        keys = {"threads": 1, "image_size": 16, "cache": str(tmp_path / "cache"), **config}
+        keys = {"threads": 1, "image_size": 20, "cache": str(tmp_path / "cache"), **config}
         step = HDF5CellExtraction(keys, tmp_path / name, filehandler=handler)
         step()
         return step
@@ -210,6 +210,13 @@ def test_errors_of_a_server(served: Server, extract: Extract, code: int) -> None
     served.fail = lambda path: code
     with pytest.raises(InputError, match=rf"{served.url}/sample\.zarr cannot be read: .*{code}.* Check the address"):
         extract(f"{served.url}/sample.zarr")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_server_that_fails_in_the_middle(served: Server, extract: Extract, threads: int) -> None:
+    served.fail = lambda path: 503 if "/images/input_image/" in path and "/c/0/1/" in path else None
+    with pytest.raises(InputError, match=rf"'input_image' cannot be read: .* in {served.url}/sample\.zarr, rows .*503"):
+        extract(f"{served.url}/sample.zarr", threads=threads)
 
 
 def test_nothing_at_the_address(served: Server, extract: Extract) -> None:

@@ -43,7 +43,7 @@ def path_of(handler: Any) -> str | None:
 
 def is_remote(store: str | os.PathLike[str]) -> bool:
     """Whether a store is opened by fsspec: the same rule as zarr's."""
-    return "://" in os.fspath(store) or "::" in os.fspath(store)
+    return "::" in str(store) or "://" in str(store)
 
 
 def check_protocol(store: str) -> None:
