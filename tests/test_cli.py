@@ -154,6 +154,16 @@ def test_info_without_normalization(project):
     assert "normalization  none" in invoke("info", result_of(project)).output
 
 
+def test_info_tells_the_options(project):
+    options = ["border=pad", "apply_masks=false", "normalization_scope=image", "dtype=float32"]
+    assert invoke("extract", project, *(part for each in options for part in ("--set", each))).exit_code == 0
+    told = invoke("info", result_of(project)).output
+    assert f"{SIZE} x {SIZE} pixels, float32" in told
+    assert "of each channel of the whole image" in told
+    assert "surroundings   kept" in told
+    assert "border         padded" in told
+
+
 MISTAKES = {
     "no command": (["extrakt"], "No such command 'extrakt'"),
     "no folder": (["extract"], "Missing argument 'PROJECT_FOLDER'"),

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 import restatement
 from cellstamp import HDF5CellExtraction
 from cellstamp.errors import ConfigError, InputError
+from cellstamp.h5sc.reader import describe_h5sc
+from cellstamp.h5sc.validate import faults_of
 from stores import CYTOSOL, NUCLEUS, Sample, make_sample, write_store
 
 SIZE = 32
@@ -115,6 +117,8 @@ def test_every_dtype_and_compression(run: Run, dtype: str, compression: Any) -> 
     with h5py.File(path) as file:
         assert file["obsm/single_cell_images"].dtype == dtype
         assert file["obsm/single_cell_images"].chunks == (1, 1, SIZE, SIZE)
+    assert faults_of(path) == []
+    assert describe_h5sc(path).dtype == dtype
 
 
 def test_float32_of_what_is_normalised_and_not_masked(run: Run) -> None:
@@ -153,6 +157,7 @@ def test_quantiles_by_channel(run: Run) -> None:
     with h5py.File(path) as file:
         attributes = file["obsm/single_cell_images"].attrs
         assert attributes["normalization_range"].tolist() == ["per channel", "per channel"]
+    assert describe_h5sc(path).normalization_range == "per channel"
 
 
 def test_quantiles_by_channel_of_the_whole_image(run: Run) -> None:
