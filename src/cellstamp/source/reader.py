@@ -452,19 +452,12 @@ class TileReader:
             return part
         ((rows, columns),) = chunks
         height, width = self._source.shape
-        whole = Rect(
+        return Rect(
             part.top // rows * rows,
             -(-part.bottom // rows) * rows,
             part.left // columns * columns,
             -(-part.right // columns) * columns,
         ).clipped(height, width)
-        # a part may reach over the image's border
-        return Rect(
-            min(whole.top, part.top),
-            max(whole.bottom, part.bottom),
-            min(whole.left, part.left),
-            max(whole.right, part.right),
-        )
 
     def _empty(self, rect: Rect) -> Block:
         return Block(
