@@ -79,14 +79,15 @@ class Cluster:
         self, module: str, *options: str, path: Sequence[Path] = (), command: Sequence[str] = ()
     ) -> subprocess.Popen[bytes]:
         places = [*map(str, path), str(TESTS), os.environ.get("PYTHONPATH", "")]
-        return subprocess.Popen(
-            [*command, sys.executable, "-m", f"distributed.cli.{module}", *options, "--host", "127.0.0.1"]
-            + ["--no-dashboard"],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))},
-            stdout=subprocess.DEVNULL,
-            stderr=(self._folder / f"{module}.log").open("ab"),
-            cwd=self._folder,
-        )
+        arguments = ["-m", f"distributed.cli.{module}", *options, "--host", "127.0.0.1", "--no-dashboard"]
+        with (self._folder / f"{module}.log").open("ab") as log:
+            return subprocess.Popen(
+                [*command, sys.executable, *arguments],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))},
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd=self._folder,
+            )
 
     @property
     def address(self) -> str:
@@ -103,5 +104,6 @@ class Cluster:
         from distributed import Client
 
         with Client(self.address, set_as_default=False) as client:
-            client.wait_for_workers(n_workers)
+            if n_workers:
+                client.wait_for_workers(n_workers)
             yield client

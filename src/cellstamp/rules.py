@@ -319,7 +319,7 @@ Engine = Annotated[EngineName, PlainValidator(_engine), Allowed(", ".join(f'"{na
 Scheduler = Annotated[
     Any,
     PlainValidator(_scheduler),
-    Allowed('the address of a scheduler, like "tcp://10.0.0.1:8786", a dask Client, or None'),
+    Allowed("the address of a scheduler (tcp://HOST:PORT), a dask Client, or None"),
 ]
 Progress = Annotated[Literal["auto"] | bool, PlainValidator(_progress), Allowed('"auto", True or False')]
 ImageName = Annotated[

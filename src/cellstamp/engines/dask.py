@@ -216,7 +216,7 @@ class _Crew(Generic[B, R]):
         return self._client.status != "running"
 
     def _lost(self, error: BaseException | None = None) -> WorkerError:
-        detail = f" ({type(error).__name__}: {error})" if error is not None else ""
+        detail = f" ({type(error).__name__})" if error is not None else ""
         return WorkerError(
             f"the scheduler at {self._address} is lost, or was restarted{detail}: what is finished is kept; extract "
             "again to go on"
@@ -245,6 +245,8 @@ class _Crew(Generic[B, R]):
                 job.batch,
                 key=(f"cellstamp-{self._run}", self._n_submitted),
                 workers=[self._slots[slot]],
+                # the scheduler may take in what was submitted at about the same time in another order
+                priority=-self._n_submitted,
                 pure=False,
             )
         except Exception as error:

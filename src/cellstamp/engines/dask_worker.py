@@ -15,7 +15,7 @@ from cellstamp import __version__
 from cellstamp.engines.retries import portable
 
 _KEPT = "cellstamp_tasks"
-"""Attribute of a dask worker: copies of tasks, by run."""
+"""Attribute of a dask worker: what is kept there."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def carry_out(order: Order, batch: Any) -> Any:
     from distributed import get_worker
 
     try:
-        with _tasks_of(get_worker()).setdefault(order.run, _Copies()).borrow(order) as task:
+        with _kept_by(get_worker()).borrow(order) as task:
             # what is returned waits here until it is fetched, while the task uses its memory again
             return _copied(task(batch))
     except Exception as error:  # noqa: BLE001 - it is raised where it can be told
@@ -90,47 +90,57 @@ def carry_out(order: Order, batch: Any) -> Any:
 
 def forget(run: str, dask_worker: Any = None) -> None:
     """Drop all that was kept for a run."""
-    _tasks_of(dask_worker).pop(run, None)
+    _kept_by(dask_worker).end(run)
 
 
-def kept(dask_worker: Any = None) -> list[str]:
-    """The runs of which something is kept."""
-    return list(_tasks_of(dask_worker))
+def n_kept(dask_worker: Any = None) -> int:
+    """How many copies of tasks are kept."""
+    return len(_kept_by(dask_worker).copies)
 
 
-def _tasks_of(worker: Any) -> dict[str, _Copies]:
-    copies: dict[str, _Copies] = worker.__dict__.setdefault(_KEPT, {})
-    return copies
+def _kept_by(worker: Any) -> _Kept:
+    kept: _Kept = worker.__dict__.setdefault(_KEPT, _Kept())
+    return kept
 
 
-class _Copies:
-    """Copies of a task in one process, each used by one thread at a time."""
+@dataclass(eq=False)
+class _Copy:
+    """A task, and who may use it: one thread at a time."""
+
+    task: Callable[[Any], Any]
+    lock: threading.Lock
+
+
+class _Kept:
+    """Copies of tasks in one process, one for each slot.
+
+    Attributes
+    ----------
+    copies
+        By run and slot.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._slots: set[int] = set()
-        self._free: dict[int, Callable[[Any], Any]] = {}
+        self._ended: set[str] = set()
+        self.copies: dict[tuple[str, int], _Copy] = {}
 
     @contextmanager
     def borrow(self, order: Order) -> Iterator[Callable[[Any], Any]]:
-        """The copy that had the neighbours of a batch; while that is at work, another one, so that nobody waits."""
-        slot, task = self._take(order.slot)
-        task = pickle.loads(order.task) if task is None else task
-        try:
-            yield task
-        finally:
-            with self._lock:
-                self._free[slot] = task
-
-    def _take(self, slot: int) -> tuple[int, Callable[[Any], Any] | None]:
+        """The copy that had the neighbours of a batch, as soon as it is free."""
         with self._lock:
-            if slot not in self._slots:
-                self._slots.add(slot)
-                return slot, None
-            if slot not in self._free:
-                # as many copies as threads at most: one that is not at work has been made, or may be made now
-                slot = next(iter(self._free), slot)
-            return slot, self._free.pop(slot, None)
+            copy = self.copies.get((order.run, order.slot)) or _Copy(pickle.loads(order.task), threading.Lock())
+            # a batch may begin after the run was ended: nobody waits for it, and nothing is kept
+            if order.run not in self._ended:
+                self.copies[order.run, order.slot] = copy
+        with copy.lock:
+            yield copy.task
+
+    def end(self, run: str) -> None:
+        """Drop the copies of a run, and keep none from now on."""
+        with self._lock:
+            self._ended.add(run)
+            self.copies = {key: copy for key, copy in self.copies.items() if key[0] != run}
 
 
 def _copied(value: Any) -> Any:
