@@ -96,6 +96,7 @@ def main() -> None:
         for number in range(options.rounds + 1):
             for name, extra in cases.items():
                 taken = seconds(store, keys | extra)
+                print(f"round {number}, {name}: {taken:.2f} s", file=sys.stderr, flush=True)
                 if number:  # the first round imports and compiles
                     times[name].append(taken)
     base = statistics.median(times["processes"])

@@ -35,8 +35,8 @@ _QUEUED, _AHEAD = 2, 4
 """Batches a slot has at least and at most, as with the process engine."""
 _LOOK = 1.0
 """Seconds after which workers are counted again."""
-_FETCHING = 2
-"""Results fetched at the same time, while another one is written."""
+_FETCHING = 8
+"""Results fetched at the same time, while another one is written: from several workers, whose links may be slow."""
 _HINT = "Most often memory has run out: lower max_batch_size, or give the workers more memory (--memory-limit)"
 
 
