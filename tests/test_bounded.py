@@ -19,8 +19,9 @@ from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.writer import StampWriter
+from cellstamp.pipeline.job import Job, select_cells
 from cellstamp.pipeline.room import Room
-from cellstamp.pipeline.run import Job, run_batches, select_cells
+from cellstamp.pipeline.run import run_batches
 from cellstamp.pipeline.scaling import find_scaling
 from cellstamp.pipeline.workers import choose_engine
 from cellstamp.report import Progress

@@ -13,7 +13,8 @@ from cellstamp.cells.plan import Batch
 from cellstamp.cells.stamps import Recipe, Stamps
 from cellstamp.codecs import StampEncoder
 from cellstamp.rules import StampType
-from cellstamp.source.reader import Block, PixelSource, TileReader
+from cellstamp.source.arrays import PixelSource
+from cellstamp.source.reader import Block, TileReader
 
 _STACK_BYTES = 2**22
 """Uncompressed stamps held at a time: so many that calling the kernels costs little. Only their boxes are touched."""

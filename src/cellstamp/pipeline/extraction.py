@@ -23,17 +23,18 @@ from cellstamp.h5sc.layout import EXCEEDS, FILE_NAME, REMOVED_NAME
 from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep
+from cellstamp.pipeline.job import Job, Selection, check_crop_fits, select_cells
 from cellstamp.pipeline.lock import holding
 from cellstamp.pipeline.room import Room
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import BlockRunner, choose_engine
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark
+from cellstamp.source.arrays import PixelSource
 from cellstamp.source.centers import compute_centers
 from cellstamp.source.elements import find_source
 from cellstamp.source.handlers import find_centers, open_store, why_not_stored
 from cellstamp.source.masks import MaskChoice
 from cellstamp.source.names import centers_of
-from cellstamp.source.reader import PixelSource
 from cellstamp.source.selection import find_cells
 from cellstamp.source.values import Centers
 from cellstamp.warnings import warn
@@ -144,12 +145,12 @@ class HDF5CellExtraction(ProcessingStep):
                 self._tell(ANNOUNCEMENT, config)
             engine = choose_engine(config, log=self.log, warn=self._warn)
             source = self._find_source(config)
-            run.check_crop_fits(config, source)
+            check_crop_fits(config, source)
             check_ranges(config, source)
             watch.lap("setup")
             chosen = find_cells(config.cells, source, self.filehandler)
             centers = self._find_centers(source, config.centers, engine.n_workers)
-            selection = run.select_cells(
+            selection = select_cells(
                 centers, source, config, chosen=chosen, partial=partial, n_cells=n_cells, seed=seed
             )
             self._log_selection(source, selection)
@@ -157,12 +158,12 @@ class HDF5CellExtraction(ProcessingStep):
                 self._tell_nothing_left(source, config.image_size, selection)
                 return
             scaling = find_scaling(config, source, BlockRunner(engine.n_workers), log=self.log)
-            job = run.Job(config, source, selection, scaling, folder)
+            job = Job(config, source, selection, scaling, folder)
             tally, n_empty = self._extract(job, engine, watch)
             self._warn_of_empty(job, n_empty)
             self._report(job, tally, int(n_empty[-1]), watch, engine.n_workers)
 
-    def _extract(self, job: run.Job, engine: Engine, watch: Stopwatch) -> tuple[run.Tally, NDArray[np.int64]]:
+    def _extract(self, job: Job, engine: Engine, watch: Stopwatch) -> tuple[run.Tally, NDArray[np.int64]]:
         """Make and write all stamps aside, and give the files their names when they are whole.
 
         Returns
@@ -286,7 +287,7 @@ class HDF5CellExtraction(ProcessingStep):
         self.log(message)
         warn(message)
 
-    def _log_selection(self, source: PixelSource, selection: run.Selection) -> None:
+    def _log_selection(self, source: PixelSource, selection: Selection) -> None:
         image = source.image
         self.log(
             {
@@ -299,7 +300,7 @@ class HDF5CellExtraction(ProcessingStep):
             }
         )
 
-    def _tell_nothing_left(self, source: PixelSource, image_size: int, selection: run.Selection) -> None:
+    def _tell_nothing_left(self, source: PixelSource, image_size: int, selection: Selection) -> None:
         height, width = source.shape
         n_chosen, kind = selection.n_in_mask - selection.n_not_chosen, "chosen " if selection.n_not_chosen else ""
         self._warn(
@@ -308,7 +309,7 @@ class HDF5CellExtraction(ProcessingStep):
             "smaller image_size, or set border to 'pad'"
         )
 
-    def _warn_of_exceeding(self, job: run.Job, exceeding: run.Exceeding) -> None:
+    def _warn_of_exceeding(self, job: Job, exceeding: run.Exceeding) -> None:
         if exceeding.rows.size:
             size, (height, width) = job.config.image_size, exceeding.largest
             self._warn(
@@ -317,7 +318,7 @@ class HDF5CellExtraction(ProcessingStep):
                 "have them whole, choose a larger image_size"
             )
 
-    def _warn_of_empty(self, job: run.Job, n_empty: NDArray[np.int64]) -> None:
+    def _warn_of_empty(self, job: Job, n_empty: NDArray[np.int64]) -> None:
         main, cell = job.source.mask_names[0], job.source.mask_names[-1]
         if n_empty[-1]:
             self._warn(
@@ -331,7 +332,7 @@ class HDF5CellExtraction(ProcessingStep):
                 "window"
             )
 
-    def _report(self, job: run.Job, tally: run.Tally, n_empty: int, watch: Stopwatch, n_workers: int) -> None:
+    def _report(self, job: Job, tally: run.Tally, n_empty: int, watch: Stopwatch, n_workers: int) -> None:
         """Tell people and the log how it went."""
         path = job.folder / FILE_NAME
         self.output_path = str(path)

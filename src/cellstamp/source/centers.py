@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
-from cellstamp.source.reader import ArrayHandle
+from cellstamp.source.arrays import ArrayHandle
 from cellstamp.source.values import Centers, Rect
 
 __all__ = ["BlockSums", "Centers", "compute_centers"]

@@ -17,11 +17,11 @@ import zarr
 import zarr.errors
 
 from cellstamp.errors import InputError
+from cellstamp.source.arrays import ArrayHandle, PixelSource
 from cellstamp.source.grid import check_same_grid
 from cellstamp.source.location import check_protocol, is_remote, reachable
 from cellstamp.source.masks import KINDS, MaskChoice, check_there
 from cellstamp.source.names import IMAGE_NAME
-from cellstamp.source.reader import ArrayHandle, PixelSource
 
 _PIXEL_TYPES = (
     *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("u", "")),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.source.arrays import ArrayHandle
 from cellstamp.source.centers import blocks_of, runs_of
-from cellstamp.source.reader import ArrayHandle
 from cellstamp.source.values import Rect
 
 

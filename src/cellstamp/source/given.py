@@ -11,11 +11,11 @@ import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
+from cellstamp.source.arrays import ArrayHandle
 from cellstamp.source.elements import kind_of, open_root
 from cellstamp.source.masks import listing
 from cellstamp.source.placement import Matrix, between, differing, placements, point_placements
 from cellstamp.source.points import as_coordinates, checked_centers, read_frame
-from cellstamp.source.reader import ArrayHandle
 from cellstamp.source.tables import read_column
 from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Centers

@@ -9,8 +9,8 @@ import zarr
 
 from cellstamp.errors import InputError
 from cellstamp.source import ome
+from cellstamp.source.arrays import ArrayHandle
 from cellstamp.source.placement import Matrix, differences, differing, placements
-from cellstamp.source.reader import ArrayHandle
 
 _SAME_PLACE = """
     from spatialdata.transformations import get_transformation, set_transformation

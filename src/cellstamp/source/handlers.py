@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from cellstamp.errors import InputError
+from cellstamp.source.arrays import ArrayHandle
 from cellstamp.source.given import given_centers
 from cellstamp.source.location import UnreachableError, is_remote, is_writable, path_of, reachable
 from cellstamp.source.masks import KINDS, MaskChoice, check_there
 from cellstamp.source.names import centers_of
-from cellstamp.source.reader import ArrayHandle
 from cellstamp.source.store import load_centers, spool, store_centers
 from cellstamp.source.values import Centers
 

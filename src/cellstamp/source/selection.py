@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import ConfigError
 from cellstamp.rules import TableColumn
 from cellstamp.source.annotations import Table, find_table, kind_of
-from cellstamp.source.reader import PixelSource
+from cellstamp.source.arrays import PixelSource
 from cellstamp.source.values import Centers
 
 ID_COLUMNS = ("scportrait_cell_id", "cell_id", "instance_id", "label")
