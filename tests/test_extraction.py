@@ -578,7 +578,7 @@ def test_a_run_that_fails_leaves_the_old_result_and_nothing_of_its_own(
         make_step()()
     there = files(tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").glob("data/*")}
-    monkeypatch.setattr("cellstamp.pipeline.run.StampTask", task)
+    monkeypatch.setattr("cellstamp.pipeline.job.StampTask", task)
     with pytest.raises(WorkerError, match=message):
         make_step(threads=threads, overwrite=True, max_batch_size=5)()
     assert {path: path.read_bytes() for path in (tmp_path / "out").glob("data/*")} == before
