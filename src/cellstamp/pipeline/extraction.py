@@ -46,11 +46,11 @@ class HDF5CellExtraction(ProcessingStep):
     """Cuts a segmented image into single-cell images and stores them in ``single_cells.h5sc``.
 
     Parameters are those of `ProcessingStep`. ``filehandler`` says where the image and masks are: an object with the
-    attribute ``sdata_path`` (a project's handler), the path or URL of a SpatialData zarr store, or a SpatialData object.
+    attribute ``sdata_path`` (a project's handler), a SpatialData zarr store's path or URL, or a SpatialData object.
     The configuration's keys are listed on the documentation's page "Configuration".
 
-    The file is an AnnData: ``obsm["single_cell_images"]`` (n_cells, n_masks + n_channels, y, x), float16 unless ``dtype``
-    says otherwise, values from 0 to 1; ``obsm["spatial"]`` float64 (n_cells, 2), centres as x, y in pixels;
+    The file is an AnnData: ``obsm["single_cell_images"]`` (n_cells, n_masks + n_channels, y, x), values from 0 to 1,
+    float16 unless ``dtype`` says otherwise; ``obsm["spatial"]`` float64 (n_cells, 2), centres as x, y in pixels;
     ``obs["scportrait_cell_id"]`` uint64. It is a table that annotates the mask, in SpatialData's sense.
     Centres that a store lacks are computed, and stored in it as points ``centers_<labels>``, if it is a folder that was
     given by its path and can be written to.
