@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,11 @@ def test_quantiles_by_channel_of_the_whole_image(run: Run) -> None:
     pairs = [(0.0, 0.5), RANGE, (0.25, 0.75)]
     path = run(normalization_range={"dna": [0, 0.5], "tubulin": [0.25, 0.75]}, normalization_scope="image")
     check(path, limits=image_limits(SAMPLE.image, pairs))
+
+
+def test_ranges_of_channels_that_are_not_chosen_do_no_harm(run: Run) -> None:
+    path = run(normalization_range={"actin": [0.1, 0.9], "dna": [0, 0.5]}, channels=["dna"])
+    check(path, Sample(SAMPLE.image[:1], SAMPLE.masks), quantiles=(0.0, 0.5))
 
 
 def test_a_range_of_an_unknown_channel_is_refused(run: Run) -> None:
@@ -334,6 +340,23 @@ def test_cells_that_reach_out_of_their_crop_are_told(tmp_path: Path, run: Run, e
     assert obs.loc[obs["exceeds_crop"], "scportrait_cell_id"].tolist() == out
 
 
+@pytest.mark.filterwarnings("ignore:.* cells reach out of their crop:UserWarning")
+def test_the_crop_that_is_proposed_holds_them_all(run: Run) -> None:
+    with pytest.warns(UserWarning, match="reach out of their crop of 10 x 10 pixels") as told:
+        run(image_size=10, border="pad")
+    proposed = int(re.search(r"image_size (\d+) would hold all of them", str(told[0].message))[1])  # type: ignore[index]
+    assert not anndata.read_h5ad(run(image_size=proposed, border="pad")).obs["exceeds_crop"].any()
+    assert anndata.read_h5ad(run(image_size=proposed - 2, border="pad")).obs["exceeds_crop"].sum() >= 1
+
+
+def test_masks_that_number_cells_differently_are_told(tmp_path: Path, run: Run) -> None:
+    cells = SAMPLE.masks[CYTOSOL]
+    masks = {NUCLEUS: SAMPLE.masks[NUCLEUS], CYTOSOL: np.where(cells > 0, cells + 1000, 0).astype(np.uint32)}
+    store = write_store(tmp_path / "s.zarr", Sample(SAMPLE.image, masks))
+    with pytest.warns(UserWarning, match="43 of 43 cells have no pixel .* number cells alike"):
+        run(store)
+
+
 def test_where_every_cell_fits_none_is_marked(run: Run) -> None:
     obs = anndata.read_h5ad(run()).obs
     assert not obs["exceeds_crop"].any()
@@ -355,6 +378,11 @@ def test_without_options_the_settings_say_what_there_is_by_default(run: Run) -> 
         "border": "drop",
         "dtype": "float16",
         "compression": "lzf",
+        "image": "input_image",
+        "masks": [NUCLEUS, CYTOSOL],
+        "channels": ["dna", "actin", "tubulin"],
+        "cells": "None",
+        "centers": "None",
     }
     made_from = json.loads(anndata.read_h5ad(path).uns["cellstamp"]["made_from"])
     assert made_from["border"] == "drop"

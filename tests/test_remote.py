@@ -313,6 +313,18 @@ def test_a_store_that_is_read_only(read_only: Path, extract: Extract, threads: i
     assert listing(read_only.parent) == before
 
 
+def test_what_nobody_may_change_is_left_alone_by_root_too(tmp_path: Path, folder: Path, extract: Extract) -> None:
+    store = tmp_path / "closed.zarr"
+    shutil.copytree(folder / "sample.zarr", store)
+    subprocess.run(["chmod", "-R", "a-w", str(store)], check=True)
+    before = listing(store)
+    try:
+        extract(store)
+        assert listing(store) == before
+    finally:
+        subprocess.run(["chmod", "-R", "u+w", str(store)], check=True)
+
+
 def test_what_makes_a_store_writable(tmp_path: Path, read_only: Path) -> None:
     assert is_writable(str(write_store(tmp_path / "s.zarr", SAMPLE)))
     assert not is_writable(str(read_only))

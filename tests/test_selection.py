@@ -203,9 +203,12 @@ def test_a_project_keeps_ids_of_numpy_in_its_configuration(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("cells", "told"),
     [
-        ([6, 7, 9], r"cells: 1 of 3 cells are not in the mask 'seg_all_nucleus', which has 16 cells: 7\. Give ids"),
-        (range(1, 40), r"cells: 26 of 39 cells are not in .* 16 cells: 1, 2, 4, 5, 7, \.\.\.\. Give ids"),
-        ([2**63 - 1], r"cells: 1 of 1 cells are not in .*: 9223372036854775807\."),
+        (
+            [6, 7, 9],
+            r"cells: 1 of 3 cells are not among the 16 cells of 'seg_all_nucleus' that have a centre: 7\. Give ids",
+        ),
+        (range(1, 40), r"cells: 26 of 39 cells are not among the 16 cells .*: 1, 2, 4, 5, 7, \.\.\.\. Give ids"),
+        ([2**63 - 1], r"cells: 1 of 1 cells are not among .*: 9223372036854775807\."),
         (
             {"table": "measure", "column": "good"},
             r"cells = table 'measure', .*: no such table in .*s\.zarr; it has m",
@@ -261,7 +264,7 @@ def test_cells_that_cannot_be_meant(
             r"which column holds the ids\? There are area, name; one must be named scp",
         ),
         ("6,1\n9,2\n", r"there are 2 columns and no header; one must be named"),
-        ("6\n7\n", r"c\.csv': 1 of 2 cells are not in the mask 'seg_all_nucleus', which has 16 cells: 7\."),
+        ("6\n7\n", r"c\.csv': 1 of 2 cells are not among the 16 cells of 'seg_all_nucleus' that have a centre: 7\."),
     ],
 )
 def test_a_file_that_cannot_be_meant(tmp_path: Path, make_step: MakeStep, text: str, told: str) -> None:

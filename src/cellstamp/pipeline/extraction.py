@@ -147,6 +147,7 @@ class HDF5CellExtraction(ProcessingStep):
             source = self._find_source(config)
             check_crop_fits(config, source)
             check_ranges(config, source)
+            source = source if config.channels is None else source.pick(config.channels)
             watch.lap("setup")
             chosen = find_cells(config.cells, source, self.filehandler)
             centers = self._find_centers(source, config.centers, engine.n_workers)
@@ -266,8 +267,7 @@ class HDF5CellExtraction(ProcessingStep):
         )
         folder = Path(self._tmp_dir_path or config.cache)
         store = open_store(self.filehandler, config.image, masks, config.centers, folder)
-        source = find_source(store, image=config.image, masks=masks)
-        return source if config.channels is None else source.pick(config.channels)
+        return find_source(store, image=config.image, masks=masks)
 
     def _find_centers(self, source: PixelSource, given: str | None, n_workers: int) -> Centers:
         """Centres that are given, or from the store, or computed and, where that is wanted and possible, stored."""
@@ -314,16 +314,19 @@ class HDF5CellExtraction(ProcessingStep):
             size, (height, width) = job.config.image_size, exceeding.largest
             self._warn(
                 f"{exceeding.rows.size} of {len(job.cells)} cells reach out of their crop of {size} x {size} pixels, "
-                f"and are cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] tells which. To "
-                "have them whole, choose a larger image_size"
+                f"and are cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] tells which. A "
+                f"crop is centred on the cell in '{job.source.main_mask.name}': image_size {exceeding.fitting} would "
+                "hold all of them"
             )
 
     def _warn_of_empty(self, job: Job, n_empty: NDArray[np.int64]) -> None:
         main, cell = job.source.mask_names[0], job.source.mask_names[-1]
         if n_empty[-1]:
+            all_of_them = n_empty[-1] == len(job.cells) and main != cell
+            hint = f". Do '{main}' and '{cell}' number cells alike? A cell needs one id in both" if all_of_them else ""
             self._warn(
                 f"{n_empty[-1]} of {len(job.cells)} cells have no pixel of '{cell}' in their window; their image "
-                "channels are all zero"
+                f"channels are all zero{hint}"
             )
         if n_empty[0]:
             self._warn(
@@ -341,6 +344,7 @@ class HDF5CellExtraction(ProcessingStep):
             cells_in_mask=job.selection.n_in_mask,
             cells_kept=len(job.cells),
             cells_removed=job.selection.removed.size,
+            cells_not_chosen=job.selection.n_not_chosen,
             cells_empty=n_empty,
             masks=len(job.source.masks),
             crop_size=job.config.image_size,

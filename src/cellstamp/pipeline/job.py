@@ -18,6 +18,7 @@ from cellstamp.config import ExtractionConfig
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.layout import Layout
 from cellstamp.pipeline.scaling import Pairs, Scaling
+from cellstamp.rules import TableColumn
 from cellstamp.source.arrays import PixelSource
 from cellstamp.source.selection import ChosenCells
 from cellstamp.source.values import Centers
@@ -126,6 +127,17 @@ class Job:
             "compression": str(config.compression),
         }
 
+    def _origin(self) -> dict[str, Any]:
+        """What the stamps were made from, by the names that the configuration goes by."""
+        config, source = self.config, self.source
+        return {
+            "image": source.image.name,
+            "masks": list(source.mask_names),
+            "channels": list(source.channel_names),
+            "cells": _told_cells(config.cells),
+            "centers": str(config.centers),
+        }
+
     def made_from(self) -> dict[str, Any]:
         """All that decides what is in the file, as JSON has it: two runs with the same make the same file."""
         source = self.source
@@ -152,7 +164,7 @@ class Job:
             "cells_empty_in_main_mask": int(n_empty[0]),
             "cells_empty_in_cell_mask": int(n_empty[-1]),
             "cells_exceeding_crop": n_exceeding,
-            "settings": self.settings(),
+            "settings": {**self.settings(), **self._origin()},
         }
 
     def task(self) -> StampTask:
@@ -171,6 +183,15 @@ class Job:
             dtype=self.config.dtype,
             compression=self.config.compression,
         )
+
+
+def _told_cells(cells: tuple[int, ...] | Path | TableColumn | None) -> str:
+    """How cells were chosen; which they are is in ``obs``."""
+    if isinstance(cells, tuple):
+        return f"{len(cells)} ids"
+    if isinstance(cells, TableColumn):
+        return f"table {cells.table}, column {cells.column}"
+    return str(cells)
 
 
 def _in_short(pairs: Pairs | None) -> Any:

@@ -37,10 +37,13 @@ class Exceeding:
         int64: where they stand in the file.
     largest
         Height and width in pixels of the largest, or (0, 0); where it is larger than three crops, at least that.
+    fitting
+        Side of the smallest crop that would hold all of them where they are.
     """
 
     rows: NDArray[np.int64]
     largest: tuple[int, int]
+    fitting: int
 
 
 def find_exceeding(job: Job, on_edge: NDArray[np.int64], run: Run) -> Exceeding:
@@ -54,15 +57,20 @@ def find_exceeding(job: Job, on_edge: NDArray[np.int64], run: Run) -> Exceeding:
         How to apply a callable to every block of a mask.
     """
     if not on_edge.size:
-        return Exceeding(on_edge, (0, 0))
+        return Exceeding(on_edge, (0, 0), 0)
     size, cells = job.config.image_size, job.cells[on_edge]
     left, top = window_corners(cells, size).T
     around = np.stack([top - size, top + 2 * size, left - size, left + 2 * size], axis=1)
     first_row, last_row, first_column, last_column = find_extents(job.source.masks[-1], cells.ids, around, run).boxes.T
-    outside = (first_row < top) | (last_row >= top + size) | (first_column < left) | (last_column >= left + size)
+    y, x = top + size // 2, left + size // 2
+    # half a crop reaches so far before its centre, and one pixel less behind it
+    halves = np.max([y - first_row, last_row - y + 1, x - first_column, last_column - x + 1], axis=0)
+    outside = 2 * halves > size
+    if not outside.any():
+        return Exceeding(on_edge[outside], (0, 0), 0)
     heights, widths = last_row - first_row + 1, last_column - first_column + 1
     largest = int(np.argmax(np.maximum(heights, widths) * outside))
-    return Exceeding(on_edge[outside], (int(heights[largest]), int(widths[largest])) if outside.any() else (0, 0))
+    return Exceeding(on_edge[outside], (int(heights[largest]), int(widths[largest])), 2 * int(halves.max()))
 
 
 def without(batches: Sequence[Batch], is_written: NDArray[np.bool_]) -> list[Batch]:

@@ -9,6 +9,9 @@ from typing import Any
 
 from cellstamp.errors import InputError
 
+OURS = "cellstamp"
+"""Among attributes, the name of what we alone write and read."""
+
 AXES = {"images": ("c", "y", "x"), "labels": ("y", "x")}
 # By zarr format: what SpatialData calls its dialect of OME-Zarr, and its own version of it.
 _DIALECTS = {2: ("0.4-dev-spatialdata", "0.2"), 3: ("0.5-dev-spatialdata", "0.3")}
@@ -63,9 +66,19 @@ def raster_attributes(
     return {**wrapped, "spatialdata_attrs": {"version": version}}
 
 
-def points_attributes(*, format_: int) -> dict[str, Any]:
-    """Return the attributes of the group of a table of points with the columns x and y."""
+def points_attributes(*, format_: int, labels: str | None = None) -> dict[str, Any]:
+    """Return the attributes of the group of a table of points with the columns x and y.
+
+    Parameters
+    ----------
+    format_
+        Zarr format, 2 or 3.
+    labels
+        Signature of the labels whose centres they are.
+    """
+    ours = {} if labels is None else {OURS: {"labels": labels}}
     return {
+        **ours,
         "encoding-type": "ngff:points",
         "axes": ["x", "y"],
         "coordinateTransformations": [identity(("x", "y"))],

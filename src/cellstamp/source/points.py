@@ -25,13 +25,16 @@ _LARGEST_ID = 2**63 - 1
 _COMPUTE = "delete the points, and they are computed again from the labels"
 
 
-def write_points(staging: Staging, name: str, centers: Centers) -> None:
-    """Write centres as the points `name`: columns x and y (float64, pixels), index = cell id (uint64)."""
+def write_points(staging: Staging, name: str, centers: Centers, labels: str | None = None) -> None:
+    """Write centres as the points `name`: columns x and y (float64, pixels), index = cell id (uint64).
+
+    ``labels`` is the signature of the labels they are of.
+    """
     import pandas as pd
 
     index = pd.Index(np.asarray(centers.ids, dtype=np.uint64), name=_INDEX)
     table = pd.DataFrame({"x": centers.xy[:, 0], "y": centers.xy[:, 1]}, index=index)
-    write_frame(staging, name, table, ome.points_attributes(format_=staging.format))
+    write_frame(staging, name, table, ome.points_attributes(format_=staging.format, labels=labels))
 
 
 def write_frame(staging: Staging, name: str, table: pd.DataFrame, attributes: dict[str, Any]) -> None:
@@ -39,6 +42,15 @@ def write_frame(staging: Staging, name: str, table: pd.DataFrame, attributes: di
     folder = staging.group(f"points/{name}", attributes) / "points.parquet"
     folder.mkdir()
     table.to_parquet(folder / "part.0.parquet")
+
+
+def labels_of_points(store: Path, name: str) -> str | None:
+    """The signature of the labels that the points `name` were computed from; None if they do not say."""
+    try:
+        signature: str | None = (ome.read_attributes(store / "points" / name).get(ome.OURS) or {}).get("labels")
+    except InputError:
+        return None
+    return signature
 
 
 def read_points(store: str | os.PathLike[str], name: str) -> Centers | None:

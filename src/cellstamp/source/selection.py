@@ -60,8 +60,8 @@ class ChosenCells:
         if unknown.size:
             examples = ", ".join(map(str, unknown[:5].tolist()))
             raise ConfigError(
-                f"{self.origin}: {unknown.size} of {self.ids.size} cells are not in the mask '{mask}', which has "
-                f"{len(centers)} cells: {examples}{', ...' if unknown.size > 5 else ''}. Give ids of that mask"
+                f"{self.origin}: {unknown.size} of {self.ids.size} cells are not among the {len(centers)} cells of "
+                f"'{mask}' that have a centre: {examples}{', ...' if unknown.size > 5 else ''}. Give ids of that mask"
             )
         return centers[np.isin(centers.ids, self.ids)]
 
