@@ -21,8 +21,6 @@ TYPES = [
     (np.uint32, np.uint16),
     (np.uint32, np.uint8),
     (np.uint64, np.uint16),
-    (np.uint64, np.uint32),
-    (np.uint32, np.uint64),
     (np.uint32, np.float32),
     (np.uint32, np.float64),
 ]

@@ -82,9 +82,10 @@ def test_surroundings_are_kept(run: Run, engine: str, quantiles: Any) -> None:
     assert settings(path)["apply_masks"] == np.False_
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("chunks", [64, 100, 400])
-@pytest.mark.parametrize("size", [20, 32, 66])
+@pytest.mark.parametrize(
+    ("size", "chunks", "engine"),
+    [(20, 64, "serial"), (66, 64, "two workers"), (32, 100, "two workers"), (32, 400, "serial"), (66, 400, "serial")],
+)
 @pytest.mark.filterwarnings("ignore:.* cells reach out of their crop:UserWarning")
 def test_cells_near_the_border_are_padded_with_zeros(
     tmp_path: Path, run: Run, size: int, chunks: int, engine: str
@@ -180,8 +181,15 @@ def test_a_range_of_an_unknown_channel_is_refused(run: Run) -> None:
 # --- channels ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("names", [["tubulin"], ["tubulin", "dna"], ["dna", "actin"], ["actin", "tubulin", "dna"]])
+@pytest.mark.parametrize(
+    ("names", "engine"),
+    [
+        (["tubulin"], "serial"),
+        (["tubulin", "dna"], "two workers"),
+        (["dna", "actin"], "serial"),
+        (["actin", "tubulin", "dna"], "serial"),
+    ],
+)
 def test_channels_by_name_and_in_order(run: Run, names: list[str], engine: str) -> None:
     path = run(channels=names, **ENGINES[engine])
     picked = SAMPLE.image[[SAMPLE.channel_names.index(name) for name in names]]
@@ -214,8 +222,13 @@ def test_an_unknown_channel_is_named_with_those_there_are(run: Run) -> None:
 # --- pixel types ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "engine"),
+    [
+        *((dtype, "serial") for dtype in ("uint8", "uint16", "uint32", "float64")),
+        ("float32", "two workers"),
+    ],
+)
 @pytest.mark.parametrize("quantiles", [RANGE, None], ids=["normalised", "raw"])
 def test_pixel_types(tmp_path: Path, run: Run, dtype: str, quantiles: Any, engine: str) -> None:
     image = SAMPLE.image / 65535
@@ -232,8 +245,7 @@ def test_quantiles_of_the_whole_image_in_every_type(tmp_path: Path, run: Run, dt
     check(run(store, normalization_scope="image"), with_pixels(image), limits=image_limits(image, [RANGE] * 3))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("dtype", "engine"), [("float32", "two workers"), ("float64", "serial")])
 def test_floats_above_1_are_refused_unless_normalised(tmp_path: Path, run: Run, dtype: str, engine: str) -> None:
     image = (SAMPLE.image / 65535).astype(dtype)
     image[1, 90, 90] = 3.5

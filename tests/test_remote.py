@@ -118,8 +118,7 @@ def as_handler(url: str) -> Any:
     return SimpleNamespace(sdata_path=url)
 
 
-@pytest.mark.parametrize("given", [as_text, as_upath, as_handler])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("given", "threads"), [(as_text, 1), (as_text, 2), (as_upath, 1), (as_handler, 1)])
 def test_a_store_behind_http_gives_the_same_file(
     tmp_path: Path, folder: Path, served: Server, extract: Extract, threads: int, given: Any, monkeypatch: Any
 ) -> None:

@@ -44,7 +44,10 @@ def make_table(mask: str = NUCLEUS, regions: list[str] | None = None, **columns:
         )
 
 
-@pytest.fixture(scope="module", params=[2, 3], ids=["zarr 2", "zarr 3"])
+both_formats = pytest.mark.parametrize("store", [2, 3], ids=["zarr 2", "zarr 3"], indirect=True)
+
+
+@pytest.fixture(scope="module")
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     third = len(ALL) // 2
     tables = {
@@ -64,7 +67,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     masks = {NUCLEUS: NUCLEI, CYTOSOL: CELLS}
     path = tmp_path_factory.mktemp("chosen") / "s.zarr"
     with pytest.warns(UserWarning, match="The table is annotating"):
-        return write_with_tables(path, IMAGE, masks, tables=tables, zarr_format=request.param)
+        return write_with_tables(path, IMAGE, masks, tables=tables, zarr_format=getattr(request, "param", 3))
 
 
 def read(store: Path) -> spatialdata.SpatialData:
@@ -116,6 +119,7 @@ WAYS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@both_formats
 @pytest.mark.parametrize("way", WAYS)
 def test_chosen_cells_are_the_rows_of_the_full_extraction(tmp_path: Path, make_step: MakeStep, way: str) -> None:
     full, chosen = make_step(None, folder="full"), make_step(WAYS[way](tmp_path))
