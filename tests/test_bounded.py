@@ -28,6 +28,8 @@ from cellstamp.report import Progress
 from cellstamp.source.centers import compute_centers
 from pixel_stores import write_source
 
+pytestmark = pytest.mark.once
+
 N_WORKERS = 2
 
 

@@ -22,6 +22,8 @@ open(os.path.join(sys.argv[1], "cgroup.procs"), "w").write(str(os.getpid()))
 _EXTRACT = f"""{_ENTER}
 from cellstamp import HDF5CellExtraction
 from cellstamp.pipeline import job
+
+pytestmark = pytest.mark.once
 if sys.argv[4] == "hungry":
     from stamp_tasks import Hungry
     job.StampTask = Hungry

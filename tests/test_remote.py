@@ -61,7 +61,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_store(tmp_path_factory.mktemp("served") / "sample.zarr", SAMPLE, chunks=40).parent
+    return write_store(tmp_path_factory.mktemp("served") / "sample.zarr", SAMPLE, chunks=80).parent
 
 
 @pytest.fixture

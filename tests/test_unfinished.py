@@ -395,6 +395,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.leaves_files
+@pytest.mark.once
 def test_runs_killed_at_random_moments_are_gone_on_with(
     tmp_path: Path, many: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
