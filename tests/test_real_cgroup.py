@@ -13,6 +13,8 @@ import pytest
 from cellstamp.h5sc.validate import faults_of
 from stores import make_sample, write_store
 
+pytestmark = pytest.mark.once
+
 LIMIT = 1200 * 2**20
 
 _ENTER = """
@@ -22,8 +24,6 @@ open(os.path.join(sys.argv[1], "cgroup.procs"), "w").write(str(os.getpid()))
 _EXTRACT = f"""{_ENTER}
 from cellstamp import HDF5CellExtraction
 from cellstamp.pipeline import job
-
-pytestmark = pytest.mark.once
 if sys.argv[4] == "hungry":
     from stamp_tasks import Hungry
     job.StampTask = Hungry
