@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellstamp.errors import InputError
+
+if TYPE_CHECKING:
+    import zarr
 
 OURS = "cellstamp"
 """Among attributes, the name of what we alone write and read."""
@@ -121,6 +124,12 @@ def read_attributes(group: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not valid JSON: {error}") from error
     attributes = content.get("attributes", {}) if path.name == "zarr.json" else content
     return dict(attributes)
+
+
+def metadata_of(root: zarr.Group, element: str) -> Any:
+    """Return the OME part of an element's attributes, given the opened store: anywhere zarr can read."""
+    attributes = root[element].attrs.asdict()
+    return attributes.get("ome", attributes)
 
 
 def multiscale_of(group: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
+from cellstamp.rules import LARGEST_ID
 from cellstamp.source import ome
 from cellstamp.source.location import is_remote
 from cellstamp.source.staging import Staging
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 # The name dask gives the index of a table without one, and takes off again: what SpatialData writes.
 _INDEX = "__null_dask_index__"
-_LARGEST_ID = 2**63 - 1
 _COMPUTE = "delete the points, and they are computed again from the labels"
 
 
@@ -145,7 +145,7 @@ def checked_centers(
     """
     if ids.dtype.kind not in "ui":
         raise InputError(f"{where}: {id_column} must hold the cell ids, whole numbers; it is {ids.dtype}; {hint}")
-    wrong = (ids < 1) | (ids > _LARGEST_ID)
+    wrong = (ids < 1) | (ids > LARGEST_ID)
     if wrong.any():
         raise InputError(f"{where}: cell id {ids[wrong][0]}: must be from 1 to 2**63 - 1; {hint}")
     broken = ~np.isfinite(xy).all(axis=1)
