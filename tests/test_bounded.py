@@ -165,5 +165,7 @@ def test_workers_do_not_grow_from_batch_to_batch(tmp_path: Path) -> None:
     for outcome in engine.run(job.task(), batches, lambda: 4):
         sizes.setdefault(outcome.pid, []).append(outcome.rss)
     for series in sizes.values():
-        settled = max(series[: len(series) // 4])
-        assert series[-1] <= settled + 3 * 2**20
+        peaks = [max(part) for part in np.array_split(series, 5)]
+        # A library may take a step once (an allocator's arena, code first used late); what is never given back adds up
+        # in each part of a run.
+        assert min(np.diff(peaks[1:])) < 2**19, peaks
