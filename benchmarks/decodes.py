@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from cellstamp.cells.plan import Batch
-from cellstamp.pipeline.run import Job
-from cellstamp.source.reader import ArrayHandle, TileReader
+from cellstamp.pipeline.job import Job
+from cellstamp.source.arrays import ArrayHandle
+from cellstamp.source.reader import TileReader
 
 
 class _Counter:

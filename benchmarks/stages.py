@@ -117,7 +117,8 @@ def _measure_here(store: str, config: dict[str, Any], folder: str) -> dict[str, 
 def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str, Meter]) -> tuple[Any, list[Any]]:
     """The job and its batches; meters are added for the centres (computed, though they are stored) and the plan."""
     from cellstamp.config import ExtractionConfig
-    from cellstamp.pipeline import run
+    from cellstamp.pipeline.job import Job, select_cells
+    from cellstamp.pipeline.scaling import find_scaling
     from cellstamp.source.centers import compute_centers
     from cellstamp.source.elements import find_source
     from cellstamp.source.store import load_centers
@@ -128,8 +129,9 @@ def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str,
     load_centers(store, source.main_mask.name)  # what reads tables is imported now
     with plan.running():
         known = load_centers(store, source.main_mask.name)
-        cells, removed = run.select_cells(known, source, config["image_size"], partial=False, n_cells=None, seed=0)
-        job = run.Job(ExtractionConfig.parse(config), source, len(known), cells, removed, folder)
+        parsed = ExtractionConfig.parse(config)
+        selection = select_cells(known, source, parsed, partial=False, n_cells=None, seed=0)
+        job = Job(parsed, source, selection, find_scaling(parsed, source, map, log=lambda _: None), folder)
         batches = job.batches(_BUDGET)
     meters |= {"centres": centres, "plan": plan}
     return job, batches

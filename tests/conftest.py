@@ -18,6 +18,7 @@ LEFTOVERS = (".*.staging-*", ".unfinished_*", "HDF5CellExtraction_*")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "once: a test of what no library has a part in: one version of Python is enough")
     config.addinivalue_line("markers", "leaves_files: a test that kills a process on purpose, and so leaves its files")
 
 

@@ -19,13 +19,16 @@ from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.writer import StampWriter
+from cellstamp.pipeline.job import Job, select_cells
 from cellstamp.pipeline.room import Room
-from cellstamp.pipeline.run import Job, run_batches, select_cells
+from cellstamp.pipeline.run import run_batches
 from cellstamp.pipeline.scaling import find_scaling
 from cellstamp.pipeline.workers import choose_engine
 from cellstamp.report import Progress
 from cellstamp.source.centers import compute_centers
 from pixel_stores import write_source
+
+pytestmark = pytest.mark.once
 
 N_WORKERS = 2
 
@@ -151,7 +154,8 @@ def test_workers_do_not_grow_from_batch_to_batch(tmp_path: Path) -> None:
     cells = (y // pitch * (side // pitch) + x // pitch + 1).astype(np.uint32)
     image = np.random.default_rng(0).integers(0, 60000, (2, side, side)).astype(np.uint16)
     source = write_source(tmp_path / "store", image, [cells], image_chunk=200, mask_chunk=300)
-    config = ExtractionConfig.parse({"threads": N_WORKERS, "image_size": 64, "cache": "c", "max_batch_size": 6})
+    keys: dict[str, Any] = {"threads": N_WORKERS, "image_size": 64, "cache": "c", "max_batch_size": 6}
+    config = ExtractionConfig.parse({**keys, "compression": False})  # 150 kB a batch
     centers = compute_centers(source.main_mask)
     selection = select_cells(centers, source, config, partial=False, n_cells=None, seed=0)
     job = Job(config, source, selection, find_scaling(config, source, map, log=print), tmp_path)
@@ -162,5 +166,7 @@ def test_workers_do_not_grow_from_batch_to_batch(tmp_path: Path) -> None:
     for outcome in engine.run(job.task(), batches, lambda: 4):
         sizes.setdefault(outcome.pid, []).append(outcome.rss)
     for series in sizes.values():
-        settled = max(series[: len(series) // 4])
-        assert series[-1] <= settled + 3 * 2**20
+        peaks = [max(part) for part in np.array_split(series, 5)]
+        # A library may take a step once (an allocator's arena, code first used late); what is never given back adds up
+        # in each part of a run.
+        assert min(np.diff(peaks[1:])) < 2**20, peaks

@@ -17,8 +17,8 @@ from scipy import ndimage
 import restatement
 from cellstamp.errors import InputError
 from cellstamp.source import centers as module
+from cellstamp.source.arrays import ArrayHandle
 from cellstamp.source.centers import BlockSums, compute_centers
-from cellstamp.source.reader import ArrayHandle
 from cellstamp.source.values import Rect
 from pixel_stores import write_array
 

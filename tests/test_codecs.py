@@ -17,6 +17,8 @@ from cellstamp.h5sc.layout import Layout
 from encoding import encoded
 from writing import new_writer
 
+pytestmark = pytest.mark.once
+
 COMPRESSIONS = ["lzf", "gzip", None]
 
 

@@ -193,7 +193,7 @@ def test_chunks_are_decoded_one_and_a_half_times_at_most(tmp_path: Path, own: Cl
 def test_a_worker_killed_mid_run(
     tmp_path: Path, make_step: MakeStep, serial: Path, dask_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cellstamp.pipeline.run.StampTask", KilledOnce)
+    monkeypatch.setattr("cellstamp.pipeline.job.StampTask", KilledOnce)
     make_step(dask_client)()
     assert (tmp_path / "input/killed-once").exists()
     assert_same(tmp_path / "out" / FILE, serial)
@@ -206,7 +206,7 @@ def test_a_cell_that_kills_every_worker_is_named_and_the_rest_is_kept(
     tmp_path: Path, make_step: MakeStep, serial: Path, dask_client: Any
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cellstamp.pipeline.run.StampTask", Killed)
+        patch.setattr("cellstamp.pipeline.job.StampTask", Killed)
         with pytest.raises(WorkerError, match=r"again and again \(3 times.*a batch of cell 40\. .*--memory-limit"):
             make_step(dask_client)()
     make_step(dask_client)()
@@ -280,7 +280,7 @@ def test_the_scheduler_killed_mid_run(
     own.add(nanny=False)
     store.with_name("scheduler.pid").write_text(str(own.scheduler.pid))
     with own.client(1) as client, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cellstamp.pipeline.run.StampTask", SchedulerKilled)
+        patch.setattr("cellstamp.pipeline.job.StampTask", SchedulerKilled)
         with pytest.raises(WorkerError, match=r"the scheduler at tcp://.* is lost.*what is finished is kept"):
             make_step(client)()
     assert not (tmp_path / "out/data").exists()

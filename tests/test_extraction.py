@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import zarr
 from numpy.typing import NDArray
 
 import restatement
@@ -20,7 +21,10 @@ from cellstamp.cells.stamps import StampTask
 from cellstamp.engines.memory import memory_limit
 from cellstamp.errors import ConfigError, InputError, OutputError, WorkerError
 from cellstamp.h5sc.writer import StampWriter
-from cellstamp.source.elements import find_source
+from cellstamp.source.centers import compute_centers
+from cellstamp.source.elements import find_labels, find_source
+from cellstamp.source.store import store_centers
+from cellstamp.source.values import Centers
 from stamp_tasks import Failing, Killed
 from stores import CYTOSOL, NUCLEUS, Sample, as_spatialdata, make_sample, rechunk, write_store
 
@@ -350,6 +354,37 @@ def test_masks_of_another_size_are_refused(tmp_path: Path, make_step: MakeStep) 
         make_step(write_store(tmp_path / "s.zarr", sample))()
 
 
+def test_stored_centres_of_labels_that_were_replaced_are_computed_again(tmp_path: Path, make_step: MakeStep) -> None:
+    store = write_store(tmp_path / "s.zarr", SAMPLE)
+    make_step(store)()
+    make_step(store, overwrite=True)()
+    assert logged(make_step(store)).count("computing them") == 1
+
+    others = make_sample(seed=1)
+    group: Any = zarr.open_group(str(store / "labels"), mode="r+")
+    for name, mask in others.masks.items():
+        array = next(iter(group[name].arrays()))[1]
+        array[...] = mask
+    step = make_step(store, overwrite=True)
+    step()
+    check(step, Sample(SAMPLE.image, others.masks))
+    assert f"the centres stored beside '{NUCLEUS}' are of other labels of that name" in logged(step)
+    make_step(store, overwrite=True)()
+    assert logged(step).count("computing them") == 2
+
+
+def test_stored_centres_that_do_not_say_what_they_are_of_are_taken_as_they_are(
+    tmp_path: Path, make_step: MakeStep
+) -> None:
+    store = write_store(tmp_path / "s.zarr", SAMPLE)
+    labels = find_labels(store, NUCLEUS)
+    moved = compute_centers(labels)
+    store_centers(store, NUCLEUS, Centers(moved.ids, np.round(moved.xy)))
+    step = make_step(store)
+    step()
+    assert not (read_h5sc(step.output_path).obsm["spatial"] % 1).any()
+
+
 # --- which cells -----------------------------------------------------------------------------------------------------
 
 
@@ -578,7 +613,7 @@ def test_a_run_that_fails_leaves_the_old_result_and_nothing_of_its_own(
         make_step()()
     there = files(tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").glob("data/*")}
-    monkeypatch.setattr("cellstamp.pipeline.run.StampTask", task)
+    monkeypatch.setattr("cellstamp.pipeline.job.StampTask", task)
     with pytest.raises(WorkerError, match=message):
         make_step(threads=threads, overwrite=True, max_batch_size=5)()
     assert {path: path.read_bytes() for path in (tmp_path / "out").glob("data/*")} == before

@@ -239,7 +239,7 @@ def test_a_configuration_with_faults_does_not_replace_the_projects_own(tmp_path:
 @pytest.mark.filterwarnings("ignore:2 workers were killed")
 def test_a_killed_worker_is_no_mistake_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = make_project(tmp_path, threads=2)
-    monkeypatch.setattr("cellstamp.pipeline.run.StampTask", Killed)
+    monkeypatch.setattr("cellstamp.pipeline.job.StampTask", Killed)
     result = CliRunner().invoke(commands, ["extract", str(project.directory)])
     assert result.exit_code == 1
     assert "workers died again and again" in result.output

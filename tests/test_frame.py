@@ -43,6 +43,11 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code):
     assert imported_by(code) & HEAVY == set()
 
 
+def test_the_server_of_the_workers_imports_no_more_than_they_need():
+    imported = imported_by("import cellstamp.cells.preload") & HEAVY
+    assert imported - {"numba", "numpy", "scipy", "yaml", "zarr"} == set()  # scipy: numba looks at its version only
+
+
 def test_public_names_are_there_and_documented():
     for name in cellstamp.__all__:
         if name == "__version__":

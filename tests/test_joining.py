@@ -37,11 +37,14 @@ def config(tmp_path: Path) -> dict[str, Any]:
     return {"threads": 1, "image_size": 40, "cache": str(tmp_path / "cache"), "progress": False}
 
 
-@pytest.fixture(params=[2, 3], ids=["zarr 2", "zarr 3"])
+both_formats = pytest.mark.parametrize("project", [2, 3], ids=["zarr 2", "zarr 3"], indirect=True)
+
+
+@pytest.fixture
 def project(request: pytest.FixtureRequest, tmp_path: Path, config: dict[str, Any]) -> Project:
     """A project with an extraction, its store in either format."""
     masks = {NUCLEUS: NUCLEI, CYTOSOL: CELLS}
-    write_store(tmp_path / "project" / "scportrait.sdata", IMAGE, masks, zarr_format=request.param)
+    write_store(tmp_path / "project" / "scportrait.sdata", IMAGE, masks, zarr_format=getattr(request, "param", 3))
     project = Project(tmp_path / "project", config)
     project.extract()
     return project
@@ -116,6 +119,7 @@ def test_of_one_mask_the_table_annotates_that(tmp_path: Path, config: dict[str, 
     check_joins(sdata, "cells", mask)
 
 
+@both_formats
 def test_a_table_in_memory_goes_to_the_disk_and_back(tmp_path: Path, project: Project) -> None:
     sdata = project.sdata
     sdata["cells"] = read_h5sc(file_of(project), images=False)
@@ -129,6 +133,7 @@ def test_a_table_in_memory_goes_to_the_disk_and_back(tmp_path: Path, project: Pr
 # --- in the project's store ------------------------------------------------------------------------------------------
 
 
+@both_formats
 def test_a_table_comes_into_the_store(project: Project) -> None:
     format_before = staging.zarr_format(Path(project.sdata_path))
     project.add_table()

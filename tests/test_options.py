@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,10 @@ def test_surroundings_are_kept(run: Run, engine: str, quantiles: Any) -> None:
     assert settings(path)["apply_masks"] == np.False_
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("chunks", [64, 100, 400])
-@pytest.mark.parametrize("size", [20, 32, 66])
+@pytest.mark.parametrize(
+    ("size", "chunks", "engine"),
+    [(20, 64, "serial"), (66, 64, "two workers"), (32, 100, "two workers"), (32, 400, "serial"), (66, 400, "serial")],
+)
 @pytest.mark.filterwarnings("ignore:.* cells reach out of their crop:UserWarning")
 def test_cells_near_the_border_are_padded_with_zeros(
     tmp_path: Path, run: Run, size: int, chunks: int, engine: str
@@ -166,6 +168,11 @@ def test_quantiles_by_channel_of_the_whole_image(run: Run) -> None:
     check(path, limits=image_limits(SAMPLE.image, pairs))
 
 
+def test_ranges_of_channels_that_are_not_chosen_do_no_harm(run: Run) -> None:
+    path = run(normalization_range={"actin": [0.1, 0.9], "dna": [0, 0.5]}, channels=["dna"])
+    check(path, Sample(SAMPLE.image[:1], SAMPLE.masks), quantiles=(0.0, 0.5))
+
+
 def test_a_range_of_an_unknown_channel_is_refused(run: Run) -> None:
     with pytest.raises(ConfigError, match=r"no channel named 'DNA'; the channels are dna, actin, tubulin"):
         run(normalization_range={"DNA": [0, 1]})
@@ -174,8 +181,15 @@ def test_a_range_of_an_unknown_channel_is_refused(run: Run) -> None:
 # --- channels ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("names", [["tubulin"], ["tubulin", "dna"], ["dna", "actin"], ["actin", "tubulin", "dna"]])
+@pytest.mark.parametrize(
+    ("names", "engine"),
+    [
+        (["tubulin"], "serial"),
+        (["tubulin", "dna"], "two workers"),
+        (["dna", "actin"], "serial"),
+        (["actin", "tubulin", "dna"], "serial"),
+    ],
+)
 def test_channels_by_name_and_in_order(run: Run, names: list[str], engine: str) -> None:
     path = run(channels=names, **ENGINES[engine])
     picked = SAMPLE.image[[SAMPLE.channel_names.index(name) for name in names]]
@@ -208,8 +222,13 @@ def test_an_unknown_channel_is_named_with_those_there_are(run: Run) -> None:
 # --- pixel types ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "engine"),
+    [
+        *((dtype, "serial") for dtype in ("uint8", "uint16", "uint32", "float64")),
+        ("float32", "two workers"),
+    ],
+)
 @pytest.mark.parametrize("quantiles", [RANGE, None], ids=["normalised", "raw"])
 def test_pixel_types(tmp_path: Path, run: Run, dtype: str, quantiles: Any, engine: str) -> None:
     image = SAMPLE.image / 65535
@@ -226,8 +245,7 @@ def test_quantiles_of_the_whole_image_in_every_type(tmp_path: Path, run: Run, dt
     check(run(store, normalization_scope="image"), with_pixels(image), limits=image_limits(image, [RANGE] * 3))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("dtype", "engine"), [("float32", "two workers"), ("float64", "serial")])
 def test_floats_above_1_are_refused_unless_normalised(tmp_path: Path, run: Run, dtype: str, engine: str) -> None:
     image = (SAMPLE.image / 65535).astype(dtype)
     image[1, 90, 90] = 3.5
@@ -334,6 +352,23 @@ def test_cells_that_reach_out_of_their_crop_are_told(tmp_path: Path, run: Run, e
     assert obs.loc[obs["exceeds_crop"], "scportrait_cell_id"].tolist() == out
 
 
+@pytest.mark.filterwarnings("ignore:.* cells reach out of their crop:UserWarning")
+def test_the_crop_that_is_proposed_holds_them_all(run: Run) -> None:
+    with pytest.warns(UserWarning, match="reach out of their crop of 10 x 10 pixels") as told:
+        run(image_size=10, border="pad")
+    proposed = int(re.search(r"image_size (\d+) would hold all of them", str(told[0].message))[1])  # type: ignore[index]
+    assert not anndata.read_h5ad(run(image_size=proposed, border="pad")).obs["exceeds_crop"].any()
+    assert anndata.read_h5ad(run(image_size=proposed - 2, border="pad")).obs["exceeds_crop"].sum() >= 1
+
+
+def test_masks_that_number_cells_differently_are_told(tmp_path: Path, run: Run) -> None:
+    cells = SAMPLE.masks[CYTOSOL]
+    masks = {NUCLEUS: SAMPLE.masks[NUCLEUS], CYTOSOL: np.where(cells > 0, cells + 1000, 0).astype(np.uint32)}
+    store = write_store(tmp_path / "s.zarr", Sample(SAMPLE.image, masks))
+    with pytest.warns(UserWarning, match="43 of 43 cells have no pixel .* number cells alike"):
+        run(store)
+
+
 def test_where_every_cell_fits_none_is_marked(run: Run) -> None:
     obs = anndata.read_h5ad(run()).obs
     assert not obs["exceeds_crop"].any()
@@ -355,6 +390,11 @@ def test_without_options_the_settings_say_what_there_is_by_default(run: Run) -> 
         "border": "drop",
         "dtype": "float16",
         "compression": "lzf",
+        "image": "input_image",
+        "masks": [NUCLEUS, CYTOSOL],
+        "channels": ["dna", "actin", "tubulin"],
+        "cells": "None",
+        "centers": "None",
     }
     made_from = json.loads(anndata.read_h5ad(path).uns["cellstamp"]["made_from"])
     assert made_from["border"] == "drop"

@@ -20,7 +20,8 @@ from zarr.storage import LocalStore, WrapperStore
 from cellstamp.cells.plan import Tile, inside_image, plan_batches
 from cellstamp.cells.stamps import Recipe, StampTask
 from cellstamp.engines.spans import Spans
-from cellstamp.source.reader import ArrayHandle, PixelSource, TileReader
+from cellstamp.source.arrays import ArrayHandle, PixelSource
+from cellstamp.source.reader import TileReader
 from cellstamp.source.values import Centers, Rect
 from pixel_stores import write_source
 

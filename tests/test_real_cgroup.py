@@ -13,6 +13,8 @@ import pytest
 from cellstamp.h5sc.validate import faults_of
 from stores import make_sample, write_store
 
+pytestmark = pytest.mark.once
+
 LIMIT = 1200 * 2**20
 
 _ENTER = """
@@ -21,10 +23,10 @@ open(os.path.join(sys.argv[1], "cgroup.procs"), "w").write(str(os.getpid()))
 """
 _EXTRACT = f"""{_ENTER}
 from cellstamp import HDF5CellExtraction
-from cellstamp.pipeline import run
+from cellstamp.pipeline import job
 if sys.argv[4] == "hungry":
     from stamp_tasks import Hungry
-    run.StampTask = Hungry
+    job.StampTask = Hungry
 config = {{"threads": 2, "image_size": 32, "cache": sys.argv[3] + "/cache", "max_batch_size": 5}}
 HDF5CellExtraction(config, sys.argv[3], filehandler=sys.argv[2])()
 """

@@ -65,6 +65,7 @@ def summary(tmp_path: Path) -> RunSummary:
         cells_kept=15063,
         cells_empty=3,
         cells_removed=552,
+        cells_not_chosen=0,
         masks=2,
         crop_size=128,
         workers=2,

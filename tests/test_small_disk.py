@@ -18,6 +18,8 @@ from cellstamp.h5sc.validate import faults_of
 from comparing import assert_same
 from stores import Sample, make_sample, write_store
 
+pytestmark = pytest.mark.once
+
 SIZE = 32
 
 

@@ -8,9 +8,12 @@ import threading
 from pathlib import Path
 
 import psutil
+import pytest
 
 from cellstamp import HDF5CellExtraction
 from stores import make_sample, write_store
+
+pytestmark = pytest.mark.once
 
 N_RUNS = 200 if "CELLSTAMP_KILLS" in os.environ else 12
 _MIB = 2**20

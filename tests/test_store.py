@@ -134,6 +134,7 @@ class TestImages:
         with pytest.raises(InputError, match="call compute_chunk_sizes"):
             stores.load_image(store, unknown[unknown > 0])
 
+    @pytest.mark.once
     def test_memory_does_not_grow_with_the_image(self, store: Path) -> None:
         image = da.ones((60, 2500, 2500), np.uint8, chunks=(1, 500, 500))
         tracemalloc.start()

@@ -92,13 +92,13 @@ def end_a_run(
     make_step: MakeStep,
     what: object,
     error: type[BaseException],
-    where: str = "StampTask",
+    where: str = "job.StampTask",
     n_cells: int | None = None,
     **config: Any,
 ) -> None:
     """Have something else in the place of a part of a run, and the run ended by it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"cellstamp.pipeline.run.{where}", what)
+        patch.setattr(f"cellstamp.pipeline.{where}", what)
         with pytest.raises(error, match=r"on purpose|again and again"):
             make_step(**config)(partial=n_cells is not None, n_cells=n_cells)
 
@@ -252,7 +252,7 @@ def test_half_of_what_is_needed_to_go_on_is_nothing(
 
 
 def test_a_finished_file_that_did_not_get_its_name(tmp_path: Path, make_step: MakeStep, undisturbed: Path) -> None:
-    end_a_run(make_step, _interrupt, KeyboardInterrupt, where="publish")
+    end_a_run(make_step, _interrupt, KeyboardInterrupt, where="run.publish")
     make_step()()
     assert_same(tmp_path / "out" / FILE, undisturbed)
     assert n_done_before(tmp_path) == _n_cells(undisturbed)
@@ -274,7 +274,7 @@ def test_a_run_whose_worker_was_killed_makes_the_same_file(
     tmp_path: Path, make_step: MakeStep, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = write_store(tmp_path / "sample.zarr", SAMPLE)
-    monkeypatch.setattr("cellstamp.pipeline.run.StampTask", KilledOnce)
+    monkeypatch.setattr("cellstamp.pipeline.job.StampTask", KilledOnce)
     make_step(store, threads=2)()
     assert (tmp_path / "killed-once").exists()
     assert "a worker died (killed by SIGKILL) while it had a batch of" in log_of(tmp_path)
@@ -395,6 +395,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.leaves_files
+@pytest.mark.once
 def test_runs_killed_at_random_moments_are_gone_on_with(
     tmp_path: Path, many: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

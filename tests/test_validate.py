@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,33 @@ def test_a_file_of_the_first_version_is_whole_without_the_later_columns(tmp_path
             del file[name]
         file["obs"].attrs["column-order"] = ["scportrait_cell_id"]
     assert faults_of(old) == []
+
+
+def _without_region(file: h5py.File) -> None:
+    del file["obs/region"]
+
+
+def _without_ids(file: h5py.File) -> None:
+    del file["obs/scportrait_cell_id"]
+
+
+@pytest.mark.parametrize("damage", [_without_region, _without_ids])
+def test_a_file_that_cannot_even_be_judged(tmp_path: Path, whole: Path, damage: Callable[[h5py.File], Any]) -> None:
+    damaged = tmp_path / "damaged.h5sc"
+    shutil.copy(whole, damaged)
+    with h5py.File(damaged, "r+") as file:
+        damage(file)
+    faults = faults_of(damaged)
+    assert faults
+    assert all("damaged, or not written by us" in fault for fault in faults)
+
+
+def test_a_file_that_anndata_wrote_of_some_cells(tmp_path: Path, whole: Path) -> None:
+    some = tmp_path / "some.h5ad"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata's own, about writing strings
+        anndata.read_h5ad(whole)[:3].copy().write_h5ad(some)
+    assert any("there are 3" in fault for fault in faults_of(some))
 
 
 def test_very_many_faults_are_cut_short(tmp_path: Path, whole: Path) -> None:

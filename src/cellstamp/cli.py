@@ -235,7 +235,7 @@ def _info_lines(file: Path, about: "H5scInfo") -> Iterator[tuple[str, str]]:
     if not about.settings.get("apply_masks", True):
         yield "surroundings", "kept: channels are not multiplied by the cell mask"
     if about.settings.get("border") == "pad":
-        yield "border", "padded: cells near it are there, and what lies outside of the image is 0"
+        yield "border", "padded: cells near it are there, as if the image went on, black, beyond it"
 
 
 def _normalization(about: "H5scInfo") -> str:

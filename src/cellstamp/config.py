@@ -59,7 +59,7 @@ class ExtractionConfig(BaseModel):
     """Extract these channels of the image only, in this order."""
     border: rules.Border = "drop"
     """What happens to cells whose window reaches over the image's border: ``"drop"`` leaves them out, ``"pad"`` keeps
-    them, and what lies outside of the image is 0."""
+    them, as if the image went on, black, beyond its border."""
 
     apply_masks: rules.Flag = True
     """Whether channels are multiplied by the cell mask; ``False`` keeps the surroundings."""

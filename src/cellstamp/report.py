@@ -168,7 +168,7 @@ class RunSummary:
     ----------
     image_size
         Height and width of the image, in pixels.
-    cells_in_mask, cells_kept, cells_removed, cells_empty
+    cells_in_mask, cells_kept, cells_removed, cells_not_chosen, cells_empty
         Cells there are, cells extracted, cells left out because their window would reach over the border, and cells
         among the extracted that have no pixel of the cell mask.
     masks
@@ -191,6 +191,7 @@ class RunSummary:
     cells_in_mask: int
     cells_kept: int
     cells_removed: int
+    cells_not_chosen: int
     cells_empty: int
     masks: int
     crop_size: int
@@ -212,10 +213,11 @@ class RunSummary:
     def closing_line(self) -> str:
         """Return one line for people: how many cells, where the file is, how big, how fast."""
         cells = "cell" if self.cells_kept == 1 else "cells"
-        not_drawn = self.cells_in_mask - self.cells_kept - self.cells_removed
-        drawn = f", {not_drawn:,} not drawn" if not_drawn else ""
+        not_drawn = self.cells_in_mask - self.cells_kept - self.cells_removed - self.cells_not_chosen
+        others = {"not chosen": self.cells_not_chosen, "not drawn": not_drawn}
+        told = "".join(f", {count:,} {what}" for what, count in others.items() if count)
         counts = (
-            f"{self.cells_kept:,} {cells} kept, {self.cells_removed:,} removed at the border{drawn} "
+            f"{self.cells_kept:,} {cells} kept, {self.cells_removed:,} removed at the border{told} "
             f"({self.cells_in_mask:,} in the mask; {self.cells_empty:,} of the kept empty in the cell mask)"
         )
         speed = f"{_format_seconds(self.total_s)} ({self.cells_per_second:,.0f} cells/s)"

@@ -19,7 +19,7 @@ DEFAULT_KEY = "seg_all"
 DEFAULT_RANGE = (0.001, 0.999)
 
 _MASK_WORDS = ("nucleus", "cytosol")
-_LARGEST_ID = 2**63 - 1
+LARGEST_ID = 2**63 - 1
 
 Quantiles = tuple[float, float]
 
@@ -188,7 +188,7 @@ def _cell_id(index: int, value: object) -> int:
         cell = _integer(value)
     except WrongTypeError as error:
         raise WrongItemError(index, value) from error
-    if not 1 <= cell <= _LARGEST_ID:
+    if not 1 <= cell <= LARGEST_ID:
         raise WrongItemError(index, value)
     return cell
 

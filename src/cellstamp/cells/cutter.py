@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,11 @@ from cellstamp.cells.kernels import cut_stamps, new_scratch
 from cellstamp.cells.plan import Batch
 from cellstamp.cells.stamps import Recipe, Stamps
 from cellstamp.codecs import StampEncoder
-from cellstamp.rules import StampType
-from cellstamp.source.reader import Block, PixelSource, TileReader
+from cellstamp.source.arrays import PixelSource
+from cellstamp.source.reader import Block, TileReader
+
+if TYPE_CHECKING:
+    from cellstamp.rules import StampType
 
 _STACK_BYTES = 2**22
 """Uncompressed stamps held at a time: so many that calling the kernels costs little. Only their boxes are touched."""

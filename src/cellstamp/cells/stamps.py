@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.cells.plan import Batch
-from cellstamp.source.reader import PixelSource
+from cellstamp.source.arrays import PixelSource
 
 if TYPE_CHECKING:
     from cellstamp.cells.cutter import StampCutter

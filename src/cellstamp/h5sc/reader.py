@@ -46,7 +46,7 @@ class H5scInfo:
     file_bytes: int
 
 
-def read_h5sc(path: str | PathLike[str], *, images: bool = True) -> anndata.AnnData:
+def read_h5sc(path: str | PathLike[str] | None, *, images: bool = True) -> anndata.AnnData:
     """Open an `.h5sc` file without reading its stamps.
 
     Parameters
@@ -69,6 +69,9 @@ def read_h5sc(path: str | PathLike[str], *, images: bool = True) -> anndata.AnnD
     InputError
         If there is no such file, or it is no `.h5sc` file.
     """
+    if path is None:
+        message = "path = None: must be the path of an .h5sc file (an extraction that found no cells wrote none)"
+        raise InputError(message)
     file = open_h5sc(Path(path))
     try:
         data = _read_all_but_stamps(file)

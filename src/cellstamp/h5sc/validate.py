@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,20 @@ def faults_of(path: str | PathLike[str]) -> list[str]:
         If there is no such file, or it is no `.h5sc` file.
     """
     with open_h5sc(Path(path)) as file:
-        faults = [*_wrong_counts(file), *_wrong_ids(file), *_wrong_annotation(file)]
+        faults = [fault for check in (_wrong_counts, _wrong_ids, _wrong_annotation) for fault in _told(check, file)]
         for fault in _wrong_stamps(file[f"obsm/{IMAGES}"]):
             faults.append(fault)
             if len(faults) >= _MOST_FAULTS:
                 return [*faults, "... and perhaps more"]
         return faults
+
+
+def _told(check: Callable[[h5py.File], Iterator[str]], file: h5py.File) -> list[str]:
+    """What a check finds; if it cannot even be made, that."""
+    try:
+        return list(check(file))
+    except (KeyError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        return [f"{' '.join(str(error).split())}: what this file says of its cells is damaged, or not written by us"]
 
 
 def _wrong_counts(file: h5py.File) -> Iterator[str]:
@@ -59,8 +67,8 @@ def _wrong_counts(file: h5py.File) -> Iterator[str]:
         yield f"var has {len(var)} rows for {n_planes} planes"
     if "spatial" in file["obsm"] and file["obsm/spatial"].shape != (n_cells, 2):
         yield f"obsm/spatial has the shape {file['obsm/spatial'].shape} for {n_cells} cells"
-    n_chunks = images.id.get_num_chunks()
-    if images.chunks is not None and images.chunks[:2] == (1, 1) and n_chunks != n_cells * n_planes:
+    n_chunks = None if images.chunks is None else images.id.get_num_chunks()
+    if n_chunks is not None and images.chunks[:2] == (1, 1) and n_chunks != n_cells * n_planes:
         yield f"{n_chunks} chunks are stored for {n_cells} cells of {n_planes} planes: {n_cells * n_planes} are needed"
     if f"uns/{OURS}" in file:
         yield from _wrong_sums(anndata.io.read_elem(file[f"uns/{OURS}"]), n_cells)

@@ -10,7 +10,7 @@ from cellstamp.cells.plan import Batch
 from cellstamp.engines.base import Engine
 from cellstamp.engines.dask import DaskEngine
 from cellstamp.errors import ConfigError
-from cellstamp.pipeline.run import Job
+from cellstamp.pipeline.job import Job
 from cellstamp.report import format_bytes
 
 _PROCESS_BYTES = 200 * 2**20

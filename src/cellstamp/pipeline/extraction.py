@@ -24,17 +24,18 @@ from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.cluster import plan_for
+from cellstamp.pipeline.job import Job, Selection, check_crop_fits, select_cells
 from cellstamp.pipeline.lock import holding
 from cellstamp.pipeline.room import Room
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import BlockRunner, n_local_workers, open_engine
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark
+from cellstamp.source.arrays import PixelSource
 from cellstamp.source.centers import compute_centers
 from cellstamp.source.elements import find_source
 from cellstamp.source.handlers import find_centers, open_store, why_not_stored
 from cellstamp.source.masks import MaskChoice
 from cellstamp.source.names import centers_of
-from cellstamp.source.reader import PixelSource
 from cellstamp.source.selection import find_cells
 from cellstamp.source.values import Centers
 from cellstamp.warnings import warn
@@ -46,14 +47,14 @@ class HDF5CellExtraction(ProcessingStep):
     """Cuts a segmented image into single-cell images and stores them in ``single_cells.h5sc``.
 
     Parameters are those of `ProcessingStep`. ``filehandler`` says where the image and masks are: an object with the
-    attribute ``sdata_path`` (a project's handler), the path or URL of a SpatialData zarr store, or a SpatialData
-    object.
+    attribute ``sdata_path`` (a project's handler), a SpatialData zarr store's path or URL, or a SpatialData object.
     The configuration's keys are listed on the documentation's page "Configuration".
 
-    The file is an AnnData: ``obsm["single_cell_images"]`` float16 (n_cells, n_masks + n_channels, y, x), values from 0
-    to 1; ``obsm["spatial"]`` float64 (n_cells, 2), centres as x, y in pixels; ``obs["scportrait_cell_id"]`` uint64.
-    Centres that the store lacks are computed, and stored in it as points ``centers_<labels>``, if it is a folder that
-    was given by its path and can be written to. Nothing else is ever written to it.
+    The file is an AnnData: ``obsm["single_cell_images"]`` (n_cells, n_masks + n_channels, y, x), values from 0 to 1,
+    float16 unless ``dtype`` says otherwise; ``obsm["spatial"]`` float64 (n_cells, 2), centres as x, y in pixels;
+    ``obs["scportrait_cell_id"]`` uint64. It is a table that annotates the mask, in SpatialData's sense.
+    Centres that a store lacks are computed, and stored in it as points ``centers_<labels>``, if it is a folder that was
+    given by its path and can be written to.
 
     Attributes
     ----------
@@ -145,13 +146,14 @@ class HDF5CellExtraction(ProcessingStep):
                 self._tell(ANNOUNCEMENT, config)
             with open_engine(config, log=self.log, warn=self._warn) as engine:
                 source = self._find_source(config)
-                run.check_crop_fits(config, source)
+                check_crop_fits(config, source)
                 check_ranges(config, source)
+                source = source if config.channels is None else source.pick(config.channels)
                 watch.lap("setup")
                 chosen = find_cells(config.cells, source, self.filehandler)
                 blocks = BlockRunner(n_local_workers(config))
                 centers = self._find_centers(source, config.centers, blocks)
-                selection = run.select_cells(
+                selection = select_cells(
                     centers, source, config, chosen=chosen, partial=partial, n_cells=n_cells, seed=seed
                 )
                 self._log_selection(source, selection)
@@ -159,13 +161,13 @@ class HDF5CellExtraction(ProcessingStep):
                     self._tell_nothing_left(source, config.image_size, selection)
                     return
                 scaling = find_scaling(config, source, blocks, log=self.log)
-                job = run.Job(config, source, selection, scaling, folder)
+                job = Job(config, source, selection, scaling, folder)
                 tally, n_empty = self._extract(job, engine, blocks, watch)
             self._warn_of_empty(job, n_empty)
             self._report(job, tally, int(n_empty[-1]), watch, engine.n_workers)
 
     def _extract(
-        self, job: run.Job, engine: Engine, blocks: BlockRunner, watch: Stopwatch
+        self, job: Job, engine: Engine, blocks: BlockRunner, watch: Stopwatch
     ) -> tuple[run.Tally, NDArray[np.int64]]:
         """Make and write all stamps aside, and give the files their names when they are whole.
 
@@ -269,8 +271,7 @@ class HDF5CellExtraction(ProcessingStep):
         )
         folder = Path(self._tmp_dir_path or config.cache)
         store = open_store(self.filehandler, config.image, masks, config.centers, folder)
-        source = find_source(store, image=config.image, masks=masks)
-        return source if config.channels is None else source.pick(config.channels)
+        return find_source(store, image=config.image, masks=masks)
 
     def _find_centers(self, source: PixelSource, given: str | None, blocks: BlockRunner) -> Centers:
         """Centres that are given, or from the store, or computed and, where that is wanted and possible, stored."""
@@ -290,7 +291,7 @@ class HDF5CellExtraction(ProcessingStep):
         self.log(message)
         warn(message)
 
-    def _log_selection(self, source: PixelSource, selection: run.Selection) -> None:
+    def _log_selection(self, source: PixelSource, selection: Selection) -> None:
         image = source.image
         self.log(
             {
@@ -303,7 +304,7 @@ class HDF5CellExtraction(ProcessingStep):
             }
         )
 
-    def _tell_nothing_left(self, source: PixelSource, image_size: int, selection: run.Selection) -> None:
+    def _tell_nothing_left(self, source: PixelSource, image_size: int, selection: Selection) -> None:
         height, width = source.shape
         n_chosen, kind = selection.n_in_mask - selection.n_not_chosen, "chosen " if selection.n_not_chosen else ""
         self._warn(
@@ -312,21 +313,24 @@ class HDF5CellExtraction(ProcessingStep):
             "smaller image_size, or set border to 'pad'"
         )
 
-    def _warn_of_exceeding(self, job: run.Job, exceeding: run.Exceeding) -> None:
+    def _warn_of_exceeding(self, job: Job, exceeding: run.Exceeding) -> None:
         if exceeding.rows.size:
             size, (height, width) = job.config.image_size, exceeding.largest
             self._warn(
                 f"{exceeding.rows.size} of {len(job.cells)} cells reach out of their crop of {size} x {size} pixels, "
-                f"and are cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] tells which. To "
-                "have them whole, choose a larger image_size"
+                f"and are cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] tells which. A "
+                f"crop is centred on the cell in '{job.source.main_mask.name}': image_size {exceeding.fitting} would "
+                "hold all of them"
             )
 
-    def _warn_of_empty(self, job: run.Job, n_empty: NDArray[np.int64]) -> None:
+    def _warn_of_empty(self, job: Job, n_empty: NDArray[np.int64]) -> None:
         main, cell = job.source.mask_names[0], job.source.mask_names[-1]
         if n_empty[-1]:
+            all_of_them = n_empty[-1] == len(job.cells) and main != cell
+            hint = f". Do '{main}' and '{cell}' number cells alike? A cell needs one id in both" if all_of_them else ""
             self._warn(
                 f"{n_empty[-1]} of {len(job.cells)} cells have no pixel of '{cell}' in their window; their image "
-                "channels are all zero"
+                f"channels are all zero{hint}"
             )
         if n_empty[0]:
             self._warn(
@@ -335,7 +339,7 @@ class HDF5CellExtraction(ProcessingStep):
                 "window"
             )
 
-    def _report(self, job: run.Job, tally: run.Tally, n_empty: int, watch: Stopwatch, n_workers: int) -> None:
+    def _report(self, job: Job, tally: run.Tally, n_empty: int, watch: Stopwatch, n_workers: int) -> None:
         """Tell people and the log how it went."""
         path = job.folder / FILE_NAME
         self.output_path = str(path)
@@ -344,6 +348,7 @@ class HDF5CellExtraction(ProcessingStep):
             cells_in_mask=job.selection.n_in_mask,
             cells_kept=len(job.cells),
             cells_removed=job.selection.removed.size,
+            cells_not_chosen=job.selection.n_not_chosen,
             cells_empty=n_empty,
             masks=len(job.source.masks),
             crop_size=job.config.image_size,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import ConfigError
 from cellstamp.source.elements import open_root
 from cellstamp.source.location import path_of, reachable
+from cellstamp.source.tables import column_of
 
 _ATTRIBUTES = "spatialdata_attrs"
 Column = np.ma.MaskedArray[Any, Any]
@@ -136,15 +137,10 @@ def _table_in_store(name: str, store: str, origin: str) -> Table:
 
 
 def _in_store(item: Any) -> Column:
-    """A column as anndata stores it: an array, categories with codes, or values beside what is missing."""
-    parts: Any = {"values": item, "mask": None} if isinstance(item, zarr.Array) else item
-    if "codes" in parts:
-        codes, categories = parts["codes"][...], _in_store(parts["categories"]).tolist()
-        # the last one stands for the code -1: nothing
-        return np.ma.array(np.array([*categories, None], object)[codes], mask=codes < 0)
-    values: NDArray[Any] = parts["values"][...]
-    mask = np.ma.nomask if parts["mask"] is None else parts["mask"][...]
-    return np.ma.array(values if values.dtype.kind in "biuf" else values.astype(object), mask=mask)
+    """A column as anndata stores it; categories are text, whatever they are of."""
+    values, missing = column_of(item)
+    is_plain = values.dtype.kind in "biuf" and not (isinstance(item, zarr.Group) and "codes" in item)
+    return np.ma.array(values if is_plain else values.astype(object), mask=missing)
 
 
 def _in_memory(column: Any) -> Column:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
-from cellstamp.source.reader import ArrayHandle
+from cellstamp.source.arrays import ArrayHandle
 from cellstamp.source.values import Centers, Rect
 
 __all__ = ["BlockSums", "Centers", "compute_centers"]
@@ -114,9 +114,11 @@ def blocks_of(array: ArrayHandle) -> list[Rect]:
 
 def _merge(ids: NDArray[np.int64], totals: NDArray[np.int64]) -> Sums:
     """Add up the rows of ``totals`` (n, 3) that have the same id."""
+    order, first = by_id(ids)
+    return Sums(ids[order][first], np.add.reduceat(totals[order], first) if first.size else totals)
+
+
+def by_id(ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The order that brings the same ids together, ascending, and where in it each id begins."""
     order = np.argsort(ids, kind="stable")
-    ids = ids[order]
-    first = np.flatnonzero(np.diff(ids, prepend=-1))
-    if not first.size:
-        return Sums(ids, totals)
-    return Sums(ids[first], np.add.reduceat(totals[order], first))
+    return order, np.flatnonzero(np.diff(ids[order], prepend=-1))

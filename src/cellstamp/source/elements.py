@@ -17,11 +17,12 @@ import zarr
 import zarr.errors
 
 from cellstamp.errors import InputError
+from cellstamp.source.arrays import ArrayHandle, PixelSource
 from cellstamp.source.grid import check_same_grid
 from cellstamp.source.location import check_protocol, is_remote, reachable
-from cellstamp.source.masks import KINDS, MaskChoice, check_there
+from cellstamp.source.masks import KINDS, MaskChoice, check_there, listing
 from cellstamp.source.names import IMAGE_NAME
-from cellstamp.source.reader import ArrayHandle, PixelSource
+from cellstamp.source.ome import metadata_of
 
 _PIXEL_TYPES = (
     *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("u", "")),
@@ -184,9 +185,9 @@ def _full_resolution(
     """The array of an element's first resolution level, and the element's OME metadata."""
     available = _member_names(root, store, kind)
     if name not in available:
-        message = f"no {kind} element named '{name}' in {store}; it has {_listing(available)}"
+        message = f"no {kind} element named '{name}' in {store}; it has {listing(available)}"
         raise InputError(message)
-    metadata = _ome_metadata(root, f"{kind}/{name}")
+    metadata = metadata_of(root, f"{kind}/{name}")
     try:
         scales = metadata["multiscales"][0]
         path = f"{kind}/{name}/{scales['datasets'][0]['path']}"
@@ -208,12 +209,3 @@ def _full_resolution(
         raise InputError(message)
     dtype = str(array.dtype.newbyteorder("="))
     return ArrayHandle(store, name, path, array.shape, array.chunks, dtype, axes=found), metadata
-
-
-def _ome_metadata(root: zarr.Group, element: str) -> Any:
-    attributes = root[element].attrs.asdict()
-    return attributes.get("ome", attributes)
-
-
-def _listing(names: Sequence[str]) -> str:
-    return ", ".join(names) if names else "none"

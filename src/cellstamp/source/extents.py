@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.source.centers import blocks_of, runs_of
-from cellstamp.source.reader import ArrayHandle
+from cellstamp.source.arrays import ArrayHandle
+from cellstamp.source.centers import blocks_of, by_id, runs_of
 from cellstamp.source.values import Rect
 
 
@@ -71,9 +71,8 @@ def find_extents(labels: ArrayHandle, ids: NDArray[np.uint64], around: NDArray[n
 
 def _merge(ids: NDArray[np.int64], boxes: NDArray[np.int64]) -> Extents:
     """One box around all that have the same id."""
-    order = np.argsort(ids, kind="stable")
+    order, first = by_id(ids)
     ids, boxes = ids[order], boxes[order]
-    first = np.flatnonzero(np.diff(ids, prepend=-1))
     if not first.size:
         return Extents(ids, boxes)
     low, high = np.minimum.reduceat(boxes, first), np.maximum.reduceat(boxes, first)

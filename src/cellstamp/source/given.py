@@ -11,11 +11,12 @@ import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
+from cellstamp.source.arrays import ArrayHandle
 from cellstamp.source.elements import kind_of, open_root
 from cellstamp.source.masks import listing
+from cellstamp.source.ome import metadata_of
 from cellstamp.source.placement import Matrix, between, differing, placements, point_placements
 from cellstamp.source.points import as_coordinates, checked_centers, read_frame
-from cellstamp.source.reader import ArrayHandle
 from cellstamp.source.tables import read_column
 from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Centers
@@ -83,8 +84,7 @@ def _of_points(root: zarr.Group, labels: ArrayHandle, name: str, where: str) -> 
 
 def _to_pixels(root: zarr.Group, labels: ArrayHandle, here: Mapping[str, Matrix], where: str) -> Matrix:
     """From the points' coordinates to pixels of the labels, for (y, x, 1)."""
-    attributes: Any = root[f"labels/{labels.name}"].attrs.asdict()
-    there = placements(attributes.get("ome", attributes))
+    there = placements(metadata_of(root, f"labels/{labels.name}"))
     shared = sorted(set(here) & set(there))
     if not shared:
         raise InputError(

@@ -9,8 +9,8 @@ import zarr
 
 from cellstamp.errors import InputError
 from cellstamp.source import ome
+from cellstamp.source.arrays import ArrayHandle
 from cellstamp.source.placement import Matrix, differences, differing, placements
-from cellstamp.source.reader import ArrayHandle
 
 _SAME_PLACE = """
     from spatialdata.transformations import get_transformation, set_transformation
@@ -102,7 +102,7 @@ def _steps(*, same_size: bool) -> Iterator[str]:
 def _fits(root: zarr.Group, image: str, labels: ArrayHandle, there: Mapping[str, Matrix]) -> bool:
     """Whether another image of the store is on the grid of the labels."""
     try:
-        multiscale = _metadata(root, f"images/{image}")["multiscales"][0]
+        multiscale = ome.metadata_of(root, f"images/{image}")["multiscales"][0]
         array: Any = root[f"images/{image}/{multiscale['datasets'][0]['path']}"]
         sides = dict(zip(ome.axes_of(multiscale), array.shape, strict=True))
         place = _places(root, "images", image)
@@ -113,10 +113,4 @@ def _fits(root: zarr.Group, image: str, labels: ArrayHandle, there: Mapping[str,
 
 
 def _places(root: zarr.Group, kind: str, name: str) -> dict[str, Matrix]:
-    return placements(_metadata(root, f"{kind}/{name}"))
-
-
-def _metadata(root: zarr.Group, element: str) -> Mapping[str, Any]:
-    attributes: Any = root[element].attrs.asdict()
-    found: Mapping[str, Any] = attributes.get("ome", attributes)
-    return found
+    return placements(ome.metadata_of(root, f"{kind}/{name}"))

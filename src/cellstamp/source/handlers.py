@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from cellstamp.errors import InputError
+from cellstamp.source.arrays import ArrayHandle
 from cellstamp.source.given import given_centers
 from cellstamp.source.location import UnreachableError, is_remote, is_writable, path_of, reachable
 from cellstamp.source.masks import KINDS, MaskChoice, check_there
 from cellstamp.source.names import centers_of
-from cellstamp.source.reader import ArrayHandle
+from cellstamp.source.points import labels_of_points
 from cellstamp.source.store import load_centers, spool, store_centers
 from cellstamp.source.values import Centers
 
@@ -100,7 +101,7 @@ def find_centers(
         name = Path(centers_of(labels.name)).name
         _check_inside(stored, labels, f"points '{name}'", "delete the points, and they")
         return stored
-    log(f"no centres of '{labels.name}' in the store: computing them")
+    log(f"no centres of '{labels.name}' to go by in the store: computing them")
     centers = compute(labels)
     if not_stored is None:
         not_stored = _store(labels, centers)
@@ -124,16 +125,28 @@ def _others(labels: ArrayHandle, centers: Centers) -> str:
 def _stored(labels: ArrayHandle, log: Callable[[object], None]) -> Centers | None:
     try:
         with reachable(labels.store):
-            return load_centers(labels.store, labels.name)
+            centers = load_centers(labels.store, labels.name)
     except UnreachableError as error:
         log(str(error))
         return None
+    if centers is not None and _are_of_others(labels):
+        log(f"the centres stored beside '{labels.name}' are of other labels of that name")
+        return None
+    return centers
+
+
+def _are_of_others(labels: ArrayHandle) -> bool:
+    """Whether stored centres say that they were computed from labels that are no longer there; only ours say it."""
+    if is_remote(labels.store):
+        return False  # pixels of those are not looked at
+    made_from = labels_of_points(Path(labels.store), Path(centers_of(labels.name)).name)
+    return made_from is not None and made_from != labels.signature()
 
 
 def _store(labels: ArrayHandle, centers: Centers) -> str | None:
     """Store centres; returns why that was not possible, if so."""
     try:
-        store_centers(labels.store, labels.name, centers)
+        store_centers(labels.store, labels.name, centers, labels.signature())
     except OSError as error:
         return str(error)
     return None

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.source.arrays import PixelSource
 from cellstamp.source.centers import blocks_of
-from cellstamp.source.reader import PixelSource
 from cellstamp.source.values import Rect
 
 _DIGIT = 16

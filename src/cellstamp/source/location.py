@@ -58,7 +58,12 @@ def is_writable(store: str) -> bool:
     if is_remote(store):
         return False
     concerned = (Path(store) / part for part in _REWRITTEN)
-    return all(os.access(path, os.W_OK) for path in concerned if path.exists())
+    return all(_is_open_to_us(path) for path in concerned if path.exists())
+
+
+def _is_open_to_us(path: Path) -> bool:
+    """Whether a file or folder can be changed; what nobody may change is left alone by root, too."""
+    return os.access(path, os.W_OK) and bool(path.stat().st_mode & 0o222)
 
 
 @contextmanager

@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellstamp.errors import InputError
+
+if TYPE_CHECKING:
+    import zarr
+
+OURS = "cellstamp"
+"""Among attributes, the name of what we alone write and read."""
 
 AXES = {"images": ("c", "y", "x"), "labels": ("y", "x")}
 # By zarr format: what SpatialData calls its dialect of OME-Zarr, and its own version of it.
@@ -63,9 +69,19 @@ def raster_attributes(
     return {**wrapped, "spatialdata_attrs": {"version": version}}
 
 
-def points_attributes(*, format_: int) -> dict[str, Any]:
-    """Return the attributes of the group of a table of points with the columns x and y."""
+def points_attributes(*, format_: int, labels: str | None = None) -> dict[str, Any]:
+    """Return the attributes of the group of a table of points with the columns x and y.
+
+    Parameters
+    ----------
+    format_
+        Zarr format, 2 or 3.
+    labels
+        Signature of the labels whose centres they are.
+    """
+    ours = {} if labels is None else {OURS: {"labels": labels}}
     return {
+        **ours,
         "encoding-type": "ngff:points",
         "axes": ["x", "y"],
         "coordinateTransformations": [identity(("x", "y"))],
@@ -108,6 +124,12 @@ def read_attributes(group: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not valid JSON: {error}") from error
     attributes = content.get("attributes", {}) if path.name == "zarr.json" else content
     return dict(attributes)
+
+
+def metadata_of(root: zarr.Group, element: str) -> Any:
+    """Return the OME part of an element's attributes, given the opened store: anywhere zarr can read."""
+    attributes = root[element].attrs.asdict()
+    return attributes.get("ome", attributes)
 
 
 def multiscale_of(group: Path) -> tuple[dict[str, Any], dict[str, Any]]:

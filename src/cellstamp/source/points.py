@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
+from cellstamp.rules import LARGEST_ID
 from cellstamp.source import ome
 from cellstamp.source.location import is_remote
 from cellstamp.source.staging import Staging
@@ -21,17 +22,19 @@ if TYPE_CHECKING:
 
 # The name dask gives the index of a table without one, and takes off again: what SpatialData writes.
 _INDEX = "__null_dask_index__"
-_LARGEST_ID = 2**63 - 1
 _COMPUTE = "delete the points, and they are computed again from the labels"
 
 
-def write_points(staging: Staging, name: str, centers: Centers) -> None:
-    """Write centres as the points `name`: columns x and y (float64, pixels), index = cell id (uint64)."""
+def write_points(staging: Staging, name: str, centers: Centers, labels: str | None = None) -> None:
+    """Write centres as the points `name`: columns x and y (float64, pixels), index = cell id (uint64).
+
+    ``labels`` is the signature of the labels they are of.
+    """
     import pandas as pd
 
     index = pd.Index(np.asarray(centers.ids, dtype=np.uint64), name=_INDEX)
     table = pd.DataFrame({"x": centers.xy[:, 0], "y": centers.xy[:, 1]}, index=index)
-    write_frame(staging, name, table, ome.points_attributes(format_=staging.format))
+    write_frame(staging, name, table, ome.points_attributes(format_=staging.format, labels=labels))
 
 
 def write_frame(staging: Staging, name: str, table: pd.DataFrame, attributes: dict[str, Any]) -> None:
@@ -39,6 +42,15 @@ def write_frame(staging: Staging, name: str, table: pd.DataFrame, attributes: di
     folder = staging.group(f"points/{name}", attributes) / "points.parquet"
     folder.mkdir()
     table.to_parquet(folder / "part.0.parquet")
+
+
+def labels_of_points(store: Path, name: str) -> str | None:
+    """The signature of the labels that the points `name` were computed from; None if they do not say."""
+    try:
+        signature: str | None = (ome.read_attributes(store / "points" / name).get(ome.OURS) or {}).get("labels")
+    except InputError:
+        return None
+    return signature
 
 
 def read_points(store: str | os.PathLike[str], name: str) -> Centers | None:
@@ -133,7 +145,7 @@ def checked_centers(
     """
     if ids.dtype.kind not in "ui":
         raise InputError(f"{where}: {id_column} must hold the cell ids, whole numbers; it is {ids.dtype}; {hint}")
-    wrong = (ids < 1) | (ids > _LARGEST_ID)
+    wrong = (ids < 1) | (ids > LARGEST_ID)
     if wrong.any():
         raise InputError(f"{where}: cell id {ids[wrong][0]}: must be from 1 to 2**63 - 1; {hint}")
     broken = ~np.isfinite(xy).all(axis=1)

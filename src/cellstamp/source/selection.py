@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
-from cellstamp.rules import TableColumn
+from cellstamp.rules import LARGEST_ID, TableColumn
 from cellstamp.source.annotations import Table, find_table, kind_of
-from cellstamp.source.reader import PixelSource
+from cellstamp.source.arrays import PixelSource
 from cellstamp.source.values import Centers
 
 ID_COLUMNS = ("scportrait_cell_id", "cell_id", "instance_id", "label")
 """Names that a column of ids goes by, in a file with several; the first of them that is there counts."""
 
-_LARGEST_ID = 2**63 - 1
 # What pandas writes of a column in which something is missing, "12.0", is a whole number too.
 _WHOLE = re.compile(r"\+?(\d{1,19})(\.0*)?")
 
@@ -60,8 +59,8 @@ class ChosenCells:
         if unknown.size:
             examples = ", ".join(map(str, unknown[:5].tolist()))
             raise ConfigError(
-                f"{self.origin}: {unknown.size} of {self.ids.size} cells are not in the mask '{mask}', which has "
-                f"{len(centers)} cells: {examples}{', ...' if unknown.size > 5 else ''}. Give ids of that mask"
+                f"{self.origin}: {unknown.size} of {self.ids.size} cells are not among the {len(centers)} cells of "
+                f"'{mask}' that have a centre: {examples}{', ...' if unknown.size > 5 else ''}. Give ids of that mask"
             )
         return centers[np.isin(centers.ids, self.ids)]
 
@@ -179,7 +178,7 @@ def _column_of_ids(first: list[str], origin: str) -> tuple[int, bool]:
 def _as_id(text: str, where: str) -> int:
     found = _WHOLE.fullmatch(text)
     cell = int(found[1]) if found else 0
-    if not 1 <= cell <= _LARGEST_ID:
+    if not 1 <= cell <= LARGEST_ID:
         shown = repr(text if len(text) <= 40 else f"{text[:40]}...")
         raise ConfigError(f"{where}: {shown} is no cell id; must be a whole number from 1 to 2**63 - 1")
     return cell

@@ -190,9 +190,10 @@ def _cells_of_other_mask(store: Path, elements: Sequence[str], run: Run) -> dict
 
 def write_centers(staging: Staging, elements: Sequence[str], *, run: Run) -> dict[str, Centers]:
     """Compute and write the centres of masks that are in the staged store."""
-    centers = {element: compute_centers(find_labels(staging.folder, Path(element).name), run) for element in elements}
+    masks = {element: find_labels(staging.folder, Path(element).name) for element in elements}
+    centers = {element: compute_centers(labels, run) for element, labels in masks.items()}
     for element, cells in centers.items():
-        write_points(staging, Path(centers_of(element)).name, cells)
+        write_points(staging, Path(centers_of(element)).name, cells, masks[element].signature())
     return centers
 
 
@@ -240,7 +241,9 @@ def _order(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
     return [names.index(axis) for axis in wanted if axis in names]
 
 
-def store_centers(store: str | os.PathLike[str], labels_name: str, centers: Centers) -> None:
+def store_centers(
+    store: str | os.PathLike[str], labels_name: str, centers: Centers, signature: str | None = None
+) -> None:
     """Write the centres of the cells of labels, in place of those that are there.
 
     Parameters
@@ -251,6 +254,8 @@ def store_centers(store: str | os.PathLike[str], labels_name: str, centers: Cent
         Name of the labels; the points are named ``centers_<labels_name>``.
     centers
         Ids and centres (x, y in pixels of the full-resolution labels).
+    signature
+        That of the labels, so that centres of others are told from them later.
 
     Raises
     ------
@@ -260,7 +265,7 @@ def store_centers(store: str | os.PathLike[str], labels_name: str, centers: Cent
     if is_remote(store):
         raise InputError(f"{store} is a URL: centres are stored in folders only")
     with staged(Path(store)) as staging:
-        write_points(staging, Path(centers_of(labels_name)).name, centers)
+        write_points(staging, Path(centers_of(labels_name)).name, centers, signature)
 
 
 def load_centers(store: str | os.PathLike[str], labels_name: str) -> Centers | None:

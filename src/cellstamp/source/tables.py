@@ -169,20 +169,20 @@ def read_column(obs: Any, name: str, where: str) -> NDArray[Any]:
     if name not in obs:
         there = ", ".join(sorted(key for key in obs if key != obs.attrs.get("_index"))) or "none"
         raise InputError(f"{where}: the table has no column '{name}'; it has {there}")
-    values, missing = _column(obs[name])
+    values, missing = column_of(obs[name])
     if missing.any():
         raise InputError(f"{where}: the column '{name}' has no value in {missing.sum()} rows; each row needs one")
     return values
 
 
-def _column(node: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def column_of(node: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Values as anndata stores them, and where there is none."""
     if isinstance(node, zarr.Array):
         values = np.asarray(node[...])
         values = values if values.dtype.kind in "uifb" else values.astype(object)  # text of whatever type
         return values, np.zeros(values.shape, bool)
     if "categories" in node:
-        categories, _ = _column(node["categories"])
+        categories, _ = column_of(node["categories"])
         codes = np.asarray(node["codes"][...])
         return categories[codes] if len(categories) else codes, codes < 0
     return np.asarray(node["values"][...]), np.asarray(node["mask"][...], bool)
@@ -191,7 +191,6 @@ def _column(node: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
 def write_centers_table(staging: Staging, name: str, table: Any) -> None:
     """Write of a table in memory what tells cells' centres: ``obs``, ``obsm["spatial"]`` and what it annotates."""
     with quiet():
-        import spatialdata
         from spatialdata.models import TableModel
 
         warnings.filterwarnings("ignore", message="The table is annotating")
@@ -199,8 +198,4 @@ def write_centers_table(staging: Staging, name: str, table: Any) -> None:
         for kept in (slim.obsm, slim.obsp, slim.uns):
             for key in set(kept) - {"spatial", TableModel.ATTRS_KEY}:
                 del kept[key]
-        folder = staging.root / "tables.zarr"
-        spatialdata.SpatialData(tables={name: slim}).write(
-            folder, overwrite=True, sdata_formats=_container(staging.format)
-        )
-    (folder / "tables" / name).rename(staging.place(f"tables/{name}"))
+        _write(staging, name, slim)

@@ -1,0 +1,255 @@
+"""What is to be extracted, and how: decided before any pixel of an image is cut."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp import __version__
+from cellstamp.cells.plan import Batch, cells_per_batch, draw_cells, inside_image, plan_batches, tile_shape
+from cellstamp.cells.stamps import Recipe, StampTask
+from cellstamp.config import ExtractionConfig
+from cellstamp.errors import ConfigError
+from cellstamp.h5sc.layout import Layout
+from cellstamp.pipeline.scaling import Pairs, Scaling
+from cellstamp.rules import TableColumn
+from cellstamp.source.arrays import PixelSource
+from cellstamp.source.selection import ChosenCells
+from cellstamp.source.values import Centers
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which cells are extracted, and what becomes of the others.
+
+    Attributes
+    ----------
+    n_in_mask
+        How many cells the mask has.
+    n_not_chosen
+        How many of them the configuration leaves out.
+    removed
+        uint64: ids of chosen ones that are too near the border.
+    cells
+        Those to extract, in the order of the file; of a preview, those that were drawn.
+    """
+
+    n_in_mask: int
+    n_not_chosen: int
+    removed: NDArray[np.uint64]
+    cells: Centers
+
+    def counts(self) -> dict[str, int]:
+        """What becomes of the cells in the mask, in numbers that add up."""
+        n_kept = self.n_in_mask - self.n_not_chosen - self.removed.size
+        return {
+            "cells_in_mask": self.n_in_mask,
+            "cells_not_chosen": self.n_not_chosen,
+            "cells_removed_at_border": self.removed.size,
+            "cells_not_drawn": n_kept - len(self.cells),
+            "cells_written": len(self.cells),
+        }
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be extracted, and how.
+
+    Attributes
+    ----------
+    selection
+        Which cells.
+    scaling
+        How pixels become values from 0 to 1.
+    folder
+        Where the results go.
+    """
+
+    config: ExtractionConfig
+    source: PixelSource
+    selection: Selection
+    scaling: Scaling
+    folder: Path
+
+    @property
+    def cells(self) -> Centers:
+        """The cells to extract, in the order of the file."""
+        return self.selection.cells
+
+    @property
+    def recipe(self) -> Recipe:
+        """How stamps are made."""
+        config, scaling = self.config, self.scaling
+        return Recipe(
+            image_size=config.image_size,
+            limits=scaling.limits,
+            per_cell=scaling.per_cell,
+            brightest=scaling.brightest,
+            apply_masks=config.apply_masks,
+            dtype=config.dtype,
+            compression=config.compression,
+        )
+
+    def batches(self, budget: int) -> list[Batch]:
+        """Divide the cells into batches that share chunks, each worker's pixels and stamps a part of the budget."""
+        config, source = self.config, self.source
+        chunks = [(array.chunks[-2], array.chunks[-1]) for array in (source.image, *source.masks)]
+        limit = max(budget // (4 * config.threads), 1)
+        return plan_batches(
+            self.cells,
+            config.image_size,
+            source.shape,
+            tile=tile_shape(source.shape, chunks, bytes_per_pixel=source.bytes_per_pixel, limit=limit),
+            chunk=(max(rows for rows, _ in chunks), max(columns for _, columns in chunks)),
+            max_batch_size=cells_per_batch(config.max_batch_size, source.n_planes * self.recipe.plane_bytes),
+            margin=config.image_size // 2 if config.border == "pad" else 0,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """How the stamps are made, as the file says it."""
+        config, scaling = self.config, self.scaling
+        is_image = config.normalize_output and config.normalization_scope == "image"
+        return {
+            "image_size": config.image_size,
+            "normalize_output": config.normalize_output,
+            "normalization_range": _in_short(scaling.quantiles),
+            "normalization_scope": config.normalization_scope if config.normalize_output else "None",
+            "normalization_limits": _in_short(scaling.limits if is_image else None),
+            "apply_masks": config.apply_masks,
+            "border": config.border,
+            "dtype": config.dtype,
+            "compression": str(config.compression),
+        }
+
+    def _origin(self) -> dict[str, Any]:
+        """What the stamps were made from, by the names that the configuration goes by."""
+        config, source = self.config, self.source
+        return {
+            "image": source.image.name,
+            "masks": list(source.mask_names),
+            "channels": list(source.channel_names),
+            "cells": _told_cells(config.cells),
+            "centers": str(config.centers),
+        }
+
+    def made_from(self) -> dict[str, Any]:
+        """All that decides what is in the file, as JSON has it: two runs with the same make the same file."""
+        source = self.source
+        cells = hashlib.sha256(self.cells.ids.tobytes() + self.cells.xy.tobytes()).hexdigest()
+        return {
+            "cellstamp": __version__,
+            **self.settings(),
+            "channels": list(source.channel_names),
+            "cells": f"{len(self.cells)}, digest {cells[:16]}",
+            **{
+                array.name: f"{list(array.shape)} {array.dtype}, digest {array.signature()[:16]}"
+                for array in (source.image, *source.masks)
+            },
+        }
+
+    def description(self, made_from: dict[str, Any], n_empty: NDArray[np.int64], n_exceeding: int) -> dict[str, Any]:
+        """What the file says of itself (``uns/cellstamp``)."""
+        text = json.dumps(made_from)
+        return {
+            "version": __version__,
+            "made_from": text,
+            "fingerprint": hashlib.sha256(text.encode()).hexdigest(),
+            **self.selection.counts(),
+            "cells_empty_in_main_mask": int(n_empty[0]),
+            "cells_empty_in_cell_mask": int(n_empty[-1]),
+            "cells_exceeding_crop": n_exceeding,
+            "settings": {**self.settings(), **self._origin()},
+        }
+
+    def task(self) -> StampTask:
+        """What workers do with a batch."""
+        return StampTask(self.source, self.recipe)
+
+    def layout(self) -> Layout:
+        """What the file will hold."""
+        return Layout(
+            cell_ids=self.cells.ids,
+            centers=self.cells.xy,
+            mask_names=self.source.mask_names,
+            channel_names=self.source.channel_names,
+            image_size=self.config.image_size,
+            normalization_ranges=self.scaling.quantiles,
+            dtype=self.config.dtype,
+            compression=self.config.compression,
+        )
+
+
+def _told_cells(cells: tuple[int, ...] | Path | TableColumn | None) -> str:
+    """How cells were chosen; which they are is in ``obs``."""
+    if isinstance(cells, tuple):
+        return f"{len(cells)} ids"
+    if isinstance(cells, TableColumn):
+        return f"table {cells.table}, column {cells.column}"
+    return str(cells)
+
+
+def _in_short(pairs: Pairs | None) -> Any:
+    """A pair for each channel as JSON has it; one pair where all are the same."""
+    if pairs is None:
+        return "None"
+    return list(pairs[0]) if len(set(pairs)) == 1 else [list(pair) for pair in pairs]
+
+
+def check_crop_fits(config: ExtractionConfig, source: PixelSource) -> None:
+    """Refuse crops larger than the image, where all of a crop has to be inside.
+
+    Raises
+    ------
+    ConfigError
+        If ``image_size`` is larger than the image's shorter side.
+    """
+    height, width = source.shape
+    if config.border == "drop" and config.image_size > min(height, width):
+        message = (
+            f"image_size = {config.image_size}: must not be larger than the image, which is {height} x {width} pixels "
+            f"(y, x): '{source.image.name}' in {source.image.store}; or set border to 'pad'"
+        )
+        raise ConfigError(message)
+
+
+def select_cells(
+    centers: Centers,
+    source: PixelSource,
+    config: ExtractionConfig,
+    *,
+    chosen: ChosenCells | None = None,
+    partial: bool,
+    n_cells: int | None,
+    seed: int,
+) -> Selection:
+    """Divide cells into those to extract and all others.
+
+    Parameters
+    ----------
+    centers
+        All cells of the mask.
+    chosen
+        Those that the configuration chooses; None: all of them.
+    partial, n_cells, seed
+        Whether only some are drawn, how many, and the seed of that draw.
+
+    Raises
+    ------
+    ConfigError
+        If cells were chosen that there are not, or more are to be drawn than can be extracted.
+    """
+    wanted = centers if chosen is None else chosen.among(centers, source.main_mask.name)
+    if config.border == "pad":
+        inside = np.ones(len(wanted), np.bool_)
+    else:
+        inside = inside_image(wanted, config.image_size, source.shape)
+    kept = wanted[inside]
+    if partial and len(kept):
+        kept = draw_cells(kept, n_cells, seed)
+    return Selection(len(centers), len(centers) - len(wanted), wanted.ids[~inside], kept)
