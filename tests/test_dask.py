@@ -253,7 +253,7 @@ def test_a_worker_that_goes_is_replaced_by_the_others(tmp_path: Path, own: Clust
         values = [first, *(outcome.value for outcome in left)]
         releasing.join()
     assert sorted(values) == list(range(20))
-    assert "batch number 0; the batch runs again" in log[0]
+    assert "batch number 0; the batch runs again" in log[0], log
 
 
 def test_without_any_worker(own: Cluster, tmp_path: Path) -> None:

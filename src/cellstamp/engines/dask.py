@@ -365,12 +365,12 @@ class _Crew(Generic[B, R]):
         if not flights:
             self._log(f"a worker is gone that had no batch: {address}")
         flights.sort(key=lambda flight: flight.number)
-        for flight in flights:
-            flight.lost = True
-            flight.future.release()
-            self._flights.discard(flight)
         # a thread does one batch after the other: it died at the first that has not come to an end
         suspects = {flight.slot: flight for flight in reversed(flights) if not flight.made}.values()
+        for flight in flights:
+            flight.lost = True
+            flight.future.release()  # which is an end, too: it counts as made from now on
+            self._flights.discard(flight)
         for flight in flights:
             if flight in suspects:
                 self._again.extend(try_again(flight.job, end=f"{address} is gone", hint=_HINT, log=self._log))
