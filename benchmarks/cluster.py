@@ -41,7 +41,7 @@ def cluster(n_workers: int, environment: dict[str, str]) -> Iterator[Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         file = folder / "scheduler.json"
         _start(stack, "dask_scheduler", "--port", "0", "--scheduler-file", str(file), environment={})
-        while not file.exists():
+        while not file.exists() or not file.stat().st_size:
             time.sleep(0.1)
         address = json.loads(file.read_text())["address"]
         for _ in range(n_workers):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -19,14 +21,14 @@ import cellstamp
 from cellstamp import HDF5CellExtraction
 from cellstamp.cells.plan import inside_image, plan_batches
 from cellstamp.cells.stamps import Recipe, StampTask
-from cellstamp.engines import dask_client
+from cellstamp.engines import dask_client, dask_worker
 from cellstamp.engines.dask import DaskEngine
-from cellstamp.engines.dask_worker import n_kept
+from cellstamp.engines.dask_worker import Order, carry_out, n_kept
 from cellstamp.errors import ConfigError, WorkerError
 from cellstamp.source.values import Centers
 from clusters import Cluster
 from comparing import assert_same
-from engine_tasks import Arrays, Batch, DieOnce, Square, Wait
+from engine_tasks import Arrays, Batch, DieOnce, PageFaults, Square, Wait, page_faults
 from pixel_stores import write_source
 from stamp_tasks import Counting, Killed, KilledOnce, SchedulerKilled
 from stores import make_sample, write_store
@@ -160,6 +162,27 @@ def test_closing_early_leaves_nothing(tmp_path: Path, dask_client: Any) -> None:
     assert len(list(tmp_path.iterdir())) < 60
 
 
+def test_what_a_caller_left_that_died_is_dropped_by_the_next_run(tmp_path: Path, dask_client: Any) -> None:
+    (address, *_) = dask_client.nthreads()
+    order = Order("of one that died", pickle.dumps(Square(tmp_path)), 0)
+    dask_client.submit(carry_out, order, Batch(0), workers=[address], pure=False).result()
+    assert dask_client.run(n_kept, workers=[address]) == {address: 1}
+    dask_client.run(setattr, dask_worker, "_IDLE", 0.0)
+    try:
+        outcomes = DaskEngine(dask_client).run(Square(tmp_path), batches(20), lambda: 6)
+        assert len(list(outcomes)) == 20
+    finally:
+        dask_client.run(setattr, dask_worker, "_IDLE", dask_worker._IDLE)
+    assert _nothing_is_left(dask_client)
+
+
+def test_workers_keep_freed_memory_while_they_are_in_a_run(dask_client: Any) -> None:
+    n_pages = 10 * 2**22 // os.sysconf("SC_PAGE_SIZE")
+    seen = [outcome.value for outcome in DaskEngine(dask_client).run(PageFaults(), batches(12), lambda: 4)]
+    assert max(seen[-4:]) < n_pages / 5
+    assert min(dask_client.run(page_faults).values()) > n_pages / 2
+
+
 @pytest.mark.parametrize("nthreads", [1, 2])
 def test_chunks_are_decoded_one_and_a_half_times_at_most(tmp_path: Path, own: Cluster, nthreads: int) -> None:
     for _ in range(2 // nthreads):
@@ -208,7 +231,7 @@ def test_a_cell_that_kills_every_worker_is_named_and_the_rest_is_kept(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cellstamp.pipeline.job.StampTask", Killed)
         with pytest.raises(WorkerError, match=r"again and again \(3 times.*a batch of cell 40\. .*--memory-limit"):
-            make_step(dask_client)()
+            make_step(dask_client, max_batch_size=2)()
     make_step(dask_client)()
     assert "continuing: " in (tmp_path / "out/processing.log").read_text()
     assert_same(tmp_path / "out" / FILE, serial)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import pickle
 import platform
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from cellstamp import __version__
+from cellstamp.engines.allocator import give_back, keep_freed
 from cellstamp.engines.retries import portable
 
 _KEPT = "cellstamp_tasks"
 """Attribute of a dask worker: what is kept there."""
+_IDLE = 600.0
+"""Seconds after which a copy of a task that nobody used is dropped: its caller may have died without a word."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,11 @@ def _kept_by(worker: Any) -> _Kept:
 
 @dataclass(eq=False)
 class _Copy:
-    """A task, and who may use it: one thread at a time."""
+    """A task, who may use it (one thread at a time), and when it was asked for."""
 
     task: Callable[[Any], Any]
-    lock: threading.Lock
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    used: float = 0.0
 
 
 class _Kept:
@@ -129,18 +134,27 @@ class _Kept:
     def borrow(self, order: Order) -> Iterator[Callable[[Any], Any]]:
         """The copy that had the neighbours of a batch, as soon as it is free."""
         with self._lock:
-            copy = self.copies.get((order.run, order.slot)) or _Copy(pickle.loads(order.task), threading.Lock())
-            # a batch may begin after the run was ended: nobody waits for it, and nothing is kept
-            if order.run not in self._ended:
-                self.copies[order.run, order.slot] = copy
+            copy = self._find(order)
         with copy.lock:
             yield copy.task
+
+    def _find(self, order: Order) -> _Copy:
+        copy = self.copies.get((order.run, order.slot)) or _Copy(pickle.loads(order.task))
+        copy.used = time.monotonic()
+        # a batch may begin after its run was ended: nobody waits for it, and nothing is kept
+        if order.run not in self._ended:
+            self.copies = {key: other for key, other in self.copies.items() if copy.used - other.used < _IDLE}
+            self.copies[order.run, order.slot] = copy
+            keep_freed()
+        return copy
 
     def end(self, run: str) -> None:
         """Drop the copies of a run, and keep none from now on."""
         with self._lock:
             self._ended.add(run)
             self.copies = {key: copy for key, copy in self.copies.items() if key[0] != run}
+            if not self.copies:
+                give_back()
 
 
 def _copied(value: Any) -> Any:
