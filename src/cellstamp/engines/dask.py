@@ -380,7 +380,7 @@ class _Crew(Generic[B, R]):
     def _faults(self, addresses: Iterable[str]) -> dict[str, str]:
         """What is wrong with workers, by their address."""
         addresses = list(addresses)
-        found = self._client.run(probe, self._packages, self._task, workers=addresses, on_error="return")
+        found = self._client.run(probe, self._packages, self._task, prepare=True, workers=addresses, on_error="return")
         faults = {address: self._fault(found.get(address)) for address in addresses}
         return {address: f"worker {address}: {fault}" for address, fault in faults.items() if fault}
 

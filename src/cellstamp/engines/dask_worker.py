@@ -64,8 +64,14 @@ class Failure:
     error: Exception
 
 
-def probe(packages: Sequence[str], task: bytes) -> Findings:
-    """Look at versions, and at what the task works on (if it has a method ``signature``)."""
+def probe(packages: Sequence[str], task: bytes, *, prepare: bool = False) -> Findings:
+    """Look at versions, and at what the task works on (if it has a method ``signature``).
+
+    Parameters
+    ----------
+    prepare
+        Whether the task is to make ready what batches will need (if it has a method ``prepare``).
+    """
     versions = {"cellstamp": __version__, "Python": _minor(platform.python_version())}
     for package in packages:
         try:
@@ -73,6 +79,8 @@ def probe(packages: Sequence[str], task: bytes) -> Findings:
         except PackageNotFoundError:
             versions[package] = "missing"
     copy = pickle.loads(task)
+    if prepare and hasattr(copy, "prepare"):
+        copy.prepare()
     return Findings(versions, copy.signature() if hasattr(copy, "signature") else None)
 
 
