@@ -25,7 +25,6 @@ import psutil
 
 from cellstamp import HDF5CellExtraction
 
-from .cluster import ENVIRONMENT
 from .sample import DATA, Sample
 
 _HOST = "10.77.{}.1"
@@ -84,7 +83,6 @@ def cluster(rate: int) -> Iterator[Any]:
 def _start(stack: ExitStack, before: tuple[str, ...], module: str, *options: str) -> None:
     process = subprocess.Popen(
         [*before, sys.executable, "-m", f"distributed.cli.{module}", *options, "--no-dashboard"],
-        env={**os.environ, **ENVIRONMENT},
         stderr=subprocess.DEVNULL,
     )
     stack.callback(process.wait)

@@ -20,7 +20,7 @@ import pytest
 import cellstamp
 from cellstamp import HDF5CellExtraction
 from cellstamp.cells.plan import inside_image, plan_batches
-from cellstamp.cells.stamps import Recipe, StampTask
+from cellstamp.cells.stamps import Recipe
 from cellstamp.engines import dask_client, dask_worker
 from cellstamp.engines.dask import DaskEngine
 from cellstamp.engines.dask_worker import Order, carry_out, n_kept
@@ -189,10 +189,10 @@ def test_chunks_are_decoded_one_and_a_half_times_at_most(
 ) -> None:
     for _ in range(n_workers):
         own.add(nthreads=nthreads, nanny=False)
-    side, chunk, size = 6000, 500, 64
+    side, chunk, size = 6000, 300, 48
     image, mask = np.ones((1, side, side), np.uint8), np.zeros((side, side), np.uint8)
     source = write_source(tmp_path / "x.zarr", image, [mask], image_chunk=chunk, mask_chunk=chunk)
-    y, x = (axis.ravel() * 48.0 for axis in np.mgrid[: side // 48, : side // 48])
+    y, x = (axis.ravel() * 40.0 for axis in np.mgrid[: side // 40, : side // 40])
     cells = Centers(np.arange(1, x.size + 1, dtype=np.uint64), np.stack([x, y], axis=1))
     cells = cells[inside_image(cells, size, (side, side))]
     plan = plan_batches(

@@ -110,7 +110,7 @@ class StampTask:
         """Tell the image and the masks that it reads from any others."""
         return tuple(array.signature() for array in (self._source.image, *self._source.masks))
 
-    def prepare(self) -> None:
+    def warm_up(self) -> None:
         """Load compiled code, or compile it: where batches are dealt out, nobody then has to wait for who does so."""
         from cellstamp.cells.warm import load_kernels
 

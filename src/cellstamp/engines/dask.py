@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from cellstamp.engines.base import Outcome, Results, failed
-from cellstamp.engines.dask_worker import Failure, Findings, Order, carry_out, forget, probe
+from cellstamp.engines.dask_worker import Failure, Findings, Order, carry_out, forget, probe, warm_up
 from cellstamp.engines.retries import Job, try_again
 from cellstamp.engines.spans import Spans
 from cellstamp.errors import CellstampError, WorkerError
@@ -315,6 +315,8 @@ class _Crew(Generic[B, R]):
         faults = self._faults(threads)
         if faults:
             raise WorkerError("; ".join(faults.values()))
+        # who is ready first would take over much of the others' spans; what goes wrong here is told at the first batch
+        self._client.run(warm_up, self._task, workers=list(threads), on_error="ignore")
         places = [address for address, n in threads.items() for _ in range(n)]
         self._spans = Spans(self._batches, max(1, len(places)))
         self._slots = dict(enumerate(places))
@@ -380,7 +382,7 @@ class _Crew(Generic[B, R]):
     def _faults(self, addresses: Iterable[str]) -> dict[str, str]:
         """What is wrong with workers, by their address."""
         addresses = list(addresses)
-        found = self._client.run(probe, self._packages, self._task, prepare=True, workers=addresses, on_error="return")
+        found = self._client.run(probe, self._packages, self._task, workers=addresses, on_error="return")
         faults = {address: self._fault(found.get(address)) for address in addresses}
         return {address: f"worker {address}: {fault}" for address, fault in faults.items() if fault}
 

@@ -16,18 +16,6 @@ _ANSWERS = 10
 """Seconds that a scheduler has to answer."""
 
 
-_ENVIRONMENT = {
-    "MALLOC_TRIM_THRESHOLD_": 2**30,
-    "MALLOC_MMAP_THRESHOLD_": 2**25,
-    "ZARR_THREADING__MAX_WORKERS": 1,
-    "OMP_NUM_THREADS": 1,
-    "MKL_NUM_THREADS": 1,
-    "OPENBLAS_NUM_THREADS": 1,
-}
-"""Of workers that are started here. As dask has it, memory goes back to the system at once, and every chunk that is
-decoded takes it anew: reading would take three times as long."""
-
-
 @contextmanager
 def connect(scheduler: str | Client | None, *, n_workers: int, worker_bytes: int) -> Iterator[Client]:
     """Find a cluster; what was started here ends with the context, what was there before stays.
@@ -89,14 +77,12 @@ def _client_at(address: str) -> Client:
 
 
 def _local_cluster(n_workers: int, worker_bytes: int) -> Any:
-    import dask
     from distributed import LocalCluster
 
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": _ENVIRONMENT}):
-        return LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=worker_bytes,
-            dashboard_address=":0",
-        )
+    return LocalCluster(
+        n_workers=n_workers,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=worker_bytes,
+        dashboard_address=":0",
+    )

@@ -64,14 +64,8 @@ class Failure:
     error: Exception
 
 
-def probe(packages: Sequence[str], task: bytes, *, prepare: bool = False) -> Findings:
-    """Look at versions, and at what the task works on (if it has a method ``signature``).
-
-    Parameters
-    ----------
-    prepare
-        Whether the task is to make ready what batches will need (if it has a method ``prepare``).
-    """
+def probe(packages: Sequence[str], task: bytes) -> Findings:
+    """Look at versions, and at what the task works on (if it has a method ``signature``)."""
     versions = {"cellstamp": __version__, "Python": _minor(platform.python_version())}
     for package in packages:
         try:
@@ -79,9 +73,14 @@ def probe(packages: Sequence[str], task: bytes, *, prepare: bool = False) -> Fin
         except PackageNotFoundError:
             versions[package] = "missing"
     copy = pickle.loads(task)
-    if prepare and hasattr(copy, "prepare"):
-        copy.prepare()
     return Findings(versions, copy.signature() if hasattr(copy, "signature") else None)
+
+
+def warm_up(task: bytes) -> None:
+    """Load what takes long, as the task says (if it has a method ``warm_up``), before there is work to wait for."""
+    copy = pickle.loads(task)
+    if hasattr(copy, "warm_up"):
+        copy.warm_up()
 
 
 def _minor(text: str) -> str:
