@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cellstamp.source.thirdparty import quiet
+from clusters import Cluster
 
 LEFTOVERS = (".*.staging-*", ".unfinished_*", "HDF5CellExtraction_*")
 
@@ -104,6 +105,20 @@ def sample_store(tmp_path: Path) -> Callable[..., Path]:
         return write_store(path or tmp_path / "sample.zarr", image, masks, image_name="image", **options)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A scheduler and two workers; what a test makes of them, it leaves as it was."""
+    with Cluster(tmp_path_factory.mktemp("cluster"), n_workers=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def dask_client(dask_cluster: Cluster) -> Iterator[Any]:
+    """A client of the two workers, which is no default for others."""
+    with dask_cluster.client(n_workers=2) as client:
+        yield client
 
 
 @pytest.fixture(autouse=True)

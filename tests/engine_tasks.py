@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -188,3 +189,19 @@ class Arrays:
 
     def __call__(self, batch: Batch) -> list[np.ndarray]:
         return [np.full(size, batch.number, np.uint8) for size in self.sizes]
+
+
+@dataclass(frozen=True)
+class PageFaults:
+    """Takes and frees the same memory again and again; returns how many of its pages had to be taken anew."""
+
+    def __call__(self, batch: Batch) -> int:
+        return page_faults()
+
+
+def page_faults() -> int:
+    """Pages that the system gives to this process while it takes and frees 4 MiB ten times."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        np.ones(2**22, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before

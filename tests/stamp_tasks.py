@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from zarr.storage import LocalStore
 
 from cellstamp.cells.stamps import StampTask
 from cellstamp.errors import InputError
@@ -61,6 +62,45 @@ class KilledOnce(_Ending):
         if not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class SchedulerKilled(_Ending):
+    """Ends the scheduler; a file beside the store says which process that is."""
+
+    def end(self) -> None:
+        file = Path(self._source.image.store).with_name("scheduler.pid")
+        if file.exists():
+            os.kill(int(file.read_text()), signal.SIGKILL)
+            file.unlink()
+
+
+class Counting(StampTask):
+    """Leaves a line for each chunk that is decoded, in a file of its process; in the folder of that name."""
+
+    def __init__(self, source: Any, recipe: Any, folder: Path) -> None:
+        super().__init__(source, recipe)
+        self._folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._source, self._recipe, self._folder)
+
+    def __call__(self, batch: Any) -> Any:
+        if not hasattr(LocalStore, "counted"):
+            _count_in(self._folder / str(os.getpid()))
+        return super().__call__(batch)
+
+
+def _count_in(path: Path) -> None:
+    """Have this process write down what it fetches from now on."""
+    get = LocalStore.get
+    file = path.open("a", buffering=1)
+
+    async def noting(store: Any, key: str, *args: Any, **kwargs: Any) -> Any:
+        if "/c/" in key:
+            file.write(f"{key}\n")
+        return await get(store, key, *args, **kwargs)
+
+    LocalStore.get, LocalStore.counted = noting, True  # type: ignore[method-assign, attr-defined]
 
 
 class Hungry(_Ending):

@@ -44,6 +44,7 @@ DEFAULTS: dict[str, Any] = {
     "flush_every": None,
     "max_batch_size": 1000,
     "engine": "processes",
+    "dask_scheduler": None,
     "progress": "auto",
 }
 KEYS = [*REQUIRED, *DEFAULTS]
@@ -75,7 +76,8 @@ ALLOWED = {
     "max_inflight_result_batches": "an integer >= 1, or None for the default",
     "flush_every": "an integer >= 1, or None for the default",
     "max_batch_size": "an integer >= 1",
-    "engine": '"serial" or "processes"',
+    "engine": '"serial", "processes", "dask"',
+    "dask_scheduler": "the address of a scheduler (tcp://HOST:PORT), a dask Client, or None",
     "progress": '"auto", True or False',
 }
 LARGEST_ID = 2**63 - 1
@@ -146,6 +148,9 @@ def test_required_keys_alone_give_every_default() -> None:
         ("max_batch_size", 1, 1),
         ("engine", "serial", "serial"),
         ("engine", "processes", "processes"),
+        ("engine", "dask", "dask"),
+        ("dask_scheduler", None, None),
+        ("dask_scheduler", "None", None),
         ("progress", True, True),
         ("progress", False, False),
         ("progress", "auto", "auto"),
@@ -261,6 +266,9 @@ def test_value_is_taken_with_its_meaning(key: str, value: Any, meaning: Any) -> 
         ("engine", "threads", None),
         ("engine", None, None),
         ("engine", ["serial"], "a list"),
+        ("dask_scheduler", 8786, "an int"),
+        ("dask_scheduler", "10.0.0.1:8786", None),
+        ("dask_scheduler", "tcp://", None),
         ("progress", "yes", None),
         ("progress", 0, "an int"),
         ("segmentation_key", "", None),
@@ -403,7 +411,7 @@ def test_every_fault_is_reported_at_once() -> None:
         "normalization_range = [0.9, 0.1]: must be two numbers with 0 <= lower < upper <= 1, a mapping from channel "
         "names to such pairs, or None for the default",
         'dtype = \'int8\': must be "float16", "float32", "uint8", "uint16"',
-        'engine = \'dask_\': must be "serial" or "processes"',
+        'engine = \'dask_\': must be "serial", "processes", "dask"',
         "image_sise = 128: unknown key; did you mean image_size?",
     ]
 
@@ -485,6 +493,31 @@ def test_config_error_is_also_what_a_caller_expects() -> None:
     assert issubclass(ConfigError, (CellstampError, ValueError))
 
 
+def test_a_scheduler_is_for_the_dask_engine() -> None:
+    address = "tcp://10.0.0.1:8786"
+    assert parse(engine="dask", dask_scheduler=address).dask_scheduler == address
+    assert faults({**REQUIRED, "dask_scheduler": address}) == [
+        f"dask_scheduler = '{address}': is for engine = 'dask'; set it, or leave this key out"
+    ]
+
+
+class ClientLike:
+    """What a client of dask has, and that it cannot be copied."""
+
+    scheduler = submit = None
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise TypeError("cannot be copied")
+
+
+def test_a_client_is_taken_as_it_is() -> None:
+    client = ClientLike()
+    whole = {"HDF5CellExtraction": {**REQUIRED, "engine": "dask", "dask_scheduler": client}}
+    config = read_config(whole, "HDF5CellExtraction")
+    assert config["dask_scheduler"] is client
+    assert ExtractionConfig.parse(config).dask_scheduler is client
+
+
 # --- any value at all ------------------------------------------------------------------------------------------------
 
 REFUSED = object()
@@ -498,7 +531,7 @@ SCALARS = (
     | st.text()
     | st.binary(max_size=5)
     | st.dates()
-    | st.sampled_from(["None", "lzf", "gzip", "serial", "processes", "auto", "seg_nucleus", "seg_cytosol"])
+    | st.sampled_from(["None", "lzf", "gzip", "serial", "processes", "dask", "auto", "seg_nucleus", "seg_cytosol"])
     | st.sampled_from(["drop", "pad", "cell", "image", "float16", "float32", "uint8", "uint16"])
 )
 PAIRS = st.lists(st.floats(0, 1), min_size=2, max_size=2)
@@ -535,7 +568,7 @@ def is_channel(value: Any) -> bool:
 CHOICES: dict[str, list[tuple[Any, Any]]] = {
     "normalize_output": [(True, True), (False, False), (None, False), ("None", False)],
     "compression": [(True, "lzf"), ("lzf", "lzf"), ("gzip", "gzip"), (False, None)],
-    "engine": [("serial", "serial"), ("processes", "processes")],
+    "engine": [("serial", "serial"), ("processes", "processes"), ("dask", "dask")],
     "progress": [("auto", "auto"), (True, True), (False, False)],
     "border": [("drop", "drop"), ("pad", "pad")],
     "apply_masks": [(True, True), (False, False)],
@@ -572,6 +605,8 @@ def expected(key: str, value: Any) -> Any:
         return NAMES[key] if none else value if is_name(value) else REFUSED
     if none:
         return None
+    if key == "dask_scheduler":  # the engine is another one
+        return REFUSED
     return {"cells": expected_cells, "channels": expected_channels, "segmentation_mask": expected_masks}[key](value)
 
 
@@ -773,6 +808,7 @@ SHIPPED: dict[str, dict[str, Any]] = {
     },
     "comparable_intensities": {"normalization_scope": "image", "apply_masks": False, "border": "pad"},
     "raw_integers": {"normalize_output": False, "dtype": "uint16", "compression": "gzip"},
+    "cluster": {"engine": "dask", "dask_scheduler": "tcp://10.0.0.1:8786"},
     "chosen_cells": {"cells": TableColumn("table", "to_extract")},
 }
 

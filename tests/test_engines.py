@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from cellstamp.engines import parcels
 from cellstamp.engines.base import Engine, Outcome, SerialEngine
+from cellstamp.engines.dask import DaskEngine
 from cellstamp.engines.processes import ProcessEngine
 from cellstamp.engines.spans import Spans
 from cellstamp.errors import InputError, WorkerError
@@ -38,12 +39,12 @@ from engine_tasks import (
     imported_modules,
 )
 
-ENGINES: dict[str, Callable[[], Engine]] = {"serial": SerialEngine, "processes": lambda: ProcessEngine(2)}
 
-
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=["serial", "processes", "dask"])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    return ENGINES[request.param]()
+    if request.param == "dask":
+        return DaskEngine(request.getfixturevalue("dask_client"))
+    return SerialEngine() if request.param == "serial" else ProcessEngine(2)
 
 
 def batches(n: int) -> list[Batch]:
@@ -100,13 +101,19 @@ def test_every_batch_runs_exactly_once(engine: Engine, tmp_path: Path, n: int) -
     runs = {int(file.name): file.read_text().split() for file in tmp_path.iterdir()}
     assert sorted(runs) == list(range(n))
     assert all(len(pids) == 1 for pids in runs.values())
-    by_value = {outcome.value: str(outcome.pid) for outcome in outcomes}
-    assert all(pids == [by_value[number**2]] for number, pids in runs.items())
+    if not isinstance(engine, DaskEngine):
+        by_value = {outcome.value: str(outcome.pid) for outcome in outcomes}
+        assert all(pids == [by_value[number**2]] for number, pids in runs.items())
 
 
 def test_an_outcome_says_which_process_made_it_and_its_memory(engine: Engine, tmp_path: Path) -> None:
     outcomes = list(engine.run(Square(tmp_path), batches(8), lambda: 4))
     pids = {outcome.pid for outcome in outcomes}
+    if isinstance(engine, DaskEngine):
+        # they may be anywhere: each has a number that is no process's of this machine
+        assert pids == {-1, -2}
+        assert {outcome.rss for outcome in outcomes} == {0}
+        return
     if isinstance(engine, SerialEngine):
         assert pids == {os.getpid()}
     else:
@@ -125,9 +132,9 @@ def test_never_more_in_flight_than_the_limit(engine: Engine, tmp_path: Path, lim
     assert max(watched.in_flight) == (1 if isinstance(engine, SerialEngine) else min(limit, 8))
 
 
-def test_a_limit_that_changes_is_honoured_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["processes", "dask"], indirect=True)
+def test_a_limit_that_changes_is_honoured_at_once(engine: Engine, tmp_path: Path) -> None:
     watched = Watched(40, lambda: 1 if watched.taken < 10 else 4 if watched.taken < 20 else 2)
-    engine = ProcessEngine(2)
     watched.take_all(engine.run(Square(tmp_path), watched, watched.limit), tmp_path)
     assert all(n <= allowed for n, allowed in zip(watched.in_flight, watched.allowed, strict=True))
     assert max(watched.in_flight[:10]) == 1
@@ -145,10 +152,11 @@ def test_a_taken_batch_counts_until_the_next_is_asked_for(engine: Engine, tmp_pa
         assert watched.submitted == 2
 
 
-def test_results_come_in_order_of_completion(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["processes", "dask"], indirect=True)
+def test_results_come_in_order_of_completion(engine: Engine, tmp_path: Path) -> None:
     task = Wait(0, tmp_path).prepare()
     order = []
-    for outcome in ProcessEngine(2).run(task, batches(9), lambda: 4):
+    for outcome in engine.run(task, batches(9), lambda: 4):
         order.append(outcome.value)
         if len(order) == 4:
             task.release()  # four batches overtook the first, which waited for us
@@ -416,8 +424,9 @@ def test_a_worker_that_is_done_takes_the_far_half_of_the_longest_span() -> None:
     assert not spans
 
 
-def test_every_worker_has_a_span_of_its_own_from_the_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["processes", "dask"], indirect=True)
+def test_every_worker_has_a_span_of_its_own_from_the_start(engine: Engine, tmp_path: Path) -> None:
     by_worker: dict[int, list[int]] = {}
-    for outcome in ProcessEngine(2).run(Square(tmp_path), batches(10), lambda: 2):
+    for outcome in engine.run(Square(tmp_path), batches(10), lambda: 2):
         by_worker.setdefault(outcome.pid, []).append(outcome.value)
     assert sorted(values[0] for values in by_worker.values()) == [0, 25]

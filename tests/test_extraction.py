@@ -504,7 +504,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"imagesize": 4}, r"imagesize = 4: unknown key; did you mean image_size\?"),
     ({"compression": "zip"}, r"compression = 'zip': must be True or \"lzf\", \"gzip\", or False"),
     ({"flush_every": 0}, r"flush_every = 0: must be an integer >= 1"),
-    ({"engine": "cluster"}, r"engine = 'cluster': must be \"serial\" or \"processes\""),
+    ({"engine": "cluster"}, r"engine = 'cluster': must be \"serial\", \"processes\", \"dask\""),
 ]
 
 

@@ -86,7 +86,10 @@ class ExtractionConfig(BaseModel):
     max_batch_size: rules.Count = 1000
     """Cells in a batch, at most."""
     engine: rules.Engine = "processes"
-    """Where batches run; ``"serial"`` is the calling process, whatever ``threads`` says."""
+    """Where batches run; ``"serial"`` is the calling process, whatever ``threads`` says, ``"dask"`` a cluster."""
+    dask_scheduler: rules.Scheduler = None
+    """The cluster for ``engine: dask``; ``None``: that of the current ``Client``, if there is one, else one of
+    ``threads`` processes on this machine."""
     progress: rules.Progress = "auto"
     """Progress bar; ``"auto"`` shows it where someone can see it."""
 
@@ -191,6 +194,8 @@ def _contradictions(parsed: ExtractionConfig) -> Iterator[str]:
     if named and parsed.segmentation_mask is not None:
         masks, others = parsed.segmentation_mask, f"so {'do' if len(named) > 1 else 'does'} {' and '.join(named)}"
         yield f"segmentation_mask = {masks!r}: names the masks, and {others}; choose one"
+    if parsed.dask_scheduler is not None and parsed.engine != "dask":
+        yield f"dask_scheduler = {_shown(parsed.dask_scheduler)}: is for engine = 'dask'; set it, or leave this key out"
     if len(named) == 2 and parsed.nucleus_labels == parsed.cytosol_labels:
         yield f"cytosol_labels = {parsed.cytosol_labels!r}: must not be the same as nucleus_labels; give one of them"
 
@@ -234,13 +239,22 @@ def read_config(config: Mapping[str, Any] | str | os.PathLike[str], section: str
         When it is neither a mapping nor a file that holds one.
     """
     if isinstance(config, Mapping):
-        whole = copy.deepcopy(dict(config))
+        whole = copy.deepcopy(dict(config), {id(client): client for client in _clients(config)})
     elif isinstance(config, (str, os.PathLike)):
         whole = _read_yaml(config)
     else:
         raise ConfigError(f"config: must be a dict, or the path of a YAML file (got {_typed(type(config).__name__)})")
     part = whole.get(section)
     return dict(part) if isinstance(part, Mapping) else whole
+
+
+def _clients(config: Mapping[str, Any]) -> Iterator[object]:
+    """What cannot be copied: the clients of a dask cluster in a configuration and its sections."""
+    for value in config.values():
+        if isinstance(value, Mapping):
+            yield from _clients(value)
+        elif rules.is_client(value):
+            yield value
 
 
 def _read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -119,7 +119,8 @@ class PeakMemory:
     def _forget_ended(self) -> list[int]:
         import psutil
 
-        ended = [pid for pid in self._rss if not psutil.pid_exists(pid)]
+        # negative numbers stand for workers elsewhere
+        ended = [pid for pid in self._rss if pid > 0 and not psutil.pid_exists(pid)]
         for pid in ended:
             del self._rss[pid]
         return ended

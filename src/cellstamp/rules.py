@@ -228,6 +228,21 @@ def _engine(value: object) -> object:
     return _choice({name: name for name in _ENGINES}, value)
 
 
+def is_client(value: object) -> bool:
+    """Whether a value is a client of a dask cluster, as far as can be seen without importing dask."""
+    return hasattr(value, "scheduler") and hasattr(value, "submit")
+
+
+def _scheduler(value: object) -> object:
+    if is_none(value) or is_client(value):
+        return None if is_none(value) else value
+    address = _name(value)
+    protocol, _, place = address.partition("://")
+    if not protocol or not place:
+        raise ValueError
+    return address
+
+
 def _dtype(value: object) -> object:
     return _choice({name: name for name in _DTYPES}, value)
 
@@ -273,7 +288,7 @@ def as_folder(value: object) -> Path:
     return Path(text)
 
 
-EngineName = Literal["serial", "processes"]
+EngineName = Literal["serial", "processes", "dask"]
 StampType = Literal["float16", "float32", "uint8", "uint16"]
 _ENGINES, _DTYPES = get_args(EngineName), get_args(StampType)
 _A_PAIR = "two numbers with 0 <= lower < upper <= 1"
@@ -300,7 +315,12 @@ Dtype = Annotated[StampType, PlainValidator(_dtype), Allowed(", ".join(f'"{name}
 Compression = Annotated[
     Literal["lzf", "gzip"] | None, PlainValidator(_compression), Allowed('True or "lzf", "gzip", or False for none')
 ]
-Engine = Annotated[EngineName, PlainValidator(_engine), Allowed(" or ".join(f'"{name}"' for name in _ENGINES))]
+Engine = Annotated[EngineName, PlainValidator(_engine), Allowed(", ".join(f'"{name}"' for name in _ENGINES))]
+Scheduler = Annotated[
+    Any,
+    PlainValidator(_scheduler),
+    Allowed("the address of a scheduler (tcp://HOST:PORT), a dask Client, or None"),
+]
 Progress = Annotated[Literal["auto"] | bool, PlainValidator(_progress), Allowed('"auto", True or False')]
 ImageName = Annotated[
     str, PlainValidator(_image), Allowed("the name of an image in the store, or None for the default")

@@ -4,26 +4,10 @@ import ctypes
 import gc
 import sys
 
-import numpy as np
+from cellstamp.cells.warm import load_kernels
 
 _ARENA_MAX = -8
 """``M_ARENA_MAX`` of glibc's malloc.h."""
-
-
-def load_kernels() -> None:
-    """Run the kernels for the usual types on a tiny image: compiled code is then in memory before there are workers."""
-    from cellstamp.cells.kernels import cut_stamps, new_scratch
-    from cellstamp.codecs import StampEncoder
-
-    size = 2
-    labels = np.ones((1, size, size), np.uint32)
-    image = np.ones((1, size, size), np.uint16)
-    stamps, boxes = np.zeros((1, 2, size, size), np.uint16), np.zeros((1, 2, 4), np.int64)
-    ids, corner, on_edge = np.ones(1, np.uint32), np.zeros(1, np.int64), np.zeros(1, np.bool_)
-    how = (True, True, np.array([[0.0, 1.0]]), 1.0)
-    cut_stamps(labels, image, ids, corner, corner, how, stamps, boxes, on_edge, new_scratch(size))
-    encoder = StampEncoder("lzf")
-    encoder.encode(stamps, boxes, np.empty(encoder.room(2, 2 * size * size), np.uint8))
 
 
 def load_without_scipy() -> None:

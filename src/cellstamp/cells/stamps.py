@@ -106,6 +106,16 @@ class StampTask:
         """Read, cut and encode a batch."""
         return self._cutter.cut(batch)
 
+    def signature(self) -> tuple[str, ...]:
+        """Tell the image and the masks that it reads from any others."""
+        return tuple(array.signature() for array in (self._source.image, *self._source.masks))
+
+    def warm_up(self) -> None:
+        """Load compiled code, or compile it: where batches are dealt out, nobody then has to wait for who does so."""
+        from cellstamp.cells.warm import load_kernels
+
+        load_kernels()
+
     @cached_property
     def _cutter(self) -> StampCutter:
         # compiled code is loaded with it: time and memory that only those who cut stamps should need

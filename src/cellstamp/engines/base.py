@@ -24,9 +24,9 @@ class Outcome(Generic[R]):
     value
         What the task returned.
     pid
-        Process id of the worker.
+        Process id of the worker; a negative number for one that may be on another machine.
     rss
-        Resident memory of the worker when it was done, in bytes.
+        Resident memory of the worker when it was done, in bytes; 0 if it may not be this machine's.
     """
 
     value: R

@@ -33,7 +33,7 @@ def start_server(preload: Sequence[str] = ()) -> None:
         from multiprocessing import forkserver
 
         _context.set_forkserver_preload(list(preload))
-        with _no_main_module(), _no_interrupt():
+        with no_main_module(), _no_interrupt():
             forkserver.ensure_running()
 
 
@@ -53,7 +53,7 @@ class _CleanProcess(_context.Process):  # type: ignore[misc]
 
     def start(self) -> None:
         """Start the process."""
-        with _no_main_module():
+        with no_main_module():
             super().start()
 
 
@@ -79,7 +79,7 @@ def _no_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def _no_main_module() -> Iterator[None]:
+def no_main_module() -> Iterator[None]:
     """Hide the caller's main module from multiprocessing, which would have the new process import it."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")

@@ -7,10 +7,8 @@ batch it had.
 
 from __future__ import annotations
 
-import pickle
 import signal
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,8 +19,9 @@ from typing import Any, Generic, Self, TypeVar
 from cellstamp.engines.base import Outcome, Results, failed, outcome
 from cellstamp.engines.clean import end_with_parent, start_server, worker_context
 from cellstamp.engines.parcels import Parcel, Slots, pack, unpack
+from cellstamp.engines.retries import Job, portable, try_again
 from cellstamp.engines.spans import Spans
-from cellstamp.errors import CellstampError, WorkerError
+from cellstamp.errors import CellstampError
 
 B = TypeVar("B")
 R = TypeVar("R")
@@ -33,8 +32,6 @@ _AHEAD = 4
 """Batches a worker has at most, so that a writer that halts for a moment does not halt the workers."""
 _PATIENCE = 5.0
 """Seconds that a process has to end before it is killed."""
-_DEATHS = 3
-"""A batch at which so many workers died is divided; a part of one at which another dies, too."""
 _KILLED = 2
 """When so many workers were killed from outside, one fewer goes on: most likely there is not memory for all."""
 
@@ -80,14 +77,6 @@ class ProcessEngine:
             yield from crew.results(limit)
 
 
-@dataclass(eq=False)
-class _Job(Generic[B]):
-    """A batch, and how many workers died at it."""
-
-    batch: B
-    deaths: int = 0
-
-
 @dataclass(frozen=True)
 class _Failure:
     """The error that a batch ended with."""
@@ -108,7 +97,7 @@ class _Crew(Generic[B, R]):
     ) -> None:
         self._task, self._spans = task, spans
         self._log, self._warn = log, warn
-        self._again: deque[_Job[B]] = deque()
+        self._again: deque[Job[B]] = deque()
         self._workers = {number: _Worker[B, R](task) for number in range(n_workers)}
         self._n_killed = 0
 
@@ -150,7 +139,7 @@ class _Crew(Generic[B, R]):
             # less and less towards the end: what one has been given can no longer be taken by another
             if worker.load >= max(_QUEUED, min(_AHEAD, self._n_waiting // (2 * len(self._workers)))):
                 break
-            worker.submit(self._again.popleft() if self._again else _Job(self._spans.take(number)))
+            worker.submit(self._again.popleft() if self._again else Job(self._spans.take(number)))
 
     def _first_with_news(self) -> int:
         """Wait until a worker has a result, or is dead."""
@@ -166,7 +155,8 @@ class _Crew(Generic[B, R]):
         else:
             # a worker does one batch after the other: it died at the first that has not come to an end
             suspect, *others = dead.jobs
-            self._again.extend([*self._try_again(suspect, dead), *others])
+            again = try_again(suspect, end=dead.end, hint=dead.hint, log=self._log)
+            self._again.extend([*again, *others])
         self._n_killed += dead.was_killed
         if self._workers and dead.was_killed and self._n_killed % _KILLED == 0:
             self._warn(
@@ -176,31 +166,6 @@ class _Crew(Generic[B, R]):
             )
         else:
             self._workers[number] = _Worker(self._task)
-
-    def _try_again(self, job: _Job[B], dead: _Worker[B, R]) -> Sequence[_Job[B]]:
-        """What to run instead of a batch at which a worker died: the same again, or its halves."""
-        job.deaths += 1
-        if job.deaths < _DEATHS:
-            self._log(f"a worker died ({dead.end}) while it had a batch of {job.batch}; the batch runs again")
-            return [job]
-        halves = _halves(job.batch)
-        if not halves:
-            hint = (
-                "Most often memory has run out: lower threads or max_batch_size, or give the job more memory"
-                if dead.was_killed
-                else "What they wrote to the standard error may say why"
-            )
-            raise WorkerError(
-                f"workers died again and again ({job.deaths} times, the last one: {dead.end}) while they had a batch "
-                f"of {job.batch}. {hint}"
-            )
-        self._log(f"a worker died ({dead.end}) while it had a batch of {job.batch}; its halves run by themselves")
-        return [_Job(half, _DEATHS - 1) for half in halves]
-
-
-def _halves(batch: Any) -> Sequence[Any]:
-    """The halves of a batch that can be divided."""
-    return batch.halves() if hasattr(batch, "halves") else ()
 
 
 class _Worker(Generic[B, R]):
@@ -215,7 +180,7 @@ class _Worker(Generic[B, R]):
     """
 
     def __init__(self, task: Callable[[B], R]) -> None:
-        self.jobs: deque[_Job[B]] = deque()
+        self.jobs: deque[Job[B]] = deque()
         self._slots = Slots()
         # the one used last is used again first, so that the others take memory only when a writer halts
         self._free = list(range(_AHEAD))
@@ -247,7 +212,7 @@ class _Worker(Generic[B, R]):
         """How many batches it has, the one included whose result was taken last and is not yet released."""
         return _AHEAD - len(self._free)
 
-    def submit(self, job: _Job[B]) -> None:
+    def submit(self, job: Job[B]) -> None:
         """Give the worker a batch; wait, if need be, until it reads. It never waits for anybody to read from it."""
         self.jobs.append(job)
         # a dead one is noticed by the end of its results
@@ -287,6 +252,13 @@ class _Worker(Generic[B, R]):
         return bool(self._process.exitcode == -signal.SIGKILL)
 
     @property
+    def hint(self) -> str:
+        """What may help when workers end like this one."""
+        if self.was_killed:
+            return "Most often memory has run out: lower threads or max_batch_size, or give the job more memory"
+        return "What they wrote to the standard error may say why"
+
+    @property
     def end(self) -> str:
         """How a dead worker ended."""
         code = self._process.exitcode
@@ -304,16 +276,5 @@ def _serve(task: Callable[[Any], Any], orders: Any, results: Any, slots: Slots) 
             try:
                 done: object = outcome(pack(task(batch), slots, slot))
             except Exception as error:  # noqa: BLE001 - it is raised where it can be told
-                done = _Failure(_portable(error))
+                done = _Failure(portable(error))
             results.send(done)
-
-
-def _portable(error: Exception) -> Exception:
-    """An error as it can be sent, with where it was raised."""
-    if not isinstance(error, CellstampError):  # ours say where by themselves
-        error.add_note(traceback.format_exc())
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001 - anything may go wrong with somebody else's error
-        return RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
-    return error

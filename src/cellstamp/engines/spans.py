@@ -29,6 +29,11 @@ class Spans(Generic[B]):
         """Items not yet dealt out."""
         return sum(map(len, self._spans))
 
+    def add(self) -> int:
+        """Let one more worker help, and return its number; it has nothing of its own to begin with."""
+        self._spans.append(range(0))
+        return len(self._spans) - 1
+
     def take(self, worker: int) -> B:
         """The next item for a worker: of its own span, else of the far half of the longest span left.
 

@@ -23,11 +23,12 @@ from cellstamp.h5sc.layout import EXCEEDS, FILE_NAME, REMOVED_NAME
 from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep
+from cellstamp.pipeline.cluster import plan_for
 from cellstamp.pipeline.job import Job, Selection, check_crop_fits, select_cells
 from cellstamp.pipeline.lock import holding
 from cellstamp.pipeline.room import Room
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
-from cellstamp.pipeline.workers import BlockRunner, choose_engine
+from cellstamp.pipeline.workers import BlockRunner, n_local_workers, open_engine
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark
 from cellstamp.source.arrays import PixelSource
 from cellstamp.source.centers import compute_centers
@@ -143,28 +144,31 @@ class HDF5CellExtraction(ProcessingStep):
             watch = Stopwatch()
             if not is_compiled():
                 self._tell(ANNOUNCEMENT, config)
-            engine = choose_engine(config, log=self.log, warn=self._warn)
-            source = self._find_source(config)
-            check_crop_fits(config, source)
-            check_ranges(config, source)
-            source = source if config.channels is None else source.pick(config.channels)
-            watch.lap("setup")
-            chosen = find_cells(config.cells, source, self.filehandler)
-            centers = self._find_centers(source, config.centers, engine.n_workers)
-            selection = select_cells(
-                centers, source, config, chosen=chosen, partial=partial, n_cells=n_cells, seed=seed
-            )
-            self._log_selection(source, selection)
-            if not len(selection.cells):
-                self._tell_nothing_left(source, config.image_size, selection)
-                return
-            scaling = find_scaling(config, source, BlockRunner(engine.n_workers), log=self.log)
-            job = Job(config, source, selection, scaling, folder)
-            tally, n_empty = self._extract(job, engine, watch)
+            with open_engine(config, log=self.log, warn=self._warn) as engine:
+                source = self._find_source(config)
+                check_crop_fits(config, source)
+                check_ranges(config, source)
+                source = source if config.channels is None else source.pick(config.channels)
+                watch.lap("setup")
+                chosen = find_cells(config.cells, source, self.filehandler)
+                blocks = BlockRunner(n_local_workers(config))
+                centers = self._find_centers(source, config.centers, blocks)
+                selection = select_cells(
+                    centers, source, config, chosen=chosen, partial=partial, n_cells=n_cells, seed=seed
+                )
+                self._log_selection(source, selection)
+                if not len(selection.cells):
+                    self._tell_nothing_left(source, config.image_size, selection)
+                    return
+                scaling = find_scaling(config, source, blocks, log=self.log)
+                job = Job(config, source, selection, scaling, folder)
+                tally, n_empty = self._extract(job, engine, blocks, watch)
             self._warn_of_empty(job, n_empty)
             self._report(job, tally, int(n_empty[-1]), watch, engine.n_workers)
 
-    def _extract(self, job: Job, engine: Engine, watch: Stopwatch) -> tuple[run.Tally, NDArray[np.int64]]:
+    def _extract(
+        self, job: Job, engine: Engine, blocks: BlockRunner, watch: Stopwatch
+    ) -> tuple[run.Tally, NDArray[np.int64]]:
         """Make and write all stamps aside, and give the files their names when they are whole.
 
         Returns
@@ -174,7 +178,7 @@ class HDF5CellExtraction(ProcessingStep):
         """
         config = job.config
         budget = memory_budget(config.target_ram_utilization)
-        batches = job.batches(budget)
+        batches = plan_for(job, engine, budget)
         limit = InflightLimit(
             budget, engine.n_workers, len(batches), config.max_inflight_result_batches, self._warn, self.log
         )
@@ -198,7 +202,7 @@ class HDF5CellExtraction(ProcessingStep):
                     room=room,
                     progress=progress,
                 )
-                exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), BlockRunner(engine.n_workers))
+                exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), blocks)
                 writer.describe(job.description(made_from, writer.n_empty, exceeding.rows.size), exceeding.rows)
             np.savetxt(attempt / REMOVED_NAME, job.selection.removed, fmt="%d")
             run.publish([REMOVED_NAME, FILE_NAME], attempt, job.folder)
@@ -269,12 +273,12 @@ class HDF5CellExtraction(ProcessingStep):
         store = open_store(self.filehandler, config.image, masks, config.centers, folder)
         return find_source(store, image=config.image, masks=masks)
 
-    def _find_centers(self, source: PixelSource, given: str | None, n_workers: int) -> Centers:
+    def _find_centers(self, source: PixelSource, given: str | None, blocks: BlockRunner) -> Centers:
         """Centres that are given, or from the store, or computed and, where that is wanted and possible, stored."""
         return find_centers(
             source.main_mask,
             given,
-            compute=lambda labels: compute_centers(labels, BlockRunner(n_workers)),
+            compute=lambda labels: compute_centers(labels, blocks),
             log=self.log,
             not_stored=why_not_stored(self.filehandler, source.main_mask.store),
         )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Protocol, TypeVar
 
 from cellstamp.config import ExtractionConfig
 from cellstamp.engines.base import Engine, SerialEngine
+from cellstamp.engines.dask import DaskEngine
+from cellstamp.engines.dask_client import connect
+from cellstamp.engines.memory import memory_budget
 from cellstamp.engines.processes import ProcessEngine
 
 _PARALLEL_PIXELS = 16 * 2**20
@@ -16,8 +20,36 @@ _PARALLEL_PIXELS = 16 * 2**20
 _PRELOAD = ("cellstamp.cells.preload",)
 
 
+_PACKAGES = ("numpy", "zarr", "numba", "imagecodecs")
+"""What makes stamps: other versions may make others."""
+
+
+@contextmanager
+def open_engine(
+    config: ExtractionConfig, *, log: Callable[[str], None], warn: Callable[[str], None]
+) -> Iterator[Engine]:
+    """The engine that the configuration asks for, connected to its cluster where it has one.
+
+    Parameters
+    ----------
+    log, warn
+        Told of workers that died, came or went.
+    """
+    if config.engine != "dask":
+        yield choose_engine(config, log=log, warn=warn)
+        return
+    worker_bytes = memory_budget(config.target_ram_utilization) // (config.threads + 1)
+    with connect(config.dask_scheduler, n_workers=config.threads, worker_bytes=worker_bytes) as client:
+        yield DaskEngine(client, _PACKAGES, log=log, warn=warn)
+
+
+def n_local_workers(config: ExtractionConfig) -> int:
+    """How many workers of this machine may sum up masks; what they read is not worth a cluster."""
+    return 1 if config.engine == "serial" else config.threads
+
+
 def choose_engine(config: ExtractionConfig, *, log: Callable[[str], None], warn: Callable[[str], None]) -> Engine:
-    """The engine that the configuration asks for; one worker needs no process of its own.
+    """The engine of this machine that the configuration asks for; one worker needs no process of its own.
 
     Parameters
     ----------

@@ -67,8 +67,9 @@ class ArrayHandle:
         return zarr.open_array(store=self.store, path=self.path, mode="r")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the opened array behind."""
-        return {key: value for key, value in self.__dict__.items() if key != "array"}
+        """Leave the opened array behind, and say where it is to who may have another current directory."""
+        state = {key: value for key, value in self.__dict__.items() if key != "array"}
+        return state if is_remote(self.store) else state | {"store": str(Path(self.store).absolute())}
 
     def signature(self) -> str:
         """Tell this array from any other: a digest of its metadata and, on a disk, of samples of some of its chunks."""

@@ -1,0 +1,402 @@
+"""Batches on the workers of a dask cluster.
+
+Each thread of a worker is a slot, and walks a span of neighbouring batches, as the process engine's workers do. Batches
+are submitted to the worker whose slot it is, and to no other: so it is known which batch a worker died at, none comes
+to a worker that has not been looked at, and chunks are decoded where their neighbours were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import queue
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from cellstamp.engines.base import Outcome, Results, failed
+from cellstamp.engines.dask_worker import Failure, Findings, Order, carry_out, forget, probe, warm_up
+from cellstamp.engines.retries import Job, try_again
+from cellstamp.engines.spans import Spans
+from cellstamp.errors import CellstampError, WorkerError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+B = TypeVar("B")
+R = TypeVar("R")
+
+_QUEUED, _AHEAD = 2, 4
+"""Batches a slot has at least and at most, as with the process engine."""
+_LOOK = 1.0
+"""Seconds after which workers are counted again."""
+_FETCHING = 8
+"""Results fetched at the same time, while another one is written: from several workers, whose links may be slow."""
+_HINT = "Most often memory has run out: lower max_batch_size, or give the workers more memory (--memory-limit)"
+
+
+@dataclass(frozen=True)
+class WorkerMemory:
+    """What the worker with the least memory has for each of its threads."""
+
+    address: str
+    n_bytes: int
+
+
+class DaskEngine:
+    """Runs batches on a dask cluster; see `cellstamp.engines.base.Engine`.
+
+    Workers may come and go. Before a worker is given anything, its versions are compared with those here, and what the
+    task says of what it works on (its method ``signature``, if it has one).
+
+    An outcome's ``pid`` is a negative number for each thread of a worker, and its ``rss`` is 0: workers may be
+    anywhere, and dask keeps each to its own limit.
+
+    Parameters
+    ----------
+    client
+        Of the cluster; it is not closed.
+    packages
+        Whose versions must be the same on the workers, up to the second number.
+    log, warn
+        Told of workers that came, went, and cannot be used.
+    patience
+        Seconds to wait for a worker when there is none.
+
+    Raises
+    ------
+    WorkerError
+        If the cluster has no workers.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        packages: Sequence[str] = (),
+        *,
+        log: Callable[[str], None] = lambda line: None,
+        warn: Callable[[str], None] = lambda line: None,
+        patience: float = 60.0,
+    ) -> None:
+        self._client, self._packages, self._patience = client, packages, patience
+        self._log, self._warn = log, warn
+        try:
+            client.wait_for_workers(1, timeout=patience)
+        except TimeoutError as error:
+            raise _no_workers(client, patience) from error
+        self.n_workers = sum(client.nthreads().values())
+
+    def smallest_memory(self) -> WorkerMemory | None:
+        """The least memory that a thread of a worker has; None if no worker has a limit."""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        limits = [
+            WorkerMemory(address, worker["memory_limit"] // worker["nthreads"])
+            for address, worker in workers.items()
+            if worker["memory_limit"]
+        ]
+        return min(limits, key=lambda memory: memory.n_bytes, default=None)
+
+    def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Results[R]:
+        """Run ``task`` on every batch; see `Engine.run`.
+
+        Raises
+        ------
+        WorkerError
+            If workers die at a batch that cannot be divided (the message names it), if a worker cannot be used, if
+            there is none any more, or if the scheduler is lost.
+        """
+        if len(batches):
+            crew = _Crew[B, R](self._client, task, batches, self._packages, self._log, self._warn, self._patience)
+            with crew:
+                yield from crew.results(limit)
+
+
+def _no_workers(client: Client, patience: float) -> WorkerError:
+    address = _address(client)
+    return WorkerError(
+        f"the scheduler at {address} has had no worker for {patience:g} s; start some with 'dask worker {address} "
+        "--nthreads 1', and run it again: what is finished is kept"
+    )
+
+
+def _address(client: Client) -> str:
+    return str(getattr(client.scheduler, "address", "its address"))
+
+
+@dataclass(eq=False)
+class _Flight(Generic[B]):
+    """A batch that was submitted, until its result is taken.
+
+    Attributes
+    ----------
+    slot
+        To whom.
+    number
+        Those submitted to a slot are done in this order.
+    made
+        Whether its worker has come to an end with it.
+    landed
+        Whether its result is here, or the error it ended with.
+    lost
+        Whether its worker went away with it, so that nobody waits for it any more.
+    """
+
+    job: Job[B]
+    slot: int
+    number: int
+    future: Future[Any]
+    made: bool = False
+    landed: bool = False
+    lost: bool = False
+
+
+class _Crew(Generic[B, R]):
+    """The slots of one run and what is left for them to do; a context manager that leaves nothing on the cluster."""
+
+    def __init__(
+        self,
+        client: Client,
+        task: Callable[[B], R],
+        batches: Sequence[B],
+        packages: Sequence[str],
+        log: Callable[[str], None],
+        warn: Callable[[str], None],
+        patience: float,
+    ) -> None:
+        self._client, self._packages, self._patience = client, packages, patience
+        self._log, self._warn = log, warn
+        self._address = _address(client)
+        self._run, self._task = uuid.uuid4().hex, pickle.dumps(task)
+        self._expected = probe(packages, self._task)
+        self._spans = Spans(batches, 1)
+        self._batches = batches
+        self._slots: dict[int, str] = {}
+        self._refused: set[str] = set()
+        self._again: deque[Job[B]] = deque()
+        self._flights: set[_Flight[B]] = set()
+        self._news: queue.SimpleQueue[tuple[_Flight[B], Any]] = queue.SimpleQueue()
+        self._fetchers = ThreadPoolExecutor(_FETCHING, thread_name_prefix="cellstamp-fetch")
+        self._n_submitted = 0
+        self._looked = self._seen = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for flight in self._flights:
+            flight.lost = True
+            flight.future.release()
+        if not self._is_lost:
+            # workers that are gone have nothing to forget
+            with suppress(OSError):
+                self._client.run(forget, self._run, on_error="ignore")
+        self._fetchers.shutdown(wait=False, cancel_futures=True)
+
+    def results(self, limit: Callable[[], int]) -> Results[R]:
+        """Yield what the batches come to, in order of completion."""
+        self._begin()
+        while self._n_waiting or self._flights:
+            self._hand_out(limit)
+            self._look()
+            flight, arrived = self._next_news()
+            if flight is not None and self._take(flight, arrived):
+                yield Outcome(arrived, -1 - flight.slot, 0)
+
+    @property
+    def _n_waiting(self) -> int:
+        return len(self._spans) + len(self._again)
+
+    @property
+    def _is_lost(self) -> bool:
+        return self._client.status != "running"
+
+    def _lost(self, error: BaseException | None = None) -> WorkerError:
+        detail = f" ({type(error).__name__})" if error is not None else ""
+        return WorkerError(
+            f"the scheduler at {self._address} is lost, or was restarted{detail}: what is finished is kept; extract "
+            "again to go on"
+        )
+
+    # --- batches go out ---
+
+    def _hand_out(self, limit: Callable[[], int]) -> None:
+        """Submit as many batches as may be."""
+        loads = Counter(dict.fromkeys(self._slots, 0))
+        loads.update(flight.slot for flight in self._flights if flight.slot in self._slots)
+        while self._slots and self._n_waiting and len(self._flights) < limit():
+            slot = min(self._slots, key=loads.__getitem__)
+            # less and less towards the end: what one has been given is not taken by another
+            if loads[slot] >= max(_QUEUED, min(_AHEAD, self._n_waiting // (2 * len(self._slots)))):
+                break
+            self._submit(slot, self._again.popleft() if self._again else Job(self._spans.take(slot)))
+            loads[slot] += 1
+
+    def _submit(self, slot: int, job: Job[B]) -> None:
+        self._n_submitted += 1
+        try:
+            future = self._client.submit(
+                carry_out,
+                Order(self._run, self._task, slot),
+                job.batch,
+                key=(f"cellstamp-{self._run}", self._n_submitted),
+                workers=[self._slots[slot]],
+                # the scheduler may take in what was submitted at about the same time in another order
+                priority=-self._n_submitted,
+                pure=False,
+            )
+        except Exception as error:
+            if self._is_lost:
+                raise self._lost(error) from error
+            raise
+        flight = _Flight(job, slot, self._n_submitted, future)
+        self._flights.add(flight)
+        future.add_done_callback(lambda _: self._fetch_later(flight))
+
+    def _fetch_later(self, flight: _Flight[B]) -> None:
+        flight.made = True
+        # the run may be over
+        with suppress(RuntimeError):
+            self._fetchers.submit(self._fetch, flight)
+
+    def _fetch(self, flight: _Flight[B]) -> None:
+        """Bring a result here, from the worker itself where it can be reached, and let the cluster forget it."""
+        if flight.lost:
+            return
+        try:
+            arrived: Any = self._client.gather(flight.future, direct=True)
+        except BaseException as error:  # noqa: BLE001 - dask has errors of many kinds; they are told apart in `_take`
+            arrived = error
+        flight.landed = True
+        flight.future.release()
+        self._news.put((flight, arrived))
+
+    # --- results come in ---
+
+    def _next_news(self) -> tuple[_Flight[B] | None, Any]:
+        """What has arrived first; nothing, if that takes so long that workers should be counted again."""
+        try:
+            flight, arrived = self._news.get(timeout=_LOOK)
+        except queue.Empty:
+            return None, None
+        return (None, None) if flight.lost else (flight, arrived)
+
+    def _take(self, flight: _Flight[B], arrived: Any) -> bool:
+        """Look at what has arrived; return whether it is a result."""
+        self._flights.discard(flight)
+        if isinstance(arrived, BaseException):
+            self._again.extend(self._after_trouble(flight.job, arrived))
+            return False
+        if not isinstance(arrived, Failure):
+            return True
+        if isinstance(arrived.error, CellstampError):
+            raise arrived.error
+        raise failed(flight.job.batch, arrived.error) from arrived.error
+
+    def _after_trouble(self, job: Job[B], error: BaseException) -> Sequence[Job[B]]:
+        """What to run again after an error of the cluster's own."""
+        from distributed import KilledWorker
+
+        if self._is_lost or isinstance(error, CancelledError | asyncio.CancelledError):
+            raise self._lost(error) from error
+        if isinstance(error, KilledWorker | OSError):
+            return try_again(job, end=type(error).__name__, hint=_HINT, log=self._log)
+        raise failed(job.batch, error) from error
+
+    # --- workers come and go ---
+
+    def _begin(self) -> None:
+        """Give every worker that is there a span."""
+        threads = self._threads()
+        faults = self._faults(threads)
+        if faults:
+            raise WorkerError("; ".join(faults.values()))
+        # who is ready first would take over much of the others' spans; what goes wrong here is told at the first batch
+        self._client.run(warm_up, self._task, workers=list(threads), on_error="ignore")
+        places = [address for address, n in threads.items() for _ in range(n)]
+        self._spans = Spans(self._batches, max(1, len(places)))
+        self._slots = dict(enumerate(places))
+
+    def _look(self) -> None:
+        """Every so often, see which workers there are."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK:
+            return
+        self._looked = now
+        threads = self._threads()
+        for address in set(self._slots.values()) - set(threads):
+            self._gone(address)
+        self._welcome({a: n for a, n in threads.items() if a not in self._refused | set(self._slots.values())})
+        if self._slots:
+            self._seen = now
+        elif now - self._seen > self._patience:
+            raise _no_workers(self._client, self._patience)
+
+    def _threads(self) -> dict[str, int]:
+        """Threads of each worker, by its address."""
+        if self._is_lost:
+            raise self._lost()
+        try:
+            return dict(self._client.nthreads())
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def _welcome(self, threads: dict[str, int]) -> None:
+        """Let workers help that have come later."""
+        if not threads:
+            return
+        faults = self._faults(threads)
+        for address, fault in faults.items():
+            self._refused.add(address)
+            self._warn(f"not used: {fault}")
+        for address in threads.keys() - faults.keys():
+            self._log(f"a worker came: {address}")
+            for _ in range(threads[address]):
+                self._slots[self._spans.add()] = address
+
+    def _gone(self, address: str) -> None:
+        """Have done again what was lost with a worker."""
+        slots = [slot for slot, place in self._slots.items() if place == address]
+        for slot in slots:
+            del self._slots[slot]
+        flights = [flight for flight in self._flights if flight.slot in slots and not flight.landed]
+        if not flights:
+            self._log(f"a worker is gone that had no batch: {address}")
+        flights.sort(key=lambda flight: flight.number)
+        # a thread does one batch after the other: it died at the first that has not come to an end
+        suspects = {flight.slot: flight for flight in reversed(flights) if not flight.made}.values()
+        for flight in flights:
+            flight.lost = True
+            flight.future.release()  # which is an end, too: it counts as made from now on
+            self._flights.discard(flight)
+        for flight in flights:
+            if flight in suspects:
+                self._again.extend(try_again(flight.job, end=f"{address} is gone", hint=_HINT, log=self._log))
+            else:
+                self._again.append(flight.job)
+
+    def _faults(self, addresses: Iterable[str]) -> dict[str, str]:
+        """What is wrong with workers, by their address."""
+        addresses = list(addresses)
+        found = self._client.run(probe, self._packages, self._task, workers=addresses, on_error="return")
+        faults = {address: self._fault(found.get(address)) for address in addresses}
+        return {address: f"worker {address}: {fault}" for address, fault in faults.items() if fault}
+
+    def _fault(self, found: Findings | BaseException | None) -> str:
+        """What is wrong with a worker, in words; empty if nothing is."""
+        if not isinstance(found, Findings):
+            return f"cannot be used: {type(found).__name__}: {found}. Has it the same cellstamp, and the same paths?"
+        differing = [
+            f"{name} {found.versions.get(name)} (here {here})"
+            for name, here in self._expected.versions.items()
+            if found.versions.get(name) != here
+        ]
+        if differing:
+            return f"has {', '.join(differing)}; install the same versions there"
+        if found.signature != self._expected.signature:
+            return "sees other data at the path of the input than this process; is it the same file system?"
+        return ""

@@ -1,0 +1,88 @@
+"""A client of the dask cluster that a configuration means: given, current, at an address, or one of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from cellstamp.engines.clean import no_main_module
+from cellstamp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_ANSWERS = 10
+"""Seconds that a scheduler has to answer."""
+
+
+@contextmanager
+def connect(scheduler: str | Client | None, *, n_workers: int, worker_bytes: int) -> Iterator[Client]:
+    """Find a cluster; what was started here ends with the context, what was there before stays.
+
+    Parameters
+    ----------
+    scheduler
+        Address of a scheduler, or a client of it; None: the current client, or else processes of this machine.
+    n_workers, worker_bytes
+        How many processes, and memory that each may use, if they are started here.
+
+    Raises
+    ------
+    ConfigError
+        If distributed is not installed, or there is no scheduler at the address.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        message = "engine = 'dask': needs the package distributed: pip install 'cellstamp[dask]'"
+        raise ConfigError(message) from error
+    given = _current() if scheduler is None else scheduler
+    if given is None:
+        with no_main_module():
+            cluster = _local_cluster(n_workers, worker_bytes)
+        with cluster, Client(cluster, set_as_default=False) as client:
+            yield client
+    elif isinstance(given, str):
+        with _client_at(given) as client:
+            yield client
+    elif given.asynchronous or given.status != "running":
+        what = "asynchronous" if given.asynchronous else given.status
+        raise ConfigError(f"dask_scheduler: the client is {what}; make one with Client(address), and keep it open")
+    else:
+        yield given
+
+
+def _current() -> Client | None:
+    from distributed import default_client
+
+    try:
+        client: Client = default_client()
+    except ValueError:
+        return None
+    return client
+
+
+def _client_at(address: str) -> Client:
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=_ANSWERS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        message = (
+            f"dask_scheduler = {address!r}: no scheduler answers there ({error}). Start one with 'dask scheduler', and "
+            f"workers with 'dask worker ADDRESS --nthreads 1'; or leave dask_scheduler out to use this machine"
+        )
+        raise ConfigError(message) from error
+
+
+def _local_cluster(n_workers: int, worker_bytes: int) -> Any:
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        n_workers=n_workers,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=worker_bytes,
+        dashboard_address=":0",
+    )

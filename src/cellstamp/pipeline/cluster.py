@@ -1,0 +1,53 @@
+"""Whether what a worker of a cluster is asked to do fits into the memory that it has: known before any work."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from cellstamp.cells.plan import Batch
+from cellstamp.engines.base import Engine
+from cellstamp.engines.dask import DaskEngine
+from cellstamp.errors import ConfigError
+from cellstamp.pipeline.job import Job
+from cellstamp.report import format_bytes
+
+_PROCESS_BYTES = 200 * 2**20
+"""A worker that has imported all it needs, and has nothing to do."""
+
+
+def plan_for(job: Job, engine: Engine, budget: int) -> list[Batch]:
+    """Divide the cells into batches that fit into the memory of the engine's workers.
+
+    Parameters
+    ----------
+    budget
+        Bytes that all processes of this machine may use.
+
+    Raises
+    ------
+    ConfigError
+        If no division would fit into a worker of the cluster.
+    """
+    smallest = engine.smallest_memory() if isinstance(engine, DaskEngine) else None
+    if smallest is None:
+        return job.batches(budget)
+    batches = job.batches(smallest.n_bytes * job.config.threads)
+    needed = _bytes_needed(job, batches)
+    if needed > smallest.n_bytes:
+        raise ConfigError(
+            f"a batch needs about {format_bytes(needed)} in a worker, and {smallest.address} has "
+            f"{format_bytes(smallest.n_bytes)} for each of its threads. Give workers more memory (--memory-limit) or "
+            "fewer threads (--nthreads), or lower max_batch_size"
+        )
+    return batches
+
+
+def _bytes_needed(job: Job, batches: list[Batch]) -> int:
+    """A worker's process, the pixels of a tile with a chunk that is being decoded, and a batch of stamps."""
+    source = job.source
+    pixels = max(math.prod(batch.tile.region.shape) for batch in batches) * source.bytes_per_pixel
+    chunk = max(math.prod(array.chunks) * np.dtype(array.dtype).itemsize for array in (source.image, *source.masks))
+    stamps = max(map(len, batches)) * source.n_planes * job.recipe.plane_bytes
+    return _PROCESS_BYTES + pixels + chunk + stamps
