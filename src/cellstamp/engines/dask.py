@@ -13,14 +13,15 @@ import queue
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from cellstamp.engines.base import Outcome, Results, failed
-from cellstamp.engines.dask_worker import Failure, Findings, Order, carry_out, forget, probe, warm_up
+from cellstamp.engines.dask_roster import Roster, no_workers
+from cellstamp.engines.dask_worker import Failure, Order, carry_out
 from cellstamp.engines.retries import Job, try_again
 from cellstamp.engines.spans import Spans
 from cellstamp.errors import CellstampError, WorkerError
@@ -88,7 +89,7 @@ class DaskEngine:
         try:
             client.wait_for_workers(1, timeout=patience)
         except TimeoutError as error:
-            raise _no_workers(client, patience) from error
+            raise no_workers(client, patience) from error
         self.n_workers = sum(client.nthreads().values())
 
     def smallest_memory(self) -> WorkerMemory | None:
@@ -114,18 +115,6 @@ class DaskEngine:
             crew = _Crew[B, R](self._client, task, batches, self._packages, self._log, self._warn, self._patience)
             with crew:
                 yield from crew.results(limit)
-
-
-def _no_workers(client: Client, patience: float) -> WorkerError:
-    address = _address(client)
-    return WorkerError(
-        f"the scheduler at {address} has had no worker for {patience:g} s; start some with 'dask worker {address} "
-        "--nthreads 1', and run it again: what is finished is kept"
-    )
-
-
-def _address(client: Client) -> str:
-    return str(getattr(client.scheduler, "address", "its address"))
 
 
 @dataclass(eq=False)
@@ -168,11 +157,10 @@ class _Crew(Generic[B, R]):
         warn: Callable[[str], None],
         patience: float,
     ) -> None:
-        self._client, self._packages, self._patience = client, packages, patience
+        self._client, self._patience = client, patience
         self._log, self._warn = log, warn
-        self._address = _address(client)
         self._run, self._task = uuid.uuid4().hex, pickle.dumps(task)
-        self._expected = probe(packages, self._task)
+        self._roster = Roster(client, packages, self._task)
         self._spans = Spans(batches, 1)
         self._batches = batches
         self._slots: dict[int, str] = {}
@@ -191,10 +179,7 @@ class _Crew(Generic[B, R]):
         for flight in self._flights:
             flight.lost = True
             flight.future.release()
-        if not self._is_lost:
-            # workers that are gone have nothing to forget
-            with suppress(OSError):
-                self._client.run(forget, self._run, on_error="ignore")
+        self._roster.forget(self._run)
         self._fetchers.shutdown(wait=False, cancel_futures=True)
 
     def results(self, limit: Callable[[], int]) -> Results[R]:
@@ -210,17 +195,6 @@ class _Crew(Generic[B, R]):
     @property
     def _n_waiting(self) -> int:
         return len(self._spans) + len(self._again)
-
-    @property
-    def _is_lost(self) -> bool:
-        return self._client.status != "running"
-
-    def _lost(self, error: BaseException | None = None) -> WorkerError:
-        detail = f" ({type(error).__name__})" if error is not None else ""
-        return WorkerError(
-            f"the scheduler at {self._address} is lost, or was restarted{detail}: what is finished is kept; extract "
-            "again to go on"
-        )
 
     # --- batches go out ---
 
@@ -250,8 +224,8 @@ class _Crew(Generic[B, R]):
                 pure=False,
             )
         except Exception as error:
-            if self._is_lost:
-                raise self._lost(error) from error
+            if self._roster.is_lost:
+                raise self._roster.lost(error) from error
             raise
         flight = _Flight(job, slot, self._n_submitted, future)
         self._flights.add(flight)
@@ -301,8 +275,8 @@ class _Crew(Generic[B, R]):
         """What to run again after an error of the cluster's own."""
         from distributed import KilledWorker
 
-        if self._is_lost or isinstance(error, CancelledError | asyncio.CancelledError):
-            raise self._lost(error) from error
+        if self._roster.is_lost or isinstance(error, CancelledError | asyncio.CancelledError):
+            raise self._roster.lost(error) from error
         if isinstance(error, KilledWorker | OSError):
             return try_again(job, end=type(error).__name__, hint=_HINT, log=self._log)
         raise failed(job.batch, error) from error
@@ -311,12 +285,12 @@ class _Crew(Generic[B, R]):
 
     def _begin(self) -> None:
         """Give every worker that is there a span."""
-        threads = self._threads()
-        faults = self._faults(threads)
+        threads = self._roster.threads()
+        faults = self._roster.faults(threads)
         if faults:
             raise WorkerError("; ".join(faults.values()))
-        # who is ready first would take over much of the others' spans; what goes wrong here is told at the first batch
-        self._client.run(warm_up, self._task, workers=list(threads), on_error="ignore")
+        # who is ready first would take over much of the others' spans
+        self._roster.warm_up(threads)
         places = [address for address, n in threads.items() for _ in range(n)]
         self._spans = Spans(self._batches, max(1, len(places)))
         self._slots = dict(enumerate(places))
@@ -327,29 +301,20 @@ class _Crew(Generic[B, R]):
         if now - self._looked < _LOOK:
             return
         self._looked = now
-        threads = self._threads()
+        threads = self._roster.threads()
         for address in set(self._slots.values()) - set(threads):
             self._gone(address)
         self._welcome({a: n for a, n in threads.items() if a not in self._refused | set(self._slots.values())})
         if self._slots:
             self._seen = now
         elif now - self._seen > self._patience:
-            raise _no_workers(self._client, self._patience)
-
-    def _threads(self) -> dict[str, int]:
-        """Threads of each worker, by its address."""
-        if self._is_lost:
-            raise self._lost()
-        try:
-            return dict(self._client.nthreads())
-        except OSError as error:
-            raise self._lost(error) from error
+            raise no_workers(self._client, self._patience)
 
     def _welcome(self, threads: dict[str, int]) -> None:
         """Let workers help that have come later."""
         if not threads:
             return
-        faults = self._faults(threads)
+        faults = self._roster.faults(threads)
         for address, fault in faults.items():
             self._refused.add(address)
             self._warn(f"not used: {fault}")
@@ -378,25 +343,3 @@ class _Crew(Generic[B, R]):
                 self._again.extend(try_again(flight.job, end=f"{address} is gone", hint=_HINT, log=self._log))
             else:
                 self._again.append(flight.job)
-
-    def _faults(self, addresses: Iterable[str]) -> dict[str, str]:
-        """What is wrong with workers, by their address."""
-        addresses = list(addresses)
-        found = self._client.run(probe, self._packages, self._task, workers=addresses, on_error="return")
-        faults = {address: self._fault(found.get(address)) for address in addresses}
-        return {address: f"worker {address}: {fault}" for address, fault in faults.items() if fault}
-
-    def _fault(self, found: Findings | BaseException | None) -> str:
-        """What is wrong with a worker, in words; empty if nothing is."""
-        if not isinstance(found, Findings):
-            return f"cannot be used: {type(found).__name__}: {found}. Has it the same cellstamp, and the same paths?"
-        differing = [
-            f"{name} {found.versions.get(name)} (here {here})"
-            for name, here in self._expected.versions.items()
-            if found.versions.get(name) != here
-        ]
-        if differing:
-            return f"has {', '.join(differing)}; install the same versions there"
-        if found.signature != self._expected.signature:
-            return "sees other data at the path of the input than this process; is it the same file system?"
-        return ""
