@@ -177,7 +177,7 @@ def test_what_a_caller_left_that_died_is_dropped_by_the_next_run(tmp_path: Path,
 
 
 def test_workers_keep_freed_memory_while_they_are_in_a_run(dask_client: Any) -> None:
-    n_pages = 10 * 2**22 // os.sysconf("SC_PAGE_SIZE")
+    n_pages = 40 * 2**20 // os.sysconf("SC_PAGE_SIZE")
     seen = [outcome.value for outcome in DaskEngine(dask_client).run(PageFaults(), batches(12), lambda: 4)]
     assert max(seen[-4:]) < n_pages / 5
     assert min(dask_client.run(page_faults).values()) > n_pages / 2
