@@ -200,7 +200,7 @@ class PageFaults:
 
 
 def page_faults() -> int:
-    """Pages that the system gives to this process while it takes and frees 1 MiB (less than a huge page) forty times."""
+    """Pages that this process is given while it takes and frees 1 MiB, less than a huge page, again and again."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(40):
         np.ones(2**20, np.uint8)
