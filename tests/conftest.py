@@ -6,13 +6,15 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from cellstamp.source.thirdparty import quiet
-from clusters import Cluster
+
+if TYPE_CHECKING:
+    from clusters import Cluster
 
 LEFTOVERS = (".*.staging-*", ".unfinished_*", "HDF5CellExtraction_*")
 
@@ -110,6 +112,9 @@ def sample_store(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A scheduler and two workers; what a test makes of them, it leaves as it was."""
+    # here, since the tests beside scportrait use this file too, and have no cluster
+    from clusters import Cluster
+
     with Cluster(tmp_path_factory.mktemp("cluster"), n_workers=2) as cluster:
         yield cluster
 
