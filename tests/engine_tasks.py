@@ -56,6 +56,29 @@ class Fail:
 
 
 @dataclass(frozen=True)
+class EndsScheduler:
+    """Ends the scheduler while a worker is looked at (its ``signature``), or while it gets ready (``warm_up``)."""
+
+    at: str
+    scheduler: int
+    caller: int
+
+    def _end(self, at: str) -> None:
+        if at == self.at and os.getpid() != self.caller:
+            os.kill(self.scheduler, signal.SIGKILL)
+
+    def signature(self) -> str:
+        self._end("signature")
+        return "always the same"
+
+    def warm_up(self) -> None:
+        self._end("warm_up")
+
+    def __call__(self, batch: Batch) -> int:
+        return batch.number
+
+
+@dataclass(frozen=True)
 class Die:
     """Ends its own process at one batch, by a signal or by leaving."""
 

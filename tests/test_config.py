@@ -497,7 +497,7 @@ def test_a_scheduler_is_for_the_dask_engine() -> None:
     address = "tcp://10.0.0.1:8786"
     assert parse(engine="dask", dask_scheduler=address).dask_scheduler == address
     assert faults({**REQUIRED, "dask_scheduler": address}) == [
-        f"dask_scheduler = '{address}': is for engine = 'dask'; set it, or leave this key out"
+        f"dask_scheduler = '{address}': is for engine = 'dask'; set it, or this key to None"
     ]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -28,7 +30,7 @@ from cellstamp.errors import ConfigError, WorkerError
 from cellstamp.source.values import Centers
 from clusters import Cluster
 from comparing import assert_same
-from engine_tasks import Arrays, Batch, DieOnce, PageFaults, Square, Wait, page_faults
+from engine_tasks import Arrays, Batch, DieOnce, EndsScheduler, PageFaults, Square, Wait, page_faults
 from pixel_stores import write_source
 from stamp_tasks import Counting, Killed, KilledOnce, SchedulerKilled
 from stores import make_sample, write_store
@@ -311,6 +313,41 @@ def test_the_scheduler_killed_mid_run(
     make_step(engine="serial")()
     assert "continuing: " in (tmp_path / "out/processing.log").read_text()
     assert_same(tmp_path / "out" / FILE, serial)
+
+
+@pytest.mark.parametrize("at", ["signature", "warm_up"])
+def test_the_scheduler_killed_before_the_first_batch(own: Cluster, at: str) -> None:
+    own.add(nanny=False)
+    task = EndsScheduler(at, own.scheduler.pid, os.getpid())
+    with own.client(1) as client, pytest.raises(WorkerError, match=r"the scheduler at tcp://.* is lost"):
+        list(DaskEngine(client).run(task, batches(4), lambda: 2))
+
+
+def test_the_log_tells_the_cluster(tmp_path: Path, dask_client: Any) -> None:
+    log: list[str] = []
+    list(DaskEngine(dask_client, log=log.append).run(Square(tmp_path), batches(2), lambda: 2))
+    assert log == [f"on the dask cluster at {dask_client.scheduler.address}: 2 workers, 2 threads"]
+
+
+# dask's client, which has read some text as a number of bytes, does not close itself
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <function Client.__del__")
+def test_an_address_where_something_else_answers(make_step: MakeStep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_client, "_ANSWERS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        talking = threading.Thread(target=_greet, args=[server], daemon=True)
+        talking.start()
+        with pytest.raises(ConfigError, match=rf"'{address}': no scheduler answers there"):
+            make_step(address)()
+        talking.join()
+    gc.collect()
+
+
+def _greet(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n" * 4)
+        connection.recv(2**16)
 
 
 def test_an_address_where_nothing_answers(make_step: MakeStep, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,7 @@ def _contradictions(parsed: ExtractionConfig) -> Iterator[str]:
         masks, others = parsed.segmentation_mask, f"so {'do' if len(named) > 1 else 'does'} {' and '.join(named)}"
         yield f"segmentation_mask = {masks!r}: names the masks, and {others}; choose one"
     if parsed.dask_scheduler is not None and parsed.engine != "dask":
-        yield f"dask_scheduler = {_shown(parsed.dask_scheduler)}: is for engine = 'dask'; set it, or leave this key out"
+        yield f"dask_scheduler = {_shown(parsed.dask_scheduler)}: is for engine = 'dask'; set it, or this key to None"
     if len(named) == 2 and parsed.nucleus_labels == parsed.cytosol_labels:
         yield f"cytosol_labels = {parsed.cytosol_labels!r}: must not be the same as nucleus_labels; give one of them"
 

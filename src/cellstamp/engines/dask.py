@@ -292,6 +292,7 @@ class _Crew(Generic[B, R]):
         # who is ready first would take over much of the others' spans
         self._roster.warm_up(threads)
         places = [address for address, n in threads.items() for _ in range(n)]
+        self._log(f"on the dask cluster at {self._roster.address}: {len(threads)} workers, {len(places)} threads")
         self._spans = Spans(self._batches, max(1, len(places)))
         self._slots = dict(enumerate(places))
 

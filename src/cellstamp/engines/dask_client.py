@@ -68,7 +68,7 @@ def _client_at(address: str) -> Client:
 
     try:
         return Client(address, timeout=_ANSWERS, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:  # what another server says is read as a number of bytes
         message = (
             f"dask_scheduler = {address!r}: no scheduler answers there ({error}). Start one with 'dask scheduler', and "
             f"workers with 'dask worker ADDRESS --nthreads 1'; or leave dask_scheduler out to use this machine"

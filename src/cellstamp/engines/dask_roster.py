@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cellstamp.engines.dask_worker import Findings, forget, probe, warm_up
@@ -24,11 +24,16 @@ class Roster:
         Whose versions must be the same on the workers, up to the second number.
     task
         The pickled task.
+
+    Attributes
+    ----------
+    address
+        That of the scheduler.
     """
 
     def __init__(self, client: Client, packages: Sequence[str], task: bytes) -> None:
         self._client, self._packages, self._task = client, packages, task
-        self._address = _where(client)
+        self.address = _where(client)
         self._expected = probe(packages, task)
 
     @property
@@ -40,7 +45,7 @@ class Roster:
         """The error that says so."""
         detail = f" ({type(error).__name__})" if error is not None else ""
         return WorkerError(
-            f"the scheduler at {self._address} is lost, or was restarted{detail}: what is finished is kept; extract "
+            f"the scheduler at {self.address} is lost, or was restarted{detail}: what is finished is kept; extract "
             "again to go on"
         )
 
@@ -52,17 +57,29 @@ class Roster:
         WorkerError
             If the scheduler is lost.
         """
+        with self._scheduler_answers():
+            return dict(self._client.nthreads())
+
+    @contextmanager
+    def _scheduler_answers(self) -> Iterator[None]:
         if self.is_lost:
             raise self.lost()
         try:
-            return dict(self._client.nthreads())
+            yield
         except OSError as error:
             raise self.lost(error) from error
 
     def faults(self, addresses: Iterable[str]) -> dict[str, str]:
-        """What is wrong with workers, by their address."""
+        """What is wrong with workers, by their address.
+
+        Raises
+        ------
+        WorkerError
+            If the scheduler is lost.
+        """
         addresses = list(addresses)
-        found = self._client.run(probe, self._packages, self._task, workers=addresses, on_error="return")
+        with self._scheduler_answers():
+            found = self._client.run(probe, self._packages, self._task, workers=addresses, on_error="return")
         faults = {address: self._fault(found.get(address)) for address in addresses}
         return {address: f"worker {address}: {fault}" for address, fault in faults.items() if fault}
 
@@ -82,8 +99,15 @@ class Roster:
         return ""
 
     def warm_up(self, addresses: Iterable[str]) -> None:
-        """Have workers load what takes long; what goes wrong there is told at their first batch."""
-        self._client.run(warm_up, self._task, workers=list(addresses), on_error="ignore")
+        """Have workers load what takes long; what goes wrong there is told at their first batch.
+
+        Raises
+        ------
+        WorkerError
+            If the scheduler is lost.
+        """
+        with self._scheduler_answers():
+            self._client.run(warm_up, self._task, workers=list(addresses), on_error="ignore")
 
     def forget(self, run: str) -> None:
         """Have all workers drop what they keep for a run."""

@@ -79,9 +79,12 @@ class InflightLimit:
         limit = self()
         if not self._logged or limit <= self._logged // 2 or limit >= self._logged * 2:
             self._logged = limit
+            # workers elsewhere, or none: their memory is not this machine's, or counted already
+            theirs = sum(self._rss.values())
+            workers = f"{len(self._rss)} workers {_mib(theirs)}, " if theirs else ""
             self.log(
                 f"in-flight limit {limit} batches: budget {_mib(self.budget)}, this process {_mib(self._parent_rss)}, "
-                f"{len(self._rss)} workers {_mib(sum(self._rss.values()))}, largest batch {_mib(self._batch_bytes)}"
+                f"{workers}largest batch {_mib(self._batch_bytes)}"
             )
         if self._affordable() < self.n_workers and not self._warned:
             self._warned = True

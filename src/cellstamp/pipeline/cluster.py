@@ -34,20 +34,26 @@ def plan_for(job: Job, engine: Engine, budget: int) -> list[Batch]:
     if smallest is None:
         return job.batches(budget)
     batches = job.batches(smallest.n_bytes * job.config.threads)
-    needed = _bytes_needed(job, batches)
+    pixels, stamps = _bytes_of_pixels(job, batches), _bytes_of_stamps(job, batches)
+    needed = _PROCESS_BYTES + pixels + stamps
     if needed > smallest.n_bytes:
+        smaller = ", or lower max_batch_size" if needed - stamps < smallest.n_bytes else ""
         raise ConfigError(
             f"a batch needs about {format_bytes(needed)} in a worker, and {smallest.address} has "
             f"{format_bytes(smallest.n_bytes)} for each of its threads. Give workers more memory (--memory-limit) or "
-            "fewer threads (--nthreads), or lower max_batch_size"
+            f"fewer threads (--nthreads){smaller}"
         )
     return batches
 
 
-def _bytes_needed(job: Job, batches: list[Batch]) -> int:
-    """A worker's process, the pixels of a tile with a chunk that is being decoded, and a batch of stamps."""
+def _bytes_of_pixels(job: Job, batches: list[Batch]) -> int:
+    """The pixels of a tile, with a chunk that is being decoded."""
     source = job.source
-    pixels = max(math.prod(batch.tile.region.shape) for batch in batches) * source.bytes_per_pixel
-    chunk = max(math.prod(array.chunks) * np.dtype(array.dtype).itemsize for array in (source.image, *source.masks))
-    stamps = max(map(len, batches)) * source.n_planes * job.recipe.plane_bytes
-    return _PROCESS_BYTES + pixels + chunk + stamps
+    tile = max(math.prod(batch.tile.region.shape) for batch in batches) * source.bytes_per_pixel
+    return tile + max(
+        math.prod(array.chunks) * np.dtype(array.dtype).itemsize for array in (source.image, *source.masks)
+    )
+
+
+def _bytes_of_stamps(job: Job, batches: list[Batch]) -> int:
+    return max(map(len, batches)) * job.source.n_planes * job.recipe.plane_bytes

@@ -260,7 +260,7 @@ class HDF5CellExtraction(ProcessingStep):
         except BaseException as error:
             # where the log is in the same trouble, it is the first error that has to be told
             with suppress(OutputError):
-                self.log(f"failed: {type(error).__name__}: {error}")
+                self.log(f"failed: {type(error).__name__}: {error}".removesuffix(": "))
             raise
         finally:
             self.log_name = name
