@@ -38,7 +38,7 @@ class SegmentationConfig(StepConfig):
     """Pixels between the middles of two nuclei that touch, at least; larger values divide less."""
     min_area: rules.Count = 40
     """Pixels of the smallest nucleus; smaller ones are left out, and smaller holes filled."""
-    expansion: rules.Whole = 10
+    expansion: rules.Whole = 20
     """Pixels that a cell reaches beyond its nucleus, at most; where two meet, they share what is between them."""
 
     block_size: rules.Count = 1500

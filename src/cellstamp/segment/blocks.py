@@ -89,7 +89,8 @@ class NameNuclei:
     def __call__(self, block: Rect) -> NamedNuclei:
         """Read a block and what is around it, and find the nuclei."""
         window = grown(block, self.recipe.halo, self.source.shape)
-        labels, seeds = find_nuclei(read_channel(self.source, self.channel, window), self.recipe)
+        trusted = grown(block, self.recipe.reach, self.source.shape).slices(window)
+        labels, seeds = find_nuclei(read_channel(self.source, self.channel, window), self.recipe, trusted)
         rows, columns = np.divmod(seeds, window.shape[1])
         names = 1 + (rows + window.top) * self.source.shape[1] + (columns + window.left)
         inside = labels[block.slices(window)]

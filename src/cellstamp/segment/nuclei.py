@@ -19,7 +19,13 @@ from cellstamp.segment.threshold import smoothed
 _EVERY_NEIGHBOUR = np.ones((3, 3), bool)
 
 
-def find_nuclei(pixels: NDArray[Any], recipe: Recipe) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+WHOLE = np.s_[:, :]
+"""All pixels of a window."""
+
+
+def find_nuclei(
+    pixels: NDArray[Any], recipe: Recipe, trusted: tuple[slice, slice] = WHOLE
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Find nuclei, small ones included.
 
     Parameters
@@ -28,6 +34,9 @@ def find_nuclei(pixels: NDArray[Any], recipe: Recipe) -> tuple[NDArray[np.int32]
         (y, x), bright where there are nuclei; none is negative.
     recipe
         How.
+    trusted
+        Where seeds are those of the whole image: towards the edge of a window, what lies beyond would have a say. There
+        are none elsewhere.
 
     Returns
     -------
@@ -39,7 +48,9 @@ def find_nuclei(pixels: NDArray[Any], recipe: Recipe) -> tuple[NDArray[np.int32]
     nucleus = stained(smoothed(pixels, recipe.smoothing), recipe)
     depth = depths(nucleus, recipe)
     # pixels in a row may be equally deep: they are one seed, known by the first of them
-    marked, n_seeds = ndi.label(_peaks(depth, recipe.min_distance) & nucleus, _EVERY_NEIGHBOUR)
+    peaks = np.zeros(nucleus.shape, bool)
+    peaks[trusted] = (_peaks(depth, recipe.min_distance) & nucleus)[trusted]
+    marked, n_seeds = ndi.label(peaks, _EVERY_NEIGHBOUR)
     seeds = np.full(n_seeds + 1, marked.size, np.int64)
     places = np.flatnonzero(marked)
     np.minimum.at(seeds, marked.ravel()[places], places)
@@ -59,7 +70,9 @@ def stained(image: NDArray[np.float32], recipe: Recipe) -> NDArray[np.bool_]:
 
 def depths(mask: NDArray[np.bool_], recipe: Recipe) -> NDArray[np.float32]:
     """How far inside of a nucleus pixels are, smoothed. What lies beyond the window counts neither as in nor as out."""
-    depth = np.minimum(ndi.distance_transform_edt(mask), recipe.deepest).astype(np.float32)
+    # where there is no background, scipy measures to somewhere
+    to_edge = recipe.deepest if mask.all() else ndi.distance_transform_edt(mask)
+    depth = np.minimum(to_edge, np.full(mask.shape, recipe.deepest, np.float32), dtype=np.float32)
     smooth: NDArray[np.float32] = ndi.gaussian_filter(depth, recipe.depth_smoothing, mode="nearest")
     return smooth
 

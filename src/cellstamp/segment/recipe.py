@@ -43,12 +43,17 @@ class Recipe:
         return 0.4 * self.min_distance
 
     @property
+    def reach(self) -> int:
+        """Pixels from the middle of a nucleus to its edge, at most: a nucleus is no larger than the window."""
+        return self.window // 2
+
+    @property
     def halo(self) -> int:
         """Pixels around a block that have a say in what the nuclei in it are, each at most a window large."""
         local = radius((self.window - 1) / 6) if self.method == "local" else 0
         mask = radius(self.smoothing) + local + 2 * OPENING
         seeds = self.deepest + radius(self.depth_smoothing) + self.min_distance
-        return mask + seeds + self.window // 2
+        return mask + seeds + self.reach
 
 
 def radius(sigma: float) -> int:
