@@ -89,10 +89,8 @@ def cost(sides: list[int], workers: list[int], data: Path) -> None:
             command = [sys.executable, "-m", "benchmarks.segmentation", "once", str(store), str(n_workers)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             told = json.loads(done.stdout.splitlines()[-1])
-            print(
-                f"| {side} | {told['cells']:,} | {n_workers} | {told['seconds']:.0f} | {told['peak'] / 2**20:.0f} MiB |",
-                flush=True,
-            )
+            numbers = side, told["cells"], n_workers, told["seconds"], told["peak"] / 2**20
+            print("| {:,} | {:,} | {} | {:.0f} | {:,.0f} MiB |".format(*numbers), flush=True)
 
 
 def once(store: str, n_workers: int) -> None:

@@ -13,7 +13,7 @@ import tifffile
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import distance_transform_edt, find_objects, gaussian_filter, label
 from skimage.draw import disk, ellipse
 
 from cellstamp import (
@@ -69,6 +69,16 @@ def segmented(folder: Path, image: np.ndarray, **keys: Any) -> tuple[np.ndarray,
     project = project_with(folder, image, **keys)
     project.segment()
     return masks_of(project)
+
+
+def small_clumps(mask: np.ndarray, largest: int) -> np.ndarray:
+    """Background, and clumps of at most so many pixels in height and width."""
+    clumps, _ = label(mask)
+    small = mask == 0
+    for number, place in enumerate(find_objects(clumps), start=1):
+        if max(part.stop - part.start for part in place) <= largest:
+            small[place] |= clumps[place] == number
+    return small
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +197,11 @@ class TestBlocks:
             found[part.rect.top : part.rect.bottom, part.rect.left : part.rect.right] = part.pixels
             for name, n_pixels in zip(part.names.tolist(), part.n_pixels.tolist(), strict=True):
                 sizes[name] = sizes.get(name, 0) + n_pixels
-        assert np.array_equal(found, expected.pixels)
-        assert sizes == dict(zip(expected.names.tolist(), expected.n_pixels.tolist(), strict=True))
+        certain = small_clumps(expected.pixels > 0, recipe.reach)
+        assert np.array_equal(found[certain], expected.pixels[certain])
+        there = dict(zip(expected.names.tolist(), expected.n_pixels.tolist(), strict=True))
+        names = np.unique(found[certain & (found > 0)]).tolist()
+        assert {name: sizes[name] for name in names} == {name: there[name] for name in names}
 
     def test_in_a_clump_larger_than_what_is_looked_at_no_id_comes_twice(self, tmp_path: Path) -> None:
         """Such a clump may be divided a little differently than in one piece."""
@@ -331,7 +344,7 @@ class TestFaults:
 
     def test_a_channel_that_there_is_not(self, tmp_path: Path) -> None:
         project = project_with(tmp_path, blobs(60), nucleus_channel="DAPI")
-        with pytest.raises(ConfigError, match="nucleus_channel = 'DAPI': no channel of that name .* it has nuclei"):
+        with pytest.raises(ConfigError, match=r"nucleus_channel = 'DAPI': no channel of that name .* it has nuclei"):
             project.segment()
 
     def test_pixels_that_cannot_be_worked_with(self, tmp_path: Path) -> None:

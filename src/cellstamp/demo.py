@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CHANNELS = ("hematoxylin", "DAB")
 CROP_SIZE = 56
-SEGMENTATION = {"nucleus_channel": "hematoxylin", "window": 51, "expansion": 4}
+SEGMENTATION = {"nucleus_channel": "hematoxylin", "window": 41, "min_distance": 4, "expansion": 4}
 """For nuclei 15 pixels across, close to each other."""
 ROWS = 6
 
