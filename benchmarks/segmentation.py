@@ -98,7 +98,7 @@ def once(store: str, n_workers: int) -> None:
     with tempfile.TemporaryDirectory(dir=Path(store).parent) as folder:
         config = {"ThresholdSegmentation": {"threads": n_workers, "cache": f"{folder}/cache", "progress": False}}
         project = Project(f"{folder}/project", config)
-        project.load_input_from_sdata(store, "image", keep_all=False)
+        project.load_input_from_sdata(store, "input_image", keep_all=False)
         with Watch(os.getpid(), Path(folder)) as watch:
             start = time.perf_counter()
             project.segment()
