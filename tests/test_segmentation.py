@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,8 +28,7 @@ from cellstamp import (
     SegmentationConfig,
     ThresholdSegmentation,
 )
-from cellstamp.pipeline import segmentation
-from cellstamp.segment.blocks import MakeMasks, NameNuclei, tiles
+from cellstamp.segment.blocks import NameNuclei, tiles
 from cellstamp.segment.cells import numbered
 from cellstamp.segment.nuclei import find_nuclei
 from cellstamp.segment.recipe import Recipe
@@ -85,6 +87,21 @@ def small_clumps(mask: np.ndarray, largest: int) -> np.ndarray:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray]:
     """The masks of `blobs` when they are found in one piece."""
     return segmented(tmp_path_factory.mktemp("whole"), blobs())
+
+
+class InterruptsAt(io.StringIO):
+    """A terminal whose user presses Ctrl-C when the progress bar has come so far."""
+
+    def __init__(self, percent: int) -> None:
+        super().__init__()
+        self._percent: float = percent
+
+    def write(self, text: str) -> int:
+        shown = re.search(r"segmenting: +(\d+)%", text)
+        if shown and int(shown[1]) >= self._percent:
+            self._percent = np.inf
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().write(text)
 
 
 class TestMasks:
@@ -258,24 +275,30 @@ class TestWhatIsThere:
         with pytest.raises(OutputError, match="already exists"):
             project.segment()
 
-    @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-    def test_an_interrupted_run_leaves_what_was_there(self, tmp_path: Path, monkeypatch, error) -> None:
-        project = project_with(tmp_path, blobs(150), block_size=60)
-        project.segment()
-        before = masks_of(project)
-        project.segmentation_f.config["min_area"] = 60
-
-        class Interrupted(MakeMasks):
-            def __call__(self, block: Any) -> Any:
-                raise error("now")
-
-        monkeypatch.setattr("cellstamp.segment.blocks.MakeMasks", Interrupted)
-        with pytest.raises((error, RuntimeError), match="now"):
+    @pytest.mark.parametrize("threads", [1, 2])
+    @pytest.mark.parametrize("percent", [5, 35])
+    def test_an_interrupted_run_leaves_what_was_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, percent: int
+    ) -> None:
+        project = project_with(tmp_path, blobs(400), block_size=60, progress=True)
+        project.load_segmentation(nucleus=np.eye(400, dtype=np.uint16))
+        project.segmentation_f.config["threads"] = threads
+        monkeypatch.setattr(sys, "stderr", InterruptsAt(percent))
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
             project.segment(overwrite=True)
-        for mask, old in zip(masks_of(project), before, strict=True):
-            assert np.array_equal(mask, old)
+        assert np.array_equal(np.asarray(project.sdata["seg_all_nucleus"]), np.eye(400))
+        assert not project.cyto_seg_status
         assert not list((tmp_path / "cache").iterdir())
         assert not list((tmp_path / "project").glob(".*"))
+
+    def test_a_damaged_image_is_told_and_leaves_no_mask(self, tmp_path: Path) -> None:
+        project = project_with(tmp_path, blobs(200), block_size=100, threads=2)
+        (chunk,) = (tmp_path / "project" / "scportrait.sdata" / "images" / "input_image" / "s0" / "c").rglob("0/0/0")
+        chunk.write_bytes(chunk.read_bytes()[:100])
+        with pytest.raises(InputError, match=r"'input_image' cannot be read: .*, rows 0 to 10\d"):
+            project.segment()
+        assert not project.nuc_seg_status
+        assert not list((tmp_path / "cache").iterdir())
 
     @pytest.mark.parametrize("value", [0, 700])
     def test_an_image_without_nuclei_is_told_and_nothing_written(self, tmp_path: Path, value: int) -> None:
@@ -359,10 +382,10 @@ class TestFaults:
             ThresholdSegmentation(config, tmp_path / "out")()
 
     def test_what_it_needs_is_named_when_it_is_missing(self, tmp_path: Path, monkeypatch) -> None:
+        loaded = project_with(tmp_path, blobs(60))
         monkeypatch.setitem(sys.modules, "skimage", None)
-        monkeypatch.setattr(segmentation, "find_spec", lambda name: None if name == "skimage" else name)
         with pytest.raises(ConfigError, match=r"needs scikit-image: install with pip install 'cellstamp\[segmentation"):
-            project_with(tmp_path, blobs(60)).segment()
+            loaded.segment()
 
 
 def test_the_example_configuration_is_one() -> None:

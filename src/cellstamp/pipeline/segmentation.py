@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -70,21 +71,14 @@ class ThresholdSegmentation(ProcessingStep):
     CACHE_REQUIRED = True
 
     def check_config(self) -> None:
-        """Refuse a configuration with faults, naming all of them; and to work without what is needed.
+        """Refuse a configuration with faults, naming all of them.
 
         Raises
         ------
         ConfigError
-            If there is any fault, or scikit-image is not installed.
+            If there is any.
         """
         SegmentationConfig.parse(self.config)
-        missing = [name for module, name in _NEEDED.items() if find_spec(module) is None]
-        if missing:
-            message = (
-                f"ThresholdSegmentation needs {' and '.join(missing)}: install with pip install "
-                "'cellstamp[segmentation]'"
-            )
-            raise ConfigError(message)
 
     def process(self, image: Any = None) -> None:
         """Segment the image of the store; called by calling the step.
@@ -96,6 +90,8 @@ class ThresholdSegmentation(ProcessingStep):
 
         Raises
         ------
+        ConfigError
+            If the configuration cannot be used, or scikit-image is not installed; nothing has been done then.
         InputError
             If there is no image, or it cannot be used.
         OutputError
@@ -111,6 +107,7 @@ class ThresholdSegmentation(ProcessingStep):
         del image
         started = time.perf_counter()
         config = SegmentationConfig.parse(self.config)
+        _check_installed()
         store = self._find_store()
         source = find_image(store, config.image)
         channel = _channel_number(config, source)
@@ -124,9 +121,8 @@ class ThresholdSegmentation(ProcessingStep):
             if not kept.size:
                 self._warn(_no_nucleus(config, source, channel, recipe))
                 return
-            centers = write_masks(
-                store, source.image, work.masks(names, kept), run=BlockRunner(n_local_workers(config))
-            )
+            with closing(work.masks(names, kept)) as parts:
+                centers = write_masks(store, source.image, parts, run=BlockRunner(n_local_workers(config)))
         self._report(centers, config, time.perf_counter() - started)
 
     def _find_store(self) -> Path:
@@ -176,7 +172,8 @@ class _Work:
 
         config = self._config
         task = CountLevels(self._source, self._channel, config.smoothing)
-        counted = [(part.keys.copy(), part.counts.copy()) for part in self._run(task, self._blocks(config.block_size))]
+        with closing(self._run(task, self._blocks(config.block_size))) as parts:
+            counted = [(part.keys.copy(), part.counts.copy()) for part in parts]
         keys, counts = (np.concatenate(column) for column in zip(*counted, strict=True))
         level = otsu(keys, counts) * (1 if config.method == "otsu" else config.floor)
         return Recipe(config.method, config.smoothing, config.window, config.min_distance, config.min_area, level=level)
@@ -188,14 +185,15 @@ class _Work:
         scratch = Scratch(folder, "names", self._source.shape)
         seen = [(np.zeros(0, np.uint64), np.zeros(0, np.int64))]
         task = NameNuclei(self._source, self._channel, recipe)
-        for part in self._run(task, self._blocks(self._config.block_size)):
-            scratch.write(part.rect, part.pixels)
-            seen.append((part.names.copy(), part.n_pixels.copy()))
+        with closing(self._run(task, self._blocks(self._config.block_size))) as parts:
+            for part in parts:
+                scratch.write(part.rect, part.pixels)
+                seen.append((part.names.copy(), part.n_pixels.copy()))
         names, where = np.unique(np.concatenate([names for names, _ in seen]), return_inverse=True)
         sizes = np.bincount(where, weights=np.concatenate([n_pixels for _, n_pixels in seen]))
         return scratch, names[sizes >= recipe.min_area]
 
-    def masks(self, names: Scratch, kept: NDArray[np.uint64]) -> Iterator[Masks]:
+    def masks(self, names: Scratch, kept: NDArray[np.uint64]) -> Generator[Masks, None, None]:
         """Nuclei and cells with their ids, block by block."""
         from cellstamp.segment.blocks import MakeMasks
 
@@ -206,11 +204,30 @@ class _Work:
 
         return tiles(self._source.shape, side)
 
-    def _run(self, task: Callable[[Rect], P], blocks: Sequence[Rect]) -> Iterator[P]:
+    def _run(self, task: Callable[[Rect], P], blocks: Sequence[Rect]) -> Generator[P, None, None]:
         """What a task makes of every block, in order of completion; its large arrays are valid until the next one."""
-        for outcome in self._engine.run(task, blocks, lambda: _IN_FLIGHT * self._engine.n_workers):
-            yield outcome.value
-            self._bar.advance(math.prod(outcome.value.rect.shape))
+        limit = _IN_FLIGHT * self._engine.n_workers
+        # whatever ends this ends the workers too
+        with closing(self._engine.run(task, blocks, lambda: limit)) as outcomes:
+            for outcome in outcomes:
+                yield outcome.value
+                self._bar.advance(math.prod(outcome.value.rect.shape))
+
+
+def _check_installed() -> None:
+    """Refuse to begin without what the work needs.
+
+    Raises
+    ------
+    ConfigError
+        Naming it.
+    """
+    missing = [name for module, name in _NEEDED.items() if find_spec(module) is None]
+    if missing:
+        message = (
+            f"ThresholdSegmentation needs {' and '.join(missing)}: install with pip install 'cellstamp[segmentation]'"
+        )
+        raise ConfigError(message)
 
 
 def _channel_number(config: SegmentationConfig, source: PixelSource) -> int:
