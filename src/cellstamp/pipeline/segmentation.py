@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -116,7 +117,8 @@ class ThresholdSegmentation(ProcessingStep):
         with Progress(3 * source.shape[0] * source.shape[1], config.progress, doing="segmenting", unit="px") as bar:
             work = _Work(config, source, channel, engine, bar)
             recipe = work.recipe()
-            self.log({"nuclei in": f"{source.image.name}, channel {source.channel_names[channel]}", "how": recipe})
+            where = f"{source.image.name}, {source.image.shape} (c, y, x), channel {source.channel_names[channel]}"
+            self.log({"nuclei in": where, **asdict(recipe), "expansion": config.expansion})
             names, kept = work.name_nuclei(recipe, Path(self._tmp_dir_path or config.cache))
             if not kept.size:
                 self._warn(_no_nucleus(config, source, channel, recipe))
