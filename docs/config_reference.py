@@ -6,28 +6,40 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cellstamp.config import ExtractionConfig, allowed_for
+from cellstamp.config import ExtractionConfig, StepConfig
+from cellstamp.segmentation_config import SegmentationConfig
 
-# The model's order is kept; a new key belongs to the group of the key above it.
-GROUPS = {
+# The models' order is kept; a new key belongs to the group of the key above it.
+EXTRACTION = {
     "threads": "Required",
     "image": "What is read",
     "cells": "Which cells and channels",
     "apply_masks": "How single-cell images are made",
     "target_ram_utilization": "Memory, workers, and what is shown",
 }
+SEGMENTATION = {
+    "threads": "Required",
+    "image": "What is read",
+    "method": "What is a nucleus, and what a cell",
+    "block_size": "Memory, workers, and what is shown",
+}
+MODELS: dict[str, tuple[type[StepConfig], dict[str, str]]] = {
+    "extraction": (ExtractionConfig, EXTRACTION),
+    "segmentation": (SegmentationConfig, SEGMENTATION),
+}
 HEADER = ["| key | default | allowed | what it does |", "|---|---|---|---|"]
 
 
-def lines() -> Iterator[str]:
+def lines(step: str = "extraction") -> Iterator[str]:
     """The tables in Markdown, a group each."""
-    for key, field in ExtractionConfig.model_fields.items():
-        if key in GROUPS:
-            yield from ["", f"**{GROUPS[key]}**", "", *HEADER]
+    model, groups = MODELS[step]
+    for key, field in model.model_fields.items():
+        if key in groups:
+            yield from ["", f"**{groups[key]}**", "", *HEADER]
         default = "required" if field.is_required() else f"`{_shown(field.default)}`"
         meaning = " ".join(str(field.description).replace("``", "`").split())
         # as code, or its quotes would be turned into typographic ones, which nobody can paste into a configuration
-        allowed = re.sub(r'"\w+"', r"`\g<0>`", allowed_for(key))
+        allowed = re.sub(r'"\w+"', r"`\g<0>`", model.allowed_for(key))
         yield f"| `{key}` | {default} | {allowed} | {meaning} |"
 
 
@@ -42,9 +54,13 @@ def setup(app: Any) -> dict[str, bool]:
     from sphinx.util.docutils import SphinxDirective
 
     class ConfigReference(SphinxDirective):
+        optional_arguments = 1
+
         def run(self) -> list[nodes.Node]:
             node = nodes.Element()
-            self.state.nested_parse(StringList(list(lines()), source="config_reference"), self.content_offset, node)
+            self.state.nested_parse(
+                StringList(list(lines(*self.arguments)), source="config_reference"), self.content_offset, node
+            )
             return node.children
 
     app.add_directive("config-reference", ConfigReference)

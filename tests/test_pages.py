@@ -1,17 +1,19 @@
-"""Pages of the documentation that are a notebook: executed cell by cell, as they stand there."""
+"""Pages of the documentation with code that is executed as it stands there, some of them as a notebook."""
 
 from __future__ import annotations
 
 import base64
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import matplotlib.image
 import numpy as np
 import pytest
 
-from cellstamp import read_h5sc
+from cellstamp import ConfigError, read_h5sc
 
 PAGE = Path(__file__).parents[1] / "docs" / "outside-a-project.md"
 
@@ -48,3 +50,56 @@ def test_its_picture_shows_stamps(executed: tuple[Path, list[Any]]) -> None:
     assert 0.3 < np.mean(picture < 0.05) < 0.8  # stamps are black around their cells
     grey = (picture > 0.1) & (picture < 0.9)
     assert 0.03 < grey.mean() < 0.5  # what the channels show
+
+
+OWN_STEP = PAGE.with_name("own-step.md")
+
+
+def cellpose_stand_in() -> ModuleType:
+    """Two modules that look like Cellpose 4, as far as the page uses it: everything above the mean is one nucleus."""
+
+    class CellposeModel:
+        def __init__(self, *, gpu: bool) -> None:
+            assert gpu is False
+
+        def eval(self, x: np.ndarray, *, diameter: float | None) -> tuple[np.ndarray, list[Any], np.ndarray]:
+            assert diameter == 30
+            return (x > x.mean()).astype(np.uint16), [], np.zeros(256)
+
+    package, models = ModuleType("cellpose"), ModuleType("cellpose.models")
+    package.models, models.CellposeModel = models, CellposeModel  # type: ignore[attr-defined]
+    return package
+
+
+def own_step_page(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Any:
+    """The project that the page about steps of one's own makes, in a folder."""
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", OWN_STEP.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        exec(block, names)
+    return names["project"]
+
+
+def test_the_step_on_the_page_wraps_cellpose_in_20_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = cellpose_stand_in()
+    monkeypatch.setitem(sys.modules, "cellpose", package)
+    monkeypatch.setitem(sys.modules, "cellpose.models", package.models)
+    project = own_step_page(monkeypatch, tmp_path)
+    image = np.zeros((2, 300, 300), np.uint16)
+    image[0, 100:120, 130:150] = 9000
+    project.load_input_from_array(image)
+    project.segment()
+    assert np.array_equal(np.asarray(project.sdata["seg_all_nucleus"]), image[0] > 0)
+    project.extract()
+    assert project.h5sc.obsm["spatial"].tolist() == [[139.5, 109.5]]
+    (code, *_) = re.findall(r"^class (.*?)^```$", OWN_STEP.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(code.splitlines()) <= 20
+
+
+def test_without_cellpose_the_step_on_the_page_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cellpose", None)
+    project = own_step_page(monkeypatch, tmp_path)
+    project.load_input_from_array(np.zeros((1, 30, 30), np.uint16))
+    with pytest.raises(ConfigError, match="needs cellpose: pip install cellpose"):
+        project.segment()
+    assert not project.nuc_seg_status

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from cellstamp.pipeline.base import Logable, ProcessingStep
     from cellstamp.pipeline.extraction import HDF5CellExtraction
     from cellstamp.pipeline.project import Project
+    from cellstamp.pipeline.segmentation import ThresholdSegmentation
+    from cellstamp.segmentation_config import SegmentationConfig
 
 __all__ = [
     "CellstampError",
@@ -23,6 +25,8 @@ __all__ = [
     "OutputError",
     "ProcessingStep",
     "Project",
+    "SegmentationConfig",
+    "ThresholdSegmentation",
     "WorkerError",
     "read_h5sc",
 ]
@@ -40,6 +44,8 @@ _HOMES = {
     "ProcessingStep": "pipeline.base",
     "HDF5CellExtraction": "pipeline.extraction",
     "Project": "pipeline.project",
+    "SegmentationConfig": "segmentation_config",
+    "ThresholdSegmentation": "pipeline.segmentation",
 }
 
 

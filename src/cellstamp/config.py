@@ -9,7 +9,7 @@ import reprlib
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,19 +19,107 @@ from cellstamp.errors import ConfigError
 
 # What scportrait's configs may hold to tune HDF5's chunk cache, which chunks written directly go past.
 _IGNORED_PREFIX = "hdf5_rdcc_"
-_TITLE = "HDF5CellExtraction config"
 _MOST_BYTES = 2**24
 """A file of more is no configuration, whatever else it is."""
 
 
-class ExtractionConfig(BaseModel):
+class StepConfig(BaseModel):
+    """What the configurations of all steps have in common: all faults are told at once, in the same words."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    STEP: ClassVar[str]
+    """The step's class, as messages call it."""
+
+    def contradictions(self) -> Iterator[str]:
+        """What is wrong between keys that are fine by themselves."""
+        yield from ()
+
+    @classmethod
+    def parse(cls, mapping: Mapping[str, object]) -> Self:
+        """Check a configuration, all of it, and resolve it.
+
+        Parameters
+        ----------
+        mapping
+            Keys and values as read. An unknown key that holds a dict is another step's section, and is left alone.
+
+        Returns
+        -------
+        StepConfig
+            Of this class: every key with its meaning: defaults filled in, ``None`` and ``"None"`` resolved.
+
+        Raises
+        ------
+        ConfigError
+            Naming every fault at once: the key, the value, what is allowed.
+
+        Warns
+        -----
+        UserWarning
+            When there are ``hdf5_rdcc_*`` keys, which mean nothing here.
+        """
+        title = f"{cls.STEP} config"
+        if not isinstance(mapping, Mapping):
+            raise ConfigError(f"{title}: must be a dict of keys and values (got {_typed(type(mapping).__name__)})")
+        known = {key: value for key, value in mapping.items() if key in cls.model_fields}
+        ignored = [key for key in mapping if isinstance(key, str) and key.startswith(_IGNORED_PREFIX)]
+        unknown = {key: value for key, value in mapping.items() if key not in known and key not in ignored}
+        faults = [cls._unknown_fault(key, value) for key, value in unknown.items() if not isinstance(value, Mapping)]
+        try:
+            parsed = cls.model_validate(known)
+            faults = [*parsed.contradictions(), *faults]
+        except ValidationError as error:
+            faults = cls._rule_faults(error) + faults
+        if faults:
+            count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+            raise ConfigError("\n  ".join([f"{title}: {count}", *faults]))
+        if ignored:
+            warnings.warn(_ignored_warning(title, ignored), UserWarning, stacklevel=2)
+        return parsed
+
+    @classmethod
+    def _rule_faults(cls, error: ValidationError) -> list[str]:
+        """Each fault of the keys we know, in our words."""
+        faults = []
+        for fault in error.errors(include_url=False):
+            key = str(fault["loc"][0])
+            allowed = cls.allowed_for(key)
+            if fault["type"] == "missing":
+                faults.append(f"{key}: missing; must be {allowed}")
+                continue
+            faults.append(
+                f"{key} = {_shown(fault['input'])}: must be {allowed}{_got(fault.get('ctx', {}).get('error'))}"
+            )
+        return faults
+
+    @classmethod
+    def allowed_for(cls, key: str) -> str:
+        """What a key may be, in words that follow "must be"."""
+        found = (rule.words for rule in cls.model_fields[key].metadata if isinstance(rule, rules.Allowed))
+        return next(found)
+
+    @classmethod
+    def _unknown_fault(cls, key: object, value: object) -> str:
+        shown = f"{_shown_key(key)} = {_shown(value)}"
+        if not isinstance(key, str):
+            return f"{shown}: a key must be text (got {_typed(type(key).__name__)})"
+        known = list(cls.model_fields)
+        # Without a cutoff there is always a nearest one; only a near one is worth a question.
+        nearest = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.0)[0]
+        near = difflib.SequenceMatcher(None, key.lower(), nearest).ratio() >= 0.5
+        hint = f"did you mean {nearest}?" if near else f"the nearest key is {nearest}"
+        return f"{shown}: unknown key; {hint}"
+
+
+class ExtractionConfig(StepConfig):
     """The configuration of an extraction, checked and resolved.
 
     Made by `parse`; the attributes are the keys of the configuration. Their docstrings are the documentation's page
     "Configuration".
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    STEP: ClassVar[str] = "HDF5CellExtraction"
 
     threads: rules.Count
     """Worker processes; 1 runs in the calling process."""
@@ -93,47 +181,22 @@ class ExtractionConfig(BaseModel):
     progress: rules.Progress = "auto"
     """Progress bar; ``"auto"`` shows it where someone can see it."""
 
-    @classmethod
-    def parse(cls, mapping: Mapping[str, object]) -> ExtractionConfig:
-        """Check a configuration, all of it, and resolve it.
-
-        Parameters
-        ----------
-        mapping
-            Keys and values as read. An unknown key that holds a dict is another step's section, and is left alone.
-
-        Returns
-        -------
-        ExtractionConfig
-            Every key with its meaning: defaults filled in, ``None`` and ``"None"`` resolved.
-
-        Raises
-        ------
-        ConfigError
-            Naming every fault at once: the key, the value, what is allowed.
-
-        Warns
-        -----
-        UserWarning
-            When there are ``hdf5_rdcc_*`` keys, which mean nothing here.
-        """
-        if not isinstance(mapping, Mapping):
-            raise ConfigError(f"{_TITLE}: must be a dict of keys and values (got {_typed(type(mapping).__name__)})")
-        known = {key: value for key, value in mapping.items() if key in cls.model_fields}
-        ignored = [key for key in mapping if isinstance(key, str) and key.startswith(_IGNORED_PREFIX)]
-        unknown = {key: value for key, value in mapping.items() if key not in known and key not in ignored}
-        faults = [_unknown_fault(key, value) for key, value in unknown.items() if not isinstance(value, Mapping)]
-        try:
-            parsed = cls.model_validate(known)
-            faults = [*_contradictions(parsed), *faults]
-        except ValidationError as error:
-            faults = _rule_faults(error) + faults
-        if faults:
-            count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-            raise ConfigError("\n  ".join([f"{_TITLE}: {count}", *faults]))
-        if ignored:
-            warnings.warn(_ignored_warning(ignored), UserWarning, stacklevel=2)
-        return parsed
+    def contradictions(self) -> Iterator[str]:
+        """What is wrong between keys that are fine by themselves."""
+        if self.dtype.startswith("uint") and self.normalize_output:
+            yield (
+                f"dtype = {self.dtype!r}: integers are for what is not normalised; set normalize_output to False, or "
+                "dtype to 'float16' or 'float32'"
+            )
+        named = [key for key in ("nucleus_labels", "cytosol_labels") if getattr(self, key) is not None]
+        if named and self.segmentation_mask is not None:
+            masks, others = self.segmentation_mask, f"so {'do' if len(named) > 1 else 'does'} {' and '.join(named)}"
+            yield f"segmentation_mask = {masks!r}: names the masks, and {others}; choose one"
+        if self.dask_scheduler is not None and self.engine != "dask":
+            given = _shown(self.dask_scheduler)
+            yield f"dask_scheduler = {given}: is for engine = 'dask'; set it, or this key to None"
+        if len(named) == 2 and self.nucleus_labels == self.cytosol_labels:
+            yield f"cytosol_labels = {self.cytosol_labels!r}: must not be the same as nucleus_labels; give one of them"
 
 
 def _typed(name: str) -> str:
@@ -155,19 +218,6 @@ def _shown_key(key: object) -> str:
     return key if isinstance(key, str) and key.isprintable() and 0 < len(key.strip()) <= 80 else _shown(key)
 
 
-def _rule_faults(error: ValidationError) -> list[str]:
-    """Each fault of the keys we know, in our words."""
-    faults = []
-    for fault in error.errors(include_url=False):
-        key = str(fault["loc"][0])
-        allowed = allowed_for(key)
-        if fault["type"] == "missing":
-            faults.append(f"{key}: missing; must be {allowed}")
-            continue
-        faults.append(f"{key} = {_shown(fault['input'])}: must be {allowed}{_got(fault.get('ctx', {}).get('error'))}")
-    return faults
-
-
 def _got(reason: object) -> str:
     """What of a value is wrong, where looking at it does not tell."""
     if isinstance(reason, rules.WrongTypeError):
@@ -177,45 +227,10 @@ def _got(reason: object) -> str:
     return ""
 
 
-def allowed_for(key: str) -> str:
-    """What a key may be, in words that follow "must be"."""
-    found = (rule.words for rule in ExtractionConfig.model_fields[key].metadata if isinstance(rule, rules.Allowed))
-    return next(found)
-
-
-def _contradictions(parsed: ExtractionConfig) -> Iterator[str]:
-    """What is wrong between keys that are fine by themselves."""
-    if parsed.dtype.startswith("uint") and parsed.normalize_output:
-        yield (
-            f"dtype = {parsed.dtype!r}: integers are for what is not normalised; set normalize_output to False, or "
-            "dtype to 'float16' or 'float32'"
-        )
-    named = [key for key in ("nucleus_labels", "cytosol_labels") if getattr(parsed, key) is not None]
-    if named and parsed.segmentation_mask is not None:
-        masks, others = parsed.segmentation_mask, f"so {'do' if len(named) > 1 else 'does'} {' and '.join(named)}"
-        yield f"segmentation_mask = {masks!r}: names the masks, and {others}; choose one"
-    if parsed.dask_scheduler is not None and parsed.engine != "dask":
-        yield f"dask_scheduler = {_shown(parsed.dask_scheduler)}: is for engine = 'dask'; set it, or this key to None"
-    if len(named) == 2 and parsed.nucleus_labels == parsed.cytosol_labels:
-        yield f"cytosol_labels = {parsed.cytosol_labels!r}: must not be the same as nucleus_labels; give one of them"
-
-
-def _unknown_fault(key: object, value: object) -> str:
-    shown = f"{_shown_key(key)} = {_shown(value)}"
-    if not isinstance(key, str):
-        return f"{shown}: a key must be text (got {_typed(type(key).__name__)})"
-    known = list(ExtractionConfig.model_fields)
-    # Without a cutoff there is always a nearest one; only a near one is worth a question.
-    nearest = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.0)[0]
-    near = difflib.SequenceMatcher(None, key.lower(), nearest).ratio() >= 0.5
-    hint = f"did you mean {nearest}?" if near else f"the nearest key is {nearest}"
-    return f"{shown}: unknown key; {hint}"
-
-
-def _ignored_warning(keys: list[str]) -> str:
+def _ignored_warning(title: str, keys: list[str]) -> str:
     names = ", ".join(map(_shown_key, keys))
     verb = "means nothing here and is" if len(keys) == 1 else "mean nothing here and are"
-    return f"{_TITLE}: {names} {verb} ignored: chunks are written without HDF5's chunk cache"
+    return f"{title}: {names} {verb} ignored: chunks are written without HDF5's chunk cache"
 
 
 def read_config(config: Mapping[str, Any] | str | os.PathLike[str], section: str) -> dict[str, Any]:

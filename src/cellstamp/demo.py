@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 CHANNELS = ("hematoxylin", "DAB")
 CROP_SIZE = 56
+SEGMENTATION = {"nucleus_channel": "hematoxylin", "window": 41, "min_distance": 4, "expansion": 4}
+"""For nuclei 15 pixels across, close to each other."""
 ROWS = 6
 
 _OUTLINE_COLOUR, _NUCLEUS_COLOUR, _CELL_COLOUR = "#ff7000", "#ffd23f", "#3fc1ff"
@@ -61,20 +63,21 @@ def run_demo(folder: Path) -> DemoResult:
         scikit-image or matplotlib is not installed.
     """
     _check_extras()
-    from cellstamp import HDF5CellExtraction, Project
+    from cellstamp import Project
 
     rgb, channels = load_image()
-    nuclei, cells = segment(channels[0])
-
-    config = {"HDF5CellExtraction": {"threads": 2, "image_size": CROP_SIZE, "cache": str(folder / "cache")}}
-    location = str(folder / "project")
-    project = Project(location, config_path=config, extraction_f=HDF5CellExtraction, overwrite=True)
+    everywhere = {"threads": 2, "cache": str(folder / "cache")}
+    config = {
+        "ThresholdSegmentation": {**everywhere, **SEGMENTATION},
+        "HDF5CellExtraction": {**everywhere, "image_size": CROP_SIZE},
+    }
+    project = Project(str(folder / "project"), config_path=config, overwrite=True)
     project.load_input_from_array(channels, channel_names=list(CHANNELS))
-    project.load_segmentation(nucleus=nuclei, cytosol=cells)
-    project.extract(overwrite=True)
+    project.segment()
+    project.extract()
 
     picture = folder / "contact_sheet.png"
-    draw_contact_sheet(project.h5sc, rgb, nuclei, picture)
+    draw_contact_sheet(project.h5sc, rgb, np.asarray(project.sdata["seg_all_nucleus"]), picture)
     return DemoResult(h5sc=Path(project.extraction_f.output_path), picture=picture)
 
 
@@ -105,34 +108,6 @@ def load_image() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
     low, high = np.quantile(stains, [0.01, 0.999], axis=(1, 2), keepdims=True)
     stretched: npt.NDArray[np.float64] = np.clip((stains - low) / (high - low), 0, 1)
     return rgb, np.round(stretched * 65535).astype(np.uint16)
-
-
-def segment(nuclear_stain: npt.NDArray[np.uint16]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """Find nuclei, and a cell around each.
-
-    Parameters
-    ----------
-    nuclear_stain
-        uint16 (y, x), bright where there are nuclei.
-
-    Returns
-    -------
-    nuclei, cells
-        uint32 (y, x), 0 = background; a cell has the id of its nucleus and reaches at most 4 pixels beyond it.
-    """
-    from scipy.ndimage import distance_transform_edt
-    from skimage import feature, filters, measure, morphology, segmentation
-
-    smooth = filters.gaussian(nuclear_stain, sigma=1.5)
-    stained = smooth > np.maximum(filters.threshold_local(smooth, 51), 0.6 * filters.threshold_otsu(smooth))
-    stained = morphology.remove_small_objects(morphology.opening(stained, morphology.disk(2)), max_size=40)
-    depth = filters.gaussian(distance_transform_edt(stained), sigma=1)
-    peaks = feature.peak_local_max(depth, min_distance=5, labels=measure.label(stained), exclude_border=False)
-    seeds = np.zeros(stained.shape, dtype=np.uint32)
-    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    nuclei = segmentation.watershed(-depth, seeds, mask=stained)
-    _, nuclei = np.unique(morphology.remove_small_objects(nuclei, max_size=40), return_inverse=True)  # ids without gaps
-    return nuclei.astype(np.uint32), segmentation.expand_labels(nuclei, distance=4).astype(np.uint32)
 
 
 def draw_contact_sheet(h5sc: "AnnData", rgb: npt.NDArray[np.uint8], nuclei: npt.NDArray[np.uint32], to: Path) -> None:

@@ -50,7 +50,7 @@ def announce(line: str, *, mode: ProgressMode) -> None:
 
 
 class Progress:
-    """A bar in cells, with rate and remaining time, on stderr or in a notebook.
+    """A bar in cells or what else is counted, with rate and remaining time, on stderr or in a notebook.
 
     A context manager; the bar is closed, where it stands, when the block ends for whatever reason.
 
@@ -60,10 +60,14 @@ class Progress:
         Number of cells there are to do.
     mode
         ``True``, ``False``, or ``"auto"``: only where someone can see it (a terminal or a notebook).
+    doing, unit
+        What is done, and what is counted.
     """
 
-    def __init__(self, total: int, mode: ProgressMode = "auto") -> None:
-        self._bar: Any = _make_bar(total) if is_visible(mode) else None
+    def __init__(
+        self, total: int, mode: ProgressMode = "auto", *, doing: str = "extracting", unit: str = "cells"
+    ) -> None:
+        self._bar: Any = _make_bar(total, doing, unit) if is_visible(mode) else None
 
     def advance(self, n_cells: int) -> None:
         """Tell that this many more cells are done."""
@@ -78,12 +82,12 @@ class Progress:
             self._bar.close()
 
 
-def _make_bar(total: int) -> Any:
+def _make_bar(total: int, doing: str, unit: str) -> Any:
     with warnings.catch_warnings():
         # A notebook without ipywidgets: tqdm warns and draws its bar as text, which is what we want.
         warnings.filterwarnings("ignore", message="IProgress not found")
         from tqdm.auto import tqdm
-    return tqdm(total=total, desc="extracting", unit=" cells", dynamic_ncols=True)
+    return tqdm(total=total, desc=doing, unit=f" {unit}", dynamic_ncols=True)
 
 
 class PeakMemory:

@@ -5,6 +5,7 @@ A check takes any value and returns its meaning, or raises a `ValueError`; the w
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -92,6 +93,31 @@ def _count(value: object) -> int:
 
 def _optional_count(value: object) -> int | None:
     return None if is_none(value) else _count(value)
+
+
+def _whole(value: object) -> int:
+    number = _integer(value)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+def _odd(value: object) -> int:
+    number = _integer(value)
+    if number < 3 or not number % 2:
+        raise ValueError
+    return number
+
+
+def _at_least_0(value: object) -> float:
+    number = _number(value)
+    if not 0 <= number < math.inf:
+        raise ValueError
+    return number
+
+
+def _optional_channel(value: object) -> str | None:
+    return None if is_none(value) else _channel(value)
 
 
 def _crop_size(value: object) -> int:
@@ -243,6 +269,14 @@ def _scheduler(value: object) -> object:
     return address
 
 
+def _local_engine(value: object) -> object:
+    return _choice({"serial": "serial", "processes": "processes"}, value)
+
+
+def _method(value: object) -> object:
+    return _choice({"local": "local", "otsu": "otsu"}, value)
+
+
 def _dtype(value: object) -> object:
     return _choice({name: name for name in _DTYPES}, value)
 
@@ -297,6 +331,9 @@ Count = Annotated[int, PlainValidator(_count), Allowed("an integer >= 1")]
 OptionalCount = Annotated[
     int | None, PlainValidator(_optional_count), Allowed("an integer >= 1, or None for the default")
 ]
+Whole = Annotated[int, PlainValidator(_whole), Allowed("an integer >= 0")]
+Odd = Annotated[int, PlainValidator(_odd), Allowed("an odd integer >= 3")]
+Length = Annotated[float, PlainValidator(_at_least_0), Allowed("a number >= 0")]
 CropSize = Annotated[int, PlainValidator(_crop_size), Allowed("an even integer >= 2")]
 Folder = Annotated[Path, PlainValidator(as_folder), Allowed("the path of a folder for temporary files")]
 Share = Annotated[float, PlainValidator(_share), Allowed("a number above 0 and at most 1")]
@@ -321,6 +358,10 @@ Scheduler = Annotated[
     PlainValidator(_scheduler),
     Allowed("the address of a scheduler (tcp://HOST:PORT), a dask Client, or None"),
 ]
+LocalEngine = Annotated[
+    Literal["serial", "processes"], PlainValidator(_local_engine), Allowed('"serial" or "processes"')
+]
+Method = Annotated[Literal["local", "otsu"], PlainValidator(_method), Allowed('"local" or "otsu"')]
 Progress = Annotated[Literal["auto"] | bool, PlainValidator(_progress), Allowed('"auto", True or False')]
 ImageName = Annotated[
     str, PlainValidator(_image), Allowed("the name of an image in the store, or None for the default")
@@ -332,6 +373,9 @@ Channels = Annotated[
     tuple[str, ...] | None,
     PlainValidator(_channels),
     Allowed("a list of channel names, each once, or None for all of them"),
+]
+Channel = Annotated[
+    str | None, PlainValidator(_optional_channel), Allowed("the name of a channel, or None for the first")
 ]
 Cells = Annotated[
     tuple[int, ...] | Path | TableColumn | None,

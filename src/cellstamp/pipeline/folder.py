@@ -19,6 +19,7 @@ CONFIG = "config.yml"
 STORE = "scportrait.sdata"
 SEGMENTATION = "segmentation"
 EXTRACTION = "extraction"
+DEFAULT_SEGMENTATION = "ThresholdSegmentation"
 DEFAULT_EXTRACTION = "HDF5CellExtraction"
 
 

@@ -50,7 +50,8 @@ class Project(ProjectInput):
     config_path
         Path of a YAML file, or a dict: copied into the folder. None: the folder's own ``config.yml``, if it has one.
     segmentation_f, extraction_f
-        Classes of the steps, each with a section of its name in the configuration. Without `extraction_f` it is
+        Classes of the steps, each with a section of its name in the configuration. Without `segmentation_f` it is
+        `ThresholdSegmentation`, when the configuration has a section for that. Without `extraction_f` it is
         `HDF5CellExtraction`, when the configuration has a section for that (or no sections at all).
     overwrite
         Whether loaders and steps may replace what is there under the same name. The folder is never emptied: all else
@@ -91,6 +92,8 @@ class Project(ProjectInput):
         self.config = folder.find_config(Path(self.directory), config_path)
         if extraction_f is None and folder.has_section(self.config, folder.DEFAULT_EXTRACTION):
             from cellstamp.pipeline.extraction import HDF5CellExtraction as extraction_f  # noqa: N813
+        if segmentation_f is None and isinstance(self.config.get(folder.DEFAULT_SEGMENTATION), Mapping):
+            from cellstamp.pipeline.segmentation import ThresholdSegmentation as segmentation_f  # noqa: N813
         self.segmentation_f = self._make_step(segmentation_f, folder.SEGMENTATION)
         self.extraction_f = self._make_step(extraction_f, folder.EXTRACTION)
         if config_path is not None:
@@ -120,19 +123,32 @@ class Project(ProjectInput):
             from_project=True,
         )
 
-    def segment(self) -> None:
+    def segment(self, overwrite: bool | None = None) -> None:  # noqa: FBT001 - scportrait's signature
         """Run the segmentation step on the image; a dict of masks that it returns is loaded (`load_segmentation`).
+
+        Parameters
+        ----------
+        overwrite
+            Whether masks that are there are replaced, in this call; None: as the project says.
 
         Raises
         ------
         ConfigError
             When the project has no segmentation step.
+        InputError
+            When there is no image, or it or the masks cannot be used.
+        OutputError
+            When there are masks already, and they may not be replaced.
         """
         if self.segmentation_f is None:
-            raise ConfigError("Project: there is no segmentation step: give segmentation_f, or use load_segmentation")
-        masks = self.segmentation_f(self.input_image, overwrite=self.overwrite)
+            raise ConfigError(
+                f"Project: there is no segmentation step: {folder.CONFIG} in {self.directory} needs a section "
+                f"{folder.DEFAULT_SEGMENTATION!r}, or give segmentation_f, or use load_segmentation"
+            )
+        may_replace = self._may_replace(overwrite)
+        masks = self.segmentation_f(self.input_image, overwrite=may_replace)
         if isinstance(masks, Mapping):
-            self.load_segmentation(**masks)
+            self.load_segmentation(**masks, overwrite=may_replace)
 
     def extract(
         self,

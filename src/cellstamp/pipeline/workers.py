@@ -17,7 +17,8 @@ from cellstamp.engines.processes import ProcessEngine
 _PARALLEL_PIXELS = 16 * 2**20
 """Masks of fewer pixels are summed up faster than workers start."""
 
-_PRELOAD = ("cellstamp.cells.preload",)
+PRELOAD = ("cellstamp.cells.preload",)
+"""What the workers of an extraction need."""
 
 
 _PACKAGES = ("numpy", "zarr", "numba", "imagecodecs")
@@ -43,22 +44,40 @@ def open_engine(
         yield DaskEngine(client, _PACKAGES, log=log, warn=warn)
 
 
-def n_local_workers(config: ExtractionConfig) -> int:
+class _Workers(Protocol):
+    """What a step's configuration says about workers."""
+
+    @property
+    def threads(self) -> int:
+        """How many."""
+        ...
+
+    @property
+    def engine(self) -> str:
+        """Where they are."""
+        ...
+
+
+def n_local_workers(config: _Workers) -> int:
     """How many workers of this machine may sum up masks; what they read is not worth a cluster."""
     return 1 if config.engine == "serial" else config.threads
 
 
-def choose_engine(config: ExtractionConfig, *, log: Callable[[str], None], warn: Callable[[str], None]) -> Engine:
+def choose_engine(
+    config: _Workers, *, log: Callable[[str], None], warn: Callable[[str], None], preload: Sequence[str] = PRELOAD
+) -> Engine:
     """The engine of this machine that the configuration asks for; one worker needs no process of its own.
 
     Parameters
     ----------
     log, warn
         Told of workers that died.
+    preload
+        Modules that workers need.
     """
     if config.engine == "serial" or config.threads == 1:
         return SerialEngine()
-    return ProcessEngine(config.threads, _PRELOAD, log=log, warn=warn)
+    return ProcessEngine(config.threads, preload, log=log, warn=warn)
 
 
 class _Area(Protocol):
@@ -90,7 +109,7 @@ class BlockRunner:
         """Return what the task makes of every block, dataclasses of arrays, in any order."""
         n_pixels = sum(block.shape[0] * block.shape[1] for block in blocks)
         alone = self._n_workers == 1 or n_pixels < _PARALLEL_PIXELS
-        engine: Engine = SerialEngine() if alone else ProcessEngine(self._n_workers, _PRELOAD)
+        engine: Engine = SerialEngine() if alone else ProcessEngine(self._n_workers, PRELOAD)
         for outcome in engine.run(task, blocks, lambda: 4 * engine.n_workers):
             # they are kept to the end, but the engine uses their memory again
             yield _copied(outcome.value)

@@ -73,6 +73,22 @@ def find_source(
     return PixelSource(pixels, handles, channel_names)
 
 
+def find_image(store: str | Path, image: str = IMAGE_NAME) -> PixelSource:
+    """Find an image alone, without masks.
+
+    Raises
+    ------
+    InputError
+        If the store or the image is missing, or of an unusable type.
+    """
+    where = str(store)
+    with reachable(where):
+        root = open_root(where)
+        check_there("images", image, _member_names(root, where, "images"), where, partial(kind_of, root))
+        pixels, channel_names = _image_handle(root, where, image)
+    return PixelSource(pixels, (), channel_names)
+
+
 def find_labels(store: str | Path, name: str) -> ArrayHandle:
     """Find the full-resolution array of a labels element.
 

@@ -42,6 +42,20 @@ def point_placements(attributes: Mapping[str, Any]) -> dict[str, Matrix]:
     return _by_system(attributes.get("coordinateTransformations", []), attributes.get("axes", ["x", "y"]))
 
 
+def as_transformations(places: Mapping[str, Matrix]) -> list[dict[str, Any]]:
+    """Placements of labels -> their transformations, as SpatialData writes them."""
+    return [
+        {
+            "type": "affine",
+            "affine": matrix[:2].tolist(),
+            "input": identity["input"],
+            "output": {**identity["output"], "name": name},
+        }
+        for name, matrix in places.items()
+        for identity in [ome.identity(ome.AXES["labels"])]
+    ]
+
+
 def differing(here: Mapping[str, Matrix], there: Mapping[str, Matrix]) -> list[str]:
     """Names of the coordinate systems in which two elements are, and not at the same place."""
     return [

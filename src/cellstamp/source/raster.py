@@ -64,7 +64,7 @@ def write_raster(
     )
     group = staging.group(element, attributes)
     chunks = tuple(1 if axis == "c" else CHUNK for axis in ome.AXES[kind])
-    array = _create(group / "s0", pixels.shape, chunks, pixels.dtype, staging.format)
+    array = create_array(group / "s0", pixels.shape, chunks, pixels.dtype, staging.format)
     for region in regions(pixels.shape, pixels.chunks, array.chunks, pixels.dtype.itemsize):
         array[region] = pixels.read(region)
     _add_levels(group, shapes, factors, staging.format)
@@ -157,7 +157,8 @@ def _append_levels(group: Path, multiscale: dict[str, Any], factors: Sequence[in
     _add_levels(group, shapes, factors, format_)
 
 
-def _create(path: Path, shape: Sequence[int], chunks: Sequence[int], dtype: np.dtype[Any], format_: Format) -> Any:
+def create_array(path: Path, shape: Sequence[int], chunks: Sequence[int], dtype: np.dtype[Any], format_: Format) -> Any:
+    """Make the array of a resolution level (y, x) or (c, y, x)."""
     # A block is never larger than the array, so that a small image is not padded to a large one.
     fitting = tuple(max(1, min(chunk, size)) for chunk, size in zip(chunks, shape, strict=True))
     axes = ome.AXES["images" if len(shape) == 3 else "labels"]
@@ -174,7 +175,7 @@ def _add_levels(group: Path, shapes: Sequence[Sequence[int]], factors: Sequence[
     for level, (shape, factor) in enumerate(zip(shapes[1:], factors, strict=False), 1):
         above = zarr.open_array(str(group / f"s{level - 1}"), mode="r")
         sides = [max(_SMALLEST_CHUNK, side // factor) for side in above.chunks[-2:]]
-        array = _create(group / f"s{level}", shape, (1, *sides), above.dtype, format_)
+        array = create_array(group / f"s{level}", shape, (1, *sides), above.dtype, format_)
         for region in regions(shape, array.chunks, array.chunks, above.dtype.itemsize, budget=0):
             array[region] = _smaller(above, region, factor)
 

@@ -1,0 +1,1 @@
+"""Nuclei and cells of an image, block by block."""

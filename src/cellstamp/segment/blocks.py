@@ -1,0 +1,149 @@
+"""What is done to one block of an image, in whichever process: callables from an area to arrays."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.segment.cells import expanded, numbered
+from cellstamp.segment.nuclei import find_nuclei
+from cellstamp.segment.recipe import Recipe, radius
+from cellstamp.segment.threshold import count_levels, smoothed
+from cellstamp.source.arrays import ArrayHandle, PixelSource
+from cellstamp.source.values import Rect
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Brightnesses in a block and how often each is there; see `cellstamp.segment.threshold.count_levels`."""
+
+    rect: Rect
+    keys: NDArray[np.uint32]
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class NamedNuclei:
+    """The nuclei of a block.
+
+    Attributes
+    ----------
+    rect
+        The block.
+    pixels
+        uint64 (y, x): names of nuclei, 0 = background.
+    names, n_pixels
+        Each nucleus in it, also those whose middle lies in another block, and how many pixels of it.
+    """
+
+    rect: Rect
+    pixels: NDArray[np.uint64]
+    names: NDArray[np.uint64]
+    n_pixels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Both masks of a block: uint32 (y, x), 0 = background."""
+
+    rect: Rect
+    nucleus: NDArray[np.uint32]
+    cytosol: NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class CountLevels:
+    """Callable from a block to how often each brightness is in it, once it is smoothed; picklable."""
+
+    source: PixelSource
+    channel: int
+    smoothing: float
+
+    def __call__(self, block: Rect) -> Levels:
+        """Read a block and count.
+
+        Raises
+        ------
+        InputError
+            If a pixel is negative, NaN or infinite.
+        """
+        window = grown(block, radius(self.smoothing), self.source.shape)
+        pixels = read_channel(self.source, self.channel, window)
+        self.source.check_pixels(self.channel, pixels, window, brightest=math.inf)
+        inside = np.ascontiguousarray(smoothed(pixels, self.smoothing)[block.slices(window)])
+        return Levels(block, *count_levels(inside))
+
+
+@dataclass(frozen=True)
+class NameNuclei:
+    """Callable from a block to its nuclei; picklable."""
+
+    source: PixelSource
+    channel: int
+    recipe: Recipe
+
+    def __call__(self, block: Rect) -> NamedNuclei:
+        """Read a block and what is around it, and find the nuclei."""
+        window = grown(block, self.recipe.halo, self.source.shape)
+        trusted = grown(block, self.recipe.reach, self.source.shape).slices(window)
+        labels, seeds = find_nuclei(read_channel(self.source, self.channel, window), self.recipe, trusted)
+        rows, columns = np.divmod(seeds, window.shape[1])
+        names = 1 + (rows + window.top) * self.source.shape[1] + (columns + window.left)
+        inside = labels[block.slices(window)]
+        n_pixels = np.bincount(inside.ravel(), minlength=names.size + 1)[1:]
+        pixels = np.concatenate([[0], names]).astype(np.uint64)[inside]
+        here = n_pixels > 0
+        return NamedNuclei(block, pixels, names[here].astype(np.uint64), n_pixels[here].astype(np.int64))
+
+
+@dataclass(frozen=True)
+class MakeMasks:
+    """Callable from a block to its masks; picklable.
+
+    Attributes
+    ----------
+    names
+        Where the names of nuclei are.
+    kept
+        The names that become ids, ascending.
+    expansion
+        Pixels that a cell reaches beyond its nucleus, at most.
+    """
+
+    names: ArrayHandle
+    kept: NDArray[np.uint64]
+    expansion: int
+
+    def __call__(self, block: Rect) -> Masks:
+        """Read a block and what is around it, and number its nuclei and cells."""
+        height, width = self.names.shape
+        window = grown(block, self.expansion, (height, width))
+        nuclei = numbered(self.names.read(window), self.kept)
+        cells = expanded(nuclei, self.expansion)
+        inside = block.slices(window)
+        return Masks(block, np.ascontiguousarray(nuclei[inside]), np.ascontiguousarray(cells[inside]))
+
+
+def grown(block: Rect, by: int, shape: tuple[int, int]) -> Rect:
+    """A block and so many pixels around it, as far as there are any."""
+    return Rect(block.top - by, block.bottom + by, block.left - by, block.right + by).clipped(*shape)
+
+
+def read_channel(source: PixelSource, channel: int, rect: Rect) -> NDArray[Any]:
+    """One channel of an area (y, x)."""
+    pixels: NDArray[Any] = source.image.read(rect, (slice(channel, channel + 1),))[0]
+    return pixels
+
+
+def tiles(shape: tuple[int, int], side: int) -> list[Rect]:
+    """Squares that cover an image, in reading order."""
+    height, width = shape
+    return [
+        Rect(top, min(top + side, height), left, min(left + side, width))
+        for top in range(0, height, side)
+        for left in range(0, width, side)
+    ]
