@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from .meters import Watch
 from .sample import DATA, Sample
@@ -66,7 +67,9 @@ def prepare(sample: Sample, folder: Path) -> Path:
     centers = stored["centers_seg_all_nucleus"].compute().rename(columns={"x": "X_centroid", "y": "Y_centroid"})
     centers[["Y_centroid", "X_centroid"]].to_csv(folder / "cells.csv", index_label="CellID")
     chunk = sample.chunk
-    parsed = Image2DModel.parse(image, dims=("c", "y", "x"), chunks=(1, chunk, chunk), scale_factors=[2, 4])
+    names = [f"channel {number}" for number in range(len(image))]  # scportrait wants text
+    shape: dict[str, Any] = {"dims": ("c", "y", "x"), "chunks": (1, chunk, chunk), "scale_factors": [2, 4]}
+    parsed = Image2DModel.parse(image, c_coords=names, **shape)
     labels = {name: Labels2DModel.parse(mask, dims=("y", "x"), chunks=(chunk, chunk)) for name, mask in masks.items()}
     aside = folder / "unfinished.zarr"
     spatialdata.SpatialData(images={"image": parsed}, labels=labels).write(aside, overwrite=True)
