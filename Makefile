@@ -8,6 +8,8 @@ else
 VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 endif
 BIN := $(VENV)/bin
+# Everything is read and executed again: pages do not change when the library they execute does.
+SPHINX = $(BIN)/sphinx-build -E -W --keep-going -q
 
 # Test processes (many tests start workers of their own), and further arguments for pytest.
 JOBS ?= 2
@@ -15,8 +17,10 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_FOLDER ?= demo-output
 SCPORTRAIT_VENV ?= .venv-scportrait
+CELLCUTTER_VENV ?= .venv-cellcutter
 
-.PHONY: help demo test faults scportrait check docs format bench bench-quick clean
+.PHONY: help demo test faults scportrait check docs linkcheck format wheel test-wheel bench bench-quick \
+	bench-peers clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -27,8 +31,12 @@ help:
 	@echo "make scportrait  the tests beside the published scportrait (an environment of 3 GB is made for it)"
 	@echo "make check    style, types, import rules, documentation"
 	@echo "make docs     build the documentation into docs/_build/html/"
+	@echo "make linkcheck   ask every link to the world in it (needs a network)"
+	@echo "make wheel    build the source archive and the wheel into dist/, and look at what is in it"
+	@echo "make test-wheel  run the tests with the wheel in an empty environment (of PYTHON=python3.12, say)"
 	@echo "make format   put the code into the project's style"
 	@echo "make bench    measure stages and whole extractions, compare with the run before (make bench-quick: tiny)"
+	@echo "make bench-peers  the same extraction with scportrait and cellcutter, in turn (environments of 4 GB are made)"
 	@echo "make clean    remove environments, caches and what was built"
 
 demo: $(VENV)/.installed-demo
@@ -51,10 +59,19 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	$(SPHINX) -b html docs docs/_build/html
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	$(SPHINX) -b html docs docs/_build/html
+
+linkcheck: $(VENV)/.installed-dev
+	$(SPHINX) -D nb_execution_mode=off -b linkcheck docs docs/_build/linkcheck
+
+wheel:
+	.ci/wheel '$(PYTHON)'
+
+test-wheel: wheel
+	.ci/test-wheel '$(PYTHON)' -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -66,6 +83,10 @@ bench: $(VENV)/.installed-test
 
 bench-quick: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks all --quick $(BENCH_ARGS)
+
+bench-peers: $(VENV)/.installed-test $(SCPORTRAIT_VENV)/.installed $(CELLCUTTER_VENV)/.installed
+	$(BIN)/python -m benchmarks.peers --scportrait $(SCPORTRAIT_VENV)/bin/python \
+		--cellcutter $(CELLCUTTER_VENV)/bin/python $(BENCH_ARGS)
 
 clean:
 	rm -rf .venv .venv-* build dist docs/_build demo-output benchmarks/.data benchmarks/__pycache__ .*_cache .hypothesis
@@ -80,6 +101,11 @@ $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 $(SCPORTRAIT_VENV)/.installed: interop/setup_scportrait.sh interop/requirements.txt interop/requirements-no-deps.txt
 	@echo "Installing scportrait and what the tests with it need into $(SCPORTRAIT_VENV) (about 3 GB) ..."
 	@PYTHON='$(PYTHON)' interop/setup_scportrait.sh $(SCPORTRAIT_VENV)
+	@touch $@
+
+$(CELLCUTTER_VENV)/.installed:
+	@$(PYTHON) -m venv $(CELLCUTTER_VENV)
+	@$(CELLCUTTER_VENV)/bin/python -m pip install -qq --disable-pip-version-check cellcutter==0.2.13
 	@touch $@
 
 $(VENV)/bin/python:

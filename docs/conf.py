@@ -1,7 +1,11 @@
 """Settings of the documentation; `make docs` builds it without any network."""
 
+import logging
 import sys
 from pathlib import Path
+
+from nbclient import NotebookClient
+from traitlets.config import Config
 
 from cellstamp import __version__
 
@@ -14,7 +18,8 @@ version = release = __version__
 
 extensions = [
     "config_reference",
-    "myst_parser",
+    "dead_links",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -23,6 +28,24 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 
+# Pages that are notebooks run from their first cell to their last each time they are built, in a folder that goes away.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_execution_timeout = 120
+nb_merge_streams = True
+logging.getLogger("traitlets").setLevel(logging.WARNING)
+# A kernel that is spoken to in plain text warns of it.
+NotebookClient._config_default = lambda _: Config(KernelManager={"transport_encryption": "auto"})
+nb_render_image_options = {"align": "center"}
+
+# A name in a docstring that leads nowhere is a fault, but for those of other libraries: links to them need a network.
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:class", r"(anndata|collections|numpy|os|spatialdata|xarray)\..*|AnnData|SpatialData|DataArray")
+]
+
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_google_docstring = False
@@ -30,4 +53,8 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_title = f"cellstamp {release}"
+
+linkcheck_ignore = [r"https://example\.org"]

@@ -112,8 +112,7 @@ def test_the_configuration_in_the_readme_is_one():
     assert (config.threads, config.image_size) == (4, 128)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
-def test_the_code_on_a_page_runs(page, tmp_path, monkeypatch):
+def test_the_code_in_the_readme_runs(tmp_path, monkeypatch):
     import numpy as np
     import tifffile
 
@@ -125,17 +124,52 @@ def test_the_code_on_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     # 4 worker processes show nothing here that 1 does not
-    for block in blocks(page, "python"):
-        block = block.replace('"threads": 4', '"threads": 1').replace("n_cells=100", "n_cells=2")
-        exec(compile(block, page, "exec"), names)
+    for block in blocks("README.md", "python"):
+        exec(compile(block.replace('"threads": 4', '"threads": 1'), "README.md", "exec"), names)
     assert Path("my_project/extraction/data/single_cells.h5sc").is_file()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def anchors_of(page: Path) -> set[str]:
+    """What links to places in a page are called: its headings, in small letters, with hyphens."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
 def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / page).read_text())
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    text = (ROOT / page).read_text()
+    links = re.findall(r"\]\((?!https?://)([^)]+)\)|src=\"(?!https?://)([^\"]+)\"", text)
+    assert links or page in ("SECURITY.md", "CHANGELOG.md")
+    for file, _, anchor in (("".join(link)).partition("#") for link in links):
+        target = ROOT / (file or page)
+        assert target.exists(), file
+        assert not anchor or anchor in anchors_of(target), f"{file}#{anchor}"
+
+
+def test_the_api_page_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = re.findall(r"^\.\. auto\w+:: cellstamp\.(\w+)", page, flags=re.MULTILINE)
+    assert sorted(listed) == sorted(cellstamp.__all__)
+
+
+def test_the_package_says_that_it_has_types():
+    assert (SOURCE / "py.typed").is_file()
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # what the format asks for
+    assert (citation["version"], citation["license"]) == (cellstamp.__version__, "BSD-3-Clause")
+
+
+def test_issue_forms_ask_something():
+    forms = [path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.stem != "config"]
+    assert len(forms) == 2
+    for form in (yaml.safe_load(path.read_text()) for path in forms):
+        assert {"name", "description", "body"} <= set(form)
+        ids = [field["id"] for field in form["body"] if field["type"] != "markdown"]
+        assert len(ids) == len(set(ids)) > 1
+        assert all("label" in field["attributes"] for field in form["body"] if field["type"] != "markdown")
 
 
 def test_the_page_on_the_command_line_has_every_command_and_option_and_no_other():

@@ -1,8 +1,9 @@
-"""Pages of the documentation with code that is executed as it stands there, some of them as a notebook."""
+"""Pages of the documentation: code that is executed as it stands there, as a notebook or not; dead links are found."""
 
 from __future__ import annotations
 
 import base64
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -15,7 +16,25 @@ import pytest
 
 from cellstamp import ConfigError, read_h5sc
 
-PAGE = Path(__file__).parents[1] / "docs" / "outside-a-project.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "outside-a-project.md"
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("dead_links", DOCS / "dead_links.py")
+    assert spec is not None
+    assert spec.loader is not None
+    extension = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(extension)
+    fine = '<p id="top"></p><a href="deep/b.html#here"></a><a href="#top"></a><img src="a%20b.png"><a href="https://x.org">'
+    dead = '<a href="../b.html"></a><a href="../a.html#up"></a><img src="c.png"><p id="here"></p>'
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.html").write_text(fine)
+    (tmp_path / "a b.png").touch()
+    (tmp_path / "deep" / "b.html").write_text(dead)
+    assert extension.dead_links(tmp_path) == [
+        f"deep/b.html: the link {link!r} leads nowhere" for link in ("../a.html#up", "../b.html", "c.png")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +42,8 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]
     """The folder in which the page's cells ran, and all they put out."""
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     folder = tmp_path_factory.mktemp("page")
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    cells = r"^```{code-cell} ipython3\n(?::tags:[^\n]*\n\n)?(.*?)^```$"
+    blocks = re.findall(cells, PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 5
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(block) for block in blocks])
     resources = {"metadata": {"path": str(folder)}}
@@ -52,7 +72,7 @@ def test_its_picture_shows_stamps(executed: tuple[Path, list[Any]]) -> None:
     assert 0.03 < grey.mean() < 0.5  # what the channels show
 
 
-OWN_STEP = PAGE.with_name("own-step.md")
+OWN_STEP = DOCS / "own-step.md"
 
 
 def cellpose_stand_in() -> ModuleType:

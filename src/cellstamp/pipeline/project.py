@@ -65,8 +65,10 @@ class Project(ProjectInput):
         Path of the store.
     config : dict
         The configuration, as read.
-    segmentation_f, extraction_f : ProcessingStep or None
-        The steps.
+    segmentation_f : ProcessingStep or None
+        The segmentation step.
+    extraction_f : ProcessingStep or None
+        The extraction step.
 
     Raises
     ------

@@ -1,0 +1,68 @@
+"""One tool once, on a sample that `peers` has made: ``python benchmarks/peer.py TOOL SAMPLE FOLDER WORKERS SIZE``.
+
+Run with the Python that the tool is installed in, so nothing of this package is imported here. It prints a line when
+the extraction starts, and at last JSON: the cells, and the seconds of the extraction alone.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+
+def extract(tool: str, sample: Path, folder: Path, workers: int, size: int) -> dict[str, float]:
+    """Load the sample into a project of the tool's, then extract; the two tools have the same calls."""
+    if tool == "scportrait":
+        from scportrait.pipeline.extraction import HDF5CellExtraction
+        from scportrait.pipeline.project import Project
+    else:
+        from cellstamp import HDF5CellExtraction, Project
+    import h5py
+
+    config = {"threads": workers, "image_size": size, "cache": str(folder / "cache")}
+    (folder / "config.yml").write_text(json.dumps({"HDF5CellExtraction": config}))  # JSON is YAML
+    place, settings = str(folder / "project"), str(folder / "config.yml")
+    project = Project(place, config_path=settings, extraction_f=HDF5CellExtraction, overwrite=True, debug=False)
+    project.load_input_from_sdata(str(sample / "sample.zarr"), "image", "nucleus", "cytosol")
+    started = _start()
+    project.extract()
+    seconds = time.perf_counter() - started
+    with h5py.File(project.extraction_f.output_path) as file:
+        return {"seconds": seconds, "cells": len(file["obs/scportrait_cell_id"])}
+
+
+def cut(sample: Path, folder: Path, workers: int, size: int) -> dict[str, float]:
+    """Let cellcutter write crops, times the mask, of TIFF files."""
+    command = [str(Path(sys.executable).with_name("cut_cells")), "-p", str(workers), "--window-size", str(size)]
+    files = [sample / "image.ome.tif", sample / "mask.ome.tif", sample / "cells.csv", folder / "cells.zarr"]
+    started = _start()
+    subprocess.run([*command, "--mask-cells", "--cache-size", "10240", *map(str, files)], check=True)
+    lines = (sample / "cells.csv").read_text().splitlines()
+    return {"seconds": time.perf_counter() - started, "cells": len(lines) - 1}
+
+
+def _start() -> float:
+    print("extracting", file=sys.__stdout__, flush=True)
+    return time.perf_counter()
+
+
+def main() -> None:
+    """Run the tool, with what it prints on stderr."""
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.CRITICAL)
+    tool, sample, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    workers, size = int(sys.argv[4]), int(sys.argv[5])
+    with contextlib.redirect_stdout(sys.stderr):
+        task = cut if tool == "cellcutter" else lambda *args: extract(tool, *args)
+        seen = task(sample, folder, workers, size)
+    sys.stdout.write(json.dumps(seen) + "\n")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    main()
