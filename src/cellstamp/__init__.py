@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from cellstamp.pipeline.base import Logable, ProcessingStep
     from cellstamp.pipeline.extraction import HDF5CellExtraction
     from cellstamp.pipeline.project import Project
+    from cellstamp.training.batches import iter_batches
+    from cellstamp.training.torch import StampDataset, StampSampler
 
 __all__ = [
     "CellstampError",
@@ -23,7 +25,10 @@ __all__ = [
     "OutputError",
     "ProcessingStep",
     "Project",
+    "StampDataset",
+    "StampSampler",
     "WorkerError",
+    "iter_batches",
     "read_h5sc",
 ]
 
@@ -40,6 +45,9 @@ _HOMES = {
     "ProcessingStep": "pipeline.base",
     "HDF5CellExtraction": "pipeline.extraction",
     "Project": "pipeline.project",
+    "StampDataset": "training.torch",
+    "StampSampler": "training.torch",
+    "iter_batches": "training.batches",
 }
 
 
