@@ -42,9 +42,10 @@ faults: $(VENV)/.installed-test
 		tests/test_unfinished.py tests/test_small_disk.py tests/test_real_cgroup.py tests/test_engines.py \
 		tests/test_soak.py $(PYTEST_ARGS)
 
-# Apart from `make test`: scportrait needs much, and older releases of some libraries.
+# Apart from `make test`: torch is in no other environment, and scportrait needs much, and older releases of some libraries.
 scportrait: $(SCPORTRAIT_VENV)/.installed
 	$(SCPORTRAIT_VENV)/bin/python -m pytest interop $(PYTEST_ARGS)
+	$(SCPORTRAIT_VENV)/bin/python -m pytest -c interop/pytest.ini --rootdir . --noconftest tests/test_torch.py $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -108,7 +108,10 @@ def main() -> None:
 
 
 def _table(measured: dict[tuple[str, int], list[float]]) -> str:
-    lines = ["| images/s, median (all rounds) | " + " | ".join(f"{n} workers" for n in WORKERS) + " |", "|---|---:|---:|"]
+    lines = [
+        "| images/s, median (all rounds) | " + " | ".join(f"{n} workers" for n in WORKERS) + " |",
+        "|---|---:|---:|",
+    ]
     for name in dict.fromkeys(name for name, _ in measured):
         cells = [_cell(measured.get((name, n), [])) for n in WORKERS]
         lines.append(f"| {name} | {' | '.join(cells)} |")

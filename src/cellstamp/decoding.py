@@ -45,7 +45,8 @@ def decode_planes(
     starts
         (n_planes,): where in it each plane begins.
     sizes
-        (n_planes,): bytes of each plane; negative for one that is stored as it is, 0 for one of zeros that is not stored.
+        (n_planes,): bytes of each plane; negative for one that is stored as it is, 0 for one that is not stored, being
+        zero.
     compression
         ``"lzf"``, ``"gzip"`` or None.
     out
@@ -100,13 +101,14 @@ def _inflate_planes(
 ) -> None:
     from imagecodecs import ZlibngError, zlibng_decode
 
+    encoded = payload.data
     for plane, (start, size) in enumerate(zip(starts.tolist(), sizes.tolist(), strict=True)):
         target = out[plane * n_bytes : (plane + 1) * n_bytes]
         if size <= 0:
             target[:] = payload[start : start - size] if size else 0
             continue
         try:
-            n_decoded = len(zlibng_decode(payload[start : start + size], out=target))
+            n_decoded = len(zlibng_decode(bytes(encoded[start : start + size]), out=memoryview(target.data)))
         except ZlibngError as error:
             raise DamagedPlaneError(plane) from error
         if n_decoded != n_bytes:
@@ -235,6 +237,6 @@ def _widen(halves, out):
         half = np.uint32(halves[k])
         magnitude = (half & np.uint32(0x7FFF)) << np.uint32(13)
         # shifted, the exponent is too small by 112, also that of numbers below the smallest normal one
-        bits = _as_bits(_as_float(magnitude) * np.float32(2.0**112))  # type: ignore[call-arg]
+        bits = _as_bits(_as_float(magnitude) * np.float32(2.0**112))  # type: ignore[call-arg, var-annotated]
         special = np.uint32(0x7F800000) if magnitude >= np.uint32(0x0F800000) else np.uint32(0)
-        out[k] = _as_float(bits | special | (half & np.uint32(0x8000)) << np.uint32(16))  # type: ignore[call-arg]
+        out[k] = _as_float(bits | special | (half & np.uint32(0x8000)) << np.uint32(16))

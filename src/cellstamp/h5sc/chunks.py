@@ -79,7 +79,7 @@ class StoredStamps:
     @property
     def cell_ids(self) -> NDArray[np.uint64]:
         """(n_cells,), in the order of the stamps."""
-        return self.obs[CELL_ID].to_numpy(np.uint64)
+        return np.asarray(self.obs[CELL_ID], np.uint64)
 
 
 def look_into(path: Path) -> StoredStamps:

@@ -63,10 +63,8 @@ def _plane(file: StoredStamps, channel: Any) -> int:
     names = file.channel_names
     if isinstance(channel, str):
         if channel not in names:
-            nearest = difflib.get_close_matches(channel, names, n=1, cutoff=0.0)[0]
-            message = (
-                f"channels: {file.path} has no {channel!r}, the nearest is {nearest!r}; it has {', '.join(names)}"
-            )
+            nearest = _nearest(channel, names)
+            message = f"channels: {file.path} has no {channel!r}, the nearest is {nearest!r}; it has {', '.join(names)}"
             raise ConfigError(message)
         if names.count(channel) > 1:
             message = f"channels: {file.path} has {names.count(channel)} named {channel!r}: give their numbers instead"
@@ -127,15 +125,13 @@ def _mask(file: StoredStamps, column: pd.Series[Any], name: str) -> NDArray[np.b
     if not pd.api.types.is_bool_dtype(column.dtype) or column.isna().any():
         message = f"cells: {name} of {file.path} must be true or false for every cell, is {column.dtype}"
         raise ConfigError(message)
-    return column.to_numpy(np.bool_)
+    return np.asarray(column, np.bool_)
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
 
 
-def choose_labels(
-    files: Sequence[StoredStamps], rows: Sequence[NDArray[np.int64]], labels: Any
-) -> NDArray[Any] | None:
+def choose_labels(files: Sequence[StoredStamps], rows: Sequence[NDArray[np.int64]], labels: Any) -> NDArray[Any] | None:
     """Labels of the cells wanted, of all files in one array."""
     if labels is None:
         return None
@@ -148,13 +144,14 @@ def choose_labels(
     values = np.asarray(labels)
     n_cells = sum(len(file.obs) for file in files)
     if values.shape == (len(files),):
-        return np.repeat(values, [len(of) for of in rows])
+        return np.asarray(np.repeat(values, [len(of) for of in rows]))
     if values.shape == (n_cells,):
         starts = np.cumsum([0, *(len(file.obs) for file in files)])
-        return values[np.concatenate([start + of for start, of in zip(starts[:-1], rows, strict=True)])]
+        places = [start + of for start, of in zip(starts[:-1], rows, strict=True)]
+        return np.asarray(values[np.concatenate(places)])
     message = (
-        f"labels: must be one for each of the {len(files)} files, one for each of their {n_cells} cells, a list of such "
-        f"arrays, or the name of a column of obs; has the shape {values.shape}"
+        f"labels: must be one for each of the {len(files)} files, one for each of their {n_cells} cells, a list of "
+        f"such arrays, or the name of a column of obs; has the shape {values.shape}"
     )
     raise ConfigError(message)
 
@@ -192,11 +189,15 @@ def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 def _column(file: StoredStamps, name: str, key: str) -> pd.Series[Any]:
     if name not in file.obs:
-        nearest = difflib.get_close_matches(name, list(file.obs), n=1, cutoff=0.0)[0]
+        nearest = _nearest(name, list(file.obs))
         message = f"{key}: obs of {file.path} has no column {name!r}, the nearest is {nearest!r}"
         raise ConfigError(message)
     column: pd.Series[Any] = file.obs[name]
     return column
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    return max(known, key=lambda other: difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio())
 
 
 def _is_nested(values: Any) -> bool:

@@ -137,9 +137,7 @@ class _Handle:
             raise InputError(message)
 
 
-def _source(
-    stored: StoredStamps, rows: NDArray[np.int64], planes: NDArray[np.int64]
-) -> ChunkIndex | SlicedStamps:
+def _source(stored: StoredStamps, rows: NDArray[np.int64], planes: NDArray[np.int64]) -> ChunkIndex | SlicedStamps:
     """What stamps are read by: where they are, of those chosen only, or else HDF5."""
     if stored.index is None:
         return SlicedStamps(stored.path, rows, planes)
@@ -160,7 +158,7 @@ def _read(
     places = np.concatenate([np.zeros(1, np.int64), np.cumsum(run_ends - run_begins)])
     payload = np.empty(places[-1] + SPARE, np.uint8)
     for begin, start, stop in zip(run_begins.tolist(), places[:-1].tolist(), places[1:].tolist(), strict=True):
-        _read_run(descriptor, path, begin, memoryview(payload)[start:stop])
+        _read_run(descriptor, path, begin, payload.data[start:stop])
     starts = np.empty(len(order), np.int64)
     starts[order] = begins + (places[:-1] - run_begins)[np.cumsum(is_first) - 1]
     return payload, starts

@@ -100,9 +100,7 @@ class StampSet:
             pieces += file.pieces(rows, places)
         threads.each(partial(_read_piece, out), pieces)
 
-    def _by_file(
-        self, numbers: NDArray[np.int64]
-    ) -> Iterator[tuple[StampFile, NDArray[np.int64], NDArray[np.int64]]]:
+    def _by_file(self, numbers: NDArray[np.int64]) -> Iterator[tuple[StampFile, NDArray[np.int64], NDArray[np.int64]]]:
         """Each file that has some of the cells, their places in it, and those among ``numbers``."""
         which = np.searchsorted(self._ends, numbers, side="right")
         for number in np.unique(which).tolist():

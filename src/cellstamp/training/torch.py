@@ -19,9 +19,9 @@ from cellstamp.training.stamps import FloatName, Paths, StampSet
 class StampDataset(Dataset[Any]):
     """Images of one `.h5sc` file, or of several as one, for a `torch.utils.data.DataLoader`.
 
-    A DataLoader gets whole batches from it: they are read with few calls, decoded by threads of their own, and need not be
-    put together any more. It is picklable and may be used in any number of processes, forked or spawned: each opens the
-    files for itself.
+    A DataLoader gets whole batches from it: they are read with few calls, decoded by threads of their own, and need not
+    be put together any more. It is picklable and may be used in any number of processes, forked or spawned: each opens
+    the files for itself.
 
     Parameters
     ----------
@@ -60,17 +60,17 @@ class StampDataset(Dataset[Any]):
     Raises
     ------
     ConfigError
-        If there is no such channel, cell or column (the message names the nearest, or examples), or if there are more or
-        fewer labels than cells.
+        If there is no such channel, cell or column (the message names the nearest, or examples), or if there are more
+        or fewer labels than cells.
     InputError
-        If a file is not there, is no `.h5sc` file, has images of another size or other channels than the first; and when
-        images are asked for, if it was changed meanwhile, or is damaged.
+        If a file is not there, is no `.h5sc` file, has images of another size or other channels than the first; and
+        when images are asked for, if it was changed meanwhile, or is damaged.
 
     Notes
     -----
-    An item is ``(image, label, id)``, without what was not asked for; if it is the image alone, it is no tuple. The image
-    is a tensor (n_channels, y, x), the id an int, the label a tensor without axes. A batch has the same parts: a tensor
-    (n, n_channels, y, x), and tensors (n,).
+    An item is ``(image, label, id)``, without what was not asked for; if it is the image alone, it is no tuple. The
+    image is a tensor (n_channels, y, x), the id an int, the label a tensor without axes. A batch has the same parts: a
+    tensor (n, n_channels, y, x), and tensors (n,).
     """
 
     def __init__(
@@ -108,21 +108,17 @@ class StampDataset(Dataset[Any]):
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Read several items at once: what a DataLoader asks for when it wants a batch."""
         numbers = self._places(indices)
-        images = _empty((len(numbers), *self._stamps.shape), getattr(torch, self._stamps.dtype.name))
+        images = _empty((len(numbers), *self._stamps.shape), self._stamps.dtype)
         self._stamps.read(numbers, images.numpy(), self._workers())
-        parts: list[Any] = [list(map(self._transform, images)) if self._transform else images]
-        if self.labels is not None:
-            parts.append(self.labels[torch.from_numpy(numbers)])
-        if self._return_id:
-            parts.append(self._ids(numbers))
-        if len(parts) == 1:
-            return list(parts[0])
-        if self._return_id:
-            columns = [*parts[:-1], parts[-1].tolist()]
-        else:
-            columns = parts
-        items = zip(*columns, strict=True)
-        return list(items) if self._transform else [_Item.of(item, parts, k) for k, item in enumerate(items)]
+        labels = [] if self.labels is None else [self.labels[torch.from_numpy(numbers)]]
+        ids = [self._ids(numbers)] if self._return_id else []
+        if not labels and not ids:
+            return list(map(self._transform, images)) if self._transform else list(images)
+        if self._transform:
+            return list(zip(map(self._transform, images), *labels, *_lists(ids), strict=True))
+        items = zip(images, *labels, *_lists(ids), strict=True)
+        batch = [images, *labels, *ids]
+        return [_Item.of(item, batch, place) for place, item in enumerate(items)]
 
     def _places(self, indices: Sequence[int]) -> NDArray[np.int64]:
         numbers = np.asarray(indices, np.int64).reshape(-1)
@@ -222,11 +218,15 @@ def _whole_batch(items: list[_Item], *, collate_fn_map: object = None) -> Any:
 default_collate_fn_map[_Item] = _whole_batch
 
 
-def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+def _lists(parts: list[torch.Tensor]) -> list[list[int]]:
+    return [part.tolist() for part in parts]
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
     """Memory for images; in a worker it is shared with the process that waits for them, which spares a copy."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=dtype)
-    return torch.empty(shape, dtype=dtype).share_memory_()
+    # numpy asks the system for large pages, torch does not: each page that is touched first takes its time
+    images = torch.from_numpy(np.empty(shape, dtype))
+    return images if get_worker_info() is None else images.share_memory_()
 
 
 def _encoded(labels: NDArray[Any] | None) -> tuple[tuple[str, ...], torch.Tensor | None]:
