@@ -24,6 +24,7 @@ myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 
 autodoc_member_order = "bysource"
+autodoc_mock_imports = ["torch"]  # optional, and not needed to describe what uses it
 autodoc_typehints = "signature"
 napoleon_google_docstring = False
 napoleon_use_ivar = True

@@ -215,7 +215,7 @@ def _whole_batch(items: list[_Item], *, collate_fn_map: object = None) -> Any:
 
 
 # torch's way to tell its default_collate of a type: see its documentation
-default_collate_fn_map[_Item] = _whole_batch
+default_collate_fn_map.update({_Item: _whole_batch})
 
 
 def _lists(parts: list[torch.Tensor]) -> list[list[int]]:
