@@ -24,7 +24,7 @@ help:
 	@echo "make demo     extract the cells of a real image and draw them, into $(DEMO_FOLDER)/"
 	@echo "make test     run the tests (another interpreter: make test PYTHON=python3.13)"
 	@echo "make faults   kill 40 extractions at random moments and go on with them, and more of the kind"
-	@echo "make scportrait  the tests beside the published scportrait (an environment of 3 GB is made for it)"
+	@echo "make scportrait  the tests beside the published scportrait, and with torch (an environment of 3 GB is made)"
 	@echo "make check    style, types, import rules, documentation"
 	@echo "make docs     build the documentation into docs/_build/html/"
 	@echo "make format   put the code into the project's style"

@@ -69,14 +69,8 @@ def loaders(path: str, n_slow: int) -> dict[str, Callable[[int], Iterable[Any] |
         "scportrait H5ScSingleCellDataset": lambda n: _loader(few(_theirs(path)), n),
         "StampDataset, shuffle=True": lambda n: _loader(StampDataset(path), n),
         "StampDataset, StampSampler": lambda n: _blocks(path, n),
-        "StampDataset, StampSampler, no ids": lambda n: _no_ids(path, n),
         "iter_batches": lambda n: iter_batches(path, BATCH_SIZE, shuffle=True) if n == 0 else None,
     }
-
-
-def _no_ids(path: str, n_workers: int) -> DataLoader[Any]:
-    dataset = StampDataset(path, return_id=False)
-    return DataLoader(dataset, batch_sampler=StampSampler(dataset, BATCH_SIZE), num_workers=n_workers)
 
 
 def rate(batches: Iterable[Any]) -> float:

@@ -228,7 +228,7 @@ def _read_some(stamps: StampSet, results: Any) -> None:
     results.put((os.getpid(), stamps.files[0]._open().pid, out))
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_each_process_has_a_file_of_its_own(path: Path, method: str) -> None:
     stamps = StampSet(path, channels=None, cells=None, labels=None, dtype="float32")
     out, threads = np.empty((3, *stamps.shape), np.float32), Threads(2)
@@ -298,6 +298,7 @@ def test_torch_is_not_needed() -> None:
         ({"dtype": "uint8"}, "dtype = 'uint8': must be 'float32' or 'float16'"),
         ({"batch_size": 0}, "batch_size = 0: must be a whole number of at least 1"),
         ({"block_size": 1.5}, "block_size = 1.5: must be a whole number"),
+        ({"n_threads": 0}, "n_threads = 0: must be a whole number of at least 1"),
         ({"seed": -1}, "seed = -1: must be a whole number of at least 0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.engines.threads import Threads, one_ahead, usable_cores
-from cellstamp.training.order import BLOCK_SIZE, BatchOrder
+from cellstamp.training.order import BLOCK_SIZE, BatchOrder, check_number
 from cellstamp.training.stamps import FloatName, Paths, StampSet
 
 
@@ -80,7 +80,7 @@ def iter_batches(
     """
     stamps = StampSet(path, channels=channels, cells=cells, labels=labels, dtype=dtype)
     order = BatchOrder(len(stamps), batch_size, shuffle, seed, block_size, drop_last)
-    threads = Threads(usable_cores() if n_threads is None else n_threads)
+    threads = Threads(usable_cores() if n_threads is None else check_number("n_threads", n_threads, least=1))
     return one_ahead(lambda numbers: _batch(stamps, numbers, threads), order.batches(epoch=0))
 
 

@@ -14,6 +14,14 @@ BLOCK_SIZE = 8
 """Neighbours in the file that stay together, unless told otherwise."""
 
 
+def check_number(name: str, value: object, least: int) -> int:
+    """See that a number is a whole one, and large enough."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        message = f"{name} = {value!r}: must be a whole number of at least {least}"
+        raise ConfigError(message)
+    return int(value)
+
+
 @dataclass(frozen=True)
 class BatchOrder:
     """Which cells are in which batch.
@@ -48,10 +56,7 @@ class BatchOrder:
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("block_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                message = f"{name} = {value!r}: must be a whole number of at least {least}"
-                raise ConfigError(message)
+            check_number(name, getattr(self, name), least)
 
     def __len__(self) -> int:
         rest = 0 if self.drop_last else self.batch_size - 1

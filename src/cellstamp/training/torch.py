@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from cellstamp.engines.threads import Threads, usable_cores
-from cellstamp.training.order import BLOCK_SIZE, BatchOrder
+from cellstamp.training.order import BLOCK_SIZE, BatchOrder, check_number
 from cellstamp.training.stamps import FloatName, Paths, StampSet
 
 
@@ -60,8 +60,8 @@ class StampDataset(Dataset[Any]):
     Raises
     ------
     ConfigError
-        If there is no such channel, cell or column (the message names the nearest, or examples), or if there are more
-        or fewer labels than cells.
+        If there is no such channel, cell or column (the message names the nearest, or examples), if there are more or
+        fewer labels than cells, or if a number is not what it must be.
     InputError
         If a file is not there, is no `.h5sc` file, has images of another size or other channels than the first; and
         when images are asked for, if it was changed meanwhile, or is damaged.
@@ -88,7 +88,7 @@ class StampDataset(Dataset[Any]):
         self._stamps = StampSet(path_or_paths, channels=channels, cells=cells, labels=labels, dtype=dtype)
         self._stamps.load()
         self._transform, self._return_id, self._n_threads = transform, return_id, n_threads
-        self._threads = Threads(usable_cores() if n_threads is None else n_threads)
+        self._threads = Threads(usable_cores() if n_threads is None else check_number("n_threads", n_threads, least=1))
         self.classes, self.labels = _encoded(self._stamps.labels)
 
     @property
