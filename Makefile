@@ -28,7 +28,7 @@ help:
 	@echo "make demo     extract the cells of a real image and draw them, into $(DEMO_FOLDER)/"
 	@echo "make test     run the tests (another interpreter: make test PYTHON=python3.13)"
 	@echo "make faults   kill 40 extractions at random moments and go on with them, and more of the kind"
-	@echo "make scportrait  the tests beside the published scportrait (an environment of 3 GB is made for it)"
+	@echo "make scportrait  the tests beside the published scportrait, and with torch (an environment of 3 GB is made)"
 	@echo "make check    style, types, import rules, documentation"
 	@echo "make docs     build the documentation into docs/_build/html/"
 	@echo "make linkcheck   ask every link to the world in it (needs a network)"
@@ -50,9 +50,10 @@ faults: $(VENV)/.installed-test
 		tests/test_unfinished.py tests/test_small_disk.py tests/test_real_cgroup.py tests/test_engines.py \
 		tests/test_soak.py $(PYTEST_ARGS)
 
-# Apart from `make test`: scportrait needs much, and older releases of some libraries.
+# Apart from `make test`: torch is in no other environment, and scportrait needs much, and older releases of some libraries.
 scportrait: $(SCPORTRAIT_VENV)/.installed
 	$(SCPORTRAIT_VENV)/bin/python -m pytest interop $(PYTEST_ARGS)
+	$(SCPORTRAIT_VENV)/bin/python -m pytest -c interop/pytest.ini --rootdir . --noconftest tests/test_torch.py $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -47,6 +47,7 @@ nitpick_ignore_regex = [
 ]
 
 autodoc_member_order = "bysource"
+autodoc_mock_imports = ["torch"]  # optional, and not needed to describe what uses it
 autodoc_typehints = "signature"
 napoleon_google_docstring = False
 napoleon_use_ivar = True

@@ -121,6 +121,16 @@ def test_channels_of_dataset(path: str, cells: anndata.AnnData) -> None:
     assert np.array_equal(dataset[1][0].numpy().astype(np.float16), cells.obsm["single_cell_images"][1, [2, 4]])
 
 
+def test_our_dataset(extracted: Extracted) -> None:
+    """cellstamp.StampDataset: of a file of ours and of one of scportrait's, what scportrait's dataset has of them."""
+    for project in extracted.values():
+        path = project.extraction_f.output_path
+        theirs = datasets.H5ScSingleCellDataset([path], dir_labels=[5], return_id=True)
+        got, expected = (DataLoader(each, 7) for each in (cellstamp.StampDataset(path, labels=[5]), theirs))
+        for batch, wanted in zip(got, expected, strict=True):
+            assert all(torch.equal(one, other.to(one.dtype)) for one, other in zip(batch, wanted, strict=True))
+
+
 def test_labelled_dataset(path: str, cells: anndata.AnnData) -> None:
     """LabelledH5ScSingleCellDataset: a column of obs as the label."""
     dataset = datasets.LabelledH5ScSingleCellDataset([path], label_colum="scportrait_cell_id")

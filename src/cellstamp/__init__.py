@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from cellstamp.pipeline.project import Project
     from cellstamp.pipeline.segmentation import ThresholdSegmentation
     from cellstamp.segmentation_config import SegmentationConfig
+    from cellstamp.training.batches import iter_batches
+    from cellstamp.training.torch import StampDataset, StampSampler
 
 __all__ = [
     "CellstampError",
@@ -26,8 +28,11 @@ __all__ = [
     "ProcessingStep",
     "Project",
     "SegmentationConfig",
+    "StampDataset",
+    "StampSampler",
     "ThresholdSegmentation",
     "WorkerError",
+    "iter_batches",
     "read_h5sc",
 ]
 
@@ -46,6 +51,9 @@ _HOMES = {
     "Project": "pipeline.project",
     "SegmentationConfig": "segmentation_config",
     "ThresholdSegmentation": "pipeline.segmentation",
+    "StampDataset": "training.torch",
+    "StampSampler": "training.torch",
+    "iter_batches": "training.batches",
 }
 
 

@@ -1,0 +1,65 @@
+"""Work shared among threads of one process; for what releases Python's lock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Threads:
+    """Threads that are started when they are needed; picklable, and safe when the process forks.
+
+    Parameters
+    ----------
+    n_threads
+        How many; 1 works in the calling thread.
+    """
+
+    def __init__(self, n_threads: int) -> None:
+        self.n_threads = n_threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._pid = 0
+
+    def __reduce__(self) -> tuple[type[Threads], tuple[int]]:
+        """Take along how many, no running thread."""
+        return type(self), (self.n_threads,)
+
+    def each(self, function: Callable[[T], object], items: list[T]) -> None:
+        """Call a function with every item; the first error is raised when no call is running any more."""
+        if self.n_threads == 1 or len(items) <= 1:
+            for item in items:
+                function(item)
+            return
+        calls = [self._threads().submit(function, item) for item in items]
+        errors = [error for error in (call.exception() for call in calls) if error is not None]
+        if errors:
+            raise errors[0]
+
+    def _threads(self) -> ThreadPoolExecutor:
+        # threads do not live on in a process that is forked, and the pool would wait for them
+        if self._pool is None or self._pid != os.getpid():
+            self._pool, self._pid = ThreadPoolExecutor(self.n_threads, "cellstamp"), os.getpid()
+        return self._pool
+
+
+def one_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Call a function with one item after the other, always one further than what has been asked for."""
+    with ThreadPoolExecutor(1, "cellstamp-ahead") as pool:
+        waiting: Future[R] | None = None
+        for item in items:
+            following = pool.submit(function, item)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()

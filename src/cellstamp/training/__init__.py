@@ -1,0 +1,1 @@
+"""Finished stamps -> batches for training."""

@@ -1,0 +1,221 @@
+"""Which channels, which cells and which labels: what a caller says, for each file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellstamp.errors import ConfigError, InputError
+from cellstamp.h5sc.chunks import StoredStamps
+
+_EXAMPLES = 5
+"""So many of the cells that something is wrong with are named."""
+
+
+def check_alike(files: Sequence[StoredStamps]) -> None:
+    """See that stamps of all files have one size.
+
+    Raises
+    ------
+    InputError
+        If not; the message names two that differ.
+    """
+    first = files[0]
+    for other in files[1:]:
+        if other.image_size != first.image_size:
+            message = (
+                f"files of one dataset must have stamps of one size: {first.path} has {first.image_size} pixels, "
+                f"{other.path} has {other.image_size}"
+            )
+            raise InputError(message)
+
+
+def choose_planes(files: Sequence[StoredStamps], channels: Any) -> list[NDArray[np.int64]]:
+    """For each file the planes wanted, in the order wanted."""
+    if channels is None:
+        _check_same_channels(files)
+        return [np.arange(len(file.channel_names)) for file in files]
+    wanted = [channels] if isinstance(channels, (str, int, np.integer)) else list(channels)
+    if not wanted:
+        message = "channels = []: must be None for all of them, or names or numbers of some"
+        raise ConfigError(message)
+    return [np.array([_plane(file, channel) for channel in wanted]) for file in files]
+
+
+def _check_same_channels(files: Sequence[StoredStamps]) -> None:
+    first = files[0]
+    for other in files[1:]:
+        if other.channel_names != first.channel_names:
+            message = (
+                f"files of one dataset must have the same channels: {first.path} has {', '.join(first.channel_names)}; "
+                f"{other.path} has {', '.join(other.channel_names)}. Name those wanted with channels=[...]"
+            )
+            raise InputError(message)
+
+
+def _plane(file: StoredStamps, channel: Any) -> int:
+    names = file.channel_names
+    if isinstance(channel, str):
+        if channel not in names:
+            nearest = _nearest(channel, names)
+            message = f"channels: {file.path} has no {channel!r}, the nearest is {nearest!r}; it has {', '.join(names)}"
+            raise ConfigError(message)
+        if names.count(channel) > 1:
+            message = f"channels: {file.path} has {names.count(channel)} named {channel!r}: give their numbers instead"
+            raise ConfigError(message)
+        return names.index(channel)
+    if isinstance(channel, bool) or not isinstance(channel, (int, np.integer)) or not 0 <= channel < len(names):
+        message = f"channels: {file.path} has no {channel!r}: must be a name, or a number from 0 to {len(names) - 1}"
+        raise ConfigError(message)
+    return int(channel)
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def choose_rows(files: Sequence[StoredStamps], cells: Any) -> list[NDArray[np.int64]]:
+    """For each file the cells wanted: by id in the order given, else in the order of the file."""
+    if cells is None:
+        return [np.arange(len(file.obs)) for file in files]
+    if isinstance(cells, str):
+        return [np.flatnonzero(_mask(file, _column(file, cells, "cells"), f"obs[{cells!r}]")) for file in files]
+    if _is_nested(cells) or (isinstance(cells, (list, tuple)) and any(isinstance(part, str) for part in cells)):
+        _check_one_per_file(files, cells, "cells")
+        return [choose_rows([file], part)[0] for file, part in zip(files, cells, strict=True)]
+    values = np.asarray(cells)
+    if values.dtype.kind == "b":
+        return _masked(files, values)
+    if values.ndim != 1 or (values.dtype.kind not in "iu" and values.size):
+        message = (
+            f"cells: must be cell ids, true or false for each cell, or the name of a column of obs; is {values.dtype} "
+            f"of shape {values.shape}"
+        )
+        raise ConfigError(message)
+    return _with_ids(files, values.astype(np.int64))
+
+
+def _masked(files: Sequence[StoredStamps], mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    bounds = np.cumsum([0, *(len(file.obs) for file in files)])
+    if mask.shape != (bounds[-1],):
+        message = f"cells: a mask must have a value for each of the {bounds[-1]} cells, has the shape {mask.shape}"
+        raise ConfigError(message)
+    return [np.flatnonzero(mask[start:end]) for start, end in pairwise(bounds)]
+
+
+def _with_ids(files: Sequence[StoredStamps], ids: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    known, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        message = f"cells: ids that are given more than once: {_examples(known[counts > 1])}"
+        raise ConfigError(message)
+    found = [pd.Index(file.cell_ids.astype(np.int64)).get_indexer(ids) for file in files]
+    absent = ids[np.all([rows < 0 for rows in found], axis=0)]
+    if absent.size:
+        message = f"cells: ids that are not in {_named(files)}: {_examples(absent)}"
+        raise ConfigError(message)
+    return [rows[rows >= 0].astype(np.int64) for rows in found]
+
+
+def _mask(file: StoredStamps, column: pd.Series[Any], name: str) -> NDArray[np.bool_]:
+    if not pd.api.types.is_bool_dtype(column.dtype) or column.isna().any():
+        message = f"cells: {name} of {file.path} must be true or false for every cell, is {column.dtype}"
+        raise ConfigError(message)
+    return np.asarray(column, np.bool_)
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+def choose_labels(files: Sequence[StoredStamps], rows: Sequence[NDArray[np.int64]], labels: Any) -> NDArray[Any] | None:
+    """Labels of the cells wanted, of all files in one array."""
+    if labels is None:
+        return None
+    if isinstance(labels, str):
+        return _joined([_of_column(file, of, labels) for file, of in zip(files, rows, strict=True)])
+    if _is_nested(labels):
+        _check_one_per_file(files, labels, "labels")
+        parts = [_of_file(file, of, part) for file, of, part in zip(files, rows, labels, strict=True)]
+        return _joined(parts)
+    values = np.asarray(labels)
+    n_cells = sum(len(file.obs) for file in files)
+    if values.shape == (len(files),):
+        return np.asarray(np.repeat(values, [len(of) for of in rows]))
+    if values.shape == (n_cells,):
+        starts = np.cumsum([0, *(len(file.obs) for file in files)])
+        places = [start + of for start, of in zip(starts[:-1], rows, strict=True)]
+        return np.asarray(values[np.concatenate(places)])
+    message = (
+        f"labels: must be one for each of the {len(files)} files, one for each of their {n_cells} cells, a list of "
+        f"such arrays, or the name of a column of obs; has the shape {values.shape}"
+    )
+    raise ConfigError(message)
+
+
+def _of_file(file: StoredStamps, rows: NDArray[np.int64], labels: Any) -> NDArray[Any]:
+    values = np.asarray(labels)
+    if values.ndim == 0:
+        return np.repeat(values, len(rows))
+    if values.shape != (len(file.obs),):
+        message = f"labels: {file.path} has {len(file.obs)} cells, its labels have the shape {values.shape}"
+        raise ConfigError(message)
+    return values[rows]
+
+
+def _of_column(file: StoredStamps, rows: NDArray[np.int64], name: str) -> NDArray[Any]:
+    column = _column(file, name, "labels").iloc[rows]
+    absent = column.isna().to_numpy()
+    if absent.any():
+        ids = file.cell_ids[rows][absent]
+        message = f"labels: obs[{name!r}] of {file.path} has no value for {absent.sum()} cells: {_examples(ids)}"
+        raise ConfigError(message)
+    return np.asarray(column)
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    kinds = {"number" if part.dtype.kind in "biuf" else "text" for part in parts}
+    if len(kinds) > 1:
+        message = "labels: must be numbers in all files, or text in all"
+        raise ConfigError(message)
+    return np.concatenate(parts) if kinds == {"number"} else np.concatenate([part.astype(str) for part in parts])
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
+
+
+def _column(file: StoredStamps, name: str, key: str) -> pd.Series[Any]:
+    if name not in file.obs:
+        nearest = _nearest(name, list(file.obs))
+        message = f"{key}: obs of {file.path} has no column {name!r}, the nearest is {nearest!r}"
+        raise ConfigError(message)
+    column: pd.Series[Any] = file.obs[name]
+    return column
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    return max(known, key=lambda other: difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio())
+
+
+def _is_nested(values: Any) -> bool:
+    """Whether what is given has a part for each file."""
+    return isinstance(values, (list, tuple)) and any(part is None or np.ndim(part) for part in values)
+
+
+def _check_one_per_file(files: Sequence[StoredStamps], parts: Sequence[Any], key: str) -> None:
+    if len(parts) != len(files):
+        message = f"{key}: a list of one for each file has {len(parts)} for {len(files)} files"
+        raise ConfigError(message)
+
+
+def _named(files: Sequence[StoredStamps]) -> str:
+    others = f" or the {len(files) - 1} other files" if len(files) > 1 else ""
+    return f"{files[0].path}{others}"
+
+
+def _examples(ids: NDArray[Any]) -> str:
+    shown = ", ".join(map(str, ids[:_EXAMPLES]))
+    return shown if len(ids) <= _EXAMPLES else f"{shown}, ... ({len(ids)} in all)"

@@ -1,0 +1,174 @@
+"""The chosen stamps of one file: where they are, and reading them from any process."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.decoding import SPARE, DamagedPlaneError, decode_planes
+from cellstamp.errors import InputError
+from cellstamp.h5sc.chunks import ChunkIndex, Mark, SlicedStamps, StoredStamps
+
+_GAP = 2**14
+"""Bytes nobody asked for that are read to save a call: they cost as much as it does."""
+_PIECE_BYTES = 2**21
+"""Decoded stamps that one thread reads together; they should stay in its core's cache."""
+
+
+class Piece(NamedTuple):
+    """Stamps of one file that are read together, and where in a batch they belong."""
+
+    file: StampFile
+    rows: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    def read(self) -> NDArray[Any]:
+        """Read them as they are stored: (n, n_planes, y, x)."""
+        return self.file.read(self.rows)
+
+
+class StampFile:
+    """Some planes of some cells of a file; picklable, each process opens the file for itself.
+
+    Parameters
+    ----------
+    stored
+        What is in the file.
+    rows, planes
+        Which cells and which planes of them, in the order wanted.
+
+    Attributes
+    ----------
+    ids
+        uint64 (n_cells,): the cells' ids.
+    """
+
+    def __init__(self, stored: StoredStamps, rows: NDArray[np.int64], planes: NDArray[np.int64]) -> None:
+        self.path, self.dtype = stored.path, stored.dtype
+        self.ids = stored.cell_ids[rows]
+        self.channel_names = tuple(stored.channel_names[plane] for plane in planes)
+        self._mark, self._side = stored.mark, stored.image_size
+        self._source = _source(stored, rows, planes)
+        self._handle: _Handle | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Take along no open file."""
+        return self.__dict__ | {"_handle": None}
+
+    @property
+    def plane_bytes(self) -> int:
+        """Of one plane, decoded and as stored."""
+        return self._side**2 * self.dtype.itemsize
+
+    def pieces(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> list[Piece]:
+        """Divide stamps into what is read together, in the order of the file."""
+        first = self._source.offsets[rows, 0] if isinstance(self._source, ChunkIndex) else rows
+        order = np.argsort(first, kind="stable")
+        at_once = max(1, _PIECE_BYTES // (self.plane_bytes * len(self.channel_names)))
+        parts = [order[start : start + at_once] for start in range(0, len(order), at_once)]
+        return [Piece(self, rows[part], places[part]) for part in parts]
+
+    def check(self) -> None:
+        """See that the file is still what it was.
+
+        Raises
+        ------
+        InputError
+            If it was removed, or changed.
+        """
+        self._open()
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Read stamps, (n, n_planes, y, x) as stored; any number of threads may do so at the same time.
+
+        Raises
+        ------
+        InputError
+            If the file was changed, or is damaged.
+        """
+        if isinstance(self._source, SlicedStamps):
+            return self._source.read(rows)
+        return self._decode(self._source, rows)
+
+    def _decode(self, index: ChunkIndex, rows: NDArray[np.int64]) -> NDArray[Any]:
+        offsets, sizes = index.offsets[rows].ravel(), index.sizes[rows].ravel().astype(np.int64)
+        payload, starts = _read(self._open().number, self.path, offsets, np.abs(sizes))
+        out = np.empty(sizes.size * self.plane_bytes + SPARE, np.uint8)
+        try:
+            decode_planes(payload, starts, sizes, index.compression, out)
+        except DamagedPlaneError as error:
+            row, plane = divmod(error.plane, len(self.channel_names))
+            message = f"{self.path}: cell {self.ids[rows[row]]}, {self.channel_names[plane]}: the file is damaged there"
+            raise InputError(message) from error
+        return out[:-SPARE].view(self.dtype).reshape(len(rows), -1, self._side, self._side)
+
+    def _open(self) -> _Handle:
+        # a local name: another thread may open it at the same time, and then one of the two is dropped after its use
+        handle = self._handle
+        if handle is None or handle.pid != os.getpid():
+            handle = self._handle = _Handle(self.path)
+        handle.check(self._mark)
+        return handle
+
+
+class _Handle:
+    """A file open for reading in this process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.pid = path, os.getpid()
+        try:
+            self.number = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            message = f"{path} cannot be opened any more: {error.strerror}"
+            raise InputError(message) from error
+        weakref.finalize(self, os.close, self.number)
+
+    def check(self, mark: Mark) -> None:
+        if Mark.of(os.fstat(self.number)) != mark:
+            message = f"{self._path} has changed since it was opened: make the dataset, or begin the iteration, anew"
+            raise InputError(message)
+
+
+def _source(stored: StoredStamps, rows: NDArray[np.int64], planes: NDArray[np.int64]) -> ChunkIndex | SlicedStamps:
+    """What stamps are read by: where they are, of those chosen only, or else HDF5."""
+    if stored.index is None:
+        return SlicedStamps(stored.path, rows, planes)
+    chosen = np.ix_(rows, planes)
+    return ChunkIndex(stored.index.offsets[chosen], stored.index.sizes[chosen], stored.index.compression)
+
+
+def _read(
+    descriptor: int, path: Path, offsets: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read stretches of a file, neighbours together; return the bytes, and where each stretch begins in them."""
+    order = np.argsort(offsets, kind="stable")
+    begins, ends = offsets[order], offsets[order] + sizes[order]
+    is_first = np.ones(len(order), np.bool_)
+    is_first[1:] = begins[1:] > np.maximum.accumulate(ends)[:-1] + _GAP
+    firsts = np.flatnonzero(is_first)
+    run_begins, run_ends = begins[firsts], np.maximum.reduceat(ends, firsts)
+    places = np.concatenate([np.zeros(1, np.int64), np.cumsum(run_ends - run_begins)])
+    payload = np.empty(places[-1] + SPARE, np.uint8)
+    for begin, start, stop in zip(run_begins.tolist(), places[:-1].tolist(), places[1:].tolist(), strict=True):
+        _read_run(descriptor, path, begin, payload.data[start:stop])
+    starts = np.empty(len(order), np.int64)
+    starts[order] = begins + (places[:-1] - run_begins)[np.cumsum(is_first) - 1]
+    return payload, starts
+
+
+def _read_run(descriptor: int, path: Path, begin: int, target: memoryview) -> None:
+    done = 0
+    while done < len(target):
+        n_bytes = os.preadv(descriptor, [target[done:]], begin + done)
+        if n_bytes == 0:
+            message = f"{path} ends at byte {begin + done:,}, before its last stamp: it is damaged"
+            raise InputError(message)
+        done += n_bytes

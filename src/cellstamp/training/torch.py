@@ -1,0 +1,240 @@
+"""Stamps for torch: a dataset, and the order in which a DataLoader should ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from cellstamp.engines.threads import Threads, usable_cores
+from cellstamp.training.order import BLOCK_SIZE, BatchOrder, check_number
+from cellstamp.training.stamps import FloatName, Paths, StampSet
+
+
+class StampDataset(Dataset[Any]):
+    """Images of one `.h5sc` file, or of several as one, for a `torch.utils.data.DataLoader`.
+
+    A DataLoader gets whole batches from it: they are read with few calls, decoded by threads of their own, and need not
+    be put together any more. It is picklable and may be used in any number of processes, forked or spawned: each opens
+    the files for itself.
+
+    Parameters
+    ----------
+    path_or_paths
+        A file, or a list of files, which must have images of one size. Files that scportrait wrote will do.
+    channels
+        Names or numbers (from 0, masks first) of the planes wanted, in the order wanted; None for all. Files must have
+        the same ones, named alike.
+    cells
+        Ids, in the order wanted; or true or false for each cell of all files; or the name of a boolean column of `obs`;
+        or a list of one of these for each file. Ids are looked for in every file. None for all cells.
+    transform
+        Called with each image, a tensor (n_channels, y, x), in the process that reads it; what it returns is the image.
+    return_id
+        Whether ids of cells are given, too.
+    labels
+        One for each file; or one for each cell of all files, whether it is chosen by ``cells`` or not; or a list of one
+        array for each file; or the name of a column of `obs`. None for none. Text becomes numbers, see ``classes``.
+    dtype
+        ``"float32"`` or ``"float16"``. What is stored as an integer is divided by the largest one of its type, so that
+        all values are from 0 to 1.
+    n_threads
+        That read and decode; None for one in each worker of a DataLoader, and one for each core without workers.
+
+    Attributes
+    ----------
+    channel_names
+        Of the channels, in the order of the planes.
+    cell_ids
+        int64 tensor (n_cells,): ids of all cells, in the order of the dataset.
+    labels
+        Tensor (n_cells,): labels of all cells; None without. Integers are int64, floats float32.
+    classes
+        What labels that are text stand for: number ``i`` is ``classes[i]``, in alphabetical order. Otherwise empty.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such channel, cell or column (the message names the nearest, or examples), if there are more or
+        fewer labels than cells, or if a number is not what it must be.
+    InputError
+        If a file is not there, is no `.h5sc` file, has images of another size or other channels than the first; and
+        when images are asked for, if it was changed meanwhile, or is damaged.
+
+    Notes
+    -----
+    An item is ``(image, label, id)``, without what was not asked for; if it is the image alone, it is no tuple. The
+    image is a tensor (n_channels, y, x), the id an int, the label a tensor without axes. A batch has the same parts: a
+    tensor (n, n_channels, y, x), and tensors (n,).
+    """
+
+    def __init__(
+        self,
+        path_or_paths: Paths,
+        channels: Any = None,
+        cells: Any = None,
+        transform: Callable[[torch.Tensor], Any] | None = None,
+        return_id: bool = True,  # noqa: FBT001, FBT002  # as in datasets that users come from
+        labels: Any = None,
+        *,
+        dtype: FloatName = "float32",
+        n_threads: int | None = None,
+    ) -> None:
+        self._stamps = StampSet(path_or_paths, channels=channels, cells=cells, labels=labels, dtype=dtype)
+        self._stamps.load()
+        self._transform, self._return_id, self._n_threads = transform, return_id, n_threads
+        self._threads = Threads(usable_cores() if n_threads is None else check_number("n_threads", n_threads, least=1))
+        self.classes, self.labels = _encoded(self._stamps.labels)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:  # noqa: D102
+        return self._stamps.channel_names
+
+    @property
+    def cell_ids(self) -> torch.Tensor:  # noqa: D102
+        return self._ids(np.arange(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """Read several items at once: what a DataLoader asks for when it wants a batch."""
+        numbers = self._places(indices)
+        images = _empty((len(numbers), *self._stamps.shape), self._stamps.dtype)
+        self._stamps.read(numbers, images.numpy(), self._workers())
+        labels = [] if self.labels is None else [self.labels[torch.from_numpy(numbers)]]
+        ids = [self._ids(numbers)] if self._return_id else []
+        if not labels and not ids:
+            return list(map(self._transform, images)) if self._transform else list(images)
+        if self._transform:
+            return list(zip(map(self._transform, images), *labels, *_lists(ids), strict=True))
+        items = zip(images, *labels, *_lists(ids), strict=True)
+        batch = [images, *labels, *ids]
+        return [_Item.of(item, batch, place) for place, item in enumerate(items)]
+
+    def _places(self, indices: Sequence[int]) -> NDArray[np.int64]:
+        numbers = np.asarray(indices, np.int64).reshape(-1)
+        wrong = numbers[(numbers < -len(self)) | (numbers >= len(self))]
+        if wrong.size:
+            message = f"there is no item {wrong[0]}: the dataset has {len(self)} cells"
+            raise IndexError(message)
+        return np.where(numbers < 0, numbers + len(self), numbers)
+
+    def _ids(self, numbers: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(self._stamps.ids(numbers).astype(np.int64))
+
+    def _workers(self) -> Threads:
+        # workers share the cores among themselves already
+        return Threads(1) if self._n_threads is None and get_worker_info() is not None else self._threads
+
+
+class StampSampler(Sampler[list[int]]):
+    """Batches of a dataset, for ``DataLoader(dataset, batch_sampler=...)``: in random order, and yet quickly read.
+
+    Blocks of cells that are neighbours in the file are shuffled, and cut differently in each epoch; each batch is
+    of many blocks.
+
+    Parameters
+    ----------
+    dataset
+        A `StampDataset`, or anything that has a length.
+    batch_size
+        Cells in a batch; the last one may have fewer.
+    shuffle
+        Whether they come in random order.
+    seed
+        Of that order: the same seed, the same orders of one epoch after the other.
+    block_size
+        So many neighbours stay together, and one call reads them all. 1 mixes all.
+    drop_last
+        Whether a last batch that has fewer cells is left out.
+
+    Attributes
+    ----------
+    epoch
+        Number of the next epoch's order; each iteration counts it up, and it may be set to go on from there.
+
+    Raises
+    ------
+    ConfigError
+        If a number is not what it must be.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int = 256,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        block_size: int = BLOCK_SIZE,
+        drop_last: bool = False,
+    ) -> None:
+        self._order = BatchOrder(len(dataset), batch_size, shuffle, seed, block_size, drop_last)
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        return (numbers.tolist() for numbers in self._order.batches(epoch))
+
+
+class _Item(tuple[Any, ...]):
+    """An item that remembers the batch it was read in: if all of it is wanted, it is there already."""
+
+    batch: list[Any]
+    place: int
+
+    @classmethod
+    def of(cls, parts: tuple[Any, ...], batch: list[Any], place: int) -> _Item:
+        item = cls(parts)
+        item.batch, item.place = batch, place
+        return item
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, (tuple(self),)
+
+
+def _whole_batch(items: list[_Item], *, collate_fn_map: object = None) -> Any:
+    """Put items together as torch does: without copying, if they are one whole batch."""
+    del collate_fn_map
+    batch = items[0].batch
+    if len(items) == len(batch[0]) and all(item.batch is batch and item.place == k for k, item in enumerate(items)):
+        return list(batch)
+    return default_collate([tuple(item) for item in items])
+
+
+# torch's way to tell its default_collate of a type: see its documentation
+default_collate_fn_map.update({_Item: _whole_batch})
+
+
+def _lists(parts: list[torch.Tensor]) -> list[list[int]]:
+    return [part.tolist() for part in parts]
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
+    """Memory for images; in a worker it is shared with the process that waits for them, which spares a copy."""
+    # numpy asks the system for large pages, torch does not: each page that is touched first takes its time
+    images = torch.from_numpy(np.empty(shape, dtype))
+    return images if get_worker_info() is None else images.share_memory_()
+
+
+def _encoded(labels: NDArray[Any] | None) -> tuple[tuple[str, ...], torch.Tensor | None]:
+    """Text as numbers, numbers as the types that torch works with."""
+    if labels is None:
+        return (), None
+    if labels.dtype.kind not in "biuf":
+        classes, numbers = np.unique(labels, return_inverse=True)
+        return tuple(classes.tolist()), torch.from_numpy(numbers.astype(np.int64))
+    dtype = {"b": np.bool_, "f": np.float32}.get(labels.dtype.kind, np.int64)
+    return (), torch.from_numpy(np.array(labels, dtype))

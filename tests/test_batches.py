@@ -1,0 +1,366 @@
+"""Batches of finished stamps: the values that HDF5 reads, every cell once, from one file and from several."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import cellstamp
+from cellstamp import iter_batches
+from cellstamp.codecs import StampEncoder
+from cellstamp.decoding import SPARE, DamagedPlaneError, decode_planes, to_float
+from cellstamp.engines.threads import Threads, one_ahead
+from cellstamp.errors import ConfigError, InputError
+from cellstamp.training.order import BatchOrder
+from cellstamp.training.stamps import StampSet
+from encoding import encoded
+from stamp_files import IMAGES, layout_of, store_anew, write_file
+
+N_CELLS = 40
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    write_file(tmp_path / "a.h5sc", layout_of(N_CELLS))
+    return tmp_path / "a.h5sc"
+
+
+@pytest.fixture
+def two(path: Path, tmp_path: Path) -> list[Path]:
+    """Two files, of 40 and 25 cells; some ids are in both."""
+    write_file(tmp_path / "b.h5sc", layout_of(25, first_id=110), seed=1)
+    return [path, tmp_path / "b.h5sc"]
+
+
+def stored(path: Path) -> tuple[NDArray[Any], NDArray[np.uint64]]:
+    """Images and ids as HDF5 reads them."""
+    with h5py.File(path) as file:
+        return file[IMAGES][:], file["obs/scportrait_cell_id"][:]
+
+
+def expected(path: Path) -> NDArray[np.float32]:
+    """Images as floats from 0 to 1."""
+    images = stored(path)[0]
+    return images.astype(np.float32) * np.float32(1 / np.iinfo(images.dtype).max if images.dtype.kind == "u" else 1)
+
+
+def together(batches: Iterator[tuple[NDArray[Any], ...]]) -> tuple[NDArray[Any], ...]:
+    return tuple(map(np.concatenate, zip(*batches, strict=True)))
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+STORAGE = {
+    "contiguous": {},
+    "h5py's lzf": {"chunks": (1, 1, 16, 16), "compression": "lzf"},
+    "h5py's gzip": {"chunks": (1, 1, 16, 16), "compression": "gzip", "compression_opts": 9},
+    "shuffled": {"chunks": (1, 1, 16, 16), "compression": "lzf", "shuffle": True},
+    "large chunks": {"chunks": (3, 2, 16, 8), "compression": "gzip"},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "uint8", "uint16"])
+@pytest.mark.parametrize("compression", ["lzf", "gzip", None])
+def test_values_are_those_that_hdf5_reads(tmp_path: Path, compression: Any, dtype: Any) -> None:
+    path = tmp_path / "a.h5sc"
+    write_file(path, layout_of(N_CELLS, compression=compression, dtype=dtype))
+    images, ids = together(iter_batches(path, 7))
+    assert images.dtype == np.float32
+    assert np.array_equal(images, expected(path))
+    assert np.array_equal(ids, stored(path)[1])
+    halves, _ = together(iter_batches(path, 7, dtype="float16"))
+    assert halves.dtype == np.float16
+    assert np.array_equal(halves, expected(path).astype(np.float16))
+
+
+@pytest.mark.parametrize("storage", STORAGE.values(), ids=STORAGE)
+def test_files_that_others_wrote(path: Path, storage: dict[str, Any]) -> None:
+    store_anew(path, **storage)
+    images, ids = together(iter_batches(path, 16, shuffle=True, channels=["actin", "nucleus"]))
+    order = np.searchsorted(stored(path)[1], ids)
+    assert np.array_equal(images, expected(path)[order][:, [3, 0]])
+
+
+def test_planes_that_are_not_stored_are_zero(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        attributes = dict(file[IMAGES].attrs)
+        del file[IMAGES]
+        images = file.create_dataset(IMAGES, (N_CELLS, 4, 16, 16), "f2", chunks=(1, 1, 16, 16), compression="lzf")
+        images.attrs.update(attributes)
+        images[3, 2] = 1
+    images, _ = together(iter_batches(path, 16))
+    assert np.array_equal(images, expected(path))
+    assert images.sum() == 16 * 16
+
+
+def test_every_float16_becomes_its_float32() -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    out = np.empty(2**16, np.float32)
+    to_float(halves, out)
+    assert np.array_equal(out, halves.astype(np.float32), equal_nan=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from(["lzf", "gzip"]), st.integers(1, 40), st.integers(0, 3))
+def test_decoding_undoes_encoding(seed: int, compression: Any, half: int, richness: int) -> None:
+    rng = np.random.default_rng(seed)
+    plane = rng.integers(0, 4**richness, (1, 3, 2 * half, 2 * half)).astype(np.uint16)
+    plane = plane * (rng.random(plane.shape) < rng.random())
+    plane[:, 1] = np.repeat(plane[:, 1, :1], 2 * half, axis=1)  # long repetitions from some way back
+    boxes = np.tile([0, 2 * half, 0, 2 * half], (1, 3, 1))
+    payload, sizes = encoded(StampEncoder(compression), np.ascontiguousarray(plane, np.uint16), boxes)
+    raw = plane[0, 0].size * 2
+    sizes = np.where(sizes == raw, -sizes, sizes).ravel()
+    starts = np.concatenate([[0], np.cumsum(np.abs(sizes))[:-1]])
+    out = np.full(3 * raw + SPARE, 0xA5, np.uint8)
+    decode_planes(np.concatenate([payload, np.zeros(SPARE, np.uint8)]), starts, sizes, compression, out)
+    assert np.array_equal(out[:-SPARE].view(np.uint16), plane.ravel())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=80), st.sampled_from(["lzf", "gzip", None]))
+def test_damaged_bytes_are_told_and_nothing_else_is_written(data: bytes, compression: Any) -> None:
+    guard, n_bytes = 64, 32
+    room = np.full(n_bytes + SPARE + guard, 0xA5, np.uint8)
+    payload = np.concatenate([np.frombuffer(data, np.uint8), np.zeros(SPARE, np.uint8)])
+    try:
+        out = room[: n_bytes + SPARE]
+        decode_planes(payload, np.zeros(1, np.int64), np.array([len(data)]), compression, out)
+    except DamagedPlaneError as error:
+        told = error.plane
+    else:
+        told = 0
+    assert told == 0
+    assert (room[n_bytes + SPARE :] == 0xA5).all()
+
+
+# --- which cells, in which order --------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_order(path: Path) -> None:
+    orders = [together(iter_batches(path, 7, shuffle=True, seed=seed))[1].tolist() for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == stored(path)[1].tolist() != orders[0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 300), st.integers(1, 50), st.integers(0, 5), st.integers(1, 40), st.integers(0, 1), st.integers(0, 1)
+)
+def test_every_cell_is_in_one_batch(
+    n_cells: int, batch_size: int, seed: int, block_size: int, shuffle: int, drop_last: int
+) -> None:
+    order = BatchOrder(n_cells, batch_size, bool(shuffle), seed, block_size, bool(drop_last))
+    batches = list(order.batches(epoch=3))
+    assert len(batches) == len(order)
+    cells = [cell for batch in batches for cell in batch.tolist()]
+    assert len(set(cells)) == len(cells) == (n_cells // batch_size * batch_size if drop_last else n_cells)
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+
+
+def test_neighbours_stay_together_unless_all_are_mixed() -> None:
+    def share_of_neighbours(block_size: int) -> float:
+        cells = np.concatenate(list(BatchOrder(4000, 50, shuffle=True, seed=0, block_size=block_size).batches(0)))
+        return float((np.diff(cells) == 1).mean())
+
+    assert share_of_neighbours(1) < 0.01
+    assert 0.8 < share_of_neighbours(8) < 0.9
+
+
+def test_several_files_are_one(two: list[Path]) -> None:
+    images, labels, ids = together(iter_batches(two, 8, shuffle=True, labels=[7, 9]))
+    assert sorted(zip(labels.tolist(), ids.tolist(), strict=True)) == sorted(
+        (label, identity) for label, path in zip([7, 9], two, strict=True) for identity in stored(path)[1].tolist()
+    )
+    for label, path in zip([7, 9], two, strict=True):
+        order = np.searchsorted(stored(path)[1], ids[labels == label])
+        assert np.array_equal(images[labels == label], expected(path)[order])
+
+
+def test_cells_and_labels_in_all_the_ways_they_can_be_given(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.h5sc", tmp_path / "b.h5sc"]
+    for number, path in enumerate(paths):
+        columns = {"chosen": np.arange(6) % 2 == number, "kind": pd.Categorical(["u", "v"] * 3), "size": np.arange(6.0)}
+        write_file(path, layout_of(6, first_id=1 + 20 * number), columns, seed=number)
+    a, b = (stored(path)[1].tolist() for path in paths)
+
+    def ids(**options: Any) -> list[int]:
+        return together(iter_batches(paths, 4, **options))[-1].tolist()
+
+    assert ids(cells=[b[2], a[4], a[1]]) == [a[4], a[1], b[2]]
+    assert ids(cells=[[a[4], a[1]], None]) == [a[4], a[1], *b]
+    assert ids(cells="chosen") == [*a[::2], *b[1::2]]
+    assert ids(cells=["chosen", b[:1]]) == [*a[::2], b[0]]
+    assert ids(cells=np.arange(12) % 5 == 0) == [a[0], a[5], b[4]]
+    assert ids(cells=[np.arange(6) == 1, np.arange(6) == 2]) == [a[1], b[2]]
+
+    def labels(**options: Any) -> list[Any]:
+        return together(iter_batches(paths, 4, cells=[a[1], b[2]], **options))[1].tolist()
+
+    assert labels(labels=["control", "treated"]) == ["control", "treated"]
+    assert labels(labels=np.arange(12)) == [1, 8]
+    assert labels(labels=[np.arange(6), 10 * np.arange(6)]) == [1, 20]
+    assert labels(labels="kind") == ["v", "u"]
+    assert labels(labels="size") == [1.0, 2.0]
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def _read_some(stamps: StampSet, results: Any) -> None:
+    """In another process: what is read, and whether the file is one opened there."""
+    out = np.empty((3, *stamps.shape), stamps.dtype)
+    stamps.read(np.array([5, 0, 17]), out, Threads(2))
+    results.put((os.getpid(), stamps.files[0]._open().pid, out))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_each_process_has_a_file_of_its_own(path: Path, method: str) -> None:
+    stamps = StampSet(path, channels=None, cells=None, labels=None, dtype="float32")
+    out, threads = np.empty((3, *stamps.shape), np.float32), Threads(2)
+    stamps.read(np.array([1, 2, 3]), out, threads)
+    context: Any = multiprocessing.get_context(method)
+    results = context.SimpleQueue()
+    process = context.Process(target=_read_some, args=(stamps, results))
+    process.start()
+    pid, opened_in, got = results.get()
+    process.join()
+    assert pid == opened_in == process.pid
+    assert np.array_equal(got, expected(path)[[5, 0, 17]])
+    stamps.read(np.array([5, 0, 17]), out, threads)
+    assert np.array_equal(out, got)
+    assert stamps.files[0]._open().pid == os.getpid()
+
+
+def test_pickled_it_is_small(path: Path) -> None:
+    stamps = StampSet(path, channels=["DAPI"], cells=None, labels=None, dtype="float32")
+    stamps.read(np.array([0]), np.empty((1, *stamps.shape), np.float32), Threads(1))
+    assert len(pickle.dumps(stamps)) < N_CELLS * 24 + 2500
+
+
+def test_a_loop_that_is_left_closes_everything(path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in iter_batches(path, 4):
+        break
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_one_is_worked_on_ahead() -> None:
+    begun: list[int] = []
+    results = one_ahead(lambda item: begun.append(item) or item, range(5))
+    assert next(results) == 0
+    assert next(results) == 1
+    assert begun[:2] == [0, 1]
+    assert list(results) == [2, 3, 4]
+    assert begun == [0, 1, 2, 3, 4]
+
+
+def test_torch_is_not_needed() -> None:
+    code = "import sys; sys.modules['torch'] = None; import cellstamp; cellstamp.iter_batches"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert "StampDataset" in dir(cellstamp)
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"channels": "dapi"}, r"a\.h5sc has no 'dapi', the nearest is 'DAPI'; it has nucleus, cytosol, DAPI, actin"),
+        ({"channels": [4]}, "no 4: must be a name, or a number from 0 to 3"),
+        ({"channels": []}, r"channels = \[\]: must be None"),
+        ({"cells": [5, 6, 7, 8]}, r"ids that are not in .*a\.h5sc: 6, 7$"),
+        ({"cells": np.arange(2000, 2010)}, r"2000, 2001, 2002, 2003, 2004, \.\.\. \(10 in all\)"),
+        ({"cells": [5, 8, 5]}, "given more than once: 5$"),
+        ({"cells": np.ones(3, bool)}, r"a value for each of the 40 cells, has the shape \(3,\)"),
+        ({"cells": np.zeros(40, bool)}, r"none of the cells of .*a\.h5sc are chosen"),
+        ({"cells": [0.5]}, "must be cell ids, true or false for each cell, or the name of a column"),
+        ({"cells": "regoin"}, r"obs of .*a\.h5sc has no column 'regoin', the nearest is 'region'"),
+        ({"cells": "region"}, r"obs\['region'\] of .* must be true or false for every cell, is category"),
+        ({"labels": [1, 2]}, r"one for each of the 1 files, .* of their 40 cells, .* has the shape \(2,\)"),
+        ({"labels": [np.arange(3)]}, r"a\.h5sc has 40 cells, its labels have the shape \(3,\)"),
+        ({"labels": "gene"}, "obs of .* has no column 'gene'"),
+        ({"dtype": "uint8"}, "dtype = 'uint8': must be 'float32' or 'float16'"),
+        ({"batch_size": 0}, "batch_size = 0: must be a whole number of at least 1"),
+        ({"block_size": 1.5}, "block_size = 1.5: must be a whole number"),
+        ({"n_threads": 0}, "n_threads = 0: must be a whole number of at least 1"),
+        ({"seed": -1}, "seed = -1: must be a whole number of at least 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_what_cannot_be_is_told_at_once(path: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        iter_batches(path, **options)
+
+
+def test_labels_of_too_few_files(two: list[Path]) -> None:
+    with pytest.raises(ConfigError, match="labels: a list of one for each file has 1 for 2 files"):
+        iter_batches(two, labels=[np.arange(40)])
+
+
+def test_labels_without_a_value(tmp_path: Path) -> None:
+    write_file(tmp_path / "a.h5sc", layout_of(4), {"score": [1.0, np.nan, 2.0, np.nan]})
+    with pytest.raises(ConfigError, match=r"obs\['score'\] of .* has no value for 2 cells: 8, 14"):
+        iter_batches(tmp_path / "a.h5sc", labels="score")
+
+
+def test_files_that_do_not_fit_together(path: Path, tmp_path: Path) -> None:
+    larger, other = tmp_path / "larger.h5sc", tmp_path / "other.h5sc"
+    write_file(larger, layout_of(3, size=32))
+    write_file(other, layout_of(3, channel_names=("DAPI", "tubulin")))
+    with pytest.raises(InputError, match=r"one size: .*a\.h5sc has 16 pixels, .*larger\.h5sc has 32"):
+        iter_batches([path, larger])
+    with pytest.raises(InputError, match=r"same channels: .*a\.h5sc has nucleus.*; .*other\.h5sc has .*tubulin\. Name"):
+        iter_batches([path, other])
+    assert together(iter_batches([path, other], channels=["DAPI"]))[0].shape == (43, 1, 16, 16)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no file .*nothing\.h5sc"):
+        iter_batches(tmp_path / "nothing.h5sc")
+    with pytest.raises(ConfigError, match=r"path = \[\]: must be the path"):
+        iter_batches([])
+
+
+def test_a_file_that_has_changed(path: Path) -> None:
+    batches = iter_batches(path, 4)
+    next(batches)
+    with h5py.File(path, "a") as file:
+        file.attrs["changed"] = True
+    with pytest.raises(InputError, match=r"a\.h5sc has changed since it was opened"):
+        list(batches)
+
+
+def test_a_file_that_is_gone(path: Path) -> None:
+    batches = iter_batches(path, 4)
+    path.unlink()
+    with pytest.raises(InputError, match=r"a\.h5sc cannot be opened any more: No such file"):
+        next(batches)
+
+
+@pytest.mark.parametrize("compression", ["lzf", "gzip"])
+def test_a_damaged_stamp_is_named(tmp_path: Path, compression: Any) -> None:
+    path = tmp_path / "a.h5sc"
+    write_file(path, layout_of(N_CELLS, compression=compression))
+    with h5py.File(path) as file:
+        place = file[IMAGES].id.get_chunk_info_by_coord((6, 3, 0, 0))
+    with path.open("rb+") as raw:
+        raw.seek(place.byte_offset)
+        raw.write(b"\xff" * place.size)
+    with pytest.raises(InputError, match=r"a\.h5sc: cell 23, actin: the file is damaged there"):
+        list(iter_batches(path, 16))

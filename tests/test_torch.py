@@ -1,0 +1,157 @@
+"""The dataset for torch: items and batches, in this process and in a DataLoader's workers."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch.utils.data import DataLoader, Subset, default_collate, random_split  # noqa: E402
+
+from cellstamp import StampDataset, StampSampler  # noqa: E402
+from cellstamp.errors import ConfigError, InputError  # noqa: E402
+from stamp_files import IMAGES, layout_of, write_file  # noqa: E402
+
+N_CELLS = 40
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    kind = ["round", "flat"] * (N_CELLS // 2)
+    write_file(tmp_path / "a.h5sc", layout_of(N_CELLS), {"kind": kind, "score": np.arange(N_CELLS) / 2})
+    return tmp_path / "a.h5sc"
+
+
+def stored(path: Path) -> tuple[Any, Any]:
+    """Images and ids as HDF5 reads them, as tensors."""
+    with h5py.File(path) as file:
+        images, ids = file[IMAGES][:], file["obs/scportrait_cell_id"][:]
+    return torch.from_numpy(images.astype(np.float32)), torch.from_numpy(ids.astype(np.int64))
+
+
+def together(loader: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(map(torch.cat, zip(*loader, strict=True)))
+
+
+def half(image: Any) -> Any:
+    return image[:, ::2, ::2]
+
+
+def test_items(path: Path) -> None:
+    images, ids = stored(path)
+    dataset = StampDataset(path)
+    assert len(dataset) == N_CELLS
+    image, identity = dataset[3]
+    assert torch.equal(image, images[3])
+    assert (image.dtype, type(identity), identity) == (torch.float32, int, int(ids[3]))
+    assert dataset[-1][1] == ids[-1]
+    assert torch.equal(dataset.cell_ids, ids)
+    assert dataset.channel_names == ("nucleus", "cytosol", "DAPI", "actin")
+    with pytest.raises(IndexError, match="there is no item 40: the dataset has 40 cells"):
+        dataset[N_CELLS]
+
+
+@pytest.mark.parametrize("labels", [None, [3]], ids=["no labels", "labels"])
+@pytest.mark.parametrize("return_id", [True, False], ids=["ids", "no ids"])
+@pytest.mark.parametrize("transform", [None, half], ids=["no transform", "transform"])
+def test_batches_are_what_torch_makes_of_the_items(path: Path, labels: Any, return_id: bool, transform: Any) -> None:  # noqa: FBT001
+    dataset = StampDataset(path, ["DAPI"], transform=transform, return_id=return_id, labels=labels)
+    (got,) = list(DataLoader(dataset, N_CELLS))
+    items = [dataset[index] for index in range(N_CELLS)]
+    wanted = torch.stack(items) if labels is None and not return_id else default_collate(list(map(_plain, items)))
+    parts = zip([got], [wanted], strict=True) if torch.is_tensor(wanted) else zip(got, wanted, strict=True)
+    assert all(torch.equal(one, other) and one.dtype == other.dtype for one, other in parts)
+
+
+def _plain(item: Any) -> Any:
+    return tuple(item)
+
+
+def test_whole_batches_are_not_copied(path: Path) -> None:
+    items = StampDataset(path).__getitems__([4, 2, 9])
+    images, ids = default_collate(items)
+    assert images.data_ptr() == items[0][0].data_ptr()
+    assert ids.tolist() == [17, 11, 32]
+    images, ids = default_collate(items[::-1])
+    assert ids.tolist() == [32, 11, 17]
+    assert torch.equal(images, stored(path)[0][[9, 2, 4]])
+
+
+@pytest.mark.parametrize(
+    ("method", "chunk_aware"),
+    [(None, True), (None, False), ("fork", True), ("fork", False), ("spawn", True), ("forkserver", False)],
+)
+def test_loaders(path: Path, tmp_path: Path, method: str | None, chunk_aware: bool) -> None:  # noqa: FBT001
+    """Every cell once, with its label and its id, from two files, with and without workers."""
+    write_file(tmp_path / "b.h5sc", layout_of(25, first_id=1000, dtype="uint8", compression="gzip"), seed=1)
+    dataset = StampDataset([path, tmp_path / "b.h5sc"], labels=["treated", "control"])
+    assert dataset.classes == ("control", "treated")
+    dataset[0]  # opened here before processes are started
+    how: dict[str, Any] = {"num_workers": 0 if method is None else 2, "multiprocessing_context": method}
+    how |= {"batch_sampler": StampSampler(dataset, 8)} if chunk_aware else {"batch_size": 8, "shuffle": True}
+    loader = DataLoader(dataset, persistent_workers=method is not None, **how)
+    first, second = together(loader), together(loader)
+    for images, labels, ids in (first, second):
+        order = ids.argsort()
+        (images_a, ids_a), (images_b, ids_b) = stored(path), stored(tmp_path / "b.h5sc")
+        assert torch.equal(ids[order], torch.cat([ids_a, ids_b]))
+        assert torch.equal(images[order], torch.cat([images_a, images_b * np.float32(1 / 255)]))
+        assert labels[order].tolist() == [1] * N_CELLS + [0] * 25
+    assert not torch.equal(first[2], second[2])
+
+
+def test_the_order_depends_on_the_seed_and_the_epoch(path: Path) -> None:
+    dataset = StampDataset(path)
+    sampler = StampSampler(dataset, 7, seed=3)
+    epochs = [list(sampler), list(sampler)]
+    assert len(sampler) == len(epochs[0]) == 6
+    assert epochs[0] != epochs[1]
+    assert sampler.epoch == 2
+    sampler.epoch = 1
+    assert list(sampler) == epochs[1] != list(StampSampler(dataset, 7, seed=4))
+    assert list(StampSampler(dataset, 30, shuffle=False, drop_last=True)) == [list(range(30))]
+    with pytest.raises(ConfigError, match="batch_size = 0: must be a whole number of at least 1"):
+        StampSampler(dataset, 0)
+
+
+def test_parts_of_a_dataset(path: Path) -> None:
+    dataset = StampDataset(path)
+    parts = random_split(dataset, [30, 10])
+    ids = [together(DataLoader(part, batch_sampler=StampSampler(part, 8)))[1].tolist() for part in parts]
+    assert sorted(ids[0] + ids[1]) == dataset.cell_ids.tolist()
+    assert together(DataLoader(Subset(dataset, [5, 1]), 2))[1].tolist() == [20, 8]
+
+
+def test_labels_and_types(path: Path) -> None:
+    assert StampDataset(path, labels="kind")[0][1] == 1  # flat, round
+    scores = StampDataset(path, labels="score").labels
+    assert (scores.dtype, scores[:3].tolist()) == (torch.float32, [0, 0.5, 1])
+    assert StampDataset(path, labels=np.arange(N_CELLS, dtype=np.uint16)).labels.dtype == torch.int64
+    dataset = StampDataset(path, dtype="float16", cells=[20, 8])
+    assert next(iter(DataLoader(dataset, 2)))[0].dtype == torch.float16
+
+
+def test_it_is_pickled_without_anything_open(path: Path) -> None:
+    dataset = StampDataset(path)
+    dataset.__getitems__(list(range(N_CELLS)))
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(copy[7][0], dataset[7][0])
+    items = pickle.loads(pickle.dumps(dataset.__getitems__([1, 2])))
+    assert [type(item) for item in items] == [tuple, tuple]
+
+
+def test_a_file_that_has_changed(path: Path) -> None:
+    dataset = StampDataset(path)
+    with path.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match=r"a\.h5sc has changed since it was opened"):
+        dataset[0]
+    with pytest.raises(InputError, match=r"a\.h5sc has changed since it was opened"):
+        list(DataLoader(dataset, 4, num_workers=1))
