@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cellstamp.h5sc.reader import read_h5sc
     from cellstamp.pipeline.base import Logable, ProcessingStep
     from cellstamp.pipeline.extraction import HDF5CellExtraction
+    from cellstamp.pipeline.plots import plot_cells, plot_removed
     from cellstamp.pipeline.project import Project
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "ProcessingStep",
     "Project",
     "WorkerError",
+    "plot_cells",
+    "plot_removed",
     "read_h5sc",
 ]
 
@@ -40,6 +43,8 @@ _HOMES = {
     "ProcessingStep": "pipeline.base",
     "HDF5CellExtraction": "pipeline.extraction",
     "Project": "pipeline.project",
+    "plot_cells": "pipeline.plots",
+    "plot_removed": "pipeline.plots",
 }
 
 

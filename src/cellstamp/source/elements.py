@@ -85,6 +85,18 @@ def find_labels(store: str | Path, name: str) -> ArrayHandle:
         return _labels_handle(open_root(str(store)), str(store), name)
 
 
+def find_image(store: str | Path, name: str) -> tuple[ArrayHandle, tuple[str, ...]]:
+    """Find the full-resolution array of an image, as (c, y, x), and the names of its channels.
+
+    Raises
+    ------
+    InputError
+        If it is missing, or of an unusable type.
+    """
+    with reachable(str(store)):
+        return _image_handle(open_root(str(store)), str(store), name)
+
+
 def _labels_handle(root: zarr.Group, store: str, name: str) -> ArrayHandle:
     handle, _ = _full_resolution(root, store, "labels", name, axes=("yx",))
     if np.dtype(handle.dtype).kind not in "iu":
