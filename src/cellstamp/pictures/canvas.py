@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -52,16 +53,39 @@ def check_target(ax: Any, save: Any) -> None:
         raise ConfigError(f"save = {os.fspath(save)!r}: must end in the kind of picture: .{', .'.join(sorted(kinds))}")
 
 
+@dataclass(frozen=True)
+class Page:
+    """A new figure in inches: width and height of its axes, and the room around them for text."""
+
+    width: float
+    height: float
+    left: float = 0.1
+    right: float = 0.1
+    above: float = 0.4
+    below: float = 0.5
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width, enough for the text below, and height."""
+        return max(4.5, self.left + self.width + self.right), self.below + self.height + self.above
+
+    def place(self) -> tuple[float, float, float, float]:
+        """Left, bottom, width and height of the axes, as parts of the figure: a layout of its own draws it twice."""
+        width, height = self.size
+        left = self.left + (width - self.left - self.width - self.right) / 2
+        return left / width, self.below / height, self.width / width, self.height / height
+
+
 @contextmanager
-def drawing(ax: Axes | None, size: tuple[float, float], save: PathLike | None) -> Iterator[Axes]:
+def drawing(ax: Axes | None, page: Page, save: PathLike | None) -> Iterator[Axes]:
     """Yield axes to draw on: those given, or those of a new figure; then write the file, if there is one to write.
 
     A new figure is pyplot's where that shows it: in a notebook, and where the caller uses pyplot and saves nothing.
 
     Parameters
     ----------
-    size
-        Width and height of a new figure in inches.
+    page
+        Of a new figure.
 
     Raises
     ------
@@ -72,9 +96,9 @@ def drawing(ax: Axes | None, size: tuple[float, float], save: PathLike | None) -
         yield ax
         _save(ax, save)
         return
-    figure, forget = _new_figure(size, is_shown=_in_notebook() or (save is None and "matplotlib.pyplot" in sys.modules))
+    figure, forget = _new_figure(page, is_shown=_in_notebook() or (save is None and "matplotlib.pyplot" in sys.modules))
     try:
-        axes = figure.subplots()
+        axes = figure.add_axes(page.place())
         yield axes
         _save(axes, save)
     except BaseException:
@@ -88,12 +112,12 @@ def _in_notebook() -> bool:
     return shell is not None and "IPKernelApp" in shell.config
 
 
-def _new_figure(size: tuple[float, float], *, is_shown: bool) -> tuple[Figure, Any]:
+def _new_figure(page: Page, *, is_shown: bool) -> tuple[Figure, Any]:
     if not is_shown:
-        return Figure(figsize=size, layout="compressed"), lambda: None
+        return Figure(figsize=page.size), lambda: None
     from matplotlib import pyplot
 
-    figure = pyplot.figure(figsize=size, layout="compressed")
+    figure = pyplot.figure(figsize=page.size)
     return figure, lambda: pyplot.close(figure)
 
 
@@ -126,8 +150,8 @@ def show_legend(ax: Axes, handles: Sequence[Any], *, below: float) -> None:
     """Name colours, centred, so many inches below axes, in as many columns as fit."""
     if not handles:
         return
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    n_fitting = int(max(room_of(ax)[0], 4.0) // (0.075 * longest + 0.6))
+    room, widths = max(room_of(ax)[0], 4.0), [0.07 * len(str(handle.get_label())) + 0.6 for handle in handles]
+    n_columns = len(handles) if sum(widths) <= room else max(1, int(room // max(widths)))
     figure: Any = ax.get_figure(root=True)
     place = ax.transAxes + ScaledTranslation(0, -below, figure.dpi_scale_trans)
     ax.legend(
@@ -135,7 +159,7 @@ def show_legend(ax: Axes, handles: Sequence[Any], *, below: float) -> None:
         loc="upper center",
         bbox_to_anchor=(0.5, 0.0),
         bbox_transform=place,
-        ncols=min(max(1, n_fitting), len(handles)),
+        ncols=n_columns,
         frameon=False,
         fontsize=9,
     )

@@ -27,11 +27,11 @@ from cellstamp.pictures.mosaic import (
 )
 
 _WIDEST, _HIGHEST = 14.0, 12.0
+_ASPECT = 1.4
+"""Width of a new picture by its height, if there is a choice."""
 _TILE = 1.4
 """Inches: of a figure, and of the side of a tile, at most."""
-_LEGENDS = 0.9
-"""Inches for the title and the names of colours."""
-_FONT, _SMALLEST_FONT = 9.0, 4.0
+_FONT, _SMALLEST_LYING, _SMALLEST_FONT = 9.0, 6.0, 4.0
 _DIGIT = 0.62
 """Width of a digit, as a part of the font size."""
 
@@ -112,13 +112,13 @@ def draw_cells(
     """
     colours = None if color is None else canvas.colours_of_channels(color, cells.channel_names)
     n_tiles = 1 if colours is not None else len(cells.channel_names)
-    across = choose_across(len(cells.names), n_tiles)
     tile = cells.values.shape[-1]
-    bare = Grid(len(cells.names), n_tiles, across, tile, gap_of(tile))
     room = (_WIDEST, _HIGHEST) if ax is None else canvas.room_of(ax)
+    aspect = _ASPECT if ax is None else room[0] / room[1]
+    across = choose_across(len(cells.names), n_tiles, aspect)
+    bare = Grid(len(cells.names), n_tiles, across, tile, gap_of(tile))
     sheet = _Sheet.fitted(bare, cells, room)
-    size = max(4.0, sheet.inches[0] + 0.2), sheet.inches[1] + _LEGENDS
-    with canvas.drawing(ax, size, save) as axes:
+    with canvas.drawing(ax, canvas.Page(*sheet.inches), save) as axes:
         _show_image(axes, sheet, cells, colours)
         _show_outlines(axes, sheet, cells, outlines)
         _show_names(axes, sheet, cells)
@@ -148,7 +148,7 @@ class _Sheet:
             grid = _with_labels(bare, font * point, digits)
             header = _header(cells.channel_names, tile, point) if bare.n_tiles > 1 else 0.0
             tile = _side(bare.tile, room, (grid.shape[0] + header, grid.shape[1]))
-        return cls(grid, point, font, header)
+        return cls(grid, bare.tile / tile, font, header)
 
     @property
     def inches(self) -> tuple[float, float]:
@@ -171,22 +171,22 @@ def _with_labels(bare: Grid, font: float, digits: int) -> Grid:
 
 def _header(names: Sequence[str], tile: float, point: float) -> float:
     """Height of the names of channels, in pixels of the image."""
-    longest, font = max(map(len, names)), _font_of_header(tile)
-    return (1.6 * font if _fits(longest, font, tile) else (_DIGIT * longest + 1) * font) * point
+    font, is_upright = _lettering(names, tile)
+    return ((_DIGIT * max(map(len, names)) + 1) * font if is_upright else 1.6 * font) * point
 
 
-def _font_of_header(tile: float) -> float:
-    return min(_FONT, max(_SMALLEST_FONT, 0.9 * tile))
-
-
-def _fits(letters: int, font: float, tile: float) -> bool:
-    return _DIGIT * letters * font <= tile
+def _lettering(names: Sequence[str], tile: float) -> tuple[float, bool]:
+    """Size of the names of channels, and whether they have to stand upright, above tiles of this side in points."""
+    fitting = tile / (_DIGIT * max(map(len, names)))
+    if fitting >= _SMALLEST_LYING:
+        return min(_FONT, fitting), False
+    return min(_FONT, max(_SMALLEST_FONT, 0.9 * tile)), True
 
 
 def _show_image(ax: Axes, sheet: _Sheet, cells: Cells, colours: NDArray[np.float32] | None) -> None:
     grid = sheet.grid
     if colours is None:
-        ax.imshow(assemble_gray(grid, cells.values), cmap="gray", vmin=0, vmax=1)
+        ax.imshow(assemble_gray(grid, cells.values), cmap="gray", vmin=0, vmax=1, interpolation_stage="data")
     else:
         ax.imshow(assemble_colours(grid, (blended(planes, colours) for planes in cells.values)))
     height, width = grid.shape
@@ -235,20 +235,12 @@ def _show_names(ax: Axes, sheet: _Sheet, cells: Cells) -> None:
 def _show_channel_names(ax: Axes, sheet: _Sheet, names: Sequence[str]) -> None:
     grid = sheet.grid
     tile = grid.tile / sheet.point
-    font = _font_of_header(tile)
-    rotation = 0 if _fits(max(map(len, names)), font, tile) else 90
+    font, is_upright = _lettering(names, tile)
+    style: dict[str, Any] = {"fontsize": font, "rotation": 90 if is_upright else 0, "ha": "center", "va": "bottom"}
     for cell in range(min(grid.n_across, grid.n_cells)):
         for number, name in enumerate(names):
             y, x = grid.corner(cell, number)
-            ax.text(
-                x + grid.tile / 2,
-                y - 0.3 * font * sheet.point,
-                name,
-                fontsize=font,
-                rotation=rotation,
-                ha="center",
-                va="bottom",
-            )
+            ax.text(x + grid.tile / 2, y - 0.3 * font * sheet.point, name, **style)
 
 
 def _show_legend(

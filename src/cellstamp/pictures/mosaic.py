@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 MOST_PIXELS = 8_000_000
 """Pixels of all tiles together: more than a screen or a page can show."""
 
-_ASPECT = 1.4
-"""Width of a picture by its height, if there is a choice."""
 _GAP = 0.04
 """Space between tiles, as a part of one."""
 
@@ -87,12 +85,12 @@ def shrunk(planes: NDArray[np.float32], step: int) -> NDArray[np.float32]:
     return means
 
 
-def choose_across(n_cells: int, n_tiles: int) -> int:
-    """How many cells go side by side, so that the picture is a little wider than high, with few places left empty."""
+def choose_across(n_cells: int, n_tiles: int, aspect: float) -> int:
+    """How many cells go side by side, so that width by height is near `aspect`, with few places left empty."""
 
     def cost(across: int) -> float:
         down = -(-n_cells // across)
-        return abs(math.log(across * n_tiles / down / _ASPECT)) + (across * down - n_cells) / n_cells
+        return abs(math.log(across * n_tiles / down / aspect)) + (across * down - n_cells) / n_cells
 
     return min(range(1, n_cells + 1), key=cost)
 

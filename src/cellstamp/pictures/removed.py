@@ -41,7 +41,7 @@ def draw_removed(places: Places, *, ax: Axes | None, save: canvas.PathLike | Non
     rows, columns = places.shape
     size = _dot(places)
     groups = [("not chosen", places.other, OTHER), ("kept", places.kept, KEPT), ("removed", places.removed, REMOVED)]
-    with canvas.drawing(ax, slide.size_of(places.shape), save) as axes:
+    with canvas.drawing(ax, slide.page_of(places.shape), save) as axes:
         for _, xy, colour in groups:
             # thousands of dots are an image, in a PDF too
             axes.scatter(xy[:, 0], xy[:, 1], s=size, color=colour, linewidths=0, rasterized=len(xy) > 5000)

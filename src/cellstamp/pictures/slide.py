@@ -23,11 +23,11 @@ _LINES = 1200
 """Pixels along the longer side of an image of outlines, at least, so that its lines are thin."""
 
 
-def size_of(area: tuple[int, int]) -> tuple[float, float]:
-    """Width and height in inches of a new figure for an area of so many rows and columns."""
+def page_of(area: tuple[int, int]) -> canvas.Page:
+    """A new figure for an area of so many rows and columns."""
     rows, columns = area
-    longest = max(rows, columns)
-    return max(4.5, LONGEST * columns / longest + 0.8), max(3.0, LONGEST * rows / longest + 1.3)
+    scale = LONGEST / max(rows, columns)
+    return canvas.Page(max(0.5, scale * columns), max(0.5, scale * rows), left=0.8, right=0.3, below=1.0)
 
 
 def draw_image(
@@ -43,7 +43,7 @@ def draw_image(
     bright = np.stack([stretched(plane, 0.01, 0.998) for plane in planes])
     where: dict[str, Any] = {"extent": _matplotlibs(extent), "interpolation": "auto"}
     if colours is None:
-        ax.imshow(bright[0], cmap="gray", vmin=0, vmax=1, **where)
+        ax.imshow(bright[0], cmap="gray", vmin=0, vmax=1, interpolation_stage="data", **where)
         return
     ax.imshow(blended(bright, colours), **where)
     handles = [

@@ -139,7 +139,7 @@ class ProjectPictures(ProjectInput):
         view = view_image(image, numbers, region)
         labels = {mask.name: view_labels(mask, region) for mask in masks}
         area = view.area
-        with canvas.drawing(ax, slide.size_of(area.shape), save) as axes:
+        with canvas.drawing(ax, slide.page_of(area.shape), save) as axes:
             if is_rgb:
                 slide.draw_rgb(axes, view.pixels, float(np.iinfo(image.dtype).max), view.extent)
             else:
