@@ -278,19 +278,21 @@ class TestAxesAndFiles:
         assert (result.returncode, result.stderr) == (0, "")
         assert imread(tmp_path / "cells.png").shape[2] == 4
 
-    def test_a_notebook_shows_the_stamps_in_one_line(self, made) -> None:
+    def test_a_notebook_shows_the_stamps_in_one_line(self, h5sc) -> None:
         nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
-        code = (
-            "from cellstamp import Project\n"
-            f"project = Project({made.directory!r})\n"
-            "project.extract(partial=True, n_cells=5, overwrite=True)\n"
-            "project.plot_single_cell_images()"
-        )
+        code = f"from cellstamp import plot_cells\nplot_cells({str(h5sc)!r}, n=2)"
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
         nbclient.NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
         data = [output.get("data", {}) for output in notebook.cells[0].outputs]
         assert sum("image/png" in each for each in data) == 1
-        shutil.rmtree(Path(made.directory) / "extraction" / "partial_data_ncells_5_seed_42")
+
+    def test_after_a_partial_extraction_its_cells_are_shown(self, made) -> None:
+        project = Project(made.directory)
+        project.extract(partial=True, n_cells=5)
+        assert project.plot_single_cell_images().get_title() == "5 of 5 cells"
+        ax = project.plot_removed()
+        assert [len(each.get_offsets()) for each in ax.collections] == [31, 5, 28]
+        shutil.rmtree(Path(project.extraction_f.output_path).parent)
 
     def test_matplotlib_that_is_missing_is_named(self, made, h5sc, monkeypatch) -> None:
         monkeypatch.setitem(sys.modules, "matplotlib", None)
