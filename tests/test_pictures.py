@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.ndimage import map_coordinates
+from zarr.storage import LocalStore, WrapperStore
 
 from cellstamp import ConfigError, InputError, OutputError, Project, plot_cells, plot_removed, read_h5sc
 from cellstamp.cli import commands
@@ -251,6 +253,19 @@ class TestAxesAndFiles:
         with pytest.raises(OutputError, match=r"the picture cannot be written: (File exists|Not a directory)"):
             plot_cells(h5sc, n=2, save=tmp_path / "file" / "cells.png")
 
+    def test_a_picture_that_is_cut_short_leaves_the_old_one(self, h5sc, tmp_path) -> None:
+        path = tmp_path / "cells.png"
+        path.write_bytes(b"the old one")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # as a disk that is full
+        try:
+            with pytest.raises(OutputError, match=r"cells.png: the picture cannot be written: File too large"):
+                plot_cells(h5sc, save=path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == b"the old one"
+        assert [*tmp_path.iterdir()] == [path]
+
     @pytest.mark.parametrize("save", ["cells", "cells.h5sc", 3])
     def test_a_file_that_is_no_picture_is_refused(self, save, h5sc) -> None:
         with pytest.raises(ConfigError, match=r"save = .*: must (end in the kind of picture: .*\.png|be the path of)"):
@@ -469,6 +484,20 @@ class TestViews:
         padded = np.full((26 * 7, 342 * 7), np.nan)
         padded[:180, :2393] = whole
         assert np.allclose(view.pixels[0], np.nanmean(padded.reshape(26, 7, 342, 7), axis=(1, 3)))
+
+    def test_each_chunk_is_read_once(self, long_store) -> None:
+        keys = []
+
+        class Counting(WrapperStore):
+            async def get(self, key: str, *args: Any, **options: Any) -> Any:
+                keys.append(key)
+                return await super().get(key, *args, **options)
+
+        image, _ = find_image(long_store, "input_image")
+        image.__dict__["array"] = zarr.open_array(Counting(LocalStore(long_store)), path=image.path, mode="r")
+        view_image(image, [0], [(10, 190), (7, 2400)], side=342)
+        chunks = [key for key in keys if "/c/" in key]
+        assert len(chunks) == len(set(chunks)) == 3 * 38  # of 4 x 40
 
     def test_of_labels_single_pixels_are_taken(self, long_store) -> None:
         labels = find_labels(long_store, "seg_all_cytosol")
