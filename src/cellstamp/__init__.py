@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cellstamp.h5sc.reader import read_h5sc
     from cellstamp.pipeline.base import Logable, ProcessingStep
     from cellstamp.pipeline.extraction import HDF5CellExtraction
+    from cellstamp.pipeline.plots import plot_cells, plot_removed
     from cellstamp.pipeline.project import Project
     from cellstamp.pipeline.segmentation import ThresholdSegmentation
     from cellstamp.segmentation_config import SegmentationConfig
@@ -33,6 +34,8 @@ __all__ = [
     "ThresholdSegmentation",
     "WorkerError",
     "iter_batches",
+    "plot_cells",
+    "plot_removed",
     "read_h5sc",
 ]
 
@@ -54,6 +57,8 @@ _HOMES = {
     "StampDataset": "training.torch",
     "StampSampler": "training.torch",
     "iter_batches": "training.batches",
+    "plot_cells": "pipeline.plots",
+    "plot_removed": "pipeline.plots",
 }
 
 

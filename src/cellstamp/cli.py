@@ -261,6 +261,48 @@ def validate(file: Path) -> None:
     click.echo(f"{file} is whole")
 
 
+@commands.command(short_help="Draw some of the single-cell images.")
+@click.argument("file_or_project", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Picture to write."
+)
+@click.option("--n", type=click.IntRange(min=1), default=16, show_default=True, help="How many cells.")
+@click.option(
+    "--cell", "cells", type=click.IntRange(min=1), multiple=True, metavar="ID", help="This cell, and no other."
+)
+@click.option("--channel", "channels", multiple=True, metavar="NAME", help="This channel, and no other.")
+@click.option("--color", "colors", multiple=True, metavar="NAME", help="Colour of each channel, in turn; or auto.")
+@click.option("--outlines/--no-outlines", default=True, show_default=True, help="Draw the outlines of masks.")
+@_debug_option
+def preview(
+    *,
+    file_or_project: Path,
+    output: Path,
+    n: int,
+    cells: tuple[int, ...],
+    channels: tuple[str, ...],
+    colors: tuple[str, ...],
+    outlines: bool,
+) -> None:
+    """Draw cells of FILE_OR_PROJECT: a .h5sc file, or a project, of which it is the latest result.
+
+    Without --channel, all channels, in a row for each cell. --cell, --channel and --color may be given more than once.
+    """
+    from cellstamp import plot_cells
+    from cellstamp.pipeline.plots import find_h5sc
+
+    plot_cells(
+        find_h5sc(file_or_project),
+        cells=cells or None,
+        n=n,
+        channels=channels or None,
+        mask_outline=outlines,
+        color="auto" if colors == ("auto",) else colors or None,
+        save=output,
+    )
+    click.echo(f"Picture: {output}")
+
+
 @commands.command(short_help="Extract the cells of a real tissue image, and draw them.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="cellstamp-demo")
 @_debug_option

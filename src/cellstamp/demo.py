@@ -22,7 +22,7 @@ SEGMENTATION = {"nucleus_channel": "hematoxylin", "window": 41, "min_distance": 
 """For nuclei 15 pixels across, close to each other."""
 ROWS = 6
 
-_OUTLINE_COLOUR, _NUCLEUS_COLOUR, _CELL_COLOUR = "#ff7000", "#ffd23f", "#3fc1ff"
+_OUTLINE_COLOUR = "#ff7000"
 
 
 @dataclass(frozen=True)
@@ -126,60 +126,34 @@ def draw_contact_sheet(h5sc: "AnnData", rgb: npt.NDArray[np.uint8], nuclei: npt.
     """
     from matplotlib.figure import Figure
 
+    from cellstamp import plot_cells
+
     rows = np.unique(np.linspace(0, h5sc.n_obs - 1, ROWS).astype(int))
-    figure = Figure(figsize=(16, 8.6), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(14, 8.6), facecolor="white", layout="constrained")
     title = f"cellstamp demo: {h5sc.n_obs} cells from one tissue image, {len(rows)} of them shown"
     figure.suptitle(title, fontsize=16, weight="bold")
-    panels: Any = figure.subfigures(1, 2)
-    left, right = panels
-    _draw_overview(left, rgb, nuclei, _corners(h5sc, rows))
-    _draw_stamps(right, h5sc, rgb, rows)
+    panels: Any = figure.subplots(1, 2, width_ratios=[1.45, 1])
+    _draw_overview(panels[0], h5sc, rgb, nuclei, rows)
+    ids = h5sc.obs["scportrait_cell_id"].to_numpy()[rows]
+    plot_cells(h5sc, cells=ids, channels=list(h5sc.var["channels"]), ax=panels[1])
+    panels[1].set_title(
+        f"Their stamps of {CROP_SIZE} x {CROP_SIZE} pixels, with the outlines of the masks", fontsize=13
+    )
     figure.savefig(to, dpi=110)
 
 
-def _corners(h5sc: "AnnData", rows: npt.NDArray[np.int_]) -> npt.NDArray[np.int_]:
-    """The upper left corners (x, y) of the windows of these cells."""
-    centers = np.asarray(h5sc.obsm["spatial"])[rows]
-    corners: npt.NDArray[np.int_] = np.round(centers).astype(int) - CROP_SIZE // 2
-    return corners
-
-
-def _draw_overview(panel: Any, rgb: npt.NDArray[np.uint8], nuclei: npt.NDArray[np.uint32], corners: Any) -> None:
+def _draw_overview(axes: Any, h5sc: "AnnData", rgb: Any, nuclei: npt.NDArray[np.uint32], rows: Any) -> None:
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Rectangle
     from skimage.segmentation import find_boundaries
 
-    axes = panel.subplots()
     axes.imshow(rgb)
     outlines: npt.NDArray[np.bool_] = find_boundaries(nuclei, mode="inner")
     axes.imshow(np.ma.masked_array(outlines, mask=~outlines), cmap=ListedColormap([_OUTLINE_COLOUR]))
-    for number, corner in enumerate(corners, start=1):
+    corners = np.round(np.asarray(h5sc.obsm["spatial"])[rows]).astype(int) - CROP_SIZE // 2
+    for cell, corner in zip(h5sc.obs["scportrait_cell_id"].to_numpy()[rows], corners, strict=True):
         axes.add_patch(Rectangle(corner, CROP_SIZE, CROP_SIZE, fill=False, edgecolor="black", linewidth=2))
         label = {"fontsize": 11, "weight": "bold", "va": "top", "bbox": {"facecolor": "white", "pad": 1.5}}
-        axes.text(*(corner + 3), str(number), **label)
+        axes.text(*(corner + 3), str(cell), **label)
     axes.set_title(f"The slide, its {nuclei.max()} nuclei and the windows shown", fontsize=13)
     axes.set_axis_off()
-
-
-def _draw_stamps(panel: Any, h5sc: "AnnData", rgb: npt.NDArray[np.uint8], rows: npt.NDArray[np.int_]) -> None:
-    titles = ["slide", *h5sc.var["channels"]]
-    panel.suptitle(
-        f"Stamps of {CROP_SIZE} x {CROP_SIZE} pixels, with the nucleus (yellow) and the cell (blue)", fontsize=13
-    )
-    grid = panel.subplots(len(rows), len(titles), squeeze=False)
-    for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(_short(title), fontsize=12)
-    for number, (line, row, (x, y)) in enumerate(zip(grid, rows, _corners(h5sc, rows), strict=True), start=1):
-        stamp = np.asarray(h5sc.obsm["single_cell_images"][row], dtype=np.float32)
-        line[0].imshow(rgb[y : y + CROP_SIZE, x : x + CROP_SIZE])
-        line[0].set_ylabel(str(number), rotation=0, labelpad=14, va="center", fontsize=13)
-        for axes, plane in zip(line[1:], stamp, strict=True):
-            axes.imshow(plane, cmap="gray", vmin=0, vmax=1)
-        for axes in line:
-            axes.contour(stamp[0], levels=[0.5], colors=_NUCLEUS_COLOUR, linewidths=1)
-            axes.contour(stamp[1], levels=[0.5], colors=_CELL_COLOUR, linewidths=1)
-            axes.set(xticks=[], yticks=[])
-
-
-def _short(channel: str) -> str:
-    return {"seg_all_nucleus": "nucleus mask", "seg_all_cytosol": "cell mask"}.get(channel, channel)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import ProcessingStep
-from cellstamp.pipeline.loading import PathLike, ProjectInput
+from cellstamp.pipeline.loading import PathLike
+from cellstamp.pipeline.pictures import ProjectPictures
 from cellstamp.source import store
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of
 from cellstamp.source.tables import add_table
@@ -38,7 +39,7 @@ class FileHandler:
         return store.open_sdata(self.sdata_path)
 
 
-class Project(ProjectInput):
+class Project(ProjectPictures):
     """A project folder: ``config.yml``, ``processing.log``, the store ``scportrait.sdata``, and a folder for each step.
 
     Names and layout are scportrait's: a folder made by one opens in the other.

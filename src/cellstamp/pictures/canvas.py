@@ -1,0 +1,242 @@
+"""Axes to draw on, the file a picture goes to, and colours."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import colors
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
+from numpy.typing import NDArray
+
+from cellstamp.errors import ConfigError, OutputError
+
+DPI = 150
+"""Pixels per inch of a file."""
+
+NUCLEUS, CELL = "#ffd23f", "#3fc1ff"
+"""Outlines of nuclei and of cells."""
+
+CYCLE = ("#3c78ff", "#2fd04a", "#ff3b30", "#ff3df2", "#ffd60a", "#23dbe8", "#ffffff", "#ff9500")
+"""Colours of channels, in turn, when none are given."""
+
+PathLike = str | os.PathLike[str]
+
+
+def check_target(ax: Any, save: Any) -> None:
+    """Refuse axes that are none, and a file that cannot be a picture, before anything is read.
+
+    Raises
+    ------
+    ConfigError
+        If there is a fault.
+    """
+    if ax is not None and not isinstance(ax, Axes):
+        raise ConfigError(f"ax is {type(ax).__name__}: must be one matplotlib Axes, like those plt.subplots() returns")
+    if save is None:
+        return
+    if not isinstance(save, str | os.PathLike):
+        raise ConfigError(f"save = {save!r}: must be the path of the picture to write, like 'cells.png'")
+    kinds = Figure().canvas.get_supported_filetypes()
+    kind = Path(save).suffix[1:].lower()
+    if kind not in kinds:
+        raise ConfigError(f"save = {os.fspath(save)!r}: must end in the kind of picture: .{', .'.join(sorted(kinds))}")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A new figure in inches: width and height of its axes, and the room around them for text."""
+
+    width: float
+    height: float
+    left: float = 0.1
+    right: float = 0.1
+    above: float = 0.4
+    below: float = 0.5
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width, enough for the text below, and height."""
+        return max(4.5, self.left + self.width + self.right), self.below + self.height + self.above
+
+    def place(self) -> tuple[float, float, float, float]:
+        """Left, bottom, width and height of the axes, as parts of the figure: a layout of its own draws it twice."""
+        width, height = self.size
+        left = self.left + (width - self.left - self.width - self.right) / 2
+        return left / width, self.below / height, self.width / width, self.height / height
+
+
+@contextmanager
+def drawing(ax: Axes | None, page: Page, save: PathLike | None) -> Iterator[Axes]:
+    """Yield axes to draw on: those given, or those of a new figure; then write the file, if there is one to write.
+
+    A new figure is pyplot's where that shows it: in a notebook, and where the caller uses pyplot and saves nothing.
+
+    Parameters
+    ----------
+    page
+        Of a new figure.
+
+    Raises
+    ------
+    OutputError
+        When the file cannot be written.
+    """
+    if ax is not None:
+        yield ax
+        _save(ax, save)
+        return
+    figure, forget = _new_figure(page, is_shown=_in_notebook() or (save is None and "matplotlib.pyplot" in sys.modules))
+    try:
+        axes = figure.add_axes(page.place())
+        yield axes
+        _save(axes, save)
+    except BaseException:
+        forget()
+        raise
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def _new_figure(page: Page, *, is_shown: bool) -> tuple[Figure, Any]:
+    if not is_shown:
+        return Figure(figsize=page.size), lambda: None
+    from matplotlib import pyplot
+
+    figure = pyplot.figure(figsize=page.size)
+    return figure, lambda: pyplot.close(figure)
+
+
+def _save(ax: Axes, save: PathLike | None) -> None:
+    """Write the picture aside, and give it its name when it is whole."""
+    if save is None:
+        return
+    path = Path(save)
+    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    figure: Any = ax.get_figure(root=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(aside, dpi=DPI)
+        aside.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: the picture cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def room_of(ax: Axes) -> tuple[float, float]:
+    """Width and height of axes in inches, as they are now."""
+    figure: Any = ax.get_figure(root=True)
+    box = ax.get_window_extent()
+    return box.width / figure.dpi, box.height / figure.dpi
+
+
+def show_legend(ax: Axes, handles: Sequence[Any], *, below: float) -> None:
+    """Name colours, centred, so many inches below axes, in as many columns as fit."""
+    if not handles:
+        return
+    room, widths = max(room_of(ax)[0], 4.0), [0.07 * len(str(handle.get_label())) + 0.6 for handle in handles]
+    n_columns = len(handles) if sum(widths) <= room else max(1, int(room // max(widths)))
+    figure: Any = ax.get_figure(root=True)
+    place = ax.transAxes + ScaledTranslation(0, -below, figure.dpi_scale_trans)
+    ax.legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        bbox_transform=place,
+        ncols=n_columns,
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def rgb_of(colour: Any, what: str) -> NDArray[np.float32]:
+    """Red, green and blue of a colour, 0 to 1.
+
+    Raises
+    ------
+    ConfigError
+        When it is none.
+    """
+    try:
+        return np.array(colors.to_rgb(colour), np.float32)
+    except (ValueError, TypeError) as error:
+        near = get_close_matches(str(colour).lower(), [*colors.CSS4_COLORS], n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ConfigError(
+            f"{what}: {colour!r} is no colour{hint}; it must be one of matplotlib's, like 'blue' or '#0000ff'"
+        ) from error
+
+
+def colours_of_channels(color: Any, names: Sequence[str]) -> NDArray[np.float32]:
+    """The colours (c, 3) of channels: of a mapping by name, a sequence in their order, one for one, or "auto".
+
+    Raises
+    ------
+    ConfigError
+        When there are more or fewer colours than channels, or one is none.
+    """
+    if isinstance(color, str) and color == "auto":
+        color = [CYCLE[number % len(CYCLE)] for number in range(len(names))]
+    elif isinstance(color, Mapping):
+        by_name = {str(name): colour for name, colour in color.items()}
+        lacking = [name for name in names if name not in by_name]
+        if lacking:
+            raise ConfigError(f"color: no colour for the channels {', '.join(lacking)}")
+        color = [by_name[name] for name in names]
+    elif isinstance(color, str):
+        color = [color]
+    if not isinstance(color, Sequence) or len(color) != len(names):
+        raise ConfigError(
+            f"color = {color!r}: must be a mapping of channels to colours, a colour for each of the {len(names)} "
+            f"channels ({', '.join(names)}), or 'auto'"
+        )
+    return np.stack([rgb_of(colour, f"color of {name}") for colour, name in zip(color, names, strict=True)])
+
+
+def colours_of_masks(mask_outline: Any, names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """The colours of the outlines of masks: none for False, the usual ones for True, one for all, or a mapping.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such mask, or a colour is none.
+    """
+    if mask_outline is None or mask_outline is False:
+        return {}
+    if isinstance(mask_outline, Mapping):
+        unknown = [str(name) for name in mask_outline if name not in names]
+        if unknown:
+            there = ", ".join(names) or "none"
+            raise ConfigError(f"mask_outline: there is no mask named {', '.join(unknown)}; the masks are {there}")
+        chosen = dict(mask_outline)
+    elif mask_outline is True:
+        chosen = {name: NUCLEUS if is_nucleus(name, names) else CELL for name in names}
+    else:
+        chosen = dict.fromkeys(names, mask_outline)
+    return {name: rgb_of(colour, f"mask_outline of {name}") for name, colour in chosen.items()}
+
+
+def is_nucleus(name: str, names: Sequence[str]) -> bool:
+    """Whether a mask is the one of nuclei: the first of two, or one that is called so."""
+    return name == names[0] if len(names) > 1 else "nucle" in name.lower()
+
+
+def text_colour() -> Any:
+    """Colour of text in the style in use, dark or light."""
+    return mpl.rcParams["text.color"]

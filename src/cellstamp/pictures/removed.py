@@ -1,0 +1,74 @@
+"""Where on the slide cells were kept and dropped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from cellstamp.pictures import canvas, slide
+
+KEPT, REMOVED, OTHER = "#2b83ba", "#e8590c", "#9a9a9a"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Cells and where they are: each float64 (n, 2), x and y in pixels of the slide.
+
+    Attributes
+    ----------
+    kept, removed, other
+        Extracted; removed for being too close to the border; neither chosen nor drawn.
+    shape
+        Rows and columns of the slide.
+    margin
+        Pixels between the slide's border and where centres of cells are kept; 0: cells are kept everywhere.
+    """
+
+    kept: NDArray[np.float64]
+    removed: NDArray[np.float64]
+    other: NDArray[np.float64]
+    shape: tuple[int, int]
+    margin: int
+
+
+def draw_removed(places: Places, *, ax: Axes | None, save: canvas.PathLike | None) -> Axes:
+    """Draw a dot for each cell, and the border inside of which cells are kept."""
+    rows, columns = places.shape
+    size = _dot(places)
+    groups = [("not chosen", places.other, OTHER), ("kept", places.kept, KEPT), ("removed", places.removed, REMOVED)]
+    with canvas.drawing(ax, slide.page_of(places.shape), save) as axes:
+        for _, xy, colour in groups:
+            # thousands of dots are an image, in a PDF too
+            axes.scatter(xy[:, 0], xy[:, 1], s=size, color=colour, linewidths=0, rasterized=len(xy) > 5000)
+        handles = [
+            Line2D([], [], linestyle="", marker="o", color=colour, label=f"{len(xy):,} {label}")
+            for label, xy, colour in groups
+            if len(xy) or label != "not chosen"
+        ]
+        handles += _draw_margin(axes, places)
+        slide.show_legend(axes, handles)
+        n_cells = len(places.kept) + len(places.removed) + len(places.other)
+        slide.show_area(axes, (0, rows), (0, columns), f"{len(places.kept):,} of {n_cells:,} cells kept")
+        axes.set_facecolor("none")
+    return axes
+
+
+def _dot(places: Places) -> float:
+    """Area of a dot in square points, so that cells as close as here on the average do not cover each other."""
+    n_cells = max(1, len(places.kept) + len(places.removed) + len(places.other))
+    return float(np.clip((slide.LONGEST * 72) ** 2 / n_cells / 8, 0.5, 40))
+
+
+def _draw_margin(ax: Axes, places: Places) -> list[Line2D]:
+    rows, columns = places.shape
+    width, height = columns - 2 * places.margin, rows - 2 * places.margin
+    if not places.margin or min(width, height) <= 0:
+        return []
+    style = {"edgecolor": canvas.text_colour(), "linestyle": "--", "linewidth": 1, "fill": False}
+    ax.add_patch(Rectangle((places.margin, places.margin), width, height, **style))
+    return [Line2D([], [], color=canvas.text_colour(), linestyle="--", linewidth=1, label="centres inside are kept")]

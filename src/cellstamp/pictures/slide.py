@@ -1,0 +1,115 @@
+"""The slide: its image, in gray or in colours, and the outlines of masks on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from cellstamp.pictures import canvas
+from cellstamp.pictures.mosaic import blended, stretched
+
+Extent = tuple[float, float, float, float]
+"""Left, right, top and bottom, in pixels of the full-resolution image."""
+
+LONGEST = 8.0
+"""Inches of the longer side of a slide in a new figure."""
+
+_LINES = 1200
+"""Pixels along the longer side of an image of outlines, at least, so that its lines are thin."""
+
+
+def page_of(area: tuple[int, int]) -> canvas.Page:
+    """A new figure for an area of so many rows and columns."""
+    rows, columns = area
+    scale = LONGEST / max(rows, columns)
+    return canvas.Page(max(0.5, scale * columns), max(0.5, scale * rows), left=0.8, right=0.3, below=1.0)
+
+
+def draw_image(
+    ax: Axes, planes: NDArray[np.float32], names: Sequence[str], colours: NDArray[np.float32] | None, extent: Extent
+) -> None:
+    """Draw channels (c, y, x), each stretched from dark to bright: one in gray, several in their colours.
+
+    Parameters
+    ----------
+    colours
+        (c, 3); None: gray, of a single channel.
+    """
+    bright = np.stack([stretched(plane, 0.01, 0.998) for plane in planes])
+    where: dict[str, Any] = {"extent": _matplotlibs(extent), "interpolation": "auto"}
+    if colours is None:
+        ax.imshow(bright[0], cmap="gray", vmin=0, vmax=1, interpolation_stage="data", **where)
+        return
+    ax.imshow(blended(bright, colours), **where)
+    handles = [
+        Patch(facecolor=tuple(colour), edgecolor="gray", linewidth=0.5, label=name)
+        for name, colour in zip(names, colours, strict=True)
+    ]
+    show_legend(ax, handles)
+
+
+def draw_rgb(ax: Axes, planes: NDArray[np.float32], brightest: float, extent: Extent) -> None:
+    """Draw the channels red, green and blue (3, y, x) of a colour image as they are."""
+    picture = np.clip(np.moveaxis(planes, 0, -1) / brightest, 0, 1)
+    ax.imshow(picture, extent=_matplotlibs(extent), interpolation="auto")
+
+
+def draw_outlines(ax: Axes, masks: Mapping[str, tuple[NDArray[Any], Extent]], colours: Mapping[str, Any]) -> None:
+    """Draw the outlines of labels (y, x), each mask in its colour."""
+    for name, (ids, extent) in masks.items():
+        lines = outlined(finer(ids))
+        picture = np.zeros((*lines.shape, 4), np.float32)
+        picture[lines] = (*colours[name], 1)
+        ax.imshow(picture, extent=_matplotlibs(extent), interpolation="nearest")
+    show_legend(
+        ax, [Patch(facecolor="none", edgecolor=tuple(colours[name]), linewidth=1.5, label=name) for name in masks]
+    )
+
+
+def finer(ids: NDArray[Any]) -> NDArray[Any]:
+    """The same labels in more and smaller pixels, if there are few."""
+    times = max(1, _LINES // max(ids.shape))
+    return ids.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def outlined(ids: NDArray[Any]) -> NDArray[np.bool_]:
+    """Pixels of labels that have another label, or none, above, below or beside them."""
+    differs = np.zeros(ids.shape, np.bool_)
+    down, across = ids[1:] != ids[:-1], ids[:, 1:] != ids[:, :-1]
+    differs[1:] |= down
+    differs[:-1] |= down
+    differs[:, 1:] |= across
+    differs[:, :-1] |= across
+    differs &= ids != 0
+    return differs
+
+
+def show_area(ax: Axes, rows: tuple[int, int], columns: tuple[int, int], title: str) -> None:
+    """Show this part of the slide, and its pixels along the axes."""
+    ax.set(xlim=columns, ylim=rows[::-1], title=title, xlabel="x (pixels)", ylabel="y (pixels)")
+    ax.set_aspect("equal")
+
+
+def show_legend(ax: Axes, handles: Sequence[Any]) -> None:
+    """Name colours below the axes, beside those that are named there already."""
+    before = ax.get_legend()
+    everything: list[Any] = [*(before.legend_handles if before is not None else ()), *handles]
+    canvas.show_legend(ax, everything, below=0.5)
+
+
+def _matplotlibs(extent: Extent) -> Extent:
+    """Left, right, bottom, top, as matplotlib has it."""
+    left, right, top, bottom = extent
+    return left, right, bottom, top
+
+
+def colours_for(color: Any, names: Sequence[str]) -> NDArray[np.float32] | None:
+    """Colours of the channels of a slide; None: gray."""
+    if color is None and len(names) == 1:
+        return None
+    return canvas.colours_of_channels("auto" if color is None else color, names)

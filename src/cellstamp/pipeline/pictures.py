@@ -1,0 +1,200 @@
+"""What a project can show of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellstamp.errors import ConfigError, InputError
+from cellstamp.pipeline.loading import ProjectInput
+from cellstamp.pipeline.plots import Colours, PathLike, check_matplotlib, plot_cells, plot_removed
+from cellstamp.source.names import IMAGE_NAME
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from cellstamp.source.arrays import ArrayHandle
+    from cellstamp.source.overview import View
+
+_SHOWN = 3
+"""Channels of a slide that are shown when none are named."""
+_RGB = ("red", "green", "blue")
+
+Region = Sequence[tuple[int, int]]
+
+
+class ProjectPictures(ProjectInput):
+    """The part of a project that draws."""
+
+    if TYPE_CHECKING:
+
+        def _latest(self) -> Path: ...
+
+    def plot_input_image(
+        self,
+        channels: str | Sequence[str] | None = None,
+        region: Region | None = None,
+        color: Colours | None = None,
+        *,
+        ax: Axes | None = None,
+        save: PathLike | None = None,
+    ) -> Axes:
+        """Draw the project's image, or a part of it.
+
+        Reads no more pixels than the picture has, if the image has coarser resolution levels; else a block at a time.
+
+        Parameters
+        ----------
+        channels
+            Name or names. None: those that `color` maps, else the first three; of an image with the channels red, green
+            and blue, these, in their own colours.
+        region
+            ``[(first row, end), (first column, end)]`` in pixels; None: all of it.
+        color
+            As for `plot_cells`; None: gray if it is one channel, else ``"auto"``.
+        ax, save
+            As for `plot_cells`.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            In pixels of the full-resolution image.
+
+        Raises
+        ------
+        ConfigError
+            When an argument cannot be used, there is no such channel, or matplotlib is not installed.
+        InputError
+            When there is no image.
+        OutputError
+            When the picture cannot be written.
+        """
+        return self._plot_slide("plot_input_image", channels, region, color, {}, ax, save)
+
+    def plot_segmentation_masks(
+        self,
+        channels: str | Sequence[str] | None = None,
+        region: Region | None = None,
+        color: Colours | None = None,
+        mask_outline: bool | str | Mapping[str, Any] = True,  # noqa: FBT001, FBT002 - as plot_cells
+        *,
+        ax: Axes | None = None,
+        save: PathLike | None = None,
+    ) -> Axes:
+        """Draw the outlines of the project's masks over its image.
+
+        Of a large slide give a `region`: where cells are a few pixels of the picture, outlines are all there is to see.
+
+        Parameters
+        ----------
+        channels
+            Name or names of what is below the outlines. None: those that `color` maps, else the first.
+        region, color, ax, save
+            As for `plot_input_image`.
+        mask_outline
+            As for `plot_cells`.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            In pixels of the full-resolution image.
+
+        Raises
+        ------
+        ConfigError
+            When an argument cannot be used, there is no such channel or mask, or matplotlib is not installed.
+        InputError
+            When there is no image, or no mask.
+        OutputError
+            When the picture cannot be written.
+        """
+        from cellstamp.source.elements import find_source
+
+        check_matplotlib("plot_segmentation_masks")
+        from cellstamp.pictures import canvas
+
+        masks = {mask.name: mask for mask in find_source(self._store).masks}
+        outlines = canvas.colours_of_masks(mask_outline, list(masks))
+        chosen = {masks[name]: colour for name, colour in outlines.items()}
+        if channels is None and color is None:
+            channels = _find_image(self._store)[1][:1]
+        return self._plot_slide("plot_segmentation_masks", channels, region, color, chosen, ax, save)
+
+    def _plot_slide(
+        self, what: str, channels: Any, region: Any, color: Any, masks: Mapping[ArrayHandle, Any], ax: Any, save: Any
+    ) -> Axes:
+        check_matplotlib(what)
+        from cellstamp.pictures import canvas, slide
+        from cellstamp.source.overview import view_image, view_labels
+
+        canvas.check_target(ax, save)
+        image, names = _find_image(self._store)
+        numbers = _numbers_of(channels, color, names)
+        shown = [names[number] for number in numbers]
+        is_rgb = color is None and image.dtype == "uint8" and tuple(map(str.lower, shown)) == _RGB
+        colours = None if is_rgb else slide.colours_for(color, shown)
+        view = view_image(image, numbers, region)
+        labels = {mask.name: view_labels(mask, region) for mask in masks}
+        area = view.area
+        with canvas.drawing(ax, slide.page_of(area.shape), save) as axes:
+            if is_rgb:
+                slide.draw_rgb(axes, view.pixels, float(np.iinfo(image.dtype).max), view.extent)
+            else:
+                slide.draw_image(axes, view.pixels, shown, colours, view.extent)
+            outlined = {name: (each.pixels, each.extent) for name, each in labels.items()}
+            slide.draw_outlines(axes, outlined, {mask.name: colour for mask, colour in masks.items()})
+            slide.show_area(axes, (area.top, area.bottom), (area.left, area.right), _title(shown, names, view))
+        return axes
+
+    def plot_single_cell_images(self, **options: Any) -> Axes:
+        """Draw cells of the latest extraction, whole or partial: see `plot_cells` for the arguments.
+
+        Raises
+        ------
+        InputError
+            When there is none; and as `plot_cells` does.
+        """
+        return plot_cells(self._latest(), **options)
+
+    def plot_removed(self, *, ax: Axes | None = None, save: PathLike | None = None) -> Axes:
+        """Draw where on the slide cells were kept and dropped by the latest extraction, as `cellstamp.plot_removed`.
+
+        Raises
+        ------
+        InputError
+            When there is none; and as `cellstamp.plot_removed` does.
+        """
+        return plot_removed(self._latest(), self._store, ax=ax, save=save)
+
+
+def _find_image(store: Path) -> tuple[ArrayHandle, tuple[str, ...]]:
+    from cellstamp.source.elements import find_image
+
+    if not store.is_dir():
+        raise InputError(f"{store}: there is no image yet; load one first")
+    source = find_image(store, IMAGE_NAME)
+    return source.image, source.channel_names
+
+
+def _numbers_of(channels: Any, color: Any, names: tuple[str, ...]) -> list[int]:
+    """Numbers of the channels to show."""
+    if channels is None and isinstance(color, Mapping):
+        channels = list(color)
+    if channels is None:
+        lower = tuple(map(str.lower, names))
+        return [lower.index(name) for name in _RGB] if set(_RGB) <= set(lower) else list(range(len(names)))[:_SHOWN]
+    wanted = [str(name) for name in ([channels] if isinstance(channels, str | int) else channels)]
+    unknown = [name for name in wanted if name not in names]
+    if unknown or not wanted:
+        told = f"no channel named {', '.join(map(repr, unknown))}" if unknown else "none named"
+        raise ConfigError(f"channels: {told} in the project's image; it has {', '.join(names)}")
+    return [names.index(name) for name in wanted]
+
+
+def _title(shown: Sequence[str], names: Sequence[str], view: View) -> str:
+    what = shown[0] if len(shown) == 1 else f"{len(shown)} of {len(names)} channels"
+    rows, columns = view.area.shape
+    return f"{what}, {rows:,} x {columns:,} pixels"

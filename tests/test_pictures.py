@@ -1,0 +1,558 @@
+"""Pictures: that they show what is in the file and the store, read no more than that, and say what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import matplotlib as mpl
+import numpy as np
+import pytest
+import zarr
+from click.testing import CliRunner
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from scipy.ndimage import map_coordinates
+from zarr.storage import LocalStore, WrapperStore
+
+from cellstamp import ConfigError, InputError, OutputError, Project, plot_cells, plot_removed, read_h5sc
+from cellstamp.cli import commands
+from cellstamp.pictures.mosaic import MOST_PIXELS, choose_across, shrinking, shrunk, stretched
+from cellstamp.source.elements import find_image, find_labels
+from cellstamp.source.overview import view_image, view_labels
+from conftest import make_cells
+
+SIZE, NAMES = 40, ["DAPI", "actin", "tubulin"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project of 64 cells, 28 of them at the border, extracted."""
+    folder = tmp_path_factory.mktemp("pictures")
+    settings = {"threads": 1, "image_size": SIZE, "cache": str(folder / "cache"), "progress": False}
+    project = Project(folder / "project", {"HDF5CellExtraction": settings})
+    image, nucleus, cytosol = make_cells(side=240, n=64)
+    project.load_input_from_array(image, channel_names=NAMES)
+    project.load_segmentation(nucleus, cytosol)
+    project.extract()
+    return project
+
+
+@pytest.fixture(scope="module")
+def h5sc(made: Project) -> Path:
+    return Path(made.extraction_f.output_path)
+
+
+@pytest.fixture(scope="module")
+def stamps(h5sc: Path) -> np.ndarray:
+    """float32 (cells, planes, y, x)."""
+    with h5py.File(h5sc) as file:
+        return file["obsm/single_cell_images"][:].astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def ids(h5sc: Path) -> list[int]:
+    return read_h5sc(h5sc, images=False).obs["scportrait_cell_id"].tolist()
+
+
+@pytest.fixture
+def copy(h5sc: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(h5sc.parent, tmp_path / "copy")) / h5sc.name
+
+
+def tiles_of(ax: Any) -> list[np.ndarray]:
+    """The tiles of a gray picture, row by row."""
+    (image,) = ax.images
+    pixels = np.ma.filled(image.get_array().astype(np.float32), np.nan)
+    lit = np.isfinite(pixels)
+    rows, columns = (_runs(lit.any(axis=axis)) for axis in (1, 0))
+    parts = [pixels[slice(*row), slice(*column)] for row in rows for column in columns]
+    return [part for part in parts if np.isfinite(part).all()]
+
+
+def _runs(lit: np.ndarray) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], lit.astype(np.int8), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def texts_of(ax: Any) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+class TestCells:
+    def test_one_channel_is_a_grid_of_the_stamps_themselves(self, h5sc, stamps, ids) -> None:
+        ax = plot_cells(h5sc, cells=[ids[5], ids[2], ids[9], ids[0]], channels="actin")
+        assert np.array_equal(tiles_of(ax), stamps[[5, 2, 9, 0], 3])
+        assert texts_of(ax) == [str(ids[row]) for row in (5, 2, 9, 0)]
+        assert ax.get_title() == "4 of 36 cells: actin"
+        assert ax.images[0].get_clim() == (0, 1)
+
+    def test_several_channels_are_a_row_for_each_cell(self, h5sc, stamps, ids) -> None:
+        ax = plot_cells(h5sc, cells=ids[:2], channels=["tubulin", "seg_all_nucleus", "DAPI", "actin"])
+        assert np.array_equal(tiles_of(ax), stamps[:2][:, [4, 0, 2, 3]].reshape(-1, SIZE, SIZE))
+        names = ["tubulin", "seg_all_nucleus", "DAPI", "actin"]
+        assert texts_of(ax) == [str(ids[0]), str(ids[1]), *names]
+
+    def test_without_ids_cells_come_from_the_whole_file(self, h5sc, ids) -> None:
+        shown = [int(text) for text in texts_of(plot_cells(h5sc, n=5, channels="DAPI"))]
+        assert (len(shown), shown[0], shown[-1]) == (5, ids[0], ids[-1])
+        assert len(tiles_of(plot_cells(h5sc, n=1000, channels="DAPI"))) == len(ids)
+        assert len(tiles_of(plot_cells(h5sc, n=4))) == 12  # all channels, no masks
+
+    def test_composites_add_up_the_channels_in_their_colours(self, h5sc, stamps, ids) -> None:
+        ax = plot_cells(h5sc, cells=ids[:1], color={"actin": "red", "DAPI": "#0000ff", "tubulin": (0.5, 0, 0.5)})
+        pixels = ax.images[0].get_array()[-SIZE:, :SIZE]
+        dna, actin, tubulin = stamps[0, 2:]
+        expected = np.clip([actin + 0.5 * tubulin, 0 * dna, dna + 0.5 * tubulin], 0, 1)
+        assert np.abs(pixels[..., :3] / 255 - np.moveaxis(expected, 0, -1)).max() < 0.005
+        assert (pixels[..., 3] == 255).all()
+        assert [text.get_text() for text in ax.get_legend().get_texts()][:3] == ["actin", "DAPI", "tubulin"]
+        assert plot_cells(h5sc, channels=["DAPI", "actin"], color="auto").images[0].get_array().shape[2] == 4
+        assert plot_cells(h5sc, channels="DAPI", color="cyan").images[0].get_array().shape[2] == 4
+
+    def test_between_tiles_the_page_shows(self, h5sc) -> None:
+        assert (plot_cells(h5sc, color="auto").images[0].get_array()[..., 3] == 0).any()
+        assert np.ma.getmaskarray(plot_cells(h5sc).images[0].get_array()).any()
+
+    def test_outlines_run_where_masks_are_one_half(self, h5sc, stamps, ids) -> None:
+        ax = plot_cells(h5sc, cells=ids[3], channels="DAPI")
+        nucleus, cytosol = [each for each in ax.collections if isinstance(each, LineCollection)]
+        offset = ax.images[0].get_array().shape[0] - SIZE
+        for lines, mask in ((nucleus, stamps[3, 0]), (cytosol, stamps[3, 1])):
+            points = np.concatenate([path.vertices for path in lines.get_paths()])
+            assert len(points) > 15
+            values = map_coordinates(mask, [points[:, 1] - offset, points[:, 0]], order=1)
+            assert np.abs(values - 0.5).max() < 1e-4
+        assert mpl.colors.to_hex(nucleus.get_color()[0]) != mpl.colors.to_hex(cytosol.get_color()[0])
+
+    def test_outlines_can_be_chosen(self, h5sc) -> None:
+        def colours(*, outline: Any) -> list[str]:
+            lines = plot_cells(h5sc, n=2, mask_outline=outline).collections
+            return [mpl.colors.to_hex(each.get_color()[0]) for each in lines]
+
+        assert colours(outline=False) == []
+        assert colours(outline="red") == ["#ff0000", "#ff0000"]
+        assert colours(outline={"seg_all_cytosol": "lime"}) == ["#00ff00"]
+
+    def test_open_files_and_parts_of_them_show_the_same(self, made, h5sc, stamps, ids) -> None:
+        for cells in (read_h5sc(h5sc), made.h5sc):
+            assert np.array_equal(tiles_of(plot_cells(cells, cells=ids[7], channels="actin"))[0], stamps[7, 3])
+        part = read_h5sc(h5sc)[[7, 4, 20]]
+        for cells in (part, part.copy()):
+            ax = plot_cells(cells, channels="actin")
+            assert np.array_equal(tiles_of(ax), stamps[[7, 4, 20], 3])
+            assert ax.get_title() == "3 of 3 cells: actin"
+
+    def test_only_what_is_shown_is_read(self, copy, stamps, ids) -> None:
+        shown = {(row, plane) for row in (3, 8) for plane in (0, 1, 3)}
+        with h5py.File(copy, "r+") as file:
+            images = file["obsm/single_cell_images"]
+            for row, plane in np.ndindex(images.shape[:2]):
+                if (row, plane) not in shown:  # who reads this, fails
+                    images.id.write_direct_chunk((row, plane, 0, 0), b"no stamp")
+        cells = [ids[3], ids[8]]
+        assert np.array_equal(tiles_of(plot_cells(copy, cells=cells, channels="actin")), stamps[[3, 8], 3])
+        assert np.array_equal(tiles_of(plot_cells(read_h5sc(copy), cells=cells, channels="actin")), stamps[[3, 8], 3])
+        with pytest.raises(OSError, match="filter"):
+            plot_cells(copy, cells=cells, channels="DAPI")
+
+    def test_values_that_are_not_normalised_are_stretched_each_channel_by_itself(self, copy, stamps, ids) -> None:
+        with h5py.File(copy, "r+") as file:
+            images = file["obsm/single_cell_images"]
+            images[:, 2] = (stamps[:, 2] * 0.01).astype(np.float16)
+            file["uns/single_cell_images/normalization"][()] = False
+        dim, bright = (
+            np.array(tiles_of(plot_cells(copy, cells=ids, channels=["DAPI", "actin"])))
+            .reshape(-1, 2, SIZE, SIZE)
+            .swapaxes(0, 1)
+        )
+        assert (dim.min(), dim.max(), bright.min(), bright.max()) == (0, 1, 0, 1)
+        assert (
+            np.abs(dim - np.clip(stamps[:, 2] / np.quantile(stamps[:, 2][stamps[:, 2] > 0], 0.999), 0, 1)).max() < 0.01
+        )
+        masks = tiles_of(plot_cells(copy, cells=ids, channels="seg_all_nucleus"))
+        assert np.array_equal(masks, stamps[:, 0])
+
+    def test_integers_are_shown_as_the_values_they_stand_for(self, copy, stamps, ids) -> None:
+        with h5py.File(copy, "r+") as file:
+            attributes = dict(file["obsm/single_cell_images"].attrs)
+            del file["obsm/single_cell_images"]
+            whole = np.round(stamps * 255).astype(np.uint8)
+            file["obsm"].create_dataset("single_cell_images", data=whole).attrs.update(attributes)
+        assert np.abs(tiles_of(plot_cells(copy, cells=ids[:3], channels="actin")) - stamps[:3, 3]).max() < 0.003
+
+
+class TestSize:
+    def test_few_tiles_stay_as_they_are_and_many_are_shrunk(self) -> None:
+        assert shrinking(400, 128) == 1
+        step = shrinking(8000, 128)
+        assert 8000 * (128 // step) ** 2 <= MOST_PIXELS < 8000 * (128 // (step - 1)) ** 2
+        planes = np.random.default_rng(0).random((2, 3, 10, 10), np.float32)
+        assert np.allclose(shrunk(planes, 3)[1, 2, 1, 2], planes[1, 2, 3:6, 6:9].mean())
+        assert shrunk(planes, 1) is planes
+
+    @pytest.mark.parametrize(("n", "tiles", "across"), [(1, 1, 1), (4, 1, 2), (16, 1, 4), (4, 20, 1), (400, 20, 5)])
+    def test_pictures_are_a_little_wider_than_high(self, n, tiles, across) -> None:
+        assert choose_across(n, tiles, 1.4) == across
+
+    def test_a_channel_without_light_is_black(self) -> None:
+        assert not stretched(np.zeros((4, 4), np.float32)).any()
+        assert np.isfinite(stretched(np.full((4, 4), 3, np.float32))).all()
+
+    def test_hundreds_of_cells_fit_on_a_page(self, h5sc) -> None:
+        width, height = plot_cells(h5sc, n=1000).get_figure().get_size_inches()
+        assert max(width, height) < 15
+
+
+class TestAxesAndFiles:
+    def test_axes_are_taken_and_returned(self, made, h5sc) -> None:
+        for plot in (
+            lambda ax: plot_cells(h5sc, ax=ax),
+            lambda ax: plot_removed(h5sc, ax=ax),
+            lambda ax: made.plot_input_image(ax=ax),
+            lambda ax: made.plot_segmentation_masks(ax=ax),
+            lambda ax: made.plot_removed(ax=ax),
+            lambda ax: made.plot_single_cell_images(ax=ax),
+        ):
+            axes = Figure(figsize=(3, 3)).subplots()
+            assert plot(axes) is axes
+            assert axes.has_data()
+            axes.get_figure().canvas.draw()
+
+    def test_axes_that_are_none_are_refused_before_anything_is_read(self, h5sc) -> None:
+        with pytest.raises(ConfigError, match="ax is ndarray: must be one matplotlib Axes"):
+            plot_cells("there is no such file", ax=Figure().subplots(2))
+
+    def test_the_text_follows_the_style(self, h5sc) -> None:
+        with mpl.rc_context({"text.color": "#abcdef", "figure.facecolor": "black"}):
+            ax = plot_cells(h5sc, n=2)
+        assert {text.get_color() for text in [*ax.texts, ax.title, *ax.get_legend().get_texts()]} == {"#abcdef"}
+        assert mpl.colors.to_hex(ax.get_figure().get_facecolor()) == "#000000"
+
+    @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+    def test_the_ending_says_which_kind_of_picture(self, kind, h5sc, tmp_path) -> None:
+        path = tmp_path / "new folder" / f"cells.{kind}"
+        plot_cells(h5sc, n=2, channels="DAPI", save=path)
+        assert path.read_bytes()[:5] in (b"\x89PNG\r", b"%PDF-", b"<?xml")
+        assert [*path.parent.iterdir()] == [path]
+
+    def test_a_picture_that_cannot_be_written_leaves_the_old_one(self, h5sc, tmp_path) -> None:
+        (tmp_path / "folder.png").mkdir()
+        with pytest.raises(OutputError, match=r"folder.png: the picture cannot be written: Is a directory"):
+            plot_cells(h5sc, n=2, save=tmp_path / "folder.png")
+        assert [*tmp_path.iterdir()] == [tmp_path / "folder.png"]
+        (tmp_path / "file").touch()
+        with pytest.raises(OutputError, match=r"the picture cannot be written: (File exists|Not a directory)"):
+            plot_cells(h5sc, n=2, save=tmp_path / "file" / "cells.png")
+
+    def test_a_picture_that_is_cut_short_leaves_the_old_one(self, h5sc, tmp_path) -> None:
+        path = tmp_path / "cells.png"
+        path.write_bytes(b"the old one")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # as a disk that is full
+        try:
+            with pytest.raises(OutputError, match=r"cells.png: the picture cannot be written: File too large"):
+                plot_cells(h5sc, save=path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == b"the old one"
+        assert [*tmp_path.iterdir()] == [path]
+
+    @pytest.mark.parametrize("save", ["cells", "cells.h5sc", 3])
+    def test_a_file_that_is_no_picture_is_refused(self, save, h5sc) -> None:
+        with pytest.raises(ConfigError, match=r"save = .*: must (end in the kind of picture: .*\.png|be the path of)"):
+            plot_cells(h5sc, save=save)
+
+    def test_no_display_and_no_pyplot_are_needed_and_no_figure_is_left(self, h5sc, tmp_path) -> None:
+        code = (
+            "import sys, cellstamp\n"
+            "assert 'matplotlib' not in sys.modules\n"
+            f"path, target = {str(h5sc)!r}, {str(tmp_path / 'cells.png')!r}\n"
+            "cellstamp.plot_cells(path, n=2, save=target); cellstamp.plot_removed(path, save=target)\n"
+            "cellstamp.plot_cells(path, n=2)\n"
+            "assert 'matplotlib.pyplot' not in sys.modules\n"
+            "from matplotlib import pyplot\n"
+            "cellstamp.plot_cells(path, n=2, save=target)\n"
+            "assert pyplot.get_fignums() == []\n"
+            "ax = cellstamp.plot_cells(path, n=2)\n"
+            "assert ax.get_figure() is pyplot.gcf()\n"
+        )
+        hidden = ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")
+        environment = {key: value for key, value in os.environ.items() if key not in hidden}
+        result = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, env=environment, check=False
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        assert imread(tmp_path / "cells.png").shape[2] == 4
+
+    def test_a_notebook_shows_the_stamps_in_one_line(self, h5sc) -> None:
+        nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+        code = f"from cellstamp import plot_cells\nplot_cells({str(h5sc)!r}, n=2)"
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+        nbclient.NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+        data = [output.get("data", {}) for output in notebook.cells[0].outputs]
+        assert sum("image/png" in each for each in data) == 1
+
+    def test_after_a_partial_extraction_its_cells_are_shown(self, made) -> None:
+        project = Project(made.directory)
+        project.extract(partial=True, n_cells=5)
+        assert project.plot_single_cell_images().get_title() == "5 of 5 cells"
+        ax = project.plot_removed()
+        assert [len(each.get_offsets()) for each in ax.collections] == [31, 5, 28]
+        shutil.rmtree(Path(project.extraction_f.output_path).parent)
+
+    def test_matplotlib_that_is_missing_is_named(self, made, h5sc, monkeypatch) -> None:
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        for name, plot in (
+            ("plot_cells", lambda: plot_cells(h5sc)),
+            ("plot_removed", lambda: plot_removed(h5sc)),
+            ("plot_input_image", made.plot_input_image),
+            ("plot_segmentation_masks", made.plot_segmentation_masks),
+        ):
+            with pytest.raises(ConfigError, match=rf"^{name} needs matplotlib: .*'cellstamp\[plot\]'"):
+                plot()
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                {"channels": "dapi"},
+                "no channel named 'dapi' in .*single_cells.h5sc; did you mean 'DAPI'\\? It has the cha",
+            ),
+            (
+                {"channels": ["DAPI", "xyz"]},
+                "no channel named 'xyz' in .*h5sc. It has .*tubulin and the masks seg_all_nu",
+            ),
+            ({"channels": []}, r"channels = \[\]: name one at least"),
+            ({"n": 0}, "n = 0: must be how many cells to show"),
+            ({"n": True}, "n = True: must be how many"),
+            ({"cells": []}, r"cells = \[\]: must be ids of cells, whole numbers, like \[\d+, "),
+            ({"cells": "7"}, "cells = '7': must be ids"),
+            ({"cells": [True]}, "must be ids of cells"),
+            ({"color": {"DAPI": "bleu"}}, r"color of DAPI: 'bleu' is no colour \(did you mean 'blue'\?\)"),
+            ({"color": ["red"]}, "color = .*'red'.*a colour for each of the 3 channels"),
+            ({"color": {"DAPI": "red"}, "channels": ["DAPI", "actin"]}, "no colour for the channels actin"),
+            ({"mask_outline": "octarine"}, "mask_outline of seg_all_nucleus: 'octarine' is no colour"),
+            ({"mask_outline": {"nucleus": "red"}}, "no mask named nucleus; the masks are seg_all_nucleus, seg_all_cyt"),
+        ],
+    )
+    def test_arguments(self, arguments, message, h5sc) -> None:
+        with pytest.raises(ConfigError, match=message):
+            plot_cells(h5sc, **arguments)
+
+    def test_cells_that_are_not_there(self, h5sc, ids) -> None:
+        with pytest.raises(
+            InputError, match=rf"2 of 3 ids are not in .*h5sc: 99999, -1. It has 36 cells, like {ids[0]}"
+        ):
+            plot_cells(h5sc, cells=[99999, ids[1], -1])
+
+    def test_what_is_no_h5sc_file(self, made, h5sc) -> None:
+        with pytest.raises(InputError, match="there is no file nowhere"):
+            plot_cells("nowhere")
+        with pytest.raises(InputError, match=r"h5sc is Project: give the path .* or what read_h5sc"):
+            plot_cells(made)
+        with pytest.raises(InputError, match=r"h5sc is NoneType: .*an extraction that found no cells wrote none"):
+            plot_cells(None)
+        with pytest.raises(InputError, match=r"AnnData is not one of an .h5sc file with its images"):
+            plot_cells(read_h5sc(h5sc, images=False))
+
+
+class TestSlide:
+    def test_the_image_is_shown_as_it_is_from_dark_to_bright(self, made) -> None:
+        ax = made.plot_input_image("actin")
+        pixels, image = ax.images[0].get_array(), made.input_image.to_numpy()[1].astype(np.float32)
+        low, high = np.quantile(image, 0.01), np.quantile(image, 0.998)
+        assert np.abs(pixels - np.clip((image - low) / (high - low), 0, 1)).max() < 1e-4
+        assert ax.images[0].get_extent() == [0, 240, 240, 0]
+
+    def test_a_region_is_shown_alone(self, made) -> None:
+        ax = made.plot_input_image(region=[(20, 90), (50, 200)])
+        assert ax.images[0].get_array().shape == (70, 150, 3)
+        assert (ax.get_xlim(), ax.get_ylim()) == ((50, 200), (90, 20))
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == NAMES
+
+    def test_masks_are_outlined_on_the_image(self, made) -> None:
+        ax = made.plot_segmentation_masks(region=[(0, 240), (0, 240)])
+        background, nucleus, _ = (each.get_array() for each in ax.images)
+        assert background.shape == (240, 240)
+        labels = find_labels(made.sdata_path, "seg_all_nucleus").array[...]
+        inner = np.zeros(labels.shape, bool)  # pixels whose four neighbours are of the same cell
+        inner[1:-1, 1:-1] = np.all(
+            [
+                labels[1:-1, 1:-1] == labels[1 + y : 239 + y, 1 + x : 239 + x]
+                for y, x in ((0, 1), (1, 0), (0, -1), (-1, 0))
+            ],
+            axis=0,
+        )
+        times = nucleus.shape[0] // 240
+        drawn = (nucleus[..., 3] > 0).reshape(240, times, 240, times).any(axis=(1, 3))
+        assert np.array_equal(drawn, (labels > 0) & ~inner)
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["seg_all_nucleus", "seg_all_cytosol"]
+        assert len(made.plot_segmentation_masks(mask_outline={"seg_all_cytosol": "red"}).images) == 2
+
+    def test_colour_images_keep_their_colours(self, tmp_path) -> None:
+        project = Project(tmp_path / "rgb")
+        image = np.random.default_rng(0).integers(0, 256, (3, 50, 60)).astype(np.uint8)
+        project.load_input_from_array(image, channel_names=["red", "green", "blue"])
+        shown = project.plot_input_image().images[0].get_array()
+        assert np.array_equal(np.round(shown * 255), np.moveaxis(image, 0, -1))
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"channels": "xyz"}, "no channel named 'xyz' in the project's image; it has DAPI, actin, tubulin"),
+            ({"channels": []}, "channels: none named"),
+            ({"region": [(0, 500), (0, 10)]}, r"region = .*: must be .* inside the image of 240 x 240 pixels"),
+            ({"region": 7}, "region = 7: must be"),
+            ({"color": ["red"]}, "a colour for each of the 3 channels"),
+        ],
+    )
+    def test_mistakes(self, arguments, message, made) -> None:
+        with pytest.raises(ConfigError, match=message):
+            made.plot_input_image(**arguments)
+
+    def test_a_project_without_what_is_to_be_shown(self, tmp_path) -> None:
+        project = Project(tmp_path / "empty")
+        with pytest.raises(InputError, match="there is no image yet"):
+            project.plot_input_image()
+        with pytest.raises(InputError, match="there is no extraction yet"):
+            project.plot_single_cell_images()
+        project.load_input_from_array(np.zeros((1, 40, 40), np.uint16))
+        with pytest.raises(InputError, match="seg_all"):
+            project.plot_segmentation_masks()
+
+
+class TestViews:
+    """What is read of an image for a picture: `side` stands for a slide that is larger than a picture."""
+
+    @pytest.fixture
+    def store(self, project_store) -> Path:
+        return project_store(cells=make_cells(side=300), chunks=64, multiscale=True)
+
+    @staticmethod
+    def spoil(store: Path, element: str, level: str, keep: set[str]) -> None:
+        """Make chunks of an array unreadable."""
+        for path in (store / element / level / "c").rglob("*"):
+            if path.is_file() and "/".join(path.relative_to(store / element / level / "c").parts) not in keep:
+                path.write_bytes(b"no chunk")
+
+    @staticmethod
+    def levels(store: Path, element: str) -> list[str]:
+        ome = json.loads((store / element / "zarr.json").read_text())["attributes"]["ome"]
+        return [each["path"] for each in ome["multiscales"][0]["datasets"]]
+
+    def test_a_coarser_level_is_read_where_it_shows_enough(self, store) -> None:
+        fine, coarse = self.levels(store, "images/input_image")
+        self.spoil(store, "images/input_image", fine, set())
+        image, _ = find_image(store, "input_image")
+        view = view_image(image, [0, 2], side=150)
+        assert np.array_equal(view.pixels, zarr.open_array(store / "images/input_image" / coarse)[:][[0, 2]])
+        assert view.extent == (0, 300, 0, 300)
+        with pytest.raises(InputError, match="cannot be read"):
+            view_image(image, [0], side=200)
+
+    def test_of_a_region_only_its_chunks_are_read(self, store) -> None:
+        image, _ = find_image(store, "input_image")
+        expected = image.array[1, 70:120, 130:190]
+        fine, coarse = self.levels(store, "images/input_image")
+        self.spoil(store, "images/input_image", fine, {"1/1/2"})
+        self.spoil(store, "images/input_image", coarse, set())
+        assert np.array_equal(view_image(image, [1], [(70, 120), (130, 190)]).pixels[0], expected)
+
+    @pytest.fixture
+    def long_store(self, project_store) -> Path:
+        """One that is read in more than one block, and has no coarser levels."""
+        labels = np.arange(200 * 2500, dtype=np.uint32).reshape(200, 2500) // 11
+        pixels = np.random.default_rng(0).integers(0, 65536, (1, 200, 2500)).astype(np.uint16)
+        return project_store(cells=(pixels, labels, labels), chunks=64)
+
+    def test_without_levels_pixels_are_means_whatever_the_blocks(self, long_store) -> None:
+        image, _ = find_image(long_store, "input_image")
+        whole = image.array[0, 10:190, 7:2400].astype(np.float64)
+        view = view_image(image, [0], [(10, 190), (7, 2400)], side=342)  # seven pixels are one
+        assert view.extent == (7, 7 + 342 * 7, 10, 10 + 26 * 7)
+        padded = np.full((26 * 7, 342 * 7), np.nan)
+        padded[:180, :2393] = whole
+        assert np.allclose(view.pixels[0], np.nanmean(padded.reshape(26, 7, 342, 7), axis=(1, 3)))
+
+    def test_each_chunk_is_read_once(self, long_store) -> None:
+        keys = []
+
+        class Counting(WrapperStore):
+            async def get(self, key: str, *args: Any, **options: Any) -> Any:
+                keys.append(key)
+                return await super().get(key, *args, **options)
+
+        image, _ = find_image(long_store, "input_image")
+        image.__dict__["array"] = zarr.open_array(Counting(LocalStore(long_store)), path=image.path, mode="r")
+        view_image(image, [0], [(10, 190), (7, 2400)], side=342)
+        chunks = [key for key in keys if "/c/" in key]
+        assert len(chunks) == len(set(chunks)) == 3 * 38  # of 4 x 40
+
+    def test_of_labels_single_pixels_are_taken(self, long_store) -> None:
+        labels = find_labels(long_store, "seg_all_cytosol")
+        view = view_labels(labels, [(10, 190), (7, 2400)], side=342)
+        assert np.array_equal(view.pixels, labels.array[10:190:7, 7:2400:7])
+
+
+class TestRemoved:
+    def test_every_cell_has_its_dot(self, made, h5sc, ids) -> None:
+        centers = made.sdata.points["centers_seg_all_nucleus"].compute()
+        for ax in (made.plot_removed(), plot_removed(h5sc), plot_removed(made.h5sc, made.sdata_path)):
+            other, kept, removed = (each.get_offsets() for each in ax.collections)
+            assert np.allclose(kept, centers.loc[ids, ["x", "y"]])
+            assert np.allclose(removed, centers.drop(ids)[["x", "y"]])
+            assert len(other) == 0
+            assert ax.get_title() == "36 of 64 cells kept"
+            assert ax.patches[0].get_bbox().bounds == (20, 20, 200, 200)
+
+    def test_what_is_missing_is_told(self, made, h5sc, copy, tmp_path) -> None:
+        with pytest.raises(
+            ConfigError, match=r"store = None: .* is in no project's folder .*: give the SpatialData store"
+        ):
+            plot_removed(copy)
+        assert plot_removed(copy, made.sdata_path).get_title() == "36 of 64 cells kept"
+        with pytest.raises(InputError, match="is AnnData, and no open file: give the path"):
+            plot_removed(read_h5sc(h5sc)[:3])
+        store = shutil.copytree(made.sdata_path, tmp_path / "store")
+        shutil.rmtree(store / "points")
+        with pytest.raises(InputError, match="has no centres of 'seg_all_nucleus'"):
+            plot_removed(h5sc, store)
+        (copy.parent / "removed_classes.csv").write_text("7\nseven\n")
+        with pytest.raises(InputError, match=r"removed_classes.csv: must hold the id of a cell in each line"):
+            plot_removed(copy, made.sdata_path)
+        (copy.parent / "removed_classes.csv").unlink()
+        with pytest.raises(InputError, match="the list of removed cells"):
+            plot_removed(copy, made.sdata_path)
+
+
+class TestPreview:
+    def run(self, *arguments: object) -> Any:
+        return CliRunner().invoke(commands, ["preview", *map(str, arguments)], prog_name="cellstamp")
+
+    def test_of_a_file_and_of_a_project(self, made, h5sc, ids, tmp_path) -> None:
+        for source in (h5sc, made.directory):
+            target = tmp_path / f"{Path(source).name}.png"
+            result = self.run(source, "-o", target, "--n", 4, "--channel", "DAPI")
+            assert (result.exit_code, result.output) == (0, f"Picture: {target}\n")
+            assert imread(target).shape[2] == 4
+        options = ["--cell", ids[0], "--cell", ids[1], "--color", "blue", "--color", "red", "--channel", "DAPI"]
+        result = self.run(h5sc, "-o", target, *options, "--channel", "actin", "--no-outlines")
+        assert result.exit_code == 0
+
+    def test_mistakes(self, h5sc, tmp_path) -> None:
+        result = self.run(h5sc, "-o", tmp_path / "a.png", "--channel", "DNA")
+        assert result.exit_code == 2
+        assert "no channel named 'DNA'" in result.output
+        result = self.run(tmp_path, "-o", tmp_path / "a.png")
+        assert (result.exit_code, "there is no extraction in this folder" in result.output) == (2, True)
