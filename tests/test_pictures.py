@@ -454,7 +454,7 @@ class TestViews:
     def test_a_coarser_level_is_read_where_it_shows_enough(self, store) -> None:
         fine, coarse = self.levels(store, "images/input_image")
         self.spoil(store, "images/input_image", fine, set())
-        image, _ = find_image(store, "input_image")
+        image = find_image(store, "input_image").image
         view = view_image(image, [0, 2], side=150)
         assert np.array_equal(view.pixels, zarr.open_array(store / "images/input_image" / coarse)[:][[0, 2]])
         assert view.extent == (0, 300, 0, 300)
@@ -462,7 +462,7 @@ class TestViews:
             view_image(image, [0], side=200)
 
     def test_of_a_region_only_its_chunks_are_read(self, store) -> None:
-        image, _ = find_image(store, "input_image")
+        image = find_image(store, "input_image").image
         expected = image.array[1, 70:120, 130:190]
         fine, coarse = self.levels(store, "images/input_image")
         self.spoil(store, "images/input_image", fine, {"1/1/2"})
@@ -477,7 +477,7 @@ class TestViews:
         return project_store(cells=(pixels, labels, labels), chunks=64)
 
     def test_without_levels_pixels_are_means_whatever_the_blocks(self, long_store) -> None:
-        image, _ = find_image(long_store, "input_image")
+        image = find_image(long_store, "input_image").image
         whole = image.array[0, 10:190, 7:2400].astype(np.float64)
         view = view_image(image, [0], [(10, 190), (7, 2400)], side=342)  # seven pixels are one
         assert view.extent == (7, 7 + 342 * 7, 10, 10 + 26 * 7)
@@ -493,7 +493,7 @@ class TestViews:
                 keys.append(key)
                 return await super().get(key, *args, **options)
 
-        image, _ = find_image(long_store, "input_image")
+        image = find_image(long_store, "input_image").image
         image.__dict__["array"] = zarr.open_array(Counting(LocalStore(long_store)), path=image.path, mode="r")
         view_image(image, [0], [(10, 190), (7, 2400)], side=342)
         chunks = [key for key in keys if "/c/" in key]
