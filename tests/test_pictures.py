@@ -162,7 +162,9 @@ class TestCells:
         cells = [ids[3], ids[8]]
         assert np.array_equal(tiles_of(plot_cells(copy, cells=cells, channels="actin")), stamps[[3, 8], 3])
         assert np.array_equal(tiles_of(plot_cells(read_h5sc(copy), cells=cells, channels="actin")), stamps[[3, 8], 3])
-        with pytest.raises(OSError, match="filter"):
+        with pytest.raises(
+            InputError, match=rf"the stamp of cell {ids[3]} cannot be read: .*; cellstamp validate tells"
+        ):
             plot_cells(copy, cells=cells, channels="DAPI")
 
     def test_values_that_are_not_normalised_are_stretched_each_channel_by_itself(self, copy, stamps, ids) -> None:

@@ -20,6 +20,7 @@ from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, OutputError
+from cellstamp.report import in_notebook
 
 DPI = 150
 """Pixels per inch of a file."""
@@ -96,7 +97,7 @@ def drawing(ax: Axes | None, page: Page, save: PathLike | None) -> Iterator[Axes
         yield ax
         _save(ax, save)
         return
-    figure, forget = _new_figure(page, is_shown=_in_notebook() or (save is None and "matplotlib.pyplot" in sys.modules))
+    figure, forget = _new_figure(page, is_shown=in_notebook() or (save is None and "matplotlib.pyplot" in sys.modules))
     try:
         axes = figure.add_axes(page.place())
         yield axes
@@ -104,12 +105,6 @@ def drawing(ax: Axes | None, page: Page, save: PathLike | None) -> Iterator[Axes
     except BaseException:
         forget()
         raise
-
-
-def _in_notebook() -> bool:
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and "IPKernelApp" in shell.config
 
 
 def _new_figure(page: Page, *, is_shown: bool) -> tuple[Figure, Any]:
