@@ -21,7 +21,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.ndimage import map_coordinates
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import LocalStore
 
 from cellstamp import ConfigError, InputError, OutputError, Project, plot_cells, plot_removed, read_h5sc
 from cellstamp.cli import commands
@@ -116,6 +116,7 @@ class TestCells:
         assert (pixels[..., 3] == 255).all()
         assert [text.get_text() for text in ax.get_legend().get_texts()][:3] == ["actin", "DAPI", "tubulin"]
         assert plot_cells(h5sc, channels=["DAPI", "actin"], color="auto").images[0].get_array().shape[2] == 4
+        assert len(plot_cells(h5sc, color="auto", mask_outline=False).get_legend().get_texts()) == 3
         assert plot_cells(h5sc, channels="DAPI", color="cyan").images[0].get_array().shape[2] == 4
 
     def test_between_tiles_the_page_shows(self, h5sc) -> None:
@@ -161,7 +162,9 @@ class TestCells:
         cells = [ids[3], ids[8]]
         assert np.array_equal(tiles_of(plot_cells(copy, cells=cells, channels="actin")), stamps[[3, 8], 3])
         assert np.array_equal(tiles_of(plot_cells(read_h5sc(copy), cells=cells, channels="actin")), stamps[[3, 8], 3])
-        with pytest.raises(OSError, match="filter"):
+        with pytest.raises(
+            InputError, match=rf"the stamp of cell {ids[3]} cannot be read: .*; cellstamp validate tells"
+        ):
             plot_cells(copy, cells=cells, channels="DAPI")
 
     def test_values_that_are_not_normalised_are_stretched_each_channel_by_itself(self, copy, stamps, ids) -> None:
@@ -485,19 +488,25 @@ class TestViews:
         padded[:180, :2393] = whole
         assert np.allclose(view.pixels[0], np.nanmean(padded.reshape(26, 7, 342, 7), axis=(1, 3)))
 
-    def test_each_chunk_is_read_once(self, long_store) -> None:
-        keys = []
+    @pytest.mark.parametrize("depth", [1, 2])
+    def test_each_chunk_is_read_once(self, depth, project_store, monkeypatch) -> None:
+        pixels = np.random.default_rng(0).integers(0, 65536, (2, 200, 2500)).astype(np.uint16)
+        labels = np.ones((200, 2500), np.uint32)
+        long_store = project_store(cells=(pixels, labels, labels))
+        path = find_image(long_store, "input_image").image.path
+        zarr.create_array(long_store / path, data=pixels, chunks=(depth, 64, 64), overwrite=True)
+        keys, get = [], LocalStore.get
 
-        class Counting(WrapperStore):
-            async def get(self, key: str, *args: Any, **options: Any) -> Any:
-                keys.append(key)
-                return await super().get(key, *args, **options)
+        async def counting(store: LocalStore, key: str, *args: Any, **options: Any) -> Any:
+            keys.append(key)
+            return await get(store, key, *args, **options)
 
+        monkeypatch.setattr(LocalStore, "get", counting)
         image = find_image(long_store, "input_image").image
-        image.__dict__["array"] = zarr.open_array(Counting(LocalStore(long_store)), path=image.path, mode="r")
-        view_image(image, [0], [(10, 190), (7, 2400)], side=342)
+        view = view_image(image, [1, 0], [(10, 190), (7, 2400)], side=342)
+        assert np.allclose(view.pixels[:, 2, 3], pixels[::-1, 24:31, 28:35].mean(axis=(1, 2)))
         chunks = [key for key in keys if "/c/" in key]
-        assert len(chunks) == len(set(chunks)) == 3 * 38  # of 4 x 40
+        assert len(chunks) == len(set(chunks)) == 3 * 38 * 2 // depth  # of 4 x 40
 
     def test_of_labels_single_pixels_are_taken(self, long_store) -> None:
         labels = find_labels(long_store, "seg_all_cytosol")

@@ -25,11 +25,11 @@ _LOGGER = logging.getLogger("cellstamp.report")
 def is_visible(mode: ProgressMode) -> bool:
     """Whether progress is shown: as asked, or, with ``"auto"``, in a terminal and in a notebook."""
     if mode == "auto":
-        return sys.stderr.isatty() or _in_notebook()
+        return sys.stderr.isatty() or in_notebook()
     return bool(mode)
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
     """Whether this process is a Jupyter kernel. Asks IPython only if something else has imported it already."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None

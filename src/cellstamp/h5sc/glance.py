@@ -126,8 +126,20 @@ class Glance:
         return _list(self.cell_ids)
 
     def stamp(self, row: int, planes: Sequence[int]) -> NDArray[np.float32]:
-        """Read some planes of one cell: float32 (planes, y, x), values from 0 to 1."""
-        read = [self.read_plane(row, plane) for plane in planes]
+        """Read some planes of one cell: float32 (planes, y, x), values from 0 to 1.
+
+        Raises
+        ------
+        InputError
+            When they cannot be read.
+        """
+        try:
+            read = [self.read_plane(row, plane) for plane in planes]
+        except OSError as error:
+            raise InputError(
+                f"{self.where}: the stamp of cell {self.cell_ids[row]} cannot be read: {error}; cellstamp validate "
+                "tells what is damaged"
+            ) from error
         return np.asarray(read, np.float32).reshape(-1, self.image_size, self.image_size) / np.float32(self.unit)
 
 

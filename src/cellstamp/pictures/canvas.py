@@ -20,6 +20,7 @@ from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, OutputError
+from cellstamp.report import in_notebook
 
 DPI = 150
 """Pixels per inch of a file."""
@@ -62,7 +63,7 @@ class Page:
     left: float = 0.1
     right: float = 0.1
     above: float = 0.4
-    below: float = 0.5
+    below: float = 0.2
 
     @property
     def size(self) -> tuple[float, float]:
@@ -96,7 +97,7 @@ def drawing(ax: Axes | None, page: Page, save: PathLike | None) -> Iterator[Axes
         yield ax
         _save(ax, save)
         return
-    figure, forget = _new_figure(page, is_shown=_in_notebook() or (save is None and "matplotlib.pyplot" in sys.modules))
+    figure, forget = _new_figure(page, is_shown=in_notebook() or (save is None and "matplotlib.pyplot" in sys.modules))
     try:
         axes = figure.add_axes(page.place())
         yield axes
@@ -104,12 +105,6 @@ def drawing(ax: Axes | None, page: Page, save: PathLike | None) -> Iterator[Axes
     except BaseException:
         forget()
         raise
-
-
-def _in_notebook() -> bool:
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and "IPKernelApp" in shell.config
 
 
 def _new_figure(page: Page, *, is_shown: bool) -> tuple[Figure, Any]:
@@ -150,8 +145,6 @@ def show_legend(ax: Axes, handles: Sequence[Any], *, below: float) -> None:
     """Name colours, centred, so many inches below axes, in as many columns as fit."""
     if not handles:
         return
-    room, widths = max(room_of(ax)[0], 4.0), [0.07 * len(str(handle.get_label())) + 0.6 for handle in handles]
-    n_columns = len(handles) if sum(widths) <= room else max(1, int(room // max(widths)))
     figure: Any = ax.get_figure(root=True)
     place = ax.transAxes + ScaledTranslation(0, -below, figure.dpi_scale_trans)
     ax.legend(
@@ -159,10 +152,20 @@ def show_legend(ax: Axes, handles: Sequence[Any], *, below: float) -> None:
         loc="upper center",
         bbox_to_anchor=(0.5, 0.0),
         bbox_transform=place,
-        ncols=n_columns,
+        ncols=_n_columns([str(handle.get_label()) for handle in handles], room_of(ax)[0]),
         frameon=False,
         fontsize=9,
     )
+
+
+def height_of_legend(labels: Sequence[str], width: float) -> float:
+    """Inches that the names of colours need below axes of this width."""
+    return 0.1 + 0.21 * -(-len(labels) // _n_columns(labels, width)) if labels else 0.0
+
+
+def _n_columns(labels: Sequence[str], width: float) -> int:
+    room, widths = max(width, 4.0), [0.07 * len(label) + 0.6 for label in labels]
+    return len(labels) if sum(widths) <= room else max(1, int(room // max(widths)))
 
 
 def rgb_of(colour: Any, what: str) -> NDArray[np.float32]:

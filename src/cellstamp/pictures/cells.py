@@ -118,7 +118,9 @@ def draw_cells(
     across = choose_across(len(cells.names), n_tiles, aspect)
     bare = Grid(len(cells.names), n_tiles, across, tile, gap_of(tile))
     sheet = _Sheet.fitted(bare, cells, room)
-    with canvas.drawing(ax, canvas.Page(*sheet.inches), save) as axes:
+    labels = [*(cells.channel_names if colours is not None else ()), *cells.mask_names]
+    below = 0.15 + canvas.height_of_legend(labels, sheet.inches[0])
+    with canvas.drawing(ax, canvas.Page(*sheet.inches, below=below), save) as axes:
         _show_image(axes, sheet, cells, colours)
         _show_outlines(axes, sheet, cells, outlines)
         _show_names(axes, sheet, cells)

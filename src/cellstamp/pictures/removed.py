@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cellstamp.pictures import canvas, slide
 
+_INSIDE = "centres inside are kept"
 KEPT, REMOVED, OTHER = "#2b83ba", "#e8590c", "#9a9a9a"
 
 
@@ -41,7 +42,9 @@ def draw_removed(places: Places, *, ax: Axes | None, save: canvas.PathLike | Non
     rows, columns = places.shape
     size = _dot(places)
     groups = [("not chosen", places.other, OTHER), ("kept", places.kept, KEPT), ("removed", places.removed, REMOVED)]
-    with canvas.drawing(ax, slide.page_of(places.shape), save) as axes:
+    with canvas.drawing(
+        ax, slide.page_of(places.shape, [f"{len(xy):,} {label}" for label, xy, _ in groups] + [_INSIDE]), save
+    ) as axes:
         for _, xy, colour in groups:
             # thousands of dots are an image, in a PDF too
             axes.scatter(xy[:, 0], xy[:, 1], s=size, color=colour, linewidths=0, rasterized=len(xy) > 5000)
@@ -71,4 +74,4 @@ def _draw_margin(ax: Axes, places: Places) -> list[Line2D]:
         return []
     style = {"edgecolor": canvas.text_colour(), "linestyle": "--", "linewidth": 1, "fill": False}
     ax.add_patch(Rectangle((places.margin, places.margin), width, height, **style))
-    return [Line2D([], [], color=canvas.text_colour(), linestyle="--", linewidth=1, label="centres inside are kept")]
+    return [Line2D([], [], color=canvas.text_colour(), linestyle="--", linewidth=1, label=_INSIDE)]

@@ -23,11 +23,12 @@ _LINES = 1200
 """Pixels along the longer side of an image of outlines, at least, so that its lines are thin."""
 
 
-def page_of(area: tuple[int, int]) -> canvas.Page:
-    """A new figure for an area of so many rows and columns."""
+def page_of(area: tuple[int, int], labels: Sequence[str]) -> canvas.Page:
+    """A new figure for an area of so many rows and columns, with these names of colours below it."""
     rows, columns = area
     scale = LONGEST / max(rows, columns)
-    return canvas.Page(max(0.5, scale * columns), max(0.5, scale * rows), left=0.8, right=0.3, below=1.0)
+    width, height = max(0.5, scale * columns), max(0.5, scale * rows)
+    return canvas.Page(width, height, left=0.8, right=0.3, below=0.6 + canvas.height_of_legend(labels, width))
 
 
 def draw_image(

@@ -10,7 +10,7 @@ import numpy as np
 
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline.loading import ProjectInput
-from cellstamp.pipeline.plots import Colours, PathLike, check_matplotlib, plot_cells, plot_removed
+from cellstamp.pipeline.plots import MOST_COLOURS, Colours, PathLike, check_matplotlib, plot_cells, plot_removed
 from cellstamp.source.names import IMAGE_NAME
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from cellstamp.source.arrays import ArrayHandle
     from cellstamp.source.overview import View
 
-_SHOWN = 3
-"""Channels of a slide that are shown when none are named."""
 _RGB = ("red", "green", "blue")
 
 Region = Sequence[tuple[int, int]]
@@ -139,7 +137,8 @@ class ProjectPictures(ProjectInput):
         view = view_image(image, numbers, region)
         labels = {mask.name: view_labels(mask, region) for mask in masks}
         area = view.area
-        with canvas.drawing(ax, slide.page_of(area.shape), save) as axes:
+        labelled = [*(shown if colours is not None else ()), *labels]
+        with canvas.drawing(ax, slide.page_of(area.shape, labelled), save) as axes:
             if is_rgb:
                 slide.draw_rgb(axes, view.pixels, float(np.iinfo(image.dtype).max), view.extent)
             else:
@@ -185,7 +184,9 @@ def _numbers_of(channels: Any, color: Any, names: tuple[str, ...]) -> list[int]:
         channels = list(color)
     if channels is None:
         lower = tuple(map(str.lower, names))
-        return [lower.index(name) for name in _RGB] if set(_RGB) <= set(lower) else list(range(len(names)))[:_SHOWN]
+        return (
+            [lower.index(name) for name in _RGB] if set(_RGB) <= set(lower) else list(range(len(names)))[:MOST_COLOURS]
+        )
     wanted = [str(name) for name in ([channels] if isinstance(channels, str | int) else channels)]
     unknown = [name for name in wanted if name not in names]
     if unknown or not wanted:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from cellstamp.h5sc.whereabouts import Whereabouts
 
 PathLike = str | os.PathLike[str]
+MOST_COLOURS = 3
+"""Channels that are shown in colours when none are named: those of more would add up to white."""
+
 Colours = str | Sequence[Any] | Mapping[str, Any]
 
 
@@ -51,7 +54,8 @@ def plot_cells(
     n
         How many cells, without `cells`.
     channels
-        Name or names; masks can be named, too. None: those that `color` maps, else all image channels.
+        Name or names; masks can be named, too. None: those that `color` maps, the first three if it is
+        ``"auto"``, else all image channels.
     mask_outline
         Whether masks are outlined where they are one half; or a colour; or a mapping of masks to colours.
     color
@@ -91,6 +95,8 @@ def plot_cells(
     with glance(h5sc) as look:
         rows = look.rows_of(cells, n)
         planes = look.planes_of(list(color) if channels is None and isinstance(color, Mapping) else channels)
+        if channels is None and isinstance(color, str) and color == "auto":
+            planes = planes[:MOST_COLOURS]
         names = [look.plane_names[plane] for plane in planes]
         outlines = canvas.colours_of_masks(mask_outline, look.mask_names)
         if color is not None:

@@ -22,8 +22,8 @@ from cellstamp.source.values import Centers, Rect
 LONGEST_SIDE = 1500
 """Pixels of a view along its longer side, at most."""
 
-_BLOCK = 2048
-"""Pixels along a side that are read at once, where chunks are smaller or larger."""
+_BLOCK = 1024
+"""Pixels along a side that are read at once, or a chunk, if that is larger."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def view_image(image: ArrayHandle, channels: Sequence[int], region: Any = None, 
         level = _level_for(image, "images", area, side)
         rect = _scaled(area, image, level)
         step = _step(rect, side)
-        planes = np.stack([_mean(level, channel, rect, step) for channel in channels])
+        planes = _means(level.pick(channels), rect, step)
     return View(planes, area, _extent(planes.shape[-2:], rect, step, image, level))
 
 
@@ -141,16 +141,17 @@ def _step(rect: Rect, side: int) -> int:
     return max(1, -(-max(rect.shape) // side))
 
 
-def _mean(level: ArrayHandle, channel: int, rect: Rect, step: int) -> NDArray[np.float32]:
-    """Means of squares of `step` pixels; at the far edges of what is left of them."""
+def _means(level: ArrayHandle, rect: Rect, step: int) -> NDArray[np.float32]:
+    """Means of squares of `step` pixels, of each channel; at the far edges of what is left of them."""
     rows, columns = (-(-n // step) for n in rect.shape)
-    sums, counts = np.zeros((rows, columns)), np.zeros((rows, columns))
+    sums, counts = np.zeros((level.shape[0], rows, columns)), np.zeros((rows, columns))
     for block in _blocks(level, rect):
-        pixels = level.read(block, (slice(channel, channel + 1),))[0].astype(np.float64)
         (ys, y), (xs, x) = (_runs(*span, step) for span in _spans(block, rect))
         place = np.s_[y : y + ys.size, x : x + xs.size]
-        sums[place] += np.add.reduceat(np.add.reduceat(pixels, ys, axis=0), xs, axis=1)
-        counts[place] += np.outer(_lengths(ys, pixels.shape[0]), _lengths(xs, pixels.shape[1]))
+        counts[place] += np.outer(_lengths(ys, block.shape[0]), _lengths(xs, block.shape[1]))
+        for channels in level.channels():  # those of one chunk
+            pixels = np.add.reduceat(level.read(block, channels), ys, axis=1, dtype=np.float64)
+            sums[(*channels, *place)] += np.add.reduceat(pixels, xs, axis=2)
     return np.asarray(sums / counts, np.float32)
 
 
