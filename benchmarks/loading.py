@@ -53,8 +53,8 @@ def _theirs(path: str) -> Any:
     return H5ScSingleCellDataset([path], dir_labels=[0], return_id=True)
 
 
-def _blocks(path: str, n_workers: int) -> DataLoader[Any]:
-    dataset = StampDataset(path)
+def _blocks(path: str, n_workers: int, **options: Any) -> DataLoader[Any]:
+    dataset = StampDataset(path, **options)
     return DataLoader(dataset, batch_sampler=StampSampler(dataset, BATCH_SIZE), num_workers=n_workers)
 
 
@@ -69,6 +69,7 @@ def loaders(path: str, n_slow: int) -> dict[str, Callable[[int], Iterable[Any] |
         "scportrait H5ScSingleCellDataset": lambda n: _loader(few(_theirs(path)), n),
         "StampDataset, shuffle=True": lambda n: _loader(StampDataset(path), n),
         "StampDataset, StampSampler": lambda n: _blocks(path, n),
+        "StampDataset, StampSampler, float16": lambda n: _blocks(path, n, dtype="float16"),
         "iter_batches": lambda n: iter_batches(path, BATCH_SIZE, shuffle=True) if n == 0 else None,
     }
 

@@ -25,6 +25,7 @@ from cellstamp.codecs import StampEncoder
 from cellstamp.decoding import SPARE, DamagedPlaneError, decode_planes, to_float
 from cellstamp.engines.threads import Threads, one_ahead
 from cellstamp.errors import ConfigError, InputError
+from cellstamp.training.memory import Recycler
 from cellstamp.training.order import BatchOrder
 from cellstamp.training.stamps import StampSet
 from encoding import encoded
@@ -257,6 +258,26 @@ def test_a_loop_that_is_left_closes_everything(path: Path) -> None:
     for _ in iter_batches(path, 4):
         break
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_memory_is_used_again_when_nobody_has_it_any_more() -> None:
+    memory = Recycler()
+    first = memory.empty((4, 5), np.dtype(np.float32))
+    first[:] = 1
+    place, part = first.ctypes.data, first[1:, 2]
+    del first
+    assert memory.empty((4, 5), np.dtype(np.float32)).ctypes.data != place  # a part of it is still there
+    assert (part == 1).all()
+    del part
+    smaller = memory.empty((3, 5), np.dtype(np.float16))
+    assert (smaller.ctypes.data, smaller.shape, smaller.dtype) == (place, (3, 5), np.float16)
+    assert memory.empty((40, 5), np.dtype(np.float32)).shape == (40, 5)
+    assert pickle.loads(pickle.dumps(memory)).empty((2,), np.dtype(np.float32)).shape == (2,)
+
+
+def test_batches_that_are_kept_stay_as_they_are(path: Path) -> None:
+    kept = list(iter_batches(path, 4))
+    assert np.array_equal(np.concatenate([images for images, _ in kept]), expected(path))
 
 
 def test_one_is_worked_on_ahead() -> None:

@@ -107,6 +107,11 @@ def test_loaders(path: Path, tmp_path: Path, method: str | None, chunk_aware: bo
     assert not torch.equal(first[2], second[2])
 
 
+def test_batches_that_are_kept_stay_as_they_are(path: Path) -> None:
+    kept = [images[1:] for images, _ in DataLoader(StampDataset(path), 4)]
+    assert torch.equal(torch.cat(kept), stored(path)[0].reshape(-1, 4, 4, 16, 16)[:, 1:].flatten(0, 1))
+
+
 def test_the_order_depends_on_the_seed_and_the_epoch(path: Path) -> None:
     dataset = StampDataset(path)
     sampler = StampSampler(dataset, 7, seed=3)

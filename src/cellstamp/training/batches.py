@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.engines.threads import Threads, one_ahead, usable_cores
+from cellstamp.training.memory import Recycler
 from cellstamp.training.order import BLOCK_SIZE, BatchOrder, check_number
 from cellstamp.training.stamps import FloatName, Paths, StampSet
 
@@ -81,11 +82,14 @@ def iter_batches(
     stamps = StampSet(path, channels=channels, cells=cells, labels=labels, dtype=dtype)
     order = BatchOrder(len(stamps), batch_size, shuffle, seed, block_size, drop_last)
     threads = Threads(usable_cores() if n_threads is None else check_number("n_threads", n_threads, least=1))
-    return one_ahead(lambda numbers: _batch(stamps, numbers, threads), order.batches(epoch=0))
+    memory = Recycler()
+    return one_ahead(lambda numbers: _batch(stamps, numbers, threads, memory), order.batches(epoch=0))
 
 
-def _batch(stamps: StampSet, numbers: NDArray[np.int64], threads: Threads) -> tuple[NDArray[Any], ...]:
-    images = np.empty((len(numbers), *stamps.shape), stamps.dtype)
+def _batch(
+    stamps: StampSet, numbers: NDArray[np.int64], threads: Threads, memory: Recycler
+) -> tuple[NDArray[Any], ...]:
+    images = memory.empty((len(numbers), *stamps.shape), stamps.dtype)
     stamps.read(numbers, images, threads)
     labels = () if stamps.labels is None else (stamps.labels[numbers],)
     return (images, *labels, stamps.ids(numbers))

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from cellstamp.engines.threads import Threads, usable_cores
+from cellstamp.training.memory import Recycler
 from cellstamp.training.order import BLOCK_SIZE, BatchOrder, check_number
 from cellstamp.training.stamps import FloatName, Paths, StampSet
 
@@ -89,6 +90,7 @@ class StampDataset(Dataset[Any]):
         self._stamps.load()
         self._transform, self._return_id, self._n_threads = transform, return_id, n_threads
         self._threads = Threads(usable_cores() if n_threads is None else check_number("n_threads", n_threads, least=1))
+        self._memory = Recycler()
         self.classes, self.labels = _encoded(self._stamps.labels)
 
     @property
@@ -108,7 +110,7 @@ class StampDataset(Dataset[Any]):
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Read several items at once: what a DataLoader asks for when it wants a batch."""
         numbers = self._places(indices)
-        images = _empty((len(numbers), *self._stamps.shape), self._stamps.dtype)
+        images = self._empty(len(numbers))
         self._stamps.read(numbers, images.numpy(), self._workers())
         labels = [] if self.labels is None else [self.labels[torch.from_numpy(numbers)]]
         ids = [self._ids(numbers)] if self._return_id else []
@@ -130,6 +132,13 @@ class StampDataset(Dataset[Any]):
 
     def _ids(self, numbers: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(self._stamps.ids(numbers).astype(np.int64))
+
+    def _empty(self, n_cells: int) -> torch.Tensor:
+        """Memory for images; in a worker it is shared with the process that waits for them, which spares a copy."""
+        shape, dtype = (n_cells, *self._stamps.shape), self._stamps.dtype
+        if get_worker_info() is None:
+            return torch.from_numpy(self._memory.empty(shape, dtype))
+        return torch.from_numpy(np.empty(shape, dtype)).share_memory_()
 
     def _workers(self) -> Threads:
         # workers share the cores among themselves already
@@ -220,13 +229,6 @@ default_collate_fn_map.update({_Item: _whole_batch})
 
 def _lists(parts: list[torch.Tensor]) -> list[list[int]]:
     return [part.tolist() for part in parts]
-
-
-def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
-    """Memory for images; in a worker it is shared with the process that waits for them, which spares a copy."""
-    # numpy asks the system for large pages, torch does not: each page that is touched first takes its time
-    images = torch.from_numpy(np.empty(shape, dtype))
-    return images if get_worker_info() is None else images.share_memory_()
 
 
 def _encoded(labels: NDArray[Any] | None) -> tuple[tuple[str, ...], torch.Tensor | None]:
