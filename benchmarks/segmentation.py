@@ -82,9 +82,8 @@ def without_edge(labels: np.ndarray) -> np.ndarray:
 
 def cost(sides: list[int], workers: list[int], data: Path) -> None:
     """Print seconds and peak memory by the size of an image and the number of workers, each in a process of its own."""
-    print(
-        "| side of the image | cells | workers | seconds | seconds of all cores | peak memory |\n|---:|---:|---:|---:|---:|---:|"
-    )
+    print("| side of the image | cells | workers | seconds | seconds of all cores | peak memory |")
+    print("|---:|---:|---:|---:|---:|---:|")
     for side in sides:
         store = Sample(side=side).store(data)
         for n_workers in workers:

@@ -295,7 +295,7 @@ class TestWhatIsThere:
         project = project_with(tmp_path, blobs(200), block_size=100, threads=2)
         (chunk,) = (tmp_path / "project" / "scportrait.sdata" / "images" / "input_image" / "s0" / "c").rglob("0/0/0")
         chunk.write_bytes(chunk.read_bytes()[:100])
-        with pytest.raises(InputError, match=r"'input_image' cannot be read: .*, rows 0 to 10\d"):
+        with pytest.raises(InputError, match=r"'input_image' cannot be read: .*, rows \d+ to \d+"):
             project.segment()
         assert not project.nuc_seg_status
         assert not list((tmp_path / "cache").iterdir())
