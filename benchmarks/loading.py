@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 import h5py
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -58,19 +59,21 @@ def _blocks(path: str, n_workers: int, **options: Any) -> DataLoader[Any]:
     return DataLoader(dataset, batch_sampler=StampSampler(dataset, BATCH_SIZE), num_workers=n_workers)
 
 
-def loaders(path: str, n_slow: int) -> dict[str, Callable[[int], Iterable[Any] | None]]:
+def loaders(path: str, n_slow: int, n_cells: int | None) -> dict[str, Callable[[int], Iterable[Any] | None]]:
     """What is measured: for a number of workers, batches in random order; of slow ones fewer cells, drawn at random."""
 
     def few(dataset: Any) -> Any:
         return Subset(dataset, torch.randperm(len(dataset))[:n_slow].tolist())
 
+    cells = None if n_cells is None else np.arange(len(Sliced(path))) < n_cells
+
     return {
         "h5py slicing": lambda n: _loader(few(Sliced(path)), n),
         "scportrait H5ScSingleCellDataset": lambda n: _loader(few(_theirs(path)), n),
-        "StampDataset, shuffle=True": lambda n: _loader(StampDataset(path), n),
-        "StampDataset, StampSampler": lambda n: _blocks(path, n),
-        "StampDataset, StampSampler, float16": lambda n: _blocks(path, n, dtype="float16"),
-        "iter_batches": lambda n: iter_batches(path, BATCH_SIZE, shuffle=True) if n == 0 else None,
+        "StampDataset, shuffle=True": lambda n: _loader(StampDataset(path, cells=cells), n),
+        "StampDataset, StampSampler": lambda n: _blocks(path, n, cells=cells),
+        "StampDataset, StampSampler, float16": lambda n: _blocks(path, n, cells=cells, dtype="float16"),
+        "iter_batches": lambda n: iter_batches(path, BATCH_SIZE, shuffle=True, cells=cells) if n == 0 else None,
     }
 
 
@@ -90,11 +93,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured, in turn")
     parser.add_argument("--slow-cells", type=int, default=4000, help="cells read by what reads one at a time")
     parser.add_argument("--only", default="", help="what is measured: those whose name has this in it")
+    parser.add_argument("--cells", type=int, help="cells read by ours, the first in the file (default: all)")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     measured: dict[tuple[str, int], list[float]] = {}
     for number in range(options.rounds):
-        for name, make in loaders(options.path, options.slow_cells).items():
+        for name, make in loaders(options.path, options.slow_cells, options.cells).items():
             for n_workers in WORKERS:
                 if options.only in name and (batches := make(n_workers)) is not None:
                     measured.setdefault((name, n_workers), []).append(rate(batches))
