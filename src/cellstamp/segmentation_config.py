@@ -30,8 +30,8 @@ class SegmentationConfig(StepConfig):
     smoothing: rules.Length = 1.5
     """Sigma, in pixels, of the Gaussian that the image is smoothed with before."""
     window: rules.Odd = 101
-    """Side, in pixels, of the surroundings that ``"local"`` looks at: no nucleus may be larger, and about three times
-    the diameter of one is good."""
+    """Side, in pixels, of the surroundings that ``"local"`` looks at: about three times the diameter of a nucleus is
+    good. No nucleus may be larger, with ``"otsu"`` neither."""
     floor: rules.Length = 0.6
     """For ``"local"``: what is darker than so many times Otsu's threshold is no nucleus."""
     min_distance: rules.Count = 5
