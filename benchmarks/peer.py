@@ -5,6 +5,7 @@ the extraction starts, and at last JSON: the cells, and the seconds of the extra
 """
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -18,6 +19,8 @@ from pathlib import Path
 def extract(tool: str, sample: Path, folder: Path, workers: int, size: int) -> dict[str, float]:
     """Load the sample into a project of the tool's, then extract; the two tools have the same calls."""
     if tool == "scportrait":
+        sys.path.append(str(Path(__file__).parents[1]))
+        importlib.import_module("interop")  # scportrait can then be imported beside any torch
         from scportrait.pipeline.extraction import HDF5CellExtraction
         from scportrait.pipeline.project import Project
     else:

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from cellstamp.pipeline.segmentation import ThresholdSegmentation
     from cellstamp.segmentation_config import SegmentationConfig
     from cellstamp.training.batches import iter_batches
-    from cellstamp.training.torch import StampDataset, StampSampler
+    from cellstamp.training.torch import StampDataset as StampDataset
+    from cellstamp.training.torch import StampSampler as StampSampler
 
+# Without what needs torch: everything here can be imported by all who have cellstamp.
 __all__ = [
     "CellstampError",
     "ConfigError",
@@ -29,8 +31,6 @@ __all__ = [
     "ProcessingStep",
     "Project",
     "SegmentationConfig",
-    "StampDataset",
-    "StampSampler",
     "ThresholdSegmentation",
     "WorkerError",
     "iter_batches",
@@ -66,8 +66,14 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        message = f"{name} needs torch: pip install 'cellstamp[torch]'"
+        raise ImportError(message) from error
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_HOMES})
