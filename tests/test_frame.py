@@ -149,7 +149,7 @@ def test_links_lead_somewhere(page):
 def test_the_api_page_has_every_public_name():
     page = (ROOT / "docs" / "api.md").read_text()
     listed = re.findall(r"^\.\. auto\w+:: cellstamp\.(\w+)", page, flags=re.MULTILINE)
-    assert sorted(listed) == sorted(cellstamp.__all__)
+    assert sorted(listed) == sorted(cellstamp._HOMES)  # and so those that need torch
 
 
 def test_the_package_says_that_it_has_types():
