@@ -181,5 +181,6 @@ def test_the_page_on_the_command_line_has_every_command_and_option_and_no_other(
         for parameter in command.params
         if isinstance(parameter, click.Option)
         for option in (*parameter.opts, *parameter.secondary_opts)
+        if option.startswith("--")
     }
     assert set(re.findall(r"--[a-z][a-z-]*", page)) == options | {"--help"}
