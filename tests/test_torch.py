@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ from cellstamp.errors import ConfigError, InputError  # noqa: E402
 from stamp_files import IMAGES, layout_of, write_file  # noqa: E402
 
 N_CELLS = 40
+
+
+@pytest.fixture(autouse=True)
+def _workers_end() -> Iterator[None]:
+    """An error that torch hands on holds its loader, and so the workers, in a cycle."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -85,10 +93,17 @@ def test_whole_batches_are_not_copied(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "chunk_aware"),
-    [(None, True), (None, False), ("fork", True), ("fork", False), ("spawn", True), ("forkserver", False)],
+    ("method", "chunk_aware", "sent_encoded"),
+    [
+        (None, True, False),
+        (None, False, True),
+        ("fork", True, False),
+        ("fork", False, True),
+        ("spawn", True, True),
+        ("forkserver", False, False),
+    ],
 )
-def test_loaders(path: Path, tmp_path: Path, method: str | None, chunk_aware: bool) -> None:  # noqa: FBT001
+def test_loaders(path: Path, tmp_path: Path, method: str | None, chunk_aware: bool, sent_encoded: bool) -> None:  # noqa: FBT001
     """Every cell once, with its label and its id, from two files, with and without workers."""
     write_file(tmp_path / "b.h5sc", layout_of(25, first_id=1000, dtype="uint8", compression="gzip"), seed=1)
     dataset = StampDataset([path, tmp_path / "b.h5sc"], labels=["treated", "control"])
@@ -96,6 +111,7 @@ def test_loaders(path: Path, tmp_path: Path, method: str | None, chunk_aware: bo
     dataset[0]  # opened here before processes are started
     how: dict[str, Any] = {"num_workers": 0 if method is None else 2, "multiprocessing_context": method}
     how |= {"batch_sampler": StampSampler(dataset, 8)} if chunk_aware else {"batch_size": 8, "shuffle": True}
+    how |= {"collate_fn": StampDataset.collate} if sent_encoded else {}
     loader = DataLoader(dataset, persistent_workers=method is not None, **how)
     first, second = together(loader), together(loader)
     for images, labels, ids in (first, second):
@@ -105,6 +121,43 @@ def test_loaders(path: Path, tmp_path: Path, method: str | None, chunk_aware: bo
         assert torch.equal(images[order], torch.cat([images_a, images_b * np.float32(1 / 255)]))
         assert labels[order].tolist() == [1] * N_CELLS + [0] * 25
     assert not torch.equal(first[2], second[2])
+
+
+@pytest.mark.parametrize("transform", [None, half], ids=["no transform", "transform"])
+@pytest.mark.parametrize("return_id", [True, False], ids=["ids", "no ids"])
+def test_what_a_worker_sends_is_the_batch(path: Path, return_id: bool, transform: Any) -> None:  # noqa: FBT001
+    dataset = StampDataset(path, ["DAPI"], transform=transform, return_id=return_id, dtype="float16")
+    wanted = list(DataLoader(dataset, 16))
+    for collate in (None, StampDataset.collate, own_collate):
+        got = list(DataLoader(dataset, 16, num_workers=1, collate_fn=collate))
+        for one, other in zip(got, wanted, strict=True):
+            pairs = zip(one, other, strict=True) if return_id else [(one, other)]
+            assert all(torch.equal(*pair) for pair in pairs)
+
+
+def own_collate(items: list[Any]) -> Any:
+    """As users write them."""
+    if torch.is_tensor(items[0]):
+        return torch.stack(items)
+    images, ids = zip(*items, strict=True)
+    return torch.stack(images), torch.tensor(ids)
+
+
+def test_images_that_a_worker_sends_are_decoded_by_the_one_that_gets_them(path: Path) -> None:
+    damage(path)
+    loader = DataLoader(StampDataset(path), 4, num_workers=1, collate_fn=StampDataset.collate)
+    with pytest.raises(InputError, match=r"a\.h5sc: cell 5, nucleus: the file is damaged there") as caught:
+        list(loader)
+    assert "worker process" not in str(caught.value)  # what torch says of an error in a worker
+
+
+def damage(path: Path) -> None:
+    """Make the first plane one that cannot be decoded, and no other."""
+    with h5py.File(path) as file:
+        chunk = file[IMAGES].id.get_chunk_info(0)
+    with path.open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\xff" * chunk.size)
 
 
 def test_batches_that_are_kept_stay_as_they_are(path: Path) -> None:

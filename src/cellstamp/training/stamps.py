@@ -16,10 +16,12 @@ from cellstamp.engines.threads import Threads
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.chunks import look_into
 from cellstamp.training.choice import check_alike, choose_labels, choose_planes, choose_rows
-from cellstamp.training.files import Piece, StampFile
+from cellstamp.training.files import Encoded, Piece, Plain, StampFile
 
 Paths = str | PathLike[str] | list[str | PathLike[str]] | tuple[str | PathLike[str], ...]
 FloatName = Literal["float32", "float16"]
+Fetched = tuple[NDArray[np.int64], Encoded | Plain]
+"""Stamps that were read, and their places in a batch."""
 
 
 class StampSet:
@@ -94,11 +96,24 @@ class StampSet:
         InputError
             If a file was removed, has changed, or is damaged.
         """
+        threads.each(partial(_read_piece, out), self._pieces(numbers))
+
+    def fetch(self, numbers: NDArray[np.int64]) -> list[Fetched]:
+        """Bring the bytes of stamps here, for `decode` to decode, here or in another process.
+
+        Raises
+        ------
+        InputError
+            If a file was removed, has changed, or ends too early.
+        """
+        return [(piece.places, piece.fetch()) for piece in self._pieces(numbers)]
+
+    def _pieces(self, numbers: NDArray[np.int64]) -> list[Piece]:
         pieces: list[Piece] = []
         for file, rows, places in self._by_file(numbers):
             file.check()
             pieces += file.pieces(rows, places)
-        threads.each(partial(_read_piece, out), pieces)
+        return pieces
 
     def _by_file(self, numbers: NDArray[np.int64]) -> Iterator[tuple[StampFile, NDArray[np.int64], NDArray[np.int64]]]:
         """Each file that has some of the cells, their places in it, and those among ``numbers``."""
@@ -109,9 +124,25 @@ class StampSet:
             yield file, numbers[places] - (self._ends[number] - len(file)), places
 
 
-def _read_piece(out: NDArray[Any], piece: Piece) -> None:
-    for place, stamp in zip(piece.places.tolist(), piece.read(), strict=True):
+def decode(fetched: list[Fetched], out: NDArray[Any], threads: Threads) -> None:
+    """Decode what `StampSet.fetch` has read; ``out`` and ``threads`` as `StampSet.read` takes them.
+
+    Raises
+    ------
+    InputError
+        If a file is damaged.
+    """
+    threads.each(partial(_decode_piece, out), fetched)
+
+
+def _decode_piece(out: NDArray[Any], piece: Fetched) -> None:
+    places, stamps = piece
+    for place, stamp in zip(places.tolist(), stamps.decode(), strict=True):
         to_float(stamp, out[place])
+
+
+def _read_piece(out: NDArray[Any], piece: Piece) -> None:
+    _decode_piece(out, (piece.places, piece.fetch()))
 
 
 def _paths(paths: Paths) -> list[Path]:
