@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from nbclient import NotebookClient
@@ -34,6 +35,11 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_timeout = 120
+# torch is optional: without it, the page that trains a network shows what was measured, and its last picture.
+if find_spec("torch"):
+    tags.add("torch")  # noqa: F821 - Sphinx puts it here
+else:
+    nb_execution_excludepatterns = ["training-a-network.md"]
 nb_merge_streams = True
 logging.getLogger("traitlets").setLevel(logging.WARNING)
 # A kernel that is spoken to in plain text warns of it.
@@ -43,7 +49,12 @@ nb_render_image_options = {"align": "center"}
 # A name in a docstring that leads nowhere is a fault, but for those of other libraries: links to them need a network.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:class", r"(anndata|collections|numpy|os|spatialdata|xarray)\..*|AnnData|SpatialData|DataArray")
+    (
+        "py:class",
+        r"(anndata|collections|matplotlib|np|numpy|os|spatialdata|torch|xarray)\..*"
+        r"|AnnData|Axes|DataArray|NDArray|PathLike|SpatialData",
+    ),
+    ("py:class", "Colours|Region"),  # short names in signatures; what they stand for is told below them
 ]
 
 autodoc_member_order = "bysource"

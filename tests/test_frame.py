@@ -149,7 +149,7 @@ def test_links_lead_somewhere(page):
 def test_the_api_page_has_every_public_name():
     page = (ROOT / "docs" / "api.md").read_text()
     listed = re.findall(r"^\.\. auto\w+:: cellstamp\.(\w+)", page, flags=re.MULTILINE)
-    assert sorted(listed) == sorted(cellstamp.__all__)
+    assert sorted(listed) == sorted(cellstamp._HOMES)  # and so those that need torch
 
 
 def test_the_package_says_that_it_has_types():
@@ -181,5 +181,6 @@ def test_the_page_on_the_command_line_has_every_command_and_option_and_no_other(
         for parameter in command.params
         if isinstance(parameter, click.Option)
         for option in (*parameter.opts, *parameter.secondary_opts)
+        if option.startswith("--")
     }
     assert set(re.findall(r"--[a-z][a-z-]*", page)) == options | {"--help"}

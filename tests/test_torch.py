@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -213,3 +214,23 @@ def test_a_file_that_has_changed(path: Path) -> None:
         dataset[0]
     with pytest.raises(InputError, match=r"a\.h5sc has changed since it was opened"):
         list(DataLoader(dataset, 4, num_workers=1))
+
+
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+def test_the_page_that_trains_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells, one after the other: the network is better than guessing, and much better when it sees amounts."""
+    pytest.importorskip("skimage")
+    matplotlib = pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "training-a-network.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    n_threads = torch.get_num_threads()
+    try:
+        with matplotlib.rc_context({"backend": "agg"}):
+            for cell in re.findall(r"^```{code-cell} ipython3\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+                exec(cell, names)
+    finally:
+        torch.set_num_threads(n_threads)
+        matplotlib.pyplot.close("all")
+    assert names["is_right"].mean() > names["majority"] + 0.08
+    assert np.mean(names["said"] == names["label"][names["held_out"]]) > 0.92

@@ -13,7 +13,7 @@ from PIL import Image
 from skimage.segmentation import find_boundaries
 
 from cellstamp import Project
-from cellstamp.demo import load_image, segment
+from cellstamp.demo import SEGMENTATION, load_image
 
 SIDE, ROWS, COLUMNS = 40, 4, 6
 SHOWN = slice(40, 300), slice(0, 260)  # (y, x) of the slide
@@ -22,14 +22,18 @@ COLOURS = ListedColormap(["#101418", *np.random.default_rng(3).permutation([
 ])])  # fmt: skip
 
 
-def extract(image, nuclei, cells, folder):
-    """The stamps, as an AnnData object."""
-    config = {"threads": 1, "image_size": SIDE, "cache": folder, "progress": False}
+def extract(image, folder):
+    """The project: segmented, and extracted."""
+    everywhere = {"threads": 1, "cache": folder, "progress": False}
+    config = {
+        "ThresholdSegmentation": everywhere | SEGMENTATION,
+        "HDF5CellExtraction": everywhere | {"image_size": SIDE},
+    }
     project = Project(Path(folder) / "project", config)
     project.load_input_from_array(image, channel_names=["hematoxylin", "DAB"])
-    project.load_segmentation(nucleus=nuclei, cytosol=cells)
+    project.segment()
     project.extract()
-    return project.h5sc
+    return project
 
 
 def draw(rgb, nuclei, cells, stamps):
@@ -70,9 +74,10 @@ def _chosen(stamps):
 
 if __name__ == "__main__":
     rgb, image = load_image()
-    nuclei, cells = segment(image[0])
     with tempfile.TemporaryDirectory() as folder:
-        picture = draw(rgb, nuclei, cells, extract(image, nuclei, cells, folder))
+        project = extract(image, folder)
+        nuclei, cells = (np.asarray(project.sdata[f"seg_all_{mask}"]) for mask in ("nucleus", "cytosol"))
+        picture = draw(rgb, nuclei, cells, project.h5sc)
         picture.savefig(Path(folder) / "picture.png", dpi=90)
         colours = Image.open(Path(folder) / "picture.png").convert("RGB").quantize(256)
     colours.save(Path(__file__).with_name("stamps.png"), optimize=True)
