@@ -180,6 +180,28 @@ def test_the_order_depends_on_the_seed_and_the_epoch(path: Path) -> None:
         StampSampler(dataset, 0)
 
 
+@pytest.mark.parametrize("persistent", [True, False])
+def test_the_order_is_the_same_with_workers(path: Path, persistent: bool) -> None:  # noqa: FBT001
+    def epochs(**how: Any) -> list[list[int]]:
+        dataset = StampDataset(path)
+        loader = DataLoader(dataset, batch_sampler=StampSampler(dataset, 7, seed=3), **how)
+        return [together(loader)[1].tolist() for _ in range(3)]
+
+    assert epochs(num_workers=1, persistent_workers=persistent) == epochs()
+
+
+def test_what_cannot_be_used_is_told(path: Path) -> None:
+    dataset = StampDataset(path)
+    with pytest.raises(ConfigError, match="a StampSampler draws whole batches; give it to the DataLoader as batch_sam"):
+        next(iter(DataLoader(dataset, sampler=StampSampler(dataset, 4))))
+    with pytest.raises(ConfigError, match="transform = 3: must be a function of an image, or None"):
+        StampDataset(path, transform=3)  # type: ignore[arg-type]
+    sampler = StampSampler(dataset)
+    sampler.epoch = -1
+    with pytest.raises(ConfigError, match="epoch = -1: must be a whole number of at least 0"):
+        next(iter(sampler))
+
+
 def test_parts_of_a_dataset(path: Path) -> None:
     dataset = StampDataset(path)
     parts = random_split(dataset, [30, 10])
@@ -193,6 +215,8 @@ def test_labels_and_types(path: Path) -> None:
     scores = StampDataset(path, labels="score").labels
     assert (scores.dtype, scores[:3].tolist()) == (torch.float32, [0, 0.5, 1])
     assert StampDataset(path, labels=np.arange(N_CELLS, dtype=np.uint16)).labels.dtype == torch.int64
+    assert StampDataset(path, labels=np.arange(N_CELLS) % 2 == 0).labels[:3].tolist() == [1, 0, 1]
+    assert StampDataset(path, labels=np.arange(N_CELLS) % 2 == 0).labels.dtype == torch.int64
     dataset = StampDataset(path, dtype="float16", cells=[20, 8])
     assert next(iter(DataLoader(dataset, 2)))[0].dtype == torch.float16
 

@@ -45,16 +45,13 @@ class StampSet:
     """
 
     def __init__(self, paths: Paths, *, channels: Any, cells: Any, labels: Any, dtype: FloatName) -> None:
-        if dtype not in ("float32", "float16"):
-            message = f"dtype = {dtype!r}: must be 'float32' or 'float16'"
-            raise ConfigError(message)
+        self.dtype = _dtype(dtype)
         stored = [look_into(path) for path in _paths(paths)]
         check_alike(stored)
         planes, rows = choose_planes(stored, channels), choose_rows(stored, cells)
         self.labels = choose_labels(stored, rows, labels)
         self.files = tuple(StampFile(*parts) for parts in zip(stored, rows, planes, strict=True))
         self._ends = np.cumsum([len(file) for file in self.files])
-        self.dtype = np.dtype(dtype)
         self.shape = (planes[0].size, stored[0].image_size, stored[0].image_size)
         if not len(self):
             message = f"cells: none of the cells of {', '.join(str(file.path) for file in self.files)} are chosen"
@@ -145,10 +142,23 @@ def _read_piece(out: NDArray[Any], piece: Piece) -> None:
     _decode_piece(out, (piece.places, piece.fetch()))
 
 
+def _dtype(dtype: Any) -> np.dtype[Any]:
+    for allowed in (np.dtype("float32"), np.dtype("float16")):
+        if dtype in (allowed.name, allowed, allowed.type):
+            return allowed
+    message = f"dtype = {dtype!r}: must be 'float32' or 'float16'"
+    raise ConfigError(message)
+
+
 def _paths(paths: Paths) -> list[Path]:
-    if isinstance(paths, (str, PathLike)):
-        return [Path(paths)]
-    listed = [Path(path) for path in paths]
+    given = [paths] if isinstance(paths, (str, PathLike)) else paths
+    if not isinstance(given, (list, tuple)) or not all(isinstance(path, (str, PathLike)) for path in given):
+        message = (
+            f"path: must be the path of an .h5sc file, or a list of paths; is {type(paths).__name__} (a project's is "
+            "project.extraction_f.output_path)"
+        )
+        raise ConfigError(message)
+    listed = [Path(path) for path in given]
     if not listed:
         message = "path = []: must be the path of an .h5sc file, or a list of at least one"
         raise ConfigError(message)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
 from cellstamp.engines.threads import Threads, usable_cores
+from cellstamp.errors import ConfigError
 from cellstamp.training.order import BLOCK_SIZE, BatchOrder, check_number
 from cellstamp.training.sending import Batch, Desk, Parcel, whole_batch
 from cellstamp.training.stamps import FloatName, Paths, StampSet
@@ -53,7 +54,7 @@ class StampDataset(Dataset[Any]):
     cell_ids
         int64 tensor (n_cells,): ids of all cells, in the order of the dataset.
     labels
-        Tensor (n_cells,): labels of all cells; None without. Integers are int64, floats float32.
+        Tensor (n_cells,): labels of all cells; None without. Integers, and true and false, are int64, floats float32.
     classes
         What labels that are text stand for: number ``i`` is ``classes[i]``, in alphabetical order. Otherwise empty.
 
@@ -87,7 +88,7 @@ class StampDataset(Dataset[Any]):
     ) -> None:
         self._stamps = StampSet(path_or_paths, channels=channels, cells=cells, labels=labels, dtype=dtype)
         self._stamps.load()
-        self._transform, self._return_id, self._n_threads = transform, return_id, n_threads
+        self._transform, self._return_id, self._n_threads = _check_transform(transform), return_id, n_threads
         self._desk = Desk(usable_cores() if n_threads is None else check_number("n_threads", n_threads, least=1))
         self.classes, self.labels = _encoded(self._stamps.labels)
 
@@ -159,7 +160,10 @@ class StampDataset(Dataset[Any]):
         return images
 
     def _places(self, indices: Sequence[int]) -> NDArray[np.int64]:
-        numbers = np.asarray(indices, np.int64).reshape(-1)
+        if any(isinstance(index, Sequence) for index in indices):
+            message = "sampler: a StampSampler draws whole batches; give it to the DataLoader as batch_sampler"
+            raise ConfigError(message)
+        numbers = np.asarray(indices, np.int64)
         wrong = numbers[(numbers < -len(self)) | (numbers >= len(self))]
         if wrong.size:
             message = f"there is no item {wrong[0]}: the dataset has {len(self)} cells"
@@ -205,7 +209,7 @@ class StampSampler(Sampler[list[int]]):
     Attributes
     ----------
     epoch
-        Number of the next epoch's order; each iteration counts it up, and it may be set to go on from there.
+        Number of the next epoch's order; counted up when its first batch is drawn. It may be set, to go on from there.
 
     Raises
     ------
@@ -230,8 +234,18 @@ class StampSampler(Sampler[list[int]]):
         return len(self._order)
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        return (numbers.tolist() for numbers in self._order.batches(epoch))
+        # counted when the first batch is drawn: with workers, torch makes two iterators and draws from one
+        epoch = check_number("epoch", self.epoch, least=0)
+        self.epoch = epoch + 1
+        for numbers in self._order.batches(epoch):
+            yield numbers.tolist()
+
+
+def _check_transform(transform: Any) -> Any:
+    if transform is not None and not callable(transform):
+        message = f"transform = {transform!r}: must be a function of an image, or None"
+        raise ConfigError(message)
+    return transform
 
 
 def _encoded(labels: NDArray[Any] | None) -> tuple[tuple[str, ...], torch.Tensor | None]:
@@ -241,5 +255,5 @@ def _encoded(labels: NDArray[Any] | None) -> tuple[tuple[str, ...], torch.Tensor
     if labels.dtype.kind not in "biuf":
         classes, numbers = np.unique(labels, return_inverse=True)
         return tuple(classes.tolist()), torch.from_numpy(numbers.astype(np.int64))
-    dtype = {"b": np.bool_, "f": np.float32}.get(labels.dtype.kind, np.int64)
+    dtype = np.float32 if labels.dtype.kind == "f" else np.int64
     return (), torch.from_numpy(np.array(labels, dtype))
