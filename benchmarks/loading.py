@@ -54,9 +54,10 @@ def _theirs(path: str) -> Any:
     return H5ScSingleCellDataset([path], dir_labels=[0], return_id=True)
 
 
-def _blocks(path: str, n_workers: int, **options: Any) -> DataLoader[Any]:
+def _blocks(path: str, n_workers: int, collate_fn: Any = None, **options: Any) -> DataLoader[Any]:
     dataset = StampDataset(path, **options)
-    return DataLoader(dataset, batch_sampler=StampSampler(dataset, BATCH_SIZE), num_workers=n_workers)
+    batches = StampSampler(dataset, BATCH_SIZE)
+    return DataLoader(dataset, batch_sampler=batches, num_workers=n_workers, collate_fn=collate_fn)
 
 
 def loaders(path: str, n_slow: int, n_cells: int | None) -> dict[str, Callable[[int], Iterable[Any] | None]]:
@@ -65,6 +66,7 @@ def loaders(path: str, n_slow: int, n_cells: int | None) -> dict[str, Callable[[
     def few(dataset: Any) -> Any:
         return Subset(dataset, torch.randperm(len(dataset))[:n_slow].tolist())
 
+    collate = StampDataset.collate
     cells = None if n_cells is None else np.arange(len(Sliced(path))) < n_cells
 
     return {
@@ -72,6 +74,10 @@ def loaders(path: str, n_slow: int, n_cells: int | None) -> dict[str, Callable[[
         "scportrait H5ScSingleCellDataset": lambda n: _loader(few(_theirs(path)), n),
         "StampDataset, shuffle=True": lambda n: _loader(StampDataset(path, cells=cells), n),
         "StampDataset, StampSampler": lambda n: _blocks(path, n, cells=cells),
+        "StampDataset, StampSampler, collate": lambda n: _blocks(path, n, collate, cells=cells),
+        "StampDataset, shuffle=True, collate": lambda n: DataLoader(
+            StampDataset(path, cells=cells), BATCH_SIZE, shuffle=True, num_workers=n, collate_fn=collate
+        ),
         "StampDataset, StampSampler, float16": lambda n: _blocks(path, n, cells=cells, dtype="float16"),
         "iter_batches": lambda n: iter_batches(path, BATCH_SIZE, shuffle=True, cells=cells) if n == 0 else None,
     }

@@ -75,7 +75,8 @@ def stamp(
         values = channel * weight if apply_masks else channel.astype(np.float64)
         if limits is not None:
             lower, upper = limits[k]
-            planes.append(np.clip((values - lower) / (upper - lower if upper != lower else 1), 0, 1))
+            with np.errstate(over="ignore"):  # limits that nearly are one: what is above them becomes 1 all the same
+                planes.append(np.clip((values - lower) / (upper - lower if upper != lower else 1), 0, 1))
         elif quantiles is not None:
             planes.append(normalised(values, quantiles[k] if np.ndim(quantiles) == 2 else quantiles))
         else:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import cellstamp
-from cellstamp import iter_batches
+from cellstamp import iter_batches, read_h5sc
 from cellstamp.codecs import StampEncoder
 from cellstamp.decoding import SPARE, DamagedPlaneError, decode_planes, to_float
 from cellstamp.engines.threads import Threads, one_ahead
@@ -299,6 +299,17 @@ def test_torch_is_not_needed() -> None:
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_object_is_no_path(path: Path) -> None:
+    message = r"must be the path of an \.h5sc file, or a list of paths; is AnnData \(a project's is project"
+    with pytest.raises(ConfigError, match=message):
+        iter_batches(read_h5sc(path, images=False))  # type: ignore[arg-type]
+
+
+def test_a_type_may_be_numpys(path: Path) -> None:
+    images, _ = next(iter_batches(path, 4, dtype=np.float16))  # type: ignore[arg-type]
+    assert images.dtype == np.float16
 
 
 @pytest.mark.parametrize(

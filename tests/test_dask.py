@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import pickle
@@ -151,7 +152,8 @@ def test_results_are_released_as_they_are_taken(dask_client: Any) -> None:
     seen = []
     for outcome in DaskEngine(dask_client).run(Arrays((200_000,)), batches(60), lambda: 5):
         seen.append(int(outcome.value[0][0]))
-        assert len(dask_client.futures) <= 5 + 2  # those being let go
+        dask_client.sync(asyncio.sleep, 0)  # what is let go of is forgotten in the client's own thread
+        assert len(dask_client.futures) <= 5
     assert sorted(seen) == list(range(60))
     assert _nothing_is_left(dask_client)
 
@@ -263,7 +265,7 @@ def test_a_worker_that_comes_late_is_used(tmp_path: Path, own: Cluster) -> None:
                 task.release()  # until now, the first worker waited
         assert 0 not in values[:10]
         assert sorted(values) == list(range(30))
-    assert [line.partition(":")[0] for line in log] == ["a worker came"]
+    assert [line.partition(":")[0] for line in log[1:]] == ["a worker came"]
 
 
 def test_a_worker_that_goes_is_replaced_by_the_others(tmp_path: Path, own: Cluster) -> None:
@@ -279,7 +281,7 @@ def test_a_worker_that_goes_is_replaced_by_the_others(tmp_path: Path, own: Clust
         values = [first, *(outcome.value for outcome in left)]
         releasing.join()
     assert sorted(values) == list(range(20))
-    assert "batch number 0; the batch runs again" in log[0], log
+    assert "batch number 0; the batch runs again" in log[1], log
 
 
 def test_without_any_worker(own: Cluster, tmp_path: Path) -> None:

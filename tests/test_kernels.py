@@ -198,6 +198,12 @@ def test_stamps_of_every_dtype_and_of_fixed_limits(scene, dtype, data):
     assert_as_restated(scene, Cutter(len(scene.ids), len(scene.labels) + len(scene.image), scene.size, dtype))
 
 
+@pytest.mark.parametrize("apply_masks", [True, False])
+def test_limits_that_nearly_are_one(apply_masks):
+    labels, image = np.zeros((1, 2, 2), np.uint32), np.array([[[0, 55746], [60367, 41743]]], np.uint16)
+    assert_as_restated(Scene(2, labels, image, [1], [(0, 0)], None, apply_masks, [(0.0, 2.3e-311)]))
+
+
 def test_without_masks_a_window_of_integers_is_the_pixels_themselves():
     rng = np.random.default_rng(0)
     for dtype in ("uint8", "uint16"):

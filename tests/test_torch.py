@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ from cellstamp.errors import ConfigError, InputError  # noqa: E402
 from stamp_files import IMAGES, layout_of, write_file  # noqa: E402
 
 N_CELLS = 40
+
+
+@pytest.fixture(autouse=True)
+def _workers_end() -> Iterator[None]:
+    """An error that torch hands on holds its loader, and so the workers, in a cycle."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -86,10 +94,17 @@ def test_whole_batches_are_not_copied(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "chunk_aware"),
-    [(None, True), (None, False), ("fork", True), ("fork", False), ("spawn", True), ("forkserver", False)],
+    ("method", "chunk_aware", "sent_encoded"),
+    [
+        (None, True, False),
+        (None, False, True),
+        ("fork", True, False),
+        ("fork", False, True),
+        ("spawn", True, True),
+        ("forkserver", False, False),
+    ],
 )
-def test_loaders(path: Path, tmp_path: Path, method: str | None, chunk_aware: bool) -> None:  # noqa: FBT001
+def test_loaders(path: Path, tmp_path: Path, method: str | None, chunk_aware: bool, sent_encoded: bool) -> None:  # noqa: FBT001
     """Every cell once, with its label and its id, from two files, with and without workers."""
     write_file(tmp_path / "b.h5sc", layout_of(25, first_id=1000, dtype="uint8", compression="gzip"), seed=1)
     dataset = StampDataset([path, tmp_path / "b.h5sc"], labels=["treated", "control"])
@@ -97,6 +112,7 @@ def test_loaders(path: Path, tmp_path: Path, method: str | None, chunk_aware: bo
     dataset[0]  # opened here before processes are started
     how: dict[str, Any] = {"num_workers": 0 if method is None else 2, "multiprocessing_context": method}
     how |= {"batch_sampler": StampSampler(dataset, 8)} if chunk_aware else {"batch_size": 8, "shuffle": True}
+    how |= {"collate_fn": StampDataset.collate} if sent_encoded else {}
     loader = DataLoader(dataset, persistent_workers=method is not None, **how)
     first, second = together(loader), together(loader)
     for images, labels, ids in (first, second):
@@ -106,6 +122,43 @@ def test_loaders(path: Path, tmp_path: Path, method: str | None, chunk_aware: bo
         assert torch.equal(images[order], torch.cat([images_a, images_b * np.float32(1 / 255)]))
         assert labels[order].tolist() == [1] * N_CELLS + [0] * 25
     assert not torch.equal(first[2], second[2])
+
+
+@pytest.mark.parametrize("transform", [None, half], ids=["no transform", "transform"])
+@pytest.mark.parametrize("return_id", [True, False], ids=["ids", "no ids"])
+def test_what_a_worker_sends_is_the_batch(path: Path, return_id: bool, transform: Any) -> None:  # noqa: FBT001
+    dataset = StampDataset(path, ["DAPI"], transform=transform, return_id=return_id, dtype="float16")
+    wanted = list(DataLoader(dataset, 16))
+    for collate in (None, StampDataset.collate, own_collate):
+        got = list(DataLoader(dataset, 16, num_workers=1, collate_fn=collate))
+        for one, other in zip(got, wanted, strict=True):
+            pairs = zip(one, other, strict=True) if return_id else [(one, other)]
+            assert all(torch.equal(*pair) for pair in pairs)
+
+
+def own_collate(items: list[Any]) -> Any:
+    """As users write them."""
+    if torch.is_tensor(items[0]):
+        return torch.stack(items)
+    images, ids = zip(*items, strict=True)
+    return torch.stack(images), torch.tensor(ids)
+
+
+def test_images_that_a_worker_sends_are_decoded_by_the_one_that_gets_them(path: Path) -> None:
+    damage(path)
+    loader = DataLoader(StampDataset(path), 4, num_workers=1, collate_fn=StampDataset.collate)
+    with pytest.raises(InputError, match=r"a\.h5sc: cell 5, nucleus: the file is damaged there") as caught:
+        list(loader)
+    assert "worker process" not in str(caught.value)  # what torch says of an error in a worker
+
+
+def damage(path: Path) -> None:
+    """Make the first plane one that cannot be decoded, and no other."""
+    with h5py.File(path) as file:
+        chunk = file[IMAGES].id.get_chunk_info(0)
+    with path.open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\xff" * chunk.size)
 
 
 def test_batches_that_are_kept_stay_as_they_are(path: Path) -> None:
@@ -127,6 +180,28 @@ def test_the_order_depends_on_the_seed_and_the_epoch(path: Path) -> None:
         StampSampler(dataset, 0)
 
 
+@pytest.mark.parametrize("persistent", [True, False])
+def test_the_order_is_the_same_with_workers(path: Path, persistent: bool) -> None:  # noqa: FBT001
+    def epochs(**how: Any) -> list[list[int]]:
+        dataset = StampDataset(path)
+        loader = DataLoader(dataset, batch_sampler=StampSampler(dataset, 7, seed=3), **how)
+        return [together(loader)[1].tolist() for _ in range(3)]
+
+    assert epochs(num_workers=1, persistent_workers=persistent) == epochs()
+
+
+def test_what_cannot_be_used_is_told(path: Path) -> None:
+    dataset = StampDataset(path)
+    with pytest.raises(ConfigError, match="a StampSampler draws whole batches; give it to the DataLoader as batch_sam"):
+        next(iter(DataLoader(dataset, sampler=StampSampler(dataset, 4))))
+    with pytest.raises(ConfigError, match="transform = 3: must be a function of an image, or None"):
+        StampDataset(path, transform=3)  # type: ignore[arg-type]
+    sampler = StampSampler(dataset)
+    sampler.epoch = -1
+    with pytest.raises(ConfigError, match="epoch = -1: must be a whole number of at least 0"):
+        next(iter(sampler))
+
+
 def test_parts_of_a_dataset(path: Path) -> None:
     dataset = StampDataset(path)
     parts = random_split(dataset, [30, 10])
@@ -140,6 +215,8 @@ def test_labels_and_types(path: Path) -> None:
     scores = StampDataset(path, labels="score").labels
     assert (scores.dtype, scores[:3].tolist()) == (torch.float32, [0, 0.5, 1])
     assert StampDataset(path, labels=np.arange(N_CELLS, dtype=np.uint16)).labels.dtype == torch.int64
+    assert StampDataset(path, labels=np.arange(N_CELLS) % 2 == 0).labels[:3].tolist() == [1, 0, 1]
+    assert StampDataset(path, labels=np.arange(N_CELLS) % 2 == 0).labels.dtype == torch.int64
     dataset = StampDataset(path, dtype="float16", cells=[20, 8])
     assert next(iter(DataLoader(dataset, 2)))[0].dtype == torch.float16
 

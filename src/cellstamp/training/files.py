@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +28,63 @@ class Piece(NamedTuple):
     rows: NDArray[np.int64]
     places: NDArray[np.int64]
 
-    def read(self) -> NDArray[Any]:
-        """Read them as they are stored: (n, n_planes, y, x)."""
-        return self.file.read(self.rows)
+    def fetch(self) -> Encoded | Plain:
+        """Bring their bytes here."""
+        return self.file.fetch(self.rows)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Stamps as HDF5 reads them: (n, n_planes, y, x) as stored."""
+
+    stamps: NDArray[Any]
+
+    def decode(self) -> NDArray[Any]:
+        """Nothing has to be decoded."""
+        return self.stamps
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The bytes of stamps of one file, and what it takes to decode them, in this process or another one.
+
+    Attributes
+    ----------
+    payload, starts, sizes, compression
+        As `cellstamp.decoding.decode_planes` takes them.
+    side, dtype
+        Of the planes.
+    path, ids, channel_names
+        Where they are from, for messages.
+    """
+
+    payload: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    compression: str | None
+    side: int
+    dtype: np.dtype[Any]
+    path: Path
+    ids: NDArray[np.uint64]
+    channel_names: tuple[str, ...]
+
+    def decode(self) -> NDArray[Any]:
+        """Decode them: (n, n_planes, y, x) as stored.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
+        """
+        plane_bytes = self.side**2 * self.dtype.itemsize
+        out = np.empty(self.sizes.size * plane_bytes + SPARE, np.uint8)
+        try:
+            decode_planes(self.payload, self.starts, self.sizes, self.compression, out)
+        except DamagedPlaneError as error:
+            row, plane = divmod(error.plane, len(self.channel_names))
+            message = f"{self.path}: cell {self.ids[row]}, {self.channel_names[plane]}: the file is damaged there"
+            raise InputError(message) from error
+        return out[:-SPARE].view(self.dtype).reshape(len(self.ids), -1, self.side, self.side)
 
 
 class StampFile:
@@ -86,29 +141,21 @@ class StampFile:
         """
         self._open()
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Read stamps, (n, n_planes, y, x) as stored; any number of threads may do so at the same time.
+    def fetch(self, rows: NDArray[np.int64]) -> Encoded | Plain:
+        """Read stamps, without decoding them; any number of threads may do so at the same time.
 
         Raises
         ------
         InputError
-            If the file was changed, or is damaged.
+            If the file was changed, or ends too early.
         """
-        if isinstance(self._source, SlicedStamps):
-            return self._source.read(rows)
-        return self._decode(self._source, rows)
-
-    def _decode(self, index: ChunkIndex, rows: NDArray[np.int64]) -> NDArray[Any]:
+        index = self._source
+        if isinstance(index, SlicedStamps):
+            return Plain(index.read(rows))
         offsets, sizes = index.offsets[rows].ravel(), index.sizes[rows].ravel().astype(np.int64)
         payload, starts = _read(self._open().number, self.path, offsets, np.abs(sizes))
-        out = np.empty(sizes.size * self.plane_bytes + SPARE, np.uint8)
-        try:
-            decode_planes(payload, starts, sizes, index.compression, out)
-        except DamagedPlaneError as error:
-            row, plane = divmod(error.plane, len(self.channel_names))
-            message = f"{self.path}: cell {self.ids[rows[row]]}, {self.channel_names[plane]}: the file is damaged there"
-            raise InputError(message) from error
-        return out[:-SPARE].view(self.dtype).reshape(len(rows), -1, self._side, self._side)
+        how = (index.compression, self._side, self.dtype)
+        return Encoded(payload, starts, sizes, *how, self.path, self.ids[rows], self.channel_names)
 
     def _open(self) -> _Handle:
         # a local name: another thread may open it at the same time, and then one of the two is dropped after its use

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
-from torch.utils.data._utils.collate import default_collate_fn_map
 
 from cellstamp.engines.threads import Threads, usable_cores
-from cellstamp.training.memory import Recycler
+from cellstamp.errors import ConfigError
 from cellstamp.training.order import BLOCK_SIZE, BatchOrder, check_number
+from cellstamp.training.sending import Batch, Desk, Parcel, whole_batch
 from cellstamp.training.stamps import FloatName, Paths, StampSet
 
 
@@ -54,7 +54,7 @@ class StampDataset(Dataset[Any]):
     cell_ids
         int64 tensor (n_cells,): ids of all cells, in the order of the dataset.
     labels
-        Tensor (n_cells,): labels of all cells; None without. Integers are int64, floats float32.
+        Tensor (n_cells,): labels of all cells; None without. Integers, and true and false, are int64, floats float32.
     classes
         What labels that are text stand for: number ``i`` is ``classes[i]``, in alphabetical order. Otherwise empty.
 
@@ -88,9 +88,8 @@ class StampDataset(Dataset[Any]):
     ) -> None:
         self._stamps = StampSet(path_or_paths, channels=channels, cells=cells, labels=labels, dtype=dtype)
         self._stamps.load()
-        self._transform, self._return_id, self._n_threads = transform, return_id, n_threads
-        self._threads = Threads(usable_cores() if n_threads is None else check_number("n_threads", n_threads, least=1))
-        self._memory = Recycler()
+        self._transform, self._return_id, self._n_threads = _check_transform(transform), return_id, n_threads
+        self._desk = Desk(usable_cores() if n_threads is None else check_number("n_threads", n_threads, least=1))
         self.classes, self.labels = _encoded(self._stamps.labels)
 
     @property
@@ -105,25 +104,66 @@ class StampDataset(Dataset[Any]):
         return len(self._stamps)
 
     def __getitem__(self, index: int) -> Any:
-        return self.__getitems__([index])[0]
+        (item,) = self.__getitems__([index])
+        return item if isinstance(item, torch.Tensor) or self._is_image_alone else tuple(item)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Read several items at once: what a DataLoader asks for when it wants a batch."""
         numbers = self._places(indices)
-        images = self._empty(len(numbers))
-        self._stamps.read(numbers, images.numpy(), self._workers())
+        if self._is_image_alone or self._transform:
+            images = list(map(self._transform, self._read(numbers))) if self._transform else list(self._read(numbers))
+            parts = (each for _, each in self._labels_and_ids(numbers))
+            return images if self._is_image_alone else list(zip(images, *parts, strict=True))
+        return self._batch(numbers).items()
+
+    @staticmethod
+    def collate(items: list[Any]) -> Any:
+        """Put the items of a batch together, for ``DataLoader(..., collate_fn=StampDataset.collate)``.
+
+        The batch is the one that there is without it. But where workers read, they send the bytes of the file instead
+        of images, and the process that trains decodes them by its own threads, which takes a fraction of the time. It
+        makes no difference without workers, with a ``transform``, or where there are neither ids nor labels.
+
+        Parameters
+        ----------
+        items
+            What the dataset has given out for one batch.
+        """
+        batch = whole_batch(items)
+        if batch is None or batch.parcel is None:
+            return default_collate(items)
+        return [batch.parcel, *batch.rest]
+
+    @property
+    def _is_image_alone(self) -> bool:
+        return self.labels is None and not self._return_id
+
+    def _batch(self, numbers: NDArray[np.int64]) -> Batch:
+        rest = self._labels_and_ids(numbers)
+        if get_worker_info() is None:
+            images = self._read(numbers)
+            return Batch(lambda: images, rest)
+        parcel = Parcel(
+            self._stamps.fetch(numbers), (len(numbers), *self._stamps.shape), self._stamps.dtype, self._desk
+        )
+        return Batch(lambda: parcel.into(self._empty(len(numbers)), self._threads()), rest, parcel)
+
+    def _labels_and_ids(self, numbers: NDArray[np.int64]) -> list[tuple[torch.Tensor, Any]]:
+        """What of them is wanted, as tensors, and as they are in single items."""
         labels = [] if self.labels is None else [self.labels[torch.from_numpy(numbers)]]
         ids = [self._ids(numbers)] if self._return_id else []
-        if not labels and not ids:
-            return list(map(self._transform, images)) if self._transform else list(images)
-        if self._transform:
-            return list(zip(map(self._transform, images), *labels, *_lists(ids), strict=True))
-        items = zip(images, *labels, *_lists(ids), strict=True)
-        batch = [images, *labels, *ids]
-        return [_Item.of(item, batch, place) for place, item in enumerate(items)]
+        return [*((each, each) for each in labels), *((each, each.tolist()) for each in ids)]
+
+    def _read(self, numbers: NDArray[np.int64]) -> torch.Tensor:
+        images = self._empty(len(numbers))
+        self._stamps.read(numbers, images.numpy(), self._threads())
+        return images
 
     def _places(self, indices: Sequence[int]) -> NDArray[np.int64]:
-        numbers = np.asarray(indices, np.int64).reshape(-1)
+        if any(isinstance(index, Sequence) for index in indices):
+            message = "sampler: a StampSampler draws whole batches; give it to the DataLoader as batch_sampler"
+            raise ConfigError(message)
+        numbers = np.asarray(indices, np.int64)
         wrong = numbers[(numbers < -len(self)) | (numbers >= len(self))]
         if wrong.size:
             message = f"there is no item {wrong[0]}: the dataset has {len(self)} cells"
@@ -137,12 +177,12 @@ class StampDataset(Dataset[Any]):
         """Memory for images; in a worker it is shared with the process that waits for them, which spares a copy."""
         shape, dtype = (n_cells, *self._stamps.shape), self._stamps.dtype
         if get_worker_info() is None:
-            return torch.from_numpy(self._memory.empty(shape, dtype))
+            return self._desk.empty(shape, dtype)
         return torch.from_numpy(np.empty(shape, dtype)).share_memory_()
 
-    def _workers(self) -> Threads:
+    def _threads(self) -> Threads:
         # workers share the cores among themselves already
-        return Threads(1) if self._n_threads is None and get_worker_info() is not None else self._threads
+        return Threads(1) if self._n_threads is None and get_worker_info() is not None else self._desk.threads
 
 
 class StampSampler(Sampler[list[int]]):
@@ -169,7 +209,7 @@ class StampSampler(Sampler[list[int]]):
     Attributes
     ----------
     epoch
-        Number of the next epoch's order; each iteration counts it up, and it may be set to go on from there.
+        Number of the next epoch's order; counted up when its first batch is drawn. It may be set, to go on from there.
 
     Raises
     ------
@@ -194,41 +234,18 @@ class StampSampler(Sampler[list[int]]):
         return len(self._order)
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, self.epoch = self.epoch, self.epoch + 1
-        return (numbers.tolist() for numbers in self._order.batches(epoch))
+        # counted when the first batch is drawn: with workers, torch makes two iterators and draws from one
+        epoch = check_number("epoch", self.epoch, least=0)
+        self.epoch = epoch + 1
+        for numbers in self._order.batches(epoch):
+            yield numbers.tolist()
 
 
-class _Item(tuple[Any, ...]):
-    """An item that remembers the batch it was read in: if all of it is wanted, it is there already."""
-
-    batch: list[Any]
-    place: int
-
-    @classmethod
-    def of(cls, parts: tuple[Any, ...], batch: list[Any], place: int) -> _Item:
-        item = cls(parts)
-        item.batch, item.place = batch, place
-        return item
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return tuple, (tuple(self),)
-
-
-def _whole_batch(items: list[_Item], *, collate_fn_map: object = None) -> Any:
-    """Put items together as torch does: without copying, if they are one whole batch."""
-    del collate_fn_map
-    batch = items[0].batch
-    if len(items) == len(batch[0]) and all(item.batch is batch and item.place == k for k, item in enumerate(items)):
-        return list(batch)
-    return default_collate([tuple(item) for item in items])
-
-
-# torch's way to tell its default_collate of a type: see its documentation
-default_collate_fn_map.update({_Item: _whole_batch})
-
-
-def _lists(parts: list[torch.Tensor]) -> list[list[int]]:
-    return [part.tolist() for part in parts]
+def _check_transform(transform: Any) -> Any:
+    if transform is not None and not callable(transform):
+        message = f"transform = {transform!r}: must be a function of an image, or None"
+        raise ConfigError(message)
+    return transform
 
 
 def _encoded(labels: NDArray[Any] | None) -> tuple[tuple[str, ...], torch.Tensor | None]:
@@ -238,5 +255,5 @@ def _encoded(labels: NDArray[Any] | None) -> tuple[tuple[str, ...], torch.Tensor
     if labels.dtype.kind not in "biuf":
         classes, numbers = np.unique(labels, return_inverse=True)
         return tuple(classes.tolist()), torch.from_numpy(numbers.astype(np.int64))
-    dtype = {"b": np.bool_, "f": np.float32}.get(labels.dtype.kind, np.int64)
+    dtype = np.float32 if labels.dtype.kind == "f" else np.int64
     return (), torch.from_numpy(np.array(labels, dtype))
