@@ -166,6 +166,7 @@ def test_closing_early_leaves_nothing(tmp_path: Path, dask_client: Any) -> None:
     assert len(list(tmp_path.iterdir())) < 60
 
 
+@pytest.mark.once
 def test_what_a_caller_left_that_died_is_dropped_by_the_next_run(tmp_path: Path, dask_client: Any) -> None:
     (address, *_) = dask_client.nthreads()
     order = Order("of one that died", pickle.dumps(Square(tmp_path)), 0)
@@ -180,6 +181,7 @@ def test_what_a_caller_left_that_died_is_dropped_by_the_next_run(tmp_path: Path,
     assert _nothing_is_left(dask_client)
 
 
+@pytest.mark.once
 def test_workers_keep_freed_memory_while_they_are_in_a_run(dask_client: Any) -> None:
     n_pages = 40 * 2**20 // os.sysconf("SC_PAGE_SIZE")
     seen = [outcome.value for outcome in DaskEngine(dask_client).run(PageFaults(), batches(12), lambda: 4)]
@@ -187,6 +189,7 @@ def test_workers_keep_freed_memory_while_they_are_in_a_run(dask_client: Any) -> 
     assert min(dask_client.run(page_faults).values()) > n_pages / 2
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("n_workers", "nthreads"), [(1, 2), (4, 1)])
 def test_chunks_are_decoded_one_and_a_half_times_at_most(
     tmp_path: Path, own: Cluster, n_workers: int, nthreads: int
@@ -229,6 +232,7 @@ def test_a_worker_killed_mid_run(
     assert "is gone) while it had a batch of 5 cells, ids" in line
 
 
+@pytest.mark.once
 @pytest.mark.leaves_files
 def test_a_cell_that_kills_every_worker_is_named_and_the_rest_is_kept(
     tmp_path: Path, make_step: MakeStep, serial: Path, dask_client: Any
@@ -268,6 +272,7 @@ def test_a_worker_that_comes_late_is_used(tmp_path: Path, own: Cluster) -> None:
     assert [line.partition(":")[0] for line in log[1:]] == ["a worker came"]
 
 
+@pytest.mark.once
 def test_a_worker_that_goes_is_replaced_by_the_others(tmp_path: Path, own: Cluster) -> None:
     task = Wait(0, tmp_path).prepare()
     for _ in range(2):
@@ -284,6 +289,7 @@ def test_a_worker_that_goes_is_replaced_by_the_others(tmp_path: Path, own: Clust
     assert "batch number 0; the batch runs again" in log[1], log
 
 
+@pytest.mark.once
 def test_without_any_worker(own: Cluster, tmp_path: Path) -> None:
     message = r"has had no worker for 0\.1 s; start some with 'dask worker tcp://"
     task = Wait(0, tmp_path).prepare()
@@ -332,6 +338,7 @@ def test_the_log_tells_the_cluster(tmp_path: Path, dask_client: Any) -> None:
 
 
 # dask's client, which has read some text as a number of bytes, does not close itself
+@pytest.mark.once
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <function Client.__del__")
 def test_an_address_where_something_else_answers(make_step: MakeStep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_client, "_ANSWERS", 0.5)
@@ -386,6 +393,7 @@ def other_version(tmp_path: Path) -> Path:
     return package.parent
 
 
+@pytest.mark.once
 def test_a_worker_with_another_version_is_named(make_step: MakeStep, own: Cluster, other_version: Path) -> None:
     own.add(nanny=False, path=[other_version])
     with (
@@ -395,6 +403,7 @@ def test_a_worker_with_another_version_is_named(make_step: MakeStep, own: Cluste
         make_step(client)()
 
 
+@pytest.mark.once
 def test_a_worker_without_the_package_is_named(make_step: MakeStep, own: Cluster, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/cellstamp.py").write_text("raise ModuleNotFoundError('No module named cellstamp')\n")
@@ -406,6 +415,7 @@ def test_a_worker_without_the_package_is_named(make_step: MakeStep, own: Cluster
         make_step(client)()
 
 
+@pytest.mark.once
 def test_a_late_worker_with_another_version_is_not_used(tmp_path: Path, own: Cluster, other_version: Path) -> None:
     own.add(nanny=False)
     task = Wait(0, tmp_path).prepare()
@@ -423,6 +433,7 @@ def test_a_late_worker_with_another_version_is_not_used(tmp_path: Path, own: Clu
     assert line.startswith("not used: worker tcp://")
 
 
+@pytest.mark.once
 def test_an_input_that_a_worker_cannot_see(make_step: MakeStep, own: Cluster, store: Path) -> None:
     hide = f'mount -t tmpfs none "{store.parent}" && exec "$@"'
     command = ["unshare", "--mount", "sh", "-c", hide, "sh"]
@@ -433,6 +444,7 @@ def test_an_input_that_a_worker_cannot_see(make_step: MakeStep, own: Cluster, st
         make_step(client)()
 
 
+@pytest.mark.once
 def test_an_input_that_is_another_one_there(make_step: MakeStep, own: Cluster, store: Path, tmp_path: Path) -> None:
     other = write_store(tmp_path / "elsewhere/sample.zarr", make_sample(seed=1)).parent
     command = ["unshare", "--mount", "sh", "-c", f'mount --bind "{other}" "{store.parent}" && exec "$@"', "sh"]
@@ -443,6 +455,7 @@ def test_an_input_that_is_another_one_there(make_step: MakeStep, own: Cluster, s
         make_step(client)()
 
 
+@pytest.mark.once
 def test_a_plan_that_does_not_fit_into_a_worker(make_step: MakeStep, own: Cluster) -> None:
     own.add(nanny=False, nthreads=2, memory="400MB")
     message = r"needs about 2\d\d MB in a worker, and tcp://.* has 200 MB for each of its threads"
