@@ -312,5 +312,6 @@ def demo(folder: Path) -> None:
 
     with _closing_line_on_stdout():
         result = run_demo(folder)
+    click.echo(f"Project:            {result.project}")
     click.echo(f"Single-cell images: {result.h5sc}")
     click.echo(f"Picture of them:    {result.picture}")
