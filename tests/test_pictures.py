@@ -525,6 +525,23 @@ class TestRemoved:
             assert ax.get_title() == "36 of 64 cells kept"
             assert ax.patches[0].get_bbox().bounds == (20, 20, 200, 200)
 
+    def test_cells_that_are_not_those_of_the_store_are_refused(self, made, copy) -> None:
+        image, nucleus, cytosol = make_cells(side=240, n=64)
+        ending = "the masks were replaced since, or it was made from another store: extract again, or give the store"
+        for masks, message in (
+            ([np.where(mask > 60, 0, mask) for mask in (nucleus, cytosol)], "4 of its 64 kept and removed cells, like"),
+            (
+                [np.roll(mask, 3, axis=1) for mask in (nucleus, cytosol)],
+                "of its 36 cells are elsewhere in 'seg_all_nuc",
+            ),
+        ):
+            other = Project(copy.parent / "other", made.config, overwrite=True)
+            other.load_input_from_array(image, channel_names=NAMES)
+            other.load_segmentation(*masks)
+            other.extract()
+            with pytest.raises(InputError, match=f"{message}.*{ending}"):
+                plot_removed(copy, other.sdata_path)
+
     def test_what_is_missing_is_told(self, made, h5sc, copy, tmp_path) -> None:
         with pytest.raises(
             ConfigError, match=r"store = None: .* is in no project's folder .*: give the SpatialData store"

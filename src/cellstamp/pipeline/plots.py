@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.errors import ConfigError
+from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline.folder import STORE
 
 if TYPE_CHECKING:
@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
     from cellstamp.h5sc.glance import Glance
     from cellstamp.h5sc.whereabouts import Whereabouts
+    from cellstamp.source.values import Centers
 
 PathLike = str | os.PathLike[str]
 MOST_COLOURS = 3
 """Channels that are shown in colours when none are named: those of more would add up to white."""
+
+_SAME_PLACE = 1.0
+"""Pixels along an axis between two centres of one cell, at most: some programs round them."""
 
 Colours = str | Sequence[Any] | Mapping[str, Any]
 
@@ -150,7 +154,7 @@ def plot_removed(
     ConfigError
         When an argument cannot be used, no store is given where there is no project, or matplotlib is not installed.
     InputError
-        When the file, its list of removed cells or the store cannot be used.
+        When the file, its list of removed cells or the store cannot be used, or the store's cells are not the file's.
     OutputError
         When the picture cannot be written.
     """
@@ -165,6 +169,7 @@ def plot_removed(
     told = whereabouts(h5sc)
     labels = find_labels(_store_of(told, store), told.mask)
     centers = find_stored_centers(labels, told.centers)
+    _check_same_cells(told, centers, labels.store)
     is_kept, is_removed = np.isin(centers.ids, told.kept), np.isin(centers.ids, told.removed)
     places = Places(
         kept=centers.xy[is_kept],
@@ -174,6 +179,31 @@ def plot_removed(
         margin=0 if told.keeps_border else told.image_size // 2,
     )
     return draw_removed(places, ax=ax, save=save)
+
+
+def _check_same_cells(told: Whereabouts, centers: Centers, store: str) -> None:
+    """See that the cells of a file are those of a store; of other cells, the picture would tell what is not so."""
+    remedy = (
+        "the masks were replaced since, or it was made from another store: extract again, or give the store it is of"
+    )
+    ids = np.concatenate([told.kept, told.removed])
+    missing = ids[~np.isin(ids, centers.ids)]
+    if missing.size:
+        raise InputError(
+            f"{told.path}: {missing.size} of its {ids.size} kept and removed cells, like cell {missing[0]}, are not "
+            f"among the {len(centers)} of '{told.mask}' in {store}; {remedy}"
+        )
+    if told.kept_xy is None:
+        return
+    there = centers.xy[np.searchsorted(centers.ids, told.kept)]
+    (elsewhere,) = np.nonzero((np.abs(there - told.kept_xy) > _SAME_PLACE).any(axis=1))
+    if elsewhere.size:
+        (x, y), (there_x, there_y) = told.kept_xy[elsewhere[0]], there[elsewhere[0]]
+        raise InputError(
+            f"{told.path}: {elsewhere.size} of its {told.kept.size} cells are elsewhere in '{told.mask}' in {store}, "
+            f"like cell {told.kept[elsewhere[0]]}: x, y = {x:.1f}, {y:.1f} in the file, {there_x:.1f}, {there_y:.1f} "
+            f"in the store; {remedy}"
+        )
 
 
 def _store_of(told: Whereabouts, store: PathLike | None) -> str:
