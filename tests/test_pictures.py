@@ -167,6 +167,17 @@ class TestCells:
         ):
             plot_cells(copy, cells=cells, channels="DAPI")
 
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.5])
+    def test_values_that_no_stamp_has_are_refused(self, value, copy, ids) -> None:
+        with h5py.File(copy, "r+") as file:
+            file["obsm/single_cell_images"][4, 3, 7, 9] = value
+        told = f": the stamp of cell {ids[4]} is damaged: actin has values that are not from 0 to 1"
+        part = read_h5sc(copy)[3:6]
+        for cells, where in ((copy, "cells.h5sc"), (read_h5sc(copy), "cells.h5sc"), (part, "part of an AnnData")):
+            with pytest.raises(InputError, match=where + told):
+                plot_cells(cells, cells=ids[3:6])
+        assert plot_cells(copy, cells=ids[3:6], channels="DAPI").has_data()
+
     def test_values_that_are_not_normalised_are_stretched_each_channel_by_itself(self, copy, stamps, ids) -> None:
         with h5py.File(copy, "r+") as file:
             images = file["obsm/single_cell_images"]

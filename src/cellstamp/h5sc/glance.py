@@ -131,7 +131,7 @@ class Glance:
         Raises
         ------
         InputError
-            When they cannot be read.
+            When they cannot be read, or hold what no stamp holds.
         """
         try:
             read = [self.read_plane(row, plane) for plane in planes]
@@ -140,7 +140,15 @@ class Glance:
                 f"{self.where}: the stamp of cell {self.cell_ids[row]} cannot be read: {error}; cellstamp validate "
                 "tells what is damaged"
             ) from error
-        return np.asarray(read, np.float32).reshape(-1, self.image_size, self.image_size) / np.float32(self.unit)
+        stamp = np.asarray(read, np.float32).reshape(-1, self.image_size, self.image_size) / np.float32(self.unit)
+        wrong = np.flatnonzero(~((stamp >= 0) & (stamp <= 1)).all(axis=(1, 2)))  # of no number, neither is so
+        if wrong.size:
+            raise InputError(
+                f"{self.where}: the stamp of cell {self.cell_ids[row]} is damaged: "
+                f"{self.plane_names[planes[wrong[0]]]} has values that are not from 0 to 1; cellstamp validate tells "
+                "what else is"
+            )
+        return stamp
 
 
 def _check_count(n: object) -> None:
@@ -195,7 +203,7 @@ def _of_anndata(data: anndata.AnnData) -> Glance:
     # Of a part of an open file, only the row that is looked at: its images as a whole are read when they are named.
     sample = data[:1].obsm[IMAGES] if data.is_view else data.obsm[IMAGES]
     file = getattr(sample, "file", None)
-    where = file.filename if file is not None else "the AnnData"
+    where = "the part of an AnnData" if data.is_view else file.filename if file is not None else "the AnnData"
 
     def read_plane(row: int, plane: int) -> NDArray[Any]:
         return np.asarray(data[row : row + 1].obsm[IMAGES][0, plane] if data.is_view else sample[row, plane])

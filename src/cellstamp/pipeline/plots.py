@@ -81,7 +81,7 @@ def plot_cells(
     ConfigError
         When an argument cannot be used, there is no such channel, or matplotlib is not installed.
     InputError
-        When it is no ``.h5sc`` file, or does not have these cells.
+        When it is no ``.h5sc`` file, is damaged, or does not have these cells.
     OutputError
         When the picture cannot be written.
 
