@@ -119,6 +119,33 @@ class TestCells:
         assert len(plot_cells(h5sc, color="auto", mask_outline=False).get_legend().get_texts()) == 3
         assert plot_cells(h5sc, channels="DAPI", color="cyan").images[0].get_array().shape[2] == 4
 
+    def test_channels_can_be_numbered_masks_first(self, h5sc, stamps, ids) -> None:
+        for channels in (3, np.int64(3), [3], ["actin"]):
+            assert np.array_equal(tiles_of(plot_cells(h5sc, cells=ids[:1], channels=channels))[0], stamps[0, 3])
+        ax = plot_cells(h5sc, n=2, color={2: "red", "actin": "blue"}, mask_outline=False)
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["DAPI", "actin"]
+
+    def test_channels_of_one_name_are_told_apart_by_their_numbers(self, stamps, copy, ids) -> None:
+        data = read_h5sc(copy)
+        data.var["channels"] = ["nucleus", "cytosol", "DAPI", "DAPI", "DAPI"]
+        assert np.array_equal(tiles_of(plot_cells(data, cells=ids[:1], channels=4))[0], stamps[0, 4])
+        with pytest.raises(ConfigError, match="has more than one named 'DAPI': give its number instead"):
+            plot_cells(data, channels="DAPI")
+
+    def test_cells_can_be_chosen_by_a_mask_or_a_column(self, copy, ids) -> None:
+        mask = np.arange(len(ids)) % 3 == 1
+        with h5py.File(copy, "r+") as file:
+            file["obs/exceeds_crop"][:] = mask
+        chosen = [str(cell) for cell, is_chosen in zip(ids, mask, strict=True) if is_chosen]
+        part = read_h5sc(copy)[mask]
+        for source, cells in ((copy, mask), (copy, mask.tolist()), (copy, "exceeds_crop"), (part, "exceeds_crop")):
+            assert texts_of(plot_cells(source, cells=cells, channels="DAPI")) == chosen
+        assert texts_of(plot_cells(copy, cells=mask, n=2, channels="DAPI")) == [chosen[0], chosen[-1]]
+
+    def test_a_part_without_cells_is_told(self, h5sc) -> None:
+        with pytest.raises(InputError, match=r"^the part of an AnnData has no cells"):
+            plot_cells(read_h5sc(h5sc)[:0])
+
     def test_between_tiles_the_page_shows(self, h5sc) -> None:
         assert (plot_cells(h5sc, color="auto").images[0].get_array()[..., 3] == 0).any()
         assert np.ma.getmaskarray(plot_cells(h5sc).images[0].get_array()).any()
@@ -351,8 +378,15 @@ class TestMistakes:
             ({"n": 0}, "n = 0: must be how many cells to show"),
             ({"n": True}, "n = True: must be how many"),
             ({"cells": []}, r"cells = \[\]: must be ids of cells, whole numbers, like \[\d+, "),
-            ({"cells": "7"}, "cells = '7': must be ids"),
-            ({"cells": [True]}, "must be ids of cells"),
+            ({"cells": [1.5]}, "must be ids of cells, .*; or true or false for each cell; or the name of a column"),
+            ({"cells": "exceeds"}, "obs of .*h5sc has no column 'exceeds', the nearest is 'exceeds_crop'"),
+            ({"cells": "x"}, r"obs\['x'\] of .*h5sc must be true or false for every cell, is float64"),
+            ({"cells": [True]}, r"each of the 36 cells of .*h5sc, .*; it has the shape \(1,\)"),
+            ({"cells": [False] * 36}, "and true for some; it is false for all of them"),
+            ({"channels": 5}, "h5sc has no 5: must be a name, or a number from 0 to 4, masks first; it has the chan"),
+            ({"channels": [-1]}, "has no -1: must be"),
+            ({"channels": [True]}, "has no True: must be"),
+            ({"color": {7: "red"}}, "has no 7: must be"),
             ({"color": {"DAPI": "bleu"}}, r"color of DAPI: 'bleu' is no colour \(did you mean 'blue'\?\)"),
             ({"color": ["red"]}, "color = .*'red'.*a colour for each of the 3 channels"),
             ({"color": {"DAPI": "red"}, "channels": ["DAPI", "actin"]}, "no colour for the channels actin"),

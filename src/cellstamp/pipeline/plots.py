@@ -34,9 +34,9 @@ Colours = str | Sequence[Any] | Mapping[str, Any]
 
 def plot_cells(
     h5sc: PathLike | AnnData,
-    cells: Sequence[int] | NDArray[np.integer[Any]] | int | None = None,
+    cells: Sequence[int] | Sequence[bool] | NDArray[np.integer[Any] | np.bool_] | int | str | None = None,
     n: int = 16,
-    channels: str | Sequence[str] | None = None,
+    channels: str | int | Sequence[str | int] | None = None,
     mask_outline: bool | str | Mapping[str, Any] = True,  # noqa: FBT001, FBT002 - read by name
     color: Colours | None = None,
     *,
@@ -54,12 +54,13 @@ def plot_cells(
     h5sc
         Path of an ``.h5sc`` file, or an `AnnData` as `read_h5sc` or ``project.h5sc`` returns it, or a part of one.
     cells
-        Ids of the cells to show, in this order. None: `n` of them, evenly taken from the whole file.
+        Ids of the cells to show, in this order. None: `n` of them, evenly taken from the whole file. True or false for
+        each cell, or the name of such a column of ``obs``: `n` of those where it is true.
     n
-        How many cells, without `cells`.
+        How many cells, without ids.
     channels
-        Name or names; masks can be named, too. None: those that `color` maps, the first three if it is
-        ``"auto"``, else all image channels.
+        Names or numbers, one or several; masks, too. Numbers count from 0, masks first. None: those that `color` maps,
+        the first three if it is ``"auto"``, else all image channels.
     mask_outline
         Whether masks are outlined where they are one half; or a colour; or a mapping of masks to colours.
     color
@@ -97,6 +98,7 @@ def plot_cells(
 
     canvas.check_target(ax, save)
     with glance(h5sc) as look:
+        color = _by_name(color, look) if isinstance(color, Mapping) else color
         rows = look.rows_of(cells, n)
         planes = look.planes_of(list(color) if channels is None and isinstance(color, Mapping) else channels)
         if channels is None and isinstance(color, str) and color == "auto":
@@ -116,6 +118,12 @@ def plot_cells(
         )
         title = _title(look, len(rows), names)
     return draw_cells(shown, color=color, outlines=outlines, title=title, ax=ax, save=save)
+
+
+def _by_name(color: Mapping[Any, Any], look: Glance) -> dict[str, Any]:
+    """The same colours, those of numbers of channels for the names of these."""
+    numbered = {key: look.planes_of(key)[0] for key in color if not isinstance(key, str)}
+    return {look.plane_names[numbered[key]] if key in numbered else key: colour for key, colour in color.items()}
 
 
 def _title(look: Glance, n_shown: int, names: Sequence[str]) -> str:
