@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import zarr
 from click.testing import CliRunner
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -267,6 +268,34 @@ class TestAxesAndFiles:
             assert plot(axes) is axes
             assert axes.has_data()
             axes.get_figure().canvas.draw()
+
+    def test_legends_keep_to_axes_that_others_are_beside(self, made, h5sc) -> None:
+        figure = Figure(figsize=(9, 6))
+        panels = figure.subplots(2, 3).ravel()
+        rooms = [ax.get_window_extent() for ax in panels]
+        plot_cells(h5sc, channels="DAPI", ax=panels[0])
+        plot_cells(h5sc, n=3, ax=panels[1])
+        plot_cells(h5sc, color="auto", ax=panels[2])
+        made.plot_segmentation_masks(ax=panels[3])
+        made.plot_input_image(ax=panels[4])
+        plot_removed(h5sc, ax=panels[5])
+        figure.canvas.draw()
+        for ax, room in zip(panels, rooms, strict=True):
+            legend = ax.get_legend().get_window_extent()
+            assert room.x0 - 2 <= legend.x0 < legend.x1 <= room.x1 + 2
+        for ax, room in zip(panels[:3], rooms[:3], strict=True):
+            assert room.y0 - 2 <= ax.get_legend().get_window_extent().y0
+
+    @pytest.mark.parametrize("page", ["white", "black"])
+    def test_outlines_of_the_colour_of_the_page_are_seen_in_the_legend(self, page, made, h5sc) -> None:
+        with mpl.rc_context({"text.color": page, "figure.facecolor": page, "savefig.facecolor": page}):
+            for ax in (plot_cells(h5sc, n=2, mask_outline=page), made.plot_segmentation_masks(mask_outline=page)):
+                canvas = FigureCanvasAgg(ax.get_figure())
+                canvas.draw()
+                pixels = np.asarray(canvas.buffer_rgba())[::-1, :, 0]
+                box = ax.get_legend().get_window_extent()
+                part = pixels[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)].astype(int)
+                assert (np.abs(part - pixels[0, 0]) > 60).sum() > 50
 
     def test_axes_that_are_none_are_refused_before_anything_is_read(self, h5sc) -> None:
         with pytest.raises(ConfigError, match="ax is ndarray: must be one matplotlib Axes"):
