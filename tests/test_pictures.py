@@ -491,6 +491,7 @@ class TestSlide:
             ({"channels": []}, "channels: none named"),
             ({"region": [(0, 500), (0, 10)]}, r"region = .*: must be .* inside the image of 240 x 240 pixels"),
             ({"region": 7}, "region = 7: must be"),
+            ({"region": [(0.5, 10), (0, 10)]}, r"region = .*: must be .*, whole numbers, inside the image"),
             ({"color": ["red"]}, "a colour for each of the 3 channels"),
         ],
     )
@@ -502,6 +503,8 @@ class TestSlide:
         project = Project(tmp_path / "empty")
         with pytest.raises(InputError, match="there is no image yet"):
             project.plot_input_image()
+        with pytest.raises(InputError, match="there is no image yet; load one first"):
+            project.plot_segmentation_masks()
         with pytest.raises(InputError, match="there is no extraction yet"):
             project.plot_single_cell_images()
         project.load_input_from_array(np.zeros((1, 40, 40), np.uint16))
