@@ -180,13 +180,17 @@ MISTAKES = {
     "no h5sc": (["info", "{project}/config.yml"], "config.yml"),
 }
 
+    "a project below": (
+        ["extract", "{tmp}"],
+        "no scportrait.sdata in it; there is a project in {tmp}/project: give that",
+    ),
 
 @pytest.mark.parametrize(("arguments", "told"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_are_told_with_exit_code_2(arguments, told, project, tmp_path):
     (tmp_path / "empty").mkdir()
     result = invoke(*(argument.format(tmp=tmp_path, project=project) for argument in arguments))
     assert result.exit_code == 2, result.exception
-    assert told in result.stderr
+    assert told.format(tmp=tmp_path) in result.stderr
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
     assert list((tmp_path / "empty").iterdir()) == []

@@ -658,4 +658,11 @@ class TestPreview:
         assert result.exit_code == 2
         assert "no channel named 'DNA'" in result.output
         result = self.run(tmp_path, "-o", tmp_path / "a.png")
-        assert (result.exit_code, "there is no extraction in this folder" in result.output) == (2, True)
+        told = f"{tmp_path}: there is no extraction in this folder; cellstamp extract makes one of a project"
+        assert (result.exit_code, told in result.output) == (2, True)
+
+    def test_a_project_one_folder_below_is_named(self, made, tmp_path) -> None:
+        folder = Path(made.directory)
+        result = self.run(folder.parent, "-o", tmp_path / "a.png")
+        told = f"{folder.parent}: there is no extraction in this folder; there is a project in {folder}: give that\n"
+        assert (result.exit_code, result.stderr.endswith(told)) == (2, True), result.stderr

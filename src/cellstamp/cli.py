@@ -147,10 +147,11 @@ def extract(
     progress: bool | None,
 ) -> None:
     """Extract the single-cell images of the segmented project in PROJECT_FOLDER."""
-    from cellstamp.pipeline.folder import STORE
+    from cellstamp.pipeline.folder import STORE, lying_below
 
     if not (project_folder / STORE).is_dir():
-        raise InputError(f"{project_folder} is no project: there is no {STORE} in it")
+        found = lying_below(project_folder)
+        raise InputError(f"{project_folder} is no project: there is no {STORE} in it" + (f"; {found}" if found else ""))
     overrides = _parse_settings(settings)
     if progress is not None:
         overrides["progress"] = progress

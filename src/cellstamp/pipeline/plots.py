@@ -246,11 +246,12 @@ def find_h5sc(path: Path) -> Path:
     ConfigError
         When a folder has none.
     """
-    from cellstamp.pipeline.folder import latest_result
+    from cellstamp.pipeline.folder import latest_result, lying_below
 
     if not path.is_dir():
         return path
     latest = latest_result(path)
     if latest is None:
-        raise ConfigError(f"{path}: there is no extraction in this folder; cellstamp extract makes one of a project")
+        hint = lying_below(path) or "cellstamp extract makes one of a project"
+        raise ConfigError(f"{path}: there is no extraction in this folder; {hint}")
     return latest
