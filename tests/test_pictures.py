@@ -653,6 +653,28 @@ class TestPreview:
         result = self.run(h5sc, "-o", target, *options, "--channel", "actin", "--no-outlines")
         assert result.exit_code == 0
 
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            (
+                ["--color", "red"],
+                "--color = ['red']: must be a colour for each of the 3 channels (DAPI, actin, tubulin)",
+            ),
+            (["--color", "bluee"], "--color: 'bluee' is no colour (did you mean 'blue'?)"),
+            (["--color", "atuo"], "--color: 'atuo' is no colour (did you mean 'auto'?)"),
+            (["--channel", "DAPI", "--color", "bluee"], "--color of DAPI: 'bluee' is no colour (did you mean 'blue'?)"),
+            (["--color", "auto", "--color", "red"], "--color: 'auto' is no colour; it must be one of matplotlib's"),
+            (["--channel", "DNA"], "--channel: no channel named 'DNA'"),
+            (["--cell", "99999"], "--cell: 1 of 1 ids are not in"),
+            (["-o", "cells.tar"], "--output = 'cells.tar': must end in the kind of picture"),
+        ],
+    )
+    def test_mistakes_are_told_by_the_names_of_options(self, options, told, h5sc, tmp_path) -> None:
+        result = self.run(h5sc, "-o", tmp_path / "a.png", *options)
+        assert (result.exit_code, result.stderr.startswith(f"Error: {told}")) == (2, True), result.stderr
+        hint = "here: --color NAME once for each channel shown, in turn, or --color auto\n"
+        assert result.stderr.endswith(hint) == ("--color" in options)
+
     def test_mistakes(self, h5sc, tmp_path) -> None:
         result = self.run(h5sc, "-o", tmp_path / "a.png", "--channel", "DNA")
         assert result.exit_code == 2

@@ -214,7 +214,8 @@ def rgb_of(colour: Any, what: str) -> NDArray[np.float32]:
     try:
         return np.array(colors.to_rgb(colour), np.float32)
     except (ValueError, TypeError) as error:
-        near = get_close_matches(str(colour).lower(), [*colors.CSS4_COLORS], n=1)
+        known = [*colors.CSS4_COLORS, *(["auto"] if what == "color" and colour != "auto" else [])]
+        near = get_close_matches(str(colour).lower(), known, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ConfigError(
             f"{what}: {colour!r} is no colour{hint}; it must be one of matplotlib's, like 'blue' or '#0000ff'"
@@ -240,9 +241,11 @@ def colours_of_channels(color: Any, names: Sequence[str]) -> NDArray[np.float32]
     elif isinstance(color, str):
         color = [color]
     if not isinstance(color, Sequence) or len(color) != len(names):
+        for colour in color if isinstance(color, Sequence) else ():
+            rgb_of(colour, "color")  # of two faults, the likelier cause of the other
         raise ConfigError(
-            f"color = {color!r}: must be a mapping of channels to colours, a colour for each of the {len(names)} "
-            f"channels ({', '.join(names)}), or 'auto'"
+            f"color = {color!r}: must be a colour for each of the {len(names)} channels ({', '.join(names)}), in turn, "
+            "a mapping of channels to colours, or 'auto'"
         )
     return np.stack([rgb_of(colour, f"color of {name}") for colour, name in zip(color, names, strict=True)])
 
