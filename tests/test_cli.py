@@ -122,7 +122,8 @@ def test_a_finished_result_stays_unless_overwrite(project):
     assert invoke("extract", project).exit_code == 0
     result = invoke("extract", project)
     assert result.exit_code == 2
-    assert "already exists" in result.stderr
+    told = "already exists. Set --overwrite to replace its files, or give another --output-folder\n"
+    assert result.stderr.endswith(told)
     assert result.stdout == ""
     assert invoke("extract", project, "--overwrite").exit_code == 0
 
@@ -174,8 +175,15 @@ MISTAKES = {
     "an odd size": (["extract", "{project}", "--set", "image_size=33"], "image_size = 33: must be an even integer"),
     "a misspelt key": (["extract", "{project}", "--set", "thread=4"], "thread = 4: unknown key; did you mean threads?"),
     "none at all": (["extract", "{project}", "--partial", "0"], "'--partial': 0 is not in the range x>=1"),
-    "too many": (["extract", "{project}", "--partial", "7"], "6"),
+    "too many": (
+        ["extract", "{project}", "--partial", "7"],
+        "--partial = 7 is more than the 6 cells that can be extracted; lower --partial",
+    ),
     "no project": (["extract", "{tmp}/empty"], "no scportrait.sdata"),
+    "a project below": (
+        ["extract", "{tmp}"],
+        "no scportrait.sdata in it; there is a project in {tmp}/project: give that",
+    ),
     "no file": (["info", "{tmp}/nowhere.h5sc"], "nowhere.h5sc' does not exist"),
     "no h5sc": (["info", "{project}/config.yml"], "config.yml"),
 }
@@ -186,7 +194,7 @@ def test_mistakes_are_told_with_exit_code_2(arguments, told, project, tmp_path):
     (tmp_path / "empty").mkdir()
     result = invoke(*(argument.format(tmp=tmp_path, project=project) for argument in arguments))
     assert result.exit_code == 2, result.exception
-    assert told in result.stderr
+    assert told.format(tmp=tmp_path) in result.stderr
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
     assert list((tmp_path / "empty").iterdir()) == []

@@ -7,8 +7,10 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from cellstamp import read_h5sc
+from cellstamp.cli import commands
 from cellstamp.demo import CHANNELS, CROP_SIZE, load_image
 
 OFFLINE = """
@@ -36,9 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for _ in range(2):
         result = run(OFFLINE, "demo", folder)
         assert (result.returncode, result.stderr) == (0, "")
-    found, closing, h5sc, picture = result.stdout.splitlines()
+    found, closing, project, h5sc, picture = result.stdout.splitlines()
     assert " nuclei and cells found in " in found
     assert " cells kept, " in closing
+    assert project.endswith(f" {folder / 'project'}")
     assert h5sc.endswith(str(folder / "project" / "extraction" / "data" / "single_cells.h5sc"))
     assert picture.endswith(str(folder / "contact_sheet.png"))
     return folder
@@ -71,6 +74,24 @@ def test_the_picture_shows_image_masks_and_outlines(folder):
     assert share(right, (1.0, 0.82, 0.25)) > 0.003  # and of nuclei
     assert 0.2 < share(right, (0.0, 0.0, 0.0)) < 0.7  # stamps: mostly black around the cell
     assert 0.2 < share(right, (1.0, 1.0, 1.0)) < 0.7  # masks, and paper
+
+
+@pytest.mark.parametrize("there", ["project/precious.txt", "contact_sheet.png", "thesis.tex"])
+def test_what_is_not_the_demos_stays(there, tmp_path):
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_text("years of work")
+    result = CliRunner().invoke(commands, ["demo", str(tmp_path)])
+    assert result.exit_code == 2, result.exception
+    (line,) = result.stderr.splitlines()
+    told = f"Error: {tmp_path} is not empty, and not from an earlier demo: it has {there.split('/')[0]}. Give the demo"
+    assert line.startswith(told)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / there]
+    assert (tmp_path / there).read_text() == "years of work"
+
+
+def test_what_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    assert CliRunner().invoke(commands, ["demo", str(tmp_path / "file")]).exit_code == 2
 
 
 @pytest.mark.parametrize("missing", ["skimage", "matplotlib"])

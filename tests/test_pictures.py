@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import zarr
 from click.testing import CliRunner
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -119,6 +120,33 @@ class TestCells:
         assert len(plot_cells(h5sc, color="auto", mask_outline=False).get_legend().get_texts()) == 3
         assert plot_cells(h5sc, channels="DAPI", color="cyan").images[0].get_array().shape[2] == 4
 
+    def test_channels_can_be_numbered_masks_first(self, h5sc, stamps, ids) -> None:
+        for channels in (3, np.int64(3), [3], ["actin"]):
+            assert np.array_equal(tiles_of(plot_cells(h5sc, cells=ids[:1], channels=channels))[0], stamps[0, 3])
+        ax = plot_cells(h5sc, n=2, color={2: "red", "actin": "blue"}, mask_outline=False)
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["DAPI", "actin"]
+
+    def test_channels_of_one_name_are_told_apart_by_their_numbers(self, stamps, copy, ids) -> None:
+        data = read_h5sc(copy)
+        data.var["channels"] = ["nucleus", "cytosol", "DAPI", "DAPI", "DAPI"]
+        assert np.array_equal(tiles_of(plot_cells(data, cells=ids[:1], channels=4))[0], stamps[0, 4])
+        with pytest.raises(ConfigError, match="has more than one named 'DAPI': give its number instead"):
+            plot_cells(data, channels="DAPI")
+
+    def test_cells_can_be_chosen_by_a_mask_or_a_column(self, copy, ids) -> None:
+        mask = np.arange(len(ids)) % 3 == 1
+        with h5py.File(copy, "r+") as file:
+            file["obs/exceeds_crop"][:] = mask
+        chosen = [str(cell) for cell, is_chosen in zip(ids, mask, strict=True) if is_chosen]
+        part = read_h5sc(copy)[mask]
+        for source, cells in ((copy, mask), (copy, mask.tolist()), (copy, "exceeds_crop"), (part, "exceeds_crop")):
+            assert texts_of(plot_cells(source, cells=cells, channels="DAPI")) == chosen
+        assert texts_of(plot_cells(copy, cells=mask, n=2, channels="DAPI")) == [chosen[0], chosen[-1]]
+
+    def test_a_part_without_cells_is_told(self, h5sc) -> None:
+        with pytest.raises(InputError, match=r"^the part of an AnnData has no cells"):
+            plot_cells(read_h5sc(h5sc)[:0])
+
     def test_between_tiles_the_page_shows(self, h5sc) -> None:
         assert (plot_cells(h5sc, color="auto").images[0].get_array()[..., 3] == 0).any()
         assert np.ma.getmaskarray(plot_cells(h5sc).images[0].get_array()).any()
@@ -166,6 +194,17 @@ class TestCells:
             InputError, match=rf"the stamp of cell {ids[3]} cannot be read: .*; cellstamp validate tells"
         ):
             plot_cells(copy, cells=cells, channels="DAPI")
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.5])
+    def test_values_that_no_stamp_has_are_refused(self, value, copy, ids) -> None:
+        with h5py.File(copy, "r+") as file:
+            file["obsm/single_cell_images"][4, 3, 7, 9] = value
+        told = f": the stamp of cell {ids[4]} is damaged: actin has values that are not from 0 to 1"
+        part = read_h5sc(copy)[3:6]
+        for cells, where in ((copy, "cells.h5sc"), (read_h5sc(copy), "cells.h5sc"), (part, "part of an AnnData")):
+            with pytest.raises(InputError, match=where + told):
+                plot_cells(cells, cells=ids[3:6])
+        assert plot_cells(copy, cells=ids[3:6], channels="DAPI").has_data()
 
     def test_values_that_are_not_normalised_are_stretched_each_channel_by_itself(self, copy, stamps, ids) -> None:
         with h5py.File(copy, "r+") as file:
@@ -229,6 +268,34 @@ class TestAxesAndFiles:
             assert plot(axes) is axes
             assert axes.has_data()
             axes.get_figure().canvas.draw()
+
+    def test_legends_keep_to_axes_that_others_are_beside(self, made, h5sc) -> None:
+        figure = Figure(figsize=(9, 6))
+        panels = figure.subplots(2, 3).ravel()
+        rooms = [ax.get_window_extent() for ax in panels]
+        plot_cells(h5sc, channels="DAPI", ax=panels[0])
+        plot_cells(h5sc, n=3, ax=panels[1])
+        plot_cells(h5sc, color="auto", ax=panels[2])
+        made.plot_segmentation_masks(ax=panels[3])
+        made.plot_input_image(ax=panels[4])
+        plot_removed(h5sc, ax=panels[5])
+        figure.canvas.draw()
+        for ax, room in zip(panels, rooms, strict=True):
+            legend = ax.get_legend().get_window_extent()
+            assert room.x0 - 2 <= legend.x0 < legend.x1 <= room.x1 + 2
+        for ax, room in zip(panels[:3], rooms[:3], strict=True):
+            assert room.y0 - 2 <= ax.get_legend().get_window_extent().y0
+
+    @pytest.mark.parametrize("page", ["white", "black"])
+    def test_outlines_of_the_colour_of_the_page_are_seen_in_the_legend(self, page, made, h5sc) -> None:
+        with mpl.rc_context({"text.color": page, "figure.facecolor": page, "savefig.facecolor": page}):
+            for ax in (plot_cells(h5sc, n=2, mask_outline=page), made.plot_segmentation_masks(mask_outline=page)):
+                canvas = FigureCanvasAgg(ax.get_figure())
+                canvas.draw()
+                pixels = np.asarray(canvas.buffer_rgba())[::-1, :, 0]
+                box = ax.get_legend().get_window_extent()
+                part = pixels[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)].astype(int)
+                assert (np.abs(part - pixels[0, 0]) > 60).sum() > 50
 
     def test_axes_that_are_none_are_refused_before_anything_is_read(self, h5sc) -> None:
         with pytest.raises(ConfigError, match="ax is ndarray: must be one matplotlib Axes"):
@@ -340,8 +407,15 @@ class TestMistakes:
             ({"n": 0}, "n = 0: must be how many cells to show"),
             ({"n": True}, "n = True: must be how many"),
             ({"cells": []}, r"cells = \[\]: must be ids of cells, whole numbers, like \[\d+, "),
-            ({"cells": "7"}, "cells = '7': must be ids"),
-            ({"cells": [True]}, "must be ids of cells"),
+            ({"cells": [1.5]}, "must be ids of cells, .*; or true or false for each cell; or the name of a column"),
+            ({"cells": "exceeds"}, "obs of .*h5sc has no column 'exceeds', the nearest is 'exceeds_crop'"),
+            ({"cells": "x"}, r"obs\['x'\] of .*h5sc must be true or false for every cell, is float64"),
+            ({"cells": [True]}, r"each of the 36 cells of .*h5sc, .*; it has the shape \(1,\)"),
+            ({"cells": [False] * 36}, "and true for some; it is false for all of them"),
+            ({"channels": 5}, "h5sc has no 5: must be a name, or a number from 0 to 4, masks first; it has the chan"),
+            ({"channels": [-1]}, "has no -1: must be"),
+            ({"channels": [True]}, "has no True: must be"),
+            ({"color": {7: "red"}}, "has no 7: must be"),
             ({"color": {"DAPI": "bleu"}}, r"color of DAPI: 'bleu' is no colour \(did you mean 'blue'\?\)"),
             ({"color": ["red"]}, "color = .*'red'.*a colour for each of the 3 channels"),
             ({"color": {"DAPI": "red"}, "channels": ["DAPI", "actin"]}, "no colour for the channels actin"),
@@ -417,6 +491,7 @@ class TestSlide:
             ({"channels": []}, "channels: none named"),
             ({"region": [(0, 500), (0, 10)]}, r"region = .*: must be .* inside the image of 240 x 240 pixels"),
             ({"region": 7}, "region = 7: must be"),
+            ({"region": [(0.5, 10), (0, 10)]}, r"region = .*: must be .*, whole numbers, inside the image"),
             ({"color": ["red"]}, "a colour for each of the 3 channels"),
         ],
     )
@@ -428,6 +503,8 @@ class TestSlide:
         project = Project(tmp_path / "empty")
         with pytest.raises(InputError, match="there is no image yet"):
             project.plot_input_image()
+        with pytest.raises(InputError, match="there is no image yet; load one first"):
+            project.plot_segmentation_masks()
         with pytest.raises(InputError, match="there is no extraction yet"):
             project.plot_single_cell_images()
         project.load_input_from_array(np.zeros((1, 40, 40), np.uint16))
@@ -525,6 +602,23 @@ class TestRemoved:
             assert ax.get_title() == "36 of 64 cells kept"
             assert ax.patches[0].get_bbox().bounds == (20, 20, 200, 200)
 
+    def test_cells_that_are_not_those_of_the_store_are_refused(self, made, copy) -> None:
+        image, nucleus, cytosol = make_cells(side=240, n=64)
+        ending = "the masks were replaced since, or it was made from another store: extract again, or give the store"
+        for masks, message in (
+            ([np.where(mask > 60, 0, mask) for mask in (nucleus, cytosol)], "4 of its 64 kept and removed cells, like"),
+            (
+                [np.roll(mask, 3, axis=1) for mask in (nucleus, cytosol)],
+                "of its 36 cells are elsewhere in 'seg_all_nuc",
+            ),
+        ):
+            other = Project(copy.parent / "other", made.config, overwrite=True)
+            other.load_input_from_array(image, channel_names=NAMES)
+            other.load_segmentation(*masks)
+            other.extract()
+            with pytest.raises(InputError, match=f"{message}.*{ending}"):
+                plot_removed(copy, other.sdata_path)
+
     def test_what_is_missing_is_told(self, made, h5sc, copy, tmp_path) -> None:
         with pytest.raises(
             ConfigError, match=r"store = None: .* is in no project's folder .*: give the SpatialData store"
@@ -559,9 +653,38 @@ class TestPreview:
         result = self.run(h5sc, "-o", target, *options, "--channel", "actin", "--no-outlines")
         assert result.exit_code == 0
 
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            (
+                ["--color", "red"],
+                "--color = ['red']: must be a colour for each of the 3 channels (DAPI, actin, tubulin)",
+            ),
+            (["--color", "bluee"], "--color: 'bluee' is no colour (did you mean 'blue'?)"),
+            (["--color", "atuo"], "--color: 'atuo' is no colour (did you mean 'auto'?)"),
+            (["--channel", "DAPI", "--color", "bluee"], "--color of DAPI: 'bluee' is no colour (did you mean 'blue'?)"),
+            (["--color", "auto", "--color", "red"], "--color: 'auto' is no colour; it must be one of matplotlib's"),
+            (["--channel", "DNA"], "--channel: no channel named 'DNA'"),
+            (["--cell", "99999"], "--cell: 1 of 1 ids are not in"),
+            (["-o", "cells.tar"], "--output = 'cells.tar': must end in the kind of picture"),
+        ],
+    )
+    def test_mistakes_are_told_by_the_names_of_options(self, options, told, h5sc, tmp_path) -> None:
+        result = self.run(h5sc, "-o", tmp_path / "a.png", *options)
+        assert (result.exit_code, result.stderr.startswith(f"Error: {told}")) == (2, True), result.stderr
+        hint = "here: --color NAME once for each channel shown, in turn, or --color auto\n"
+        assert result.stderr.endswith(hint) == ("--color" in options)
+
     def test_mistakes(self, h5sc, tmp_path) -> None:
         result = self.run(h5sc, "-o", tmp_path / "a.png", "--channel", "DNA")
         assert result.exit_code == 2
         assert "no channel named 'DNA'" in result.output
         result = self.run(tmp_path, "-o", tmp_path / "a.png")
-        assert (result.exit_code, "there is no extraction in this folder" in result.output) == (2, True)
+        told = f"{tmp_path}: there is no extraction in this folder; cellstamp extract makes one of a project"
+        assert (result.exit_code, told in result.output) == (2, True)
+
+    def test_a_project_one_folder_below_is_named(self, made, tmp_path) -> None:
+        folder = Path(made.directory)
+        result = self.run(folder.parent, "-o", tmp_path / "a.png")
+        told = f"{folder.parent}: there is no extraction in this folder; there is a project in {folder}: give that\n"
+        assert (result.exit_code, result.stderr.endswith(told)) == (2, True), result.stderr

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cellstamp import HDF5CellExtraction
+from cellstamp import HDF5CellExtraction, read_h5sc
 from cellstamp.cli import commands
 from cellstamp.errors import InputError
 from cellstamp.h5sc.validate import faults_of
@@ -103,9 +103,9 @@ def _one_missing(file: h5py.File) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (_garbage, r"cell 3, plane 1: cannot be read: .+"),
-        (_too_bright, r"cell 5, plane 2: values that are not from 0 to 1"),
-        (_no_number, r"cell 5, plane 2: values that are not from 0 to 1"),
+        (_garbage, r"cell \d+ \(row 3\), plane 1: cannot be read: .+"),
+        (_too_bright, r"cell \d+ \(row 5\), plane 2: values that are not from 0 to 1"),
+        (_no_number, r"cell \d+ \(row 5\), plane 2: values that are not from 0 to 1"),
         (_twice, r"obs/scportrait_cell_id: 1 ids are there more than once, like \d+"),
         (_background, r"obs/scportrait_cell_id: the id 0 is no cell"),
         (_attribute, r".* has the shape \(43, 5, 32, 32\), and its attribute n_cells is 44"),
@@ -126,6 +126,8 @@ def test_each_fault_is_told(tmp_path: Path, whole: Path, damage: Callable[[h5py.
         damage(file)
     (fault,) = faults_of(damaged)
     assert re.fullmatch(told, fault)
+    named = re.search(r"cell (\d+) \(row (\d+)\)", fault)
+    assert named is None or int(named[1]) == read_h5sc(whole).obs["scportrait_cell_id"].iloc[int(named[2])]
     result = CliRunner().invoke(commands, ["validate", str(damaged)])
     assert result.exit_code == 1
     assert f"{damaged} is not whole:\n  {fault}\n" in result.output
@@ -164,6 +166,15 @@ def test_a_file_that_cannot_even_be_judged(tmp_path: Path, whole: Path, damage: 
     faults = faults_of(damaged)
     assert faults
     assert all("damaged, or not written by us" in fault for fault in faults)
+
+
+def test_where_ids_cannot_be_read_rows_are_told(tmp_path: Path, whole: Path) -> None:
+    damaged = tmp_path / "damaged.h5sc"
+    shutil.copy(whole, damaged)
+    with h5py.File(damaged, "r+") as file:
+        _without_ids(file)
+        _too_bright(file)
+    assert faults_of(damaged)[-1] == "the cell of row 5, plane 2: values that are not from 0 to 1"
 
 
 def test_a_file_that_anndata_wrote_of_some_cells(tmp_path: Path, whole: Path) -> None:

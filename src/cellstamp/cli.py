@@ -5,6 +5,7 @@ takes long to import is imported by the command that needs it.
 """
 
 import logging
+import re
 import signal
 import sys
 import traceback
@@ -38,6 +39,22 @@ _ENDS = {
 }
 
 
+_OPTIONS = {
+    "extract": {
+        r"(?<![\w/])overwrite=True\b": "--overwrite",
+        r"(?<![\w/])output_folder_name\b": "--output-folder",
+        r"(?<![\w/])n_cells\b": "--partial",
+    },
+    "preview": {
+        r"^cells\b": "--cell",
+        r"^channels\b": "--channel",
+        r"^(color\b.*)": r"--\1; here: --color NAME once for each channel shown, in turn, or --color auto",
+        r"^save\b": "--output",
+    },
+}
+"""What messages call the arguments of a call (in a pattern), and what they are called here, for each command."""
+
+
 def _terminated(*_: object) -> None:
     raise _TerminatedError
 
@@ -69,7 +86,13 @@ class _Commands(click.Group):
             if ctx.meta.get(__name__):
                 traceback.print_exc()
             kind = _Failure if isinstance(error, WorkerError) else _UserMistake
-            raise kind(str(error)) from error
+            raise kind(_with_options(str(error), ctx.invoked_subcommand)) from error
+
+
+def _with_options(message: str, command: str | None) -> str:
+    for pattern, option in _OPTIONS.get(command or "", {}).items():
+        message = re.sub(pattern, option, message)
+    return message
 
 
 @contextmanager
@@ -147,10 +170,11 @@ def extract(
     progress: bool | None,
 ) -> None:
     """Extract the single-cell images of the segmented project in PROJECT_FOLDER."""
-    from cellstamp.pipeline.folder import STORE
+    from cellstamp.pipeline.folder import STORE, lying_below
 
     if not (project_folder / STORE).is_dir():
-        raise InputError(f"{project_folder} is no project: there is no {STORE} in it")
+        found = lying_below(project_folder)
+        raise InputError(f"{project_folder} is no project: there is no {STORE} in it" + (f"; {found}" if found else ""))
     overrides = _parse_settings(settings)
     if progress is not None:
         overrides["progress"] = progress
@@ -297,7 +321,7 @@ def preview(
         n=n,
         channels=channels or None,
         mask_outline=outlines,
-        color="auto" if colors == ("auto",) else colors or None,
+        color="auto" if colors == ("auto",) else list(colors) or None,
         save=output,
     )
     click.echo(f"Picture: {output}")
@@ -312,5 +336,6 @@ def demo(folder: Path) -> None:
 
     with _closing_line_on_stdout():
         result = run_demo(folder)
+    click.echo(f"Project:            {result.project}")
     click.echo(f"Single-cell images: {result.h5sc}")
     click.echo(f"Picture of them:    {result.picture}")

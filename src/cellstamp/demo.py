@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cellstamp.errors import ConfigError
+from cellstamp.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,6 +22,9 @@ SEGMENTATION = {"nucleus_channel": "hematoxylin", "window": 41, "min_distance": 
 """For nuclei 15 pixels across, close to each other."""
 ROWS = 6
 
+MARKER = ".made-by-cellstamp-demo"
+"""A file in the demo's folder: what has it may be made anew."""
+
 _OUTLINE_COLOUR = "#ff7000"
 
 
@@ -31,12 +34,15 @@ class DemoResult:
 
     Attributes
     ----------
+    project
+        The project's folder.
     h5sc
         The single-cell images.
     picture
         A PNG contact sheet of some of them.
     """
 
+    project: Path
     h5sc: Path
     picture: Path
 
@@ -44,13 +50,13 @@ class DemoResult:
 def run_demo(folder: Path) -> DemoResult:
     """Extract the cells of scikit-image's sample of stained tissue and draw some of them.
 
-    Makes the project ``<folder>/project`` and the picture ``<folder>/contact_sheet.png``; both are made anew when they
-    are there already.
+    Makes the project ``<folder>/project`` and the picture ``<folder>/contact_sheet.png``; both are made anew where an
+    earlier run of this has made the folder.
 
     Parameters
     ----------
     folder
-        Where to write; made when absent.
+        Where to write: absent, empty, or made by this before.
 
     Returns
     -------
@@ -61,8 +67,11 @@ def run_demo(folder: Path) -> DemoResult:
     ------
     ConfigError
         scikit-image or matplotlib is not installed.
+    OutputError
+        Something else is in the folder.
     """
     _check_extras()
+    _claim(folder)
     from cellstamp import Project
 
     rgb, channels = load_image()
@@ -78,7 +87,7 @@ def run_demo(folder: Path) -> DemoResult:
 
     picture = folder / "contact_sheet.png"
     draw_contact_sheet(project.h5sc, rgb, np.asarray(project.sdata["seg_all_nucleus"]), picture)
-    return DemoResult(h5sc=Path(project.extraction_f.output_path), picture=picture)
+    return DemoResult(project=folder / "project", h5sc=Path(project.extraction_f.output_path), picture=picture)
 
 
 def _check_extras() -> None:
@@ -87,6 +96,19 @@ def _check_extras() -> None:
     missing = [name for name in ("skimage", "matplotlib") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"the demo needs {' and '.join(missing)}: install them with pip install 'cellstamp[demo]'")
+
+
+def _claim(folder: Path) -> None:
+    """Take a folder for the demo: one that has nothing of anybody else's."""
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if there and MARKER not in there:
+        held = ", ".join(there[:3]) + (", ..." if len(there) > 3 else "")
+        raise OutputError(
+            f"{folder} is not empty, and not from an earlier demo: it has {held}. Give the demo a folder that is not "
+            "there yet, or an empty one"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).write_text("cellstamp demo made this folder, and replaces project and contact_sheet.png in it.\n")
 
 
 def load_image() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:

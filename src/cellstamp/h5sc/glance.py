@@ -13,9 +13,11 @@ from typing import Any
 import anndata
 import h5py
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, InputError
+from cellstamp.h5sc.columns import chosen_by
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
 from cellstamp.h5sc.reader import open_h5sc
 
@@ -42,6 +44,8 @@ class Glance:
         Whether values are stretched over 0 to 1 already.
     unit
         What 1 is stored as.
+    read_obs
+        Reads the table of the cells.
     read_plane
         Row and number of the plane -> (y, x), as stored.
     """
@@ -53,6 +57,7 @@ class Glance:
     image_size: int
     is_normalized: bool
     unit: float
+    read_obs: Callable[[], pd.DataFrame]
     read_plane: Callable[[int, int], NDArray[Any]]
 
     @property
@@ -61,26 +66,43 @@ class Glance:
         return self.plane_names[: self.n_masks]
 
     def rows_of(self, cells: Any, n: int) -> NDArray[np.int64]:
-        """Rows of the cells with these ids, in this order; None: of `n` cells, evenly taken from the whole file.
+        """Rows of the cells with these ids, in this order; or of `n` cells, evenly taken from those chosen.
+
+        Parameters
+        ----------
+        cells
+            Ids; or None: all are chosen; or true or false for each cell, or the name of such a column of ``obs``.
 
         Raises
         ------
         ConfigError
-            When `n` is no number of cells, or ids are no whole numbers, or none at all.
+            When `n` is no number of cells, or `cells` none of these, or none at all.
         InputError
             When the file has no cells, or not these.
         """
         if not self.cell_ids.size:
             raise InputError(f"{self.where} has no cells")
-        if cells is None:
-            _check_count(n)
-            return np.unique(
-                np.linspace(0, self.cell_ids.size - 1, min(n, self.cell_ids.size)).round().astype(np.int64)
+        if isinstance(cells, str):
+            cells = chosen_by(self.read_obs(), cells, self.where)
+        wanted = np.atleast_1d(np.asarray(np.ones(self.cell_ids.size, np.bool_) if cells is None else cells))
+        return self._some_of(wanted, n) if wanted.dtype.kind == "b" else self._with_ids(wanted, cells)
+
+    def _some_of(self, mask: NDArray[np.bool_], n: int) -> NDArray[np.int64]:
+        _check_count(n)
+        if mask.shape != self.cell_ids.shape or not mask.any():
+            told = f"has the shape {mask.shape}" if mask.shape != self.cell_ids.shape else "is false for all of them"
+            raise ConfigError(
+                f"cells: a mask must be true or false for each of the {self.cell_ids.size:,} cells of {self.where}, "
+                f"and true for some; it {told}"
             )
-        wanted = np.atleast_1d(np.asarray(cells))
+        rows = np.flatnonzero(mask)
+        return np.asarray(rows[np.unique(np.linspace(0, rows.size - 1, min(n, rows.size)).round().astype(np.int64))])
+
+    def _with_ids(self, wanted: NDArray[Any], cells: Any) -> NDArray[np.int64]:
         if wanted.dtype.kind not in "ui" or wanted.ndim != 1 or not wanted.size:
             raise ConfigError(
-                f"cells = {_short(cells)}: must be ids of cells, whole numbers, like [{self._examples()}]"
+                f"cells = {_short(cells)}: must be ids of cells, whole numbers, like [{self._examples()}]; or true or "
+                "false for each cell; or the name of a column of obs that is"
             )
         order = np.argsort(self.cell_ids, kind="stable")
         # of one type: where signed meets unsigned, numpy compares as floats, and large ids lose digits
@@ -95,28 +117,41 @@ class Glance:
             )
         return rows
 
-    def planes_of(self, channels: str | Sequence[str | int] | None) -> list[int]:
-        """Numbers of the planes with these names, in this order; None: of all channels, without the masks.
+    def planes_of(self, channels: str | int | Sequence[str | int] | None) -> list[int]:
+        """Numbers of the planes with these names or numbers, in this order; None: of all channels, without the masks.
 
         Raises
         ------
         ConfigError
-            When there is no such plane, or none is named.
+            When there is no such plane, more than one of that name, or none is named.
         """
         if channels is None:
             return list(range(self.n_masks, len(self.plane_names)))
-        names = [channels] if isinstance(channels, str | int) else list(channels)
+        names = [channels] if isinstance(channels, str | int | np.integer) else list(channels)
         if not names:
             raise ConfigError(f"channels = {channels!r}: name one at least; {self.where} has {self._planes()}")
-        return [self._plane_of(str(name)) for name in names]
+        return [self._plane_of(name) for name in names]
 
-    def _plane_of(self, name: str) -> int:
+    def _plane_of(self, name: Any) -> int:
+        if not isinstance(name, str):
+            return self._plane_numbered(name)
+        if self.plane_names.count(name) > 1:
+            raise ConfigError(f"channels: {self.where} has more than one named {name!r}: give its number instead")
         if name in self.plane_names:
             return self.plane_names.index(name)
         near = get_close_matches(name.lower(), [known.lower() for known in self.plane_names], n=1, cutoff=0.5)
         meant = [known for known in self.plane_names if near and known.lower() == near[0]]
         hint = f"; did you mean {meant[0]!r}?" if meant else "."
         raise ConfigError(f"channels: no channel named {name!r} in {self.where}{hint} It has {self._planes()}")
+
+    def _plane_numbered(self, number: Any) -> int:
+        is_number = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        if is_number and 0 <= number < len(self.plane_names):
+            return int(number)
+        raise ConfigError(
+            f"channels: {self.where} has no {number!r}: must be a name, or a number from 0 to "
+            f"{len(self.plane_names) - 1}, masks first; it has {self._planes()}"
+        )
 
     def _planes(self) -> str:
         masks = f" and the masks {', '.join(self.mask_names)}" if self.n_masks else ""
@@ -131,7 +166,7 @@ class Glance:
         Raises
         ------
         InputError
-            When they cannot be read.
+            When they cannot be read, or hold what no stamp holds.
         """
         try:
             read = [self.read_plane(row, plane) for plane in planes]
@@ -140,7 +175,15 @@ class Glance:
                 f"{self.where}: the stamp of cell {self.cell_ids[row]} cannot be read: {error}; cellstamp validate "
                 "tells what is damaged"
             ) from error
-        return np.asarray(read, np.float32).reshape(-1, self.image_size, self.image_size) / np.float32(self.unit)
+        stamp = np.asarray(read, np.float32).reshape(-1, self.image_size, self.image_size) / np.float32(self.unit)
+        wrong = np.flatnonzero(~((stamp >= 0) & (stamp <= 1)).all(axis=(1, 2)))  # of no number, neither is so
+        if wrong.size:
+            raise InputError(
+                f"{self.where}: the stamp of cell {self.cell_ids[row]} is damaged: "
+                f"{self.plane_names[planes[wrong[0]]]} has values that are not from 0 to 1; cellstamp validate tells "
+                "what else is"
+            )
+        return stamp
 
 
 def _check_count(n: object) -> None:
@@ -183,7 +226,8 @@ def _of_file(file: h5py.File, where: str) -> Glance:
     if CELL_ID not in file["obs"]:
         raise InputError(f"{where} is not an .h5sc file: obs has no {CELL_ID}")
     about = read(file["uns"][IMAGES]) if IMAGES in file["uns"] else images.attrs
-    return _made(where, np.asarray(file["obs"][CELL_ID]), read(file["var"]), about, images, lambda k, p: images[k, p])
+    ids = np.asarray(file["obs"][CELL_ID])
+    return _made(where, ids, read(file["var"]), about, images, lambda: read(file["obs"]), lambda k, p: images[k, p])
 
 
 def _of_anndata(data: anndata.AnnData) -> Glance:
@@ -195,16 +239,23 @@ def _of_anndata(data: anndata.AnnData) -> Glance:
     # Of a part of an open file, only the row that is looked at: its images as a whole are read when they are named.
     sample = data[:1].obsm[IMAGES] if data.is_view else data.obsm[IMAGES]
     file = getattr(sample, "file", None)
-    where = file.filename if file is not None else "the AnnData"
+    where = "the part of an AnnData" if data.is_view else file.filename if file is not None else "the AnnData"
 
     def read_plane(row: int, plane: int) -> NDArray[Any]:
         return np.asarray(data[row : row + 1].obsm[IMAGES][0, plane] if data.is_view else sample[row, plane])
 
-    return _made(where, data.obs[CELL_ID].to_numpy(), data.var, data.uns.get(IMAGES, {}), sample, read_plane)
+    ids, about = data.obs[CELL_ID].to_numpy(), data.uns.get(IMAGES, {})
+    return _made(where, ids, data.var, about, sample, lambda: data.obs, read_plane)
 
 
 def _made(
-    where: str, ids: NDArray[Any], var: Any, about: Any, images: Any, read_plane: Callable[[int, int], NDArray[Any]]
+    where: str,
+    ids: NDArray[Any],
+    var: Any,
+    about: Any,
+    images: Any,
+    read_obs: Callable[[], pd.DataFrame],
+    read_plane: Callable[[int, int], NDArray[Any]],
 ) -> Glance:
     kinds = [str(kind) for kind in var["channel_mapping"]] if "channel_mapping" in var else []
     return Glance(
@@ -215,5 +266,6 @@ def _made(
         image_size=int(images.shape[-1]),
         is_normalized=bool(about.get("normalization", False)),
         unit=float(np.iinfo(images.dtype).max) if images.dtype.kind in "ui" else 1.0,
+        read_obs=read_obs,
         read_plane=read_plane,
     )

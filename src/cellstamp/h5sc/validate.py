@@ -39,7 +39,7 @@ def faults_of(path: str | PathLike[str]) -> list[str]:
     """
     with open_h5sc(Path(path)) as file:
         faults = [fault for check in (_wrong_counts, _wrong_ids, _wrong_annotation) for fault in _told(check, file)]
-        for fault in _wrong_stamps(file[f"obsm/{IMAGES}"]):
+        for fault in _wrong_stamps(file[f"obsm/{IMAGES}"], _names_of(file)):
             faults.append(fault)
             if len(faults) >= _MOST_FAULTS:
                 return [*faults, "... and perhaps more"]
@@ -109,27 +109,36 @@ def _wrong_annotation(file: h5py.File) -> Iterator[str]:
         yield f"uns/{ANNOTATION}: must be {expected}, is {uns.get(ANNOTATION)}"
 
 
-def _wrong_stamps(images: h5py.Dataset) -> Iterator[str]:
+def _names_of(file: h5py.File) -> Callable[[int], str]:
+    """Row -> what to call the cell: by its id, where that can be told."""
+    try:
+        ids = anndata.io.read_elem(file["obs"])[CELL_ID].to_numpy()
+    except (KeyError, OSError, RuntimeError, ValueError, TypeError, AttributeError):  # told already, see _told
+        ids = np.empty(0, np.uint64)
+    return lambda row: f"cell {ids[row]} (row {row})" if row < len(ids) else f"the cell of row {row}"
+
+
+def _wrong_stamps(images: h5py.Dataset, name: Callable[[int], str]) -> Iterator[str]:
     at_once = max(1, _BLOCK_BYTES // max(1, images.dtype.itemsize * int(np.prod(images.shape[1:]))))
     for start in range(0, images.shape[0], at_once):
         rows = range(start, min(start + at_once, images.shape[0]))
         try:
             stamps = images[rows.start : rows.stop]
         except OSError:
-            yield from _unreadable(images, rows)
+            yield from _unreadable(images, rows, name)
             continue
         if images.dtype.kind == "u":  # of these, every value stands for one from 0 to 1
             continue
         in_range = ((stamps >= 0) & (stamps <= 1)).all(axis=(2, 3))
         for row, plane in zip(*np.nonzero(~in_range), strict=True):
-            yield f"cell {start + row}, plane {plane}: values that are not from 0 to 1"
+            yield f"{name(start + row)}, plane {plane}: values that are not from 0 to 1"
 
 
-def _unreadable(images: h5py.Dataset, rows: range) -> Iterator[str]:
+def _unreadable(images: h5py.Dataset, rows: range, name: Callable[[int], str]) -> Iterator[str]:
     """Find the planes that cannot be read."""
     for row in rows:
         for plane in range(images.shape[1]):
             try:
                 images[row, plane]
             except OSError as error:
-                yield f"cell {row}, plane {plane}: cannot be read: {' '.join(str(error).split())}"
+                yield f"{name(row)}, plane {plane}: cannot be read: {' '.join(str(error).split())}"

@@ -26,6 +26,8 @@ class Whereabouts:
         The file.
     kept, removed
         Ids, uint64 (n,).
+    kept_xy
+        Centres of the kept cells, float64 (n, 2): x, y in pixels; None: the file does not tell.
     mask
         The labels that say which cells there are.
     centers
@@ -39,6 +41,7 @@ class Whereabouts:
     path: Path
     kept: NDArray[np.uint64]
     removed: NDArray[np.uint64]
+    kept_xy: NDArray[np.float64] | None
     mask: str
     centers: str | None
     image_size: int
@@ -61,6 +64,7 @@ def whereabouts(h5sc: Any) -> Whereabouts:
         path,
         data.obs[CELL_ID].to_numpy().astype(np.uint64),
         _removed(path.with_name(REMOVED_NAME)),
+        np.asarray(data.obsm["spatial"], np.float64) if "spatial" in data.obsm else None,
         str(data.var["channels"].iloc[0]),
         None if centers == "None" else centers,
         int(data.uns[IMAGES]["image_size"]),

@@ -9,13 +9,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
@@ -30,6 +31,9 @@ NUCLEUS, CELL = "#ffd23f", "#3fc1ff"
 
 CYCLE = ("#3c78ff", "#2fd04a", "#ff3b30", "#ff3df2", "#ffd60a", "#23dbe8", "#ffffff", "#ff9500")
 """Colours of channels, in turn, when none are given."""
+
+_FONT, _SMALLEST_FONT = 9.0, 5.0
+"""Points: of legends."""
 
 PathLike = str | os.PathLike[str]
 
@@ -58,6 +62,9 @@ def check_target(ax: Any, save: Any) -> None:
 class Page:
     """A new figure in inches: width and height of its axes, and the room around them for text."""
 
+    LEAST: ClassVar[float] = 4.5
+    """Width, enough for the text below."""
+
     width: float
     height: float
     left: float = 0.1
@@ -67,8 +74,8 @@ class Page:
 
     @property
     def size(self) -> tuple[float, float]:
-        """Width, enough for the text below, and height."""
-        return max(4.5, self.left + self.width + self.right), self.below + self.height + self.above
+        """Width and height."""
+        return max(self.LEAST, self.left + self.width + self.right), self.below + self.height + self.above
 
     def place(self) -> tuple[float, float, float, float]:
         """Left, bottom, width and height of the axes, as parts of the figure: a layout of its own draws it twice."""
@@ -141,31 +148,59 @@ def room_of(ax: Axes) -> tuple[float, float]:
     return box.width / figure.dpi, box.height / figure.dpi
 
 
-def show_legend(ax: Axes, handles: Sequence[Any], *, below: float) -> None:
-    """Name colours, centred, so many inches below axes, in as many columns as fit."""
+def show_legend(ax: Axes, handles: Sequence[Any], *, below: float, y: float | None = None) -> None:
+    """Name colours, centred, in as many columns as fit.
+
+    Parameters
+    ----------
+    below
+        Inches below `y`.
+    y
+        In the data's coordinates; None: the lower end of the axes.
+    """
     if not handles:
         return
     figure: Any = ax.get_figure(root=True)
-    place = ax.transAxes + ScaledTranslation(0, -below, figure.dpi_scale_trans)
+    place = (ax.transAxes if y is None else ax.get_yaxis_transform()) + ScaledTranslation(
+        0, -below, figure.dpi_scale_trans
+    )
+    n_columns, font = _lettering([str(handle.get_label()) for handle in handles], width_for_legend(ax))
     ax.legend(
         handles=handles,
         loc="upper center",
-        bbox_to_anchor=(0.5, 0.0),
+        bbox_to_anchor=(0.5, 0.0 if y is None else y),
         bbox_transform=place,
-        ncols=_n_columns([str(handle.get_label()) for handle in handles], room_of(ax)[0]),
+        ncols=n_columns,
         frameon=False,
-        fontsize=9,
+        fontsize=font,
     )
 
 
+def width_for_legend(ax: Axes) -> float:
+    """Inches: those of the axes, where others may be beside them; else those of the page."""
+    figure: Any = ax.get_figure(root=True)
+    return float(figure.get_figwidth()) if len(figure.axes) == 1 else room_of(ax)[0]
+
+
 def height_of_legend(labels: Sequence[str], width: float) -> float:
-    """Inches that the names of colours need below axes of this width."""
-    return 0.1 + 0.21 * -(-len(labels) // _n_columns(labels, width)) if labels else 0.0
+    """Inches that the names of colours need where there is this width."""
+    if not labels:
+        return 0.0
+    n_columns, font = _lettering(labels, width)
+    return 0.1 + 0.21 * font / _FONT * -(-len(labels) // n_columns)
 
 
-def _n_columns(labels: Sequence[str], width: float) -> int:
-    room, widths = max(width, 4.0), [0.07 * len(label) + 0.6 for label in labels]
-    return len(labels) if sum(widths) <= room else max(1, int(room // max(widths)))
+def _lettering(labels: Sequence[str], width: float) -> tuple[int, float]:
+    """Number of columns, and font size."""
+    widths = [0.07 * len(label) + 0.6 for label in labels]
+    if sum(widths) <= width:
+        return len(labels), _FONT
+    return max(1, int(width // max(widths))), max(_SMALLEST_FONT, min(_FONT, _FONT * width / max(widths)))
+
+
+def backing() -> list[Any]:
+    """What makes a line in a legend seen on a page of its own colour: a gray rim."""
+    return [withStroke(linewidth=3.5, foreground="gray")]
 
 
 def rgb_of(colour: Any, what: str) -> NDArray[np.float32]:
@@ -179,7 +214,8 @@ def rgb_of(colour: Any, what: str) -> NDArray[np.float32]:
     try:
         return np.array(colors.to_rgb(colour), np.float32)
     except (ValueError, TypeError) as error:
-        near = get_close_matches(str(colour).lower(), [*colors.CSS4_COLORS], n=1)
+        known = [*colors.CSS4_COLORS, *(["auto"] if what == "color" and colour != "auto" else [])]
+        near = get_close_matches(str(colour).lower(), known, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ConfigError(
             f"{what}: {colour!r} is no colour{hint}; it must be one of matplotlib's, like 'blue' or '#0000ff'"
@@ -205,9 +241,11 @@ def colours_of_channels(color: Any, names: Sequence[str]) -> NDArray[np.float32]
     elif isinstance(color, str):
         color = [color]
     if not isinstance(color, Sequence) or len(color) != len(names):
+        for colour in color if isinstance(color, Sequence) else ():
+            rgb_of(colour, "color")  # of two faults, the likelier cause of the other
         raise ConfigError(
-            f"color = {color!r}: must be a mapping of channels to colours, a colour for each of the {len(names)} "
-            f"channels ({', '.join(names)}), or 'auto'"
+            f"color = {color!r}: must be a colour for each of the {len(names)} channels ({', '.join(names)}), in turn, "
+            "a mapping of channels to colours, or 'auto'"
         )
     return np.stack([rgb_of(colour, f"color of {name}") for colour, name in zip(color, names, strict=True)])
 

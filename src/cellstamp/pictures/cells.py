@@ -113,30 +113,41 @@ def draw_cells(
     colours = None if color is None else canvas.colours_of_channels(color, cells.channel_names)
     n_tiles = 1 if colours is not None else len(cells.channel_names)
     tile = cells.values.shape[-1]
-    room = (_WIDEST, _HIGHEST) if ax is None else canvas.room_of(ax)
+    labels = [*(cells.channel_names if colours is not None else ()), *cells.mask_names]
+    room, legend = ((_WIDEST, _HIGHEST), 0.0) if ax is None else _room_within(ax, labels)
     aspect = _ASPECT if ax is None else room[0] / room[1]
     across = choose_across(len(cells.names), n_tiles, aspect)
     bare = Grid(len(cells.names), n_tiles, across, tile, gap_of(tile))
-    sheet = _Sheet.fitted(bare, cells, room)
-    labels = [*(cells.channel_names if colours is not None else ()), *cells.mask_names]
-    below = 0.15 + canvas.height_of_legend(labels, sheet.inches[0])
+    sheet = replace(_Sheet.fitted(bare, cells, room), legend=legend)
+    below = 0.15 + canvas.height_of_legend(labels, max(sheet.inches[0], canvas.Page.LEAST))
     with canvas.drawing(ax, canvas.Page(*sheet.inches, below=below), save) as axes:
         _show_image(axes, sheet, cells, colours)
         _show_outlines(axes, sheet, cells, outlines)
         _show_names(axes, sheet, cells)
-        _show_legend(axes, cells, colours, outlines)
+        _show_legend(axes, sheet, cells, colours, outlines)
         axes.set_title(title)
     return axes
 
 
+def _room_within(ax: Axes, labels: Sequence[str]) -> tuple[tuple[float, float], float]:
+    """Inches for the tiles in axes that were given, and for the legend below them, which has to be in there, too."""
+    width, height = canvas.room_of(ax)
+    legend = canvas.height_of_legend(labels, canvas.width_for_legend(ax))
+    return (width, max(0.5 * height, height - legend)), legend
+
+
 @dataclass(frozen=True)
 class _Sheet:
-    """A grid with room for its labels. `point` is one in pixels of the image; `header` is above the image."""
+    """A grid with room for its labels. `point` is one in pixels of the image; `header` is above the image.
+
+    `legend` is below it, in inches.
+    """
 
     grid: Grid
     point: float
     font: float
     header: float
+    legend: float = 0.0
 
     @classmethod
     def fitted(cls, bare: Grid, cells: Cells, room: tuple[float, float]) -> _Sheet:
@@ -192,7 +203,7 @@ def _show_image(ax: Axes, sheet: _Sheet, cells: Cells, colours: NDArray[np.float
     else:
         ax.imshow(assemble_colours(grid, (blended(planes, colours) for planes in cells.values)))
     height, width = grid.shape
-    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5 - sheet.header))
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5 + sheet.legend * 72 * sheet.point, -0.5 - sheet.header))
     ax.set_axis_off()
 
 
@@ -246,9 +257,14 @@ def _show_channel_names(ax: Axes, sheet: _Sheet, names: Sequence[str]) -> None:
 
 
 def _show_legend(
-    ax: Axes, cells: Cells, colours: NDArray[np.float32] | None, outlines: Mapping[str, NDArray[np.float32]]
+    ax: Axes,
+    sheet: _Sheet,
+    cells: Cells,
+    colours: NDArray[np.float32] | None,
+    outlines: Mapping[str, NDArray[np.float32]],
 ) -> None:
     channels = [] if colours is None else zip(cells.channel_names, colours, strict=True)
     handles = [Patch(facecolor=tuple(colour), edgecolor="gray", linewidth=0.5, label=name) for name, colour in channels]
-    lines = [Line2D([], [], color=tuple(outlines[name]), linewidth=2, label=name) for name in cells.mask_names]
-    canvas.show_legend(ax, [*handles, *lines], below=0.0)
+    style: dict[str, Any] = {"linewidth": 2, "path_effects": canvas.backing()}
+    lines = [Line2D([], [], color=tuple(outlines[name]), label=name, **style) for name in cells.mask_names]
+    canvas.show_legend(ax, [*handles, *lines], below=0.0, y=sheet.grid.shape[0] - 0.5)

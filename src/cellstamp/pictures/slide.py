@@ -28,7 +28,9 @@ def page_of(area: tuple[int, int], labels: Sequence[str]) -> canvas.Page:
     rows, columns = area
     scale = LONGEST / max(rows, columns)
     width, height = max(0.5, scale * columns), max(0.5, scale * rows)
-    return canvas.Page(width, height, left=0.8, right=0.3, below=0.6 + canvas.height_of_legend(labels, width))
+    return canvas.Page(
+        width, height, left=0.8, right=0.3, below=0.6 + canvas.height_of_legend(labels, max(width, canvas.Page.LEAST))
+    )
 
 
 def draw_image(
@@ -67,9 +69,8 @@ def draw_outlines(ax: Axes, masks: Mapping[str, tuple[NDArray[Any], Extent]], co
         picture = np.zeros((*lines.shape, 4), np.float32)
         picture[lines] = (*colours[name], 1)
         ax.imshow(picture, extent=_matplotlibs(extent), interpolation="nearest")
-    show_legend(
-        ax, [Patch(facecolor="none", edgecolor=tuple(colours[name]), linewidth=1.5, label=name) for name in masks]
-    )
+    style: dict[str, Any] = {"facecolor": "none", "linewidth": 1.5, "path_effects": canvas.backing()}
+    show_legend(ax, [Patch(edgecolor=tuple(colours[name]), label=name, **style) for name in masks])
 
 
 def finer(ids: NDArray[Any]) -> NDArray[Any]:

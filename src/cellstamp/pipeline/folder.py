@@ -104,3 +104,9 @@ def latest_result(directory: Path) -> Path | None:
     # a folder with a leading dot holds what a run has not finished
     results = (directory / EXTRACTION).glob(f"[!.]*/{FILE_NAME}")
     return max(results, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def lying_below(directory: Path) -> str | None:
+    """Name the project that is meant where a folder is given that is none, but has one: as the demo's has."""
+    below = [] if (directory / STORE).is_dir() else [store.parent for store in directory.glob(f"*/{STORE}")]
+    return f"there is a project in {below[0]}: give that" if len(below) == 1 else None

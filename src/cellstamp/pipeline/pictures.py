@@ -112,13 +112,14 @@ class ProjectPictures(ProjectInput):
         from cellstamp.source.elements import find_source
 
         check_matplotlib("plot_segmentation_masks")
+        _, names = _find_image(self._store)
         from cellstamp.pictures import canvas
 
         masks = {mask.name: mask for mask in find_source(self._store).masks}
         outlines = canvas.colours_of_masks(mask_outline, list(masks))
         chosen = {masks[name]: colour for name, colour in outlines.items()}
         if channels is None and color is None:
-            channels = _find_image(self._store)[1][:1]
+            channels = names[:1]
         return self._plot_slide("plot_segmentation_masks", channels, region, color, chosen, ax, save)
 
     def _plot_slide(

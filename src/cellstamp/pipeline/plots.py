@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.errors import ConfigError
+from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline.folder import STORE
 
 if TYPE_CHECKING:
@@ -20,19 +20,23 @@ if TYPE_CHECKING:
 
     from cellstamp.h5sc.glance import Glance
     from cellstamp.h5sc.whereabouts import Whereabouts
+    from cellstamp.source.values import Centers
 
 PathLike = str | os.PathLike[str]
 MOST_COLOURS = 3
 """Channels that are shown in colours when none are named: those of more would add up to white."""
+
+_SAME_PLACE = 1.0
+"""Pixels along an axis between two centres of one cell, at most: some programs round them."""
 
 Colours = str | Sequence[Any] | Mapping[str, Any]
 
 
 def plot_cells(
     h5sc: PathLike | AnnData,
-    cells: Sequence[int] | NDArray[np.integer[Any]] | int | None = None,
+    cells: Sequence[int] | Sequence[bool] | NDArray[np.integer[Any] | np.bool_] | int | str | None = None,
     n: int = 16,
-    channels: str | Sequence[str] | None = None,
+    channels: str | int | Sequence[str | int] | None = None,
     mask_outline: bool | str | Mapping[str, Any] = True,  # noqa: FBT001, FBT002 - read by name
     color: Colours | None = None,
     *,
@@ -50,12 +54,13 @@ def plot_cells(
     h5sc
         Path of an ``.h5sc`` file, or an `AnnData` as `read_h5sc` or ``project.h5sc`` returns it, or a part of one.
     cells
-        Ids of the cells to show, in this order. None: `n` of them, evenly taken from the whole file.
+        Ids of the cells to show, in this order. None: `n` of them, evenly taken from the whole file. True or false for
+        each cell, or the name of such a column of ``obs``: `n` of those where it is true.
     n
-        How many cells, without `cells`.
+        How many cells, without ids.
     channels
-        Name or names; masks can be named, too. None: those that `color` maps, the first three if it is
-        ``"auto"``, else all image channels.
+        Names or numbers, one or several; masks, too. Numbers count from 0, masks first. None: those that `color` maps,
+        the first three if it is ``"auto"``, else all image channels.
     mask_outline
         Whether masks are outlined where they are one half; or a colour; or a mapping of masks to colours.
     color
@@ -77,7 +82,7 @@ def plot_cells(
     ConfigError
         When an argument cannot be used, there is no such channel, or matplotlib is not installed.
     InputError
-        When it is no ``.h5sc`` file, or does not have these cells.
+        When it is no ``.h5sc`` file, is damaged, or does not have these cells.
     OutputError
         When the picture cannot be written.
 
@@ -93,6 +98,7 @@ def plot_cells(
 
     canvas.check_target(ax, save)
     with glance(h5sc) as look:
+        color = _by_name(color, look) if isinstance(color, Mapping) else color
         rows = look.rows_of(cells, n)
         planes = look.planes_of(list(color) if channels is None and isinstance(color, Mapping) else channels)
         if channels is None and isinstance(color, str) and color == "auto":
@@ -112,6 +118,12 @@ def plot_cells(
         )
         title = _title(look, len(rows), names)
     return draw_cells(shown, color=color, outlines=outlines, title=title, ax=ax, save=save)
+
+
+def _by_name(color: Mapping[Any, Any], look: Glance) -> dict[str, Any]:
+    """The same colours, those of numbers of channels for the names of these."""
+    numbered = {key: look.planes_of(key)[0] for key in color if not isinstance(key, str)}
+    return {look.plane_names[numbered[key]] if key in numbered else key: colour for key, colour in color.items()}
 
 
 def _title(look: Glance, n_shown: int, names: Sequence[str]) -> str:
@@ -150,7 +162,7 @@ def plot_removed(
     ConfigError
         When an argument cannot be used, no store is given where there is no project, or matplotlib is not installed.
     InputError
-        When the file, its list of removed cells or the store cannot be used.
+        When the file, its list of removed cells or the store cannot be used, or the store's cells are not the file's.
     OutputError
         When the picture cannot be written.
     """
@@ -165,6 +177,7 @@ def plot_removed(
     told = whereabouts(h5sc)
     labels = find_labels(_store_of(told, store), told.mask)
     centers = find_stored_centers(labels, told.centers)
+    _check_same_cells(told, centers, labels.store)
     is_kept, is_removed = np.isin(centers.ids, told.kept), np.isin(centers.ids, told.removed)
     places = Places(
         kept=centers.xy[is_kept],
@@ -174,6 +187,31 @@ def plot_removed(
         margin=0 if told.keeps_border else told.image_size // 2,
     )
     return draw_removed(places, ax=ax, save=save)
+
+
+def _check_same_cells(told: Whereabouts, centers: Centers, store: str) -> None:
+    """See that the cells of a file are those of a store; of other cells, the picture would tell what is not so."""
+    remedy = (
+        "the masks were replaced since, or it was made from another store: extract again, or give the store it is of"
+    )
+    ids = np.concatenate([told.kept, told.removed])
+    missing = ids[~np.isin(ids, centers.ids)]
+    if missing.size:
+        raise InputError(
+            f"{told.path}: {missing.size} of its {ids.size} kept and removed cells, like cell {missing[0]}, are not "
+            f"among the {len(centers)} of '{told.mask}' in {store}; {remedy}"
+        )
+    if told.kept_xy is None:
+        return
+    there = centers.xy[np.searchsorted(centers.ids, told.kept)]
+    (elsewhere,) = np.nonzero((np.abs(there - told.kept_xy) > _SAME_PLACE).any(axis=1))
+    if elsewhere.size:
+        (x, y), (there_x, there_y) = told.kept_xy[elsewhere[0]], there[elsewhere[0]]
+        raise InputError(
+            f"{told.path}: {elsewhere.size} of its {told.kept.size} cells are elsewhere in '{told.mask}' in {store}, "
+            f"like cell {told.kept[elsewhere[0]]}: x, y = {x:.1f}, {y:.1f} in the file, {there_x:.1f}, {there_y:.1f} "
+            f"in the store; {remedy}"
+        )
 
 
 def _store_of(told: Whereabouts, store: PathLike | None) -> str:
@@ -208,11 +246,12 @@ def find_h5sc(path: Path) -> Path:
     ConfigError
         When a folder has none.
     """
-    from cellstamp.pipeline.folder import latest_result
+    from cellstamp.pipeline.folder import latest_result, lying_below
 
     if not path.is_dir():
         return path
     latest = latest_result(path)
     if latest is None:
-        raise ConfigError(f"{path}: there is no extraction in this folder; cellstamp extract makes one of a project")
+        hint = lying_below(path) or "cellstamp extract makes one of a project"
+        raise ConfigError(f"{path}: there is no extraction in this folder; {hint}")
     return latest

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -57,13 +58,13 @@ def area_of(region: Any, shape: tuple[int, int]) -> Rect:
     if region is None:
         return Rect(0, shape[0], 0, shape[1])
     try:
-        (top, bottom), (left, right) = ((int(first), int(end)) for first, end in region)
+        (top, bottom), (left, right) = ((index(first), index(end)) for first, end in region)
     except (TypeError, ValueError):
         top = bottom = left = right = -1
     if not (0 <= top < bottom <= shape[0] and 0 <= left < right <= shape[1]):
         raise ConfigError(
-            f"region = {region!r}: must be [(first row, end), (first column, end)] inside the image of {shape[0]} x "
-            f"{shape[1]} pixels (y, x), like [(0, {min(500, shape[0])}), (0, {min(500, shape[1])})]"
+            f"region = {region!r}: must be [(first row, end), (first column, end)], whole numbers, inside the image of "
+            f"{shape[0]} x {shape[1]} pixels (y, x), like [(0, {min(500, shape[0])}), (0, {min(500, shape[1])})]"
         )
     return Rect(top, bottom, left, right)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.chunks import StoredStamps
+from cellstamp.h5sc.columns import chosen_by, column_of, nearest
 
 _EXAMPLES = 5
 """So many of the cells that something is wrong with are named."""
@@ -63,8 +63,8 @@ def _plane(file: StoredStamps, channel: Any) -> int:
     names = file.channel_names
     if isinstance(channel, str):
         if channel not in names:
-            nearest = _nearest(channel, names)
-            message = f"channels: {file.path} has no {channel!r}, the nearest is {nearest!r}; it has {', '.join(names)}"
+            near = nearest(channel, names)
+            message = f"channels: {file.path} has no {channel!r}, the nearest is {near!r}; it has {', '.join(names)}"
             raise ConfigError(message)
         if names.count(channel) > 1:
             message = f"channels: {file.path} has {names.count(channel)} named {channel!r}: give their numbers instead"
@@ -84,7 +84,7 @@ def choose_rows(files: Sequence[StoredStamps], cells: Any) -> list[NDArray[np.in
     if cells is None:
         return [np.arange(len(file.obs)) for file in files]
     if isinstance(cells, str):
-        return [np.flatnonzero(_mask(file, _column(file, cells, "cells"), f"obs[{cells!r}]")) for file in files]
+        return [np.flatnonzero(chosen_by(file.obs, cells, file.path)) for file in files]
     if _is_nested(cells) or (isinstance(cells, (list, tuple)) and any(isinstance(part, str) for part in cells)):
         _check_one_per_file(files, cells, "cells")
         return [choose_rows([file], part)[0] for file, part in zip(files, cells, strict=True)]
@@ -119,13 +119,6 @@ def _with_ids(files: Sequence[StoredStamps], ids: NDArray[np.int64]) -> list[NDA
         message = f"cells: ids that are not in {_named(files)}: {_examples(absent)}"
         raise ConfigError(message)
     return [rows[rows >= 0].astype(np.int64) for rows in found]
-
-
-def _mask(file: StoredStamps, column: pd.Series[Any], name: str) -> NDArray[np.bool_]:
-    if not pd.api.types.is_bool_dtype(column.dtype) or column.isna().any():
-        message = f"cells: {name} of {file.path} must be true or false for every cell, is {column.dtype}"
-        raise ConfigError(message)
-    return np.asarray(column, np.bool_)
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
@@ -167,7 +160,7 @@ def _of_file(file: StoredStamps, rows: NDArray[np.int64], labels: Any) -> NDArra
 
 
 def _of_column(file: StoredStamps, rows: NDArray[np.int64], name: str) -> NDArray[Any]:
-    column = _column(file, name, "labels").iloc[rows]
+    column = column_of(file.obs, name, "labels", file.path).iloc[rows]
     absent = column.isna().to_numpy()
     if absent.any():
         ids = file.cell_ids[rows][absent]
@@ -185,19 +178,6 @@ def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 # --- both -------------------------------------------------------------------------------------------------------------
-
-
-def _column(file: StoredStamps, name: str, key: str) -> pd.Series[Any]:
-    if name not in file.obs:
-        nearest = _nearest(name, list(file.obs))
-        message = f"{key}: obs of {file.path} has no column {name!r}, the nearest is {nearest!r}"
-        raise ConfigError(message)
-    column: pd.Series[Any] = file.obs[name]
-    return column
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    return max(known, key=lambda other: difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio())
 
 
 def _is_nested(values: Any) -> bool:

@@ -1,0 +1,56 @@
+"""Columns of a file's table of cells, by the names a caller gives."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellstamp.errors import ConfigError
+
+
+def column_of(obs: pd.DataFrame, name: str, key: str, where: str | os.PathLike[str]) -> pd.Series[Any]:
+    """The column of this name.
+
+    Parameters
+    ----------
+    key
+        The argument that names it, for the message.
+    where
+        The file, for the message.
+
+    Raises
+    ------
+    ConfigError
+        When there is none.
+    """
+    if name not in obs:
+        message = f"{key}: obs of {where} has no column {name!r}, the nearest is {nearest(name, list(obs))!r}"
+        raise ConfigError(message)
+    column: pd.Series[Any] = obs[name]
+    return column
+
+
+def chosen_by(obs: pd.DataFrame, name: str, where: str | os.PathLike[str]) -> NDArray[np.bool_]:
+    """Whether each cell is chosen by a column: bool (n_cells,).
+
+    Raises
+    ------
+    ConfigError
+        When there is none, or it is not true or false for every cell.
+    """
+    column = column_of(obs, name, "cells", where)
+    if not pd.api.types.is_bool_dtype(column.dtype) or column.isna().any():
+        message = f"cells: obs[{name!r}] of {where} must be true or false for every cell, is {column.dtype}"
+        raise ConfigError(message)
+    return np.asarray(column, np.bool_)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Of the names there are, the one that is most alike."""
+    return max(known, key=lambda other: difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio())
