@@ -630,6 +630,34 @@ class TestSegmentation:
         assert project.nuc_seg_status
         assert project.segmentation_f.directory == str(tmp_path / "project" / "segmentation")
 
+    @pytest.mark.parametrize(
+        ("returned", "message"),
+        [
+            (
+                np.ones((60, 80), np.uint16),
+                r"Own.process returned ndarray: return a dict {'nucleus': ..., 'cytosol': .*}",
+            ),
+            ((np.ones((60, 80), int), None), "Own.process returned tuple: return a dict .*, or None if it has written"),
+            (
+                {"nuclei": 1},
+                "a dict with the key 'nuclei': allowed are 'nucleus' and 'cytosol'; did you mean 'nucleus'?",
+            ),
+            ({"overwrite": True}, "a dict with the key 'overwrite': allowed are 'nucleus' and 'cytosol'$"),
+            ({}, "Own.process returned a dict without a mask: return a dict"),
+            ({"nucleus": None, "cytosol": None}, "Own.process returned a dict without a mask"),
+        ],
+    )
+    def test_what_a_step_returns_is_not_dropped(self, tmp_path: Path, returned: Any, message: str) -> None:
+        class Own(ProcessingStep):
+            def process(self, _: Any) -> Any:
+                return returned
+
+        project = Project(tmp_path / "project", {"Own": {"cache": str(tmp_path)}}, segmentation_f=Own)
+        project.load_input_from_array(IMAGE)
+        with pytest.raises(ConfigError, match=message):
+            project.segment()
+        assert not project.nuc_seg_status
+
 
 class TestExtraction:
     def test_from_load_to_result(self, loaded: Project) -> None:
