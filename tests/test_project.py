@@ -504,7 +504,7 @@ class TestSpatialData:
             project.load_input_from_sdata(tmp_path / "none.zarr", "image")
 
     def test_overwriting_replaces_image_and_masks_as_one_set(self, loaded: Project, sample_store) -> None:
-        with pytest.raises(OutputError, match=r"images/input_image, labels/seg_all_nucleus, .* already exists"):
+        with pytest.raises(OutputError, match=r"images/input_image, labels/seg_all_nucleus, .* already exist\. Set"):
             loaded.load_input_from_sdata(sample_store(), "image", "nucleus")
         store = Path(loaded.project_location).with_name("sample.zarr")
         loaded.load_input_from_sdata(store, "image", "nucleus", overwrite=True, keep_all=False)
@@ -604,7 +604,7 @@ class TestSegmentation:
 
     def test_new_masks_have_new_centres(self, loaded: Project, make_cells) -> None:
         _, nucleus, cytosol = make_cells()
-        with pytest.raises(OutputError, match=r"labels/seg_all_nucleus, labels/seg_all_cytosol already exists"):
+        with pytest.raises(OutputError, match=r"labels/seg_all_nucleus, labels/seg_all_cytosol already exist\. Set"):
             loaded.load_segmentation(nucleus, cytosol)
         loaded.load_segmentation(nucleus * 2, cytosol * 2, overwrite=True)
         assert load_centers(loaded.sdata_path, "seg_all_nucleus").ids.tolist() == list(range(6, 97, 6))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
 
 from cellstamp.errors import InputError
@@ -17,6 +18,7 @@ from cellstamp.source.checks import (
     check_free,
     check_image,
     check_mask,
+    check_mask_type,
     check_remap,
     check_same_cells,
 )
@@ -176,8 +178,12 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
 
 
 def _mask_pixels(mask: Any, kind: str) -> Pixels:
+    if isinstance(mask, Pixels):
+        return mask
+    array = mask if hasattr(mask, "dtype") else np.asarray(mask)
+    check_mask_type(np.dtype(array.dtype), kind)
     try:
-        return mask if isinstance(mask, Pixels) else as_pixels(mask)
+        return as_pixels(array)
     except InputError as error:
         raise InputError(f"{kind} mask: {error}") from error
 
@@ -191,7 +197,10 @@ def _cells_of_other_mask(store: Path, elements: Sequence[str], run: Run) -> dict
 def write_centers(staging: Staging, elements: Sequence[str], *, run: Run) -> dict[str, Centers]:
     """Compute and write the centres of masks that are in the staged store."""
     masks = {element: find_labels(staging.folder, Path(element).name) for element in elements}
-    centers = {element: compute_centers(labels, run) for element, labels in masks.items()}
+    centers = {
+        element: compute_centers(labels, run, called=f"{kind_of(element)} mask for '{labels.name}' in {staging.store}")
+        for element, labels in masks.items()
+    }
     for element, cells in centers.items():
         write_points(staging, Path(centers_of(element)).name, cells, masks[element].signature())
     return centers
