@@ -602,6 +602,18 @@ class TestSegmentation:
         project.load_segmentation(cytosol=cytosol)
         assert project.cyto_seg_status
 
+    def test_a_mask_without_cells_is_told(self, project: Project, sample_store, make_cells) -> None:
+        image, nucleus, _ = make_cells()
+        project.load_input_from_array(image)
+        with pytest.warns(
+            UserWarning, match="seg_all_nucleus holds no cell: all of the mask is 0, which is background"
+        ):
+            project.load_segmentation(nucleus=np.zeros_like(nucleus))
+        assert project.nuc_seg_status
+        store = sample_store(cells=(image, np.zeros_like(nucleus), None))
+        with pytest.warns(UserWarning, match="seg_all_nucleus holds no cell"):
+            project.load_input_from_sdata(store, "image", "nucleus", overwrite=True)
+
     def test_new_masks_have_new_centres(self, loaded: Project, make_cells) -> None:
         _, nucleus, cytosol = make_cells()
         with pytest.raises(OutputError, match=r"labels/seg_all_nucleus, labels/seg_all_cytosol already exist\. Set"):

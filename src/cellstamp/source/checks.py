@@ -129,6 +129,24 @@ def check_mask_type(dtype: np.dtype[Any], name: str) -> None:
         )
 
 
+def warn_of_no_cells(centers: Mapping[str, Centers]) -> None:
+    """Say which masks that have come into the store are background only.
+
+    Parameters
+    ----------
+    centers
+        Element of a mask -> its cells.
+
+    Warns
+    -----
+    UserWarning
+        When a mask has no cell.
+    """
+    for element, cells in centers.items():
+        if not len(cells):
+            warn(f"{element.removeprefix('labels/')} holds no cell: all of the mask is 0, which is background")
+
+
 def check_same_cells(centers: Mapping[str, Centers]) -> None:
     """Compare the ids of two masks: equal ones are fine.
 

@@ -21,6 +21,7 @@ from cellstamp.source.checks import (
     check_mask_type,
     check_remap,
     check_same_cells,
+    warn_of_no_cells,
 )
 from cellstamp.source.elements import find_labels
 from cellstamp.source.location import is_remote
@@ -174,6 +175,7 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
             write_raster(staging, element, mask)
         centers = write_centers(staging, list(elements), run=run)
         check_same_cells({**_cells_of_other_mask(store, list(elements), run), **centers})
+    warn_of_no_cells(centers)
     return centers
 
 
