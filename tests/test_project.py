@@ -504,7 +504,7 @@ class TestSpatialData:
             project.load_input_from_sdata(tmp_path / "none.zarr", "image")
 
     def test_overwriting_replaces_image_and_masks_as_one_set(self, loaded: Project, sample_store) -> None:
-        with pytest.raises(OutputError, match=r"images/input_image, labels/seg_all_nucleus, .* already exists"):
+        with pytest.raises(OutputError, match=r"images/input_image, labels/seg_all_nucleus, .* already exist\. Set"):
             loaded.load_input_from_sdata(sample_store(), "image", "nucleus")
         store = Path(loaded.project_location).with_name("sample.zarr")
         loaded.load_input_from_sdata(store, "image", "nucleus", overwrite=True, keep_all=False)
@@ -602,9 +602,21 @@ class TestSegmentation:
         project.load_segmentation(cytosol=cytosol)
         assert project.cyto_seg_status
 
+    def test_a_mask_without_cells_is_told(self, project: Project, sample_store, make_cells) -> None:
+        image, nucleus, _ = make_cells()
+        project.load_input_from_array(image)
+        with pytest.warns(
+            UserWarning, match="seg_all_nucleus holds no cell: all of the mask is 0, which is background"
+        ):
+            project.load_segmentation(nucleus=np.zeros_like(nucleus))
+        assert project.nuc_seg_status
+        store = sample_store(cells=(image, np.zeros_like(nucleus), None))
+        with pytest.warns(UserWarning, match="seg_all_nucleus holds no cell"):
+            project.load_input_from_sdata(store, "image", "nucleus", overwrite=True)
+
     def test_new_masks_have_new_centres(self, loaded: Project, make_cells) -> None:
         _, nucleus, cytosol = make_cells()
-        with pytest.raises(OutputError, match=r"labels/seg_all_nucleus, labels/seg_all_cytosol already exists"):
+        with pytest.raises(OutputError, match=r"labels/seg_all_nucleus, labels/seg_all_cytosol already exist\. Set"):
             loaded.load_segmentation(nucleus, cytosol)
         loaded.load_segmentation(nucleus * 2, cytosol * 2, overwrite=True)
         assert load_centers(loaded.sdata_path, "seg_all_nucleus").ids.tolist() == list(range(6, 97, 6))
@@ -629,6 +641,34 @@ class TestSegmentation:
         project.segment()
         assert project.nuc_seg_status
         assert project.segmentation_f.directory == str(tmp_path / "project" / "segmentation")
+
+    @pytest.mark.parametrize(
+        ("returned", "message"),
+        [
+            (
+                np.ones((60, 80), np.uint16),
+                r"Own.process returned ndarray: return a dict {'nucleus': ..., 'cytosol': .*}",
+            ),
+            ((np.ones((60, 80), int), None), "Own.process returned tuple: return a dict .*, or None if it has written"),
+            (
+                {"nuclei": 1},
+                "a dict with the key 'nuclei': allowed are 'nucleus' and 'cytosol'; did you mean 'nucleus'?",
+            ),
+            ({"overwrite": True}, "a dict with the key 'overwrite': allowed are 'nucleus' and 'cytosol'$"),
+            ({}, "Own.process returned a dict without a mask: return a dict"),
+            ({"nucleus": None, "cytosol": None}, "Own.process returned a dict without a mask"),
+        ],
+    )
+    def test_what_a_step_returns_is_not_dropped(self, tmp_path: Path, returned: Any, message: str) -> None:
+        class Own(ProcessingStep):
+            def process(self, _: Any) -> Any:
+                return returned
+
+        project = Project(tmp_path / "project", {"Own": {"cache": str(tmp_path)}}, segmentation_f=Own)
+        project.load_input_from_array(IMAGE)
+        with pytest.raises(ConfigError, match=message):
+            project.segment()
+        assert not project.nuc_seg_status
 
 
 class TestExtraction:

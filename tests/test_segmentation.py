@@ -143,7 +143,7 @@ class TestMasks:
         image = blobs(120)
         nuclei, _ = segmented(tmp_path, image, method="otsu", min_area=1)
         smooth = smoothed(image, 1.0)
-        level = otsu(*count_levels(smooth))
+        level = otsu(*count_levels(smooth)).level
         assert np.all(smooth[nuclei > 0] > level - 1000)
         assert np.mean((nuclei > 0) == (smooth > level)) > 0.95
 
@@ -258,7 +258,36 @@ class TestBlocks:
         parts = [count_levels(np.ascontiguousarray(part)) for part in (image[:90], image[90:])]
         keys, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
         assert otsu(keys, counts) == otsu(*count_levels(image))
-        assert otsu(keys, counts) == pytest.approx(threshold_otsu(image, nbins=4096), rel=0.01)
+        assert otsu(keys, counts).level == pytest.approx(threshold_otsu(image, nbins=4096), rel=0.01)
+
+
+class TestSeparability:
+    """Otsu's eta: variance between the classes / variance of all."""
+
+    def test_it_is_that_of_the_formula(self) -> None:
+        image = smoothed(blobs(120), 1.0)
+        split = otsu(*count_levels(image))
+        bright, dark = image[image > split.level], image[image <= split.level]
+        between = sum(part.size / image.size * (part.mean() - image.mean()) ** 2 for part in (bright, dark))
+        assert split.separability == pytest.approx(between / image.var(), rel=1e-3)
+        assert split.upper == pytest.approx(bright.size / image.size, abs=1e-3)
+
+    def test_of_two_brightnesses_it_is_1_and_of_one_there_is_none(self) -> None:
+        two = np.repeat(np.array([3, 800], np.float32), [90, 10])
+        assert otsu(*count_levels(two)).separability == pytest.approx(1)
+        assert otsu(*count_levels(two)).upper == pytest.approx(0.1)
+        assert otsu(*count_levels(two[:90])).is_flat
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_of_noise_it_is_2_by_pi_and_doubtful(self, seed: int) -> None:
+        noise = np.random.default_rng(seed).poisson(100, (400, 400))
+        split = otsu(*count_levels(smoothed(noise, 1.5)))
+        assert split.separability == pytest.approx(2 / np.pi, abs=0.01)
+        assert split.is_doubtful
+
+    @pytest.mark.parametrize("density", [0.003, 0.02, 0.3, 1.0, 2.5])
+    def test_of_nuclei_it_is_not_doubtful_however_few_they_are(self, density: float) -> None:
+        assert not otsu(*count_levels(smoothed(blobs(400, density=density), 1.5))).is_doubtful
 
 
 class TestWhatIsThere:
@@ -266,13 +295,15 @@ class TestWhatIsThere:
         project = project_with(tmp_path, blobs(90))
         project.segment()
         before = masks_of(project)
-        with pytest.raises(OutputError, match="labels/seg_all_nucleus, labels/seg_all_cytosol already exists"):
+        with pytest.raises(
+            OutputError, match=r"labels/seg_all_nucleus, labels/seg_all_cytosol already exist\. .* them"
+        ):
             project.segment()
         project.segmentation_f.config["min_area"] = 60
         project.segment(overwrite=True)
         after = masks_of(project)
         assert 0 < after[0].max() < before[0].max()
-        with pytest.raises(OutputError, match="already exists"):
+        with pytest.raises(OutputError, match="already exist"):
             project.segment()
 
     @pytest.mark.parametrize("threads", [1, 2])
@@ -303,10 +334,31 @@ class TestWhatIsThere:
     @pytest.mark.parametrize("value", [0, 700])
     def test_an_image_without_nuclei_is_told_and_nothing_written(self, tmp_path: Path, value: int) -> None:
         project = project_with(tmp_path, np.full((1, 64, 64), value, np.uint16))
-        with pytest.warns(UserWarning, match=r"no nucleus found in channel 'nuclei' of image 'input_image'"):
+        message = r"no nucleus found in channel 'nuclei' of image 'input_image': all of its pixels are about the same\."
+        with pytest.warns(UserWarning, match=message):
             project.segment()
         assert not project.nuc_seg_status
         assert "no nucleus found" in (Path(project.segmentation_f.directory) / "processing.log").read_text()
+
+    def test_masks_that_stay_when_no_nucleus_is_found_are_told(self, tmp_path: Path) -> None:
+        project = project_with(tmp_path, blobs(64), min_area=3000)
+        project.load_segmentation(nucleus=np.eye(64, dtype=np.uint16))
+        message = (
+            r"at least 3000 pixels large\. .*; no masks were written, and seg_all_nucleus from before is still there$"
+        )
+        with pytest.warns(UserWarning, match=message):
+            project.segment(overwrite=True)
+        assert np.array_equal(np.asarray(project.sdata["seg_all_nucleus"]), np.eye(64))
+
+    def test_nuclei_that_are_found_in_noise_are_doubted(self, tmp_path: Path) -> None:
+        noise = np.random.default_rng(0).poisson(100, (1, 400, 400)).astype(np.uint16)
+        project = project_with(tmp_path, noise)
+        message = (
+            r"\d+ nuclei found in channel 'nuclei' of image 'input_image', but .* separability 0\.6[34], and below"
+        )
+        with pytest.warns(UserWarning, match=message):
+            project.segment()
+        assert project.nuc_seg_status
 
     def test_a_step_without_a_project(self, tmp_path: Path) -> None:
         load_image(tmp_path / "store.zarr", blobs(90))

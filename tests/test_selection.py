@@ -190,8 +190,9 @@ def test_a_run_with_other_cells_does_not_go_on_with_this_one(make_step: MakeStep
     assert texts[0] != texts[1]
 
 
-def test_a_project_keeps_ids_of_numpy_in_its_configuration(tmp_path: Path) -> None:
-    keys = {"threads": np.int64(1), "image_size": SIZE, "cache": str(tmp_path), "cells": np.array(CHOSEN)}
+@pytest.mark.parametrize("column", [np.array, pd.Series, pd.Index], ids=["array", "Series", "Index"])
+def test_a_project_keeps_ids_of_numpy_and_pandas_in_its_configuration(tmp_path: Path, column) -> None:
+    keys = {"threads": np.int64(1), "image_size": SIZE, "cache": str(tmp_path), "cells": column(CHOSEN)}
     project = Project(tmp_path / "project", {"HDF5CellExtraction": keys})
     project.load_input_from_array(IMAGE)
     project.load_segmentation(nucleus=NUCLEI)

@@ -100,7 +100,7 @@ class TestImages:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"channel_names": ["a"]}, r"channel_names: 1 names \(a\) for 2 channels"),
+            ({"channel_names": ["a"]}, r"channel_names: 1 name \(a\) for 2 channels"),
             ({"channel_names": ["a", "a"]}, "channel_names: a, a: a more than once; each channel needs a name"),
             ({"channel_names": ["a", " "]}, "an empty name"),
             ({"channel_names": "ab"}, "channel_names = 'ab': must be a list of names"),
@@ -217,9 +217,17 @@ class TestMasks:
             (np.ones((41, 50), np.uint8), r"nucleus mask is 41 x 50 pixels \(y, x\), the image 40 x 50"),
             (np.ones((1, 40, 50), np.uint8), r"nucleus mask of shape \(1, 40, 50\): must be 2-D"),
             (np.ones((40, 50), np.float32), "nucleus mask of dtype float32: must hold integers"),
-            (np.ones((40, 50), bool), "nucleus mask: array of dtype bool"),
-            (np.full((40, 50), -3, np.int32), "seg_all_nucleus.*negative value -3"),
-            (np.full((40, 50), 2**63, np.uint64), r"seg_all_nucleus.*above 2\*\*63 - 1"),
+            (
+                np.ones((40, 50), bool),
+                r"nucleus mask of dtype bool: must hold integers, .*; skimage\.measure\.label makes",
+            ),
+            (np.ones((40, 50), complex), "nucleus mask of dtype complex128: must hold integers"),
+            ([[0.5, 1.0]], "nucleus mask of dtype float64: must hold integers"),
+            (
+                np.full((40, 50), -3, np.int32),
+                r"^nucleus mask for 'seg_all_nucleus' in [^ ]*/scportrait\.sdata: the negative value -3",
+            ),
+            (np.full((40, 50), 2**63, np.uint64), r"^nucleus mask for 'seg_all_nucleus' in .*: ids above 2\*\*63 - 1"),
         ],
     )
     def test_what_is_no_mask_of_the_image_is_refused(self, store: Path, mask: np.ndarray, message: str) -> None:

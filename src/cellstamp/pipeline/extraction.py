@@ -158,7 +158,7 @@ class HDF5CellExtraction(ProcessingStep):
                 )
                 self._log_selection(source, selection)
                 if not len(selection.cells):
-                    self._tell_nothing_left(source, config.image_size, selection)
+                    self._warn(_nothing_left(source, config, selection))
                     return
                 scaling = find_scaling(config, source, blocks, log=self.log)
                 job = Job(config, source, selection, scaling, folder)
@@ -304,15 +304,6 @@ class HDF5CellExtraction(ProcessingStep):
             }
         )
 
-    def _tell_nothing_left(self, source: PixelSource, image_size: int, selection: Selection) -> None:
-        height, width = source.shape
-        n_chosen, kind = selection.n_in_mask - selection.n_not_chosen, "chosen " if selection.n_not_chosen else ""
-        self._warn(
-            f"no cell can be extracted: none of the {n_chosen} {kind}cells of '{source.main_mask.name}' is more than "
-            f"{image_size // 2} pixels from the border of the {height} x {width} image; no file was written. Choose a "
-            "smaller image_size, or set border to 'pad'"
-        )
-
     def _warn_of_exceeding(self, job: Job, exceeding: run.Exceeding) -> None:
         if exceeding.rows.size:
             size, (height, width) = job.config.image_size, exceeding.largest
@@ -368,6 +359,21 @@ class HDF5CellExtraction(ProcessingStep):
             f"writing {tally.write_s:.1f}"
         )
         self._tell(summary.closing_line(), job.config)
+
+
+def _nothing_left(source: PixelSource, config: ExtractionConfig, selection: Selection) -> str:
+    """Why no cell can be extracted, and what to do."""
+    mask = source.main_mask
+    if not selection.n_in_mask:
+        where = f"the mask '{mask.name}' in {mask.store} is" if config.centers is None else f"'{config.centers}' is"
+        return f"no cell can be extracted: {where} empty (no cells at all); no file was written"
+    height, width = source.shape
+    n_chosen, kind = selection.n_in_mask - selection.n_not_chosen, "chosen " if selection.n_not_chosen else ""
+    return (
+        f"no cell can be extracted: none of the {n_chosen} {kind}cells of '{mask.name}' is more than "
+        f"{config.image_size // 2} pixels from the border of the {height} x {width} image; no file was written. Choose "
+        "a smaller image_size, or set border to 'pad'"
+    )
 
 
 def _doubt(given: str | None, mask: str) -> str:

@@ -61,11 +61,18 @@ def keep_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, A
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
-    """Writes numbers and arrays of numpy as plain ones."""
+    """Writes numbers and arrays of numpy, and columns of pandas, as plain ones."""
+
+
+def _column(dumper: _Dumper, value: Any) -> Any:
+    """A list of what has one axis, like a column of pandas, whose classes need not be known here."""
+    is_column = getattr(value, "ndim", None) == 1 and hasattr(value, "tolist")
+    return dumper.represent_data(value.tolist()) if is_column else dumper.represent_undefined(value)
 
 
 _Dumper.add_multi_representer(np.generic, lambda dumper, value: dumper.represent_data(value.item()))
 _Dumper.add_multi_representer(np.ndarray, lambda dumper, value: dumper.represent_data(value.tolist()))
+_Dumper.add_multi_representer(object, _column)
 
 
 def _as_yaml(config: Mapping[str, Any]) -> str:

@@ -206,7 +206,7 @@ class ProjectInput(Logable):
         Warns
         -----
         UserWarning
-            When one mask has cells that the other one lacks.
+            When one mask has cells that the other one lacks, or a mask has none at all.
         """
         names = {IMAGE: input_image_name, NUCLEUS: nucleus_segmentation_name, CYTOSOL: cytosol_segmentation_name}
         taken = [name for name in names.values() if name is not None]
@@ -250,7 +250,7 @@ class ProjectInput(Logable):
         Warns
         -----
         UserWarning
-            When one mask has cells that the other one lacks.
+            When one mask has cells that the other one lacks, or a mask has none at all.
         """
         masks = {kind: mask for kind, mask in (("nucleus", nucleus), ("cytosol", cytosol)) if mask is not None}
         centers = inputs.load_segmentation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
     from xarray import DataArray
+
+_MASKS = ("nucleus", "cytosol")
+_WANTED = "return a dict {'nucleus': ..., 'cytosol': ...}, or None if it has written the masks itself"
 
 
 class FileHandler:
@@ -137,7 +141,7 @@ class Project(ProjectPictures):
         Raises
         ------
         ConfigError
-            When the project has no segmentation step.
+            When the project has no segmentation step, or that returns something else than a dict of masks or None.
         InputError
             When there is no image, or it or the masks cannot be used.
         OutputError
@@ -150,8 +154,8 @@ class Project(ProjectPictures):
             )
         may_replace = self._may_replace(overwrite)
         masks = self.segmentation_f(self.input_image, overwrite=may_replace)
-        if isinstance(masks, Mapping):
-            self.load_segmentation(**masks, overwrite=may_replace)
+        if masks is not None:
+            self.load_segmentation(**_returned_masks(masks, self.segmentation_f), overwrite=may_replace)
 
     def extract(
         self,
@@ -277,3 +281,24 @@ class Project(ProjectPictures):
             "cytosol_centers": store.has_element(self._store, centers_of(CYTOSOL)),
             "extraction": folder.latest_result(Path(self.directory)) is not None,
         }
+
+
+def _returned_masks(returned: object, step: object) -> dict[str, Any]:
+    """The masks that a segmentation step has returned.
+
+    Raises
+    ------
+    ConfigError
+        When it is no dict of them: what a step has made must not be lost without a word.
+    """
+    begin = f"{type(step).__name__}.process returned"
+    if not isinstance(returned, Mapping):
+        raise ConfigError(f"{begin} {type(returned).__name__}: {_WANTED}")
+    for key in returned:
+        if key not in _MASKS:
+            near = difflib.get_close_matches(str(key).lower(), _MASKS, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{begin} a dict with the key {key!r}: allowed are 'nucleus' and 'cytosol'{hint}")
+    if all(mask is None for mask in returned.values()):
+        raise ConfigError(f"{begin} a dict without a mask: {_WANTED}")
+    return dict(returned)

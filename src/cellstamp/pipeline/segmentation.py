@@ -33,6 +33,7 @@ from cellstamp.warnings import warn
 if TYPE_CHECKING:
     from cellstamp.segment.blocks import Masks
     from cellstamp.segment.recipe import Recipe
+    from cellstamp.segment.threshold import Split
 
 _NEEDED = {"scipy": "scipy", "skimage": "scikit-image"}
 _PRELOAD = ("cellstamp.segment.blocks",)
@@ -103,7 +104,8 @@ class ThresholdSegmentation(ProcessingStep):
         Warns
         -----
         UserWarning
-            If there is no nucleus in the image; nothing is written then.
+            If there is no nucleus in the image; nothing is written then. If brightness hardly tells nuclei from the
+            background, as in an image without any; masks are written.
         """
         del image
         started = time.perf_counter()
@@ -116,13 +118,17 @@ class ThresholdSegmentation(ProcessingStep):
         engine = self._choose_engine(config, source)
         with Progress(3 * source.shape[0] * source.shape[1], config.progress, doing="segmenting", unit="px") as bar:
             work = _Work(config, source, channel, engine, bar)
-            recipe = work.recipe()
+            split = work.split()
+            recipe = _recipe(config, split)
             where = f"{source.image.name}, {source.image.shape} (c, y, x), channel {source.channel_names[channel]}"
-            self.log({"nuclei in": where, **asdict(recipe), "expansion": config.expansion})
+            found = {"separability": f"{split.separability:.3f}", "expansion": config.expansion}
+            self.log({"nuclei in": where, **asdict(recipe), **found})
             names, kept = work.name_nuclei(recipe, Path(self._tmp_dir_path or config.cache))
             if not kept.size:
-                self._warn(_no_nucleus(config, source, channel, recipe))
+                self._warn(f"{_no_nucleus(config, source, channel, recipe, split)}{_what_stays(store)}")
                 return
+            if split.is_doubtful:
+                self._warn(_doubtful(source, channel, split, kept.size))
             with closing(work.masks(names, kept)) as parts:
                 centers = write_masks(store, source.image, parts, run=BlockRunner(n_local_workers(config)))
         self._report(centers, config, time.perf_counter() - started)
@@ -166,19 +172,16 @@ class _Work:
         self._config, self._source, self._channel = config, source, channel
         self._engine, self._bar = engine, bar
 
-    def recipe(self) -> Recipe:
-        """How nuclei are found: the configuration, and Otsu's threshold of the whole image."""
+    def split(self) -> Split:
+        """Otsu's threshold of the whole image."""
         from cellstamp.segment.blocks import CountLevels
-        from cellstamp.segment.recipe import Recipe
         from cellstamp.segment.threshold import otsu
 
-        config = self._config
-        task = CountLevels(self._source, self._channel, config.smoothing)
-        with closing(self._run(task, self._blocks(config.block_size))) as parts:
+        task = CountLevels(self._source, self._channel, self._config.smoothing)
+        with closing(self._run(task, self._blocks(self._config.block_size))) as parts:
             counted = [(part.keys.copy(), part.counts.copy()) for part in parts]
         keys, counts = (np.concatenate(column) for column in zip(*counted, strict=True))
-        level = otsu(keys, counts) * (1 if config.method == "otsu" else config.floor)
-        return Recipe(config.method, config.smoothing, config.window, config.min_distance, config.min_area, level=level)
+        return otsu(keys, counts)
 
     def name_nuclei(self, recipe: Recipe, folder: Path) -> tuple[Scratch, NDArray[np.uint64]]:
         """Find nuclei; returns where they are, by name, and the names of those that are large enough, ascending."""
@@ -253,9 +256,37 @@ def _channel_number(config: SegmentationConfig, source: PixelSource) -> int:
     return source.channel_names.index(name)
 
 
-def _no_nucleus(config: SegmentationConfig, source: PixelSource, channel: int, recipe: Recipe) -> str:
+def _recipe(config: SegmentationConfig, split: Split) -> Recipe:
+    """How nuclei are found: the configuration, and Otsu's threshold of the whole image."""
+    from cellstamp.segment.recipe import Recipe
+
+    level = split.level * (1 if config.method == "otsu" else config.floor)
+    return Recipe(config.method, config.smoothing, config.window, config.min_distance, config.min_area, level=level)
+
+
+def _no_nucleus(config: SegmentationConfig, source: PixelSource, channel: int, recipe: Recipe, split: Split) -> str:
+    begin = f"no nucleus found in channel '{source.channel_names[channel]}' of image '{source.image.name}'"
+    if split.is_flat:
+        return f"{begin}: all of its pixels are about the same. Is it the right channel (nucleus_channel)?"
     return (
-        f"no nucleus found in channel '{source.channel_names[channel]}' of image '{source.image.name}': nothing there "
-        f"is brighter than {recipe.level:g} and at least {config.min_area} pixels large; no masks were written. Is it "
+        f"{begin}: nothing there is brighter than {recipe.level:g} and at least {config.min_area} pixels large. Is it "
         "the right channel (nucleus_channel)? Otherwise try a lower floor or min_area"
+    )
+
+
+def _what_stays(store: Path) -> str:
+    old = [Path(element).name for element in (NUCLEUS, CYTOSOL) if (store / element).exists()]
+    if not old:
+        return "; no masks were written"
+    return f"; no masks were written, and {' and '.join(old)} from before {'are' if len(old) > 1 else 'is'} still there"
+
+
+def _doubtful(source: PixelSource, channel: int, split: Split, n_nuclei: int) -> str:
+    from cellstamp.segment.threshold import DOUBTFUL
+
+    return (
+        f"{n_nuclei} nuclei found in channel '{source.channel_names[channel]}' of image '{source.image.name}', but are "
+        f"they nuclei? They are hardly brighter than what is around them: separability {split.separability:.2f}, and "
+        f"below {DOUBTFUL:g} it may be noise alone, which has 0.64. Look at project.plot_segmentation_masks(), and "
+        "whether it is the right channel (nucleus_channel)"
     )

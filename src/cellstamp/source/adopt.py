@@ -11,7 +11,14 @@ from typing import Any
 from cellstamp.errors import InputError
 from cellstamp.source import ome
 from cellstamp.source.centers import Run
-from cellstamp.source.checks import channel_names_for, check_free, check_image, check_mask, check_same_cells
+from cellstamp.source.checks import (
+    channel_names_for,
+    check_free,
+    check_image,
+    check_mask,
+    check_same_cells,
+    warn_of_no_cells,
+)
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of
 from cellstamp.source.raster import FACTORS, copy_raster, copyable, write_raster
 from cellstamp.source.staging import Format, Staging, staged, zarr_format
@@ -93,6 +100,7 @@ def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run
             staging.remove(element)
         if chosen.others and chosen.store.resolve() != store.resolve():
             _take_others(staging, chosen, source_format)
+    warn_of_no_cells(centers)
     return centers
 
 

@@ -34,9 +34,18 @@ class Sums:
 
 @dataclass(frozen=True)
 class BlockSums:
-    """Callable from a block of a mask to the sums of the cells in it; picklable."""
+    """Callable from a block of a mask to the sums of the cells in it; picklable.
+
+    Attributes
+    ----------
+    labels
+        The mask.
+    called
+        What to call it in a message, when it is in a place that nobody has heard of; else it is told where it is.
+    """
 
     labels: ArrayHandle
+    called: str | None = None
 
     def __call__(self, block: Rect) -> Sums:
         """Read one block and sum it up.
@@ -48,16 +57,15 @@ class BlockSums:
         """
         pixels = self.labels.read(block)
         if pixels.dtype == np.uint64 and pixels.size and pixels.max() > np.iinfo(np.int64).max:
-            message = f"labels '{self.labels.name}' in {self.labels.store} hold ids above 2**63 - 1; renumber the cells"
-            raise InputError(message)
+            raise InputError(f"{self._name()}: ids above 2**63 - 1; renumber the cells")
         ids, totals = runs_of(pixels, block)
         if ids.size and ids.min() < 0:
-            message = (
-                f"labels '{self.labels.name}' in {self.labels.store} hold the negative value {ids.min()}; "
-                "cell ids are positive, 0 is background"
-            )
+            message = f"{self._name()}: the negative value {ids.min()}; cell ids are positive, 0 is background"
             raise InputError(message)
         return _merge(ids, totals)
+
+    def _name(self) -> str:
+        return self.called or f"labels '{self.labels.name}' in {self.labels.store}"
 
 
 def runs_of(pixels: NDArray[Any], block: Rect) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -73,7 +81,7 @@ def runs_of(pixels: NDArray[Any], block: Rect) -> tuple[NDArray[np.int64], NDArr
     return np.concatenate([ids for ids, _ in runs]), np.concatenate([totals for _, totals in runs])
 
 
-def compute_centers(labels: ArrayHandle, run: Run = map) -> Centers:
+def compute_centers(labels: ArrayHandle, run: Run = map, *, called: str | None = None) -> Centers:
     """Compute the centre of every cell: the mean x and the mean y of its pixels.
 
     Parameters
@@ -83,6 +91,8 @@ def compute_centers(labels: ArrayHandle, run: Run = map) -> Centers:
     run
         How to apply a callable to every block; ``map`` does it here, one after the other. Results may come in any
         order.
+    called
+        What to call the mask in a message; None: its name and the store it is in.
 
     Returns
     -------
@@ -94,7 +104,7 @@ def compute_centers(labels: ArrayHandle, run: Run = map) -> Centers:
     InputError
         If the mask holds a negative value or one above 2**63 - 1.
     """
-    parts = list(run(BlockSums(labels), blocks_of(labels)))
+    parts = list(run(BlockSums(labels, called), blocks_of(labels)))
     ids = np.concatenate([part.ids for part in parts])
     merged = _merge(ids, np.concatenate([part.totals for part in parts]))
     n_pixels, sum_x, sum_y = merged.totals.T

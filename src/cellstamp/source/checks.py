@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,8 @@ def check_free(store: Path, elements: Sequence[str], *, overwrite: bool) -> None
     """
     taken = [element for element in elements if (store / element).exists()]
     if taken and not overwrite:
-        raise OutputError(f"{store}: {', '.join(taken)} already exists. Set overwrite=True to replace it.")
+        exist, them = ("exists", "it") if len(taken) == 1 else ("exist", "them")
+        raise OutputError(f"{store}: {', '.join(taken)} already {exist}. Set overwrite=True to replace {them}.")
 
 
 def channel_names_for(
@@ -44,12 +46,17 @@ def channel_names_for(
         raise InputError(f"channel_names = {names!r}: must be a list of names, one for each channel")
     texts = [str(name) for name in names]
     if len(texts) != n_channels:
-        raise InputError(f"channel_names: {len(texts)} names ({', '.join(texts)}) for {n_channels} channels")
+        given, needed = _counted(len(texts), "name"), _counted(n_channels, "channel")
+        raise InputError(f"channel_names: {given} ({', '.join(texts)}) for {needed}")
     twice = sorted({text for text in texts if texts.count(text) > 1})
     if twice or not all(text.strip() for text in texts):
         problem = f"{', '.join(twice)} more than once" if twice else "an empty name"
         raise InputError(f"channel_names: {', '.join(texts)}: {problem}; each channel needs a name of its own")
     return texts
+
+
+def _counted(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
 def check_remap(remap: Sequence[int], n_channels: int) -> list[int]:
@@ -99,15 +106,45 @@ def check_mask(mask: Pixels, name: str, image_shape: Sequence[int]) -> None:
     """
     if len(mask.shape) != 2:
         raise InputError(f"{name} mask of shape {mask.shape}: must be 2-D (y, x)")
-    if mask.dtype.kind not in "ui":
-        raise InputError(
-            f"{name} mask of dtype {mask.dtype}: must hold integers, 0 for background and a cell's id in it"
-        )
+    check_mask_type(mask.dtype, name)
     if tuple(mask.shape) != tuple(image_shape[-2:]):
         raise InputError(
             f"{name} mask is {mask.shape[0]} x {mask.shape[1]} pixels (y, x), the image {image_shape[-2]} x "
             f"{image_shape[-1]}: they must have the same size"
         )
+
+
+def check_mask_type(dtype: np.dtype[Any], name: str) -> None:
+    """Refuse a mask that is not of an integer type.
+
+    Raises
+    ------
+    InputError
+        Telling of what type it is.
+    """
+    if dtype.kind not in "ui":
+        hint = "; skimage.measure.label makes one of a mask that is True in cells" if dtype.kind == "b" else ""
+        raise InputError(
+            f"{name} mask of dtype {dtype}: must hold integers, 0 for background and a cell's id in it{hint}"
+        )
+
+
+def warn_of_no_cells(centers: Mapping[str, Centers]) -> None:
+    """Say which masks that have come into the store are background only.
+
+    Parameters
+    ----------
+    centers
+        Element of a mask -> its cells.
+
+    Warns
+    -----
+    UserWarning
+        When a mask has no cell.
+    """
+    for element, cells in centers.items():
+        if not len(cells):
+            warn(f"{element.removeprefix('labels/')} holds no cell: all of the mask is 0, which is background")
 
 
 def check_same_cells(centers: Mapping[str, Centers]) -> None:
@@ -148,4 +185,4 @@ def _missing(cells: Centers, other: Centers) -> NDArray[np.uint64]:
 
 def _some(ids: NDArray[np.uint64]) -> str:
     shown = ", ".join(map(str, ids[:3].tolist()))
-    return f"{ids.size} {'cell' if ids.size == 1 else 'cells'} ({shown}{', ...' if ids.size > 3 else ''})"
+    return f"{_counted(ids.size, 'cell')} ({shown}{', ...' if ids.size > 3 else ''})"

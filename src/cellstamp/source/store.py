@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
 
 from cellstamp.errors import InputError
@@ -17,8 +18,10 @@ from cellstamp.source.checks import (
     check_free,
     check_image,
     check_mask,
+    check_mask_type,
     check_remap,
     check_same_cells,
+    warn_of_no_cells,
 )
 from cellstamp.source.elements import find_labels
 from cellstamp.source.location import is_remote
@@ -172,12 +175,17 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
             write_raster(staging, element, mask)
         centers = write_centers(staging, list(elements), run=run)
         check_same_cells({**_cells_of_other_mask(store, list(elements), run), **centers})
+    warn_of_no_cells(centers)
     return centers
 
 
 def _mask_pixels(mask: Any, kind: str) -> Pixels:
+    if isinstance(mask, Pixels):
+        return mask
+    array = mask if hasattr(mask, "dtype") else np.asarray(mask)
+    check_mask_type(np.dtype(array.dtype), kind)
     try:
-        return mask if isinstance(mask, Pixels) else as_pixels(mask)
+        return as_pixels(array)
     except InputError as error:
         raise InputError(f"{kind} mask: {error}") from error
 
@@ -191,7 +199,10 @@ def _cells_of_other_mask(store: Path, elements: Sequence[str], run: Run) -> dict
 def write_centers(staging: Staging, elements: Sequence[str], *, run: Run) -> dict[str, Centers]:
     """Compute and write the centres of masks that are in the staged store."""
     masks = {element: find_labels(staging.folder, Path(element).name) for element in elements}
-    centers = {element: compute_centers(labels, run) for element, labels in masks.items()}
+    centers = {
+        element: compute_centers(labels, run, called=f"{kind_of(element)} mask for '{labels.name}' in {staging.store}")
+        for element, labels in masks.items()
+    }
     for element, cells in centers.items():
         write_points(staging, Path(centers_of(element)).name, cells, masks[element].signature())
     return centers
