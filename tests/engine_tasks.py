@@ -56,6 +56,25 @@ class Fail:
 
 
 @dataclass(frozen=True)
+class DieOnceThenLook:
+    """Ends its dask worker at one batch, and the next time says how many batches its worker has."""
+
+    at: int
+    folder: Path
+
+    def __call__(self, batch: Batch) -> int:
+        if batch.number != self.at:
+            return 0
+        mark = self.folder / "died"
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        from distributed import get_worker
+
+        return sum(task.state in ("ready", "executing") for task in get_worker().state.tasks.values())
+
+
+@dataclass(frozen=True)
 class EndsScheduler:
     """Ends the scheduler while a worker is looked at (its ``signature``), or while it gets ready (``warm_up``)."""
 

@@ -165,7 +165,8 @@ def test_workers_do_not_grow_from_batch_to_batch(tmp_path: Path) -> None:
     engine = choose_engine(config, log=lambda line: None, warn=lambda line: None)
     for outcome in engine.run(job.task(), batches, lambda: 4):
         sizes.setdefault(outcome.pid, []).append(outcome.rss)
-    for series in sizes.values():
+    # on a busy machine, one worker may have done nearly all of it
+    for series in (series for series in sizes.values() if len(series) >= len(batches) // 4):
         peaks = [max(part) for part in np.array_split(series, 5)]
         # A library may take a step once (an allocator's arena, code first used late); what is never given back adds up
         # in each part of a run.

@@ -31,7 +31,7 @@ from cellstamp.errors import ConfigError, WorkerError
 from cellstamp.source.values import Centers
 from clusters import Cluster
 from comparing import assert_same
-from engine_tasks import Arrays, Batch, DieOnce, EndsScheduler, PageFaults, Square, Wait, page_faults
+from engine_tasks import Arrays, Batch, DieOnce, DieOnceThenLook, EndsScheduler, PageFaults, Square, Wait, page_faults
 from pixel_stores import write_source
 from stamp_tasks import Counting, Killed, KilledOnce, SchedulerKilled
 from stores import make_sample, write_store
@@ -253,6 +253,11 @@ def test_the_batch_that_a_worker_died_at_is_blamed(tmp_path: Path, dask_client: 
     assert sorted(outcome.value for outcome in outcomes) == list(range(12))
     (blamed,) = [line for line in log if "died" in line]
     assert "batch number 4; the batch runs again" in blamed
+
+
+def test_a_batch_that_may_be_to_blame_runs_alone(tmp_path: Path, dask_client: Any) -> None:
+    outcomes = DaskEngine(dask_client).run(DieOnceThenLook(3, tmp_path), batches(200), lambda: 12)
+    assert sum(outcome.value for outcome in outcomes) == 1
 
 
 def test_a_worker_that_comes_late_is_used(tmp_path: Path, own: Cluster) -> None:

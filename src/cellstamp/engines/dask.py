@@ -203,12 +203,26 @@ class _Crew(Generic[B, R]):
         loads = Counter(dict.fromkeys(self._slots, 0))
         loads.update(flight.slot for flight in self._flights if flight.slot in self._slots)
         while self._slots and self._n_waiting and len(self._flights) < limit():
-            slot = min(self._slots, key=loads.__getitem__)
+            slot = self._place_for_next(loads)
             # less and less towards the end: what one has been given is not taken by another
-            if loads[slot] >= max(_QUEUED, min(_AHEAD, self._n_waiting // (2 * len(self._slots)))):
+            if slot is None or loads[slot] >= max(_QUEUED, min(_AHEAD, self._n_waiting // (2 * len(self._slots)))):
                 break
             self._submit(slot, self._again.popleft() if self._again else Job(self._spans.take(slot)))
             loads[slot] += 1
+
+    def _place_for_next(self, loads: Counter[int]) -> int | None:
+        """The slot with the least to do; a batch at which a worker died gets a worker to itself.
+
+        That a batch has come to an end may not be known here yet when its worker dies at the next one. So it could be
+        blamed again and again for what another one does, if the two kept each other's company.
+        """
+        if self._again and self._again[0].deaths:
+            closed = {self._slots[slot] for slot, n_batches in loads.items() if n_batches}
+        else:
+            closed = {self._slots.get(flight.slot, "") for flight in self._flights if flight.job.deaths}
+        return min(
+            (slot for slot in self._slots if self._slots[slot] not in closed), key=loads.__getitem__, default=None
+        )
 
     def _submit(self, slot: int, job: Job[B]) -> None:
         self._n_submitted += 1
