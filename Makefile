@@ -55,12 +55,11 @@ scportrait: $(SCPORTRAIT_VENV)/.installed
 	$(SCPORTRAIT_VENV)/bin/python -m pytest interop $(PYTEST_ARGS)
 	$(SCPORTRAIT_VENV)/bin/python -m pytest -c interop/pytest.ini --rootdir . --noconftest tests/test_torch.py $(PYTEST_ARGS)
 
+# The documentation's notebooks run beside the rest: each of the two takes one core.
 check: $(VENV)/.installed-dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(SPHINX) -b html docs docs/_build/html
+	@$(SPHINX) -b html docs docs/_build/html & docs=$$!; \
+		$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports; code=$$?; \
+		wait $$docs && exit $$code
 
 docs: $(VENV)/.installed-dev
 	$(SPHINX) -b html docs docs/_build/html

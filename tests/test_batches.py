@@ -290,6 +290,7 @@ def test_one_is_worked_on_ahead() -> None:
     assert begun == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.once
 def test_torch_is_not_needed() -> None:
     code = "import sys; sys.modules['torch'] = None; from cellstamp import *; iter_batches; import cellstamp; "
     subprocess.run([sys.executable, "-c", code], check=True)

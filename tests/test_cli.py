@@ -128,6 +128,7 @@ def test_a_finished_result_stays_unless_overwrite(project):
     assert invoke("extract", project, "--overwrite").exit_code == 0
 
 
+@pytest.mark.once
 def test_progress_when_asked_for_and_not_else(project):
     assert "6/6" in run("extract", project, "--progress").stderr
     result = run("extract", project, "--overwrite", "--no-progress")
@@ -200,6 +201,7 @@ def test_mistakes_are_told_with_exit_code_2(arguments, told, project, tmp_path):
     assert list((tmp_path / "empty").iterdir()) == []
 
 
+@pytest.mark.once
 def test_a_mistake_is_one_line_without_traceback_in_the_real_program(project):
     result = run("extract", project, "--partial", 100)
     assert (result.returncode, result.stdout) == (2, "")
@@ -207,6 +209,7 @@ def test_a_mistake_is_one_line_without_traceback_in_the_real_program(project):
     assert line.startswith("Error: ")
 
 
+@pytest.mark.once
 def test_debug_adds_the_traceback_and_the_log(project):
     result = run("extract", project, "--partial", 100, "--debug")
     assert result.returncode == 2
@@ -239,6 +242,7 @@ def test_what_nobody_thought_of_is_exit_code_1(debug):
         assert "--debug" in result.stderr
 
 
+@pytest.mark.once
 def test_warnings_are_one_line_each(project):
     result = run("extract", project, "--set", "hdf5_rdcc_nbytes=1000")
     assert result.returncode == 0

@@ -96,6 +96,7 @@ def test_one_two_and_four_workers_make_the_file_of_the_serial_engine(
         assert_same(tmp_path / f"out{n_workers}" / FILE, serial)
 
 
+@pytest.mark.once
 def test_a_worker_with_threads(tmp_path: Path, make_step: MakeStep, serial: Path, own: Cluster) -> None:
     own.add(nthreads=3, nanny=False)
     with own.client(1):
@@ -148,6 +149,7 @@ def _nothing_is_left(client: Any) -> bool:
     return not any(client.run(n_kept).values())
 
 
+@pytest.mark.once
 def test_results_are_released_as_they_are_taken(dask_client: Any) -> None:
     seen = []
     for outcome in DaskEngine(dask_client).run(Arrays((200_000,)), batches(60), lambda: 5):
@@ -221,6 +223,7 @@ def test_chunks_are_decoded_one_and_a_half_times_at_most(
 # --- workers come and go ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_a_worker_killed_mid_run(
     tmp_path: Path, make_step: MakeStep, serial: Path, dask_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,6 +249,7 @@ def test_a_cell_that_kills_every_worker_is_named_and_the_rest_is_kept(
     assert_same(tmp_path / "out" / FILE, serial)
 
 
+@pytest.mark.once
 def test_the_batch_that_a_worker_died_at_is_blamed(tmp_path: Path, dask_client: Any) -> None:
     log: list[str] = []
     engine = DaskEngine(dask_client, log=log.append)
@@ -255,11 +259,13 @@ def test_the_batch_that_a_worker_died_at_is_blamed(tmp_path: Path, dask_client: 
     assert "batch number 4; the batch runs again" in blamed
 
 
+@pytest.mark.once
 def test_a_batch_that_may_be_to_blame_runs_alone(tmp_path: Path, dask_client: Any) -> None:
     outcomes = DaskEngine(dask_client).run(DieOnceThenLook(3, tmp_path), batches(200), lambda: 12)
     assert sum(outcome.value for outcome in outcomes) == 1
 
 
+@pytest.mark.once
 def test_a_worker_that_comes_late_is_used(tmp_path: Path, own: Cluster) -> None:
     own.add(nanny=False)
     task = Wait(0, tmp_path).prepare()
@@ -328,6 +334,7 @@ def test_the_scheduler_killed_mid_run(
     assert_same(tmp_path / "out" / FILE, serial)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("at", ["signature", "warm_up"])
 def test_the_scheduler_killed_before_the_first_batch(own: Cluster, at: str) -> None:
     own.add(nanny=False)

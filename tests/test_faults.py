@@ -27,6 +27,8 @@ from cellstamp.source.values import Centers
 from stamp_tasks import Killed
 from stores import Sample, make_sample, write_store
 
+pytestmark = pytest.mark.once
+
 SAMPLE = make_sample()
 CONFIG = {"threads": 1, "image_size": 32}
 

@@ -27,6 +27,7 @@ RANGE = (0.001, 0.999)
 SAMPLE = make_sample()
 MASKS = [SAMPLE.masks[NUCLEUS], SAMPLE.masks[CYTOSOL]]
 ENGINES: dict[str, dict[str, Any]] = {"serial": {"threads": 1}, "two workers": {"threads": 2, "max_batch_size": 13}}
+EACH_ENGINE = ["serial", pytest.param("two workers", marks=pytest.mark.once)]
 Run = Callable[..., Path]
 
 
@@ -74,7 +75,7 @@ def with_pixels(image: NDArray) -> Sample:
 # --- surroundings, border, dtype --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EACH_ENGINE)
 @pytest.mark.parametrize("quantiles", [RANGE, None], ids=["normalised", "raw"])
 def test_surroundings_are_kept(run: Run, engine: str, quantiles: Any) -> None:
     path = run(apply_masks=False, normalize_output=quantiles is not None, **ENGINES[engine])
@@ -142,7 +143,7 @@ def image_limits(image: NDArray, pairs: list[tuple[float, float]]) -> list[tuple
     return [tuple(np.quantile(channel.astype(np.float64), pair)) for channel, pair in zip(image, pairs, strict=True)]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EACH_ENGINE)
 def test_quantiles_of_the_whole_image(run: Run, engine: str) -> None:
     path = run(normalization_scope="image", **ENGINES[engine])
     limits = image_limits(SAMPLE.image, [RANGE] * 3)
@@ -281,7 +282,7 @@ def rewrite(store: Path, pixels: NDArray, axes: str) -> None:
     group.attrs.put(attributes)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EACH_ENGINE)
 def test_an_image_without_channels(tmp_path: Path, run: Run, engine: str) -> None:
     store = write_store(tmp_path / "s.zarr", SAMPLE)
     rewrite(store, SAMPLE.image[0], "yx")
@@ -289,7 +290,7 @@ def test_an_image_without_channels(tmp_path: Path, run: Run, engine: str) -> Non
 
 
 @pytest.mark.parametrize("channels", [None, ["tubulin", "dna"]])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EACH_ENGINE)
 def test_an_rgb_image_stored_with_its_colours_last(
     tmp_path: Path, run: Run, channels: list[str] | None, engine: str
 ) -> None:
@@ -327,7 +328,7 @@ def grown() -> Sample:
     return Sample(SAMPLE.image, masks)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EACH_ENGINE)
 def test_cells_that_reach_out_of_their_crop_are_told(tmp_path: Path, run: Run, engine: str) -> None:
     sample = grown()
     ids, _, _ = restatement.extract(list(sample.masks.values()), sample.image, SIZE)

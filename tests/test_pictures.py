@@ -254,6 +254,7 @@ class TestSize:
         assert max(width, height) < 15
 
 
+@pytest.mark.once
 class TestAxesAndFiles:
     def test_axes_are_taken_and_returned(self, made, h5sc) -> None:
         for plot in (
@@ -512,6 +513,7 @@ class TestSlide:
             project.plot_segmentation_masks()
 
 
+@pytest.mark.once
 class TestViews:
     """What is read of an image for a picture: `side` stands for a slide that is larger than a picture."""
 

@@ -33,6 +33,8 @@ from comparing import assert_same
 from stamp_tasks import Interrupted, Killed, KilledOnce, Refused
 from stores import Sample, make_sample, write_store
 
+pytestmark = pytest.mark.once
+
 N_KILLS = int(os.environ.get("CELLSTAMP_KILLS", "2"))
 MOST_KILLS_A_RUN = 2 if N_KILLS == 2 else 4
 SAMPLE = make_sample()
@@ -395,7 +397,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.leaves_files
-@pytest.mark.once
 def test_runs_killed_at_random_moments_are_gone_on_with(
     tmp_path: Path, many: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
