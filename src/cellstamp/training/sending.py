@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -134,6 +134,10 @@ class Item(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.batch.parts(self.place)[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        # a sequence would be asked for one part after the other, and each time all are made
+        return iter(self.batch.parts(self.place))
 
     def __reduce__(self) -> tuple[type[tuple[Any, ...]], tuple[Any, ...]]:
         """Take along the item alone."""
