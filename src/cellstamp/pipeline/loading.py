@@ -12,6 +12,8 @@ from cellstamp.pipeline.base import Logable
 from cellstamp.pipeline.workers import BlockRunner
 from cellstamp.source import adopt, inputs, spool, store
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
+from cellstamp.source.stacks import plane_choice
+from cellstamp.source.tiff import TiffChoice
 
 if TYPE_CHECKING:
     from cellstamp.source.values import Centers
@@ -51,6 +53,10 @@ class ProjectInput(Logable):
         channel_names: Sequence[str | int] | None = None,
         overwrite: bool | None = None,  # noqa: FBT001 - scportrait's signature
         remap: Sequence[int] | None = None,
+        *,
+        axes: str | None = None,
+        z: Any = None,
+        t: int | None = None,
     ) -> None:
         """Load the image from an array.
 
@@ -58,12 +64,20 @@ class ProjectInput(Logable):
         ----------
         array
             (c, y, x), or (y, x) for one channel; numpy, or anything that can be sliced like it. The dtype is kept.
+            An xarray may have its dimensions in any order.
         channel_names
-            One for each channel; ``channel_0``, ``channel_1``, ... when not given.
+            One for each channel. When not given: those of an xarray, else ``channel_0``, ``channel_1``, ...
         overwrite
             Whether an image that is there is replaced; None: as the project says. Masks stay.
         remap
             New order of the channels and their names: ``[1, 0, 2]`` exchanges the first two.
+        axes
+            A letter for each axis, out of t, c, z, y and x, where they are others: ``"zcyx"``.
+        z
+            Planes of an array with an axis z: an index; a list of them, each of which becomes a channel
+            (``channel_0_z3``); or "max", the maximum projection.
+        t
+            Index of the time point, of an array with an axis t.
 
         Raises
         ------
@@ -73,7 +87,13 @@ class ProjectInput(Logable):
             When there is an image, and it may not be replaced.
         """
         inputs.from_array(
-            self._store, array, channel_names=channel_names, overwrite=self._may_replace(overwrite), remap=remap
+            self._store,
+            array,
+            channel_names=channel_names,
+            overwrite=self._may_replace(overwrite),
+            remap=remap,
+            axes=axes,
+            planes=plane_choice(z, t),
         )
         self._log_image("an array")
 
@@ -82,9 +102,20 @@ class ProjectInput(Logable):
         dask_array: Any,
         channel_names: Sequence[str | int] | None = None,
         overwrite: bool | None = None,  # noqa: FBT001 - scportrait's signature
+        *,
+        axes: str | None = None,
+        z: Any = None,
+        t: int | None = None,
     ) -> None:
         """Load the image from a dask array (c, y, x), a few blocks at a time; else as `load_input_from_array`."""
-        inputs.from_array(self._store, dask_array, channel_names=channel_names, overwrite=self._may_replace(overwrite))
+        inputs.from_array(
+            self._store,
+            dask_array,
+            channel_names=channel_names,
+            overwrite=self._may_replace(overwrite),
+            axes=axes,
+            planes=plane_choice(z, t),
+        )
         self._log_image("a dask array")
 
     def load_input_from_tif_files(
@@ -95,25 +126,37 @@ class ProjectInput(Logable):
         overwrite: bool | None = None,  # noqa: FBT001 - scportrait's signature
         remap: Sequence[int] | None = None,
         cache: PathLike | None = None,
+        *,
+        series: int | None = None,
+        z: Any = None,
+        t: int | None = None,
     ) -> None:
-        """Load the image from TIFF files, a block at a time: the whole of it, in its dtype.
+        """Load the image from TIFF files, a block at a time, at full resolution and in its dtype.
 
         Parameters
         ----------
         file_paths
-            A file for each channel, or files of several channels each, in the order of the channels. Colour images
-            have the channels red, green, blue and, if they have it, alpha.
+            A file for each channel, or files of several channels each, in the order of the channels. Pages of one shape
+            and dtype are channels. Colour images have the channels red, green, blue and, if they have it, alpha. Of an
+            OME-TIFF image of several files, each file gives the planes that are in it.
         channel_names, overwrite, remap
-            As in `load_input_from_array`.
+            As in `load_input_from_array`. Names that are not given come from the file (OME-XML, ImageJ's labels,
+            Micro-Manager, QPTIFF, LSM), where it has them.
         crop
             The part to load: ``[(y_start, y_stop), (x_start, x_stop)]`` in pixels, pairs or slices.
         cache
             Accepted for scportrait's sake; there are no temporary files.
+        series
+            Index of the image to load, of files with several images that are not channels of one.
+        z, t
+            Planes of a stack, as in `load_input_from_array`. Pages whose meaning a file doesn't say are z, or t, when
+            it is given.
 
         Raises
         ------
         InputError
-            When a file cannot be read, files differ in size or dtype, or names, crop or order cannot be used.
+            When a file cannot be read, or lacks planes; when it holds several images, or an axis z or t, and no choice
+            is made; when files differ in size or dtype; when names, crop or order cannot be used.
         OutputError
             When there is an image, and it may not be replaced.
         """
@@ -124,6 +167,7 @@ class ProjectInput(Logable):
             crop=crop,
             overwrite=self._may_replace(overwrite),
             remap=remap,
+            choice=TiffChoice(series, plane_choice(z, t)),
         )
         self._log_image(", ".join(os.fspath(path) for path in file_paths))
 
@@ -133,22 +177,27 @@ class ProjectInput(Logable):
         overwrite: bool | None = None,  # noqa: FBT001 - scportrait's signature
         channel_names: Sequence[str | int] | None = None,
         remap: Sequence[int] | None = None,
+        *,
+        z: Any = None,
+        t: int | None = None,
     ) -> None:
         """Load the image from the folder of an OME-Zarr image, its full-resolution level, a block at a time.
 
         Parameters
         ----------
         ome_zarr_path
-            The folder. Its axes may be in any order; others than c, y and x must be one pixel long.
+            The folder. Its axes may be in any order.
         overwrite, remap
             As in `load_input_from_array`.
         channel_names
             When not given, the names in the OME-Zarr metadata, if it has any.
+        z, t
+            Planes of a stack, as in `load_input_from_array`.
 
         Raises
         ------
         InputError
-            When there is no such image, or names or order cannot be used.
+            When there is no such image, it has an axis z or t and no choice is made, or names or order cannot be used.
         OutputError
             When there is an image, and it may not be replaced.
         """
@@ -158,6 +207,7 @@ class ProjectInput(Logable):
             overwrite=self._may_replace(overwrite),
             channel_names=channel_names,
             remap=remap,
+            planes=plane_choice(z, t),
         )
         self._log_image(os.fspath(ome_zarr_path))
 
@@ -228,6 +278,10 @@ class ProjectInput(Logable):
         nucleus: Any = None,
         cytosol: Any = None,
         overwrite: bool | None = None,  # noqa: FBT001 - like the loaders of the image
+        *,
+        series: int | None = None,
+        z: int | None = None,
+        t: int | None = None,
     ) -> None:
         """Load masks of the project's image, and compute and store the centres of their cells.
 
@@ -238,6 +292,10 @@ class ProjectInput(Logable):
             the same id in both.
         overwrite
             Whether masks that are there are replaced; None: as the project says.
+        series
+            Index of the image to load, of TIFF files with several images.
+        z, t
+            Indices of the plane, of masks (z, y, x), (t, y, x) or (t, z, y, x).
 
         Raises
         ------
@@ -254,7 +312,11 @@ class ProjectInput(Logable):
         """
         masks = {kind: mask for kind, mask in (("nucleus", nucleus), ("cytosol", cytosol)) if mask is not None}
         centers = inputs.load_segmentation(
-            self._store, masks, overwrite=self._may_replace(overwrite), run=BlockRunner(self._n_workers)
+            self._store,
+            masks,
+            overwrite=self._may_replace(overwrite),
+            run=BlockRunner(self._n_workers),
+            choice=TiffChoice(series, plane_choice(z, t)),
         )
         self._log_cells(centers)
 

@@ -6,14 +6,17 @@ import operator
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from cellstamp.errors import InputError
 from cellstamp.source import store as stores
+from cellstamp.source.array_axes import array_stack, mask_plane
 from cellstamp.source.centers import Run
 from cellstamp.source.pixels import Pixels, cropped, stack
-from cellstamp.source.tiff import open_tiffs
+from cellstamp.source.stacks import PlaneChoice, chosen
+from cellstamp.source.tiff import TiffChoice, open_tiff_mask, open_tiffs
 from cellstamp.source.values import Centers
 
 
@@ -24,9 +27,20 @@ def from_array(
     channel_names: Sequence[str | int] | None = None,
     overwrite: bool = False,
     remap: Sequence[int] | None = None,
+    axes: str | None = None,
+    planes: PlaneChoice | None = None,
 ) -> None:
-    """Load an image from a numpy, zarr or dask array; see `cellstamp.source.store.load_image`."""
-    stores.load_image(store, array, channel_names=channel_names, overwrite=overwrite, remap=remap)
+    """Load an image from a numpy, zarr, dask or xarray array; see `cellstamp.source.store.load_image`.
+
+    Raises
+    ------
+    InputError
+        When its axes are not (c, y, x) or (y, x), and `axes` and `planes` don't say what they are and what to take.
+    """
+    image = chosen(array_stack(array, axes), planes or PlaneChoice(), "image")
+    stores.load_image(
+        store, image, channel_names=channel_names, known_names=image.names, overwrite=overwrite, remap=remap
+    )
 
 
 def from_tiffs(
@@ -37,6 +51,7 @@ def from_tiffs(
     crop: Sequence[Any] | None = None,
     overwrite: bool = False,
     remap: Sequence[int] | None = None,
+    choice: TiffChoice | None = None,
 ) -> None:
     """Load an image from TIFF files, the channels of one after those of another.
 
@@ -48,8 +63,7 @@ def from_tiffs(
     listed = isinstance(paths, Sequence) and not isinstance(paths, str)
     if not (listed and paths and all(isinstance(path, (str, os.PathLike)) for path in paths)):
         raise InputError(f"file_paths = {paths!r}: must be a list of TIFF files, one or more")
-    with open_tiffs(paths) as planes:
-        _check_alike(paths, planes)
+    with open_tiffs(paths, choice) as planes:
         image, known = stack(planes), _names(planes)
         if crop is not None:
             image = cropped(image, _window(crop, image.shape))
@@ -59,22 +73,19 @@ def from_tiffs(
 
 
 def _names(planes: Sequence[Pixels]) -> list[str]:
-    """Names of the channels of all files: the colours of one, numbers for what has none."""
+    """Names of the channels of all files, each only once; numbers for what has none."""
     names: list[str] = []
     for plane in planes:
         n_channels = 1 if len(plane.shape) == 2 else plane.shape[0]
-        names += plane.names or [f"channel_{len(names) + index}" for index in range(n_channels)]
+        for name in plane.names or [f"channel_{len(names) + index}" for index in range(n_channels)]:
+            names.append(_unused(name, names))
     return names
 
 
-def _check_alike(paths: Sequence[str | os.PathLike[str]], planes: Sequence[Pixels]) -> None:
-    first = planes[0]
-    for path, plane in zip(paths, planes, strict=True):
-        if (plane.shape[-2:], plane.dtype) != (first.shape[-2:], first.dtype):
-            raise InputError(
-                f"{os.fspath(path)}: {plane.shape[-2:]} pixels (y, x) of {plane.dtype}, but {os.fspath(paths[0])} has "
-                f"{first.shape[-2:]} of {first.dtype}: all channels must have the same size and dtype"
-            )
+def _unused(name: str, names: Sequence[str]) -> str:
+    """A name, with a number when another channel has it (DAPI of each cycle)."""
+    numbered = (f"{name}_{number}" for number in count(2))
+    return name if name not in names else next(other for other in numbered if other not in names)
 
 
 def _window(crop: Sequence[Any], shape: Sequence[int]) -> list[slice]:
@@ -111,6 +122,7 @@ def from_omezarr(
     overwrite: bool = False,
     channel_names: Sequence[str | int] | None = None,
     remap: Sequence[int] | None = None,
+    planes: PlaneChoice | None = None,
 ) -> None:
     """Load an image from the folder of an OME-Zarr image, its full-resolution level.
 
@@ -124,18 +136,36 @@ def from_omezarr(
     group = Path(path)
     if not group.is_dir():
         raise InputError(f"{group}: there is no such folder")
-    image, known = stores.open_group(group, ("c", "y", "x"), any_order=True)
-    stores.load_image(store, image, channel_names=channel_names, known_names=known, overwrite=overwrite, remap=remap)
+    image = chosen(stores.open_stack(group), planes or PlaneChoice(), str(group))
+    stores.load_image(
+        store, image, channel_names=channel_names, known_names=image.names, overwrite=overwrite, remap=remap
+    )
 
 
 def load_segmentation(
-    store: Path, masks: Mapping[str, Any], *, overwrite: bool = False, run: Run = map
+    store: Path,
+    masks: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    run: Run = map,
+    choice: TiffChoice | None = None,
 ) -> dict[str, Centers]:
-    """Load masks from arrays or TIFF files; see `cellstamp.source.store.load_masks`."""
+    """Load masks from arrays or TIFF files; see `cellstamp.source.store.load_masks`.
+
+    Raises
+    ------
+    InputError
+        When planes of a mask are to be joined: it is one plane.
+    """
+    choice = choice or TiffChoice()
+    if isinstance(choice.planes.z, str | tuple):
+        raise InputError(f"z = {choice.planes.z!r}: a mask is one plane, so z must be an index")
     with ExitStack() as files:
-        opened = {kind: _opened(mask, files) for kind, mask in masks.items()}
+        opened = {kind: _opened(mask, kind, files, choice) for kind, mask in masks.items()}
         return stores.load_masks(store, opened, overwrite=overwrite, run=run)
 
 
-def _opened(mask: Any, files: ExitStack) -> Any:
-    return files.enter_context(open_tiffs([mask]))[0] if isinstance(mask, (str, os.PathLike)) else mask
+def _opened(mask: Any, kind: str, files: ExitStack, choice: TiffChoice) -> Any:
+    if isinstance(mask, (str, os.PathLike)):
+        return files.enter_context(open_tiff_mask(mask, choice))
+    return mask_plane(mask, kind, choice.planes)

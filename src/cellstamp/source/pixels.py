@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,9 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError
 
 Region = tuple[slice, ...]
+
+# Bytes of a stack that are in memory at once while it is projected.
+_PROJECTED = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -50,21 +55,29 @@ def as_pixels(array: Any) -> Pixels:
     Raises
     ------
     InputError
-        When the sizes of a dask array's blocks are unknown, or the dtype is not one of numbers.
+        When the sizes of a dask array's blocks are unknown, some pixels are masked out, or the dtype is not one of
+        numbers.
     """
+    if isinstance(array, np.ma.MaskedArray):
+        raise InputError("masked array: pixels without a value can't be loaded; fill them first, with array.filled(0)")
     if not (hasattr(array, "shape") and hasattr(array, "dtype") and hasattr(array, "__getitem__")):
         array = np.asarray(array)
     if any(size != size for size in array.shape):
         raise InputError("dask array: the sizes of its blocks are unknown; call compute_chunk_sizes() on it first")
-    dtype = np.dtype(array.dtype)
-    if dtype.kind not in "uif" or dtype.itemsize > 8:
-        raise InputError(f"array of dtype {dtype}: must hold integers or floats of at most 64 bits")
+    dtype = _plain(np.dtype(array.dtype))
     return Pixels(
         tuple(int(size) for size in array.shape),
-        dtype.newbyteorder("="),
+        dtype,
         _chunks_of(array),
-        lambda region: np.asarray(array[region]),
+        lambda region: np.asarray(array[region], dtype),
     )
+
+
+def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type of these numbers that every library knows: native byte order, and int64 for C's long long."""
+    if dtype.kind not in "uif" or dtype.itemsize > 8:
+        raise InputError(f"array of dtype {dtype}: must hold integers or floats of at most 64 bits")
+    return np.dtype(f"{dtype.kind}{dtype.itemsize}")
 
 
 def _chunks_of(array: Any) -> tuple[int, ...]:
@@ -131,6 +144,64 @@ def arranged(pixels: Pixels, order: Sequence[int]) -> Pixels:
 
     shape, chunks = (tuple(values[axis] for axis in order) for values in (pixels.shape, pixels.chunks))
     return Pixels(shape, pixels.dtype, chunks, read)
+
+
+def along(pixels: Pixels, axis: int, indices: Sequence[int]) -> Pixels:
+    """Take some positions along one axis, in this order: position k of the result is position ``indices[k]``."""
+
+    def read(region: Region) -> NDArray[Any]:
+        wanted = list(indices[region[axis]])
+        if wanted == list(range(wanted[0], wanted[0] + len(wanted))):
+            return pixels.read(_at(region, axis, wanted[0], wanted[-1] + 1))
+        return np.concatenate([pixels.read(_at(region, axis, k, k + 1)) for k in wanted], axis)
+
+    shape = (*pixels.shape[:axis], len(indices), *pixels.shape[axis + 1 :])
+    return Pixels(shape, pixels.dtype, pixels.chunks, read)
+
+
+def brightest(pixels: Pixels, axis: int) -> Pixels:
+    """Project along one axis, which disappears: the maximum, computed from a few blocks at a time."""
+    length, depth = pixels.shape[axis], pixels.chunks[axis]
+
+    def read(region: Region) -> NDArray[Any]:
+        parts = list(region)
+        parts.insert(axis, slice(0, 0))
+        blocks = (pixels.read(_at(parts, axis, at, min(at + depth, length))) for at in range(0, length, depth))
+        return reduce(np.maximum, (block.max(axis) for block in blocks))
+
+    kept = [k for k in range(len(pixels.shape)) if k != axis]
+    shape, chunks = (tuple(values[k] for k in kept) for values in (pixels.shape, pixels.chunks))
+    return _in_narrow_parts(Pixels(shape, pixels.dtype, chunks, read), _PROJECTED // depth)
+
+
+def flattened(pixels: Pixels) -> Pixels:
+    """Join the first two of four axes: (c, z, y, x) becomes (c * z, y, x), the planes of one channel together."""
+    n_channels, n_planes, *sides = pixels.shape
+
+    def read(region: Region) -> NDArray[Any]:
+        places = [divmod(k, n_planes) for k in range(region[0].start, region[0].stop)]
+        blocks = [pixels.read((slice(c, c + 1), slice(z, z + 1), *region[1:])) for c, z in places]
+        return np.concatenate([block[0] for block in blocks])
+
+    return Pixels((n_channels * n_planes, *sides), pixels.dtype, (1, *pixels.chunks[2:]), read)
+
+
+def _at(region: Sequence[slice], axis: int, start: int, stop: int) -> Region:
+    return (*region[:axis], slice(start, stop), *region[axis + 1 :])
+
+
+def _in_narrow_parts(pixels: Pixels, n_bytes: int) -> Pixels:
+    """The same pixels, read in parts of whole blocks along x, so that one part has about `n_bytes`."""
+
+    def read(region: Region) -> NDArray[Any]:
+        column = math.prod(part.stop - part.start for part in region[:-1]) * pixels.dtype.itemsize
+        width = max(1, n_bytes // max(1, column * pixels.chunks[-1])) * pixels.chunks[-1]
+        x = region[-1]
+        starts = [x.start, *range(x.start - x.start % width + width, x.stop, width)]
+        parts = [slice(a, b) for a, b in zip(starts, [*starts[1:], x.stop], strict=True)]
+        return np.concatenate([pixels.read((*region[:-1], part)) for part in parts], -1)
+
+    return replace(pixels, read=read)
 
 
 def without_axes(pixels: Pixels, kept: Sequence[int]) -> Pixels:

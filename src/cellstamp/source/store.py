@@ -26,10 +26,11 @@ from cellstamp.source.checks import (
 from cellstamp.source.elements import find_labels
 from cellstamp.source.location import is_remote
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of, mask_of
-from cellstamp.source.pixels import Pixels, arranged, as_channels, as_pixels, reordered, without_axes
+from cellstamp.source.pixels import Pixels, as_channels, as_pixels, reordered, without_axes
 from cellstamp.source.points import read_points, write_points
 from cellstamp.source.raster import FACTORS, write_raster
 from cellstamp.source.spool import spool
+from cellstamp.source.stacks import Stack, letters, named_along
 from cellstamp.source.staging import Staging, recover, staged
 from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Centers
@@ -221,16 +222,37 @@ def image_pixels(store: Path) -> Pixels:
     return open_group(store / IMAGE, ("c", "y", "x"))[0]
 
 
-def open_group(group: Path, axes: Sequence[str], *, any_order: bool = False) -> tuple[Pixels, list[str]]:
+def open_group(group: Path, axes: Sequence[str]) -> tuple[Pixels, list[str]]:
     """Open an OME-Zarr group: its full-resolution array with these axes, and the names of its channels, if it has any.
-
-    With `any_order`, its axes may come in another order; they are put into this one.
 
     Raises
     ------
     InputError
         When it is none, or has other axes that are longer than one pixel.
     """
+    pixels, found, names = _open_multiscale(group)
+    kept = [axis for axis, name in enumerate(found) if name in axes]
+    surplus = [size for axis, size in enumerate(pixels.shape) if axis not in kept]
+    if any(size != 1 for size in surplus) or found[-2:] != ["y", "x"]:
+        raise InputError(f"{group}: its axes are {', '.join(found)} {pixels.shape}; must be {', '.join(axes)}")
+    return without_axes(pixels, kept), names
+
+
+def open_stack(group: Path) -> Stack:
+    """Open an OME-Zarr group: its full-resolution array with all of its axes.
+
+    Raises
+    ------
+    InputError
+        When it is none.
+    """
+    pixels, found, names = _open_multiscale(group)
+    axes = letters(found)
+    return Stack(pixels, axes, named_along(axes, pixels.shape, "c", names))
+
+
+def _open_multiscale(group: Path) -> tuple[Pixels, list[str], list[str]]:
+    """Pixels, axes, and names of channels."""
     metadata, multiscale = ome.multiscale_of(group)
     path = group / multiscale["datasets"][0]["path"]
     try:
@@ -238,18 +260,9 @@ def open_group(group: Path, axes: Sequence[str], *, any_order: bool = False) -> 
     except (FileNotFoundError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a zarr array: {error}") from error
     found = ome.axes_of(multiscale)
-    kept = [axis for axis, name in enumerate(found) if name in axes]
-    surplus = [size for axis, size in enumerate(pixels.shape) if axis not in kept]
-    in_order = {"y", "x"} <= set(found) if any_order else found[-2:] == ["y", "x"]
-    if len(found) != len(pixels.shape) or any(size != 1 for size in surplus) or not in_order:
-        raise InputError(f"{group}: its axes are {', '.join(found)} {pixels.shape}; must be {', '.join(axes)}")
-    names = [found[axis] for axis in kept]
-    return arranged(without_axes(pixels, kept), _order(names, axes)), ome.channel_labels(metadata)
-
-
-def _order(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Where each of the axes wanted is among those there are."""
-    return [names.index(axis) for axis in wanted if axis in names]
+    if len(found) != len(pixels.shape):
+        raise InputError(f"{group}: its axes are {', '.join(found)}, but its array has the shape {pixels.shape}")
+    return pixels, found, ome.channel_labels(metadata)
 
 
 def store_centers(

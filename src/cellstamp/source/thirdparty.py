@@ -23,17 +23,25 @@ _KNOWN = (
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep the known warnings and log lines of other libraries from the user; everything else passes."""
-    logger = logging.getLogger("ome_zarr.reader")
-    logger.addFilter(_not_about_parents)
+    filters = {"ome_zarr.reader": _not_about_parents, "tifffile": _not_about_missing_planes}
+    for name, wanted in filters.items():
+        logging.getLogger(name).addFilter(wanted)
     try:
         with warnings.catch_warnings():
             for message in _KNOWN:
                 warnings.filterwarnings("ignore", message=message)
             yield
     finally:
-        logger.removeFilter(_not_about_parents)
+        for name, wanted in filters.items():
+            logging.getLogger(name).removeFilter(wanted)
 
 
 def _not_about_parents(record: logging.LogRecord) -> bool:
     """Labels on their own are what SpatialData stores; ome_zarr looks for an image they belong to."""
     return not record.getMessage().startswith("no parent found")
+
+
+def _not_about_missing_planes(record: logging.LogRecord) -> bool:
+    """What a TIFF file lacks is checked here, and never read as zeros."""
+    message = record.getMessage()
+    return "zeroed" not in message and "OME series failed to read" not in message

@@ -3,74 +3,174 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 import zarr
+from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
-from cellstamp.source.pixels import Pixels, arranged, as_pixels, without_axes
+from cellstamp.source.channel_names import plane_names
+from cellstamp.source.ome_tiff import check_complete, ome_xml, own_planes, with_companion
+from cellstamp.source.pixels import Pixels, Region, as_pixels, stack
+from cellstamp.source.stacks import PlaneChoice, Stack, chosen, letters
+from cellstamp.source.thirdparty import quiet
+from cellstamp.source.tiff_series import images_of
 
-# Axes that hold the channels of one image, by tifffile's letters: channel, image of a series, unknown, sample.
-_CHANNEL_AXES = "CIQS"
-_COLOURS = ("red", "green", "blue", "alpha")
+# What tifffile and imagecodecs raise at files that are damaged, or of a kind they don't know.
+_DAMAGED = (tifffile.TiffFileError, OSError, IndexError, KeyError, NotImplementedError, RuntimeError, ValueError)
+
+
+@dataclass(frozen=True)
+class TiffChoice:
+    """What is read of each TIFF file.
+
+    Attributes
+    ----------
+    series
+        Index of the image, in a file of several.
+    planes
+        Planes along z and t.
+    """
+
+    series: int | None = None
+    planes: PlaneChoice = field(default_factory=PlaneChoice)
 
 
 @contextmanager
-def open_tiffs(paths: Sequence[str | os.PathLike[str]]) -> Iterator[list[Pixels]]:
+def open_tiffs(paths: Sequence[str | os.PathLike[str]], choice: TiffChoice | None = None) -> Iterator[list[Pixels]]:
     """Open TIFF files, and keep them open while the block runs: pixels are read from them on demand.
+
+    Parameters
+    ----------
+    paths
+        The files.
+    choice
+        What is read of each.
 
     Yields
     ------
     list of Pixels
-        Of each file the first series: (y, x), or (c, y, x) when it holds several channels, or colours.
+        What each file contributes, (y, x), or (c, y, x) when it holds several channels, or colours; all of one size
+        and dtype. A file without planes of its own, whose siblings are among `paths`, contributes nothing.
 
     Raises
     ------
     InputError
-        When a file is missing, is no TIFF, or holds something else than planes of numbers.
+        When a file is missing, is no TIFF, or holds something else than planes of numbers; when it needs a choice; when
+        the files differ in size or dtype.
     """
-    with ExitStack() as stack:
-        yield [_open(Path(path), stack) for path in paths]
+    given = [Path(path) for path in paths]
+    with ExitStack() as files:
+        found: dict[Path, Pixels] = {}
+        opened: list[Pixels] = []
+        for path in given:
+            n_channels = sum(1 if len(pixels.shape) == 2 else pixels.shape[0] for pixels in opened)
+            pixels = _open(path, choice or TiffChoice(), files, given, n_channels)
+            if pixels is not None:
+                found.setdefault(path, pixels)
+                opened.append(pixels)
+        _check_alike(found)
+        yield opened
 
 
-def _open(path: Path, stack: ExitStack) -> Pixels:
+@contextmanager
+def open_tiff_mask(path: str | os.PathLike[str], choice: TiffChoice | None = None) -> Iterator[Pixels]:
+    """Open a TIFF file that holds one mask.
+
+    Raises
+    ------
+    InputError
+        As `open_tiffs`; and when the file holds several planes, or colours.
+    """
+    with open_tiffs([path], choice) as (pixels,):
+        if len(pixels.shape) == 3:
+            what = f"a colour image ({', '.join(pixels.names)})" if "red" in pixels.names else "several planes"
+            raise InputError(
+                f"{os.fspath(path)}: {what}, of shape {pixels.shape}; a mask is one plane (y, x) of integers. Load one "
+                "plane as an array: load_segmentation(nucleus=tifffile.imread(path, key=0)), and key=1 for the second"
+            )
+        yield pixels
+
+
+def _check_alike(found: dict[Path, Pixels]) -> None:
+    known = iter(found.items())
+    first_path, first = next(known, (None, None))
+    for path, pixels in known:
+        if first is not None and (pixels.shape[-2:], pixels.dtype) != (first.shape[-2:], first.dtype):
+            raise InputError(
+                f"{path}: {pixels.shape[-2:]} pixels (y, x) of {pixels.dtype}, but {first_path} has "
+                f"{first.shape[-2:]} of {first.dtype}: all channels must have the same size and dtype"
+            )
+
+
+def _open(path: Path, choice: TiffChoice, files: ExitStack, given: Collection[Path], first: int) -> Pixels | None:
     try:
-        file = stack.enter_context(tifffile.TiffFile(path))
-        series = file.series[0]
+        with quiet():
+            return _contributed(path, choice, files, given, first)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file") from error
-    except (tifffile.TiffFileError, OSError, IndexError) as error:
-        raise InputError(f"{path}: cannot be read as TIFF: {error}") from error
-    kept = [axis for axis, size in enumerate(series.shape) if series.axes[axis] in "YX" or size > 1]
-    axes = "".join(series.axes[axis] for axis in kept)
-    pixels = without_axes(_pixels(path, series, stack), kept)
-    if axes == "YXS":  # each pixel's colours beside each other
-        pixels, axes = arranged(pixels, (2, 0, 1)), "SYX"
-    if axes[-2:] != "YX" or axes[:-2] not in ("", *_CHANNEL_AXES):
+    except InputError:
+        raise
+    except _DAMAGED as error:
         raise InputError(
-            f"{path}: its axes are {series.axes} {series.shape}; must be one plane (YX), channels of one (CYX) or "
-            "colours (YXS): save each channel as its own file"
-        )
-    return replace(pixels, names=_colours(series, pixels.shape[0])) if axes == "SYX" else pixels
+            f"{path}: cannot be read as TIFF: {error}. Convert it to OME-TIFF, or load it as an array "
+            "(load_input_from_array)"
+        ) from error
 
 
-def _colours(series: tifffile.TiffPageSeries, n_samples: int) -> tuple[str, ...]:
-    """Names of the samples of a pixel, if they are colours: the eye's three, and how opaque they are."""
-    photometric = getattr(series.keyframe, "photometric", None)
-    is_colour = photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR) and n_samples in (3, 4)
-    return _COLOURS[:n_samples] if is_colour else ()
+def _contributed(
+    path: Path, choice: TiffChoice, files: ExitStack, given: Collection[Path], first: int
+) -> Pixels | None:
+    """What a file contributes: its only image, or all of them as channels."""
+    file = with_companion(path, files.enter_context(tifffile.TiffFile(path)), files)
+    root = ome_xml(file)
+    ome_images = [] if root is None else root.findall("{*}Image")
+    check_complete(path, file)
+    images = images_of(path, file, choice.series, ome_images)
+    opened = [own_planes(path, series, _stack(path, series, ome_images, files), given) for series in images]
+    parts = [chosen(part, choice.planes, str(path), first=first) for part in opened if part is not None]
+    if len(parts) <= 1:
+        return parts[0] if parts else None
+    names = tuple(name for part in parts for name in part.names) or tuple(series.name for series in images)
+    joined = stack(parts)
+    usable = all(names) and len(set(names)) == len(names) == joined.shape[0]
+    return replace(joined, names=names if usable else ())
 
 
-def _pixels(path: Path, series: tifffile.TiffPageSeries, stack: ExitStack) -> Pixels:
-    if series.dataoffset is not None and series.dtype is not None:
+def _stack(
+    path: Path, series: tifffile.TiffPageSeries, ome_images: Sequence[ElementTree.Element], files: ExitStack
+) -> Stack:
+    try:
+        pixels = _pixels(path, series, files)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return Stack(_named(path, pixels), letters(series.axes), plane_names(series, ome_images))
+
+
+def _named(path: Path, pixels: Pixels) -> Pixels:
+    """The same pixels, with an error that names the file where they can't be decoded."""
+
+    def read(region: Region) -> NDArray[Any]:
+        try:
+            return pixels.read(region)
+        except _DAMAGED as error:
+            raise InputError(f"{path}: its pixels cannot be decoded: {error}. Copy or export the file again") from error
+
+    return replace(pixels, read=read)
+
+
+def _pixels(path: Path, series: tifffile.TiffPageSeries, files: ExitStack) -> Pixels:
+    if series.dataoffset is not None and series.dtype is not None and not series.is_multifile:
         # Uncompressed and in one piece: tifffile would read a page at once, a memory map reads what is asked for.
         order = series.parent.byteorder if series.parent is not None else "="
         dtype = series.dtype.newbyteorder(order)
         return as_pixels(np.memmap(path, dtype, "r", offset=series.dataoffset, shape=tuple(series.shape)))
-    store = stack.enter_context(series.aszarr(level=0))
+    store = files.enter_context(series.aszarr(level=0))
     return as_pixels(zarr.open_array(store, mode="r"))
