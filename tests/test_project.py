@@ -288,7 +288,8 @@ class TestTiff:
         np.testing.assert_array_equal(pixels(project), IMAGE[[0, 2, 1, 2]])
         assert project.input_image.coords["c"].to_numpy().tolist() == ["red", "channel_0", "green", "blue"]
         project.load_input_from_tif_files([tmp_path / "colours.tif"] * 2, overwrite=True)
-        assert project.input_image.coords["c"].to_numpy().tolist() == [f"channel_{index}" for index in range(6)]
+        names = ["red", "green", "blue"]
+        assert project.input_image.coords["c"].to_numpy().tolist() == [*names, *(f"{name}_2" for name in names)]
 
     def test_samples_that_are_no_colours_have_numbers(self, tmp_path: Path, project: Project) -> None:
         options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unspecified"] * 2}
@@ -296,15 +297,6 @@ class TestTiff:
         project.load_input_from_tif_files([tmp_path / "samples.tif"])
         np.testing.assert_array_equal(pixels(project), IMAGE)
         assert project.input_image.coords["c"].to_numpy().tolist() == ["channel_0", "channel_1", "channel_2"]
-
-    def test_what_is_no_plane_is_named(self, tmp_path: Path, project: Project) -> None:
-        pages = np.zeros((2, 20, 30, 3), np.uint8)
-        tifffile.imwrite(tmp_path / "colours.tif", pages, photometric="rgb", metadata={"axes": "ZYXS"})
-        tifffile.imwrite(tmp_path / "stack.tif", IMAGE, imagej=True, photometric="minisblack", metadata={"axes": "ZYX"})
-        with pytest.raises(InputError, match=r"colours.tif: its axes are .* \(2, 20, 30, 3\); must be one plane"):
-            project.load_input_from_tif_files([tmp_path / "colours.tif"])
-        with pytest.raises(InputError, match=r"stack.tif: its axes are ZYX"):
-            project.load_input_from_tif_files([tmp_path / "stack.tif"])
 
     def test_what_is_no_tiff_is_named(self, tmp_path: Path, project: Project) -> None:
         (tmp_path / "notes.tif").write_text("no TIFF at all")
@@ -351,9 +343,29 @@ class TestOmeZarr:
         with pytest.raises(InputError, match=rf"ome_zarr_path = {path}: must be the path of a folder \(got"):
             project.load_input_from_omezarr(path)
 
-    def test_stacks_are_refused(self, tmp_path: Path, project: Project) -> None:
+    @pytest.mark.parametrize("depth", [1, 3, 5])
+    @pytest.mark.parametrize("axes", ["tczyx", "tzcyx", "ctzyx"])
+    def test_planes_of_a_stack_are_chosen(self, tmp_path: Path, project: Project, axes: str, depth: int) -> None:
+        stack = np.random.default_rng(1).integers(0, 2**16, (2, 3, 5, 60, 80)).astype(np.uint16)  # t, c, z, y, x
+        arranged = np.moveaxis(stack, [0, 1, 2], [axes.index(axis) for axis in "tcz"])
+        chunks = {"z": depth, "y": 32, "x": 32}
+        self.write(tmp_path / "image.zarr", arranged, axes, [chunks.get(axis, 1) for axis in axes])
+        for z, expected in (
+            (4, stack[1, :, 4]),
+            ("max", stack[1].max(1)),
+            ([4, 0], stack[1][:, [4, 0]].reshape(-1, 60, 80)),
+        ):
+            project.load_input_from_omezarr(tmp_path / "image.zarr", z=z, t=1, overwrite=True)
+            np.testing.assert_array_equal(pixels(project), expected)
+        names = [f"channel_{channel}_z{z}" for channel in range(3) for z in (4, 0)]
+        assert project.input_image.coords["c"].to_numpy().tolist() == names
+
+    def test_a_stack_without_a_choice_is_refused(self, tmp_path: Path, project: Project) -> None:
         self.write(tmp_path / "image.zarr", IMAGE, "zyx")
-        with pytest.raises(InputError, match=r"image.zarr: its axes are z, y, x \(3, 60, 80\); must be c, y, x"):
+        message = (
+            r"image.zarr: its axes are z = 3, y = 60, x = 80. Choose the planes: z=0 to z=2, a list of them, or z='max'"
+        )
+        with pytest.raises(InputError, match=message):
             project.load_input_from_omezarr(tmp_path / "image.zarr")
 
     def test_what_is_no_image_is_named(self, tmp_path: Path, project: Project, project_store) -> None:
@@ -366,10 +378,10 @@ class TestOmeZarr:
             project.load_input_from_omezarr(tmp_path / "empty")
 
     @staticmethod
-    def write(path: Path, image: np.ndarray, axes: str) -> None:
+    def write(path: Path, image: np.ndarray, axes: str, chunks: list[int] | None = None) -> None:
         """As the OME-Zarr 0.4 specification has it, without spatialdata."""
         group = zarr.open_group(str(path), mode="w", zarr_format=2)
-        group.create_array("0", data=image, chunks=(*[1] * (image.ndim - 2), 32, 32))
+        group.create_array("0", data=image, chunks=tuple(chunks or [*[1] * (image.ndim - 2), 32, 32]))
         datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0] * image.ndim}]}]
         group.attrs["multiscales"] = [{"version": "0.4", "axes": [{"name": a} for a in axes], "datasets": datasets}]
 

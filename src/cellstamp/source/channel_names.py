@@ -133,6 +133,7 @@ def _texts(values: Any) -> Sequence[str]:
 
 
 _BY_KIND: Mapping[str, Callable[[tifffile.TiffPageSeries], Sequence[str]]] = {
+    "generic": _written_on_pages,
     "lsm": _zeiss_names,
     "mmstack": _micromanager_names,
     "qpi": _akoya_names,

@@ -16,7 +16,7 @@ from cellstamp.source.array_axes import array_stack, mask_plane
 from cellstamp.source.centers import Run
 from cellstamp.source.pixels import Pixels, cropped, stack
 from cellstamp.source.stacks import PlaneChoice, chosen
-from cellstamp.source.tiff import TiffChoice, open_tiff_mask, open_tiffs
+from cellstamp.source.tiff import TiffChoice, check_one_plane, open_tiffs
 from cellstamp.source.values import Centers
 
 
@@ -167,5 +167,7 @@ def load_segmentation(
 
 def _opened(mask: Any, kind: str, files: ExitStack, choice: TiffChoice) -> Any:
     if isinstance(mask, (str, os.PathLike)):
-        return files.enter_context(open_tiff_mask(mask, choice))
+        pixels = files.enter_context(open_tiffs([mask], choice))[0]
+        check_one_plane(mask, pixels)
+        return pixels
     return mask_plane(mask, kind, choice.planes)

@@ -32,17 +32,24 @@ def ome_xml(file: tifffile.TiffFile) -> ElementTree.Element | None:
         return None
 
 
-def with_companion(path: Path, file: tifffile.TiffFile, files: ExitStack) -> tifffile.TiffFile:
-    """Open a file again with the metadata of another one, where it says that its own are there (companion.ome).
+def open_tiff(path: Path, files: ExitStack) -> tifffile.TiffFile:
+    """Open a TIFF file with the OME-XML that describes it, which may be in another file (companion.ome).
 
     Raises
     ------
     InputError
-        When the other file is missing, or can't be read.
+        When that other file is missing, or can't be read.
     """
+    file = files.enter_context(tifffile.TiffFile(path))
     root = ome_xml(file)
-    pointer = None if root is None else root.find("{*}BinaryOnly")
-    if pointer is None or file.series[0].kind in SET_KINDS:
+    if root is None:
+        return file
+    try:
+        kinds = {series.kind for series in file.series}
+    except ValueError:  # of planes in a missing file, when the XML does not say how many there are
+        return files.enter_context(tifffile.TiffFile(path, omexml=_without_missing(path, root)))
+    pointer = root.find("{*}BinaryOnly")
+    if pointer is None or kinds & set(SET_KINDS):
         return file
     companion = path.parent / pointer.get("MetadataFile", "")
     if not companion.is_file():
@@ -51,6 +58,16 @@ def with_companion(path: Path, file: tifffile.TiffFile, files: ExitStack) -> tif
             "that file into the same folder"
         )
     return files.enter_context(tifffile.TiffFile(path, omexml=_metadata_in(companion)))
+
+
+def _without_missing(path: Path, root: ElementTree.Element) -> str:
+    """OME-XML that leaves out planes in files that can't be found."""
+    for pixels in root.iterfind("{*}Image/{*}Pixels"):
+        for data in pixels.findall("{*}TiffData"):
+            uuid = data.find("{*}UUID")
+            if uuid is not None and not (path.parent / uuid.get("FileName", "")).is_file():
+                pixels.remove(data)
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def _metadata_in(companion: Path) -> str:

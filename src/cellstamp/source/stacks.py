@@ -170,14 +170,22 @@ def chosen(stack: Stack, choice: PlaneChoice, where: str, *, first: int = 0) -> 
     _check_choice(stack, choice, where)
     if "t" in stack.axes:
         stack = _without_single(stack.along(stack.axes.index("t"), [choice.t or 0]))
-    if "z" in stack.axes and choice.z != "max":
-        # A list of one plane stays an axis, so that its name says which plane it is.
-        stack = stack.along(stack.axes.index("z"), np.atleast_1d(np.asarray(choice.z)).tolist())
-        stack = stack if isinstance(choice.z, tuple) else _without_single(stack)
-    _check_present(stack, where)
     if "z" not in stack.axes:
+        _check_present(stack, where)
         return _channels(stack)
-    return _projected(stack) if choice.z == "max" else _planes_as_channels(stack, choice, first)
+    return _along_z(stack, choice.z, where, first)
+
+
+def _along_z(stack: Stack, z: Any, where: str, first: int) -> Pixels:
+    if z == "max":
+        _check_present(stack, where)
+        return _projected(stack)
+    listed = list(z) if isinstance(z, tuple) else [z]
+    taken = stack.along(stack.axes.index("z"), listed)
+    _check_present(taken, where)
+    if not isinstance(z, tuple):
+        return _channels(_without_single(taken))
+    return _planes_as_channels(taken, None if _names_each_plane(stack) else listed, first)
 
 
 def _with_known_axes(stack: Stack, choice: PlaneChoice) -> Stack:
@@ -233,8 +241,8 @@ def _check_present(stack: Stack, where: str) -> None:
         return
     there = int(np.count_nonzero(stack.present))
     raise InputError(
-        f"{where}: {there} of {stack.present.size} planes are in it (its axes are {stack.sizes}); the file is "
-        "incomplete. Copy or export it again"
+        f"{where}: {there} of the {stack.present.size} planes of {stack.sizes} are in it. Choose z and t so that it "
+        "has all channels; if it should have them, copy or export the file again"
     )
 
 
@@ -266,19 +274,23 @@ def _common(names: NDArray[Any], axis: int) -> NDArray[Any]:
     return np.where(same, first, "")
 
 
-def _planes_as_channels(stack: Stack, choice: PlaneChoice, first: int) -> Pixels:
+def _names_each_plane(stack: Stack) -> bool:
+    """Whether names are those of planes (ImageJ's labels), not those of channels."""
+    if stack.names is None or stack.names.shape[stack.axes.index("z")] == 1:
+        return False
+    return bool(stack.names.all()) and len(set(stack.names.ravel())) == stack.names.size
+
+
+def _planes_as_channels(stack: Stack, numbers: Sequence[int] | None, first: int) -> Pixels:
+    """Each plane as a channel, with the number of the plane in its name unless its name is its own."""
     channel = "".join(axis for axis in stack.axes if axis not in "zyx")
     ordered = stack.rearranged(f"{channel}zyx")
-    indices = choice.z if isinstance(choice.z, tuple) else ()
-    n_channels = ordered.pixels.shape[0] if channel else 1
-    shape = (n_channels, len(indices))
+    shape = ordered.pixels.shape[:-2] if channel else (1, ordered.pixels.shape[0])
     names = np.full(shape, "", object)
     if ordered.names is not None:
         names[...] = ordered.names.reshape(ordered.names.shape[:-2])
-    named = names.ravel().tolist()
-    if not all(named) or len(set(named)) < len(named):
-        named = [
-            f"{names[c, k] or f'channel_{first + c}'}_z{z}" for c in range(n_channels) for k, z in enumerate(indices)
-        ]
     pixels = flattened(ordered.pixels) if channel else ordered.pixels
-    return replace(pixels, names=tuple(named))
+    if numbers is None:
+        return replace(pixels, names=tuple(names.ravel()))
+    numbered = (f"{names[c, k] or f'channel_{first + c}'}_z{numbers[k]}" for c, k in np.ndindex(*shape))
+    return replace(pixels, names=tuple(numbered))

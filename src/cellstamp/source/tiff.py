@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.source.channel_names import plane_names
-from cellstamp.source.ome_tiff import check_complete, ome_xml, own_planes, with_companion
+from cellstamp.source.ome_tiff import check_complete, ome_xml, open_tiff, own_planes
 from cellstamp.source.pixels import Pixels, Region, as_pixels, stack
 from cellstamp.source.stacks import PlaneChoice, Stack, chosen, letters
 from cellstamp.source.thirdparty import quiet
-from cellstamp.source.tiff_series import images_of
+from cellstamp.source.tiff_series import images_of, own_name
 
 # What tifffile and imagecodecs raise at files that are damaged, or of a kind they don't know.
 _DAMAGED = (tifffile.TiffFileError, OSError, IndexError, KeyError, NotImplementedError, RuntimeError, ValueError)
@@ -80,23 +80,23 @@ def open_tiffs(paths: Sequence[str | os.PathLike[str]], choice: TiffChoice | Non
         yield opened
 
 
-@contextmanager
-def open_tiff_mask(path: str | os.PathLike[str], choice: TiffChoice | None = None) -> Iterator[Pixels]:
-    """Open a TIFF file that holds one mask.
+def check_one_plane(path: str | os.PathLike[str], pixels: Pixels) -> None:
+    """Refuse a TIFF file as a mask that holds several planes.
 
     Raises
     ------
     InputError
-        As `open_tiffs`; and when the file holds several planes, or colours.
+        Saying how one of them is loaded.
     """
-    with open_tiffs([path], choice) as (pixels,):
-        if len(pixels.shape) == 3:
-            what = f"a colour image ({', '.join(pixels.names)})" if "red" in pixels.names else "several planes"
-            raise InputError(
-                f"{os.fspath(path)}: {what}, of shape {pixels.shape}; a mask is one plane (y, x) of integers. Load one "
-                "plane as an array: load_segmentation(nucleus=tifffile.imread(path, key=0)), and key=1 for the second"
-            )
-        yield pixels
+    if len(pixels.shape) == 2:
+        return
+    with tifffile.TiffFile(path) as file:
+        paged = len(file.pages) >= pixels.shape[0]
+    first, second = (f"tifffile.imread(path, key={k})" if paged else f"tifffile.imread(path)[{k}]" for k in (0, 1))
+    raise InputError(
+        f"{os.fspath(path)}: it holds {pixels.shape[0]} planes (y, x); a mask is one. Load each as an array: "
+        f"load_segmentation(nucleus={first}, cytosol={second})"
+    )
 
 
 def _check_alike(found: dict[Path, Pixels]) -> None:
@@ -111,25 +111,30 @@ def _check_alike(found: dict[Path, Pixels]) -> None:
 
 
 def _open(path: Path, choice: TiffChoice, files: ExitStack, given: Collection[Path], first: int) -> Pixels | None:
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file" + (", it is a folder" if path.is_dir() else ""))
     try:
         with quiet():
             return _contributed(path, choice, files, given, first)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file") from error
     except InputError:
         raise
     except _DAMAGED as error:
-        raise InputError(
-            f"{path}: cannot be read as TIFF: {error}. Convert it to OME-TIFF, or load it as an array "
-            "(load_input_from_array)"
-        ) from error
+        raise InputError(f"{path}: cannot be read as TIFF: {error}. {_instead(path)}") from error
+
+
+def _instead(path: Path) -> str:
+    with path.open("rb") as file:
+        is_xml = file.read(1000).lstrip(b"\xef\xbb\xbf \r\n").startswith((b"<?xml", b"<OME"))
+    if is_xml:
+        return "It holds metadata only: give the TIFF files that it describes"
+    return "Convert it to OME-TIFF, or load it as an array (load_input_from_array)"
 
 
 def _contributed(
     path: Path, choice: TiffChoice, files: ExitStack, given: Collection[Path], first: int
 ) -> Pixels | None:
     """What a file contributes: its only image, or all of them as channels."""
-    file = with_companion(path, files.enter_context(tifffile.TiffFile(path)), files)
+    file = open_tiff(path, files)
     root = ome_xml(file)
     ome_images = [] if root is None else root.findall("{*}Image")
     check_complete(path, file)
@@ -138,7 +143,7 @@ def _contributed(
     parts = [chosen(part, choice.planes, str(path), first=first) for part in opened if part is not None]
     if len(parts) <= 1:
         return parts[0] if parts else None
-    names = tuple(name for part in parts for name in part.names) or tuple(series.name for series in images)
+    names = tuple(name for part in parts for name in part.names) or tuple(map(own_name, images))
     joined = stack(parts)
     usable = all(names) and len(set(names)) == len(names) == joined.shape[0]
     return replace(joined, names=names if usable else ())
@@ -171,6 +176,8 @@ def _pixels(path: Path, series: tifffile.TiffPageSeries, files: ExitStack) -> Pi
         # Uncompressed and in one piece: tifffile would read a page at once, a memory map reads what is asked for.
         order = series.parent.byteorder if series.parent is not None else "="
         dtype = series.dtype.newbyteorder(order)
+        if path.stat().st_size < series.dataoffset + series.nbytes:
+            raise InputError("it ends before its last pixel; copy or export the file again")
         return as_pixels(np.memmap(path, dtype, "r", offset=series.dataoffset, shape=tuple(series.shape)))
     store = files.enter_context(series.aszarr(level=0))
     return as_pixels(zarr.open_array(store, mode="r"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,6 +13,7 @@ import tifffile
 from cellstamp.errors import InputError
 from cellstamp.source.channel_names import plane_names
 
+_NUMBERED = re.compile(r"(?i)(image|series|scene|position)?[\s:_#]*\d*")
 # What whole-slide scanners add to an image, as tifffile and Bio-Formats call it.
 _EXTRAS = ("label", "macro", "map", "overview", "thumbnail")
 
@@ -47,6 +49,11 @@ def images_of(
     if problem:
         raise InputError(f"{path}: {problem}. {_listed(file)}")
     return pages
+
+
+def own_name(series: tifffile.TiffPageSeries) -> str:
+    """What the user has called an image; "" where a program has only numbered it."""
+    return "" if _NUMBERED.fullmatch(series.name) else series.name
 
 
 def _checked(path: Path, number: int, file: tifffile.TiffFile) -> int:
