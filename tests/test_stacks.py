@@ -114,10 +114,10 @@ class TestMemory:
     def test_a_projection_reads_a_few_blocks_at_once(self, chunks: tuple[int, ...]) -> None:
         stack, sizes = self.recorded(chunks)
         projected = brightest(stack, 0)
-        block = projected.read((slice(2_000, 4_000), slice(0, 20_000)))
+        block = projected.read((slice(2_000, 2_500), slice(0, 20_000)))
         assert (block == 59).all()
         assert max(sizes) <= 2 * 2**27
-        assert sum(sizes) == 60 * 2_000 * 20_000 * 2  # each pixel once
+        assert sum(sizes) == 60 * 500 * 20_000 * 2  # each pixel once
 
     def test_one_plane_reads_that_plane(self) -> None:
         stack, sizes = self.recorded((1, 256, 256))
