@@ -223,6 +223,13 @@ class TestNames:
         project.load_input_from_tif_files([tmp_path / "0.ome.tif", tmp_path / "1.ome.tif"])
         assert project.input_image.coords["c"].to_numpy().tolist() == ["DAPI", "CD3", "DAPI_2", "CD8"]
 
+    def test_ome_without_a_word_of_its_pages(self, tmp_path: Path) -> None:
+        """As libvips writes it."""
+        write_described(tmp_path / "a.tif", IMAGE, ome_xml("a", ""))
+        found, names = channels(tmp_path / "a.tif")
+        np.testing.assert_array_equal(found, IMAGE)
+        assert names == NAMES
+
     @pytest.mark.parametrize("byteorder", ["<", ">"])
     @pytest.mark.parametrize("prefix", ["", "c:{}/3 - ", "c:{}/3 z:1/1 - "])
     def test_labels_of_imagej(self, tmp_path: Path, byteorder: Any, prefix: str) -> None:
@@ -530,6 +537,13 @@ class TestSets:
         eval(f"project.{code[0]}", {"project": project, "tifffile": tifffile, "path": path})
         np.testing.assert_array_equal(project.input_image.to_numpy(), IMAGE[:2])
 
+    def test_pages_that_are_no_planes_of_the_image(self, tmp_path: Path) -> None:
+        path = write_described(
+            tmp_path / "a.ome.tif", IMAGE[:, :, :1], ome_xml("a", '<TiffData IFD="0" PlaneCount="3"/>')
+        )
+        with refused(r"a.ome.tif: its OME-XML describes planes of 60 x 80 pixels \(y, x\), but its pages have 60 x 1"):
+            load(path)
+
     def test_positions_of_micromanager(self, tmp_path: Path) -> None:
         stack = STACK[:, :2, :2]  # here: position, z, c, y, x
         for position in range(2):
@@ -665,6 +679,16 @@ class TestKinds:
         content = (tmp_path / "a.tif").read_bytes()
         (tmp_path / "a.tif").write_bytes(content[: len(content) // 2])
         with refused(r"a.tif: .*(ends before its last pixel; copy|cannot be decoded: .* Copy)"):
+            load(tmp_path / "a.tif")
+
+    def test_a_page_that_was_never_written(self, tmp_path: Path) -> None:
+        """As libtiff leaves a file when the disk is full: the tags are there, and no tile is."""
+        write_pages(tmp_path / "a.tif", IMAGE, tile=(16, 16), compression="zlib", metadata=None)
+        with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+            for name in ("TileOffsets", "TileByteCounts"):
+                tag = file.pages[1].tags[name]
+                tag.overwrite([0] * tag.count)
+        with refused(r"a.tif: 1 of its 3 pages have no pixels; copy or export"):
             load(tmp_path / "a.tif")
 
     def test_what_is_no_tiff(self, tmp_path: Path) -> None:

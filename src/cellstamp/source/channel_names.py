@@ -45,6 +45,8 @@ def plane_names(series: tifffile.TiffPageSeries, ome_images: Sequence[ElementTre
         return _imagej_names(series)
     find = _BY_KIND.get(series.kind)
     names = find(series) if find is not None else ()
+    if not any(names) and len(ome_images) == 1:  # OME-XML that does not say which page is which
+        names = _names_in(ome_images[0])
     return next((found for axis in "CIQ" if (found := _along(series, axis, names)) is not None), None)
 
 
@@ -64,8 +66,10 @@ def _colours(series: tifffile.TiffPageSeries) -> tuple[str, ...]:
 
 def _ome_names(series: tifffile.TiffPageSeries, images: Sequence[ElementTree.Element]) -> tuple[str, ...]:
     image = ome_image(series, images)
-    if image is None:
-        return ()
+    return () if image is None else _names_in(image)
+
+
+def _names_in(image: ElementTree.Element) -> tuple[str, ...]:
     return tuple(channel.get("Name", "").strip() for channel in image.iterfind("{*}Pixels/{*}Channel"))
 
 

@@ -155,6 +155,7 @@ def check_complete(path: Path, file: tifffile.TiffFile) -> None:
     series = [each for each in file.series if each.kind == "ome"]
     if root is None or not series:
         _check_not_elsewhere(path, file, root)
+        _check_size(path, file, root)
         return
     declared = sum(_declared(path, file, image) for image in root.iterfind("{*}Image"))
     found = sum(int(_whose(list(each.pages), [path]).sum()) for each in series)
@@ -172,6 +173,20 @@ def _check_not_elsewhere(path: Path, file: tifffile.TiffFile, root: ElementTree.
     elsewhere = bool(names) and path.name.lower() not in {name.lower() for name in names}
     if elsewhere and file.series and file.series[0].kind not in SET_KINDS:
         raise InputError(f"{path}: its planes are in other files, and {_missing(path, file)}")
+
+
+def _check_size(path: Path, file: tifffile.TiffFile, root: ElementTree.Element | None) -> None:
+    """Refuse pages that are no planes of the image that the OME-XML describes."""
+    pixels = None if root is None else root.find("{*}Image/{*}Pixels")
+    if pixels is None or not file.series or file.series[0].kind in SET_KINDS:
+        return
+    page = file.series[0].keyframe
+    described, found = (pixels.get("SizeY"), pixels.get("SizeX")), (str(page.imagelength), str(page.imagewidth))
+    if described != found:
+        raise InputError(
+            f"{path}: its OME-XML describes planes of {' x '.join(map(str, described))} pixels (y, x), but its pages "
+            f"have {' x '.join(found)}. Export the file again with another program"
+        )
 
 
 def _declared(path: Path, file: tifffile.TiffFile, image: ElementTree.Element) -> int:

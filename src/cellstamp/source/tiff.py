@@ -153,10 +153,19 @@ def _stack(
     path: Path, series: tifffile.TiffPageSeries, ome_images: Sequence[ElementTree.Element], files: ExitStack
 ) -> Stack:
     try:
+        _check_written(series)
         pixels = _pixels(path, series, files)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return Stack(_named(path, pixels), letters(series.axes), plane_names(series, ome_images))
+
+
+def _check_written(series: tifffile.TiffPageSeries) -> None:
+    """Refuse pages without any data, as a program leaves them that fails while it writes: they would be zeros."""
+    pages = [page for page in series.pages if page is not None and not page.parent.filehandle.closed]
+    empty = sum(not any(page.databytecounts) for page in pages)
+    if empty:
+        raise InputError(f"{empty} of its {len(pages)} pages have no pixels; copy or export the file again")
 
 
 def _named(path: Path, pixels: Pixels) -> Pixels:
