@@ -585,6 +585,29 @@ def write_micromanager(path: Path, stack: np.ndarray, position: int) -> None:
     path.write_bytes(content)
 
 
+def write_lsm(path: Path, stack: np.ndarray) -> None:
+    """A Zeiss LSM file: a page for each z, each followed by its thumbnail, and the names of the channels at the end."""
+    fields = [(name, f"<{kind}" if kind[0] not in "<|" else kind) for name, kind in tifffile.TIFF.CZ_LSMINFO]
+    info = np.zeros((), np.dtype(fields))
+    n_z, n_c, height, width = stack.shape
+    info["MagicNumber"], info["StructureSize"], info["DataType"] = 67127628, info.dtype.itemsize, 2
+    info["DimensionX"], info["DimensionY"], info["DimensionZ"], info["DimensionTime"] = width, height, n_z, 1
+    info["DimensionChannels"] = n_c
+    options: dict[str, Any] = {"planarconfig": "separate", "photometric": "rgb", "metadata": None, "software": False}
+    with tifffile.TiffWriter(path) as file:
+        for z, plane in enumerate(stack):
+            tags = [] if z else [(34412, 7, info.nbytes, info.tobytes(), True)]
+            file.write(plane, extratags=tags, **options)
+            file.write(np.zeros((n_c, 15, 20), np.uint8), subfiletype=1, **options)
+    content = path.read_bytes()
+    info["OffsetChannelColors"] = len(content)
+    names = b"".join(struct.pack("<I", len(name) + 1) + name.encode() + b"\0" for name in NAMES)
+    head = struct.pack("<6I", 24 + 4 * n_c + len(names), n_c, n_c, 24, 24 + 4 * n_c, 0)
+    at = content.index(struct.pack("<2I", 67127628, info.dtype.itemsize))
+    content = content[:at] + info.tobytes() + content[at + info.nbytes :]
+    path.write_bytes(content + head + bytes(4 * n_c) + names)
+
+
 class TestNumbers:
     """Any integer and float type of up to 64 bits, in any byte order."""
 
@@ -649,6 +672,17 @@ class TestKinds:
         tifffile.imwrite(tmp_path / "a.tif", IMAGE[0], tile=(16, 16), **options)
         np.testing.assert_array_equal(load(tmp_path / "a.tif"), IMAGE[:1])
 
+    def test_pixels_of_12_bits(self, tmp_path: Path) -> None:
+        """Two pixels in three bytes, as cameras write them: first as bytes, then with other tags."""
+        image = IMAGE[0] & 0xFFF
+        first, second = image[:, ::2], image[:, 1::2]
+        packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], -1).astype(np.uint8)
+        tifffile.imwrite(tmp_path / "a.tif", packed.reshape(60, 120), metadata=None)
+        with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+            file.pages[0].tags["ImageWidth"].overwrite(80)
+            file.pages[0].tags["BitsPerSample"].overwrite(12)
+        np.testing.assert_array_equal(load(tmp_path / "a.tif"), image[np.newaxis])
+
     def test_stained_tissue_as_jpeg(self, tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "a.tif", COLOURS, photometric="ycbcr", compression="jpeg", tile=(16, 16))
         found, names = channels(tmp_path / "a.tif")
@@ -672,6 +706,12 @@ class TestKinds:
         np.testing.assert_array_equal(load(tmp_path / "a.stk", z=1), IMAGE[1:2])
         with refused(r"a.stk: its axes are z = 3, y = 60, x = 80. Choose the planes"):
             load(tmp_path / "a.stk")
+
+    def test_a_stack_of_zeiss(self, tmp_path: Path) -> None:
+        write_lsm(tmp_path / "a.lsm", STACK[0])
+        found, names = channels(tmp_path / "a.lsm", z="max")
+        np.testing.assert_array_equal(found, STACK[0].max(0))
+        assert names == NAMES
 
     @pytest.mark.parametrize("compression", [None, "zstd"])
     def test_a_file_that_was_cut_off(self, tmp_path: Path, compression: Any) -> None:
