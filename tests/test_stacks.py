@@ -15,7 +15,8 @@ import zarr
 from cellstamp.errors import InputError
 from cellstamp.pipeline.project import Project
 from cellstamp.source.pixels import Pixels, brightest
-from cellstamp.source.stacks import Stack, chosen, plane_choice
+from cellstamp.source.plane_choice import chosen, plane_choice
+from cellstamp.source.stacks import Stack
 
 STACK = np.random.default_rng(0).integers(0, 2**16, (2, 5, 3, 60, 80)).astype(np.uint16)  # t, z, c, y, x
 
@@ -61,6 +62,12 @@ class TestArrays:
         np.testing.assert_array_equal(pixels(project), STACK[0, 1])
         project.load_input_from_array(array[0].chunk(), z=[2])
         assert names(project) == ["DAPI_z2", "GFP_z2", "RFP_z2"]
+
+    def test_named_dimensions_of_zarr(self, tmp_path: Path, project: Project) -> None:
+        names = ["z", "c", "y", "x"]
+        array = zarr.create_array(str(tmp_path / "a.zarr"), data=STACK[0], dimension_names=names)
+        project.load_input_from_array(array, z=4)
+        np.testing.assert_array_equal(pixels(project), STACK[0, 4])
 
     def test_the_advice_for_a_stack_works(self, project: Project) -> None:
         with pytest.raises(

@@ -18,7 +18,7 @@ import tifffile
 from cellstamp.errors import InputError
 from cellstamp.pipeline.project import Project
 from cellstamp.source.pixels import as_pixels
-from cellstamp.source.stacks import plane_choice
+from cellstamp.source.plane_choice import plane_choice
 from cellstamp.source.tiff import TiffChoice, open_tiffs
 
 RNG = np.random.default_rng(0)
@@ -346,7 +346,7 @@ class TestStacks:
         for name in "ab":
             tifffile.imwrite(tmp_path / f"{name}.tif", STACK[0, :, 0], imagej=True, metadata={"axes": "ZYX"})
         names = channels([tmp_path / "a.tif", tmp_path / "b.tif"], z=range(1, 3))[1]
-        assert names == ["channel_0_z1", "channel_0_z2", "channel_2_z1", "channel_2_z2"]
+        assert names == ["channel_0_z1", "channel_0_z2", "channel_1_z1", "channel_1_z2"]
 
     def test_pages_without_a_meaning_are_what_the_user_says(self, tmp_path: Path) -> None:
         path = write_pages(tmp_path / "a.tif", IMAGE, metadata=None)

@@ -12,7 +12,7 @@ from cellstamp.pipeline.base import Logable
 from cellstamp.pipeline.workers import BlockRunner
 from cellstamp.source import adopt, inputs, spool, store
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
-from cellstamp.source.stacks import plane_choice
+from cellstamp.source.plane_choice import plane_choice
 from cellstamp.source.tiff import TiffChoice
 
 if TYPE_CHECKING:

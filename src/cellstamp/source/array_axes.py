@@ -9,7 +9,8 @@ import numpy as np
 
 from cellstamp.errors import InputError
 from cellstamp.source.pixels import Pixels, as_pixels
-from cellstamp.source.stacks import PlaneChoice, Stack, chosen, letters, named_along
+from cellstamp.source.plane_choice import PlaneChoice, chosen
+from cellstamp.source.stacks import Stack, letters, named_along
 
 _AXES = "tczyx"
 
@@ -22,7 +23,7 @@ def array_stack(array: Any, axes: str | None = None) -> Stack:
     array
         numpy, zarr, dask, xarray, or `Pixels`.
     axes
-        Letters of its axes, out of t, c, z, y and x; None: its own (xarray), else "cyx" or "yx".
+        Letters of its axes, out of t, c, z, y and x; None: its own (xarray, zarr), else "cyx" or "yx".
 
     Raises
     ------
@@ -56,7 +57,7 @@ def mask_plane(mask: Any, kind: str, choice: PlaneChoice) -> Any:
         The plane.
     """
     axes = _own_axes(mask)
-    if axes is None and choice != PlaneChoice() and np.ndim(mask) > 2:
+    if axes is None and choice != PlaneChoice() and len(getattr(mask, "shape", ())) > 2:
         axes = "".join(axis for axis in "tz" if getattr(choice, axis) is not None) + "yx"
     if axes in (None, "yx"):
         return mask
@@ -64,8 +65,8 @@ def mask_plane(mask: Any, kind: str, choice: PlaneChoice) -> Any:
 
 
 def _own_axes(array: Any) -> str | None:
-    """Letters of named dimensions; None when an array has none, or others than those of images."""
-    dims = getattr(array, "dims", None)
+    """Letters of named dimensions (xarray, zarr); None when an array has none, or others than those of images."""
+    dims = getattr(array, "dims", None) or getattr(getattr(array, "metadata", None), "dimension_names", None)
     if not isinstance(dims, Sequence) or not all(isinstance(name, str) and name for name in dims):
         return None
     found = letters(dims)

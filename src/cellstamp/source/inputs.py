@@ -15,7 +15,7 @@ from cellstamp.source import store as stores
 from cellstamp.source.array_axes import array_stack, mask_plane
 from cellstamp.source.centers import Run
 from cellstamp.source.pixels import Pixels, cropped, stack
-from cellstamp.source.stacks import PlaneChoice, chosen
+from cellstamp.source.plane_choice import PlaneChoice, chosen
 from cellstamp.source.tiff import TiffChoice, check_one_plane, open_tiffs
 from cellstamp.source.values import Centers
 

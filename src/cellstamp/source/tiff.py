@@ -19,7 +19,8 @@ from cellstamp.errors import InputError
 from cellstamp.source.channel_names import plane_names
 from cellstamp.source.ome_tiff import check_complete, ome_xml, open_tiff, own_planes
 from cellstamp.source.pixels import Pixels, Region, as_pixels, stack
-from cellstamp.source.stacks import PlaneChoice, Stack, chosen, letters
+from cellstamp.source.plane_choice import PlaneChoice, chosen
+from cellstamp.source.stacks import Stack, letters
 from cellstamp.source.thirdparty import quiet
 from cellstamp.source.tiff_series import images_of, own_name
 
@@ -66,18 +67,22 @@ def open_tiffs(paths: Sequence[str | os.PathLike[str]], choice: TiffChoice | Non
         When a file is missing, is no TIFF, or holds something else than planes of numbers; when it needs a choice; when
         the files differ in size or dtype.
     """
-    given = [Path(path) for path in paths]
+    given, choice = [Path(path) for path in paths], choice or TiffChoice()
     with ExitStack() as files:
         found: dict[Path, Pixels] = {}
         opened: list[Pixels] = []
         for path in given:
-            n_channels = sum(1 if len(pixels.shape) == 2 else pixels.shape[0] for pixels in opened)
-            pixels = _open(path, choice or TiffChoice(), files, given, n_channels)
+            pixels = _open(path, choice, files, given, _n_channels(opened, choice))
             if pixels is not None:
                 found.setdefault(path, pixels)
                 opened.append(pixels)
         _check_alike(found)
         yield opened
+
+
+def _n_channels(opened: Sequence[Pixels], choice: TiffChoice) -> int:
+    n_planes = sum(1 if len(pixels.shape) == 2 else pixels.shape[0] for pixels in opened)
+    return n_planes // (len(choice.planes.z) if isinstance(choice.planes.z, tuple) else 1)
 
 
 def check_one_plane(path: str | os.PathLike[str], pixels: Pixels) -> None:
