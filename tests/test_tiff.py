@@ -14,11 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import zarr
+from spatialdata import SpatialData
+from spatialdata.models import Labels2DModel
 
 from cellstamp.errors import InputError
 from cellstamp.pipeline.project import Project
 from cellstamp.source.pixels import as_pixels
 from cellstamp.source.plane_choice import plane_choice
+from cellstamp.source.spool import spool
 from cellstamp.source.tiff import TiffChoice, open_tiffs
 
 RNG = np.random.default_rng(0)
@@ -443,6 +447,11 @@ class TestSets:
             (tmp_path / "alone" / path.name).unlink()
         assert "zero" not in caplog.text
 
+    def test_the_others_are_not_opened(self, files: list[Path]) -> None:
+        """A set of 400 files would be opened 160,000 times."""
+        files[0].write_text("no TIFF")
+        np.testing.assert_array_equal(load(files[1:]), IMAGE[1:])
+
     def test_pyramids(self, tmp_path: Path) -> None:
         paths = [tmp_path / f"ch{k}.ome.tif" for k in range(3)]
         options: dict[str, Any] = {"metadata": None, "tile": (16, 16), "compression": "jpeg2000"}
@@ -644,6 +653,11 @@ class TestNumbers:
         assert project.input_image.dtype == dtype
         np.testing.assert_array_equal(np.asarray(project.sdata["seg_all_nucleus"]), nucleus)
         np.testing.assert_array_equal(np.asarray(project.sdata["seg_all_cytosol"]), cytosol)
+
+    def test_a_spatialdata_object_in_memory(self, tmp_path: Path) -> None:
+        labels = Labels2DModel.parse(IMAGE[0].astype(np.longlong), dims=("y", "x"))
+        store = spool(SpatialData(labels={"cells": labels}), ["cells"], tmp_path)
+        np.testing.assert_array_equal(np.asarray(zarr.open_array(f"{store}/labels/cells/s0", mode="r")), IMAGE[0])
 
     def test_what_is_not_a_number_is_refused(self, tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "bits.tif", IMAGE[0] > 30_000)

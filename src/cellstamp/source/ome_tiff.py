@@ -7,7 +7,7 @@ with zeros for what is missing. Here each file contributes the planes that are i
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,41 +33,75 @@ def ome_xml(file: tifffile.TiffFile) -> ElementTree.Element | None:
 
 
 def open_tiff(path: Path, files: ExitStack) -> tifffile.TiffFile:
-    """Open a TIFF file with the OME-XML that describes it, which may be in another file (companion.ome).
+    """Open a TIFF file with that part of its OME-XML that is about the planes in it.
+
+    Other files of a set are then not opened by tifffile, which would open all of them again for each of them. They are
+    for a file without planes, and they must be there.
 
     Raises
     ------
     InputError
-        When that other file is missing, or can't be read.
+        When a file that is needed is missing, or can't be read: a companion, or all that have the planes.
     """
     file = files.enter_context(tifffile.TiffFile(path))
-    root = ome_xml(file)
-    if root is None:
+    own = ome_xml(file)
+    if own is None or file.is_mmstack or file.is_ndtiff:
         return file
-    try:
-        kinds = {series.kind for series in file.series}
-    except ValueError:  # of planes in a missing file, when the XML does not say how many there are
-        return files.enter_context(tifffile.TiffFile(path, omexml=_without_missing(path, root)))
-    pointer = root.find("{*}BinaryOnly")
-    if pointer is None or kinds & set(SET_KINDS):
+    root = _described_elsewhere(path, own)
+    blocks = [(data, data.find("{*}UUID")) for data in root.iterfind("{*}Image/{*}Pixels/{*}TiffData")]
+    named = [uuid for _, uuid in blocks if uuid is not None]
+    if root is own and not named:
         return file
+    mine = [uuid for uuid in named if Path(uuid.get("FileName", "")).name.lower() == path.name.lower()]
+    mine = mine or [uuid for uuid in named if own.get("UUID") is not None and uuid.text == own.get("UUID")]
+    if mine or len(named) < len(blocks):
+        _keep_only(root, mine, len(file.pages))
+    elif missing := [name for name in _file_names(named) if not (path.parent / name).is_file()]:
+        raise InputError(
+            f"{path}: its planes are in other files, and {_shown(missing)} cannot be found; put all files of the image "
+            "into one folder, under these names"
+        )
+    return files.enter_context(tifffile.TiffFile(path, omexml=ElementTree.tostring(root, encoding="unicode")))
+
+
+def _described_elsewhere(path: Path, own: ElementTree.Element) -> ElementTree.Element:
+    """The OME-XML of the companion that a file names; its own when it names none."""
+    pointer = own.find("{*}BinaryOnly")
+    if pointer is None:
+        return own
     companion = path.parent / pointer.get("MetadataFile", "")
     if not companion.is_file():
         raise InputError(
             f"{path}: its axes and channels are described in {pointer.get('MetadataFile')!r}, which is missing; put "
             "that file into the same folder"
         )
-    return files.enter_context(tifffile.TiffFile(path, omexml=_metadata_in(companion)))
+    try:
+        return ElementTree.fromstring(_metadata_in(companion))
+    except ElementTree.ParseError as error:
+        raise InputError(f"{companion}: its OME-XML cannot be read: {error}") from error
 
 
-def _without_missing(path: Path, root: ElementTree.Element) -> str:
-    """OME-XML that leaves out planes in files that can't be found."""
+def _keep_only(root: ElementTree.Element, mine: Sequence[ElementTree.Element], n_pages: int) -> None:
+    """Have OME-XML speak of one file only: planes in other files are left out, and the file needs no name."""
     for pixels in root.iterfind("{*}Image/{*}Pixels"):
         for data in pixels.findall("{*}TiffData"):
             uuid = data.find("{*}UUID")
-            if uuid is not None and not (path.parent / uuid.get("FileName", "")).is_file():
+            if uuid is None:
+                continue
+            if uuid not in mine:
                 pixels.remove(data)
-    return ElementTree.tostring(root, encoding="unicode")
+                continue
+            data.remove(uuid)
+            if not {"IFD", "PlaneCount", "NumPlanes"} & set(data.attrib):
+                data.set("PlaneCount", str(n_pages))
+
+
+def _file_names(uuids: Sequence[ElementTree.Element]) -> list[str]:
+    return list(dict.fromkeys(uuid.get("FileName", "") for uuid in uuids))
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _metadata_in(companion: Path) -> str:
@@ -113,7 +147,7 @@ def own_planes(path: Path, series: tifffile.TiffPageSeries, stack: Stack, given:
         return _restricted(stack, own)
     there = _whose(pages, _files_of(pages)).reshape(leading)
     if not there.all():
-        raise InputError(f"{path}: its planes are in other files, and {_missing(path, series.parent)}")
+        raise InputError(f"{path}: its planes are in other files, which lack {np.count_nonzero(~there)} of them")
     others = there & ~_whose(pages, given).reshape(leading)
     return _restricted(stack, others) if others.any() else None
 
@@ -154,10 +188,9 @@ def check_complete(path: Path, file: tifffile.TiffFile) -> None:
     root = ome_xml(file)
     series = [each for each in file.series if each.kind == "ome"]
     if root is None or not series:
-        _check_not_elsewhere(path, file, root)
         _check_size(path, file, root)
         return
-    declared = sum(_declared(path, file, image) for image in root.iterfind("{*}Image"))
+    declared = sum(_declared(image) for image in root.iterfind("{*}Image"))
     found = sum(int(_whose(list(each.pages), [path]).sum()) for each in series)
     if found < declared:
         raise InputError(
@@ -165,14 +198,6 @@ def check_complete(path: Path, file: tifffile.TiffFile) -> None:
             "file again; if its pages are the channels, load them with load_input_from_array(tifffile.imread(path, "
             f"key=range({len(file.pages)})))"
         )
-
-
-def _check_not_elsewhere(path: Path, file: tifffile.TiffFile, root: ElementTree.Element | None) -> None:
-    """Refuse a file whose planes are all in files that tifffile has not found."""
-    names = [] if root is None else list(_file_names(root))
-    elsewhere = bool(names) and path.name.lower() not in {name.lower() for name in names}
-    if elsewhere and file.series and file.series[0].kind not in SET_KINDS:
-        raise InputError(f"{path}: its planes are in other files, and {_missing(path, file)}")
 
 
 def _check_size(path: Path, file: tifffile.TiffFile, root: ElementTree.Element | None) -> None:
@@ -189,34 +214,17 @@ def _check_size(path: Path, file: tifffile.TiffFile, root: ElementTree.Element |
         )
 
 
-def _declared(path: Path, file: tifffile.TiffFile, image: ElementTree.Element) -> int:
-    """Planes of an image that are in this file, as its OME-XML has it."""
+def _declared(image: ElementTree.Element) -> int:
+    """Planes of an image that its OME-XML says are there; none of a file that is only a master."""
     pixels = image.find("{*}Pixels")
     if pixels is None:
         return 0
     samples = int(next((channel.get("SamplesPerPixel", 1) for channel in pixels.iterfind("{*}Channel")), 1))
     every = int(np.prod([int(pixels.get(f"Size{axis}", 1)) for axis in "CZT"])) // max(1, samples)
-    counts = [_count(path, file, data, every) for data in pixels.iterfind("{*}TiffData")]
-    return min(sum(counts), every)
+    blocks = [data for data in pixels.iterfind("{*}TiffData") if data.find("{*}UUID") is None]
+    return min(sum(_count(data, every) for data in blocks), every)
 
 
-def _count(path: Path, file: tifffile.TiffFile, data: ElementTree.Element, every: int) -> int:
-    """Planes of this file that an element TiffData stands for."""
-    uuid = data.find("{*}UUID")
-    if uuid is not None and uuid.get("FileName", "").lower() != path.name.lower():
-        return 0
-    rest = every if uuid is None else len(file.pages)
-    return int(data.get("PlaneCount", data.get("NumPlanes", 1 if "IFD" in data.attrib else rest)))
-
-
-def _missing(path: Path, file: tifffile.TiffFile | None) -> str:
-    root = ome_xml(file) if file is not None else None
-    named = () if root is None else dict.fromkeys(_file_names(root))
-    missing = [name for name in named if not (path.parent / name).is_file()]
-    shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-    return f"{shown or 'some of them'} cannot be found; put all files of the image into one folder, under these names"
-
-
-def _file_names(root: ElementTree.Element) -> Iterator[str]:
-    for uuid in root.iterfind("{*}Image/{*}Pixels/{*}TiffData/{*}UUID"):
-        yield uuid.get("FileName", "")
+def _count(data: ElementTree.Element, every: int) -> int:
+    """Planes that an element TiffData stands for."""
+    return int(data.get("PlaneCount", data.get("NumPlanes", 1 if "IFD" in data.attrib else every)))

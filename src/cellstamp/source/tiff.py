@@ -124,7 +124,8 @@ def _open(path: Path, choice: TiffChoice, files: ExitStack, given: Collection[Pa
     except InputError:
         raise
     except _DAMAGED as error:
-        raise InputError(f"{path}: cannot be read as TIFF: {error}. {_instead(path)}") from error
+        hint = "" if isinstance(error, OSError) else f". {_instead(path)}"
+        raise InputError(f"{path}: cannot be read as TIFF: {error}{hint}") from error
 
 
 def _instead(path: Path) -> str:
