@@ -219,6 +219,13 @@ class TestNames:
         project.load_input_from_tif_files([tmp_path / "a.ome.tif"], remap=[2, 0, 1])
         assert project.input_image.coords["c"].to_numpy().tolist() == ["Vimentin", "DAPI", "18S"]
 
+    def test_ome_names_of_some_channels(self, tmp_path: Path) -> None:
+        xml = ome_xml("a", '<TiffData IFD="0" PlaneCount="3"/>')
+        for old, new in ((b' Name="18S"', b""), (b'Name="Vimentin"', b'Name="" Fluor="Cy5"')):
+            xml = xml.replace(old, new)
+        write_described(tmp_path / "a.ome.tif", IMAGE, xml)
+        assert channels(tmp_path / "a.ome.tif")[1] == ["DAPI", "channel_1", "Cy5"]
+
     def test_names_that_come_twice_are_numbered(self, tmp_path: Path) -> None:
         for cycle, names in enumerate((["DAPI", "CD3"], ["DAPI", "CD8"])):
             metadata = {"axes": "CYX", "Channel": {"Name": names}}

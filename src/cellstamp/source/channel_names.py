@@ -70,7 +70,8 @@ def _ome_names(series: tifffile.TiffPageSeries, images: Sequence[ElementTree.Ele
 
 
 def _names_in(image: ElementTree.Element) -> tuple[str, ...]:
-    return tuple(channel.get("Name", "").strip() for channel in image.iterfind("{*}Pixels/{*}Channel"))
+    channels = image.iterfind("{*}Pixels/{*}Channel")
+    return tuple((channel.get("Name") or channel.get("Fluor") or "").strip() for channel in channels)
 
 
 def ome_image(series: tifffile.TiffPageSeries, images: Sequence[ElementTree.Element]) -> ElementTree.Element | None:

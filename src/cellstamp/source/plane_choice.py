@@ -95,19 +95,19 @@ def chosen(stack: Stack, choice: PlaneChoice, where: str, *, first: int = 0) -> 
         stack = _without_single(stack.along(stack.axes.index("t"), [choice.t or 0]))
     if "z" not in stack.axes:
         _check_present(stack, where)
-        return _channels(stack)
+        return _channels(stack, first)
     return _along_z(stack, choice.z, where, first)
 
 
 def _along_z(stack: Stack, z: Any, where: str, first: int) -> Pixels:
     if z == "max":
         _check_present(stack, where)
-        return _projected(stack)
+        return _projected(stack, first)
     listed = list(z) if isinstance(z, tuple) else [z]
     taken = stack.along(stack.axes.index("z"), listed)
     _check_present(taken, where)
     if not isinstance(z, tuple):
-        return _channels(_without_single(taken))
+        return _channels(_without_single(taken), first)
     return _planes_as_channels(taken, None if _names_each_plane(stack) else listed, first)
 
 
@@ -169,24 +169,26 @@ def _check_present(stack: Stack, where: str) -> None:
     )
 
 
-def _channels(stack: Stack) -> Pixels:
-    """Without z: (y, x), or (c, y, x), with the names of the channels."""
+def _channels(stack: Stack, first: int) -> Pixels:
+    """Without z: (y, x), or (c, y, x), with the names of the channels; numbers where only some have names."""
     channel = "".join(axis for axis in stack.axes if axis not in "yx")
     ordered = stack.rearranged(f"{channel}yx")
     if ordered.names is None:
         return ordered.pixels
     names = np.broadcast_to(ordered.names, (*ordered.pixels.shape[:-2], 1, 1)).ravel().tolist()
-    return replace(ordered.pixels, names=tuple(names) if all(names) else ())
+    filled = (name or f"channel_{number}" for number, name in enumerate(names, first))
+    return replace(ordered.pixels, names=tuple(filled) if any(names) else ())
 
 
-def _projected(stack: Stack) -> Pixels:
+def _projected(stack: Stack, first: int) -> Pixels:
     axis = stack.axes.index("z")
     return _channels(
         Stack(
             brightest(stack.pixels, axis),
             stack.axes.replace("z", ""),
             None if stack.names is None else _common(stack.names, axis),
-        )
+        ),
+        first,
     )
 
 
