@@ -163,10 +163,12 @@ class SlicedStamps:
 
     def read(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         """Read stamps by their place among those chosen: (n, n_planes, y, x), as stored."""
-        images = self._file()["obsm"][IMAGES]
+        file = self._file()  # a local name: another thread may open the file at the same time and replace this one
+        images = file["obsm"][IMAGES]
         return np.stack([images[row][self._planes] for row in self._rows[numbers].tolist()])
 
     def _file(self) -> h5py.File:
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), open_h5sc(self._path)
-        return self._opened[1]
+        opened = self._opened
+        if opened is None or opened[0] != os.getpid():
+            opened = self._opened = os.getpid(), open_h5sc(self._path)
+        return opened[1]
