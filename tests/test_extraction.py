@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,7 @@ from numpy.typing import NDArray
 import restatement
 from cellstamp import HDF5CellExtraction, read_h5sc
 from cellstamp.cells.stamps import StampTask
-from cellstamp.cells.warm import load_kernels
-from cellstamp.compiling import places
+from cellstamp.compiling.places import Types, find_folder
 from cellstamp.engines.memory import memory_limit
 from cellstamp.errors import ConfigError, InputError, OutputError, WorkerError
 from cellstamp.h5sc.writer import StampWriter
@@ -583,37 +581,28 @@ def test_overwriting_replaces_the_runs_files_and_no_others(tmp_path: Path, make_
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_compiling_is_announced_once_for_types_and_not_counted(
-    tmp_path: Path, make_step: MakeStep, monkeypatch: pytest.MonkeyPatch, threads: int
+    tmp_path: Path, make_step: MakeStep, threads: int
 ) -> None:
-    load_kernels()
-    _keep_elsewhere(tmp_path / "compiled", monkeypatch)
-    step = make_step(threads=threads)
-    step()
-    assert "Compil" not in (tmp_path / "out" / "processing.log").read_text()
-    step = make_step(threads=threads, dtype="float32", overwrite=True)
+    unusual = Sample(SAMPLE.image.astype(np.uint32), SAMPLE.masks, SAMPLE.channel_names)  # used by no other test
+    step = make_step(write_store(tmp_path / "s.zarr", unusual), threads=threads, overwrite=True)
+    _forget_compiling(Types(image="uint32"))
     started = time.perf_counter()
     step()
     seconds = time.perf_counter() - started
     log = (tmp_path / "out" / "processing.log").read_text()
-    assert log.count("Compiling for uint32 masks, a uint16 image and float32 single-cell images: about 10 s") == 1
+    assert log.count("Compiling for uint32 masks, a uint32 image and float16 single-cell images: about 10 s") == 1
     (compiled,) = re.findall(r"Compiled in ([0-9.]+) s, kept for later runs", log)
     with (tmp_path / "out" / "benchmarking.csv").open() as file:
-        *_, row = csv.DictReader(file)
+        (row,) = csv.DictReader(file)
     assert float(row["total_s"]) + float(compiled) <= seconds + 0.1  # rounded
-    make_step(threads=threads, dtype="float32", overwrite=True)()
+    step()
     assert (tmp_path / "out" / "processing.log").read_text().count("Compil") == 2
+    check(step, unusual)
 
 
-def _keep_elsewhere(chosen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have compiled code kept in another folder, in which kernels for the usual types are noted alone."""
-    before = places.find_folder()
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(chosen))
-    folder = places.find_folder()
-    assert before is not None
-    assert folder is not None
-    for file in before.glob("*.nb[ci]"):
-        shutil.copy(file, folder)
-    places.note_kept(places.USUAL)
+def _forget_compiling(types: Types) -> None:
+    for note in find_folder().glob(f"cellstamp.{'-'.join(types)}.*"):  # type: ignore[union-attr]
+        note.unlink()
 
 
 @pytest.mark.filterwarnings("ignore:2 workers were killed")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
-from cellstamp.h5sc.reader import open_h5sc
+from cellstamp.h5sc.opening import open_h5sc
 
 _DTYPES = tuple(map(np.dtype, ("float16", "float32", "uint8", "uint16")))
 _FILTERS = {(): None, (h5py.h5z.FILTER_DEFLATE,): "gzip", (h5py.h5z.FILTER_LZF,): "lzf"}
