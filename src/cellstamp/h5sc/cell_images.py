@@ -30,8 +30,8 @@ def cell_images(
         Id of a cell, or ids in the order wanted; or a boolean for each cell; or the name of a boolean column of
         ``obs``. None for all cells: they must fit in memory.
     channels
-        Name or number (from 0, masks first) of a channel or mask, or several in the order wanted. None for all channels,
-        but no masks.
+        Name or number (from 0, masks first) of a channel or mask, or several in the order wanted. None for all
+        channels, but no masks.
     dtype
         ``"uint8"`` or ``"uint16"``, in which 1 becomes the largest value, or ``"float32"``, from 0 to 1.
 
