@@ -91,10 +91,12 @@ class _Bare:
 
 
 def _measure_here(store: str, config: dict[str, Any], folder: str) -> dict[str, Any]:
-    import cellstamp.cells.preload  # noqa: F401 - compiled code is loaded before clocks run
+    import cellstamp.cells.preload  # noqa: F401 - what a worker imports is imported before clocks run
+    from cellstamp.cells.warm import load_kernels
 
     from .decodes import decodes_per_chunk
 
+    load_kernels()
     meters: dict[str, Meter] = {}
     job, batches = _prepare(store, config, Path(folder), meters)
     batch_bytes = _walk(job, batches, Path(folder), meters)

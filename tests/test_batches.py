@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +248,58 @@ def test_each_process_has_a_file_of_its_own(path: Path, method: str) -> None:
     stamps.read(np.array([5, 0, 17]), out, threads)
     assert np.array_equal(out, got)
     assert stamps.files[0]._open().pid == os.getpid()
+
+
+@pytest.mark.parametrize("storage", [{}, STORAGE["shuffled"]], ids=["own", "by HDF5"])
+def test_threads_that_read_first_at_the_same_time_do_not_close_each_others_file(
+    path: Path, storage: dict[str, Any]
+) -> None:
+    if storage:
+        store_anew(path, **storage)
+    images, n_threads, numbers = expected(path), 8, np.arange(4)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns at every step, as on a machine with a core for each
+    try:
+        with ThreadPoolExecutor(n_threads) as pool:
+            for _ in range(40):
+                stamps = StampSet(path, channels=None, cells=None, labels=None, dtype="float32")
+                all_ready = threading.Barrier(n_threads)
+
+                def read(stamps: StampSet = stamps, all_ready: threading.Barrier = all_ready) -> NDArray[Any]:
+                    out = np.empty((4, *stamps.shape), np.float32)
+                    all_ready.wait()
+                    stamps.read(numbers, out, Threads(1))
+                    return out
+
+                for call in [pool.submit(read) for _ in range(n_threads)]:
+                    assert np.array_equal(call.result(), images[:4])
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_a_file_stays_open_while_it_is_read_though_another_thread_has_opened_it_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps = StampSet(path, channels=None, cells=None, labels=None, dtype="float32")
+    preadv, out = os.preadv, np.empty((4, *stamps.shape), np.float32)
+
+    def read_late(descriptor: int, *arguments: Any) -> int:
+        stamps.files[0]._handle = None  # another thread's has taken its place
+        return preadv(descriptor, *arguments)
+
+    monkeypatch.setattr(os, "preadv", read_late)
+    stamps.read(np.arange(4), out, Threads(1))
+    assert np.array_equal(out, expected(path)[:4])
+
+
+def test_a_copy_opens_the_file_for_itself(path: Path) -> None:
+    stamps = StampSet(path, channels=None, cells=None, labels=None, dtype="float32")
+    first, second = np.empty((2, 4, *stamps.shape), np.float32)
+    stamps.read(np.arange(4), first, Threads(1))
+    twin = copy.deepcopy(stamps)
+    del stamps
+    twin.read(np.arange(4), second, Threads(1))
+    assert np.array_equal(first, second)
 
 
 def test_pickled_it_is_small(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 import restatement
 from cellstamp import HDF5CellExtraction, read_h5sc
 from cellstamp.cells.stamps import StampTask
+from cellstamp.compiling.places import Types, find_folder
 from cellstamp.engines.memory import memory_limit
 from cellstamp.errors import ConfigError, InputError, OutputError, WorkerError
 from cellstamp.h5sc.writer import StampWriter
@@ -577,17 +579,30 @@ def test_overwriting_replaces_the_runs_files_and_no_others(tmp_path: Path, make_
     assert (tmp_path / "out" / "partial_data_ncells_3_seed_42" / "single_cells.h5sc").read_bytes() == partial
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_compiling_for_the_first_time_is_announced_and_only_then(
-    tmp_path: Path, make_step: MakeStep, monkeypatch: pytest.MonkeyPatch, *, kept: bool
+@pytest.mark.parametrize("threads", [1, 2])
+def test_compiling_is_announced_once_for_types_and_not_counted(
+    tmp_path: Path, make_step: MakeStep, threads: int
 ) -> None:
-    import cellstamp.cells.preload  # noqa: F401 - compiles, if nobody has
-
-    if not kept:
-        monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "nothing-here"))
-    make_step()()
+    unusual = Sample(SAMPLE.image.astype(np.uint32), SAMPLE.masks, SAMPLE.channel_names)  # used by no other test
+    step = make_step(write_store(tmp_path / "s.zarr", unusual), threads=threads, overwrite=True)
+    _forget_compiling(Types(image="uint32"))
+    started = time.perf_counter()
+    step()
+    seconds = time.perf_counter() - started
     log = (tmp_path / "out" / "processing.log").read_text()
-    assert ("first run of this version on this machine: compiling" in log) is not kept
+    assert log.count("Compiling for uint32 masks, a uint32 image and float16 single-cell images: about 10 s") == 1
+    (compiled,) = re.findall(r"Compiled in ([0-9.]+) s, kept for later runs", log)
+    with (tmp_path / "out" / "benchmarking.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["total_s"]) + float(compiled) <= seconds + 0.1  # rounded
+    step()
+    assert (tmp_path / "out" / "processing.log").read_text().count("Compil") == 2
+    check(step, unusual)
+
+
+def _forget_compiling(types: Types) -> None:
+    for note in find_folder().glob(f"cellstamp.{'-'.join(types)}.*"):  # type: ignore[union-attr]
+        note.unlink()
 
 
 @pytest.mark.filterwarnings("ignore:2 workers were killed")

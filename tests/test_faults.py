@@ -24,6 +24,7 @@ from cellstamp.errors import ConfigError, InputError, OutputError
 from cellstamp.pipeline.lock import holding
 from cellstamp.source.store import load_centers, store_centers
 from cellstamp.source.values import Centers
+from listening import as_started_from_a_terminal
 from stamp_tasks import Killed
 from stores import Sample, make_sample, write_store
 
@@ -205,7 +206,8 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: signal.Signals) -
         "for outcome in outcomes:\n"
         "    print(outcome.pid, flush=True)\n"
     )
-    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, script]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=as_started_from_a_terminal)
     assert parent.stdout is not None
     pids = set()
     while len(pids) < 2:

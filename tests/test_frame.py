@@ -14,6 +14,7 @@ import yaml
 
 import cellstamp
 from cellstamp.cli import commands
+from cellstamp.compiling.places import SOURCES
 from cellstamp.config import ExtractionConfig
 
 ROOT = Path(__file__).parent.parent
@@ -94,12 +95,35 @@ def roots_imported_in(path: Path) -> set[str]:
     return roots - set(sys.stdlib_module_names)
 
 
-def test_kernels_know_numpy_and_numba_only():
-    assert roots_imported_in(SOURCE / "cells" / "kernels.py") <= {"numpy", "numba"}
+@pytest.mark.parametrize(("source", "allowed"), [("cells/kernels.py", set()), ("codecs.py", {"imagecodecs"})])
+def test_kernels_know_numpy_numba_and_what_compiles_them_only(source, allowed):
+    assert roots_imported_in(SOURCE / source) <= {"numpy", "numba", "cellstamp", *allowed}
+    ours = {line for line in (SOURCE / source).read_text().splitlines() if line.startswith("from cellstamp")}
+    assert {line.partition(" import ")[0] for line in ours} == {"from cellstamp.compiling.decorators"}
 
 
-def test_codecs_know_numpy_numba_and_imagecodecs_only():
-    assert roots_imported_in(SOURCE / "codecs.py") <= {"numpy", "numba", "imagecodecs"}
+def test_every_file_of_compiled_functions_decides_whether_kept_code_is_valid():
+    compiled = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py") if "@compiled" in path.read_text()}
+    assert {*SOURCES} == {*compiled, "compiling/decorators.py"}
+
+
+def test_only_the_decorators_compile():
+    assert [path.name for path in SOURCE.rglob("*.py") if re.search(r"\bnjit\b", path.read_text())] == ["decorators.py"]
+
+
+def test_what_only_compiled_functions_may_call_is_imported_nowhere():
+    files = [*SOURCE.rglob("*.py"), *(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    imports = [
+        (node.module, alias.name)
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    for source in SOURCES:
+        module = ".".join(("cellstamp", *Path(source).with_suffix("").parts))
+        parts = re.findall(r"@compiled_part\ndef (\w+)", (SOURCE / source).read_text())
+        assert not {(module, part) for part in parts} & {*imports}
 
 
 def blocks(page: str, language: str) -> list[str]:

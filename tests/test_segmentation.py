@@ -35,6 +35,7 @@ from cellstamp.segment.recipe import Recipe
 from cellstamp.segment.threshold import count_levels, otsu, smoothed
 from cellstamp.source.elements import find_image
 from cellstamp.source.store import load_image
+from listening import to_ctrl_c
 
 REPOSITORY = Path(__file__).parents[1]
 JUMP = REPOSITORY.parent / "shared" / "data" / "jump_BR00117006_A01"
@@ -315,7 +316,7 @@ class TestWhatIsThere:
         project.load_segmentation(nucleus=np.eye(400, dtype=np.uint16))
         project.segmentation_f.config["threads"] = threads
         monkeypatch.setattr(sys, "stderr", InterruptsAt(percent))
-        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        with to_ctrl_c(), pytest.raises(KeyboardInterrupt, match=r"^$"):
             project.segment(overwrite=True)
         assert np.array_equal(np.asarray(project.sdata["seg_all_nucleus"]), np.eye(400))
         assert not project.cyto_seg_status

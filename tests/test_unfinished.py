@@ -30,6 +30,7 @@ from cellstamp.h5sc.journal import read_entries
 from cellstamp.h5sc.validate import faults_of
 from cellstamp.h5sc.writer import StampWriter
 from comparing import assert_same
+from listening import as_started_from_a_terminal, as_started_with_nohup, to_ctrl_c
 from stamp_tasks import Interrupted, Killed, KilledOnce, Refused
 from stores import Sample, make_sample, write_store
 
@@ -287,7 +288,6 @@ def test_ctrl_c_with_workers_leaves_a_process_that_can_go_on(
     tmp_path: Path, make_step: MakeStep, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     class Writer(StampWriter):
         """Is interrupted, as by Ctrl-C, when it has written two batches."""
@@ -300,9 +300,8 @@ def test_ctrl_c_with_workers_leaves_a_process_that_can_go_on(
 
     with monkeypatch.context() as patch:
         patch.setattr("cellstamp.h5sc.unfinished.StampWriter", Writer)
-        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        with to_ctrl_c(), pytest.raises(KeyboardInterrupt, match=r"^$"):
             make_step(threads=2)()
-    signal.signal(signal.SIGINT, before)
     assert multiprocessing.active_children() == []
     assert list((tmp_path / "cache").iterdir()) == []
     make_step(threads=2)()
@@ -435,40 +434,60 @@ def test_runs_killed_at_random_moments_are_gone_on_with(
     assert sum(killed for _, killed, _, _ in rows) >= N_KILLS
 
 
-def _listen_to_ctrl_c() -> None:
-    """Whoever runs the tests in the background has them not listen, and what they start."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+@pytest.fixture
+def project(tmp_path: Path, store: Path) -> Path:
+    """A project that is extracted one cell after the other."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shutil.copytree(store, folder / "scportrait.sdata")
+    keys = {**CONFIG, "cache": str(tmp_path / "cache"), "threads": 2, "max_batch_size": 1, "flush_every": 1}
+    (folder / "config.yml").write_text(json.dumps({"HDF5CellExtraction": keys}))
+    return folder
+
+
+EXTRACT = [sys.executable, "-c", "from cellstamp.cli import main; main()", "extract"]
+
+
+def _start_command(project: Path, disposition: Callable[[], None]) -> subprocess.Popen[str]:
+    """Start extracting a project on the command line, and wait until there is something done."""
+    process = subprocess.Popen(
+        [*EXTRACT, str(project)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=disposition
+    )
+    _wait_for_entries(project / "extraction/.unfinished_data/1/journal", process)
+    return process
 
 
 @pytest.mark.leaves_files
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_the_command_line_ends_tidily_and_goes_on(
-    tmp_path: Path, store: Path, undisturbed: Path, number: signal.Signals, code: int
+    tmp_path: Path, project: Path, undisturbed: Path, number: signal.Signals, code: int
 ) -> None:
-    project = tmp_path / "project"
-    project.mkdir()
-    shutil.copytree(store, project / "scportrait.sdata")
-    keys = {**CONFIG, "cache": str(tmp_path / "cache"), "threads": 2, "max_batch_size": 1, "flush_every": 1}
-    (project / "config.yml").write_text(json.dumps({"HDF5CellExtraction": keys}))
-    command = [sys.executable, "-c", "from cellstamp.cli import main; main()", "extract", str(project)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_listen_to_ctrl_c
-    )
-    journal = project / "extraction/.unfinished_data/1/journal"
-    _wait_for_entries(journal, process)
+    process = _start_command(project, as_started_from_a_terminal)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == code, (out, err)
     assert "What is finished is kept" in err
     assert "Traceback" not in err
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert psutil.wait_procs(family, timeout=60)[1] == []
     assert list((tmp_path / "cache").iterdir()) == []
     assert not (project / "extraction/data").exists()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run([*EXTRACT, str(project)], capture_output=True, text=True, check=True)
     assert re.search(r"continuing: \d+ of \d+ cells done", done.stdout)
     assert_same(project / "extraction" / FILE, undisturbed)
     assert np.array_equal(_ids(project / "extraction" / FILE), _ids(undisturbed))
+
+
+def test_the_command_line_ignores_what_it_was_started_to_ignore(project: Path, undisturbed: Path) -> None:
+    process = _start_command(project, as_started_with_nohup)
+    everybody = [process, *psutil.Process(process.pid).children(recursive=True)]
+    for number in (signal.SIGHUP, signal.SIGINT):
+        for each in everybody:
+            each.send_signal(number)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, (out, err)
+    assert_same(project / "extraction" / FILE, undisturbed)
 
 
 def _ids(path: Path) -> np.ndarray:

@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cellstamp.config import ExtractionConfig
     from cellstamp.errors import CellstampError, ConfigError, InputError, OutputError, WorkerError
+    from cellstamp.h5sc.cell_images import cell_images
     from cellstamp.h5sc.reader import read_h5sc
     from cellstamp.pipeline.base import Logable, ProcessingStep
     from cellstamp.pipeline.extraction import HDF5CellExtraction
@@ -33,6 +34,7 @@ __all__ = [
     "SegmentationConfig",
     "ThresholdSegmentation",
     "WorkerError",
+    "cell_images",
     "iter_batches",
     "plot_cells",
     "plot_removed",
@@ -47,6 +49,7 @@ _HOMES = {
     "InputError": "errors",
     "OutputError": "errors",
     "WorkerError": "errors",
+    "cell_images": "h5sc.cell_images",
     "read_h5sc": "h5sc.reader",
     "Logable": "pipeline.base",
     "ProcessingStep": "pipeline.base",

@@ -1,7 +1,7 @@
 """The command line: arguments, and then the same calls a notebook makes.
 
-Exit code 0; 2 for the user's mistakes (one readable line each); 130 and 143 after Ctrl-C and SIGTERM; 1 otherwise. What
-takes long to import is imported by the command that needs it.
+Exit code 0; 2 for the user's mistakes (one readable line each); 130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP; 1
+otherwise. What takes long to import is imported by the command that needs it.
 """
 
 import logging
@@ -29,14 +29,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class _TerminatedError(BaseException):
-    """This process was asked to end, as batch systems do before they kill."""
+    """This process was asked to end: by a batch system before it kills, or because its terminal was closed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
 
 
 _GOES_ON = "What is finished is kept: the same command goes on from there."
-_ENDS = {
-    KeyboardInterrupt: ("Interrupted", 128 + signal.SIGINT),
-    _TerminatedError: ("Terminated", 128 + signal.SIGTERM),
-}
 
 
 _OPTIONS = {
@@ -55,8 +55,13 @@ _OPTIONS = {
 """What messages call the arguments of a call (in a pattern), and what they are called here, for each command."""
 
 
-def _terminated(*_: object) -> None:
-    raise _TerminatedError
+def _terminated(number: int, _frame: object) -> None:
+    raise _TerminatedError(number)
+
+
+def _ending(end: BaseException) -> tuple[str, int]:
+    """What to say when this process was asked to end, and its exit code."""
+    return ("Terminated", end.exit_code) if isinstance(end, _TerminatedError) else ("Interrupted", 128 + signal.SIGINT)
 
 
 class _UserMistake(click.ClickException):
@@ -79,7 +84,7 @@ class _Commands(click.Group):
             with _mistakes_in_one_line():
                 return super().invoke(ctx)
         except (KeyboardInterrupt, _TerminatedError) as end:
-            word, code = _ENDS[type(end)]
+            word, code = _ending(end)
             click.echo(f"{word}. {_GOES_ON}" if ctx.invoked_subcommand == "extract" else f"{word}.", err=True)
             raise SystemExit(code) from None
         except CellstampError as error:
@@ -123,7 +128,11 @@ _debug_option = click.option(
 
 def main() -> None:
     """Run the command line; the console script ``cellstamp``."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for name in ("SIGTERM", "SIGHUP"):  # the second is not there on Windows
+        number = getattr(signal, name, None)
+        # what this process was started to ignore, as nohup has it, stays ignored
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _terminated)
     sys.excepthook = _tell_in_one_line
     warnings.showwarning = _show_warning
     commands(prog_name="cellstamp")

@@ -13,10 +13,11 @@ of ``distance - 1``.
 from typing import Any, Literal
 
 import numpy as np
-from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from cellstamp.compiling.decorators import compiled, compiled_part
 
 Compression = Literal["lzf", "gzip"]
 
@@ -123,12 +124,13 @@ def _gzip_planes(planes: NDArray[np.uint8], out: NDArray[np.uint8], sizes: NDArr
         at += encoded.size
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled
 def _lzf_planes(planes, raw, width, boxes, table, out, sizes):
     """Encode planes (n_cells, n_planes, pixels), also given as bytes, into ``out``."""
-    at = 0
+    # typed, here and below: a literal 0 would have every function that is given one compiled once more
+    at = np.int64(0)
     # positions in the table are counted through all planes, so that those of an earlier plane are recognised as stale
-    base = 0
+    base = np.int64(0)
     table[:] = -1
     for i in range(planes.shape[0]):
         for p in range(planes.shape[1]):
@@ -142,12 +144,10 @@ def _lzf_planes(planes, raw, width, boxes, table, out, sizes):
             base += planes.shape[2]
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _lzf_plane(plane, raw, width, box, table, base, out, at):
     """Encode one plane (uint16 (pixels,) and the same as bytes) at ``out[at:]``; return where it ends."""
-    done = 0
-    lead = 0
-    misses = 0
+    done, lead, misses = np.int64(0), np.int64(0), np.int64(0)
     for y in range(box[0], box[1]):
         first, end = y * width + box[2], y * width + box[3]
         while first < end and plane[first] == 0:
@@ -164,7 +164,7 @@ def _lzf_plane(plane, raw, width, box, table, base, out, at):
     return _put_zeros(raw, done, plane.size, lead, out, at)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _put_zeros(raw, start, end, lead, out, at):
     """Put the zeros from pixel ``start`` to ``end``, if possible by pointing at the plane's first ``lead`` zeros."""
     n_bytes = 2 * (end - start)
@@ -174,10 +174,10 @@ def _put_zeros(raw, start, end, lead, out, at):
     if start > 0 and end - start <= lead and distance <= _MAX_DISTANCE:
         return _put_repeat(distance, n_bytes, out, at)
     at = _put_literals(raw, 2 * start, 2 * start + 1, out, at)
-    return _put_repeat(1, n_bytes - 1, out, at)
+    return _put_repeat(np.int64(1), n_bytes - 1, out, at)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _put_pixels(plane, raw, start, end, table, base, misses, out, at):
     """Put pixels of one row, pointing back at runs and at pairs of pixels seen before.
 
@@ -208,14 +208,14 @@ def _put_pixels(plane, raw, start, end, table, base, misses, out, at):
     return _put_literals(raw, 2 * waiting, 2 * end, out, at), misses
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _slot(first, second):
     """Where a pair of pixels is remembered (multiplicative hashing, Knuth, TAOCP 3, 6.4)."""
     pair = np.uint64(first) | np.uint64(second) << np.uint64(16)
     return np.int64((pair * np.uint64(0x9E3779B1) & np.uint64(0xFFFFFFFF)) >> np.uint64(32 - _HASH_BITS))
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _is_pair(plane, x, source):
     """Whether the pair at ``source`` is in this plane, near enough, and equal to the pair at ``x``."""
     if source < 0 or 2 * (x - source) > _MAX_DISTANCE:
@@ -223,7 +223,7 @@ def _is_pair(plane, x, source):
     return plane[source] == plane[x] and plane[source + 1] == plane[x + 1]
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _put_literals(raw, start, end, out, at):
     """Put bytes as they are."""
     while start < end:
@@ -240,7 +240,7 @@ def _put_literals(raw, start, end, out, at):
     return at
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _put_repeat(distance, n_bytes, out, at):
     """Put a repetition of what lies ``distance`` bytes back; it may overlap itself."""
     while n_bytes:

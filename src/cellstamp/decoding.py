@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from cellstamp.compiling.decorators import compiled, compiled_part
 
 _BLOCK = 32
 """Bytes copied at once: too many as often as not, which is why buffers have so many to spare."""
@@ -168,7 +169,7 @@ def _as_bits(typing: Any, value: Any) -> Any:
     return types.uint32(types.float32), build
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled
 def _lzf_planes(payload, starts, sizes, n_bytes, out):
     """Decode planes; return the first that is damaged, or -1."""
     for plane in range(sizes.size):
@@ -177,7 +178,7 @@ def _lzf_planes(payload, starts, sizes, n_bytes, out):
             if not _unlzf(payload, start, start + size, out, begin, begin + n_bytes):
                 return plane
         elif size == -n_bytes:
-            out[begin : begin + n_bytes] = payload[start : start + n_bytes]
+            _copy(payload[start : start + n_bytes], out[begin : begin + n_bytes])
         elif size == 0:
             out[begin : begin + n_bytes] = 0
         else:
@@ -185,7 +186,14 @@ def _lzf_planes(payload, starts, sizes, n_bytes, out):
     return -1
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
+def _copy(source, target):
+    """Copy bytes. A plain loop: numba takes seconds to compile the assignment of a slice to another one."""
+    for k in range(target.size):
+        target[k] = source[k]
+
+
+@compiled_part
 def _unlzf(payload, at, end, out, begin, room):
     """Decode ``payload[at:end]`` into ``out[begin:room]``; return whether it is that and no more."""
     done = begin
@@ -214,7 +222,7 @@ def _unlzf(payload, at, end, out, begin, room):
     return done == room
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _repeat(out, at, distance, n):
     """Put ``n`` bytes that lie ``distance`` bytes back; they may overlap themselves."""
     if distance == 1:
@@ -230,7 +238,7 @@ def _repeat(out, at, distance, n):
         done += _BLOCK
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled
 def _widen(halves, out):
     """Convert the bits of float16 to float32, exactly: six times as fast as numpy."""
     for k in range(halves.size):

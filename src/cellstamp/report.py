@@ -149,6 +149,10 @@ class Stopwatch:
         self._laps[name] = now - self._since
         self._since = now
 
+    def skip(self) -> None:
+        """Leave the time since the last part ended out of all parts and of the total."""
+        self._since = time.perf_counter()
+
     def __getitem__(self, name: str) -> float:
         return self._laps[name]
 
@@ -182,7 +186,8 @@ class RunSummary:
     workers, batch_size
         Number of worker processes, and the most cells in one batch.
     setup_s, reading_s, extracting_s, total_s
-        Seconds for: config and elements; centres and plan; batches and writing; the whole run.
+        Seconds for: config and elements; centres and plan; batches and writing; all of these. Compiling is not
+        included.
     peak_rss
         Largest summed resident set size seen of this process and its workers, in bytes.
     path
@@ -224,7 +229,7 @@ class RunSummary:
             f"{self.cells_kept:,} {cells} kept, {self.cells_removed:,} removed at the border{told} "
             f"({self.cells_in_mask:,} in the mask; {self.cells_empty:,} of the kept empty in the cell mask)"
         )
-        speed = f"{_format_seconds(self.total_s)} ({self.cells_per_second:,.0f} cells/s)"
+        speed = f"{format_seconds(self.total_s)} ({self.cells_per_second:,.0f} cells/s)"
         return f"{counts} -> {self.path} ({format_bytes(self.file_bytes)}) in {speed}"
 
 
@@ -240,7 +245,8 @@ def format_bytes(n: int) -> str:
     return f"{size / 1000:.1f} TB"
 
 
-def _format_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
+    """Return a time for people: ``9.3 s``, ``2 min 5 s``."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -12,6 +12,7 @@ from cellstamp.cells.kernels import cut_stamps, new_scratch
 from cellstamp.cells.plan import Batch
 from cellstamp.cells.stamps import Recipe, Stamps
 from cellstamp.codecs import StampEncoder
+from cellstamp.compiling.places import Types
 from cellstamp.source.arrays import PixelSource
 from cellstamp.source.reader import Block, TileReader
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 _STACK_BYTES = 2**22
 """Uncompressed stamps held at a time: so many that calling the kernels costs little. Only their boxes are touched."""
-
-_IN_MEMORY: dict[StampType, type[np.generic]] = {"float16": np.uint16}
-"""Stamps are in memory as what they are in the file, but float16: kernels write its bits."""
 
 
 class StampCutter:
@@ -87,5 +85,5 @@ def _room_for_stamps(source: PixelSource, recipe: Recipe) -> tuple[NDArray[Any],
     """Stamps, all zero, and their boxes, all empty."""
     n_planes, size = source.n_planes, recipe.image_size
     n_cells = max(1, _STACK_BYTES // (n_planes * recipe.plane_bytes))
-    dtype = _IN_MEMORY.get(recipe.dtype, np.dtype(recipe.dtype))
-    return np.zeros((n_cells, n_planes, size, size), dtype), np.zeros((n_cells, n_planes, 4), np.int64)
+    stamps = np.zeros((n_cells, n_planes, size, size), Types(stamps=recipe.dtype).in_memory)
+    return stamps, np.zeros((n_cells, n_planes, 4), np.int64)

@@ -4,9 +4,6 @@ Masks and what is multiplied by them are worked on in a *box*: the bounding box 
 grown by the blur radius and clipped to the window. Outside the box the blurred mask is exactly 0, and so is every
 masked and normalised channel. The box of a channel that is not masked is the whole window.
 
-All in one file on purpose: numba's cache of a compiled function is renewed when the function's own file changes, not
-when a function it calls does.
-
 Coordinates are pixels; arrays are indexed (y, x); a box is (top, bottom, left, right), half open.
 """
 
@@ -14,8 +11,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from cellstamp.compiling.decorators import compiled, compiled_part
 
 BLUR_RADIUS = 4
 """Pixels a Gaussian of sigma 1, truncated at 4 sigma, reaches."""
@@ -49,7 +47,7 @@ def gaussian_weights() -> NDArray[np.float64]:
     return weights
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def find_cell(labels, top, left, size, cell_id, mask, words, box):
     """Write ``labels == cell_id`` inside the window to ``mask``, and its bounding box to ``box``.
 
@@ -100,7 +98,7 @@ def find_cell(labels, top, left, size, cell_id, mask, words, box):
     return True
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled
 def fill_holes(mask, gaps):
     """Fill the holes of a mask in place: background that is not 4-connected to the edge of the area.
 
@@ -137,7 +135,7 @@ def fill_holes(mask, gaps):
             row[x] &= 1
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _has_gaps(mask):
     """Whether some row has background between two mask pixels: without one there can be no hole."""
     for y in range(mask.shape[0]):
@@ -150,7 +148,7 @@ def _has_gaps(mask):
     return False
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _mark_edges(mask, gaps):
     """Mark background that begins or ends a row, or lies in the first or last row, as open; list all other gaps."""
     height, width = mask.shape
@@ -173,7 +171,7 @@ def _mark_edges(mask, gaps):
     return count
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _open(mask, gap):
     """Open a closed gap that touches an open pixel above or below; True if that happened."""
     y, first, end = gap[0], gap[1], gap[2]
@@ -187,7 +185,7 @@ def _open(mask, gap):
     return False
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def cut_mask(labels, top, left, size, cell_id, weights, scratch, blurred, box):
     """Cut one mask: find the cell, fill its holes inside the window, blur it.
 
@@ -222,7 +220,7 @@ def cut_mask(labels, top, left, size, cell_id, weights, scratch, blurred, box):
     return on_edge
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _grow(box, size):
     """Grow the box by the blur radius, inside the window."""
     box[0] = max(box[0] - BLUR_RADIUS, 0)
@@ -231,7 +229,7 @@ def _grow(box, size):
     box[3] = min(box[3] + BLUR_RADIUS, size)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _pad(cell, y0, x0, box, size, padded):
     """Copy the mask into a float frame one blur radius wider than the box, repeating the window's edge pixels."""
     height, width = cell.shape
@@ -247,7 +245,7 @@ def _pad(cell, y0, x0, box, size, padded):
         padded[r, shift + width : columns] = cell[y, width - 1] if x0 + width == size else 0
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _blur(padded, half, weights, box, blurred):
     """Gaussian along y, then along x, adding the taps from the outside in, as ``scipy.ndimage.correlate1d`` does."""
     w0, w1, w2, w3, w4 = weights[0], weights[1], weights[2], weights[3], weights[4]
@@ -273,7 +271,7 @@ def _blur(padded, half, weights, box, blurred):
             out[x] = value + (b3[x] + b5[x]) * w1
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def cut_channel(image, top, left, blurred, box, values):
     """Multiply one channel by the blurred cell mask.
 
@@ -303,7 +301,7 @@ def cut_channel(image, top, left, blurred, box, values):
     return count
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def copy_channel(image, top, left, size, values):
     """List the pixels of a window as they are, row by row; parameters as in `cut_channel`."""
     for y in range(size):
@@ -311,7 +309,7 @@ def copy_channel(image, top, left, size, values):
     return size * size
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled
 def normalise(values, count, n_pixels, lower_q, upper_q, work):
     """Rescale ``values[:count]`` in place to their quantile range, clipped to [0, 1].
 
@@ -335,7 +333,7 @@ def normalise(values, count, n_pixels, lower_q, upper_q, work):
     rescale(values, count, lower, upper)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def rescale(values, count, lower, upper):
     """Map ``lower`` to 0 and ``upper`` to 1 in ``values[:count]``, in place, clipped to [0, 1]; if equal, subtract."""
     span = upper - lower
@@ -347,7 +345,7 @@ def rescale(values, count, lower, upper):
         values[i] = scaled if scaled < 1.0 else 1.0
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _quantile(values, count, n_pixels, q, work):
     """Linear quantile of ``values[:count]`` together with ``n_pixels - count`` zeros."""
     position = (n_pixels - 1) * q
@@ -364,7 +362,7 @@ def _quantile(values, count, n_pixels, q, work):
     return a + (b - a) * share
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _two_in_order(values, count, i, j, work):
     """The values of rank i and j (j is i or i + 1; ranks from 0, negative ones are zeros outside the box)."""
     from_top = count - i
@@ -373,7 +371,7 @@ def _two_in_order(values, count, i, j, work):
         return work[from_top - 1], work[count - j - 1]
     if j < 0:
         return 0.0, 0.0
-    work[:count] = values[:count]
+    _copy(values[:count], work[:count])
     b = _select(work, count, j)
     if i == j:
         return b, b
@@ -385,7 +383,7 @@ def _two_in_order(values, count, i, j, work):
     return a, b
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _largest(values, count, n, work):
     """Write the n largest of ``values[:count]`` to ``work[:n]``, largest first, zeros filling up; n is `_FEW` at most.
 
@@ -409,7 +407,7 @@ def _largest(values, count, n, work):
     _sort_in(values[rows * _FEW : count], best)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _lane_maxima(values, rows, lanes):
     """Write the maximum of every column of ``values`` to ``lanes``; a row has `_FEW` values, none below 0."""
     # four columns at a time, so that the compiler keeps the maxima of so many in one register
@@ -422,7 +420,7 @@ def _lane_maxima(values, rows, lanes):
         lanes[k], lanes[k + 1], lanes[k + 2], lanes[k + 3] = a, b, c, d
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _sort_in(values, best):
     """Keep the largest of ``best`` and ``values`` in ``best``, largest first."""
     last = best.size - 1
@@ -436,7 +434,7 @@ def _sort_in(values, best):
             best[at] = value
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _select(work, count, rank):
     """Partition ``work[:count]`` so that this rank stands at its place, smaller values before it; return it."""
     low, high = 0, count - 1
@@ -461,12 +459,12 @@ def _select(work, count, rank):
     return work[rank]
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _median_of_three(a, b, c):
     return max(min(a, b), min(max(a, b), c))
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled
 def round_to_half(values, bits, count, halves):
     """Round float64 values in [0, 65504] to the bits of float16, to nearest and ties to even, as numpy does.
 
@@ -489,14 +487,14 @@ def round_to_half(values, bits, count, halves):
         halves[i] = np.uint16(normal if raw < _SUBNORMAL else raw)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _copy(source, target):
-    """Copy a row. A plain loop: assigning a slice costs more than the copying when rows are this short."""
+    """Copy a row. A plain loop: assigning a slice takes longer than copying a short row, and seconds to compile."""
     for x in range(target.size):
         target[x] = source[x]
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _store(values, bits, halves, levels, box, plane):
     """Round the box's values, listed row by row, into a stamp plane (size, size); see `cut_stamps` for its types."""
     count = (box[3] - box[2]) * (box[1] - box[0])
@@ -510,7 +508,7 @@ def _store(values, bits, halves, levels, box, plane):
     _unlist(values, box, plane)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _unlist(values, box, plane):
     """Put values that are listed row by row into the box."""
     width = box[3] - box[2]
@@ -520,7 +518,7 @@ def _unlist(values, box, plane):
         at += width
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _list_box(plane, box, values):
     """List the box's values row by row."""
     width = box[3] - box[2]
@@ -530,7 +528,7 @@ def _list_box(plane, box, values):
         at += width
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled_part
 def _clear(plane, box):
     for y in range(box[0], box[1]):
         row = plane[y, box[2] : box[3]]
@@ -538,7 +536,7 @@ def _clear(plane, box):
             row[x] = 0
 
 
-@njit(nogil=True, cache=True, boundscheck=False)
+@compiled
 def cut_stamps(labels, image, ids, tops, lefts, how, stamps, boxes, on_edge, scratch):
     """Cut the stamps of several cells out of one block of labels and image.
 
@@ -579,7 +577,7 @@ def cut_stamps(labels, image, ids, tops, lefts, how, stamps, boxes, on_edge, scr
         for c in range(image.shape[0]):
             own = boxes[i, n_masks + c]
             if apply_masks:
-                own[:] = box
+                _copy(box, own)
                 count = cut_channel(image[c], tops[i], lefts[i], blurred, box, values)
             else:
                 own[0], own[1], own[2], own[3] = 0, size, 0, size

@@ -1,10 +1,15 @@
-"""Imported by the server that workers are forked from: loads what they need, compiled kernels included, once."""
+"""Imported by the server that workers are forked from: loads what they need, compiled kernels included, once.
+
+Kernels that were not compiled before are not compiled here, where nobody is told, but by a worker (see
+`cellstamp.pipeline.kernels`), which knows the types. Only where code cannot be kept do workers get it in no other way.
+"""
 
 import ctypes
 import gc
 import sys
 
 from cellstamp.cells.warm import load_kernels
+from cellstamp.compiling.places import USUAL, find_folder, is_kept
 
 _ARENA_MAX = -8
 """``M_ARENA_MAX`` of glibc's malloc.h."""
@@ -49,7 +54,8 @@ def share_one_heap() -> None:
 # nothing that is made here is garbage; what is frozen stays shared with the workers, whose collectors leave it alone
 gc.disable()
 share_one_heap()
-load_without_scipy()
+if is_kept(USUAL) or find_folder() is None:
+    load_without_scipy()
 load_reader()
 gc.freeze()
 gc.enable()

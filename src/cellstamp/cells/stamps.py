@@ -10,12 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.cells.plan import Batch
+from cellstamp.compiling.places import Types
 from cellstamp.source.arrays import PixelSource
 
 if TYPE_CHECKING:
     from cellstamp.cells.cutter import StampCutter
     from cellstamp.codecs import Compression
     from cellstamp.rules import StampType
+
+
+def types_of(source: PixelSource, dtype: StampType) -> Types:
+    """Which types the kernels are compiled for, to make single-cell images of ``dtype``."""
+    return Types(np.dtype(source.label_dtype).name, np.dtype(source.image.dtype).name, dtype)
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ class StampTask:
         """Load compiled code, or compile it: where batches are dealt out, nobody then has to wait for who does so."""
         from cellstamp.cells.warm import load_kernels
 
-        load_kernels()
+        load_kernels(types_of(self._source, self._recipe.dtype))
 
     @cached_property
     def _cutter(self) -> StampCutter:

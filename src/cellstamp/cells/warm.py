@@ -1,19 +1,27 @@
 """Compiled kernels in memory before there is work for them: they take a second to load, and more to compile."""
 
+from __future__ import annotations
+
 import numpy as np
 
+from cellstamp.compiling.places import USUAL, Types, is_kept, note_kept
 
-def load_kernels() -> None:
-    """Run the kernels for the usual types on a tiny image: compiled code is then in memory."""
+
+def load_kernels(types: Types = USUAL) -> None:
+    """Run the kernels for these types on a tiny image: compiled code is then in memory, and kept for later runs."""
     from cellstamp.cells.kernels import cut_stamps, new_scratch
     from cellstamp.codecs import StampEncoder
+    from cellstamp.source.runs import sum_runs
 
     size = 2
-    labels = np.ones((1, size, size), np.uint32)
-    image = np.ones((1, size, size), np.uint16)
-    stamps, boxes = np.zeros((1, 2, size, size), np.uint16), np.zeros((1, 2, 4), np.int64)
-    ids, corner, on_edge = np.ones(1, np.uint32), np.zeros(1, np.int64), np.zeros(1, np.bool_)
+    labels = np.ones((1, size, size), types.labels)
+    image = np.ones((1, size, size), types.image)
+    stamps, boxes = np.zeros((1, 2, size, size), types.in_memory), np.zeros((1, 2, 4), np.int64)
+    ids, corner, on_edge = np.ones(1, types.labels), np.zeros(1, np.int64), np.zeros(1, np.bool_)
     how = (True, True, np.array([[0.0, 1.0]]), 1.0)
     cut_stamps(labels, image, ids, corner, corner, how, stamps, boxes, on_edge, new_scratch(size))
     encoder = StampEncoder("lzf")
     encoder.encode(stamps, boxes, np.empty(encoder.room(2, 2 * size * size), np.uint8))
+    sum_runs(np.ones((size, size), np.int64), 0, 0)
+    if not is_kept(types):
+        note_kept(types)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
-from cellstamp.h5sc.reader import open_h5sc
+from cellstamp.h5sc.opening import open_h5sc
 
 _DTYPES = tuple(map(np.dtype, ("float16", "float32", "uint8", "uint16")))
 _FILTERS = {(): None, (h5py.h5z.FILTER_DEFLATE,): "gzip", (h5py.h5z.FILTER_LZF,): "lzf"}
@@ -163,10 +163,12 @@ class SlicedStamps:
 
     def read(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         """Read stamps by their place among those chosen: (n, n_planes, y, x), as stored."""
-        images = self._file()["obsm"][IMAGES]
+        file = self._file()  # a local name: another thread may open the file at the same time and replace this one
+        images = file["obsm"][IMAGES]
         return np.stack([images[row][self._planes] for row in self._rows[numbers].tolist()])
 
     def _file(self) -> h5py.File:
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), open_h5sc(self._path)
-        return self._opened[1]
+        opened = self._opened
+        if opened is None or opened[0] != os.getpid():
+            opened = self._opened = os.getpid(), open_h5sc(self._path)
+        return opened[1]

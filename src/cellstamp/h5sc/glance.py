@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.columns import chosen_by
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
-from cellstamp.h5sc.reader import open_h5sc
+from cellstamp.h5sc.opening import open_h5sc
 
 _EXAMPLES = 5
 

@@ -13,6 +13,8 @@ import numpy as np
 
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import IMAGES, OURS, PER_CHANNEL
+from cellstamp.h5sc.opening import open_h5sc
+from cellstamp.h5sc.stored import StoredImages
 
 _ATTRIBUTES = ("n_masks", "n_image_channels", "channel_names", "compression", "normalization", "normalization_range")
 
@@ -62,7 +64,8 @@ def read_h5sc(path: str | PathLike[str] | None, *, images: bool = True) -> annda
         ``obs["scportrait_cell_id"]``, ``var["channels"]``, ``obsm["spatial"]`` (x, y in pixels) in memory, and
         ``obsm["single_cell_images"]``, an `h5py.Dataset` (n_cells, n_masks + n_channels, y, x) that reads from
         disk what is asked of it. The file stays open as long as that dataset is in use; it is closed at once without
-        ``images``.
+        ``images``. Copies (``copy()``, `copy.deepcopy`, pickled ones) read from the same file; a copy of some cells
+        (``data[:5].copy()``) and ``to_memory()`` hold their images in memory.
 
     Raises
     ------
@@ -79,7 +82,7 @@ def read_h5sc(path: str | PathLike[str] | None, *, images: bool = True) -> annda
         file.close()
         raise
     if images:
-        data.obsm[IMAGES] = file["obsm"][IMAGES]
+        data.obsm[IMAGES] = StoredImages(file["obsm"][IMAGES].id)
     else:
         file.close()
     return data
@@ -133,32 +136,3 @@ def _range(attributes: dict[str, Any]) -> tuple[float, float] | str | None:
 def _settings(file: h5py.File) -> dict[str, Any]:
     place = f"uns/{OURS}/settings"
     return dict(anndata.io.read_elem(file[place])) if place in file else {}
-
-
-def open_h5sc(path: Path) -> h5py.File:
-    """Open a file for reading, and see that it is one of ours or scportrait's."""
-    if not path.is_file():
-        message = f"there is no file {path}"
-        raise InputError(message)
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        message = f"{path} is not an HDF5 file, or it is damaged: {error}"
-        raise InputError(message) from error
-    problem = _problem(file)
-    if problem is not None:
-        file.close()
-        message = f"{path} is not an .h5sc file: {problem}"
-        raise InputError(message)
-    return file
-
-
-def _problem(file: h5py.File) -> str | None:
-    """Why an HDF5 file is no `.h5sc` file."""
-    missing = [name for name in (f"obsm/{IMAGES}", "obs", "var", "uns") if name not in file]
-    if missing:
-        return f"it has no {', '.join(missing)}"
-    images = file["obsm"][IMAGES]
-    if not isinstance(images, h5py.Dataset) or images.ndim != 4:
-        return f"obsm/{IMAGES} is no array of four axes"
-    return None

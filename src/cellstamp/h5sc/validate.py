@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, IMAGES, OURS, REGION
-from cellstamp.h5sc.reader import open_h5sc
+from cellstamp.h5sc.opening import open_h5sc
 
 _BLOCK_BYTES = 2**26
 """Stamps looked at together."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.cells.compiled import ANNOUNCEMENT, is_compiled
+from cellstamp.cells.stamps import types_of
 from cellstamp.config import ExtractionConfig
 from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
@@ -25,6 +25,7 @@ from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.cluster import plan_for
 from cellstamp.pipeline.job import Job, Selection, check_crop_fits, select_cells
+from cellstamp.pipeline.kernels import compile_kernels
 from cellstamp.pipeline.lock import holding
 from cellstamp.pipeline.room import Room
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
@@ -142,14 +143,15 @@ class HDF5CellExtraction(ProcessingStep):
             _check_arguments(partial=partial, n_cells=n_cells, seed=seed)
             folder = self._claim_folder(output_folder_name, f"_ncells_{n_cells}_seed_{seed}" if partial else None)
             watch = Stopwatch()
-            if not is_compiled():
-                self._tell(ANNOUNCEMENT, config)
             with open_engine(config, log=self.log, warn=self._warn) as engine:
                 source = self._find_source(config)
                 check_crop_fits(config, source)
                 check_ranges(config, source)
                 source = source if config.channels is None else source.pick(config.channels)
                 watch.lap("setup")
+                if config.engine != "dask":  # its workers are on other machines: each compiles for its own
+                    compile_kernels(types_of(source, config.dtype), engine, lambda line: self._tell(line, config))
+                    watch.skip()
                 chosen = find_cells(config.cells, source, self.filehandler)
                 blocks = BlockRunner(n_local_workers(config))
                 centers = self._find_centers(source, config.centers, blocks)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.cells.compiled import is_compiled
+from cellstamp.compiling.places import USUAL, is_kept
 from cellstamp.engines.base import Engine, SerialEngine
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline.base import ProcessingStep
@@ -150,7 +150,7 @@ class ThresholdSegmentation(ProcessingStep):
         if max(source.shape) <= config.block_size:
             return SerialEngine()
         # an extraction is likely to follow, but must not have its kernels compiled here, where nobody is told
-        preload = (*PRELOAD, *_PRELOAD) if is_compiled() else _PRELOAD
+        preload = (*PRELOAD, *_PRELOAD) if is_kept(USUAL) else _PRELOAD
         return choose_engine(config, log=self.log, warn=self._warn, preload=preload)
 
     def _report(self, centers: dict[str, Centers], config: SegmentationConfig, seconds: float) -> None:

@@ -3,10 +3,11 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from cellstamp.compiling.decorators import compiled
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def sum_runs(rows: Any, top: int, left: int) -> Any:
     """List the horizontal runs of equal labels in a block.
 

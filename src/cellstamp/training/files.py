@@ -153,12 +153,12 @@ class StampFile:
         if isinstance(index, SlicedStamps):
             return Plain(index.read(rows))
         offsets, sizes = index.offsets[rows].ravel(), index.sizes[rows].ravel().astype(np.int64)
-        payload, starts = _read(self._open().number, self.path, offsets, np.abs(sizes))
+        payload, starts = _read(self._open(), self.path, offsets, np.abs(sizes))
         how = (index.compression, self._side, self.dtype)
         return Encoded(payload, starts, sizes, *how, self.path, self.ids[rows], self.channel_names)
 
     def _open(self) -> _Handle:
-        # a local name: another thread may open it at the same time, and then one of the two is dropped after its use
+        # a local name: another thread may open the file at the same time and replace this handle
         handle = self._handle
         if handle is None or handle.pid != os.getpid():
             handle = self._handle = _Handle(self.path)
@@ -167,7 +167,7 @@ class StampFile:
 
 
 class _Handle:
-    """A file open for reading in this process."""
+    """A file open for reading in this process; closed when nobody refers to the handle, so keep it while reading."""
 
     def __init__(self, path: Path) -> None:
         self._path, self.pid = path, os.getpid()
@@ -193,7 +193,7 @@ def _source(stored: StoredStamps, rows: NDArray[np.int64], planes: NDArray[np.in
 
 
 def _read(
-    descriptor: int, path: Path, offsets: NDArray[np.int64], sizes: NDArray[np.int64]
+    handle: _Handle, path: Path, offsets: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read stretches of a file, neighbours together; return the bytes, and where each stretch begins in them."""
     order = np.argsort(offsets, kind="stable")
@@ -205,16 +205,16 @@ def _read(
     places = np.concatenate([np.zeros(1, np.int64), np.cumsum(run_ends - run_begins)])
     payload = np.empty(places[-1] + SPARE, np.uint8)
     for begin, start, stop in zip(run_begins.tolist(), places[:-1].tolist(), places[1:].tolist(), strict=True):
-        _read_run(descriptor, path, begin, payload.data[start:stop])
+        _read_run(handle, path, begin, payload.data[start:stop])
     starts = np.empty(len(order), np.int64)
     starts[order] = begins + (places[:-1] - run_begins)[np.cumsum(is_first) - 1]
     return payload, starts
 
 
-def _read_run(descriptor: int, path: Path, begin: int, target: memoryview) -> None:
+def _read_run(handle: _Handle, path: Path, begin: int, target: memoryview) -> None:
     done = 0
     while done < len(target):
-        n_bytes = os.preadv(descriptor, [target[done:]], begin + done)
+        n_bytes = os.preadv(handle.number, [target[done:]], begin + done)
         if n_bytes == 0:
             message = f"{path} ends at byte {begin + done:,}, before its last stamp: it is damaged"
             raise InputError(message)

@@ -1,0 +1,65 @@
+"""The single-cell images of an open file, as an `AnnData` holds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+from anndata._io.specs.registry import _REGISTRY
+from numpy.typing import NDArray
+
+from cellstamp.h5sc.layout import IMAGES
+from cellstamp.h5sc.opening import open_h5sc
+
+
+class StoredImages(h5py.Dataset):  # type: ignore[misc]
+    """The single-cell images of an open file, an `h5py.Dataset` that can be copied and pickled.
+
+    Copies read from the same file, which is open for reading only, so that none can change what another one holds.
+    ``images[...]`` reads images into memory.
+    """
+
+    def copy(self) -> Self:
+        """Return images that read from the same file."""
+        return type(self)(self.id)
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.copy()
+
+    def __getitem__(self, args: Any, new_dtype: Any = None) -> NDArray[Any]:
+        """Read images; unlike `h5py.Dataset`, also backwards along the cells (``images[::-1]``)."""
+        cells, *others = args if isinstance(args, tuple) else (args,)
+        if not isinstance(cells, slice) or cells.step is None or cells.step > 0:
+            return super().__getitem__(args, new_dtype)  # type: ignore[no-any-return]
+        rows = range(len(self))[cells]
+        forwards = slice(rows[-1], rows[0] + 1, -cells.step) if rows else slice(0)
+        return super().__getitem__((forwards, *others), new_dtype)[::-1]  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Take along the path: the file is opened where the images are unpickled."""
+        return images_of, (str(Path(self.file.filename).absolute()),)
+
+
+def images_of(path: str) -> StoredImages:
+    """Open the images of a file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no `.h5sc` file.
+    """
+    return StoredImages(open_h5sc(Path(path))["obsm"][IMAGES].id)
+
+
+def _let_anndata_write() -> None:
+    """Have anndata write these images as any `h5py.Dataset`: it looks writers up by the very type, in no public way."""
+    for (target, source, modifiers), write in [*_REGISTRY.write.items()]:
+        if source is h5py.Dataset:
+            _REGISTRY.write[target, StoredImages, modifiers] = write
+    _REGISTRY.write_specs[StoredImages] = _REGISTRY.write_specs[h5py.Dataset]
+
+
+_let_anndata_write()

@@ -1,0 +1,215 @@
+"""Compiled functions: where their code is kept, whatever the machine allows, and when it is valid."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+
+import cellstamp
+from stores import make_sample, write_store
+
+PACKAGE = Path(cellstamp.__file__).parent
+COMPILE = """
+import numpy as np
+from cellstamp.compiling.places import find_folder
+from cellstamp.source.runs import sum_runs
+ids, totals = sum_runs(np.array([[0, 7, 7]]), 0, 0)
+assert ids.tolist() == [7] and totals.tolist() == [[2, 3, 0]]
+hits, misses = sum(sum_runs.stats.cache_hits.values()), sum(sum_runs.stats.cache_misses.values())
+print("loaded" if hits and not misses else "compiled", find_folder())
+"""
+Run = Callable[..., tuple[str, Path | None]]
+
+
+def obeying_permissions(command: list[str]) -> list[str]:
+    """A command that may not write where permissions say so, even if root runs it."""
+    if os.name != "posix" or os.getuid():
+        return command
+    if shutil.which("setpriv") is None:
+        pytest.skip("root may write anywhere, and there is no setpriv")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A folder for PYTHONPATH with a copy of the package, not compiled."""
+    shutil.copytree(PACKAGE, tmp_path / "site" / "cellstamp", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "site"
+
+
+@pytest.fixture
+def read_only(package: Path) -> Iterator[Path]:
+    """The same where nothing can be written."""
+    folders = [package, *(path for path in package.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    yield package
+    for folder in folders:
+        folder.chmod(0o755)
+
+
+@pytest.fixture
+def temporary(tmp_path: Path) -> Path:
+    (tmp_path / "tmp").mkdir()
+    return tmp_path / "tmp"
+
+
+@pytest.fixture
+def run(temporary: Path) -> Run:
+    """``run(package, code, NAME=value, ...)``: in a process without a home; how it got its code, and the folder."""
+
+    def start(package: Path, code: str = COMPILE, **environment: Any) -> tuple[str, Path | None]:
+        ours = {
+            "PYTHONPATH": str(package),
+            "TMPDIR": str(temporary),
+            "HOME": "/nowhere",
+            "PATH": os.environ["PATH"],
+        }
+        command = obeying_permissions([sys.executable, "-c", code])
+        done = subprocess.run(command, env=ours | environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        how, folder = done.stdout.split()
+        return how, None if folder == "None" else Path(folder)
+
+    return start
+
+
+def private(temporary: Path) -> Path:
+    return temporary / f"cellstamp-{os.getuid()}"
+
+
+def test_code_is_kept_in_the_package_and_loaded_by_the_next_process(package: Path, run: Run) -> None:
+    assert run(package) == ("compiled", package / "cellstamp" / "__pycache__")
+    assert run(package) == ("loaded", package / "cellstamp" / "__pycache__")
+
+
+def test_numbas_own_setting_says_where(read_only: Path, run: Run, tmp_path: Path) -> None:
+    how, folder = run(read_only, NUMBA_CACHE_DIR=str(tmp_path / "chosen"))
+    assert how == "compiled"
+    assert folder is not None
+    assert folder.parent == tmp_path / "chosen"
+    assert list(folder.glob("runs.sum_runs-source.*.nbi"))
+    assert run(read_only, NUMBA_CACHE_DIR=str(tmp_path / "chosen")) == ("loaded", folder)
+
+
+def test_in_a_read_only_package_it_is_kept_in_the_home(read_only: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    how, folder = run(read_only, HOME=str(tmp_path / "home"))
+    assert how == "compiled"
+    assert folder is not None
+    assert folder.parent == tmp_path / "home" / ".cache"
+    assert run(read_only, HOME=str(tmp_path / "home")) == ("loaded", folder)
+
+
+def test_without_a_home_it_is_kept_in_a_private_temporary_folder(read_only: Path, run: Run, temporary: Path) -> None:
+    how, folder = run(read_only)
+    assert how == "compiled"
+    assert folder is not None
+    assert folder.parent == private(temporary)
+    assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    assert run(read_only) == ("loaded", folder)
+
+
+@pytest.mark.parametrize("how", ["link", "open to others", "replaceable", "of another user", "file"])
+def test_a_temporary_folder_that_others_may_have_filled_is_not_used(
+    read_only: Path, run: Run, temporary: Path, tmp_path: Path, how: str
+) -> None:
+    folder = private(temporary)
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    if how == "link":
+        folder.symlink_to(tmp_path / "theirs")
+    elif how == "file":
+        folder.touch()
+    else:
+        folder.mkdir(mode=0o700)
+    if how == "open to others":
+        folder.chmod(0o770)
+    elif how == "replaceable":
+        temporary.chmod(0o777)
+    elif how == "of another user":
+        if os.getuid():
+            pytest.skip("only root can give a folder away")
+        os.chown(folder, 65534, 65534)
+    assert run(read_only) == ("compiled", None)
+    assert not folder.is_dir() or list(folder.iterdir()) == []
+    assert list((tmp_path / "theirs").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x80\x04nonsense", None], ids=["empty", "nonsense", "half"])
+def test_damaged_files_are_compiled_again_and_replaced(package: Path, run: Run, damage: bytes | None) -> None:
+    _, folder = run(package)
+    assert folder is not None
+    for file in folder.glob("runs.sum_runs-*"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if damage is None else damage)
+    assert run(package) == ("compiled", folder)
+    assert run(package) == ("loaded", folder)
+
+
+def test_where_code_cannot_be_written_the_run_goes_on(package: Path, run: Run) -> None:
+    # after the imports, which write files too
+    full = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))\nids, totals"
+    limited = COMPILE.replace("ids, totals", full, 1)
+    assert run(package, limited)[0] == "compiled"
+    assert list((package / "cellstamp" / "__pycache__").glob("*.nbc")) == []
+    assert run(package)[0] == "compiled"
+
+
+@pytest.mark.parametrize("changed", ["source/runs.py", "cells/kernels.py", "compiling/decorators.py"])
+def test_a_change_in_any_kernel_makes_kept_code_invalid(package: Path, run: Run, changed: str) -> None:
+    run(package)
+    with (package / "cellstamp" / changed).open("a") as file:
+        file.write("\n_CHANGED = True\n")
+    assert run(package)[0] == "compiled"
+    assert run(package)[0] == "loaded"
+
+
+EXTRACT = """
+from cellstamp import HDF5CellExtraction
+keys = {{"threads": 2, "image_size": 32, "cache": {cache!r}}}
+HDF5CellExtraction(keys, {out!r}, filehandler={store!r})()
+print("extracted", None)
+"""
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["temporary folder", "nowhere"])
+def test_an_extraction_runs_where_nothing_is_writable_and_says_where_code_is_kept(
+    read_only: Path, run: Run, temporary: Path, tmp_path: Path, *, kept: bool
+) -> None:
+    paths = {name: str(tmp_path / name) for name in ("cache", "out", "store")}
+    write_store(tmp_path / "store", make_sample())
+    if not kept:
+        private(temporary).mkdir(0o755)  # not private
+    assert run(read_only, EXTRACT.format(**paths)) == ("extracted", None)
+    log = (tmp_path / "out" / "processing.log").read_text()
+    assert ("s, kept in " if kept else "s, for this process only: there is no folder to keep it in") in log
+    assert "set NUMBA_CACHE_DIR to a folder that stays" in log
+    assert bool(list(private(temporary).rglob("*.nbc"))) is kept
+    with h5py.File(tmp_path / "out" / "data" / "single_cells.h5sc") as file:
+        assert file["obsm/single_cell_images"][:, -1].any(axis=(1, 2)).all()
+
+
+def test_other_functions_are_kept_as_numba_has_it(package: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from numba import njit\n@njit(cache=True)\ndef f(x):\n    return x + 1\n")
+    run(package, f"import sys\nsys.path.append({str(tmp_path)!r})\n{COMPILE}\nimport mine\nassert mine.f(1) == 2")
+    assert len(list((tmp_path / "__pycache__").glob("mine.f-*.nbc"))) == 1
+
+
+def test_another_numba_that_works_otherwise_keeps_code_its_own_way(package: Path, run: Run) -> None:
+    (package / "cellstamp" / "compiling" / "cache.py").write_text("from numba.core.caching import NoLongerThere\n")
+    assert run(package)[0] == "compiled"
+    assert len(list((package / "cellstamp" / "source" / "__pycache__").glob("runs.sum_runs-*.nbc"))) == 1
+    assert run(package)[0] == "loaded"
+
+
+def test_nothing_is_compiled_where_numba_is_told_so(package: Path, run: Run) -> None:
+    code = "from cellstamp.source.runs import sum_runs\nprint(type(sum_runs).__name__, None)"
+    assert run(package, code, NUMBA_DISABLE_JIT="1")[0] == "function"

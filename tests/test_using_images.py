@@ -1,0 +1,175 @@
+"""What people do with what `read_h5sc` returns: copies, parts, files, other libraries; and images for these."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from cellstamp import cell_images, read_h5sc
+from cellstamp.errors import ConfigError, InputError
+from stamp_files import layout_of, write_file
+
+IMAGES = "single_cell_images"
+N_CELLS = 20
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> np.ndarray:
+    """The images in ``a.h5sc``, of the cells 5, 8, 11, ...; masks nucleus and cytosol, channels DAPI and actin."""
+    return write_file(tmp_path / "a.h5sc", layout_of(N_CELLS))
+
+
+@pytest.fixture
+def data(tmp_path: Path, stored: np.ndarray) -> anndata.AnnData:
+    del stored
+    return read_h5sc(tmp_path / "a.h5sc")
+
+
+def images_of(data: anndata.AnnData) -> np.ndarray:
+    return np.asarray(data.obsm[IMAGES][:])
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda data: data.copy(), copy.copy, copy.deepcopy, lambda data: pickle.loads(pickle.dumps(data))],
+    ids=["copy()", "copy", "deepcopy", "pickle"],
+)
+def test_copies_read_from_the_same_file(
+    data: anndata.AnnData, stored: np.ndarray, made: Callable[[anndata.AnnData], anndata.AnnData]
+) -> None:
+    twin = made(data)
+    twin.obsm["features"] = np.zeros((N_CELLS, 2))
+    twin.obs["size"] = 1
+    assert isinstance(twin.obsm[IMAGES], h5py.Dataset)
+    if made is not copy.copy:  # which shares everything
+        assert "features" not in data.obsm
+    del data
+    assert np.array_equal(images_of(twin), stored)
+
+
+@pytest.mark.parametrize(
+    ("rows", "part"),
+    [(slice(5), slice(5)), (slice(None, None, -1),) * 2, (slice(12, 3, -4),) * 2, ([5, 2, 9],) * 2, (slice(0, 0),) * 2],
+    ids=["first", "backwards", "every fourth backwards", "unsorted", "none"],
+)
+def test_a_copy_of_some_cells_is_in_memory(data: anndata.AnnData, stored: np.ndarray, rows: Any, part: Any) -> None:
+    some = data[rows].copy()
+    assert isinstance(some.obsm[IMAGES], np.ndarray)
+    assert some.obsm[IMAGES].dtype == np.float16
+    assert np.array_equal(some.obsm[IMAGES], stored[part])
+    assert some.obs["scportrait_cell_id"].tolist() == data.obs["scportrait_cell_id"].to_numpy()[part].tolist()
+
+
+def test_parts_of_the_images_are_read_as_of_any_dataset(data: anndata.AnnData, stored: np.ndarray) -> None:
+    images = data.obsm[IMAGES]
+    assert np.array_equal(images[3, 1], stored[3, 1])
+    assert np.array_equal(images[::-1, 2], stored[::-1, 2])
+    assert np.array_equal(images[..., 4], stored[..., 4])
+    assert np.array_equal(images[2:7, [0, 3]], stored[2:7, [0, 3]])
+    assert np.array_equal(images.astype("float32")[:2], stored[:2].astype(np.float32))
+
+
+def test_in_memory_nothing_is_needed_of_the_file(tmp_path: Path, data: anndata.AnnData, stored: np.ndarray) -> None:
+    loaded = data.to_memory()
+    del data
+    (tmp_path / "a.h5sc").unlink()
+    assert isinstance(loaded.obsm[IMAGES], np.ndarray)
+    assert np.array_equal(loaded.obsm[IMAGES], stored)
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data")
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_it_is_written_with_its_images(tmp_path: Path, data: anndata.AnnData, stored: np.ndarray, kind: str) -> None:
+    path = tmp_path / f"b.{kind}"
+    getattr(data.copy(), f"write_{kind}")(path)
+    again = getattr(anndata, f"read_{kind}")(path)
+    assert np.array_equal(again.obsm[IMAGES], stored)
+    assert again.obsm[IMAGES].dtype == np.float16
+
+
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
+def test_files_are_concatenated(data: anndata.AnnData, stored: np.ndarray) -> None:
+    both = anndata.concat([data, data[:5]], merge="same")
+    assert np.array_equal(both.obsm[IMAGES], np.concatenate([stored, stored[:5]]))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_another_process_opens_the_file_for_itself(data: anndata.AnnData, stored: np.ndarray, method: str) -> None:
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert np.array_equal(pool.apply(images_of, [data]), stored)
+
+
+def test_a_pickled_one_whose_file_is_gone_says_so(tmp_path: Path, data: anndata.AnnData) -> None:
+    pickled = pickle.dumps(data)
+    (tmp_path / "a.h5sc").unlink()
+    with pytest.raises(InputError, match=r"there is no file .*a\.h5sc"):
+        pickle.loads(pickled)
+
+
+# --- images for other libraries ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["path", "AnnData", "a part of it"])
+def test_chosen_cells_as_images(tmp_path: Path, data: anndata.AnnData, stored: np.ndarray, given: str) -> None:
+    h5sc = {"path": tmp_path / "a.h5sc", "AnnData": data, "a part of it": data[:10]}[given]
+    images = cell_images(h5sc, [14, 5], ["actin", "nucleus"])
+    assert images.dtype == np.uint8
+    wanted = stored[[3, 0]][:, [3, 0]].astype(np.float32)
+    assert np.array_equal(images, np.rint(wanted * 255))
+    assert np.array_equal(cell_images(h5sc, [14, 5], ["actin", "nucleus"], dtype="float32"), wanted)
+    assert np.array_equal(cell_images(h5sc, 14, "actin", dtype="uint16")[0, 0], np.rint(wanted[0, 0] * 65535))
+
+
+def test_all_cells_and_channels_unless_some_are_chosen(tmp_path: Path, stored: np.ndarray) -> None:
+    assert np.array_equal(cell_images(tmp_path / "a.h5sc", dtype="float32"), stored[:, 2:].astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_pillow_takes_them(tmp_path: Path, data: anndata.AnnData, dtype: Any) -> None:
+    (image,) = cell_images(data, 17, "DAPI", dtype=dtype)[0]
+    suffix = "tif" if dtype == "float32" else "png"
+    Image.fromarray(image).save(tmp_path / f"17.{suffix}")
+    with Image.open(tmp_path / f"17.{suffix}") as file:
+        assert np.array_equal(np.asarray(file), image)
+
+
+def test_matplotlib_takes_them(tmp_path: Path, data: anndata.AnnData) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    axes.imshow(np.moveaxis(cell_images(data, 17, ["DAPI", "actin", "nucleus"])[0], 0, -1))
+    axes.figure.savefig(tmp_path / "17.png")
+    assert (tmp_path / "17.png").stat().st_size > 0
+
+
+def test_integers_as_they_are_stored_are_scaled_alike(tmp_path: Path) -> None:
+    stored = write_file(tmp_path / "a.h5sc", layout_of(N_CELLS, dtype="uint16"))
+    images = cell_images(tmp_path / "a.h5sc", dtype="uint16")
+    assert np.array_equal(images, stored[:, 2:])
+    assert np.array_equal(cell_images(tmp_path / "a.h5sc"), np.rint(stored[:, 2:] / 257))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"dtype": "float16"}, ConfigError, r"dtype = 'float16': must be 'uint8', 'uint16' or 'float32'"),
+        ({"cells": 6}, InputError, r"1 of 1 ids are not in .*a\.h5sc: 6"),
+        ({"channels": "dapi"}, ConfigError, r"no channel named 'dapi' in .*; did you mean 'DAPI'\?"),
+    ],
+)
+def test_what_cannot_be_is_an_error(
+    tmp_path: Path, stored: np.ndarray, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    del stored
+    with pytest.raises(error, match=words):
+        cell_images(tmp_path / "a.h5sc", **options)
