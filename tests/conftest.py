@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import pytest
 
 from cellstamp.source.thirdparty import quiet
@@ -130,14 +132,27 @@ def dask_client(dask_cluster: Cluster) -> Iterator[Any]:
 def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a worker process, an open HDF5 file or unfinished files."""
     folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
-    files, children = _open_hdf5(), set(multiprocessing.active_children())
+    files, children = _open_hdf5(), _workers()
     yield
-    workers = [child for child in multiprocessing.active_children() if child not in children]
+    workers = _workers() - children
     assert not workers, f"worker processes left: {workers}"
     assert _open_hdf5() <= files, "an HDF5 file was left open"
     if folder is not None and request.node.get_closest_marker("leaves_files") is None:
         left = [path for pattern in LEFTOVERS for path in folder.rglob(pattern)]
         assert not left, f"files left: {left}"
+
+
+def _workers() -> set[Any]:
+    """Processes below this one, but for the servers that workers are forked from: these are kept."""
+    return {child for own in psutil.Process().children() for child in _below(own)} | set(
+        multiprocessing.active_children()
+    )
+
+
+def _below(own: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return own.children() if "cellstamp.engines.server" in " ".join(own.cmdline()) else []
+    return []
 
 
 def _open_hdf5() -> int:

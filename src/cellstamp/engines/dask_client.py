@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cellstamp.engines.clean import no_main_module
+from cellstamp.engines.dask_local import local_cluster
 from cellstamp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,17 +31,17 @@ def connect(scheduler: str | Client | None, *, n_workers: int, worker_bytes: int
     ------
     ConfigError
         If distributed is not installed, or there is no scheduler at the address.
+    WorkerError
+        If no processes can be started here.
     """
     try:
-        from distributed import Client
+        import distributed  # noqa: F401
     except ImportError as error:
         message = "engine = 'dask': needs the package distributed: pip install 'cellstamp[dask]'"
         raise ConfigError(message) from error
     given = _current() if scheduler is None else scheduler
     if given is None:
-        with no_main_module():
-            cluster = _local_cluster(n_workers, worker_bytes)
-        with cluster, Client(cluster, set_as_default=False) as client:
+        with local_cluster(n_workers, worker_bytes) as address, _client_at(address) as client:
             yield client
     elif isinstance(given, str):
         with _client_at(given) as client:
@@ -74,15 +74,3 @@ def _client_at(address: str) -> Client:
             f"workers with 'dask worker ADDRESS --nthreads 1'; or leave dask_scheduler out to use this machine"
         )
         raise ConfigError(message) from error
-
-
-def _local_cluster(n_workers: int, worker_bytes: int) -> Any:
-    from distributed import LocalCluster
-
-    return LocalCluster(
-        n_workers=n_workers,
-        threads_per_worker=1,
-        processes=True,
-        memory_limit=worker_bytes,
-        dashboard_address=":0",
-    )

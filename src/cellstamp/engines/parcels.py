@@ -13,7 +13,6 @@ import pickle
 import tempfile
 from dataclasses import dataclass
 from itertools import accumulate
-from multiprocessing.reduction import DupFd
 from typing import Any
 
 _LARGE = 2**12
@@ -29,33 +28,38 @@ class Slots:
 
     A slot takes room as results need it, and keeps it. The memory has no name: when both processes have ended, however
     they did, it is gone. It is not in ``/dev/shm``, which containers keep small.
+
+    Parameters
+    ----------
+    file
+        Descriptor of the file; None makes one.
+    keep
+        Whether slots stay mapped, as in the worker, which fills them again and again. Python has a descriptor open for
+        each, so the parent, which has many workers, maps a slot only for as long as its result is in use.
     """
 
-    def __init__(self) -> None:
-        self._file = _unnamed_file()
+    def __init__(self, file: int | None = None, *, keep: bool = False) -> None:
+        self.file = _unnamed_file() if file is None else file
+        self._keep = keep
         self._maps: dict[int, mmap.mmap] = {}
-
-    def __getstate__(self) -> Any:
-        """Take the file along to a process that is being started; it cannot be sent to one that runs."""
-        return DupFd(self._file)
-
-    def __setstate__(self, sent: Any) -> None:
-        self._file = sent.detach()
-        self._maps = {}
 
     def memory(self, slot: int, n_bytes: int) -> memoryview:
         """Map at least the first ``n_bytes`` of a slot; what is in them stays."""
-        if slot not in self._maps or len(self._maps[slot]) < n_bytes:
-            start = slot * _SLOT_BYTES
-            if os.fstat(self._file).st_size < start + n_bytes:
-                os.ftruncate(self._file, start + n_bytes)
-            self._maps[slot] = mmap.mmap(self._file, n_bytes, offset=start)
-        return memoryview(self._maps[slot])
+        kept = self._maps.get(slot)
+        if kept is not None and len(kept) >= n_bytes:
+            return memoryview(kept)
+        start = slot * _SLOT_BYTES
+        if os.fstat(self.file).st_size < start + n_bytes:
+            os.ftruncate(self.file, start + n_bytes)
+        mapped = mmap.mmap(self.file, n_bytes, offset=start)
+        if self._keep:
+            self._maps[slot] = mapped
+        return memoryview(mapped)
 
     def close(self) -> None:
         """Give the memory up; views of it stay valid until they are gone."""
         self._maps.clear()
-        os.close(self._file)
+        os.close(self.file)
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,10 @@ def pack(value: Any, slots: Slots, slot: int) -> Parcel:
 
 def unpack(parcel: Parcel, slots: Slots) -> Any:
     """Take the value out; its large arrays are views of the slot, valid until the slot is used again."""
-    end = parcel.places[-1].stop if parcel.places else 0
-    return pickle.loads(parcel.pickled, buffers=[slots.memory(parcel.slot, end)[place] for place in parcel.places])
+    if not parcel.places:
+        return pickle.loads(parcel.pickled)
+    memory = slots.memory(parcel.slot, parcel.places[-1].stop)
+    return pickle.loads(parcel.pickled, buffers=[memory[place] for place in parcel.places])
 
 
 def _aligned(n_bytes: int) -> int:

@@ -1,0 +1,91 @@
+"""How many files a process may have open, raised while workers run: each of them takes some."""
+
+from __future__ import annotations
+
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+from cellstamp.errors import ConfigError
+
+_RESERVE = 32
+"""Open files that a run needs besides those of its workers."""
+_PLENTY = 10_240
+"""As many as any system allows; a soft limit of a million makes programs slow that close them one by one."""
+
+
+class OpenFiles:
+    """The soft limit on open files, raised to the hard one as long as anybody needs that; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_users = 0
+        self._before = self._raised = 0
+
+    @contextmanager
+    def room_for(self, n_workers: int, per_worker: int) -> Iterator[None]:
+        """Have room for the files of workers; the limit is restored when nobody needs it any more.
+
+        Parameters
+        ----------
+        n_workers
+            How many are started.
+        per_worker
+            Open files that each takes in this process.
+
+        Raises
+        ------
+        ConfigError
+            If the hard limit has no room for so many workers; the message says for how many it has.
+        """
+        with self._lock:
+            if not self._n_users:
+                self._before, self._raised = _raise_limit()
+            self._n_users += 1
+        try:
+            _check(n_workers, per_worker)
+            yield
+        finally:
+            with self._lock:
+                self._n_users -= 1
+                if not self._n_users:
+                    _restore_limit(self._before, self._raised)
+
+
+def _raise_limit() -> tuple[int, int]:
+    """Raise the soft limit, and return what it was and what it is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raised = max(soft, min(hard, _PLENTY)) if _is_limit(hard) else max(soft, _PLENTY)
+    if not _is_limit(soft) or raised == soft:
+        return soft, soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+    return soft, raised
+
+
+def _restore_limit(before: int, raised: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == raised != before:  # otherwise somebody else has changed it meanwhile
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+
+
+def _check(n_workers: int, per_worker: int) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n_open = psutil.Process().num_fds()
+    fitting = (soft - n_open - _RESERVE) // per_worker
+    if _is_limit(soft) and n_workers > fitting:
+        raise ConfigError(
+            f"threads = {n_workers}: workers need {n_workers * per_worker} open files, but this process may have "
+            f"only {soft} open (ulimit -Hn) and has {n_open} already. Set threads to {max(1, fitting)}, or raise the "
+            "limit"
+        )
+
+
+def _is_limit(number: int) -> bool:
+    return number != resource.RLIM_INFINITY
+
+
+OPEN_FILES = OpenFiles()
+"""Of this process: its limit is one for all threads."""

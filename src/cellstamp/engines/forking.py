@@ -1,0 +1,245 @@
+"""Starts worker processes: what depends on the system about that is here, and in `interpreter` and `server`.
+
+Workers are forked from a server, a process that has imported what they need and has no threads. It is our own: the one
+of ``multiprocessing`` is shared by everything in the caller's process, which would get our preloaded modules and their
+settings into its own processes. Workers never import the caller's ``__main__``, so a script needs no
+``if __name__ == "__main__"`` guard.
+
+A server is kept for the next run. Servers and workers end when the caller's process does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import signal
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from multiprocessing.connection import Pipe
+
+from cellstamp.engines.interpreter import refused, start_python
+from cellstamp.engines.server import FORK, REAP, REPLY, REQUEST
+
+_WORK = "cellstamp.engines.worker:work"
+_DYING = 1.0
+"""Seconds that a process has to end that was killed."""
+
+
+class ServerDiedError(Exception):
+    """The server died; the message says how."""
+
+
+class Server:
+    """A process that workers are forked from; thread-safe.
+
+    Parameters
+    ----------
+    preload
+        Modules that it imports once, beginning now.
+
+    Raises
+    ------
+    WorkerError
+        If the system refuses to start a process.
+    """
+
+    def __init__(self, preload: Sequence[str]) -> None:
+        self._lock = threading.Lock()
+        self._process, self._control = start_python("cellstamp.engines.server", tuple(preload), _WORK)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be asked for workers."""
+        return self._control.fileno() >= 0 and self._process.poll() is None
+
+    def fork(self, descriptors: Sequence[int]) -> int:
+        """Fork a worker and return its process id; waits until the server has imported everything.
+
+        Parameters
+        ----------
+        descriptors
+            File descriptors that the worker gets.
+
+        Raises
+        ------
+        ServerDiedError
+            If the server is dead, or dies meanwhile.
+        WorkerError
+            If the system refuses to fork.
+        """
+        try:
+            return self._ask(FORK, 0, descriptors)
+        except OSError as error:
+            raise refused(error) from error
+
+    def reap(self, pid: int) -> int | None:
+        """Wait for a worker that is ending, and return its exit code; None if the server does not know it any more."""
+        try:
+            return self._ask(REAP, pid)
+        except (ServerDiedError, OSError):
+            return None
+
+    def _ask(self, kind: bytes, pid: int, descriptors: Sequence[int] = ()) -> int:
+        with self._lock:
+            try:
+                reply = self._exchange(REQUEST.pack(kind, pid), descriptors)
+            except BaseException:
+                # without its reply, the next request would be given this one's
+                self._end()
+                raise
+            if len(reply) < REPLY.size:
+                self._end()
+                raise ServerDiedError(exit_text(self._process.returncode))
+        succeeded, value = REPLY.unpack(reply)
+        if not succeeded:
+            raise OSError(value, os.strerror(value))
+        return int(value)
+
+    def _exchange(self, request: bytes, descriptors: Sequence[int]) -> bytes:
+        """Send a request and return the reply; an incomplete one says that the server is dead."""
+        if self._control.fileno() < 0:
+            return b""
+        with suppress(ConnectionError):
+            socket.send_fds(self._control, [request], descriptors)
+            return self._control.recv(REPLY.size, socket.MSG_WAITALL)
+        return b""
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._control.close()
+
+    def close(self) -> None:
+        """End the server, whatever it is doing; workers that were forked from it stay."""
+        self._process.kill()  # whoever waits for a reply need not wait any longer
+        with self._lock:
+            self._end()
+
+    def disown(self) -> None:
+        """Close the connection that a fork of the caller's process has inherited."""
+        self._control.close()
+
+
+def exit_text(code: int | None) -> str:
+    """Say how a process ended."""
+    if code is None:
+        return "how is not known, since the process that it was forked from died too"
+    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+
+class Child:
+    """A worker process.
+
+    Parameters
+    ----------
+    preload
+        Modules that it needs; the server that it is forked from has imported them.
+    memory
+        File descriptor of the memory for its results.
+
+    Attributes
+    ----------
+    connection
+        To the worker; it ends when the worker does.
+    exit_code
+        Once it has ended: its exit code, the negative number of a signal, or None if nobody knows.
+
+    Raises
+    ------
+    ServerDiedError
+        If the server died. The next child gets another one.
+    WorkerError
+        If the system refuses to start a process.
+    """
+
+    def __init__(self, preload: Sequence[str], memory: int) -> None:
+        self.exit_code: int | None = None
+        self._server = running_server(preload)
+        self.connection, theirs = Pipe()
+        with closing(theirs):
+            try:
+                self._pid = self._server.fork([theirs.fileno(), memory])
+            except BaseException:
+                self.connection.close()
+                raise
+        _children.add(self)
+
+    def kill(self) -> None:
+        """End the worker at once, whatever it is doing."""
+        # the number of one that has ended may be another process's by now
+        if not self.connection.closed and not self._has_ended(0):
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self, deadline: float) -> None:
+        """Wait until the worker has ended, kill it at the deadline, and close the connection.
+
+        Parameters
+        ----------
+        deadline
+            A time of `time.monotonic`.
+        """
+        if self.connection.closed:
+            return
+        if not self._has_ended(deadline - time.monotonic()):
+            self.kill()
+            self._has_ended(_DYING)
+        self.exit_code = self._server.reap(self._pid)
+        self.connection.close()
+
+    def _has_ended(self, seconds: float) -> bool:
+        """Wait until nobody has the other end of the connection any more; whatever it sent before can still be read."""
+        watch = select.poll()
+        watch.register(self.connection, 0)
+        return bool(watch.poll(1000 * max(0.0, seconds)))
+
+
+_lock = threading.Lock()
+_servers: dict[tuple[int, tuple[str, ...]], Server] = {}
+"""By the process that started them, and what they have imported."""
+_children: weakref.WeakSet[Child] = weakref.WeakSet()
+
+
+def running_server(preload: Sequence[str]) -> Server:
+    """Return this process's server with some modules; starts one if there is none, or if it has died.
+
+    Raises
+    ------
+    WorkerError
+        If the system refuses to start a process.
+    """
+    key = os.getpid(), tuple(preload)
+    with _lock:
+        server = _servers.get(key)
+        if server is not None and server.is_alive:
+            return server
+        if server is not None:
+            server.close()
+        _servers[key] = Server(preload)
+        return _servers[key]
+
+
+def _close_servers() -> None:
+    for (pid, _), server in list(_servers.items()):
+        if pid == os.getpid():
+            server.close()
+
+
+def _disown() -> None:
+    """In a fork of the caller's process: drop its connections, or workers would not see when the caller ends."""
+    global _lock
+    _lock = threading.Lock()
+    for server in list(_servers.values()):
+        server.disown()
+    for child in list(_children):
+        child.connection.close()
+
+
+atexit.register(_close_servers)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown)

@@ -1,0 +1,121 @@
+"""Runs in the server: a process that imports what workers need once, and forks them when it is asked to.
+
+It has one socket, to the process that started it. It answers one request after the other, and ends when the other end
+is closed. Requests and replies are of fixed sizes, so that none can be read in part.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import struct
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import NoReturn
+
+from cellstamp.engines.interpreter import take_standard_input
+
+FORK, REAP = b"F", b"R"
+"""Requests: fork a worker, which takes the file descriptors sent along; wait for a worker to end."""
+REQUEST = struct.Struct("!cq")
+"""The kind of a request, and the process id of the worker to wait for."""
+REPLY = struct.Struct("!?q")
+"""Whether the request succeeded, and the process id or exit code; otherwise, ``errno``."""
+MAX_DESCRIPTORS = 8
+"""File descriptors that can be sent along with a request."""
+
+Work = Callable[[Sequence[int]], object]
+"""What a worker does with the file descriptors sent to it."""
+
+
+def main(preload: Sequence[str], work: str) -> NoReturn:
+    """Serve the process at the other end of the standard input.
+
+    Parameters
+    ----------
+    preload
+        Modules to import first.
+    work
+        What workers do: ``module:function``, imported in the server.
+    """
+    control = take_standard_input()
+    # the terminal sends Ctrl-C to every process of a job: it is the caller who stops the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # a caller that ignores the end of its children hands that on, and no exit code would be known
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for name in preload:
+        import_module(name)
+    module, _, function = work.partition(":")
+    _Nursery(control, getattr(import_module(module), function)).answer()
+    os._exit(0)
+
+
+class _Nursery:
+    """Forks workers, and remembers how they end."""
+
+    def __init__(self, control: socket.socket, work: Work) -> None:
+        self._control, self._work = control, work
+        self._exit_codes: dict[int, int] = {}
+        signal.signal(signal.SIGCHLD, self._note_ends)
+
+    def answer(self) -> None:
+        """Carry out requests until there are no more."""
+        with suppress(ConnectionError):
+            while True:
+                request, descriptors, _, _ = socket.recv_fds(
+                    self._control, REQUEST.size, MAX_DESCRIPTORS, socket.MSG_WAITALL
+                )
+                if len(request) < REQUEST.size:
+                    return
+                kind, pid = REQUEST.unpack(request)
+                try:
+                    reply = True, self._fork(descriptors) if kind == FORK else self._reap(pid)
+                except OSError as error:
+                    reply = False, error.errno or errno.EIO
+                self._control.sendall(REPLY.pack(*reply))
+
+    def _fork(self, descriptors: Sequence[int]) -> int:
+        try:
+            pid = os.fork()
+            if not pid:
+                self._become_worker(descriptors)
+        finally:
+            # only the worker has them now: its connection ends when it does
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return pid
+
+    def _become_worker(self, descriptors: Sequence[int]) -> NoReturn:
+        code = 1
+        try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._control.close()
+            self._work(descriptors)
+            code = 0
+        except BaseException:  # noqa: BLE001 - a worker never returns into the server's loop
+            traceback.print_exc()
+        finally:
+            with suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _note_ends(self, *_: object) -> None:
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                self._note(*ended)
+
+    def _note(self, pid: int, status: int) -> None:
+        self._exit_codes[pid] = os.waitstatus_to_exitcode(status)
+
+    def _reap(self, pid: int) -> int:
+        with suppress(ChildProcessError):  # it is noted already
+            self._note(*os.waitpid(pid, 0))
+        if pid not in self._exit_codes:
+            raise ChildProcessError(errno.ECHILD, "not a child")
+        return self._exit_codes.pop(pid)
