@@ -1,4 +1,4 @@
-"""Temporary folders in ``cache``: each records the process that made it, so that later runs can remove its leftovers."""
+"""Temporary folders in ``cache``: each records the process that made it, so that later runs can remove leftovers."""
 
 from __future__ import annotations
 
