@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from cellstamp.errors import ConfigError, OutputError
+from cellstamp.pipeline import temporary
 from cellstamp.pipeline.base import Logable, ProcessingStep
 
 STAMP = re.compile(r"\[\d\d/\d\d/\d{4} \d\d:\d\d:\d\d\] ")
@@ -20,7 +23,6 @@ class Step(ProcessingStep):
     """Tells what it sees while it runs."""
 
     def process(self, *args: Any, fail: BaseException | None = None, **kwargs: Any) -> dict[str, Any]:
-        assert self._tmp_dir_path is not None
         folder = Path(self._tmp_dir_path)
         assert folder.is_dir()
         (folder / "inner").mkdir()
@@ -145,7 +147,8 @@ def test_attributes_are_what_was_given(tmp_path: Path) -> None:
 def test_defaults(tmp_path: Path) -> None:
     made = Step({"cache": "c"}, str(tmp_path / "s"))
     assert made.get_directory() == str(tmp_path / "s")
-    assert (made.debug, made.overwrite, made.from_project, made._tmp_dir_path) == (False, False, False, None)
+    assert (made.debug, made.overwrite, made.from_project) == (False, False, False)
+    assert not hasattr(made, "_tmp_dir_path")
     assert (made.project, made.filehandler, made.project_location) == (None, None, None)
 
 
@@ -213,7 +216,7 @@ def test_run_passes_arguments_and_returns_the_result(step: Step, cache: Path, ru
     assert Path(step.directory).is_dir()
     assert result["folder"].parent == cache
     assert list(cache.iterdir()) == []
-    assert step._tmp_dir_path is None
+    assert not hasattr(step, "_tmp_dir_path")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt("boom"), SystemExit("boom")])
@@ -226,6 +229,7 @@ def test_temporary_folder_goes_and_overrides_end_whatever_happened(
     assert (step.seen["debug"], step.seen["overwrite"]) == (True, True)
     assert (step.debug, step.overwrite) == (False, False)
     assert list(cache.iterdir()) == []
+    assert not hasattr(step, "_tmp_dir_path")
 
 
 def test_overrides_hold_for_one_call(tmp_path: Path, cache: Path) -> None:
@@ -335,11 +339,116 @@ def test_cache_that_is_no_folder_is_refused_before_any_work(tmp_path: Path, cach
 
 def test_temporary_folders_are_made_and_cleared_by_hand(step: Step, cache: Path) -> None:
     step.create_temp_dir()
-    assert step._tmp_dir_path is not None
     assert Path(step._tmp_dir_path).parent == cache
     assert Path(step._tmp_dir_path).name.startswith("Step_")
-    step.clear_temp_dir()
+    for _ in range(2):
+        step.clear_temp_dir()
+        assert list(cache.iterdir()) == []
+        assert not hasattr(step, "_tmp_dir_path")
+
+
+# --- temporary folders that a killed run has left ---------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cellstamp.pipeline.base import ProcessingStep
+
+class Step(ProcessingStep):
+    def process(self):
+        (Path(self._tmp_dir_path) / "scratch").write_text("x")
+        print(self._tmp_dir_path, flush=True)
+        {end}
+
+Step({{"cache": sys.argv[1]}}, sys.argv[2])()
+"""
+
+
+def start_run(cache: Path, directory: Path, end: str) -> tuple[subprocess.Popen[str], Path]:
+    """A process with a step that has come as far as its temporary folder."""
+    command = [sys.executable, "-c", KILLED.format(end=end), str(cache), str(directory)]
+    run = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    return run, Path(run.stdout.readline().strip())
+
+
+def test_the_temporary_folder_of_a_killed_run_is_removed_by_the_next(step: Step, cache: Path, tmp_path: Path) -> None:
+    run, left = start_run(cache, tmp_path / "other", "os.kill(os.getpid(), signal.SIGKILL)")
+    run.communicate()
+    assert left.is_dir()
+    step()
     assert list(cache.iterdir()) == []
+    assert logged(step.directory) == [f"Removed the temporary folder of a run that was killed: {left}"]
+
+
+def test_a_killed_run_whose_parent_has_not_noticed_has_ended(step: Step, cache: Path, tmp_path: Path) -> None:
+    run, left = start_run(cache, tmp_path / "other", "os.kill(os.getpid(), signal.SIGKILL)")
+    os.waitid(os.P_PID, run.pid, os.WEXITED | os.WNOWAIT)
+    step()
+    assert not left.exists()
+    run.communicate()
+
+
+def test_the_temporary_folder_of_a_run_that_goes_on_stays(step: Step, cache: Path, tmp_path: Path) -> None:
+    run, folder = start_run(cache, tmp_path / "other", "sys.stdin.read()")
+    step()
+    assert (folder / "scratch").read_text() == "x"
+    run.communicate()
+    assert not folder.exists()
+
+
+def of_a_killed_run(cache: Path, **changed: Any) -> Path:
+    """A temporary folder whose owner has ended, with some of what its record says changed."""
+    cache.mkdir(exist_ok=True)
+    folder = temporary.new_temporary_folder(cache, "Step_")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    record = folder / temporary.RECORD
+    record.write_text(json.dumps({**json.loads(record.read_text()), "pid": ended.pid, **changed}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"host": "elsewhere"},
+        {"machine": "another of the same name"},
+        {"container": "pid:[1]"},
+        {"folder": "Step_of_which_this_is_a_copy"},
+        {"pid": "none"},
+        {"pid": os.getppid(), "started": temporary._started(os.getppid())},
+    ],
+    ids=lambda changed: ", ".join(changed),
+)
+def test_a_folder_that_may_be_in_use_or_is_not_ours_stays(step: Step, cache: Path, changed: dict[str, Any]) -> None:
+    folder = of_a_killed_run(cache, **changed)
+    step()
+    assert list(cache.iterdir()) == [folder]
+
+
+def test_a_later_process_with_the_same_id_does_not_keep_a_folder(step: Step, cache: Path) -> None:
+    of_a_killed_run(cache, pid=os.getppid(), started="before")
+    step()
+    assert list(cache.iterdir()) == []
+
+
+def test_folders_without_a_record_and_links_stay(step: Step, cache: Path, tmp_path: Path) -> None:
+    folder = of_a_killed_run(tmp_path / "elsewhere")
+    (cache / "Step_abcd1234").mkdir(parents=True)
+    (cache / folder.name).symlink_to(folder)
+    (cache / "Step_damaged").mkdir()
+    (cache / "Step_damaged" / temporary.RECORD).write_text("{")
+    before = sorted(cache.iterdir())
+    step()
+    assert sorted(cache.iterdir()) == before
+    assert folder.is_dir()
+
+
+def test_a_folder_that_deep_debug_kept_stays_when_its_run_has_ended(step: Step, cache: Path) -> None:
+    step.deep_debug = True
+    step()
+    kept = step.seen["folder"]
+    assert not (kept / temporary.RECORD).exists()
 
 
 # --- register_parameter ----------------------------------------------------------------------------------------------

@@ -375,6 +375,8 @@ def test_a_type_may_be_numpys(path: Path) -> None:
         ({"channels": [4]}, "no 4: must be a name, or a number from 0 to 3"),
         ({"channels": []}, r"channels = \[\]: must be None"),
         ({"cells": [5, 6, 7, 8]}, r"ids that are not in .*a\.h5sc: 6, 7$"),
+        ({"cells": np.array([5, 2**64 - 5], np.uint64)}, r"ids that are not in .*a\.h5sc: 18446744073709551611$"),
+        ({"cells": [5, -5]}, r"ids that are not in .*a\.h5sc: -5$"),
         ({"cells": np.arange(2000, 2010)}, r"2000, 2001, 2002, 2003, 2004, \.\.\. \(10 in all\)"),
         ({"cells": [5, 8, 5]}, "given more than once: 5$"),
         ({"cells": np.ones(3, bool)}, r"a value for each of the 40 cells, has the shape \(3,\)"),

@@ -81,6 +81,18 @@ def test_extract_uses_the_folders_own_config_and_ends_with_one_line_on_stdout(pr
     assert read_h5sc(result_of(project)).obsm["single_cell_images"].shape == (6, 4, SIZE, SIZE)
 
 
+@pytest.mark.parametrize("way", ["--config", "--set"])
+def test_a_flat_configuration_may_hold_a_mapping(project, tmp_path, way):
+    ranges = {"normalization_range": {"first": [0.01, 0.99]}}
+    flat = {**CONFIG["HDF5CellExtraction"], "cache": str(tmp_path / "cache")} | (ranges if way == "--config" else {})
+    (tmp_path / "flat.yml").write_text(yaml.safe_dump(flat))
+    setting = [] if way == "--config" else ["--set", "normalization_range={first: [0.01, 0.99]}"]
+    result = invoke("extract", project, "--config", tmp_path / "flat.yml", *setting)
+    assert result.exit_code == 0, result.output
+    assert read_h5sc(result_of(project)).n_obs == 6
+    assert yaml.safe_load((project / "config.yml").read_text()) == flat
+
+
 def test_set_holds_for_this_run_and_leaves_the_folders_config_as_it_is(project):
     before = (project / "config.yml").read_bytes()
     result = invoke("extract", project, "--set", "image_size=24", "--set", "compression=gzip")

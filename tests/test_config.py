@@ -452,6 +452,14 @@ def test_unknown_key_that_holds_a_dict_is_another_steps_section() -> None:
     assert parse(CellFeaturizer={"threads": "many"}, image_sise={}) == parse()
 
 
+@pytest.mark.parametrize("key", ["normalisation_range", "normalization", "Normalization_Range", "cell"])
+def test_a_misspelt_key_that_holds_a_mapping_is_no_section(key: str) -> None:
+    (line,) = faults({**REQUIRED, key: {"DAPI": [0.1, 0.9]}})
+    assert re.fullmatch(
+        rf"{key} = .*: unknown key; did you mean (normalization_range|normalization_scope|cells)\?", line
+    )
+
+
 @pytest.mark.parametrize(("key", "kind"), [(7, "an int"), (None, "a NoneType"), (True, "a bool"), ((1, 2), "a tuple")])
 def test_key_that_is_no_text_is_refused(key: Any, kind: str) -> None:
     assert faults({**REQUIRED, key: 8}) == [f"{key} = 8: a key must be text (got {kind})"]

@@ -85,6 +85,32 @@ class TestFolder:
         flat = Project(tmp_path / "project", config["HDF5CellExtraction"])
         assert flat.extraction_f.config["image_size"] == 40
 
+    @pytest.mark.parametrize(
+        "value",
+        [{"normalization_range": {"channel_0": [0.01, 0.99]}}, {"cells": {"table": "t", "column": "good"}}],
+        ids=lambda value: next(iter(value)),
+    )
+    @pytest.mark.parametrize("others", [{}, {"CellFeaturizer": {"threads": 1}}], ids=["alone", "beside a section"])
+    @pytest.mark.parametrize("given", [None, HDF5CellExtraction], ids=["default step", "given step"])
+    def test_a_mapping_under_a_key_is_no_section(
+        self, tmp_path: Path, config: dict, value: dict, others: dict, given: Any
+    ) -> None:
+        flat = {**config["HDF5CellExtraction"], **value, **others}
+        made = Project(tmp_path / "project", flat, extraction_f=given)
+        assert made.extraction_f.config == flat
+        assert Project(tmp_path / "project").extraction_f.config == flat
+
+    def test_a_step_of_ones_own_may_have_mappings_in_its_keys(self, tmp_path: Path) -> None:
+        class Mine(ProcessingStep):
+            pass
+
+        flat = {"cache": str(tmp_path), "model": {"diameter": 30}}
+        assert Project(tmp_path / "project", flat, extraction_f=Mine).extraction_f.config == flat
+
+    def test_sections_of_others_make_no_extraction_step(self, tmp_path: Path) -> None:
+        other = {"cache": str(tmp_path), "CellFeaturizer": {"threads": 1}}
+        assert Project(tmp_path / "project", other).extraction_f is None
+
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"config file '.*none.yml': there is no such file"):
             Project(tmp_path / "project", tmp_path / "none.yml")

@@ -31,6 +31,9 @@ class StepConfig(BaseModel):
     STEP: ClassVar[str]
     """The step's class, as messages call it."""
 
+    MAPPINGS: ClassVar[tuple[str, ...]] = ()
+    """Keys whose value may be a mapping."""
+
     def contradictions(self) -> Iterator[str]:
         """What is wrong between keys that are fine by themselves."""
         yield from ()
@@ -42,7 +45,8 @@ class StepConfig(BaseModel):
         Parameters
         ----------
         mapping
-            Keys and values as read. An unknown key that holds a dict is another step's section, and is left alone.
+            Keys and values as read. An unknown key that holds a dict is another step's section, and is left alone; but
+            not when it is nearly one of `MAPPINGS`.
 
         Returns
         -------
@@ -65,7 +69,7 @@ class StepConfig(BaseModel):
         known = {key: value for key, value in mapping.items() if key in cls.model_fields}
         ignored = [key for key in mapping if isinstance(key, str) and key.startswith(_IGNORED_PREFIX)]
         unknown = {key: value for key, value in mapping.items() if key not in known and key not in ignored}
-        faults = [cls._unknown_fault(key, value) for key, value in unknown.items() if not isinstance(value, Mapping)]
+        faults = [cls._unknown_fault(key, value) for key, value in unknown.items() if not cls._is_section(key, value)]
         try:
             parsed = cls.model_validate(known)
             faults = [*parsed.contradictions(), *faults]
@@ -77,6 +81,17 @@ class StepConfig(BaseModel):
         if ignored:
             warnings.warn(_ignored_warning(title, ignored), UserWarning, stacklevel=2)
         return parsed
+
+    @classmethod
+    def required(cls) -> set[str]:
+        """Keys without a default."""
+        return {key for key, field in cls.model_fields.items() if field.is_required()}
+
+    @classmethod
+    def _is_section(cls, key: object, value: object) -> bool:
+        """Whether an unknown key is the name of another step's section."""
+        near = difflib.get_close_matches(str(key).lower(), cls.MAPPINGS, n=1, cutoff=0.8)
+        return isinstance(value, Mapping) and not near
 
     @classmethod
     def _rule_faults(cls, error: ValidationError) -> list[str]:
@@ -120,6 +135,7 @@ class ExtractionConfig(StepConfig):
     """
 
     STEP: ClassVar[str] = "HDF5CellExtraction"
+    MAPPINGS: ClassVar[tuple[str, ...]] = ("cells", "normalization_range")
 
     threads: rules.Count
     """Worker processes; 1 runs in the calling process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class StampCutter:
         self._recipe = recipe
         self._how = (recipe.apply_masks, recipe.per_cell, np.array(recipe.limits, np.float64), _levels(recipe.dtype))
         self._payload = np.empty(0, np.uint8)
+        self._largest_ids = _largest_ids(source)
         self._reader = TileReader(source, reach=recipe.image_size, brightest=recipe.brightest)
         self._encoder = StampEncoder(recipe.compression)
         self._scratch = new_scratch(recipe.image_size)
@@ -47,7 +49,7 @@ class StampCutter:
     def cut(self, batch: Batch) -> Stamps:
         """Read, cut and encode a batch; the payload of what is returned is valid until the next call."""
         started = time.perf_counter()
-        block = self._reader.read(batch.tile.area, batch.tile.region)
+        block = _told_apart(self._reader.read(batch.tile.area, batch.tile.region), batch.ids, self._largest_ids)
         read = time.perf_counter()
         payload = self._room_for(len(batch))
         sizes, end, n_empty, on_edge = [], 0, np.zeros(len(block.labels), np.int64), []
@@ -74,6 +76,29 @@ class StampCutter:
         if self._payload.size < n_bytes:
             self._payload = np.empty(n_bytes, np.uint8)
         return self._payload
+
+
+def _largest_ids(source: PixelSource) -> tuple[int, ...]:
+    """Largest id of each mask that a block's labels can hold: of a signed mask, larger values there are negative."""
+    held = source.label_dtype
+    signed = (np.dtype(mask.dtype).kind == "i" for mask in source.masks)
+    return tuple(
+        int(np.iinfo(mask.dtype if is_signed else held).max)
+        for mask, is_signed in zip(source.masks, signed, strict=True)
+    )
+
+
+def _told_apart(block: Block, ids: NDArray[np.uint64], largest: tuple[int, ...]) -> Block:
+    """Return a block whose labels tell ids that no mask can hold from those that wrap around to the same bits.
+
+    Only centres that are not of the mask name such ids, so the usual block is returned as it was read.
+    """
+    if not ids.size or int(ids.max()) <= min(largest):
+        return block
+    labels = block.labels.astype(np.uint64)
+    for plane, limit in zip(labels, largest, strict=True):
+        plane[plane > limit] = 0
+    return replace(block, labels=labels)
 
 
 def _levels(dtype: StampType) -> float:

@@ -113,8 +113,8 @@ class StampTask:
         return self._cutter.cut(batch)
 
     def signature(self) -> tuple[str, ...]:
-        """Tell the image and the masks that it reads from any others."""
-        return tuple(array.signature() for array in (self._source.image, *self._source.masks))
+        """Tell the image and the masks that it reads from any others; on another host a copy will do."""
+        return tuple(array.sample() for array in (self._source.image, *self._source.masks))
 
     def warm_up(self) -> None:
         """Load compiled code, or compile it: where batches are dealt out, nobody then has to wait for who does so."""

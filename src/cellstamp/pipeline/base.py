@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from typing import Any
 
 from cellstamp.config import read_config
 from cellstamp.errors import ConfigError, OutputError
+from cellstamp.pipeline import temporary
 from cellstamp.rules import as_folder
 
 
@@ -138,6 +138,9 @@ class ProcessingStep(Logable):
         The step's configuration. Without a ``cache`` the current directory is filled in, unless `CACHE_REQUIRED`.
     deep_debug : bool
         Whether the folder for temporary files is kept after a run; ``False`` unless set.
+    _tmp_dir_path : str
+        The folder for temporary files, while there is one: during a run, and after `create_temp_dir`. Otherwise the
+        step has no such attribute.
 
     Raises
     ------
@@ -149,6 +152,8 @@ class ProcessingStep(Logable):
     """Whether a configuration without ``cache`` is left as it is, for the step to refuse."""
 
     deep_debug: bool = False
+
+    _tmp_dir_path: str
 
     def __init__(
         self,
@@ -170,7 +175,6 @@ class ProcessingStep(Logable):
         self.filehandler = filehandler
         self.from_project = from_project
         self.config = read_config(config, type(self).__name__)
-        self._tmp_dir_path: str | None = None
         if not self.CACHE_REQUIRED and self.config.get("cache") is None:
             self.config["cache"] = str(Path.cwd())
             self.log(f"No cache in the config: temporary files go to the current directory, {self.config['cache']}")
@@ -233,19 +237,23 @@ class ProcessingStep(Logable):
     @contextmanager
     def _prepared(self) -> Iterator[None]:
         self._make_directory()
-        outer = self._tmp_dir_path
+        outer = getattr(self, "_tmp_dir_path", None)
         self.create_temp_dir()
         try:
             yield
         finally:
             if not self.deep_debug:
                 self.clear_temp_dir()
-                self._tmp_dir_path = outer
-            elif self._tmp_dir_path is not None:
+                if outer is not None:
+                    self._tmp_dir_path = outer
+            elif hasattr(self, "_tmp_dir_path"):
+                temporary.keep(Path(self._tmp_dir_path))
                 self.log(f"Temporary folder kept: {self._tmp_dir_path}")
 
     def create_temp_dir(self) -> None:
         """Make a new folder for temporary files inside the configuration's ``cache``; its path is `_tmp_dir_path`.
+
+        Folders there that belong to runs that ended without removing them, like killed ones, are removed first.
 
         Raises
         ------
@@ -260,18 +268,25 @@ class ProcessingStep(Logable):
             raise ConfigError(f"{prefix}: must be the path of a folder for temporary files") from error
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._tmp_dir_path = tempfile.mkdtemp(prefix=f"{type(self).__name__}_", dir=folder)
+            for abandoned in temporary.remove_abandoned(folder):
+                self.log(f"Removed the temporary folder of a run that was killed: {abandoned}")
+            self._tmp_dir_path = str(temporary.new_temporary_folder(folder, f"{type(self).__name__}_"))
         except OSError as error:
             raise ConfigError(f"{prefix}: no folder for temporary files can be made there: {error.strerror}") from error
 
     def clear_temp_dir(self) -> None:
         """Remove the folder for temporary files, when there is one."""
-        if self._tmp_dir_path is None:
+        if not hasattr(self, "_tmp_dir_path"):
             return
-        path, self._tmp_dir_path = Path(self._tmp_dir_path), None
+        path = Path(self._tmp_dir_path)
+        del self._tmp_dir_path
         shutil.rmtree(path, ignore_errors=True)
         if path.exists():
             self.log(f"Temporary folder could not be removed, and can be deleted by hand: {path}")
+
+    def _scratch_folder(self, cache: Path) -> Path:
+        """Where temporary files go: into ``cache`` itself when ``process`` is called without calling the step."""
+        return Path(getattr(self, "_tmp_dir_path", cache))
 
     def register_parameter(self, key: object, value: Any) -> None:
         """Give a key of the configuration a value when it has none.

@@ -271,7 +271,7 @@ class HDF5CellExtraction(ProcessingStep):
         masks = MaskChoice(
             config.segmentation_key, config.segmentation_mask, config.nucleus_labels, config.cytosol_labels
         )
-        folder = Path(self._tmp_dir_path or config.cache)
+        folder = self._scratch_folder(config.cache)
         store = open_store(self.filehandler, config.image, masks, config.centers, folder)
         return find_source(store, image=config.image, masks=masks)
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cellstamp.config import read_config
+from cellstamp.config import ExtractionConfig, read_config
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.layout import FILE_NAME
+from cellstamp.segmentation_config import SegmentationConfig
 
 CONFIG = "config.yml"
 STORE = "scportrait.sdata"
@@ -21,6 +22,9 @@ SEGMENTATION = "segmentation"
 EXTRACTION = "extraction"
 DEFAULT_SEGMENTATION = "ThresholdSegmentation"
 DEFAULT_EXTRACTION = "HDF5CellExtraction"
+
+_KEYS = {*ExtractionConfig.model_fields, *SegmentationConfig.model_fields}
+"""Keys whose value is never another step's section."""
 
 
 def find_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -85,9 +89,22 @@ def _as_yaml(config: Mapping[str, Any]) -> str:
 
 
 def has_section(config: Mapping[str, Any], name: str) -> bool:
-    """Whether the configuration is meant for a step: it has a section of that name, or keys and no sections."""
-    sections = [key for key, value in config.items() if isinstance(value, Mapping)]
-    return name in sections or (bool(config) and not sections)
+    """Whether the configuration is meant for a step: it has a section of that name, or keys and no sections.
+
+    A mapping under a key of ours, like ``normalization_range``, is a value and no section. A configuration with all
+    keys that an extraction needs is one, whatever sections of other steps it has besides.
+    """
+    if isinstance(config.get(name), Mapping):
+        return True
+    sections = [key for key, value in config.items() if isinstance(value, Mapping) and key not in _KEYS]
+    is_complete = name == DEFAULT_EXTRACTION and ExtractionConfig.required() <= set(config)
+    return bool(config) and (not sections or is_complete)
+
+
+def _holds_values_only(config: Mapping[str, Any]) -> bool:
+    """Whether no mapping in a configuration has the name of a class, as the sections of steps have."""
+    named = (str(key) for key, value in config.items() if isinstance(value, Mapping))
+    return bool(config) and not any(name[:1].isupper() for name in named)
 
 
 def section(config: Mapping[str, Any], step: object) -> dict[str, Any]:
@@ -100,7 +117,7 @@ def section(config: Mapping[str, Any], step: object) -> dict[str, Any]:
     """
     if not isinstance(step, type):
         raise ConfigError(f"Project: a step must be given as a class, like HDF5CellExtraction (got {step!r})")
-    if not has_section(config, step.__name__):
+    if not (has_section(config, step.__name__) or _holds_values_only(config)):
         there = ", ".join(map(str, config)) or "nothing"
         raise ConfigError(f"config: no section {step.__name__!r} for this step (it has: {there})")
     return read_config(config, step.__name__)

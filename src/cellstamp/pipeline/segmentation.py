@@ -123,7 +123,7 @@ class ThresholdSegmentation(ProcessingStep):
             where = f"{source.image.name}, {source.image.shape} (c, y, x), channel {source.channel_names[channel]}"
             found = {"separability": f"{split.separability:.3f}", "expansion": config.expansion}
             self.log({"nuclei in": where, **asdict(recipe), **found})
-            names, kept = work.name_nuclei(recipe, Path(self._tmp_dir_path or config.cache))
+            names, kept = work.name_nuclei(recipe, self._scratch_folder(config.cache))
             if not kept.size:
                 self._warn(f"{_no_nucleus(config, source, channel, recipe, split)}{_what_stays(store)}")
                 return

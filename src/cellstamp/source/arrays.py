@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,14 +16,11 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.source.location import is_remote
+from cellstamp.source.signatures import sample_of, state_of
 from cellstamp.source.values import Rect
 
 if TYPE_CHECKING:
     import zarr
-
-_SAMPLED = 64
-_SAMPLE_BYTES = 4096
-"""So many chunks, and so many bytes of each, tell an array from another one of the same shape."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +67,12 @@ class ArrayHandle:
         return state if is_remote(self.store) else state | {"store": str(Path(self.store).absolute())}
 
     def signature(self) -> str:
-        """Tell this array from any other: a digest of its metadata and, on a disk, of samples of some of its chunks."""
-        known = json.dumps(self.array.metadata.to_dict(), sort_keys=True, default=str)
-        digest = hashlib.sha256(known.encode())
-        for chunk in self._some_chunks():
-            digest.update(_sample(chunk))
-        return digest.hexdigest()
+        """Tell this array from any other, and from itself before anything was written to it; see `state_of`."""
+        return state_of(self.array, self.store, self.path)
 
-    def _some_chunks(self) -> Iterator[Path]:
-        """Files of some chunks (or shards), evenly taken; none if the store is not a folder."""
-        folder = Path(self.store) / self.path
-        if not folder.is_dir():
-            return
-        array = self.array
-        grid = [-(-n // side) for n, side in zip(array.shape, array.shards or array.chunks, strict=True)]
-        n_chunks = math.prod(grid)
-        for number in np.linspace(0, n_chunks - 1, min(n_chunks, _SAMPLED)).round().astype(int):
-            place = tuple(int(k) for k in np.unravel_index(number, grid))
-            yield folder / array.metadata.encode_chunk_key(place)
+    def sample(self) -> str:
+        """Tell this array from any other, but not from a copy; see `sample_of`."""
+        return sample_of(self.array, self.store, self.path)
 
     def pick(self, channels: Sequence[int]) -> ArrayHandle:
         """The same image with some of its channels only, in this order."""
@@ -294,16 +277,6 @@ class PixelSource:
             f"columns {rect.left} to {rect.right}; {wanted}"
         )
         raise InputError(message)
-
-
-def _sample(chunk: Path) -> bytes:
-    """The size of a file and some bytes from its middle; of an empty chunk, which has no file, nothing."""
-    if not chunk.is_file():
-        return b"-"
-    size = chunk.stat().st_size
-    with chunk.open("rb") as file:
-        file.seek(size // 2)
-        return b"%d " % size + file.read(_SAMPLE_BYTES)
 
 
 def _selection(rect: Rect) -> tuple[slice, slice]:

@@ -130,7 +130,7 @@ def _stored(labels: ArrayHandle, log: Callable[[object], None]) -> Centers | Non
         log(str(error))
         return None
     if centers is not None and _are_of_others(labels):
-        log(f"the centres stored beside '{labels.name}' are of other labels of that name")
+        log(f"the centres stored beside '{labels.name}' are of other labels, or of these before a change")
         return None
     return centers
 
@@ -138,7 +138,7 @@ def _stored(labels: ArrayHandle, log: Callable[[object], None]) -> Centers | Non
 def _are_of_others(labels: ArrayHandle) -> bool:
     """Whether stored centres say that they were computed from labels that are no longer there; only ours say it."""
     if is_remote(labels.store):
-        return False  # pixels of those are not looked at
+        return False  # what is written in a folder changes on its way to a server, though no pixel does
     made_from = labels_of_points(Path(labels.store), Path(centers_of(labels.name)).name)
     return made_from is not None and made_from != labels.signature()
 

@@ -17,6 +17,7 @@ from cellstamp.source.pixels import as_pixels
 from cellstamp.source.placement import placements, same
 from cellstamp.source.points import write_frame
 from cellstamp.source.raster import write_raster
+from cellstamp.source.signatures import state_content
 from cellstamp.source.staging import Staging, staged, zarr_format
 from cellstamp.source.tables import write_centers_table
 
@@ -152,6 +153,7 @@ def _put(staging: Staging, raster: Raster) -> None:
             channel_names=raster.channels,
             transformations=raster.transformations,
         )
+        state_content(staging.folder / raster.name / "s0")
         return
     kind, name = raster.name.split("/")
     attributes = ome.raster_attributes(

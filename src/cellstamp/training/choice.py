@@ -97,7 +97,7 @@ def choose_rows(files: Sequence[StoredStamps], cells: Any) -> list[NDArray[np.in
             f"of shape {values.shape}"
         )
         raise ConfigError(message)
-    return _with_ids(files, values.astype(np.int64))
+    return _with_ids(files, values)
 
 
 def _masked(files: Sequence[StoredStamps], mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
@@ -108,12 +108,12 @@ def _masked(files: Sequence[StoredStamps], mask: NDArray[np.bool_]) -> list[NDAr
     return [np.flatnonzero(mask[start:end]) for start, end in pairwise(bounds)]
 
 
-def _with_ids(files: Sequence[StoredStamps], ids: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def _with_ids(files: Sequence[StoredStamps], ids: NDArray[Any]) -> list[NDArray[np.int64]]:
     known, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         message = f"cells: ids that are given more than once: {_examples(known[counts > 1])}"
         raise ConfigError(message)
-    found = [pd.Index(file.cell_ids.astype(np.int64)).get_indexer(ids) for file in files]
+    found = [np.where(ids < 0, -1, pd.Index(file.cell_ids).get_indexer(ids.astype(np.uint64))) for file in files]
     absent = ids[np.all([rows < 0 for rows in found], axis=0)]
     if absent.size:
         message = f"cells: ids that are not in {_named(files)}: {_examples(absent)}"

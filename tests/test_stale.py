@@ -1,0 +1,231 @@
+"""What was computed or begun from an array is not used once the array has changed, wherever in it the change is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+import zarr
+
+from cellstamp import HDF5CellExtraction
+from cellstamp.errors import InputError, OutputError
+from cellstamp.h5sc.reader import read_h5sc
+from cellstamp.source.arrays import ArrayHandle
+from cellstamp.source.elements import find_labels
+from cellstamp.source.store import load_centers, open_sdata
+from conftest import write_store
+from stamp_tasks import Refused
+from stores import NUCLEUS
+
+CHUNK = 10
+SIDE = 200
+IDS = np.arange(5, 5 + (SIDE // CHUNK) ** 2, dtype=np.uint32)[::-1].reshape(SIDE // CHUNK, -1)
+"""One cell in the middle of each chunk: 400 chunks, more than are sampled. `Refused` stops at cell 40, late in them."""
+
+MakeStep = Callable[..., HDF5CellExtraction]
+CONFIG = {"threads": 1, "image_size": 16, "max_batch_size": 20, "flush_every": 1}
+
+
+def cells_mask() -> np.ndarray:
+    mask = np.zeros((SIDE, SIDE), np.uint32)
+    for dy in range(4, 7):
+        mask[dy::CHUNK, 5::CHUNK] = mask[dy::CHUNK, 6::CHUNK] = IDS
+    return mask
+
+
+IMAGE = np.random.default_rng(0).integers(1, 2000, (2, SIDE, SIDE)).astype(np.uint16)
+
+
+@pytest.fixture(params=[2, 3], ids=["zarr 2", "zarr 3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "s.zarr"
+    return write_store(path, IMAGE, {NUCLEUS: cells_mask()}, chunks=CHUNK, zarr_format=request.param)
+
+
+@pytest.fixture
+def make_step(tmp_path: Path) -> MakeStep:
+    def make(handler: Any, *, overwrite: bool = True) -> HDF5CellExtraction:
+        keys = {**CONFIG, "cache": str(tmp_path / "cache")}
+        return HDF5CellExtraction(keys, tmp_path / "out", overwrite=overwrite, filehandler=handler)
+
+    return make
+
+
+def log_of(step: HDF5CellExtraction) -> str:
+    return (Path(step.directory) / "processing.log").read_text()
+
+
+def ids_in(step: HDF5CellExtraction) -> set[int]:
+    return set(read_h5sc(step.output_path).obs["scportrait_cell_id"])
+
+
+def array_of(store: Path, element: str = f"labels/{NUCLEUS}") -> Any:
+    return next(iter(zarr.open_group(str(store / element), mode="r+").arrays()))[1]
+
+
+def exchange(store: Path, row: int, column: int, cell: int) -> None:
+    """Give the cell of one chunk another id."""
+    area = np.s_[row * CHUNK : (row + 1) * CHUNK, column * CHUNK : (column + 1) * CHUNK]
+    array = array_of(store)
+    array[area] = np.where(array[area] > 0, cell, 0).astype(np.uint32)
+
+
+def test_a_change_of_any_chunk_makes_centres_stale(store: Path, make_step: MakeStep) -> None:
+    make_step(store)()
+    for row, column in [(3, 4), (7, 11), (12, 2)]:
+        gone, new = int(IDS[row, column]), 1000 + int(IDS[row, column])
+        exchange(store, row, column, new)
+        step = make_step(store)
+        step()
+        assert new in ids_in(step)
+        assert gone not in ids_in(step)
+        centers = load_centers(store, NUCLEUS)
+        assert centers is not None
+        assert new in centers.ids
+    make_step(store)()
+    assert log_of(step).count("computing them") == 4
+
+
+def chunk_files(handle: ArrayHandle) -> list[Path]:
+    folder = Path(handle.store) / handle.path
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] not in "z.")
+
+
+def test_a_change_that_keeps_size_and_sampled_bytes_changes_the_signature(store: Path) -> None:
+    signatures = []
+    for number in range(3):
+        handle = find_labels(store, NUCLEUS)
+        signatures.append(handle.signature())
+        os.utime(chunk_files(handle)[number], ns=(0, number + 1))
+    assert len(set(signatures)) == 3
+
+
+def test_what_is_no_chunk_does_not_change_the_signature(store: Path) -> None:
+    handle = find_labels(store, NUCLEUS)
+    before, folder = handle.signature(), Path(handle.store) / handle.path
+    (folder / ".DS_Store").write_text("x")
+    for path in folder.glob("*z*"):
+        os.utime(path, ns=(0, 1))
+    assert find_labels(store, NUCLEUS).signature() == before
+
+
+def test_shards_are_looked_at_too(tmp_path: Path) -> None:
+    sharded = zarr.create_array(
+        str(tmp_path / "a.zarr"), name="labels", shape=(SIDE, SIDE), chunks=(5, 5), shards=(10, 10), dtype=np.uint32
+    )
+    sharded[...] = cells_mask()
+    handle = ArrayHandle(str(tmp_path / "a.zarr"), "labels", "labels", (SIDE, SIDE), (5, 5), "uint32")
+    before = handle.signature()
+    sharded[75, 75] = 7
+    assert handle.signature() != before
+
+
+def test_a_copy_that_keeps_times_is_the_same(store: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(store, tmp_path / "copy.zarr")
+    assert find_labels(copied, NUCLEUS).signature() == find_labels(store, NUCLEUS).signature()
+    later = shutil.copytree(store, tmp_path / "later.zarr", copy_function=shutil.copyfile)
+    one, other = find_labels(later, NUCLEUS), find_labels(store, NUCLEUS)
+    assert one.signature() != other.signature()
+    assert one.sample() == other.sample()
+
+
+@pytest.mark.parametrize("old", ["digest of samples", "", 5])
+def test_centres_with_a_signature_of_another_version_are_computed_again(
+    store: Path, make_step: MakeStep, old: Any
+) -> None:
+    make_step(store)()
+    points = store / f"points/centers_{NUCLEUS}"
+    path = next(path for path in (points / "zarr.json", points / ".zattrs") if path.exists())
+    content = json.loads(path.read_text())
+    stated = content.get("attributes", content)
+    stated["cellstamp"] = {"labels": find_labels(store, NUCLEUS).sample() if old == "digest of samples" else old}
+    path.write_text(json.dumps(content))
+    step = make_step(store)
+    step()
+    make_step(store)()
+    assert log_of(step).count("computing them") == 2
+
+
+# --- an interrupted run -----------------------------------------------------------------------------------------------
+
+
+def interrupt(step: HDF5CellExtraction) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellstamp.pipeline.job.StampTask", Refused)
+        with pytest.raises(InputError, match="on purpose"):
+            step()
+
+
+def brighten(store: Path) -> None:
+    array_of(store, "images/input_image")[1, 33, 47] += 1
+
+
+@pytest.mark.parametrize("change", [brighten, lambda store: exchange(store, 3, 4, 1065)], ids=["image", "mask"])
+def test_a_run_does_not_resume_after_a_change_of_any_chunk(
+    store: Path, make_step: MakeStep, change: Callable[[Path], None]
+) -> None:
+    interrupt(make_step(store, overwrite=False))
+    change(store)
+    step = make_step(store, overwrite=False)
+    with pytest.raises(OutputError, match=r"(?s)digest \w+ then, .* digest \w+ now.*overwrite=True"):
+        step()
+    assert "continuing" not in log_of(step)
+    make_step(store, overwrite=True)()
+    assert "continuing" not in log_of(step)
+
+
+def test_a_run_on_an_object_in_memory_resumes_unless_its_pixels_changed(store: Path, make_step: MakeStep) -> None:
+    import dask.array
+
+    sdata = open_sdata(store)
+    mask = sdata.labels[NUCLEUS]
+    mask.data = dask.array.from_array(mask.data.compute(), chunks=(CHUNK, CHUNK))
+    interrupt(make_step(sdata, overwrite=False))
+    pixels = mask.data.compute()
+    changed = pixels.copy()
+    changed[34:37, 45:47] = 1  # in one chunk of 400
+    mask.data = dask.array.from_array(changed, chunks=(CHUNK, CHUNK))
+    with pytest.raises(OutputError, match=r"(?s)digest \w+ then, .* digest \w+ now"):
+        make_step(sdata, overwrite=False)()
+    mask.data = dask.array.from_array(pixels, chunks=(CHUNK, CHUNK))
+    step = make_step(sdata, overwrite=False)
+    step()
+    assert "continuing: " in log_of(step)
+
+
+def test_what_a_server_says_of_its_files_is_looked_at(store: Path) -> None:
+    files = fsspec.filesystem("memory")
+    files.put(str(store), "/stale.zarr", recursive=True)
+    try:
+        handle = find_labels("memory://stale.zarr", NUCLEUS)
+        before = handle.signature()
+        assert handle.signature() == before
+        chunk = f"/stale.zarr/{chunk_files(find_labels(store, NUCLEUS))[133].relative_to(store)}"
+        files.pipe_file(chunk, files.cat_file(chunk)[::-1])
+        assert handle.signature() != before
+    finally:
+        files.rm("/stale.zarr", recursive=True)
+
+
+def test_a_server_that_lists_nothing_leaves_the_metadata(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = fsspec.filesystem("memory")
+    files.put(str(store), "/stale.zarr", recursive=True)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError("no listing")
+
+    try:
+        handle = find_labels("memory://stale.zarr", NUCLEUS)
+        listed = handle.signature()
+        monkeypatch.setattr(type(files), "find", refuse)
+        assert handle.signature() not in {listed, ""}
+    finally:
+        monkeypatch.undo()
+        files.rm("/stale.zarr", recursive=True)
