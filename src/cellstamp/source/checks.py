@@ -123,9 +123,13 @@ def check_mask_type(dtype: np.dtype[Any], name: str) -> None:
         Telling of what type it is.
     """
     if dtype.kind not in "ui":
-        hint = "; skimage.measure.label makes one of a mask that is True in cells" if dtype.kind == "b" else ""
+        is_boolean = dtype.kind == "b"
+        hint = (
+            ". Number its connected components and load the result: skimage.measure.label(mask)" if is_boolean else ""
+        )
         raise InputError(
-            f"{name} mask of dtype {dtype}: must hold integers, 0 for background and a cell's id in it{hint}"
+            f"{name} mask of dtype {dtype}: must hold integers, 0 for background and a cell's id in it"
+            f"{hint if dtype.kind == 'b' else ''}"
         )
 
 

@@ -12,6 +12,8 @@ from typing import Any
 from cellstamp.errors import InputError
 from cellstamp.source import store as stores
 from cellstamp.source.centers import Run
+from cellstamp.source.mask_files import open_mask_file
+from cellstamp.source.mask_values import as_ids
 from cellstamp.source.pixels import Pixels, cropped, stack
 from cellstamp.source.tiff import open_tiffs
 from cellstamp.source.values import Centers
@@ -131,11 +133,18 @@ def from_omezarr(
 def load_segmentation(
     store: Path, masks: Mapping[str, Any], *, overwrite: bool = False, run: Run = map
 ) -> dict[str, Centers]:
-    """Load masks from arrays or TIFF files; see `cellstamp.source.store.load_masks`."""
+    """Load masks from arrays or files; see `cellstamp.source.store.load_masks`."""
     with ExitStack() as files:
-        opened = {kind: _opened(mask, files) for kind, mask in masks.items()}
+        opened = {kind: _opened(mask, kind, files) for kind, mask in masks.items()}
         return stores.load_masks(store, opened, overwrite=overwrite, run=run)
 
 
-def _opened(mask: Any, files: ExitStack) -> Any:
-    return files.enter_context(open_tiffs([mask]))[0] if isinstance(mask, (str, os.PathLike)) else mask
+def _opened(mask: Any, kind: str, files: ExitStack) -> Any:
+    """A mask that is given by its path, opened by a reader for what the path holds; arrays as they are."""
+    if not isinstance(mask, (str, os.PathLike)):
+        return mask
+    path = Path(mask)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the path of a mask file")
+    file = open_mask_file(path, files)
+    return as_ids(file.pixels, f"{kind} mask {path}", file.code)

@@ -25,6 +25,7 @@ from cellstamp.source.checks import (
 )
 from cellstamp.source.elements import find_labels
 from cellstamp.source.location import is_remote
+from cellstamp.source.mask_values import as_ids
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of, mask_of
 from cellstamp.source.pixels import Pixels, arranged, as_channels, as_pixels, reordered, without_axes
 from cellstamp.source.points import read_points, write_points
@@ -183,11 +184,14 @@ def _mask_pixels(mask: Any, kind: str) -> Pixels:
     if isinstance(mask, Pixels):
         return mask
     array = mask if hasattr(mask, "dtype") else np.asarray(mask)
-    check_mask_type(np.dtype(array.dtype), kind)
+    name = f"{kind} mask"
+    if np.dtype(array.dtype).kind not in "uif":
+        check_mask_type(np.dtype(array.dtype), kind)
     try:
-        return as_pixels(array)
+        pixels = as_pixels(array)
     except InputError as error:
-        raise InputError(f"{kind} mask: {error}") from error
+        raise InputError(f"{name}: {error}") from error
+    return as_ids(pixels, name)
 
 
 def _cells_of_other_mask(store: Path, elements: Sequence[str], run: Run) -> dict[str, Centers]:
