@@ -18,6 +18,7 @@ from cellstamp.source.checks import (
     check_mask,
     check_same_cells,
     warn_of_no_cells,
+    warn_of_shared_ids,
 )
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of
 from cellstamp.source.raster import FACTORS, copy_raster, copyable, write_raster
@@ -101,6 +102,7 @@ def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run
         if chosen.others and chosen.store.resolve() != store.resolve():
             _take_others(staging, chosen, source_format)
     warn_of_no_cells(centers)
+    warn_of_shared_ids(centers)
     return centers
 
 

@@ -151,6 +151,24 @@ def warn_of_no_cells(centers: Mapping[str, Centers]) -> None:
             warn(f"{element.removeprefix('labels/')} holds no cell: all of the mask is 0, which is background")
 
 
+def warn_of_shared_ids(centers: Mapping[str, Centers]) -> None:
+    """Say in which masks that have come into the store an id stands for many cells.
+
+    Parameters
+    ----------
+    centers
+        Element of a mask -> its cells.
+
+    Warns
+    -----
+    UserWarning
+        When something suggests it, saying how to number the cells.
+    """
+    for element, cells in centers.items():
+        if cells.shared is not None:
+            warn(cells.shared.message(element.removeprefix("labels/")))
+
+
 def check_same_cells(centers: Mapping[str, Centers]) -> None:
     """Compare the ids of two masks: equal ones are fine.
 

@@ -22,6 +22,7 @@ from cellstamp.source.checks import (
     check_remap,
     check_same_cells,
     warn_of_no_cells,
+    warn_of_shared_ids,
 )
 from cellstamp.source.elements import find_labels
 from cellstamp.source.location import is_remote
@@ -30,6 +31,7 @@ from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of,
 from cellstamp.source.pixels import Pixels, arranged, as_channels, as_pixels, reordered, without_axes
 from cellstamp.source.points import read_points, write_points
 from cellstamp.source.raster import FACTORS, write_raster
+from cellstamp.source.shared_ids import survey
 from cellstamp.source.spool import spool
 from cellstamp.source.staging import Staging, recover, staged
 from cellstamp.source.thirdparty import quiet
@@ -177,6 +179,7 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
         centers = write_centers(staging, list(elements), run=run)
         check_same_cells({**_cells_of_other_mask(store, list(elements), run), **centers})
     warn_of_no_cells(centers)
+    warn_of_shared_ids(centers)
     return centers
 
 
@@ -204,7 +207,7 @@ def write_centers(staging: Staging, elements: Sequence[str], *, run: Run) -> dic
     """Compute and write the centres of masks that are in the staged store."""
     masks = {element: find_labels(staging.folder, Path(element).name) for element in elements}
     centers = {
-        element: compute_centers(labels, run, called=f"{kind_of(element)} mask for '{labels.name}' in {staging.store}")
+        element: survey(labels, run, called=f"{kind_of(element)} mask for '{labels.name}' in {staging.store}")
         for element, labels in masks.items()
     }
     for element, cells in centers.items():
