@@ -153,6 +153,7 @@ def specks() -> np.ndarray:
 FINE: dict[str, Callable[[], np.ndarray]] = {
     "cells": lambda: discs(12),
     "many cells": lambda: discs(60, 16, 6),
+    "cells of a few pixels": lambda: discs(5, 10, 1.5),
     "no cell": lambda: np.zeros((50, 60), np.int64),
     "one cell": lambda: discs(1),
     "two cells": lambda: discs(2, rows=1),

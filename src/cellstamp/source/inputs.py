@@ -146,5 +146,5 @@ def _opened(mask: Any, kind: str, files: ExitStack) -> Any:
     path = Path(mask)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the path of a mask file")
-    file = open_mask_file(path, files)
+    file = open_mask_file(path, lambda tiff: files.enter_context(open_tiffs([tiff]))[0])
     return as_ids(file.pixels, f"{kind} mask {path}", file.code)

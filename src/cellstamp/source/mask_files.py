@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import zipfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,6 @@ from cellstamp.errors import InputError
 from cellstamp.source.file_kinds import first_bytes, kind_of_file
 from cellstamp.source.pixels import Pixels, as_pixels
 from cellstamp.source.seg_npy import read_seg_npy
-from cellstamp.source.tiff import open_tiffs
 
 # Pillow's own classes, since Image.open would choose among all formats it knows and limit the size of the image.
 _PICTURES: dict[str, Callable[[Path], ImageFile]] = {"PNG": PngImageFile, "BMP": BmpImageFile, "GIF": GifImageFile}
@@ -52,14 +50,16 @@ class MaskFile:
     code: str
 
 
-def open_mask_file(path: Path, files: ExitStack) -> MaskFile:
-    """Open the file of a mask; its pixels are read while `files` is open.
+def open_mask_file(path: Path, open_tiff: Callable[[Path], Pixels]) -> MaskFile:
+    """Open the file of a mask.
 
     Parameters
     ----------
     path
         A TIFF file, read block by block; ``.npy``, mapped into memory; PNG, BMP, GIF, ``.npz`` and Cellpose's
         ``_seg.npy``, decoded as one.
+    open_tiff
+        Opens the file if it is TIFF.
 
     Raises
     ------
@@ -67,18 +67,20 @@ def open_mask_file(path: Path, files: ExitStack) -> MaskFile:
         If there is no such file, it is of another kind or damaged, or its pixels are bits or colours.
     """
     kind = kind_of_file(path)
-    readers = {"TIFF": _open_tiff, "NumPy": _open_npy, "zip": _open_zip, **dict.fromkeys(_PICTURES, _open_picture)}
+    if kind == "TIFF":
+        return _open_tiff(path, open_tiff)
+    readers = {"NumPy": _open_npy, "zip": _open_zip, **dict.fromkeys(_PICTURES, _open_picture)}
     if kind not in readers:
         raise InputError(f"{path}: {_why_not(path, kind)}")
-    return readers[kind](path, files)
+    return readers[kind](path)
 
 
-def _open_tiff(path: Path, files: ExitStack) -> MaskFile:
+def _open_tiff(path: Path, open_tiff: Callable[[Path], Pixels]) -> MaskFile:
     code = f"tifffile.imread({str(path)!r})"
     dtype, shape = _first_series(path)
     if dtype is not None and dtype.kind == "b":
         raise InputError(_bits(path, code))
-    pixels = files.enter_context(open_tiffs([path]))[0]
+    pixels = open_tiff(path)
     if pixels.names[:3] == ("red", "green", "blue"):
         in_planes = shape[-1] != len(pixels.names)
         raise InputError(_colours(path, f"numpy.moveaxis({code}, 0, -1)" if in_planes else code))
@@ -86,7 +88,7 @@ def _open_tiff(path: Path, files: ExitStack) -> MaskFile:
 
 
 def _first_series(path: Path) -> tuple[np.dtype[Any] | None, tuple[int, ...]]:
-    """Type and shape of a TIFF file's first series; nothing if it is damaged, which `open_tiffs` explains."""
+    """Type and shape of a TIFF file's first series; nothing if it is damaged, which `open_tiff` explains."""
     try:
         with tifffile.TiffFile(path) as file:
             return file.series[0].dtype, tuple(file.series[0].shape)
@@ -110,7 +112,7 @@ class _Picture:
             raise InputError(_damaged(self.path, self.kind, error)) from error
 
 
-def _open_picture(path: Path, files: ExitStack) -> MaskFile:
+def _open_picture(path: Path) -> MaskFile:
     kind, code = kind_of_file(path), f"skimage.io.imread({str(path)!r})"
     try:
         with _PICTURES[kind](path) as picture:
@@ -127,7 +129,7 @@ def _open_picture(path: Path, files: ExitStack) -> MaskFile:
     return MaskFile(Pixels(shape, np.dtype(_PICTURE_TYPES[mode]), shape, lambda part: decoded.pixels[part]), code)
 
 
-def _open_npy(path: Path, files: ExitStack) -> MaskFile:
+def _open_npy(path: Path) -> MaskFile:
     try:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
@@ -137,7 +139,7 @@ def _open_npy(path: Path, files: ExitStack) -> MaskFile:
     return _of_array(path, array, f"numpy.load({str(path)!r})")
 
 
-def _open_zip(path: Path, files: ExitStack) -> MaskFile:
+def _open_zip(path: Path) -> MaskFile:
     try:
         members = zipfile.ZipFile(path).namelist()
         arrays = np.load(path) if members and all(name.endswith(".npy") for name in members) else None

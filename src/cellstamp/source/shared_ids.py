@@ -198,8 +198,7 @@ def _scattered(of_one: Pieces) -> _Scattered:
 def _judge(sums: Sums, pieces: Pieces, dtype: np.dtype[Any]) -> SharedIds | None:
     """Decide from the pieces of suspect ids whether ids of the mask stand for many cells."""
     order, first = by_id(pieces.ids)
-    ends = np.append(first[1:], order.size)
-    ids = [_scattered(_some(pieces, order[a:b])) for a, b in zip(first, ends, strict=True)]
+    ids = [_scattered(_some(pieces, of_one)) for of_one in np.split(order, first[1:]) if of_one.size]
     found = [one for one in ids if one.n_pieces >= _MANY_PIECES] or _few_for_most(sums, ids) or _mixed(sums, ids)
     if not found:
         return None
