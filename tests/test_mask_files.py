@@ -219,7 +219,12 @@ WITH_CODE: dict[str, tuple[Callable[[Path], object], str, np.ndarray]] = {
     ),
     "negative.tif": (
         lambda path: tifffile.imwrite(path, LABELS.astype(np.int32) - (LABELS == 0)),
-        r"cytosol mask .*negative\.tif: the negative value -1; .* are background, load (.*)",
+        r"cytosol mask .*negative\.tif: the negative value -1; .* are background, load (.*)\. If 0 is a cell",
+        LABELS,
+    ),
+    "shifted.npy": (
+        lambda path: np.save(path, LABELS.astype(np.int32) - 1),
+        r"cytosol mask .*shifted\.npy: the negative value -1; .* If 0 is a cell, load (.*)",
         LABELS,
     ),
     "probabilities.npy": (

@@ -86,9 +86,10 @@ def _checked(mask: Pixels, check: Check) -> Callable[[Region], NDArray[Any]]:
 
 def _check_sign(block: NDArray[Any], name: str, code: str) -> None:
     if block.size and block.min() < 0:
+        or_shift = f". If 0 is a cell, load {code} + 1" if block.min() == -1 else ""
         raise InputError(
             f"{name}: the negative value {block.min():g}; cell ids are positive, 0 is background. If negative values "
-            f"are background, load numpy.where({code} < 0, 0, {code})"
+            f"are background, load numpy.where({code} < 0, 0, {code}){or_shift}"
         )
 
 
