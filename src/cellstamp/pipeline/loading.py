@@ -98,6 +98,8 @@ class ProjectInput(Logable):
     ) -> None:
         """Load the image from TIFF files, a block at a time: the whole of it, in its dtype.
 
+        PNG, BMP, JPEG and ``.npy`` files load too; the content decides which, not the extension.
+
         Parameters
         ----------
         file_paths
@@ -234,9 +236,9 @@ class ProjectInput(Logable):
         Parameters
         ----------
         nucleus, cytosol
-            One or both: an array (y, x) of whole numbers, or the path of a file with one: TIFF, PNG, BMP, GIF, ``.npy``,
-            ``.npz`` or Cellpose's ``_seg.npy``; the content decides which, not the extension. 0 is background, a cell
-            has the same id in both. Floats become uint32. Axes of length 1 are dropped.
+            One or both: an array (y, x) of whole numbers, or the path of a file with one: TIFF, PNG, BMP, GIF,
+            ``.npy``, ``.npz`` or Cellpose's ``_seg.npy``; the content decides which, not the extension. 0 is
+            background, a cell has the same id in both. Floats become uint32. Axes of length 1 are dropped.
         overwrite
             Whether masks that are there are replaced; None: as the project says.
 

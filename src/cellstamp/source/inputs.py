@@ -5,13 +5,14 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 from cellstamp.errors import InputError
 from cellstamp.source import store as stores
 from cellstamp.source.centers import Run
+from cellstamp.source.image_files import are_pictures, open_pictures
 from cellstamp.source.mask_files import open_mask_file
 from cellstamp.source.mask_values import as_ids
 from cellstamp.source.pixels import Pixels, cropped, stack
@@ -40,7 +41,7 @@ def from_tiffs(
     overwrite: bool = False,
     remap: Sequence[int] | None = None,
 ) -> None:
-    """Load an image from TIFF files, the channels of one after those of another.
+    """Load an image from TIFF files, or from pictures, the channels of one after those of another.
 
     Raises
     ------
@@ -50,7 +51,7 @@ def from_tiffs(
     listed = isinstance(paths, Sequence) and not isinstance(paths, str)
     if not (listed and paths and all(isinstance(path, (str, os.PathLike)) for path in paths)):
         raise InputError(f"file_paths = {paths!r}: must be a list of TIFF files, one or more")
-    with open_tiffs(paths) as planes:
+    with nullcontext(open_pictures(paths)) if are_pictures(paths) else open_tiffs(paths) as planes:
         _check_alike(paths, planes)
         image, known = stack(planes), _names(planes)
         if crop is not None:
