@@ -222,6 +222,11 @@ WITH_CODE: dict[str, tuple[Callable[[Path], object], str, np.ndarray]] = {
         r"cytosol mask .*negative\.tif: the negative value -1; .* are background, load (.*)\. If 0 is a cell",
         LABELS,
     ),
+    "signed.npy": (
+        lambda path: np.save(path, (LABELS * 20).astype(np.uint8).view(np.int8)),
+        r"cytosol mask .*signed\.npy: the negative value -\d+; .* If ids above 127 ran over, load (.*)",
+        LABELS * 20,
+    ),
     "shifted.npy": (
         lambda path: np.save(path, LABELS.astype(np.int32) - 1),
         r"cytosol mask .*shifted\.npy: the negative value -1; .* If 0 is a cell, load (.*)",

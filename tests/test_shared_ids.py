@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
+from cellstamp.errors import InputError
 from cellstamp.pipeline.extraction import HDF5CellExtraction
 from cellstamp.pipeline.project import Project
 from cellstamp.source import centers as blocks
@@ -74,6 +75,11 @@ SHARED_IDS: dict[str, tuple[Callable[[], np.ndarray], SharedIds]] = {
     "300 cells in 8 bits": (lambda: wrapped(discs(20, rows=15), 255).astype(np.uint8), SharedIds("8 bits", 1, 2)),
     "900 cells in 8 bits": (lambda: discs(30).astype(np.uint8), SharedIds("8 bits", 1, 4)),
     "3600 cells in 8 bits": (lambda: discs(60, 16, 6).astype(np.uint8), SharedIds("8 bits", 1, 15)),
+    "8 bits in 32": (lambda: discs(30).astype(np.uint8).astype(np.uint32), SharedIds("8 bits", 1, 4)),
+    "16 bits": (
+        lambda: np.where(tiles(2) > 0, tiles(2) + 65_535 - 64, 0).astype(np.uint16),
+        SharedIds("16 bits", 65_535, 4),
+    ),
     "four tiles": (lambda: tiles(2).astype(np.uint32), SharedIds("repeated", 1, 4)),
     "100 tiles": (lambda: tiles(10).astype(np.uint32), SharedIds("repeated", 1, 100)),
     "ilastik: 1 are cells, 2 background": (
@@ -248,6 +254,15 @@ class TestWarnings:
             project.load_segmentation(cytosol=mask)
         numbered = eval(re.search(wanted, str(told[0].message))[1], {"numpy": numpy, "mask": mask})
         np.testing.assert_array_equal(numbered, self.CELLS)
+
+    def test_it_is_said_before_ids_of_two_masks_are_compared(self, tmp_path: Path) -> None:
+        project = Project(tmp_path / "project")
+        project.load_input_from_array(self.IMAGE)
+        with (
+            pytest.warns(UserWarning, match="seg_all_cytosol: one id stands for many cells"),
+            pytest.raises(InputError, match="do not belong together"),
+        ):
+            project.load_segmentation(nucleus=self.CELLS, cytosol=np.where(self.CELLS > 0, 255, 0))
 
     def test_loading_from_a_store(self, tmp_path: Path) -> None:
         store = write_store(tmp_path / "a.zarr", self.IMAGE, {"mask": wrapped(self.CELLS, 2)})

@@ -96,13 +96,13 @@ def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run
         for element, origin in chosen.elements.items():
             _take(staging, chosen.store / origin, element)
         centers = write_centers(staging, masks, run=run)
+        warn_of_shared_ids(centers)
         check_same_cells(centers)
         for element in _OURS:
             staging.remove(element)
         if chosen.others and chosen.store.resolve() != store.resolve():
             _take_others(staging, chosen, source_format)
     warn_of_no_cells(centers)
-    warn_of_shared_ids(centers)
     return centers
 
 

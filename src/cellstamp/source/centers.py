@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -71,8 +71,10 @@ class BlockSums:
             raise InputError(f"{self._name()}: ids above 2**63 - 1; renumber the cells")
         ids, totals = runs_of(pixels, block)
         if ids.size and ids.min() < 0:
-            message = f"{self._name()}: the negative value {ids.min()}; cell ids are positive, 0 is background"
-            raise InputError(message)
+            raise InputError(
+                f"{self._name()}: the negative value {ids.min()}; cell ids are positive, 0 is background. If negative "
+                "values are background, use this as mask: numpy.where(mask < 0, 0, mask)"
+            )
         return _of_runs(ids, totals)
 
     def _name(self) -> str:
@@ -121,7 +123,7 @@ def compute_centers(labels: ArrayHandle, run: Run = map, *, called: str | None =
 def sum_up(labels: ArrayHandle, run: Run = map, *, called: str | None = None) -> Sums:
     """Sum up the pixels of every cell; see `compute_centers`."""
     parts = list(run(BlockSums(labels, called), blocks_of(labels)))
-    ids, totals, spans = (np.concatenate([getattr(part, name) for part in parts]) for name in Sums.__annotations__)
+    ids, totals, spans = (np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Sums))
     order, first = by_id(ids)
     if not first.size:
         return Sums(ids, totals, spans)

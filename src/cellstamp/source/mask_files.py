@@ -141,7 +141,8 @@ def _open_npy(path: Path) -> MaskFile:
 
 def _open_zip(path: Path) -> MaskFile:
     try:
-        members = zipfile.ZipFile(path).namelist()
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
         arrays = np.load(path) if members and all(name.endswith(".npy") for name in members) else None
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(_damaged(path, "zip", error)) from error

@@ -86,11 +86,17 @@ def _checked(mask: Pixels, check: Check) -> Callable[[Region], NDArray[Any]]:
 
 def _check_sign(block: NDArray[Any], name: str, code: str) -> None:
     if block.size and block.min() < 0:
-        or_shift = f". If 0 is a cell, load {code} + 1" if block.min() == -1 else ""
         raise InputError(
             f"{name}: the negative value {block.min():g}; cell ids are positive, 0 is background. If negative values "
-            f"are background, load numpy.where({code} < 0, 0, {code}){or_shift}"
+            f"are background, load numpy.where({code} < 0, 0, {code}). {_or_else(block, code)}"
         )
+
+
+def _or_else(block: NDArray[Any], code: str) -> str:
+    """What else negative values may be: -1 beside a cell 0, or ids that were too large for a signed type."""
+    if block.min() == -1 or block.dtype.kind == "f":
+        return f"If 0 is a cell, load {code} + 1"
+    return f"If ids above {np.iinfo(block.dtype).max} ran over, load {code}.astype('u{block.dtype}')"
 
 
 def _check_floats(block: NDArray[Any], region: Region, name: str, code: str) -> None:

@@ -8,7 +8,7 @@ has, and whether other cells lie between them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ def _find_shared(labels: ArrayHandle, sums: Sums, run: Run) -> SharedIds | None:
     suspects = _suspects(cells)
     if suspects.size:
         parts = list(run(BlockPieces(labels, suspects), blocks_of(labels)))
-        pieces = Pieces(*(np.concatenate([getattr(part, name) for part in parts]) for name in Pieces.__annotations__))
+        pieces = Pieces(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Pieces)))
         shared = _judge(cells, pieces, np.dtype(labels.dtype))
         if shared is not None:
             return replace(shared, background=background)
@@ -238,4 +238,7 @@ def _kind(sums: Sums, dtype: np.dtype[Any]) -> str:
         return "boolean"
     if sums.ids.size <= FEW_IDS:
         return "classes"
-    return "8 bits" if dtype.itemsize == 1 else "repeated"
+    for n_bits in (8, 16):
+        if 8 * dtype.itemsize == n_bits == 8 or sums.ids[-1] == 2**n_bits - 1:
+            return f"{n_bits} bits"
+    return "repeated"

@@ -177,9 +177,9 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
         for element, mask in elements.items():
             write_raster(staging, element, mask)
         centers = write_centers(staging, list(elements), run=run)
+        warn_of_shared_ids(centers)
         check_same_cells({**_cells_of_other_mask(store, list(elements), run), **centers})
     warn_of_no_cells(centers)
-    warn_of_shared_ids(centers)
     return centers
 
 

@@ -15,10 +15,8 @@ TILES_ABREAST = 8
 _LOOKS = {
     "boolean": "It looks like a boolean mask",
     "classes": "It looks like a mask of classes (one id for each kind of cell), or its ids ran over and started again",
-    "8 bits": (
-        "It looks like more than 255 ids that were saved with 8 bits: save the mask with 16 or 32 bits. If only this "
-        "mask exists, its cells can be told apart where they do not touch"
-    ),
+    "8 bits": "It looks like more than 255 ids that were saved with 8 bits: save the mask with 16 or 32 bits",
+    "16 bits": "It looks like more than 65,535 ids that were saved with 16 bits: save the mask with 32 bits",
     "repeated": "Its ids seem to have started again, as in tiles that were segmented one by one",
 }
 
@@ -30,8 +28,8 @@ class SharedIds:
     Attributes
     ----------
     kind
-        What the mask looks like: ``"boolean"``, ``"classes"``, ``"8 bits"`` (ids above 255 started again),
-        ``"repeated"``, or ``"background"`` (its only fault is that the background has an id).
+        What the mask looks like: ``"boolean"``, ``"classes"``, ``"8 bits"`` or ``"16 bits"`` (larger ids started
+        again), ``"repeated"``, or ``"background"`` (its only fault is that the background has an id).
     example, n_places
         An id, and in how many separate places of the image it is.
     background
@@ -51,9 +49,10 @@ class SharedIds:
                 f"{mask}: cells cover all of the mask, most of it id {self.background}. If that is the background, it "
                 f"must be 0; use this as mask (overwrite=True replaces a loaded one): {code}"
             )
+        number = "If only this mask exists, number" if self.kind.endswith("bits") else "Number"
         return (
             f"{mask}: one id stands for many cells; id {self.example} is in {self.n_places} separate places, and would "
-            f"be extracted as one cell. {_LOOKS[self.kind]}. Number its connected components and use the result as "
+            f"be extracted as one cell. {_LOOKS[self.kind]}. {number} its connected components and use the result as "
             f"mask (overwrite=True replaces a loaded one): skimage.measure.label({code})"
         )
 
