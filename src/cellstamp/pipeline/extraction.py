@@ -32,16 +32,17 @@ from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import BlockRunner, n_local_workers, open_engine
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark
 from cellstamp.source.arrays import PixelSource
-from cellstamp.source.centers import compute_centers
 from cellstamp.source.elements import find_source
 from cellstamp.source.handlers import find_centers, open_store, why_not_stored
 from cellstamp.source.masks import MaskChoice
 from cellstamp.source.names import centers_of
 from cellstamp.source.selection import find_cells
+from cellstamp.source.shared_ids import survey
 from cellstamp.source.values import Centers
 from cellstamp.warnings import warn
 
 _LONGEST_NAME = 100
+_BETWEEN = "an id that stands for many cells has its centre between them"
 
 
 class HDF5CellExtraction(ProcessingStep):
@@ -159,6 +160,8 @@ class HDF5CellExtraction(ProcessingStep):
                     centers, source, config, chosen=chosen, partial=partial, n_cells=n_cells, seed=seed
                 )
                 self._log_selection(source, selection)
+                if selection.shared is not None:
+                    self._warn(selection.shared.message(f"'{source.main_mask.name}' in {source.main_mask.store}"))
                 if not len(selection.cells):
                     self._warn(_nothing_left(source, config, selection))
                     return
@@ -280,7 +283,7 @@ class HDF5CellExtraction(ProcessingStep):
         return find_centers(
             source.main_mask,
             given,
-            compute=lambda labels: compute_centers(labels, blocks),
+            compute=lambda labels: survey(labels, blocks),
             log=self.log,
             not_stored=why_not_stored(self.filehandler, source.main_mask.store),
         )
@@ -311,9 +314,8 @@ class HDF5CellExtraction(ProcessingStep):
             size, (height, width) = job.config.image_size, exceeding.largest
             self._warn(
                 f"{exceeding.rows.size} of {len(job.cells)} cells reach out of their crop of {size} x {size} pixels, "
-                f"and are cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] tells which. A "
-                f"crop is centred on the cell in '{job.source.main_mask.name}': image_size {exceeding.fitting} would "
-                "hold all of them"
+                f"and are cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] tells which. "
+                f"{_larger_crop(job, exceeding)}"
             )
 
     def _warn_of_empty(self, job: Job, n_empty: NDArray[np.int64]) -> None:
@@ -326,10 +328,10 @@ class HDF5CellExtraction(ProcessingStep):
                 f"channels are all zero{hint}"
             )
         if n_empty[0]:
+            doubt = _doubt(job.config.centers, main) if job.selection.shared is None else _BETWEEN
             self._warn(
                 f"{n_empty[0]} of {len(job.cells)} cells have no pixel of '{main}' in their window, though it says "
-                f"which cells there are: {_doubt(job.config.centers, main)}, or these cells are rings larger than a "
-                "window"
+                f"which cells there are: {doubt}"
             )
 
     def _report(self, job: Job, tally: run.Tally, n_empty: int, watch: Stopwatch, n_workers: int) -> None:
@@ -378,12 +380,25 @@ def _nothing_left(source: PixelSource, config: ExtractionConfig, selection: Sele
     )
 
 
+def _larger_crop(job: Job, exceeding: run.Exceeding) -> str:
+    """What to do about cells that are larger than their crops; a larger crop helps only where an id is one cell."""
+    mask = job.source.main_mask.name
+    if job.selection.shared is not None:
+        return f"A larger image_size does not help where one id of '{mask}' stands for many cells"
+    advice = f"A crop is centred on the cell in '{mask}': image_size {exceeding.fitting} would hold all of them"
+    if 2 * exceeding.fitting <= min(job.source.shape):
+        return advice
+    return f"{advice}, if each id is one cell; if one id stands for many, number them with skimage.measure.label(mask)"
+
+
 def _doubt(given: str | None, mask: str) -> str:
     """What may be wrong with centres."""
     if given is not None:
-        return f"the centres in '{given}' are not those of its cells"
-    remedy = f"delete the points '{Path(centers_of(mask)).name}', and they are computed again"
-    return f"the centres in the store are not those of its cells ({remedy})"
+        wrong = f"the centres in '{given}' are not those of its cells"
+    else:
+        remedy = f"delete the points '{Path(centers_of(mask)).name}', and they are computed again"
+        wrong = f"the centres in the store are not those of its cells ({remedy})"
+    return f"{wrong}, or these cells are rings larger than a window"
 
 
 def _check_arguments(*, partial: object, n_cells: object, seed: object) -> None:

@@ -21,7 +21,7 @@ from cellstamp.pipeline.scaling import Pairs, Scaling
 from cellstamp.rules import TableColumn
 from cellstamp.source.arrays import PixelSource
 from cellstamp.source.selection import ChosenCells
-from cellstamp.source.values import Centers
+from cellstamp.source.values import Centers, SharedIds
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,15 @@ class Selection:
         uint64: ids of chosen ones that are too near the border.
     cells
         Those to extract, in the order of the file; of a preview, those that were drawn.
+    shared
+        What suggests that ids of the mask are not one cell each, if anything does.
     """
 
     n_in_mask: int
     n_not_chosen: int
     removed: NDArray[np.uint64]
     cells: Centers
+    shared: SharedIds | None = None
 
     def counts(self) -> dict[str, int]:
         """What becomes of the cells in the mask, in numbers that add up."""
@@ -252,4 +255,4 @@ def select_cells(
     kept = wanted[inside]
     if partial and len(kept):
         kept = draw_cells(kept, n_cells, seed)
-    return Selection(len(centers), len(centers) - len(wanted), wanted.ids[~inside], kept)
+    return Selection(len(centers), len(centers) - len(wanted), wanted.ids[~inside], kept, centers.shared)

@@ -133,6 +133,8 @@ class ProjectInput(Logable):
     ) -> None:
         """Load the image from TIFF files, a block at a time, at full resolution and in its dtype.
 
+        PNG, BMP, JPEG and ``.npy`` files load too; the content decides which, not the extension.
+
         Parameters
         ----------
         file_paths
@@ -288,8 +290,9 @@ class ProjectInput(Logable):
         Parameters
         ----------
         nucleus, cytosol
-            One or both: an array (y, x) of integers, or the path of a TIFF file with one. 0 is background, a cell has
-            the same id in both.
+            One or both: an array (y, x) of whole numbers, or the path of a file with one: TIFF, PNG, BMP, GIF,
+            ``.npy``, ``.npz`` or Cellpose's ``_seg.npy``; the content decides which, not the extension. 0 is
+            background, a cell has the same id in both. Floats become uint32. Axes of length 1 are dropped.
         overwrite
             Whether masks that are there are replaced; None: as the project says.
         series
@@ -300,15 +303,17 @@ class ProjectInput(Logable):
         Raises
         ------
         InputError
-            When there is no image, or a mask is not 2-D, not of integers, negative, or of another size than the image;
-            or when each mask has cells that the other one, or the one already loaded, lacks.
+            When there is no image; when a file can't be read as a mask; when a mask is not 2-D, not of whole numbers,
+            negative, or of another size than the image; or when each mask has cells that the other one, or the one
+            already loaded, lacks.
         OutputError
             When there is such a mask, and it may not be replaced.
 
         Warns
         -----
         UserWarning
-            When one mask has cells that the other one lacks, or a mask has none at all.
+            When one mask has cells that the other one lacks, or a mask has none at all; when a mask holds floats; or
+            when one id seems to stand for many cells.
         """
         masks = {kind: mask for kind, mask in (("nucleus", nucleus), ("cytosol", cytosol)) if mask is not None}
         centers = inputs.load_segmentation(

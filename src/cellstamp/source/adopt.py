@@ -18,6 +18,7 @@ from cellstamp.source.checks import (
     check_mask,
     check_same_cells,
     warn_of_no_cells,
+    warn_of_shared_ids,
 )
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of
 from cellstamp.source.raster import FACTORS, copy_raster, copyable, write_raster
@@ -95,6 +96,7 @@ def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run
         for element, origin in chosen.elements.items():
             _take(staging, chosen.store / origin, element)
         centers = write_centers(staging, masks, run=run)
+        warn_of_shared_ids(centers)
         check_same_cells(centers)
         for element in _OURS:
             staging.remove(element)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,21 @@ Run = Callable[["BlockSums", Sequence[Rect]], Iterable["Sums"]]
 
 @dataclass(frozen=True)
 class Sums:
-    """Pixels of some cells: ids ascending, and for each the number of pixels, and the sums of their x and y (int64)."""
+    """Pixels of some cells.
+
+    Attributes
+    ----------
+    ids
+        int64 (n,), ascending.
+    totals
+        int64 (n, 3): for each the number of pixels, and the sums of their x and y.
+    spans
+        int64 (n, 3): for each the number of runs, its first row and its last.
+    """
 
     ids: NDArray[np.int64]
     totals: NDArray[np.int64]
+    spans: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -60,9 +71,11 @@ class BlockSums:
             raise InputError(f"{self._name()}: ids above 2**63 - 1; renumber the cells")
         ids, totals = runs_of(pixels, block)
         if ids.size and ids.min() < 0:
-            message = f"{self._name()}: the negative value {ids.min()}; cell ids are positive, 0 is background"
-            raise InputError(message)
-        return _merge(ids, totals)
+            raise InputError(
+                f"{self._name()}: the negative value {ids.min()}; cell ids are positive, 0 is background. If negative "
+                "values are background, use this as mask: numpy.where(mask < 0, 0, mask)"
+            )
+        return _of_runs(ids, totals)
 
     def _name(self) -> str:
         return self.called or f"labels '{self.labels.name}' in {self.labels.store}"
@@ -104,11 +117,26 @@ def compute_centers(labels: ArrayHandle, run: Run = map, *, called: str | None =
     InputError
         If the mask holds a negative value or one above 2**63 - 1.
     """
+    return centers_of_sums(sum_up(labels, run, called=called))
+
+
+def sum_up(labels: ArrayHandle, run: Run = map, *, called: str | None = None) -> Sums:
+    """Sum up the pixels of every cell; see `compute_centers`."""
     parts = list(run(BlockSums(labels, called), blocks_of(labels)))
-    ids = np.concatenate([part.ids for part in parts])
-    merged = _merge(ids, np.concatenate([part.totals for part in parts]))
-    n_pixels, sum_x, sum_y = merged.totals.T
-    return Centers(merged.ids.astype(np.uint64), np.stack([sum_x / n_pixels, sum_y / n_pixels], axis=1))
+    ids, totals, spans = (np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Sums))
+    order, first = by_id(ids)
+    if not first.size:
+        return Sums(ids, totals, spans)
+    n_runs, rows = np.add.reduceat(spans[order, 0], first), spans[order]
+    first_row, last_row = np.minimum.reduceat(rows[:, 1], first), np.maximum.reduceat(rows[:, 2], first)
+    merged = np.add.reduceat(totals[order], first)
+    return Sums(ids[order][first], merged, np.stack([n_runs, first_row, last_row], axis=1))
+
+
+def centers_of_sums(sums: Sums) -> Centers:
+    """Return the mean x and the mean y of the pixels of every cell."""
+    n_pixels, sum_x, sum_y = sums.totals.T
+    return Centers(sums.ids.astype(np.uint64), np.stack([sum_x / n_pixels, sum_y / n_pixels], axis=1))
 
 
 def blocks_of(array: ArrayHandle) -> list[Rect]:
@@ -122,10 +150,22 @@ def blocks_of(array: ArrayHandle) -> list[Rect]:
     ]
 
 
-def _merge(ids: NDArray[np.int64], totals: NDArray[np.int64]) -> Sums:
-    """Add up the rows of ``totals`` (n, 3) that have the same id."""
+def _of_runs(ids: NDArray[np.int64], totals: NDArray[np.int64]) -> Sums:
+    """Add up the runs that have the same id; they are in the order of their rows."""
     order, first = by_id(ids)
-    return Sums(ids[order][first], np.add.reduceat(totals[order], first) if first.size else totals)
+    if not first.size:
+        return Sums(ids, totals, totals)
+    last = np.append(first[1:], order.size) - 1
+    rows = [totals[order[at], 2] // totals[order[at], 0] for at in (first, last)]
+    spans = np.stack([last - first + 1, *rows], axis=1)
+    return Sums(ids[order][first], np.add.reduceat(totals[order], first), spans)
+
+
+def places_of(totals: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the row, the first column and the last column of runs, from what `runs_of` returns."""
+    n_pixels, sum_x, sum_y = totals.T
+    first = (2 * sum_x // n_pixels - n_pixels + 1) // 2
+    return sum_y // n_pixels, first, first + n_pixels - 1
 
 
 def by_id(ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -123,9 +123,13 @@ def check_mask_type(dtype: np.dtype[Any], name: str) -> None:
         Telling of what type it is.
     """
     if dtype.kind not in "ui":
-        hint = "; skimage.measure.label makes one of a mask that is True in cells" if dtype.kind == "b" else ""
+        is_boolean = dtype.kind == "b"
+        hint = (
+            ". Number its connected components and load the result: skimage.measure.label(mask)" if is_boolean else ""
+        )
         raise InputError(
-            f"{name} mask of dtype {dtype}: must hold integers, 0 for background and a cell's id in it{hint}"
+            f"{name} mask of dtype {dtype}: must hold integers, 0 for background and a cell's id in it"
+            f"{hint if dtype.kind == 'b' else ''}"
         )
 
 
@@ -145,6 +149,24 @@ def warn_of_no_cells(centers: Mapping[str, Centers]) -> None:
     for element, cells in centers.items():
         if not len(cells):
             warn(f"{element.removeprefix('labels/')} holds no cell: all of the mask is 0, which is background")
+
+
+def warn_of_shared_ids(centers: Mapping[str, Centers]) -> None:
+    """Say in which masks that have come into the store an id stands for many cells.
+
+    Parameters
+    ----------
+    centers
+        Element of a mask -> its cells.
+
+    Warns
+    -----
+    UserWarning
+        When something suggests it, saying how to number the cells.
+    """
+    for element, cells in centers.items():
+        if cells.shared is not None:
+            warn(cells.shared.message(element.removeprefix("labels/")))
 
 
 def check_same_cells(centers: Mapping[str, Centers]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.source.arrays import ArrayHandle
-from cellstamp.source.centers import blocks_of, by_id, runs_of
+from cellstamp.source.centers import blocks_of, by_id, places_of, runs_of
 from cellstamp.source.values import Rect
 
 
@@ -32,9 +32,8 @@ class BlockExtents:
         """Read one block and look for the cells."""
         found, totals = runs_of(self.labels.read(block), block)
         wanted = np.isin(found, self.ids)
-        n_pixels, sum_x, sum_y = totals[wanted].T
-        row, first = sum_y // n_pixels, (2 * sum_x // n_pixels - n_pixels + 1) // 2
-        return _merge(found[wanted], np.stack([row, row, first, first + n_pixels - 1], axis=1))
+        row, first, last = places_of(totals[wanted])
+        return _merge(found[wanted], np.stack([row, row, first, last], axis=1))
 
 
 Run = Callable[[BlockExtents, Sequence[Rect]], Iterable[Extents]]

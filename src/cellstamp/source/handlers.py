@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from cellstamp.source.given import given_centers
 from cellstamp.source.location import UnreachableError, is_remote, is_writable, path_of, reachable
 from cellstamp.source.masks import KINDS, MaskChoice, check_there
 from cellstamp.source.names import centers_of
-from cellstamp.source.points import labels_of_points
+from cellstamp.source.points import labels_of_points, shared_ids_of_points
 from cellstamp.source.store import load_centers, spool, store_centers
-from cellstamp.source.values import Centers
+from cellstamp.source.values import Centers, SharedIds
 
 
 def open_store(handler: Any, image: str, masks: MaskChoice, centers: str | None, folder: Path) -> str:
@@ -132,7 +133,14 @@ def _stored(labels: ArrayHandle, log: Callable[[object], None]) -> Centers | Non
     if centers is not None and _are_of_others(labels):
         log(f"the centres stored beside '{labels.name}' are of other labels, or of these before a change")
         return None
-    return centers
+    return None if centers is None else replace(centers, shared=_shared_ids(labels))
+
+
+def _shared_ids(labels: ArrayHandle) -> SharedIds | None:
+    """What was noted of the mask's ids when the stored centres were computed."""
+    if is_remote(labels.store):
+        return None
+    return shared_ids_of_points(Path(labels.store), Path(centers_of(labels.name)).name)
 
 
 def _are_of_others(labels: ArrayHandle) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from cellstamp.errors import InputError
 from cellstamp.source import store as stores
 from cellstamp.source.array_axes import array_stack, mask_plane
 from cellstamp.source.centers import Run
+from cellstamp.source.image_files import are_pictures, open_pictures
+from cellstamp.source.mask_files import open_mask_file
+from cellstamp.source.mask_values import as_ids
 from cellstamp.source.pixels import Pixels, cropped, stack
 from cellstamp.source.plane_choice import PlaneChoice, chosen
 from cellstamp.source.tiff import TiffChoice, check_one_plane, open_tiffs
@@ -53,7 +56,7 @@ def from_tiffs(
     remap: Sequence[int] | None = None,
     choice: TiffChoice | None = None,
 ) -> None:
-    """Load an image from TIFF files, the channels of one after those of another.
+    """Load an image from TIFF files, or from pictures, the channels of one after those of another.
 
     Raises
     ------
@@ -63,13 +66,22 @@ def from_tiffs(
     listed = isinstance(paths, Sequence) and not isinstance(paths, str)
     if not (listed and paths and all(isinstance(path, (str, os.PathLike)) for path in paths)):
         raise InputError(f"file_paths = {paths!r}: must be a list of TIFF files, one or more")
-    with open_tiffs(paths, choice) as planes:
+    with nullcontext(_pictures(paths, choice)) if are_pictures(paths) else open_tiffs(paths, choice) as planes:
         image, known = stack(planes), _names(planes)
         if crop is not None:
             image = cropped(image, _window(crop, image.shape))
         stores.load_image(
             store, image, channel_names=channel_names, known_names=known, overwrite=overwrite, remap=remap
         )
+
+
+def _pictures(paths: Sequence[str | os.PathLike[str]], choice: TiffChoice | None) -> list[Pixels]:
+    if choice not in (None, TiffChoice()):
+        raise InputError(
+            f"{os.fspath(paths[0])}: z, t and series choose among the images of TIFF files, and this is none. Load it as "
+            "an array: load_input_from_array(array, axes='zyx', z=0)"
+        )
+    return open_pictures(paths)
 
 
 def _names(planes: Sequence[Pixels]) -> list[str]:
@@ -150,7 +162,7 @@ def load_segmentation(
     run: Run = map,
     choice: TiffChoice | None = None,
 ) -> dict[str, Centers]:
-    """Load masks from arrays or TIFF files; see `cellstamp.source.store.load_masks`.
+    """Load masks from arrays or files; see `cellstamp.source.store.load_masks`.
 
     Raises
     ------
@@ -166,8 +178,20 @@ def load_segmentation(
 
 
 def _opened(mask: Any, kind: str, files: ExitStack, choice: TiffChoice) -> Any:
-    if isinstance(mask, (str, os.PathLike)):
-        pixels = files.enter_context(open_tiffs([mask], choice))[0]
-        check_one_plane(mask, pixels)
-        return pixels
-    return mask_plane(mask, kind, choice.planes)
+    """A mask that is given by its path, opened by a reader for what the path holds; the chosen plane of an array."""
+    if not isinstance(mask, (str, os.PathLike)):
+        plane = mask_plane(mask, kind, choice.planes)
+        return as_ids(plane, f"{kind} mask") if isinstance(plane, Pixels) else plane
+    path = Path(mask)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the path of a mask file")
+    file = open_mask_file(path, lambda tiff: _tiff_mask(tiff, files, choice))
+    return as_ids(file.pixels, f"{kind} mask {path}", file.code)
+
+
+def _tiff_mask(path: Path, files: ExitStack, choice: TiffChoice) -> Pixels:
+    """The plane of a TIFF file; `open_mask_file` explains what to do about colours."""
+    pixels = files.enter_context(open_tiffs([path], choice))[0]
+    if pixels.names[:3] != ("red", "green", "blue"):
+        check_one_plane(path, pixels)
+    return pixels

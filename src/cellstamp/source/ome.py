@@ -69,7 +69,9 @@ def raster_attributes(
     return {**wrapped, "spatialdata_attrs": {"version": version}}
 
 
-def points_attributes(*, format_: int, labels: str | None = None) -> dict[str, Any]:
+def points_attributes(
+    *, format_: int, labels: str | None = None, shared_ids: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the attributes of the group of a table of points with the columns x and y.
 
     Parameters
@@ -78,8 +80,11 @@ def points_attributes(*, format_: int, labels: str | None = None) -> dict[str, A
         Zarr format, 2 or 3.
     labels
         Signature of the labels whose centres they are.
+    shared_ids
+        What suggests that ids of the labels are not one cell each.
     """
-    ours = {} if labels is None else {OURS: {"labels": labels}}
+    known = {"labels": labels, "shared_ids": shared_ids}
+    ours = {OURS: {key: value for key, value in known.items() if value is not None}} if labels is not None else {}
     return {
         **ours,
         "encoding-type": "ngff:points",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from cellstamp.rules import LARGEST_ID
 from cellstamp.source import ome
 from cellstamp.source.location import is_remote
 from cellstamp.source.staging import Staging
-from cellstamp.source.values import Centers
+from cellstamp.source.values import Centers, SharedIds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,9 @@ def write_points(staging: Staging, name: str, centers: Centers, labels: str | No
 
     index = pd.Index(np.asarray(centers.ids, dtype=np.uint64), name=_INDEX)
     table = pd.DataFrame({"x": centers.xy[:, 0], "y": centers.xy[:, 1]}, index=index)
-    write_frame(staging, name, table, ome.points_attributes(format_=staging.format, labels=labels))
+    shared_ids = None if centers.shared is None else asdict(centers.shared)
+    attributes = ome.points_attributes(format_=staging.format, labels=labels, shared_ids=shared_ids)
+    write_frame(staging, name, table, attributes)
 
 
 def write_frame(staging: Staging, name: str, table: pd.DataFrame, attributes: dict[str, Any]) -> None:
@@ -46,11 +49,24 @@ def write_frame(staging: Staging, name: str, table: pd.DataFrame, attributes: di
 
 def labels_of_points(store: Path, name: str) -> str | None:
     """The signature of the labels that the points `name` were computed from; None if they do not say."""
-    try:
-        signature: str | None = (ome.read_attributes(store / "points" / name).get(ome.OURS) or {}).get("labels")
-    except InputError:
-        return None
+    signature: str | None = _ours(store, name).get("labels")
     return signature
+
+
+def shared_ids_of_points(store: Path, name: str) -> SharedIds | None:
+    """What suggested that ids are not one cell each when the points `name` were computed; None if nothing did."""
+    try:
+        return SharedIds(**_ours(store, name)["shared_ids"])
+    except (KeyError, TypeError):  # nothing did, or another version of us had more to say
+        return None
+
+
+def _ours(store: Path, name: str) -> dict[str, Any]:
+    """What cellstamp has noted beside points."""
+    try:
+        return dict(ome.read_attributes(store / "points" / name).get(ome.OURS) or {})
+    except InputError:
+        return {}
 
 
 def read_points(store: str | os.PathLike[str], name: str) -> Centers | None:

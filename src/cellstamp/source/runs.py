@@ -1,4 +1,4 @@
-"""Compiled: a block of labels -> the runs of equal labels in its rows."""
+"""Compiled: a block of labels -> the runs of equal labels in its rows, and their connected components."""
 
 from typing import Any
 
@@ -44,3 +44,42 @@ def sum_runs(rows: Any, top: int, left: int) -> Any:
                 totals[at, 2] = n * (top + y)
                 at += 1
     return ids, totals
+
+
+@njit(nogil=True, cache=True)
+def join_runs(ids: Any, rows: Any, firsts: Any, lasts: Any) -> Any:
+    """Find the connected components of runs: runs of one id that touch, also at a corner.
+
+    Parameters
+    ----------
+    ids, rows, firsts, lasts
+        int64 (n,): the label of each run, its row, its first and last column; ordered by row, then by column.
+
+    Returns
+    -------
+    int64 (n,)
+        For each run the number of the first run of its component.
+    """
+    root = np.arange(ids.size)
+    above = 0
+    for run in range(ids.size):
+        row, first, last = rows[run], firsts[run], lasts[run]
+        while above < run and (rows[above] < row - 1 or (rows[above] == row - 1 and lasts[above] < first - 1)):
+            above += 1
+        other = above
+        while other < run and rows[other] == row - 1 and firsts[other] <= last + 1:
+            if ids[other] == ids[run]:
+                a, b = _root(root, other), _root(root, run)
+                root[max(a, b)] = min(a, b)
+            other += 1
+    for run in range(ids.size):
+        root[run] = _root(root, run)
+    return root
+
+
+@njit(nogil=True, cache=True)
+def _root(root: Any, run: int) -> Any:
+    while root[run] != run:
+        root[run] = root[root[run]]  # half the way for the next one
+        run = root[run]
+    return run

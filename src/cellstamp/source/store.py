@@ -22,13 +22,16 @@ from cellstamp.source.checks import (
     check_remap,
     check_same_cells,
     warn_of_no_cells,
+    warn_of_shared_ids,
 )
 from cellstamp.source.elements import find_labels
 from cellstamp.source.location import is_remote
+from cellstamp.source.mask_values import as_ids
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of, mask_of
 from cellstamp.source.pixels import Pixels, as_channels, as_pixels, reordered, without_axes
 from cellstamp.source.points import read_points, write_points
 from cellstamp.source.raster import FACTORS, write_raster
+from cellstamp.source.shared_ids import survey
 from cellstamp.source.spool import spool
 from cellstamp.source.stacks import Stack, letters, named_along
 from cellstamp.source.staging import Staging, recover, staged
@@ -175,6 +178,7 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
         for element, mask in elements.items():
             write_raster(staging, element, mask)
         centers = write_centers(staging, list(elements), run=run)
+        warn_of_shared_ids(centers)
         check_same_cells({**_cells_of_other_mask(store, list(elements), run), **centers})
     warn_of_no_cells(centers)
     return centers
@@ -184,11 +188,14 @@ def _mask_pixels(mask: Any, kind: str) -> Pixels:
     if isinstance(mask, Pixels):
         return mask
     array = mask if hasattr(mask, "dtype") else np.asarray(mask)
-    check_mask_type(np.dtype(array.dtype), kind)
+    name = f"{kind} mask"
+    if np.dtype(array.dtype).kind not in "uif":
+        check_mask_type(np.dtype(array.dtype), kind)
     try:
-        return as_pixels(array)
+        pixels = as_pixels(array)
     except InputError as error:
-        raise InputError(f"{kind} mask: {error}") from error
+        raise InputError(f"{name}: {error}") from error
+    return as_ids(pixels, name)
 
 
 def _cells_of_other_mask(store: Path, elements: Sequence[str], run: Run) -> dict[str, Centers]:
@@ -201,7 +208,7 @@ def write_centers(staging: Staging, elements: Sequence[str], *, run: Run) -> dic
     """Compute and write the centres of masks that are in the staged store."""
     masks = {element: find_labels(staging.folder, Path(element).name) for element in elements}
     centers = {
-        element: compute_centers(labels, run, called=f"{kind_of(element)} mask for '{labels.name}' in {staging.store}")
+        element: survey(labels, run, called=f"{kind_of(element)} mask for '{labels.name}' in {staging.store}")
         for element, labels in masks.items()
     }
     for element, cells in centers.items():
