@@ -78,8 +78,8 @@ def from_tiffs(
 def _pictures(paths: Sequence[str | os.PathLike[str]], choice: TiffChoice | None) -> list[Pixels]:
     if choice not in (None, TiffChoice()):
         raise InputError(
-            f"{os.fspath(paths[0])}: z, t and series choose among the images of TIFF files, and this is none. Load it as "
-            "an array: load_input_from_array(array, axes='zyx', z=0)"
+            f"{os.fspath(paths[0])}: z, t and series choose planes of TIFF files, and this is another kind of file. "
+            "Load it as an array: load_input_from_array(array, axes='zyx', z=0)"
         )
     return open_pictures(paths)
 

@@ -46,7 +46,7 @@ def sum_runs(rows: Any, top: int, left: int) -> Any:
     return ids, totals
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def join_runs(ids: Any, rows: Any, firsts: Any, lasts: Any) -> Any:
     """Find the connected components of runs: runs of one id that touch, also at a corner.
 
@@ -77,7 +77,7 @@ def join_runs(ids: Any, rows: Any, firsts: Any, lasts: Any) -> Any:
     return root
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _root(root: Any, run: int) -> Any:
     while root[run] != run:
         root[run] = root[root[run]]  # half the way for the next one

@@ -97,7 +97,8 @@ def check_one_plane(path: str | os.PathLike[str], pixels: Pixels) -> None:
         return
     with tifffile.TiffFile(path) as file:
         paged = len(file.pages) >= pixels.shape[0]
-    first, second = (f"tifffile.imread(path, key={k})" if paged else f"tifffile.imread(path)[{k}]" for k in (0, 1))
+    name = repr(os.fspath(path))
+    first, second = (f"tifffile.imread({name}, key={k})" if paged else f"tifffile.imread({name})[{k}]" for k in (0, 1))
     raise InputError(
         f"{os.fspath(path)}: it holds {pixels.shape[0]} planes (y, x); a mask is one. Load each as an array: "
         f"load_segmentation(nucleus={first}, cytosol={second})"
