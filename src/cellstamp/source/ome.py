@@ -151,10 +151,20 @@ def multiscale_of(group: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def channel_labels(ome: Mapping[str, Any]) -> list[str]:
-    """Return the names of the channels, or [] when the metadata has none."""
-    channels = (ome.get("omero") or {}).get("channels") or []
-    labels = [channel.get("label") for channel in channels]
+    """Return the names of the channels, or [] when the metadata doesn't name every channel."""
+    labels = [channel.get("label") for channel in described_channels(ome)]
     return [] if None in labels else [str(label) for label in labels]
+
+
+def described_channels(ome: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the metadata of each channel, or [] when there is none that can be used."""
+    # SpatialData wrote "channels_metadata" at first, "omero" (which is OME-Zarr's) since, and reads both in this order.
+    for key in ("omero", "channels_metadata"):
+        described = ome.get(key)
+        channels = described.get("channels") if isinstance(described, Mapping) else None
+        if isinstance(channels, list) and channels and all(isinstance(channel, Mapping) for channel in channels):
+            return channels
+    return []
 
 
 def axes_of(multiscale: Mapping[str, Any]) -> list[str]:
