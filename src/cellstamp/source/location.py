@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from cellstamp.errors import CellstampError, InputError
 
 # What changes in a store when an element comes into it, beside the folder of its kind.
 _REWRITTEN = (".", "..", "points", "zarr.json", ".zmetadata")
+_METADATA = (".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 
 
 class UnreachableError(InputError):
@@ -59,6 +60,20 @@ def is_writable(store: str) -> bool:
         return False
     concerned = (Path(store) / part for part in _REWRITTEN)
     return all(_is_open_to_us(path) for path in concerned if path.exists())
+
+
+def linked_part(store: str | os.PathLike[str], kinds: Iterable[str] = ("points",)) -> Path | None:
+    """What of a store is a link to elsewhere, so that a change would be one of something else; None if nothing is.
+
+    Parameters
+    ----------
+    store
+        Folder of the store.
+    kinds
+        Groups in it that elements come into, or leave.
+    """
+    concerned = (Path(store) / part for part in (".", *_METADATA, *kinds))
+    return next((path for path in concerned if path.is_symlink()), None)
 
 
 def _is_open_to_us(path: Path) -> bool:
