@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cellstamp.pipeline.project import Project
     from cellstamp.pipeline.segmentation import ThresholdSegmentation
     from cellstamp.segmentation_config import SegmentationConfig
+    from cellstamp.source.resample import rasterize_labels
     from cellstamp.training.batches import iter_batches
     from cellstamp.training.torch import StampDataset as StampDataset
     from cellstamp.training.torch import StampSampler as StampSampler
@@ -36,6 +37,7 @@ __all__ = [
     "iter_batches",
     "plot_cells",
     "plot_removed",
+    "rasterize_labels",
     "read_h5sc",
 ]
 
@@ -59,6 +61,7 @@ _HOMES = {
     "iter_batches": "training.batches",
     "plot_cells": "pipeline.plots",
     "plot_removed": "pipeline.plots",
+    "rasterize_labels": "source.resample",
 }
 
 
