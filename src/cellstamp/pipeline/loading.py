@@ -134,12 +134,13 @@ class ProjectInput(Logable):
         channel_names: Sequence[str | int] | None = None,
         remap: Sequence[int] | None = None,
     ) -> None:
-        """Load the image from the folder of an OME-Zarr image, its full-resolution level, a block at a time.
+        """Load the image from OME-Zarr (0.1 to 0.5), its full-resolution level, a block at a time.
 
         Parameters
         ----------
         ome_zarr_path
-            The folder. Its axes may be in any order; others than c, y and x must be one pixel long.
+            The folder, URL or zip file of an image, or of a group that holds one: the root of what bioformats2raw
+            writes, a plate, a well. The axes may be in any order; others than c, y and x must be one pixel long.
         overwrite, remap
             As in `load_input_from_array`.
         channel_names
@@ -148,7 +149,8 @@ class ProjectInput(Logable):
         Raises
         ------
         InputError
-            When there is no such image, or names or order cannot be used.
+            When there is no such image, or names or order cannot be used. When there are several, the message lists
+            their paths and sizes.
         OutputError
             When there is an image, and it may not be replaced.
         """
@@ -234,8 +236,8 @@ class ProjectInput(Logable):
         Parameters
         ----------
         nucleus, cytosol
-            One or both: an array (y, x) of integers, or the path of a TIFF file with one. 0 is background, a cell has
-            the same id in both.
+            One or both: an array (y, x) of integers, or the path of a TIFF file or of OME-Zarr labels with one. Axes
+            before y and x must be one pixel long. 0 is background, a cell has the same id in both.
         overwrite
             Whether masks that are there are replaced; None: as the project says.
 

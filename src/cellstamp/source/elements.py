@@ -22,7 +22,7 @@ from cellstamp.source.grid import check_same_grid
 from cellstamp.source.location import check_protocol, is_remote, reachable
 from cellstamp.source.masks import KINDS, MaskChoice, check_there, listing
 from cellstamp.source.names import IMAGE_NAME
-from cellstamp.source.ome import described_channels, metadata_of
+from cellstamp.source.ome import described_channels, is_ome_zarr, metadata_of
 
 _PIXEL_TYPES = (
     *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("u", "")),
@@ -133,6 +133,12 @@ def open_root(store: str) -> zarr.Group:
             "is made by loading an image)"
         )
         raise InputError(message) from error
+    if "images" not in root and is_ome_zarr(root.attrs.asdict()):
+        message = (
+            f"{store} is OME-Zarr, not a SpatialData store. Load it into a project first (load_input_from_omezarr, "
+            "then load_segmentation)"
+        )
+        raise InputError(message)
     if remote and root.metadata.consolidated_metadata is None and not list(root.group_keys()):
         message = (
             f"{store} cannot be read: its server does not list what is in it, and it has no consolidated metadata "

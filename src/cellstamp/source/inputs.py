@@ -12,6 +12,7 @@ from typing import Any
 from cellstamp.errors import InputError
 from cellstamp.source import store as stores
 from cellstamp.source.centers import Run
+from cellstamp.source.omezarr import find_image, is_folder, open_labels
 from cellstamp.source.pixels import Pixels, cropped, stack
 from cellstamp.source.tiff import open_tiffs
 from cellstamp.source.values import Centers
@@ -112,30 +113,27 @@ def from_omezarr(
     channel_names: Sequence[str | int] | None = None,
     remap: Sequence[int] | None = None,
 ) -> None:
-    """Load an image from the folder of an OME-Zarr image, its full-resolution level.
+    """Load an image from OME-Zarr, its full-resolution level; see `cellstamp.source.omezarr.find_image`.
 
     Raises
     ------
     InputError
-        When there is no such image.
+        When there is no such image, or more than one.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"ome_zarr_path = {path!r}: must be the path of a folder (got {type(path).__name__})")
-    group = Path(path)
-    if not group.is_dir():
-        raise InputError(f"{group}: there is no such folder")
-    image, known = stores.open_group(group, ("c", "y", "x"), any_order=True)
+    image, known = stores.open_group(find_image(path), ("c", "y", "x"), any_order=True)
     stores.load_image(store, image, channel_names=channel_names, known_names=known, overwrite=overwrite, remap=remap)
 
 
 def load_segmentation(
     store: Path, masks: Mapping[str, Any], *, overwrite: bool = False, run: Run = map
 ) -> dict[str, Centers]:
-    """Load masks from arrays or TIFF files; see `cellstamp.source.store.load_masks`."""
+    """Load masks from arrays, OME-Zarr labels or TIFF files; see `cellstamp.source.store.load_masks`."""
     with ExitStack() as files:
         opened = {kind: _opened(mask, files) for kind, mask in masks.items()}
         return stores.load_masks(store, opened, overwrite=overwrite, run=run)
 
 
 def _opened(mask: Any, files: ExitStack) -> Any:
+    if is_folder(mask):
+        return open_labels(mask)
     return files.enter_context(open_tiffs([mask]))[0] if isinstance(mask, (str, os.PathLike)) else mask

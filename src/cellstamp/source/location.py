@@ -47,6 +47,15 @@ def is_remote(store: str | os.PathLike[str]) -> bool:
     return "::" in str(store) or "://" in str(store)
 
 
+def below(where: Path | str, path: str) -> Path | str:
+    """A path below a folder or below a URL, which may be one inside of a zip file (``zip://FOLDER::FILE``)."""
+    if isinstance(where, Path):
+        return where / path
+    here, chained, container = where.partition("::")
+    slash = "" if here.endswith("/") or not path else "/"
+    return f"{here}{slash}{path}{chained}{container}"
+
+
 def check_protocol(store: str) -> None:
     """Have fsspec say now whether it knows how to open a URL; its errors are told by `reachable`."""
     import fsspec

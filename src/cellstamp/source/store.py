@@ -24,7 +24,7 @@ from cellstamp.source.checks import (
     warn_of_no_cells,
 )
 from cellstamp.source.elements import find_labels
-from cellstamp.source.location import is_remote
+from cellstamp.source.location import below, is_remote
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of, mask_of
 from cellstamp.source.pixels import Pixels, arranged, as_channels, as_pixels, reordered, without_axes
 from cellstamp.source.points import read_points, write_points
@@ -181,13 +181,21 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
 
 def _mask_pixels(mask: Any, kind: str) -> Pixels:
     if isinstance(mask, Pixels):
-        return mask
+        return _without_leading_axes(mask)
     array = mask if hasattr(mask, "dtype") else np.asarray(mask)
     check_mask_type(np.dtype(array.dtype), kind)
     try:
-        return as_pixels(array)
+        return _without_leading_axes(as_pixels(array))
     except InputError as error:
         raise InputError(f"{kind} mask: {error}") from error
+
+
+def _without_leading_axes(mask: Pixels) -> Pixels:
+    """A mask (1, ..., 1, y, x), as OME-Zarr has them, as (y, x); any other as it is."""
+    n_leading = len(mask.shape) - 2
+    if n_leading < 1 or set(mask.shape[:n_leading]) != {1}:
+        return mask
+    return without_axes(mask, [n_leading, n_leading + 1])
 
 
 def _cells_of_other_mask(store: Path, elements: Sequence[str], run: Run) -> dict[str, Centers]:
@@ -221,7 +229,7 @@ def image_pixels(store: Path) -> Pixels:
     return open_group(store / IMAGE, ("c", "y", "x"))[0]
 
 
-def open_group(group: Path, axes: Sequence[str], *, any_order: bool = False) -> tuple[Pixels, list[str]]:
+def open_group(group: Path | str, axes: Sequence[str], *, any_order: bool = False) -> tuple[Pixels, list[str]]:
     """Open an OME-Zarr group: its full-resolution array with these axes, and the names of its channels, if it has any.
 
     With `any_order`, its axes may come in another order; they are put into this one.
@@ -232,7 +240,7 @@ def open_group(group: Path, axes: Sequence[str], *, any_order: bool = False) -> 
         When it is none, or has other axes that are longer than one pixel.
     """
     metadata, multiscale = ome.multiscale_of(group)
-    path = group / multiscale["datasets"][0]["path"]
+    path = below(group, multiscale["datasets"][0]["path"])
     try:
         pixels = as_pixels(zarr.open_array(str(path), mode="r"))
     except (FileNotFoundError, ValueError) as error:
