@@ -133,12 +133,15 @@ def store_on_disk(given: Any, names: Sequence[str]) -> Path:
         raise InputError(f"sdata_path = {given!r}: must be the path of a store, or a SpatialData object (got {kind})")
     folder = getattr(given, "path", None)
     if folder is None:
-        raise InputError("sdata_path: this SpatialData object is in memory only; write it first (sdata.write)")
+        raise InputError(
+            "sdata_path: this SpatialData object is in memory only; write it first (sdata.write), and give the path"
+        )
     for raster in (_raster(given, name) for name in names):
         if raster.store is None or raster.store != Path(str(folder)).absolute():
             raise InputError(
                 f"sdata_path: {raster.name} of this SpatialData object is not as it is in its store {folder}; write it "
-                "first (sdata.write_element), or load it with load_input_from_array and load_segmentation"
+                "first (sdata.write_element) and give the path, or load it with load_input_from_array and "
+                "load_segmentation"
             )
     return Path(str(folder))
 
