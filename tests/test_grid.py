@@ -18,7 +18,7 @@ from spatialdata.transformations import Affine, Identity, Scale, Translation
 from spatialdata.transformations import Sequence as Chain
 
 import restatement
-from cellstamp import HDF5CellExtraction, rasterize_labels
+from cellstamp import HDF5CellExtraction, Project, rasterize_labels
 from cellstamp.errors import InputError
 from cellstamp.source.elements import find_source
 from cellstamp.source.masks import MaskChoice
@@ -395,6 +395,21 @@ def test_labels_that_lie_elsewhere_are_not_drawn(tmp_path: Path, labels: np.ndar
     assert len(pieces) == n_pieces
     assert ("So they do not overlap: say where the labels lie" in message) == (n_pieces == 0)
     assert "rasterize" not in message
+
+
+def test_a_project_is_not_loaded_from_what_does_not_lie_on_each_other(tmp_path: Path) -> None:
+    sdata = open_sdata(on_disk(made(LABELS, ONE, {"global": shift(0, 7)}), tmp_path / "s.zarr"))
+    project = Project(tmp_path / "project", {"threads": 1, "image_size": 24, "cache": str(tmp_path / "cache")})
+    with pytest.raises(InputError, match=r"image 'scan' and labels 'cells' .* do not lie on each other") as caught:
+        project.load_input_from_sdata(tmp_path / "s.zarr", "scan", None, "cells")
+    assert not Path(project.sdata_path).exists()
+    *_, draw = pieces_of(str(caught.value))
+    follow(draw, sdata)
+    keep(sdata, "cells_on_image")
+    project.load_input_from_sdata(tmp_path / "s.zarr", "scan", None, "cells_on_image")
+    project.extract()
+    with h5py.File(str(project.extraction_f.output_path)) as file:
+        assert file["obs/scportrait_cell_id"].size > 10
 
 
 # --- resampling -------------------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import zarr
 
-from cellstamp import HDF5CellExtraction, Project
+from cellstamp import HDF5CellExtraction, Project, read_h5sc
 from cellstamp.errors import InputError
 from cellstamp.source.elements import find_labels
 from cellstamp.source.omezarr import is_folder
-from cellstamp.source.store import open_image
+from cellstamp.source.store import open_image, open_sdata
 from cellstamp.source.thirdparty import quiet
 from conftest import make_cells
 from test_remote import Server
@@ -276,6 +276,35 @@ def test_labels_of_a_spatialdata_store(tmp_path: Path, project: Project, project
 def test_a_zip_file_without_zarr_is_not_taken_for_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "masks.npz", CYTOSOL)
     assert not is_folder(tmp_path / "masks.npz")
+
+
+@pytest.mark.parametrize("multiscale", [False, True])
+def test_elements_of_a_spatialdata_object(tmp_path: Path, project: Project, project_store, *, multiscale: bool) -> None:
+    sdata = open_sdata(project_store(tmp_path / "s.zarr", cells=(IMAGE, NUCLEUS, CYTOSOL), multiscale=multiscale))
+    project.load_input_from_array(sdata["input_image"], channel_names=NAMES)
+    project.load_segmentation(sdata["seg_all_nucleus"], sdata["seg_all_cytosol"])
+    check_image(project)
+    check_mask(project)
+    check_mask(project, NUCLEUS, "seg_all_nucleus")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("inner", ["", "s.zarr"])
+def test_a_spatialdata_store_in_a_zip_file(tmp_path: Path, project_store, threads: int, inner: str) -> None:
+    store = project_store(tmp_path / "in" / "s.zarr")
+    top = {"root_dir": store.parent, "base_dir": inner} if inner else {"root_dir": store}
+    packed = shutil.make_archive(str(tmp_path / "s.zarr"), "zip", **top)
+    keys = {"threads": threads, "image_size": 40, "cache": str(tmp_path / "cache"), "progress": False}
+    results = []
+    for name, given in (("a", packed), ("b", store)):
+        step = HDF5CellExtraction(keys, tmp_path / name, filehandler=given)
+        step()
+        results.append(read_h5sc(step.output_path))
+    zipped, plain = results
+    assert zipped.n_obs == 16
+    assert np.array_equal(zipped.obsm["single_cell_images"][...], plain.obsm["single_cell_images"][...])
+    told = (tmp_path / "a/processing.log").read_text()
+    assert "the centres could not be stored for the next time (a remote store is only read)" in told
 
 
 def test_a_folder_without_labels(tmp_path: Path, project: Project) -> None:

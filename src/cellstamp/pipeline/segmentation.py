@@ -24,7 +24,7 @@ from cellstamp.segmentation_config import SegmentationConfig
 from cellstamp.source.arrays import PixelSource
 from cellstamp.source.checks import check_free
 from cellstamp.source.elements import find_image
-from cellstamp.source.location import is_writable, path_of
+from cellstamp.source.location import is_remote, is_writable, path_of
 from cellstamp.source.names import CYTOSOL, NUCLEUS
 from cellstamp.source.parts import MASK_SIDE, Scratch, write_masks
 from cellstamp.source.staging import check_not_linked
@@ -142,6 +142,8 @@ class ThresholdSegmentation(ProcessingStep):
                 "an object with the attribute sdata_path, for the masks are written there"
             )
             raise InputError(message)
+        if is_remote(path):
+            raise InputError(f"{path} is no folder: the masks have to go there")
         if Path(path).exists() and not is_writable(path):
             raise InputError(f"{path} cannot be written to: the masks have to go there")
         check_not_linked(Path(path), ("labels", "points"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from cellstamp.errors import CellstampError, InputError
 
 # What changes in a store when an element comes into it, beside the folder of its kind.
 _REWRITTEN = (".", "..", "points", "zarr.json", ".zmetadata")
-_METADATA = (".zattrs", ".zgroup", ".zmetadata", "zarr.json")
+_METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 
 
 class UnreachableError(InputError):
@@ -22,6 +23,8 @@ class UnreachableError(InputError):
 def path_of(handler: Any) -> str | None:
     """Path or URL of the store that a file handler stands for; None when it is no path and knows none (`sdata_path`).
 
+    A zip file with zarr in it becomes the URL of what is in it.
+
     Raises
     ------
     InputError
@@ -29,7 +32,7 @@ def path_of(handler: Any) -> str | None:
     """
     path = getattr(handler, "sdata_path", handler)
     if isinstance(path, str | os.PathLike):
-        return os.fspath(path)
+        return in_zip(path) or os.fspath(path)
     if not (hasattr(path, "protocol") and hasattr(path, "storage_options")):  # what universal paths have
         return None
     if path.storage_options:
@@ -45,6 +48,19 @@ def path_of(handler: Any) -> str | None:
 def is_remote(store: str | os.PathLike[str]) -> bool:
     """Whether a store is opened by fsspec: the same rule as zarr's."""
     return "::" in str(store) or "://" in str(store)
+
+
+def in_zip(path: str | os.PathLike[str]) -> str | None:
+    """URL of the zarr group in a zip file, at its top or in the only folder there; None if it is no such file."""
+    if is_remote(path) or not Path(path).is_file() or not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as file:
+        names = file.namelist()
+    if not any(Path(name).name in _METADATA for name in names):  # others are zip files, too: those of numpy, for one
+        return None
+    tops = {name.split("/")[0] for name in names}
+    inner = tops.pop() if len(tops) == 1 else ""
+    return f"zip://{inner}::{Path(path).absolute()}"
 
 
 def below(where: Path | str, path: str) -> Path | str:

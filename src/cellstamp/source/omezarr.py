@@ -6,7 +6,6 @@ Layouts: one image (0.1 to 0.5), bioformats2raw's group of images, a plate of we
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import zarr.errors
 
 from cellstamp.errors import InputError
 from cellstamp.source import ome
-from cellstamp.source.location import below, check_protocol, is_remote, reachable
+from cellstamp.source.location import below, check_protocol, in_zip, is_remote, reachable
 from cellstamp.source.masks import listing
 from cellstamp.source.pixels import Pixels, as_pixels
 from cellstamp.source.store import open_group
@@ -72,14 +71,7 @@ def is_folder(path: object) -> bool:
     """Whether a path is that of a folder, a URL, or a zip file with zarr in it."""
     if not isinstance(path, (str, os.PathLike)):
         return False
-    return is_remote(os.fspath(path)) or Path(path).is_dir() or _is_zipped(path)
-
-
-def _is_zipped(path: str | os.PathLike[str]) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as file:  # others are zip files, too: those of numpy, for one
-        return any(Path(name).name in ("zarr.json", ".zgroup", ".zattrs", ".zarray") for name in file.namelist())
+    return is_remote(os.fspath(path)) or Path(path).is_dir() or in_zip(path) is not None
 
 
 def _location(path: str | os.PathLike[str]) -> str:
@@ -92,17 +84,9 @@ def _location(path: str | os.PathLike[str]) -> str:
         return text.rstrip("/")
     if Path(text).is_dir():
         return str(Path(text))
-    if _is_zipped(text):
-        return _in_zip(Path(text))
+    if (url := in_zip(text)) is not None:
+        return url
     raise InputError(f"{text}: there is no such folder")
-
-
-def _in_zip(path: Path) -> str:
-    """URL of what is in a zip file: at its top, or in the only folder there."""
-    with zipfile.ZipFile(path) as file:
-        tops = {name.split("/")[0] for name in file.namelist()}
-    inner = tops.pop() if len(tops) == 1 else ""
-    return f"zip://{inner}::{path.absolute()}"
 
 
 def _images_in(where: str) -> list[str]:

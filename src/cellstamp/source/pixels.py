@@ -52,6 +52,7 @@ def as_pixels(array: Any) -> Pixels:
     InputError
         When the sizes of a dask array's blocks are unknown, or the dtype is not one of numbers.
     """
+    array = full_resolution(array)
     if not (hasattr(array, "shape") and hasattr(array, "dtype") and hasattr(array, "__getitem__")):
         array = np.asarray(array)
     if any(size != size for size in array.shape):
@@ -65,6 +66,11 @@ def as_pixels(array: Any) -> Pixels:
         _chunks_of(array),
         lambda region: np.asarray(array[region]),
     )
+
+
+def full_resolution(element: Any) -> Any:
+    """The largest level of a multi-scale element of SpatialData (an `xarray.DataTree`); anything else as it is."""
+    return element["scale0"].image if hasattr(element, "children") else element
 
 
 def _chunks_of(array: Any) -> tuple[int, ...]:

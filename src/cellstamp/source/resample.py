@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.source.masks import listing
+from cellstamp.source.pixels import full_resolution
 from cellstamp.source.placement import Matrix, between, same_field_scale
 from cellstamp.source.thirdparty import quiet
 
@@ -49,10 +50,10 @@ def rasterize_labels(
         If an element is missing or has other axes, or if no coordinate system says where both lie.
     """
     mask, target = _element(sdata, "labels", labels), _element(sdata, "images", image)
-    pixels = _full_resolution(mask)
+    pixels = full_resolution(mask)
     if tuple(pixels.dims) != _AXES:
         raise InputError(f"labels {labels!r} have the axes {', '.join(map(str, pixels.dims))}; must have y, x")
-    height, width = (_full_resolution(target).sizes[axis] for axis in _AXES)
+    height, width = (full_resolution(target).sizes[axis] for axis in _AXES)
     places = _places(target)
     if same_field:
         way: Matrix = same_field_scale(pixels.shape, (height, width))
@@ -114,10 +115,6 @@ def _element(sdata: Any, kind: str, name: str) -> Any:
     if name not in there:
         raise InputError(f"no {kind} named {name!r} in the SpatialData object; it has {listing(sorted(there))}")
     return there[name]
-
-
-def _full_resolution(element: Any) -> Any:
-    return element["scale0"].image if hasattr(element, "children") else element
 
 
 def _places(element: Any) -> dict[str, Matrix]:

@@ -13,7 +13,7 @@ from cellstamp.errors import InputError
 from cellstamp.source import ome
 from cellstamp.source.location import is_remote, path_of
 from cellstamp.source.masks import listing
-from cellstamp.source.pixels import as_pixels
+from cellstamp.source.pixels import as_pixels, full_resolution
 from cellstamp.source.placement import placements, same
 from cellstamp.source.points import write_frame
 from cellstamp.source.raster import write_raster
@@ -195,7 +195,7 @@ def _raster(sdata: Any, name: str) -> Raster:
         known = ", ".join([*sdata.images, *sdata.labels]) or "none"
         raise InputError(f"SpatialData object: no image or labels named {name!r} (it has: {known})")
     element = getattr(sdata, kind)[name]
-    data = element["scale0"].image if hasattr(element, "children") else element
+    data = full_resolution(element)
     if tuple(data.dims) != ome.AXES[kind]:
         dims, wanted = ", ".join(map(str, data.dims)), ", ".join(ome.AXES[kind])
         raise InputError(f"SpatialData object: {kind}/{name} has the axes {dims}; must have {wanted}")

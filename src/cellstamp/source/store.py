@@ -26,7 +26,7 @@ from cellstamp.source.checks import (
 from cellstamp.source.elements import find_labels
 from cellstamp.source.location import below, is_remote
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of, mask_of
-from cellstamp.source.pixels import Pixels, arranged, as_channels, as_pixels, reordered, without_axes
+from cellstamp.source.pixels import Pixels, arranged, as_channels, as_pixels, full_resolution, reordered, without_axes
 from cellstamp.source.points import read_points, write_points
 from cellstamp.source.raster import FACTORS, write_raster
 from cellstamp.source.spool import spool
@@ -82,8 +82,7 @@ def open_image(store: str | os.PathLike[str]) -> Any:
     name = Path(IMAGE).name
     if not has_element(store, IMAGE):
         raise InputError(f"{store}: there is no image {name!r}; load one first")
-    element = open_sdata(store).images[name]
-    return element["scale0"].image if hasattr(element, "children") else element
+    return full_resolution(open_sdata(store).images[name])
 
 
 def load_image(
@@ -182,6 +181,7 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
 def _mask_pixels(mask: Any, kind: str) -> Pixels:
     if isinstance(mask, Pixels):
         return _without_leading_axes(mask)
+    mask = full_resolution(mask)
     array = mask if hasattr(mask, "dtype") else np.asarray(mask)
     check_mask_type(np.dtype(array.dtype), kind)
     try:
