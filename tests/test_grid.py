@@ -379,6 +379,16 @@ def test_leaving_out_the_same_field_takes_the_labels_where_they_are_said_to_be(t
     check(extract(sdata, tmp_path, "cells_on_image"), np.pad(LABELS[:80, :95], ((0, 80), (0, 95))))
 
 
+def test_labels_that_were_put_somewhere_are_taken_to_be_there(tmp_path: Path) -> None:
+    """Their proportions are those of the image, but someone has said where this part of it lies."""
+    sdata = open_sdata(on_disk(made(LABELS[40:120, 20:115], ONE, {"global": shift(40, 20)}), tmp_path / "s.zarr"))
+    message, (draw,) = advised(sdata, "scan", "cells")
+    assert "In 'global' the image covers y 0 to 160 and x 0 to 190, the labels y 40 to 120 and x 20 to 115." in message
+    assert "same_field" not in message
+    follow(draw, sdata)
+    check(extract(sdata, tmp_path, "cells_on_image"), np.pad(LABELS[40:120, 20:115], ((40, 40), (20, 75))))
+
+
 def test_labels_of_a_part_of_the_image_are_asked_about(tmp_path: Path) -> None:
     sdata = open_sdata(on_disk(made(LABELS[:140], ONE, ONE), tmp_path / "s.zarr"))
     message, (draw,) = advised(sdata, "scan", "cells")

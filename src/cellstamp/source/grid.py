@@ -12,7 +12,7 @@ import zarr
 from cellstamp.errors import InputError
 from cellstamp.source import ome
 from cellstamp.source.arrays import ArrayHandle
-from cellstamp.source.placement import Matrix, differences, differing, extent, is_turned, placements
+from cellstamp.source.placement import Matrix, differences, differing, extent, only_scales, placements
 
 _SAME_PLACE = """
     from spatialdata.transformations import Affine, get_transformation, set_transformation
@@ -114,7 +114,7 @@ def _for_shared(system: str, image: ArrayHandle, labels: ArrayHandle, here: Matr
         yield _Step("To resample the labels to the image's pixels:", _RASTERIZE)
         return
     yield _Step(f"In '{system}' the image covers {_told_area(area)}, the labels {_told_area(of_labels)}.")
-    if _of_one_field(image, labels) and not is_turned(np.linalg.pinv(here) @ there):
+    if _of_one_field(image, labels) and only_scales(np.linalg.pinv(here) @ there):
         yield _Step("If both show the same field of view, resample the labels to the image's size:", _SAME_FIELD)
         yield _Step("If the labels do cover that part only, leave out same_field=True.")
     elif overlap:

@@ -102,9 +102,9 @@ def same_field_scale(target: Sequence[int], origin: Sequence[int]) -> Matrix:
     return np.diag([*np.divide(target, origin), 1.0])
 
 
-def is_turned(way: Matrix) -> bool:
-    """Whether rows and columns do not stay rows and columns."""
-    return not np.allclose(way[[0, 1], [1, 0]], 0, atol=_TOLERANCE)
+def only_scales(way: Matrix) -> bool:
+    """Whether a transformation is no more than a size of pixels: neither turned nor moved."""
+    return np.allclose(way[[0, 1, 0, 1], [1, 0, 2, 2]], 0, atol=_TOLERANCE)
 
 
 def _by_system(transformations: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> dict[str, Matrix]:
