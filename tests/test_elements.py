@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import zarr
 
 from cellstamp.errors import InputError
 from cellstamp.source.elements import find_labels, find_source
+from cellstamp.source.spool import spool
+from cellstamp.source.store import open_group
+from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Rect
 from conftest import make_cells, write_store
 
@@ -139,6 +143,38 @@ def test_a_channel_without_a_label_is_numbered(copied_store):
     store = copied_store()
     edit_ome(store / "images/input_image", lambda ome: ome["omero"]["channels"][1].pop("label"))
     assert find_source(store).channel_names == ("ch0", "1", "ch2")
+
+
+def described_as(ome: dict[str, Any], version: str, keys: tuple[str, ...]) -> None:
+    """Name channels as a version of SpatialData's format does; ``keys`` are those of its time."""
+    ome.pop("omero", None)
+    for key in keys:
+        ome[key] = {"channels": [{"label": f"{key} {channel}"} for channel in "abc"]}
+    if "version" in ome["multiscales"][0]:
+        ome["multiscales"][0]["version"] = version
+
+
+@pytest.mark.parametrize("multiscale", [False, True])
+@pytest.mark.parametrize("keys", [("channels_metadata",), ("channels_metadata", "omero"), ("omero",)])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_channel_names_are_those_that_spatialdata_reads(copied_store, zarr_format, keys, multiscale):
+    """In every version of the format that the installed spatialdata reads."""
+    with quiet():
+        import spatialdata
+        from spatialdata._io.format import RasterFormats
+
+    versions = [form.version for form in RasterFormats.values() if form.zarr_format == zarr_format]
+    assert versions
+    store = copied_store(zarr_format=zarr_format, multiscale=multiscale)
+    for version in versions:
+        edit_ome(store / "images/input_image", partial(described_as, version=version, keys=keys))
+        with quiet():
+            sdata = spatialdata.read_zarr(store)
+            theirs = spatialdata.models.get_channel_names(sdata["input_image"])
+        assert theirs == [f"{keys[-1]} {channel}" for channel in "abc"]
+        assert find_source(store).channel_names == tuple(theirs)
+        assert open_group(store / "images/input_image", ("c", "y", "x"))[1] == theirs
+        assert spool(sdata, ["input_image", "seg_all_nucleus"], store.parent) == str(store)  # no other names
 
 
 def test_another_image_is_found_by_its_name(copied_store):

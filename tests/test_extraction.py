@@ -6,6 +6,7 @@ import csv
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -303,7 +304,7 @@ def test_nothing_goes_into_the_cache_for_input_on_disk(tmp_path: Path, shared_st
 
 def test_centres_are_stored_for_the_next_time_and_used(tmp_path: Path, make_step: MakeStep) -> None:
     store = write_store(tmp_path / "s.zarr", SAMPLE)
-    step = make_step(store)
+    step = make_step(store, store_centers="always")
     step()
     assert (store / "points" / f"centers_{NUCLEUS}").is_dir()
     assert "computing them" in logged(step)
@@ -358,20 +359,21 @@ def test_masks_of_another_size_are_refused(tmp_path: Path, make_step: MakeStep) 
 
 def test_stored_centres_of_labels_that_were_replaced_are_computed_again(tmp_path: Path, make_step: MakeStep) -> None:
     store = write_store(tmp_path / "s.zarr", SAMPLE)
-    make_step(store)()
-    make_step(store, overwrite=True)()
-    assert logged(make_step(store)).count("computing them") == 1
+    stored = partial(make_step, store, store_centers="always", overwrite=True)
+    stored()()
+    stored()()
+    assert logged(stored()).count("computing them") == 1
 
     others = make_sample(seed=1)
     group: Any = zarr.open_group(str(store / "labels"), mode="r+")
     for name, mask in others.masks.items():
         array = next(iter(group[name].arrays()))[1]
         array[...] = mask
-    step = make_step(store, overwrite=True)
+    step = stored()
     step()
     check(step, Sample(SAMPLE.image, others.masks))
     assert f"the centres stored beside '{NUCLEUS}' are of other labels, or of these before a change" in logged(step)
-    make_step(store, overwrite=True)()
+    stored()()
     assert logged(step).count("computing them") == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import warnings
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from spatialdata.transformations import Affine, Identity, Scale, Translation
 from spatialdata.transformations import Sequence as Chain
 
 import restatement
-from cellstamp import HDF5CellExtraction
+from cellstamp import HDF5CellExtraction, Project, rasterize_labels
 from cellstamp.errors import InputError
 from cellstamp.source.elements import find_source
 from cellstamp.source.masks import MaskChoice
@@ -111,10 +112,22 @@ def advice(sdata: Any, image: str, labels: str, path: Path) -> list[str]:
     """The pieces of Python in the error, as someone would copy them."""
     with pytest.raises(InputError, match="With sdata the SpatialData object") as caught:
         find_source(on_disk(sdata, path), image=image, masks=MaskChoice(cytosol_labels=labels))
-    pieces = [[]]
-    for line in str(caught.value).splitlines():
+    return pieces_of(str(caught.value))
+
+
+def pieces_of(message: str) -> list[str]:
+    pieces: list[list[str]] = [[]]
+    for line in message.splitlines():
         pieces[-1].append(line) if line.startswith("    ") or not line else pieces.append([])
     return [textwrap.dedent("\n".join(piece)) for piece in pieces if any(piece)]
+
+
+def keep(sdata: Any, name: str) -> None:
+    """Write new labels into the store, if they are not there yet."""
+    if not (Path(sdata.path) / "labels" / name).exists():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sdata.write_element(name)
 
 
 def follow(code: str, sdata: Any) -> None:
@@ -123,15 +136,19 @@ def follow(code: str, sdata: Any) -> None:
         exec(code, {"sdata": sdata})
 
 
-def extract(handler: Any, folder: Path, labels: str) -> HDF5CellExtraction:
-    keys = {"threads": 1, "image_size": 24, "cache": str(folder / "cache"), "image": "scan", "cytosol_labels": labels}
+def pixels_of(element: Any) -> np.ndarray:
+    return np.asarray((element["scale0"].image if hasattr(element, "children") else element).data)
+
+
+def extract(handler: Any, folder: Path, labels: str, image: str = "scan") -> HDF5CellExtraction:
+    keys = {"threads": 1, "image_size": 24, "cache": str(folder / "cache"), "image": image, "cytosol_labels": labels}
     step = HDF5CellExtraction(keys, folder / "out", overwrite=True, filehandler=handler)
     step()
     return step
 
 
-def check(step: HDF5CellExtraction, labels: np.ndarray) -> None:
-    ids, _, stamps = restatement.extract([labels], SAMPLE.image, 24, (0.001, 0.999))
+def check(step: HDF5CellExtraction, labels: np.ndarray, image: np.ndarray = SAMPLE.image) -> None:
+    ids, _, stamps = restatement.extract([labels], image, 24, (0.001, 0.999))
     with h5py.File(str(step.output_path)) as file:
         assert file["obs/scportrait_cell_id"][:].tolist() == ids.tolist()
         assert restatement.same_bits(file["obsm/single_cell_images"][:], stamps)
@@ -144,10 +161,7 @@ def upper_rows_missing() -> np.ndarray:
 
 
 def doubled() -> np.ndarray:
-    """Beyond the middle of the outermost pixels, rasterize sees nothing."""
-    labels = np.pad(np.repeat(np.repeat(LABELS[::2, ::2], 2, 0), 2, 1)[1:-1, 1:-1], 1)
-    assert labels.shape == LABELS.shape
-    return labels
+    return np.repeat(np.repeat(LABELS[::2, ::2], 2, 0), 2, 1)
 
 
 CASES: list[tuple[Callable[[], np.ndarray], Any, Any, Callable[[], np.ndarray]]] = [
@@ -184,6 +198,7 @@ def test_following_the_advice_puts_the_labels_onto_the_image(tmp_path: Path, cas
     sdata = made(make(), of_image, of_labels, multiscale=multiscale)
     *_, draw = advice(sdata, "scan", "cells", tmp_path / "s.zarr")
     follow(draw, sdata)
+    assert np.array_equal(pixels_of(sdata["cells_on_image"]), expected())
     check(extract(sdata, tmp_path, "cells_on_image"), expected())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -234,3 +249,204 @@ def test_another_image_that_lies_on_the_labels_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         find_source(store, image=f"{name}_hires_image", masks=CELLS)
     assert find_source(store, image=f"{name}_full_image", masks=CELLS).shape == LABELS.shape
+
+
+# --- what spatialdata reads from disk: an image's transformation is one of c, y and x ---------------------------------
+
+
+ROUND = [[1.3 * np.cos(0.2), -1.3 * np.sin(0.2), 40], [1.3 * np.sin(0.2), 1.3 * np.cos(0.2), -30], [0, 0, 1]]
+REGISTERED = {"global": Affine(ROUND, input_axes=("x", "y"), output_axes=("x", "y"))}
+SCANNED = np.broadcast_to(np.array([200, 90], np.uint16)[:, None, None], (2, 130, 140))
+
+
+def looked_up(labels: np.ndarray, shape: tuple[int, int], to_labels: np.ndarray) -> np.ndarray:
+    """The labels under the centre of each pixel, one after the other; ``to_labels`` takes (x, y, 1)."""
+    found = np.zeros(shape, labels.dtype)
+    for y, x in np.ndindex(*shape):
+        column, row, _ = np.floor(to_labels @ [x + 0.5, y + 0.5, 1]).astype(int)
+        if 0 <= row < labels.shape[0] and 0 <= column < labels.shape[1]:
+            found[y, x] = labels[row, column]
+    return found
+
+
+def registered(path: Path, *, multiscale: bool, others: bool = False) -> Any:
+    """A stained image that was registered to the cells of another one, as it is read from disk."""
+    options: dict[str, Any] = {"scale_factors": [2]} if multiscale else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata = made(LABELS, ONE, ONE, multiscale=multiscale)
+        sdata["he"] = Image2DModel.parse(SCANNED, dims=("c", "y", "x"), transformations=REGISTERED, **options)
+        if not others:
+            del sdata["scan"]
+        return open_sdata(on_disk(sdata, path))
+
+
+def advised(handler: Any, image: str, labels: str) -> tuple[str, list[str]]:
+    """The error for a store on disk, and the pieces of Python in it."""
+    with pytest.raises(InputError, match="do not lie on each other") as caught:
+        find_source(handler.path, image=image, masks=MaskChoice(cytosol_labels=labels))
+    return str(caught.value), pieces_of(str(caught.value))
+
+
+@pytest.mark.parametrize("multiscale", [False, True])
+def test_labels_follow_an_image_that_was_registered(tmp_path: Path, *, multiscale: bool) -> None:
+    sdata = registered(tmp_path / "s.zarr", multiscale=multiscale)
+    message, (draw,) = advised(sdata, "he", "cells")
+    assert "If that is where the labels lie, resample them to the image's pixels" in message
+    follow(draw, sdata)
+    expected = looked_up(LABELS, (130, 140), np.array(ROUND))
+    assert np.array_equal(pixels_of(sdata["cells_on_image"]), expected)
+    assert np.unique(expected).size > 10
+    for handler in (sdata, tmp_path / "s.zarr"):
+        check(extract(handler, tmp_path, "cells_on_image", image="he"), expected, SCANNED)
+        keep(sdata, "cells_on_image")
+
+
+def test_with_another_image_in_the_store_the_one_asked_for_can_be_had(tmp_path: Path) -> None:
+    sdata = registered(tmp_path / "s.zarr", multiscale=False, others=True)
+    message, (draw,) = advised(sdata, "he", "cells")
+    assert "The labels lie on 'scan': set image to that. To extract from 'he' itself:\n" in message
+    follow(draw, sdata)
+    expected = looked_up(LABELS, (130, 140), np.array(ROUND))
+    check(extract(sdata, tmp_path, "cells_on_image", image="he"), expected, SCANNED)
+    check(extract(sdata, tmp_path, "cells"), LABELS)
+
+
+@pytest.mark.parametrize("multiscale", [False, True])
+def test_one_transformation_for_both_when_it_is_an_affine_one(tmp_path: Path, *, multiscale: bool) -> None:
+    sdata = open_sdata(on_disk(made(LABELS, REGISTERED, ONE, multiscale=multiscale), tmp_path / "s.zarr"))
+    _, (same, draw) = advised(sdata, "scan", "cells")
+    follow(draw, sdata)
+    expected = looked_up(LABELS, LABELS.shape, np.array(ROUND))
+    check(extract(sdata, tmp_path, "cells_on_image"), expected)
+    follow(same, sdata)
+    check(extract(sdata, tmp_path, "cells"), LABELS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata.write_transformations("cells")
+    check(extract(tmp_path / "s.zarr", tmp_path, "cells"), LABELS)
+
+
+# --- labels of another resolution, and nothing that says so -----------------------------------------------------------
+
+
+MICRONS = {"global": scale(0.2125, 0.2125)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "of_image", "of_labels", "told"),
+    [
+        (LABELS[::2, ::2], ONE, ONE, "y 0 to 160 and x 0 to 190, the labels y 0 to 80 and x 0 to 95"),
+        (LABELS[1::4, 1::4], ONE, ONE, "the labels y 0 to 40 and x 0 to 48"),
+        (LABELS[::2, ::2], MICRONS, ONE, "y 0 to 34 and x 0 to 40.375, the labels y 0 to 80 and x 0 to 95"),
+        (np.kron(LABELS, np.ones((3, 3), np.uint32)), ONE, ONE, "the labels y 0 to 480 and x 0 to 570"),
+        (LABELS[::2, ::2], {"a": Identity()}, {"b": Identity()}, r"no coordinate system in common \(the image's: a; "),
+    ],
+)
+@pytest.mark.parametrize("multiscale", [False, True])
+def test_labels_of_another_resolution_are_put_where_their_cells_are(
+    tmp_path: Path, labels: np.ndarray, of_image: Any, of_labels: Any, told: str, *, multiscale: bool
+) -> None:
+    sdata = open_sdata(on_disk(made(labels, of_image, of_labels, multiscale=multiscale), tmp_path / "s.zarr"))
+    message, (draw,) = advised(sdata, "scan", "cells")
+    assert re.search(told, message)
+    assert "If both show the same field of view" in message
+    follow(draw, sdata)
+    to_labels = np.diag([labels.shape[1] / 190, labels.shape[0] / 160, 1])
+    expected = looked_up(labels, (160, 190), to_labels)
+    assert np.array_equal(pixels_of(sdata["cells_on_image"]), expected)
+    for handler in (sdata, tmp_path / "s.zarr"):
+        check(extract(handler, tmp_path, "cells_on_image"), expected)
+        keep(sdata, "cells_on_image")
+    assert farthest_apart(expected) <= 160 / labels.shape[0]  # one pixel of the labels
+
+
+def farthest_apart(found: np.ndarray) -> float:
+    """How far cells are from where they truly are."""
+    (ids, xy), (all_ids, true_xy) = restatement.centers(found), restatement.centers(LABELS)
+    true_xy = true_xy[np.isin(all_ids, ids)]
+    inner = ((true_xy > 12) & (true_xy < (178, 148))).all(axis=1)  # of the others, another part is cut off
+    assert inner.sum() > 20
+    return float(np.hypot(*(xy - true_xy)[inner].T).max())
+
+
+def test_leaving_out_the_same_field_takes_the_labels_where_they_are_said_to_be(tmp_path: Path) -> None:
+    sdata = open_sdata(on_disk(made(LABELS[:80, :95], ONE, ONE), tmp_path / "s.zarr"))
+    message, (draw,) = advised(sdata, "scan", "cells")
+    assert "If the labels do cover that part only, leave out same_field=True" in message
+    assert ", same_field=True" in draw
+    follow(draw.replace(", same_field=True", ""), sdata)
+    check(extract(sdata, tmp_path, "cells_on_image"), np.pad(LABELS[:80, :95], ((0, 80), (0, 95))))
+
+
+def test_labels_that_were_put_somewhere_are_taken_to_be_there(tmp_path: Path) -> None:
+    """Their proportions are those of the image, but someone has said where this part of it lies."""
+    sdata = open_sdata(on_disk(made(LABELS[40:120, 20:115], ONE, {"global": shift(40, 20)}), tmp_path / "s.zarr"))
+    message, (draw,) = advised(sdata, "scan", "cells")
+    assert "In 'global' the image covers y 0 to 160 and x 0 to 190, the labels y 40 to 120 and x 20 to 115." in message
+    assert "same_field" not in message
+    follow(draw, sdata)
+    check(extract(sdata, tmp_path, "cells_on_image"), np.pad(LABELS[40:120, 20:115], ((40, 40), (20, 75))))
+
+
+def test_labels_of_a_part_of_the_image_are_asked_about(tmp_path: Path) -> None:
+    sdata = open_sdata(on_disk(made(LABELS[:140], ONE, ONE), tmp_path / "s.zarr"))
+    message, (draw,) = advised(sdata, "scan", "cells")
+    assert "In 'global' the image covers y 0 to 160 and x 0 to 190, the labels y 0 to 140 and x 0 to 190." in message
+    assert "If not, say where the labels lie with spatialdata.transformations.set_transformation" in message
+    follow(draw, sdata)
+    check(extract(sdata, tmp_path, "cells_on_image"), np.pad(LABELS[:140], ((0, 20), (0, 0))))
+
+
+@pytest.mark.parametrize(("labels", "n_pieces"), [(LABELS[:140], 0), (LABELS, 1)])
+def test_labels_that_lie_elsewhere_are_not_drawn(tmp_path: Path, labels: np.ndarray, n_pieces: int) -> None:
+    sdata = open_sdata(on_disk(made(labels, ONE, {"global": shift(500, 0)}), tmp_path / "s.zarr"))
+    message, pieces = advised(sdata, "scan", "cells")
+    assert len(pieces) == n_pieces
+    assert ("So they do not overlap: say where the labels lie" in message) == (n_pieces == 0)
+    assert "rasterize" not in message
+
+
+def test_a_project_is_not_loaded_from_what_does_not_lie_on_each_other(tmp_path: Path) -> None:
+    sdata = open_sdata(on_disk(made(LABELS, ONE, {"global": shift(0, 7)}), tmp_path / "s.zarr"))
+    project = Project(tmp_path / "project", {"threads": 1, "image_size": 24, "cache": str(tmp_path / "cache")})
+    with pytest.raises(InputError, match=r"image 'scan' and labels 'cells' .* do not lie on each other") as caught:
+        project.load_input_from_sdata(tmp_path / "s.zarr", "scan", None, "cells")
+    assert not Path(project.sdata_path).exists()
+    *_, draw = pieces_of(str(caught.value))
+    follow(draw, sdata)
+    keep(sdata, "cells_on_image")
+    project.load_input_from_sdata(tmp_path / "s.zarr", "scan", None, "cells_on_image")
+    project.extract()
+    with h5py.File(str(project.extraction_f.output_path)) as file:
+        assert file["obs/scportrait_cell_id"].size > 10
+
+
+# --- resampling -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(100, 90), (2300, 2200)])
+def test_ids_are_kept_to_the_last_bit_in_every_block(shape: tuple[int, int]) -> None:
+    labels = (np.arange(35, dtype=np.uint64).reshape(5, 7) + 1) * np.uint64(2**57 + 1)
+    sdata = made(labels, ONE, ONE)
+    sdata["scan"] = Image2DModel.parse(np.zeros((1, *shape), np.uint8), dims=("c", "y", "x"))
+    found = rasterize_labels(sdata, "cells", "scan", same_field=True)
+    assert (found.dtype, found.shape) == (np.uint64, shape)
+    rows, columns = (np.arange(size) * 2 + 1 for size in shape)
+    expected = labels[np.ix_(rows * 5 // (2 * shape[0]), columns * 7 // (2 * shape[1]))]
+    assert np.array_equal(pixels_of(found), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": "nuclei"}, r"no labels named 'nuclei' in the SpatialData object; it has cells"),
+        ({"image": "dapi"}, r"no images named 'dapi' in the SpatialData object; it has scan"),
+        ({"coordinate_system": "um"}, r"coordinate_system = 'um': image 'scan' .*both are in a, b\."),
+        ({}, r"coordinate_system = 'global': .* are not both in it; both are in a, b\. Name one of these"),
+    ],
+)
+def test_what_cannot_be_resampled(options: dict[str, Any], message: str) -> None:
+    sdata = made(LABELS, {"a": Identity(), "b": Identity()}, {"a": Identity(), "b": Identity()})
+    with pytest.raises(InputError, match=message):
+        rasterize_labels(sdata, **{"labels": "cells", "image": "scan", **options})

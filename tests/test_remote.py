@@ -137,7 +137,7 @@ def test_a_store_behind_http_gives_the_same_file(
 
 def test_stored_centres_are_read_over_http(tmp_path: Path, extract: Extract) -> None:
     store = write_store(tmp_path / "web" / "sample.zarr", SAMPLE)
-    local = extract(store)
+    local = extract(store, store_centers="always")
     served = Server(tmp_path / "web")
     try:
         step = extract(f"{served.url}/sample.zarr", "remote")

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -428,6 +429,14 @@ class TestFaults:
         image[5, 5] = np.nan
         with pytest.raises(InputError, match="NaN or infinity in rows 0 to 60"):
             project_with(tmp_path, image).segment()
+
+    def test_masks_are_not_written_into_a_zip_file_or_to_a_server(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "s.zip", "w") as file:
+            file.writestr("zarr.json", "{}")
+        config = {"threads": 1, "cache": str(tmp_path / "cache")}
+        for store in (tmp_path / "s.zip", "http://127.0.0.1/s.zarr"):
+            with pytest.raises(InputError, match=r"is no folder: the masks have to go there"):
+                ThresholdSegmentation(config, tmp_path / "out", filehandler=store)()
 
     def test_a_file_handler_that_is_no_store(self, tmp_path: Path) -> None:
         config = {"threads": 1, "cache": str(tmp_path / "cache")}

@@ -315,7 +315,7 @@ def test_how_many_cells_are_left_out_is_told_where_that_is_known(tmp_path: Path,
     assert (
         f"centres of {len(ids)} cells from 'middles'; what other cells the mask has is not extracted" in log.read_text()
     )
-    extract(store, **config)  # stores those of all cells
+    extract(store, **config, store_centers="always")
     extract(store, **config, centers="middles")
     assert f"'middles'; {N - len(ids)} other cells of the mask are not extracted" in log.read_text()
 

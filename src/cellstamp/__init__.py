@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cellstamp.pipeline.project import Project
     from cellstamp.pipeline.segmentation import ThresholdSegmentation
     from cellstamp.segmentation_config import SegmentationConfig
+    from cellstamp.source.resample import rasterize_labels
     from cellstamp.training.batches import iter_batches
     from cellstamp.training.torch import StampDataset as StampDataset
     from cellstamp.training.torch import StampSampler as StampSampler
@@ -38,6 +39,7 @@ __all__ = [
     "iter_batches",
     "plot_cells",
     "plot_removed",
+    "rasterize_labels",
     "read_h5sc",
 ]
 
@@ -62,6 +64,7 @@ _HOMES = {
     "iter_batches": "training.batches",
     "plot_cells": "pipeline.plots",
     "plot_removed": "pipeline.plots",
+    "rasterize_labels": "source.resample",
 }
 
 

@@ -152,6 +152,9 @@ class ExtractionConfig(StepConfig):
     """The cytosol mask, whatever its name; instead of ``segmentation_key``."""
     centers: rules.ElementName = None
     """Points or a table with the cells' centres; ``None``: those stored beside the mask, else they are computed."""
+    store_centers: rules.StoreCenters = "auto"
+    """Where computed centres are stored for the next run: ``"auto"`` in a project's own store only, ``"always"`` in any
+    folder given by its path, ``"never"`` nowhere."""
     segmentation_key: rules.SegmentationKey = rules.DEFAULT_KEY
     """Use the masks ``<key>_nucleus`` and ``<key>_cytosol``."""
     segmentation_mask: rules.SegmentationMask = None

@@ -285,6 +285,10 @@ def _border(value: object) -> object:
     return _choice({"drop": "drop", "pad": "pad"}, value)
 
 
+def _store_centers(value: object) -> object:
+    return _choice({name: name for name in _STORE_CENTERS}, value)
+
+
 def _scope(value: object) -> object:
     return _choice({"cell": "cell", "image": "image"}, value)
 
@@ -324,7 +328,9 @@ def as_folder(value: object) -> Path:
 
 EngineName = Literal["serial", "processes", "dask"]
 StampType = Literal["float16", "float32", "uint8", "uint16"]
+StoreCentersName = Literal["auto", "never", "always"]
 _ENGINES, _DTYPES = get_args(EngineName), get_args(StampType)
+_STORE_CENTERS = get_args(StoreCentersName)
 _A_PAIR = "two numbers with 0 <= lower < upper <= 1"
 
 Count = Annotated[int, PlainValidator(_count), Allowed("an integer >= 1")]
@@ -347,6 +353,7 @@ Normalize = Annotated[
 ]
 Scope = Annotated[Literal["cell", "image"], PlainValidator(_scope), Allowed('"cell" or "image"')]
 Flag = Annotated[bool, PlainValidator(_flag), Allowed("True or False")]
+StoreCenters = Annotated[StoreCentersName, PlainValidator(_store_centers), Allowed('"auto", "never" or "always"')]
 Border = Annotated[Literal["drop", "pad"], PlainValidator(_border), Allowed('"drop" or "pad"')]
 Dtype = Annotated[StampType, PlainValidator(_dtype), Allowed(", ".join(f'"{name}"' for name in _DTYPES))]
 Compression = Annotated[

@@ -24,6 +24,7 @@ from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.cluster import plan_for
+from cellstamp.pipeline.folder import STORE
 from cellstamp.pipeline.job import Job, Selection, check_crop_fits, select_cells
 from cellstamp.pipeline.kernels import compile_kernels
 from cellstamp.pipeline.lock import holding
@@ -155,7 +156,7 @@ class HDF5CellExtraction(ProcessingStep):
                     watch.skip()
                 chosen = find_cells(config.cells, source, self.filehandler)
                 blocks = BlockRunner(n_local_workers(config))
-                centers = self._find_centers(source, config.centers, blocks)
+                centers = self._find_centers(source, config, blocks)
                 selection = select_cells(
                     centers, source, config, chosen=chosen, partial=partial, n_cells=n_cells, seed=seed
                 )
@@ -278,15 +279,19 @@ class HDF5CellExtraction(ProcessingStep):
         store = open_store(self.filehandler, config.image, masks, config.centers, folder)
         return find_source(store, image=config.image, masks=masks)
 
-    def _find_centers(self, source: PixelSource, given: str | None, blocks: BlockRunner) -> Centers:
+    def _find_centers(self, source: PixelSource, config: ExtractionConfig, blocks: BlockRunner) -> Centers:
         """Centres that are given, or from the store, or computed and, where that is wanted and possible, stored."""
         return find_centers(
             source.main_mask,
-            given,
+            config.centers,
             compute=lambda labels: survey(labels, blocks),
             log=self.log,
-            not_stored=why_not_stored(self.filehandler, source.main_mask.store),
+            not_stored=why_not_stored(self.filehandler, source.main_mask, config.store_centers, self._own_store()),
         )
+
+    def _own_store(self) -> Path | None:
+        """The store of the project that this step belongs to."""
+        return None if self.project_location is None else Path(self.project_location) / STORE
 
     def _tell(self, line: str, config: ExtractionConfig) -> None:
         self.log(line)

@@ -183,12 +183,13 @@ class ProjectInput(Logable):
         z: Any = None,
         t: int | None = None,
     ) -> None:
-        """Load the image from the folder of an OME-Zarr image, its full-resolution level, a block at a time.
+        """Load the image from OME-Zarr (0.1 to 0.5), its full-resolution level, a block at a time.
 
         Parameters
         ----------
         ome_zarr_path
-            The folder. Its axes may be in any order.
+            The folder, URL or zip file of an image, or of a group that holds one: the root of what bioformats2raw
+            writes, a plate, a well. The axes may be in any order.
         overwrite, remap
             As in `load_input_from_array`.
         channel_names
@@ -200,6 +201,7 @@ class ProjectInput(Logable):
         ------
         InputError
             When there is no such image, it has an axis z or t and no choice is made, or names or order cannot be used.
+            When there are several images, the message lists their paths and sizes.
         OutputError
             When there is an image, and it may not be replaced.
         """
@@ -291,7 +293,8 @@ class ProjectInput(Logable):
         ----------
         nucleus, cytosol
             One or both: an array (y, x) of whole numbers, or the path of a file with one: TIFF, PNG, BMP, GIF,
-            ``.npy``, ``.npz`` or Cellpose's ``_seg.npy``; the content decides which, not the extension. 0 is
+            ``.npy``, ``.npz`` or Cellpose's ``_seg.npy`` (the content decides which, not the extension), or of OME-Zarr
+            labels. 0 is
             background, a cell has the same id in both. Floats become uint32. Axes of length 1 are dropped.
         overwrite
             Whether masks that are there are replaced; None: as the project says.

@@ -24,9 +24,10 @@ from cellstamp.segmentation_config import SegmentationConfig
 from cellstamp.source.arrays import PixelSource
 from cellstamp.source.checks import check_free
 from cellstamp.source.elements import find_image
-from cellstamp.source.location import is_writable, path_of
+from cellstamp.source.location import is_remote, is_writable, path_of
 from cellstamp.source.names import CYTOSOL, NUCLEUS
 from cellstamp.source.parts import MASK_SIDE, Scratch, write_masks
+from cellstamp.source.staging import check_not_linked
 from cellstamp.source.values import Centers, Rect
 from cellstamp.warnings import warn
 
@@ -97,7 +98,7 @@ class ThresholdSegmentation(ProcessingStep):
         InputError
             If there is no image, or it cannot be used.
         OutputError
-            If there are masks already, and overwriting was not asked for.
+            If there are masks already, and overwriting was not asked for; if the store is a link to another one.
         WorkerError
             If a block failed, or workers died at it again and again. The store is as it was then.
 
@@ -141,8 +142,11 @@ class ThresholdSegmentation(ProcessingStep):
                 "an object with the attribute sdata_path, for the masks are written there"
             )
             raise InputError(message)
+        if is_remote(path):
+            raise InputError(f"{path} is no folder: the masks have to go there")
         if Path(path).exists() and not is_writable(path):
             raise InputError(f"{path} cannot be written to: the masks have to go there")
+        check_not_linked(Path(path), ("labels", "points"))
         return Path(path)
 
     def _choose_engine(self, config: SegmentationConfig, source: PixelSource) -> Engine:

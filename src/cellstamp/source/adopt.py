@@ -10,6 +10,7 @@ from typing import Any
 
 from cellstamp.errors import InputError
 from cellstamp.source import ome
+from cellstamp.source.arrays import ArrayHandle
 from cellstamp.source.centers import Run
 from cellstamp.source.checks import (
     channel_names_for,
@@ -20,7 +21,10 @@ from cellstamp.source.checks import (
     warn_of_no_cells,
     warn_of_shared_ids,
 )
+from cellstamp.source.elements import open_root
+from cellstamp.source.grid import check_same_grid
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of
+from cellstamp.source.pixels import Pixels
 from cellstamp.source.raster import FACTORS, copy_raster, copyable, write_raster
 from cellstamp.source.staging import Format, Staging, staged, zarr_format
 from cellstamp.source.store import open_group, write_centers
@@ -119,10 +123,18 @@ def _check_elements(chosen: Chosen) -> None:
             f"{chosen.store / chosen.elements[IMAGE]}: must have the axes c, y, x, has shape {image.shape}"
         )
     check_image(image)
+    root = open_root(str(chosen.store))
     for element, origin in chosen.elements.items():
         if element != IMAGE:
             mask, _ = open_group(chosen.store / origin, ome.AXES["labels"])
             check_mask(mask, kind_of(element), image.shape)
+            check_same_grid(root, _handle(chosen, IMAGE, image), _handle(chosen, element, mask))
+
+
+def _handle(chosen: Chosen, element: str, pixels: Pixels) -> ArrayHandle:
+    origin = chosen.elements[element]
+    name = Path(origin).name
+    return ArrayHandle(str(chosen.store), name, origin, pixels.shape, pixels.chunks, str(pixels.dtype))
 
 
 def _take(staging: Staging, group: Path, element: str) -> None:

@@ -44,14 +44,14 @@ def array_stack(array: Any, axes: str | None = None) -> Stack:
     return Stack(pixels, known, named_along(known, pixels.shape, "c", _own_names(array, known)))
 
 
-def mask_plane(mask: Any, kind: str, choice: PlaneChoice) -> Any:
+def mask_plane(mask: Any, where: str, choice: PlaneChoice) -> Any:
     """Return a mask as it is, when it is one plane; else the plane that was chosen.
 
     Parameters
     ----------
     mask
         An array, (y, x), or with z, t or both before them.
-    kind
+    where
         What to call it in a message.
     choice
         The plane.
@@ -61,7 +61,7 @@ def mask_plane(mask: Any, kind: str, choice: PlaneChoice) -> Any:
         axes = "".join(axis for axis in "tz" if getattr(choice, axis) is not None) + "yx"
     if axes in (None, "yx"):
         return mask
-    return chosen(array_stack(mask, axes), choice, f"{kind} mask")
+    return chosen(array_stack(mask, axes), choice, where)
 
 
 def _own_axes(array: Any) -> str | None:

@@ -22,7 +22,7 @@ from cellstamp.source.grid import check_same_grid
 from cellstamp.source.location import check_protocol, is_remote, reachable
 from cellstamp.source.masks import KINDS, MaskChoice, check_there, listing
 from cellstamp.source.names import IMAGE_NAME
-from cellstamp.source.ome import metadata_of
+from cellstamp.source.ome import described_channels, is_ome_zarr, metadata_of
 
 _PIXEL_TYPES = (
     *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("u", "")),
@@ -133,6 +133,12 @@ def open_root(store: str) -> zarr.Group:
             "is made by loading an image)"
         )
         raise InputError(message) from error
+    if "images" not in root and is_ome_zarr(root.attrs.asdict()):
+        message = (
+            f"{store} is OME-Zarr, not a SpatialData store. Load it into a project first (load_input_from_omezarr, "
+            "then load_segmentation)"
+        )
+        raise InputError(message)
     if remote and root.metadata.consolidated_metadata is None and not list(root.group_keys()):
         message = (
             f"{store} cannot be read: its server does not list what is in it, and it has no consolidated metadata "
@@ -187,12 +193,10 @@ def _as_cyx(handle: ArrayHandle) -> ArrayHandle:
 def _channel_names(metadata: Mapping[str, Any], n_channels: int) -> tuple[str, ...]:
     """Names of the channels; their numbers where the metadata has none that can be used."""
     numbers = tuple(map(str, range(n_channels)))
-    try:
-        channels = metadata["omero"]["channels"]
-        names = tuple(str(channel.get("label", number)) for number, channel in zip(numbers, channels, strict=True))
-    except (KeyError, TypeError, ValueError, AttributeError):
+    channels = described_channels(metadata)
+    if len(channels) != n_channels:
         return numbers
-    return names
+    return tuple(str(channel.get("label", number)) for number, channel in zip(numbers, channels, strict=True))
 
 
 def _full_resolution(

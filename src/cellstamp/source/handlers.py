@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from cellstamp.errors import InputError
+from cellstamp.rules import StoreCentersName
 from cellstamp.source.arrays import ArrayHandle
 from cellstamp.source.given import given_centers
-from cellstamp.source.location import UnreachableError, is_remote, is_writable, path_of, reachable
+from cellstamp.source.location import UnreachableError, is_remote, is_writable, linked_part, path_of, reachable
 from cellstamp.source.masks import KINDS, MaskChoice, check_there
 from cellstamp.source.names import centers_of
 from cellstamp.source.points import labels_of_points, shared_ids_of_points
@@ -56,13 +57,34 @@ def open_store(handler: Any, image: str, masks: MaskChoice, centers: str | None,
     return spool(handler, [image, *names], folder, centers)
 
 
-def why_not_stored(handler: Any, store: str) -> str | None:
-    """Why computed centres do not go into the store; None if they do: only where we were shown it, and may write."""
+def why_not_stored(handler: Any, labels: ArrayHandle, wanted: StoreCentersName, own: Path | None) -> str | None:
+    """Return why computed centres are not stored beside the labels; None if they are.
+
+    Parameters
+    ----------
+    handler
+        What the step was given.
+    labels
+        The mask whose centres they are.
+    wanted
+        The key ``store_centers`` of the configuration.
+    own
+        The store of the project the step belongs to; None when it belongs to none.
+    """
+    store = labels.store
+    if wanted == "never":
+        return "store_centers is 'never'"
     if path_of(handler) is None:
-        return "a SpatialData object is only read; with the path of its store as filehandler they would be"
+        return "a SpatialData object is only read; with the path of its store, store_centers: always stores them"
     if is_remote(store):
         return "a remote store is only read"
-    return None if is_writable(store) else "the store cannot be written to"
+    if not is_writable(store):
+        return "the store cannot be written to"
+    link = linked_part(store, ("points", "labels", f"labels/{labels.name}"))
+    if link is not None:
+        return f"{link} is a link, and nothing is written through a link"
+    is_own = own is not None and own.absolute() == Path(store).absolute()
+    return None if wanted == "always" or is_own else "an input store is only read, unless store_centers is 'always'"
 
 
 def find_centers(

@@ -17,6 +17,7 @@ from cellstamp.source.centers import Run
 from cellstamp.source.image_files import are_pictures, open_pictures
 from cellstamp.source.mask_files import open_mask_file
 from cellstamp.source.mask_values import as_ids
+from cellstamp.source.omezarr import find_image, is_folder, open_labels
 from cellstamp.source.pixels import Pixels, cropped, stack
 from cellstamp.source.plane_choice import PlaneChoice, chosen
 from cellstamp.source.tiff import TiffChoice, check_one_plane, open_tiffs
@@ -136,19 +137,14 @@ def from_omezarr(
     remap: Sequence[int] | None = None,
     planes: PlaneChoice | None = None,
 ) -> None:
-    """Load an image from the folder of an OME-Zarr image, its full-resolution level.
+    """Load an image from OME-Zarr, its full-resolution level; see `cellstamp.source.omezarr.find_image`.
 
     Raises
     ------
     InputError
-        When there is no such image.
+        When there is no such image, or more than one.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"ome_zarr_path = {path!r}: must be the path of a folder (got {type(path).__name__})")
-    group = Path(path)
-    if not group.is_dir():
-        raise InputError(f"{group}: there is no such folder")
-    image = chosen(stores.open_stack(group), planes or PlaneChoice(), str(group))
+    image = chosen(stores.open_stack(find_image(path)), planes or PlaneChoice(), os.fspath(path))
     stores.load_image(
         store, image, channel_names=channel_names, known_names=image.names, overwrite=overwrite, remap=remap
     )
@@ -162,7 +158,7 @@ def load_segmentation(
     run: Run = map,
     choice: TiffChoice | None = None,
 ) -> dict[str, Centers]:
-    """Load masks from arrays or files; see `cellstamp.source.store.load_masks`.
+    """Load masks from arrays, files or OME-Zarr labels; see `cellstamp.source.store.load_masks`.
 
     Raises
     ------
@@ -179,14 +175,15 @@ def load_segmentation(
 
 def _opened(mask: Any, kind: str, files: ExitStack, choice: TiffChoice) -> Any:
     """A mask that is given by its path, opened by a reader for what the path holds; the chosen plane of an array."""
+    name = f"{kind} mask"
     if not isinstance(mask, (str, os.PathLike)):
-        plane = mask_plane(mask, kind, choice.planes)
-        return as_ids(plane, f"{kind} mask") if isinstance(plane, Pixels) else plane
+        plane = mask_plane(mask, name, choice.planes)
+        return as_ids(plane, name) if isinstance(plane, Pixels) else plane
+    if is_folder(mask):
+        return as_ids(open_labels(mask, choice.planes), f"{name} {os.fspath(mask)}")
     path = Path(mask)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the path of a mask file")
     file = open_mask_file(path, lambda tiff: _tiff_mask(tiff, files, choice))
-    return as_ids(file.pixels, f"{kind} mask {path}", file.code)
+    return as_ids(file.pixels, f"{name} {path}", file.code)
 
 
 def _tiff_mask(path: Path, files: ExitStack, choice: TiffChoice) -> Pixels:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from cellstamp.errors import CellstampError, InputError
 
 # What changes in a store when an element comes into it, beside the folder of its kind.
 _REWRITTEN = (".", "..", "points", "zarr.json", ".zmetadata")
+_METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 
 
 class UnreachableError(InputError):
@@ -21,6 +23,8 @@ class UnreachableError(InputError):
 def path_of(handler: Any) -> str | None:
     """Path or URL of the store that a file handler stands for; None when it is no path and knows none (`sdata_path`).
 
+    A zip file with zarr in it becomes the URL of what is in it.
+
     Raises
     ------
     InputError
@@ -28,7 +32,7 @@ def path_of(handler: Any) -> str | None:
     """
     path = getattr(handler, "sdata_path", handler)
     if isinstance(path, str | os.PathLike):
-        return os.fspath(path)
+        return in_zip(path) or os.fspath(path)
     if not (hasattr(path, "protocol") and hasattr(path, "storage_options")):  # what universal paths have
         return None
     if path.storage_options:
@@ -46,6 +50,28 @@ def is_remote(store: str | os.PathLike[str]) -> bool:
     return "::" in str(store) or "://" in str(store)
 
 
+def in_zip(path: str | os.PathLike[str]) -> str | None:
+    """URL of the zarr group in a zip file, at its top or in the only folder there; None if it is no such file."""
+    if is_remote(path) or not Path(path).is_file() or not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as file:
+        names = file.namelist()
+    if not any(Path(name).name in _METADATA for name in names):  # others are zip files, too: those of numpy, for one
+        return None
+    tops = {name.split("/")[0] for name in names}
+    inner = tops.pop() if len(tops) == 1 else ""
+    return f"zip://{inner}::{Path(path).absolute()}"
+
+
+def below(where: Path | str, path: str) -> Path | str:
+    """A path below a folder or below a URL, which may be one inside of a zip file (``zip://FOLDER::FILE``)."""
+    if isinstance(where, Path):
+        return where / path
+    here, chained, container = where.partition("::")
+    slash = "" if here.endswith("/") or not path else "/"
+    return f"{here}{slash}{path}{chained}{container}"
+
+
 def check_protocol(store: str) -> None:
     """Have fsspec say now whether it knows how to open a URL; its errors are told by `reachable`."""
     import fsspec
@@ -59,6 +85,20 @@ def is_writable(store: str) -> bool:
         return False
     concerned = (Path(store) / part for part in _REWRITTEN)
     return all(_is_open_to_us(path) for path in concerned if path.exists())
+
+
+def linked_part(store: str | os.PathLike[str], kinds: Iterable[str] = ("points",)) -> Path | None:
+    """What of a store is a link to elsewhere, so that a change would be one of something else; None if nothing is.
+
+    Parameters
+    ----------
+    store
+        Folder of the store.
+    kinds
+        Groups in it that elements come into, or leave.
+    """
+    concerned = (Path(store) / part for part in (".", *_METADATA, *kinds))
+    return next((path for path in concerned if path.is_symlink()), None)
 
 
 def _is_open_to_us(path: Path) -> bool:

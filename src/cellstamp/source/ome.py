@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 OURS = "cellstamp"
 """Among attributes, the name of what we alone write and read."""
 
+LAYOUT = "bioformats2raw.layout"
+"""The attribute of a group of images, as bioformats2raw writes it."""
+
 AXES = {"images": ("c", "y", "x"), "labels": ("y", "x")}
 # By zarr format: what SpatialData calls its dialect of OME-Zarr, and its own version of it.
 _DIALECTS = {2: ("0.4-dev-spatialdata", "0.2"), 3: ("0.5-dev-spatialdata", "0.3")}
@@ -112,14 +115,16 @@ def _scale(full: Sequence[int], shape: Sequence[int]) -> dict[str, Any]:
     return {"type": "scale", "scale": [whole / part if part else 1.0 for whole, part in zip(full, shape, strict=True)]}
 
 
-def read_attributes(group: Path) -> dict[str, Any]:
-    """Return the attributes of a zarr group of either format.
+def read_attributes(group: Path | str) -> dict[str, Any]:
+    """Return the attributes of a zarr group of either format, in a folder or behind a URL (a `str`).
 
     Raises
     ------
     InputError
         When there is none, or its file is no JSON.
     """
+    if isinstance(group, str):
+        return _remote_attributes(group)
     path = next((path for path in (group / "zarr.json", group / ".zattrs") if path.is_file()), None)
     if path is None:
         raise InputError(f"{group}: there is no zarr group here")
@@ -131,13 +136,34 @@ def read_attributes(group: Path) -> dict[str, Any]:
     return dict(attributes)
 
 
+def _remote_attributes(url: str) -> dict[str, Any]:
+    import zarr
+    import zarr.errors
+
+    try:
+        return zarr.open_group(store=url, mode="r").attrs.asdict()
+    except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError) as error:
+        raise InputError(f"{url}: there is no zarr group here") from error
+
+
+def part_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The OME part of a group's attributes: they are that themselves before OME-Zarr 0.5."""
+    found = attributes.get("ome", attributes)
+    return found if isinstance(found, Mapping) else {}
+
+
+def is_ome_zarr(attributes: Mapping[str, Any]) -> bool:
+    """Whether the attributes of a group are those of an OME-Zarr image, of several, or of a plate."""
+    return bool({"multiscales", "plate", "well", LAYOUT} & {*part_of(attributes)})
+
+
 def metadata_of(root: zarr.Group, element: str) -> Any:
     """Return the OME part of an element's attributes, given the opened store: anywhere zarr can read."""
     attributes = root[element].attrs.asdict()
     return attributes.get("ome", attributes)
 
 
-def multiscale_of(group: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def multiscale_of(group: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the OME part of a group's attributes and its first multiscale.
 
     Raises
@@ -156,10 +182,20 @@ def multiscale_of(group: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def channel_labels(ome: Mapping[str, Any]) -> list[str]:
-    """Return the names of the channels, or [] when the metadata has none."""
-    channels = (ome.get("omero") or {}).get("channels") or []
-    labels = [channel.get("label") for channel in channels]
+    """Return the names of the channels, or [] when the metadata doesn't name every channel."""
+    labels = [channel.get("label") for channel in described_channels(ome)]
     return [] if None in labels else [str(label) for label in labels]
+
+
+def described_channels(ome: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the metadata of each channel, or [] when there is none that can be used."""
+    # SpatialData wrote "channels_metadata" at first, "omero" (which is OME-Zarr's) since, and reads both in this order.
+    for key in ("omero", "channels_metadata"):
+        described = ome.get(key)
+        channels = described.get("channels") if isinstance(described, Mapping) else None
+        if isinstance(channels, list) and channels and all(isinstance(channel, Mapping) for channel in channels):
+            return channels
+    return []
 
 
 def axes_of(multiscale: Mapping[str, Any]) -> list[str]:

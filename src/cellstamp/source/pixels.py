@@ -60,6 +60,7 @@ def as_pixels(array: Any) -> Pixels:
     """
     if isinstance(array, np.ma.MaskedArray):
         raise InputError("masked array: pixels without a value can't be loaded; fill them first, with array.filled(0)")
+    array = full_resolution(array)
     if not (hasattr(array, "shape") and hasattr(array, "dtype") and hasattr(array, "__getitem__")):
         array = np.asarray(array)
     if any(size != size for size in array.shape):
@@ -78,6 +79,11 @@ def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.kind not in "uif" or dtype.itemsize > 8:
         raise InputError(f"array of dtype {dtype}: must hold integers or floats of at most 64 bits")
     return np.dtype(f"{dtype.kind}{dtype.itemsize}")
+
+
+def full_resolution(element: Any) -> Any:
+    """The largest level of a multi-scale element of SpatialData (an `xarray.DataTree`); anything else as it is."""
+    return element["scale0"].image if hasattr(element, "children") else element
 
 
 def _chunks_of(array: Any) -> tuple[int, ...]:

@@ -90,6 +90,23 @@ def between(origin: Matrix, target: Matrix) -> Matrix:
     return np.asarray(np.linalg.inv(target) @ origin, np.float64)
 
 
+def extent(place: Matrix, shape: Sequence[int]) -> NDArray[np.float64]:
+    """The box around an element of `shape` (y, x) in a coordinate system: float64 (2, 2), (y, x) from and to."""
+    height, width = shape
+    corners = place[:2] @ np.array([[0, 0, height, height], [0, width, 0, width], [1, 1, 1, 1]])
+    return np.stack([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+
+def same_field_scale(target: Sequence[int], origin: Sequence[int]) -> Matrix:
+    """From pixels of one element to those of another that shows the same field of view, for (y, x, 1)."""
+    return np.diag([*np.divide(target, origin), 1.0])
+
+
+def only_scales(way: Matrix) -> bool:
+    """Whether a transformation is no more than a size of pixels: neither turned nor moved."""
+    return np.allclose(way[[0, 1, 0, 1], [1, 0, 2, 2]], 0, atol=_TOLERANCE)
+
+
 def _by_system(transformations: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> dict[str, Matrix]:
     found = {}
     for transformation in transformations:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError
 from cellstamp.rules import LARGEST_ID
 from cellstamp.source import ome
-from cellstamp.source.location import is_remote
+from cellstamp.source.location import below, is_remote
 from cellstamp.source.staging import Staging
 from cellstamp.source.values import Centers, SharedIds
 
@@ -102,7 +102,7 @@ def read_frame(store: str | os.PathLike[str], name: str) -> pd.DataFrame | None:
     """
     import pandas as pd
 
-    path = f"{os.fspath(store)}/points/{name}/points.parquet"
+    path = str(below(os.fspath(store), f"points/{name}/points.parquet"))
     try:
         if is_remote(path):
             return _read_remote(path)

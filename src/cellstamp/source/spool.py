@@ -13,7 +13,7 @@ from cellstamp.errors import InputError
 from cellstamp.source import ome
 from cellstamp.source.location import is_remote, path_of
 from cellstamp.source.masks import listing
-from cellstamp.source.pixels import as_pixels
+from cellstamp.source.pixels import as_pixels, full_resolution
 from cellstamp.source.placement import placements, same
 from cellstamp.source.points import write_frame
 from cellstamp.source.raster import write_raster
@@ -134,12 +134,15 @@ def store_on_disk(given: Any, names: Sequence[str]) -> Path:
         raise InputError(f"sdata_path = {given!r}: must be the path of a store, or a SpatialData object (got {kind})")
     folder = getattr(given, "path", None)
     if folder is None:
-        raise InputError("sdata_path: this SpatialData object is in memory only; write it first (sdata.write)")
+        raise InputError(
+            "sdata_path: this SpatialData object is in memory only; write it first (sdata.write), and give the path"
+        )
     for raster in (_raster(given, name) for name in names):
         if raster.store is None or raster.store != Path(str(folder)).absolute():
             raise InputError(
                 f"sdata_path: {raster.name} of this SpatialData object is not as it is in its store {folder}; write it "
-                "first (sdata.write_element), or load it with load_input_from_array and load_segmentation"
+                "first (sdata.write_element) and give the path, or load it with load_input_from_array and "
+                "load_segmentation"
             )
     return Path(str(folder))
 
@@ -194,7 +197,7 @@ def _raster(sdata: Any, name: str) -> Raster:
         known = ", ".join([*sdata.images, *sdata.labels]) or "none"
         raise InputError(f"SpatialData object: no image or labels named {name!r} (it has: {known})")
     element = getattr(sdata, kind)[name]
-    data = element["scale0"].image if hasattr(element, "children") else element
+    data = full_resolution(element)
     if tuple(data.dims) != ome.AXES[kind]:
         dims, wanted = ", ".join(map(str, data.dims)), ", ".join(ome.AXES[kind])
         raise InputError(f"SpatialData object: {kind}/{name} has the axes {dims}; must have {wanted}")

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import zarr
 
-from cellstamp.errors import InputError
+from cellstamp.errors import InputError, OutputError
+from cellstamp.source.location import linked_part
 from cellstamp.source.thirdparty import quiet
 
 # The version of the store's layout, by the zarr format it is written in (SpatialData's own numbers).
@@ -86,6 +87,7 @@ class Staging:
 
     def commit(self) -> None:
         """Move every element into its place; when anything fails, the store is as it was."""
+        check_not_linked(self.store, {*_kinds(self.folder), *(element.split("/")[0] for element in self._leaving)})
         _list_labels(self.store, self.folder, self._leaving, self.format)
         if zarr_format(self.store) is None:
             _consolidate(self.folder)
@@ -122,6 +124,7 @@ def staged(store: Path, *, new_format: Format = 3) -> Iterator[Staging]:
     new_format
         Zarr format (2 or 3) of a store that has to be made; one that is there keeps its own.
     """
+    check_not_linked(store)
     recover(store)
     store.parent.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix=_prefix(store), dir=store.parent))
@@ -132,6 +135,22 @@ def staged(store: Path, *, new_format: Format = 3) -> Iterator[Staging]:
             staging.commit()
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def check_not_linked(store: Path, kinds: Iterable[str] = ()) -> None:
+    """Refuse to write through a link: what it leads to is another folder's store.
+
+    Raises
+    ------
+    OutputError
+        Naming the link, if the store, its metadata or a group in `kinds` is one.
+    """
+    link = linked_part(store, kinds)
+    if link is not None:
+        raise OutputError(
+            f"{link} is a link to {link.resolve()}: nothing is written through a link, since that would change another "
+            f"folder's store. Replace the link with a copy, or work with the store at {link.resolve()} itself"
+        )
 
 
 def recover(store: Path) -> None:
@@ -193,13 +212,18 @@ def _move(source: Path, target: Path) -> None:
     source.rename(target)
 
 
+def _kinds(folder: Path) -> list[str]:
+    """The groups of a store that elements are in."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+
 def _arriving(folder: Path, store: Path) -> Iterator[str]:
     """What of the staged store is moved: an element, or all elements of a kind the store has none of."""
-    for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if not (store / kind.name).exists():
-            yield kind.name
+    for kind in _kinds(folder):
+        if not (store / kind).exists():
+            yield kind
             continue
-        yield from (f"{kind.name}/{path.name}" for path in sorted(kind.iterdir()) if path.is_dir())
+        yield from (f"{kind}/{path.name}" for path in sorted((folder / kind).iterdir()) if path.is_dir())
 
 
 def _consolidate(store: Path) -> None:

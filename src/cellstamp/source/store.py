@@ -25,10 +25,10 @@ from cellstamp.source.checks import (
     warn_of_shared_ids,
 )
 from cellstamp.source.elements import find_labels
-from cellstamp.source.location import is_remote
+from cellstamp.source.location import below, is_remote
 from cellstamp.source.mask_values import as_ids
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of, mask_of
-from cellstamp.source.pixels import Pixels, as_channels, as_pixels, reordered, without_axes
+from cellstamp.source.pixels import Pixels, as_channels, as_pixels, full_resolution, reordered, without_axes
 from cellstamp.source.points import read_points, write_points
 from cellstamp.source.raster import FACTORS, write_raster
 from cellstamp.source.shared_ids import survey
@@ -86,8 +86,7 @@ def open_image(store: str | os.PathLike[str]) -> Any:
     name = Path(IMAGE).name
     if not has_element(store, IMAGE):
         raise InputError(f"{store}: there is no image {name!r}; load one first")
-    element = open_sdata(store).images[name]
-    return element["scale0"].image if hasattr(element, "children") else element
+    return full_resolution(open_sdata(store).images[name])
 
 
 def load_image(
@@ -187,6 +186,7 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
 def _mask_pixels(mask: Any, kind: str) -> Pixels:
     if isinstance(mask, Pixels):
         return mask
+    mask = full_resolution(mask)
     array = mask if hasattr(mask, "dtype") else np.asarray(mask)
     name = f"{kind} mask"
     if np.dtype(array.dtype).kind not in "uif":
@@ -229,7 +229,7 @@ def image_pixels(store: Path) -> Pixels:
     return open_group(store / IMAGE, ("c", "y", "x"))[0]
 
 
-def open_group(group: Path, axes: Sequence[str]) -> tuple[Pixels, list[str]]:
+def open_group(group: Path | str, axes: Sequence[str]) -> tuple[Pixels, list[str]]:
     """Open an OME-Zarr group: its full-resolution array with these axes, and the names of its channels, if it has any.
 
     Raises
@@ -245,7 +245,7 @@ def open_group(group: Path, axes: Sequence[str]) -> tuple[Pixels, list[str]]:
     return without_axes(pixels, kept), names
 
 
-def open_stack(group: Path) -> Stack:
+def open_stack(group: Path | str) -> Stack:
     """Open an OME-Zarr group: its full-resolution array with all of its axes.
 
     Raises
@@ -258,10 +258,10 @@ def open_stack(group: Path) -> Stack:
     return Stack(pixels, axes, named_along(axes, pixels.shape, "c", names))
 
 
-def _open_multiscale(group: Path) -> tuple[Pixels, list[str], list[str]]:
+def _open_multiscale(group: Path | str) -> tuple[Pixels, list[str], list[str]]:
     """Pixels, axes, and names of channels."""
     metadata, multiscale = ome.multiscale_of(group)
-    path = group / multiscale["datasets"][0]["path"]
+    path = below(group, multiscale["datasets"][0]["path"])
     try:
         pixels = as_pixels(zarr.open_array(str(path), mode="r"))
     except (FileNotFoundError, ValueError) as error:
