@@ -147,6 +147,14 @@ class TestSeveralImages:
             load(tmp_path / "a.ome.tif", z="max")
         np.testing.assert_array_equal(load(tmp_path / "a.ome.tif", series=1, z="max"), IMAGE.max(0)[np.newaxis])
 
+    def test_colour_images_are_no_channels(self, tmp_path: Path) -> None:
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            for colours in (COLOURS, COLOURS // 2):
+                file.write(colours, photometric="rgb")
+        with refused(r"a.tif: it holds 2 colour images. Choose one of them with series:\n  series=0: .*s = 3; uint8"):
+            load(tmp_path / "a.tif")
+        np.testing.assert_array_equal(load(tmp_path / "a.tif", series=1), np.moveaxis(COLOURS // 2, -1, 0))
+
 
 class TestPyramids:
     """Smaller copies, thumbnails, and what a scanner has photographed beside the sample are left out."""

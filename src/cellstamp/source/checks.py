@@ -87,6 +87,24 @@ def check_image(image: Pixels) -> None:
         raise InputError(f"image of shape {image.shape} (c, y, x): it has no pixels")
 
 
+def check_alike(files: Mapping[Path, Pixels]) -> None:
+    """Refuse files that can't be the channels of one image.
+
+    Raises
+    ------
+    InputError
+        When they differ in size or dtype.
+    """
+    known = iter(files.items())
+    first_path, first = next(known, (None, None))
+    for path, pixels in known:
+        if first is not None and (pixels.shape[-2:], pixels.dtype) != (first.shape[-2:], first.dtype):
+            raise InputError(
+                f"{path}: {pixels.shape[-2:]} pixels (y, x) of {pixels.dtype}, but {first_path} has "
+                f"{first.shape[-2:]} of {first.dtype}: all channels must have the same size and dtype"
+            )
+
+
 def check_mask(mask: Pixels, name: str, image_shape: Sequence[int]) -> None:
     """Refuse a mask that is not one of this image.
 

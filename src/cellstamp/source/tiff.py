@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.source.channel_names import plane_names
+from cellstamp.source.checks import check_alike
 from cellstamp.source.ome_tiff import check_complete, ome_xml, open_tiff, own_planes
 from cellstamp.source.pixels import Pixels, Region, as_pixels, stack
 from cellstamp.source.plane_choice import PlaneChoice, chosen
@@ -76,7 +77,7 @@ def open_tiffs(paths: Sequence[str | os.PathLike[str]], choice: TiffChoice | Non
             if pixels is not None:
                 found.setdefault(path, pixels)
                 opened.append(pixels)
-        _check_alike(found)
+        check_alike(found)
         yield opened
 
 
@@ -103,17 +104,6 @@ def check_one_plane(path: str | os.PathLike[str], pixels: Pixels) -> None:
         f"{os.fspath(path)}: it holds {pixels.shape[0]} planes (y, x); a mask is one. Load each as an array: "
         f"load_segmentation(nucleus={first}, cytosol={second})"
     )
-
-
-def _check_alike(found: dict[Path, Pixels]) -> None:
-    known = iter(found.items())
-    first_path, first = next(known, (None, None))
-    for path, pixels in known:
-        if first is not None and (pixels.shape[-2:], pixels.dtype) != (first.shape[-2:], first.dtype):
-            raise InputError(
-                f"{path}: {pixels.shape[-2:]} pixels (y, x) of {pixels.dtype}, but {first_path} has "
-                f"{first.shape[-2:]} of {first.dtype}: all channels must have the same size and dtype"
-            )
 
 
 def _open(path: Path, choice: TiffChoice, files: ExitStack, given: Collection[Path], first: int) -> Pixels | None:

@@ -98,7 +98,8 @@ def _difference(images: Sequence[tifffile.TiffPageSeries]) -> str:
         return f"it holds {len(images)} images that differ in shape or dtype"
     axes = images[0].get_axes(squeeze=True)
     if len(images) > 1 and any(axis not in "CIQYX" for axis in axes):
-        return f"it holds {len(images)} images of several planes (axes {axes})"
+        what = "colour images" if axes in ("YXS", "SYX") else f"images of several planes (axes {axes})"
+        return f"it holds {len(images)} {what}"
     return ""
 
 
