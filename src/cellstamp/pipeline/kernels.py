@@ -24,7 +24,7 @@ def compile_kernels(types: Types, engine: Engine, tell: Callable[[str], None]) -
     """
     if is_kept(types):
         return
-    tell(f"Compiling for {types}: about 10 s, a minute on a slow machine; not counted in cells/s")
+    tell(f"Compiling for {types}: about 10 s, longer on a slow or busy machine; not counted in cells/s")
     started = time.perf_counter()
     with closing(engine.run(load_kernels, [types], lambda: 1)) as outcomes:
         for _ in outcomes:
