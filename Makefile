@@ -47,7 +47,7 @@ test: $(VENV)/.installed-test
 
 faults: $(VENV)/.installed-test
 	CELLSTAMP_KILLS=40 $(BIN)/python -m pytest -q \
-		tests/test_unfinished.py tests/test_small_disk.py tests/test_real_cgroup.py tests/test_engines.py \
+		tests/test_unfinished.py tests/test_small_disk.py tests/test_real_cgroup.py tests/test_engines.py tests/test_server.py \
 		tests/test_soak.py $(PYTEST_ARGS)
 
 # Apart from `make test`: torch is in no other environment, and scportrait needs much, and older releases of some libraries.

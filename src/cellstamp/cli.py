@@ -4,14 +4,16 @@ Exit code 0; 2 for the user's mistakes (one readable line each); 130, 143 and 12
 otherwise. What takes long to import is imported by the command that needs it.
 """
 
+import atexit
 import logging
+import os
 import re
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -29,7 +31,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class _TerminatedError(BaseException):
-    """This process was asked to end: by a batch system before it kills, or because its terminal was closed."""
+    """This process was asked to end, as batch systems do before they kill, and a terminal does that is closed."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -55,13 +57,16 @@ _OPTIONS = {
 """What messages call the arguments of a call (in a pattern), and what they are called here, for each command."""
 
 
-def _terminated(number: int, _frame: object) -> None:
+def _end_on(number: int) -> None:
+    """Have a signal end the command tidily, unless whoever started it has it ignored, as nohup does."""
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, _terminated)
+
+
+def _terminated(number: int, _: object) -> None:
+    # one is enough: another one would end the tidying up
+    signal.signal(number, signal.SIG_IGN)
     raise _TerminatedError(number)
-
-
-def _ending(end: BaseException) -> tuple[str, int]:
-    """What to say when this process was asked to end, and its exit code."""
-    return ("Terminated", end.exit_code) if isinstance(end, _TerminatedError) else ("Interrupted", 128 + signal.SIGINT)
 
 
 class _UserMistake(click.ClickException):
@@ -83,15 +88,26 @@ class _Commands(click.Group):
         try:
             with _mistakes_in_one_line():
                 return super().invoke(ctx)
-        except (KeyboardInterrupt, _TerminatedError) as end:
-            word, code = _ending(end)
-            click.echo(f"{word}. {_GOES_ON}" if ctx.invoked_subcommand == "extract" else f"{word}.", err=True)
-            raise SystemExit(code) from None
+        except KeyboardInterrupt:
+            raise _told_end(ctx, "Interrupted", 128 + signal.SIGINT) from None
+        except _TerminatedError as end:
+            raise _told_end(ctx, "Terminated", end.exit_code) from None
         except CellstampError as error:
             if ctx.meta.get(__name__):
                 traceback.print_exc()
             kind = _Failure if isinstance(error, WorkerError) else _UserMistake
             raise kind(_with_options(str(error), ctx.invoked_subcommand)) from error
+
+
+class _EndedBySignal(SystemExit):
+    pass
+
+
+def _told_end(ctx: click.Context, word: str, code: int) -> _EndedBySignal:
+    # a terminal that was closed can be told nothing any more
+    with suppress(OSError):
+        click.echo(f"{word}. {_GOES_ON}" if ctx.invoked_subcommand == "extract" else f"{word}.", err=True)
+    return _EndedBySignal(code)
 
 
 def _with_options(message: str, command: str | None) -> str:
@@ -128,14 +144,24 @@ _debug_option = click.option(
 
 def main() -> None:
     """Run the command line; the console script ``cellstamp``."""
-    for name in ("SIGTERM", "SIGHUP"):  # the second is not there on Windows
-        number = getattr(signal, name, None)
-        # what this process was started to ignore, as nohup has it, stays ignored
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _terminated)
+    _end_on(signal.SIGTERM)
+    if hasattr(signal, "SIGHUP"):
+        _end_on(signal.SIGHUP)
     sys.excepthook = _tell_in_one_line
     warnings.showwarning = _show_warning
-    commands(prog_name="cellstamp")
+    try:
+        commands(prog_name="cellstamp")
+    except _EndedBySignal as end:
+        _leave_at_once(end)
+
+
+def _leave_at_once(end: _EndedBySignal) -> None:
+    """Leave without taking the interpreter apart: with all that is imported, that takes seconds on a busy machine."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(end.code if isinstance(end.code, int) else 1)
 
 
 def _tell_in_one_line(kind: type[BaseException], error: BaseException, _where: TracebackType | None) -> None:

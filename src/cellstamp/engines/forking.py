@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import threading
 import time
 import weakref
@@ -93,6 +94,9 @@ class Server:
                 self._end()
                 raise
             if len(reply) < REPLY.size:
+                # it may say good-bye before it has ended, and how it ends is told
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_DYING)
                 self._end()
                 raise ServerDiedError(exit_text(self._process.returncode))
         succeeded, value = REPLY.unpack(reply)

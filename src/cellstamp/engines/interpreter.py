@@ -68,7 +68,7 @@ def start_python(module: str, *arguments: object) -> tuple[subprocess.Popen[byte
     """
     code = _CODE.format(path=list(Surroundings.here().path), module=module, arguments=", ".join(map(repr, arguments)))
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
-    command: list[str] = [os.fsdecode(spawn.get_executable() or ""), *flags, "-c", code]
+    command: list[str] = [_executable(), *flags, "-c", code]
     ours, theirs = socket.socketpair()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
@@ -79,6 +79,10 @@ def start_python(module: str, *arguments: object) -> tuple[subprocess.Popen[byte
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
+
+
+def _executable() -> str:
+    return os.fsdecode(spawn.get_executable() or "")
 
 
 def take_standard_input() -> socket.socket:
@@ -96,7 +100,7 @@ def refused(error: OSError) -> WorkerError:
     """Return the error for a process that cannot be started."""
     if isinstance(error, FileNotFoundError | PermissionError):
         return WorkerError(
-            f"cannot start a worker: {spawn.get_executable()!r} is not a Python interpreter that can be started "
+            f"cannot start a worker: {_executable()!r} is not a Python interpreter that can be started "
             f"({error.strerror}). Name one with multiprocessing.set_executable(path), or set threads to 1"
         )
     return WorkerError(

@@ -43,7 +43,15 @@ def main(preload: Sequence[str], work: str) -> NoReturn:
     work
         What workers do: ``module:function``, imported in the server.
     """
-    control = take_standard_input()
+    try:
+        _serve(take_standard_input(), preload, work)
+    except BaseException:  # noqa: BLE001 - the interpreter's own end would take long, with all that is imported
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def _serve(control: socket.socket, preload: Sequence[str], work: str) -> None:
     # the terminal sends Ctrl-C to every process of a job: it is the caller who stops the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # a caller that ignores the end of its children hands that on, and no exit code would be known
@@ -52,7 +60,6 @@ def main(preload: Sequence[str], work: str) -> NoReturn:
         import_module(name)
     module, _, function = work.partition(":")
     _Nursery(control, getattr(import_module(module), function)).answer()
-    os._exit(0)
 
 
 class _Nursery:
