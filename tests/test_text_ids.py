@@ -19,6 +19,7 @@ import restatement
 from cellstamp import HDF5CellExtraction, Project, read_h5sc
 from cellstamp.errors import ConfigError
 from cellstamp.source.id_files import read_ids
+from cellstamp.source.store import open_sdata
 from cellstamp.source.thirdparty import quiet
 from conftest import make_cells
 
@@ -37,8 +38,9 @@ def make_table(region: str, **columns: Any) -> anndata.AnnData:
     obs["cluster"] = pd.Categorical(np.where(GOOD, "T", "B"))
     for name, values in columns.items():
         obs[name] = values
-    table = anndata.AnnData(obs=obs, obsm={"spatial": XY * MICRONS})[::-1].copy()
-    return TableModel.parse(table, region=region, region_key="region", instance_key="cell_id")
+    with quiet():
+        table = anndata.AnnData(obs=obs, obsm={"spatial": XY * MICRONS})[::-1].copy()
+        return TableModel.parse(table, region=region, region_key="region", instance_key="cell_id")
 
 
 @pytest.fixture
@@ -128,7 +130,7 @@ def test_text_ids_are_joined_through_the_tables_column(
 
 @pytest.mark.parametrize("way", ["column", "list of text"])
 def test_a_table_in_memory_is_joined_too(tmp_path: Path, write: Write, run: Run, way: str) -> None:
-    sdata = spatialdata.read_zarr(write({"table": make_table("cell_circles", cell_labels=ALL)}))
+    sdata = open_sdata(write({"table": make_table("cell_circles", cell_labels=ALL)}))
     assert run(sdata, WAYS[way](tmp_path)) == CHOSEN
 
 
@@ -233,7 +235,7 @@ def test_the_column_that_is_named_must_hold_ids(write: Write, run: Run) -> None:
 
 
 def test_the_code_printed_for_a_column_of_categories_makes_one_of_true_and_false(write: Write, run: Run) -> None:
-    sdata = spatialdata.read_zarr(write({"table": make_table("cell_circles", cell_labels=ALL)}))
+    sdata = open_sdata(write({"table": make_table("cell_circles", cell_labels=ALL)}))
     with pytest.raises(ConfigError, match=r"it holds text.*Choose one value: sdata\['table'\]") as told:
         run(sdata, {"table": "table", "column": "cluster"})
     code = str(told.value).rpartition("Choose one value: ")[2]

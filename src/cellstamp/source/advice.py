@@ -46,9 +46,8 @@ def how_to_join(
         Columns that would have joined them, besides those named like a mask.
     """
     mask, named = masks[0], ", ".join([*(each.name for each in masks), *looked_for])
-    shown = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
     problem = (
-        f"{origin}: the table {table.name!r} names cells by text ({shown}), the mask '{mask.name}' by integers "
+        f"{origin}: the table {table.name!r} names cells by text ({quoted(names)}), the mask '{mask.name}' by integers "
         f"({some_ids(mask)}). No column of the table joins them: there is none named {named} with a different whole "
         "number for each cell. If another column has it, name that (the key ids beside table and column)"
     )
@@ -82,3 +81,8 @@ def some_ids(mask: ArrayHandle) -> str:
             some = ids[ids > 0]
             return ", ".join(map(str, some[:3].tolist())) + (", ..." if some.size > 3 else "")
     return "none"
+
+
+def quoted(names: Sequence[Any]) -> str:
+    """The first of some names, for a message."""
+    return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -15,7 +15,8 @@ from cellstamp.rules import CellChoice, FileColumn, TableColumn
 from cellstamp.source.annotations import Column, Table, find_table, kind_of, table_names
 from cellstamp.source.arrays import PixelSource
 from cellstamp.source.id_files import IdColumn, read_ids
-from cellstamp.source.joining import ids_of_texts, rows_in_mask
+from cellstamp.source.joining import rows_in_mask
+from cellstamp.source.text_ids import ids_of_texts
 from cellstamp.source.values import Centers
 
 
