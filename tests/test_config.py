@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from cellstamp.config import ExtractionConfig, read_config
 from cellstamp.errors import CellstampError, ConfigError
-from cellstamp.rules import TableColumn
+from cellstamp.rules import FileColumn, TableColumn
 
 REPOSITORY = Path(__file__).parents[1]
 REQUIRED: dict[str, Any] = {"threads": 2, "image_size": 64, "cache": "scratch"}
@@ -63,8 +63,8 @@ ALLOWED = {
     "segmentation_key": "a text that is not empty, or None for the default",
     "segmentation_mask": 'the name of a mask, or a list of one or two with "nucleus" or "cytosol" in each, or None',
     "cells": (
-        "a list of cell ids (integers >= 1), the path of a CSV file, a mapping with the keys table and column, or None "
-        "for all cells"
+        "a list of cell ids (integers >= 1, or all of them text), the path of a CSV file, a mapping with the keys "
+        "table and column (and ids) or path and ids, or None for all cells"
     ),
     "channels": "a list of channel names, each once, or None for all of them",
     "border": '"drop" or "pad"',
@@ -184,6 +184,10 @@ def test_required_keys_alone_give_every_default() -> None:
         ("cells", Path("ids.csv"), Path("ids.csv")),
         ("cells", OtherPath(), Path("elsewhere")),
         ("cells", {"table": "measured", "column": "is_round"}, TableColumn("measured", "is_round")),
+        ("cells", {"table": "t", "column": "c", "ids": "i"}, TableColumn("t", "c", "i")),
+        ("cells", {"path": Path("c.csv"), "ids": "CellID"}, FileColumn(Path("c.csv"), "CellID")),
+        ("cells", ["b-1", " a-1", "b-1"], ("a-1", "b-1")),
+        ("cells", np.array(["b-1", "a-1"]), ("a-1", "b-1")),
         ("cells", None, None),
         ("cells", "None", None),
         ("channels", ["dna", "actin"], ("dna", "actin")),
@@ -300,6 +304,9 @@ def test_value_is_taken_with_its_meaning(key: str, value: Any, meaning: Any) -> 
         ("cells", {"table": "measured"}, None),
         ("cells", {"table": "measured", "column": "ok", "of": "it"}, None),
         ("cells", {"table": "measured", "column": 3}, "an int"),
+        ("cells", {"table": "measured", "ids": "i"}, None),
+        ("cells", {"path": "c.csv"}, None),
+        ("cells", {"path": "c.csv", "ids": 3}, "an int"),
         ("channels", [], None),
         ("channels", "dna", "a str"),
         ("channels", ["dna", "dna"], None),
@@ -556,6 +563,8 @@ VALUES = (
     | st.dictionaries(st.text(max_size=3) | st.integers(0, 3), PAIRS, max_size=2)
     | st.lists(st.integers(1, 2**63), max_size=3)
     | st.fixed_dictionaries({"table": st.text(max_size=2), "column": st.text(max_size=2)})
+    | st.fixed_dictionaries({"path": st.text(max_size=2), "ids": st.text(max_size=2)})
+    | st.lists(st.text(max_size=2), max_size=3)
     | st.lists(st.sampled_from(["nucleus_a", "nucleus_b", "cytosol", "cells"]), max_size=3)
 )
 
@@ -636,8 +645,13 @@ def expected_ranges(value: Any) -> Any:
 
 def expected_cells(value: Any) -> Any:
     if isinstance(value, dict):
-        told = set(value) == {"table", "column"} and all(map(is_name, value.values()))
-        return TableColumn(**value) if told else REFUSED
+        told = all(map(is_name, value.values()))
+        if set(value) == {"path", "ids"}:
+            is_path = value["path"] != "None" and "\0" not in str(value["path"])
+            return FileColumn(Path(value["path"]), value["ids"]) if told and is_path else REFUSED
+        return TableColumn(**value) if told and set(value) == {"table", "column"} else REFUSED
+    if isinstance(value, list) and value and all(map(is_name, value)):
+        return tuple(sorted({text.strip() for text in value}))
     if isinstance(value, list):
         told = bool(value) and all(is_whole(cell, 1) and cell <= LARGEST_ID for cell in value)
         return tuple(sorted(set(value))) if told else REFUSED

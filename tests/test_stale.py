@@ -18,8 +18,11 @@ from cellstamp import HDF5CellExtraction
 from cellstamp.errors import InputError, OutputError
 from cellstamp.h5sc.reader import read_h5sc
 from cellstamp.source.arrays import ArrayHandle
+from cellstamp.source.centers import compute_centers
 from cellstamp.source.elements import find_labels
+from cellstamp.source.handlers import find_centers
 from cellstamp.source.store import load_centers, open_sdata
+from cellstamp.source.values import Centers
 from conftest import write_store
 from stamp_tasks import Refused
 from stores import NUCLEUS
@@ -91,6 +94,19 @@ def test_a_change_of_any_chunk_makes_centres_stale(store: Path, make_step: MakeS
         assert new in centers.ids
     make_step(store)()
     assert log_of(step).count("computing them") == 4
+
+
+def test_a_change_while_centres_are_computed_makes_them_stale(store: Path) -> None:
+    logged: list[object] = []
+
+    def compute(labels: ArrayHandle) -> Centers:
+        found = compute_centers(labels)
+        exchange(store, 3, 4, 1000)
+        return found
+
+    find_centers(find_labels(store, NUCLEUS), None, compute=compute, log=logged.append)
+    found = find_centers(find_labels(store, NUCLEUS), None, compute=compute_centers, log=logged.append)
+    assert 1000 in found.ids
 
 
 def chunk_files(handle: ArrayHandle) -> list[Path]:

@@ -161,7 +161,8 @@ class ExtractionConfig(StepConfig):
     """Use these masks instead; in a list, each name has "nucleus" or "cytosol" in it."""
 
     cells: rules.Cells = None
-    """Extract these cells only: by id, from a CSV file of ids, or where a boolean column of a table is true."""
+    """Extract these cells only: by id (of the mask, or the text a table has for it), from a CSV file of ids, or where a
+    boolean column of a table is true."""
     channels: rules.Channels = None
     """Extract these channels of the image only, in this order."""
     border: rules.Border = "drop"

@@ -34,10 +34,23 @@ class Allowed:
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column of a table in the store."""
+    """A column of true and false of a table in the store; `ids` is the column with each row's id in the mask."""
 
     table: str
     column: str
+    ids: str | None = None
+
+
+@dataclass(frozen=True)
+class FileColumn:
+    """A column of ids of a CSV file."""
+
+    path: Path
+    ids: str
+
+
+CellChoice = tuple[int, ...] | tuple[str, ...] | Path | FileColumn | TableColumn | None
+"""What the key ``cells`` may mean: ids in the mask, ids in a table, a file of either, a column of a table, or all."""
 
 
 class WrongTypeError(ValueError):
@@ -186,22 +199,26 @@ def _channels(value: object) -> tuple[str, ...] | None:
     return names
 
 
-def _cells(value: object) -> tuple[int, ...] | Path | TableColumn | None:
+def _cells(value: object) -> CellChoice:
     if is_none(value):
         return None
     if isinstance(value, (str, os.PathLike)):
         return as_folder(value)
     if isinstance(value, Mapping):
-        if set(value) != {"table", "column"}:
+        if set(value) == {"path", "ids"}:
+            return FileColumn(as_folder(value["path"]), _name(value["ids"]))
+        if not {"table", "column"} <= set(value) <= {"table", "column", "ids"}:
             raise ValueError
-        return TableColumn(_name(value["table"]), _name(value["column"]))
+        return TableColumn(**{key: _name(name) for key, name in value.items()})
     # arrays, and columns of pandas
     if not isinstance(value, (list, tuple, set, range)) and getattr(value, "ndim", None) != 1:
         raise WrongTypeError(value)
-    ids = tuple(sorted({_cell_id(index, cell) for index, cell in enumerate(_items(value))}))
-    if not ids:
+    items = list(_items(value))
+    if not items:
         raise ValueError
-    return ids
+    if all(isinstance(cell, str) and cell.strip() for cell in items):
+        return tuple(sorted({str(cell).strip() for cell in items}))
+    return tuple(sorted({_cell_id(index, cell) for index, cell in enumerate(items)}))
 
 
 def _items(value: Any) -> Iterable[object]:
@@ -385,11 +402,11 @@ Channel = Annotated[
     str | None, PlainValidator(_optional_channel), Allowed("the name of a channel, or None for the first")
 ]
 Cells = Annotated[
-    tuple[int, ...] | Path | TableColumn | None,
+    CellChoice,
     PlainValidator(_cells),
     Allowed(
-        "a list of cell ids (integers >= 1), the path of a CSV file, a mapping with the keys table and column, or None "
-        "for all cells"
+        "a list of cell ids (integers >= 1, or all of them text), the path of a CSV file, a mapping with the keys "
+        "table and column (and ids) or path and ids, or None for all cells"
     ),
 ]
 SegmentationKey = Annotated[str, PlainValidator(_key), Allowed("a text that is not empty, or None for the default")]

@@ -189,11 +189,11 @@ class HDF5CellExtraction(ProcessingStep):
             budget, engine.n_workers, len(batches), config.max_inflight_result_batches, self._warn, self.log
         )
         watch.lap("reading")
-        layout, made_from = job.layout(), job.made_from()
+        layout, made_from, begun_from = job.layout(), job.made_from(), job.begun_from()
         with self._work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
-            settle(work, made_from, overwrite=self._may_replace, log=self.log)
+            settle(work, begun_from, overwrite=self._may_replace, log=self.log)
             room = Room(work, layout, n_finished(work))
-            with open_writer(work, layout, made_from, self.log) as (attempt, writer):
+            with open_writer(work, layout, begun_from, self.log) as (attempt, writer):
                 n_done = int(writer.is_written.sum())
                 if n_done:
                     self._tell(f"continuing: {n_done:,} of {len(job.cells):,} cells done", config)

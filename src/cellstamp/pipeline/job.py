@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from cellstamp.config import ExtractionConfig
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.layout import Layout
 from cellstamp.pipeline.scaling import Pairs, Scaling
-from cellstamp.rules import TableColumn
-from cellstamp.source.arrays import PixelSource
+from cellstamp.rules import CellChoice, FileColumn, TableColumn
+from cellstamp.source.arrays import ArrayHandle, PixelSource
 from cellstamp.source.selection import ChosenCells
 from cellstamp.source.values import Centers, SharedIds
 
@@ -142,18 +143,27 @@ class Job:
         }
 
     def made_from(self) -> dict[str, Any]:
-        """All that decides what is in the file, as JSON has it: two runs with the same make the same file."""
-        source = self.source
+        """All that decides what is in the file, as JSON has it: two runs with the same make the same file.
+
+        Copies of image and masks count as the same, as their digests are of samples.
+        """
         cells = hashlib.sha256(self.cells.ids.tobytes() + self.cells.xy.tobytes()).hexdigest()
         return {
             "cellstamp": __version__,
             **self.settings(),
-            "channels": list(source.channel_names),
+            "channels": list(self.source.channel_names),
             "cells": f"{len(self.cells)}, digest {cells[:16]}",
-            **{
-                array.name: f"{list(array.shape)} {array.dtype}, digest {array.signature()[:16]}"
-                for array in (source.image, *source.masks)
-            },
+            **self._arrays(ArrayHandle.sample),
+        }
+
+    def begun_from(self) -> dict[str, Any]:
+        """What has to be the same for a run to continue: `made_from`, and that no file of image and masks changed."""
+        return {**self.made_from(), **self._arrays(ArrayHandle.signature)}
+
+    def _arrays(self, digest: Callable[[ArrayHandle], str]) -> dict[str, str]:
+        return {
+            array.name: f"{list(array.shape)} {array.dtype}, digest {digest(array)[:16]}"
+            for array in (self.source.image, *self.source.masks)
         }
 
     def description(self, made_from: dict[str, Any], n_empty: NDArray[np.int64], n_exceeding: int) -> dict[str, Any]:
@@ -188,13 +198,13 @@ class Job:
         )
 
 
-def _told_cells(cells: tuple[int, ...] | Path | TableColumn | None) -> str:
+def _told_cells(cells: CellChoice) -> str:
     """How cells were chosen; which they are is in ``obs``."""
     if isinstance(cells, tuple):
         return f"{len(cells)} ids"
     if isinstance(cells, TableColumn):
         return f"table {cells.table}, column {cells.column}"
-    return str(cells)
+    return str(cells.path if isinstance(cells, FileColumn) else cells)
 
 
 def _in_short(pairs: Pairs | None) -> Any:

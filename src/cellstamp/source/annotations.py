@@ -29,52 +29,43 @@ class Table:
 
     Attributes
     ----------
+    name
+        Its own.
     columns
         Names of its columns.
     attributes
         What it says of itself: ``region``, ``region_key``, ``instance_key``.
     column
         Reads a column.
+    index
+        Reads the names of its rows.
     """
 
+    name: str
     columns: Sequence[str]
     attributes: Mapping[str, Any]
     column: Callable[[str], Column]
+    index: Callable[[], Column]
 
-    def rows_of(self, masks: Sequence[str], origin: str) -> NDArray[np.bool_]:
-        """Which rows annotate cells: those of the first of the masks that any row annotates (ids are the same in all).
-
-        Raises
-        ------
-        ConfigError
-            If it annotates none of them.
-        """
-        regions = self._named("region_key", origin)
-        for mask in masks:
-            rows: NDArray[np.bool_] = np.asarray(regions.filled(None) == mask, np.bool_)
-            if rows.any():
-                return rows
-        there = sorted({str(region) for region in regions.compressed()})
-        raise ConfigError(
-            f"{origin}: the table annotates {', '.join(there) or 'nothing'}, not the cells' mask "
-            f"({' or '.join(masks)}); choose a table that does"
-        )
-
-    def instances(self, origin: str) -> NDArray[np.uint64]:
-        """Id of the cell of each row; 0 where there is none.
+    def regions(self, origin: str) -> Column:
+        """Name of the element that each row annotates.
 
         Raises
         ------
         ConfigError
-            If they are no whole numbers, or negative.
+            If the table does not say it.
         """
-        ids, name = self._named("instance_key", origin), self.attributes["instance_key"]
-        if ids.dtype.kind not in "iu" or (ids.size and ids.min() is not np.ma.masked and ids.min() < 0):
-            held = kind_of(ids) if ids.dtype.kind not in "iu" else "negative numbers"
-            raise ConfigError(
-                f"{origin}: the table's column of ids, {name!r}, must hold whole numbers (it holds {held})"
-            )
-        return np.asarray(ids.filled(0)).astype(np.uint64)
+        return self._named("region_key", origin)
+
+    def instances(self, origin: str) -> Column:
+        """Id of each row in the element it annotates, numbers or text.
+
+        Raises
+        ------
+        ConfigError
+            If the table does not say it.
+        """
+        return self._named("instance_key", origin)
 
     def _named(self, key: str, origin: str) -> Column:
         name = self.attributes.get(key)
@@ -117,7 +108,22 @@ def find_table(name: str, store: str, handler: Any, origin: str) -> Table:
     tables = getattr(handler, "tables", {})
     _check_there(name, list(tables), "the SpatialData object", origin)
     held = tables[name]
-    return Table(list(held.obs.columns), held.uns.get(_ATTRIBUTES, {}), lambda column: _in_memory(held.obs[column]))
+    return Table(
+        name,
+        list(held.obs.columns),
+        held.uns.get(_ATTRIBUTES, {}),
+        lambda column: _in_memory(held.obs[column]),
+        lambda: _in_memory(held.obs.index.to_series()),
+    )
+
+
+def table_names(store: str, handler: Any) -> list[str]:
+    """Names of all tables where a file handler has them."""
+    if path_of(handler) is None:
+        return sorted(getattr(handler, "tables", {}))
+    with reachable(store):
+        tables: Any = open_root(store).get("tables", {})
+        return sorted(tables.keys())
 
 
 def _check_there(name: str, tables: Sequence[str], where: str, origin: str) -> None:
@@ -133,7 +139,9 @@ def _table_in_store(name: str, store: str, origin: str) -> Table:
         columns = [str(column) for column in obs.attrs["column-order"]]
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"{origin}: the table in {store} is damaged ({error}); write it again") from error
-    return Table(columns, attributes, lambda column: _in_store(obs[column]))
+    return Table(
+        name, columns, attributes, lambda column: _in_store(obs[column]), lambda: _in_store(obs[obs.attrs["_index"]])
+    )
 
 
 def _in_store(item: Any) -> Column:

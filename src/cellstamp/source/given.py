@@ -11,8 +11,10 @@ import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
+from cellstamp.source.annotations import find_table
 from cellstamp.source.arrays import ArrayHandle
 from cellstamp.source.elements import kind_of, open_root
+from cellstamp.source.joining import rows_in_mask
 from cellstamp.source.masks import listing
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.placement import Matrix, between, differing, placements, point_placements
@@ -34,7 +36,8 @@ def given_centers(labels: ArrayHandle, name: str) -> Centers:
     name
         Points: columns x and y (by name, else the only two there are, in this order), which their transformations take
         to the mask's pixels; the cells' ids are the index, or the column they name as instance key. A table: its
-        ``obsm["spatial"]`` are x and y in pixels of the mask; of its rows those that annotate the mask.
+        ``obsm["spatial"]`` are x and y in pixels of the mask; of its rows those that annotate the mask. Where all of
+        them annotate shapes, x and y are in the coordinates of these, and a column has the ids in the mask.
 
     Raises
     ------
@@ -119,12 +122,25 @@ def _of_table(root: zarr.Group, labels: ArrayHandle, name: str, where: str) -> C
     with quiet():
         read = partial(read_column, group["obs"], where=where)
         regions, ids = read(keys["region_key"]), read(keys["instance_key"])
-    of_mask = regions == labels.name
-    if not of_mask.any():
+    of_mask, shapes = regions == labels.name, _shapes_of(root, regions)
+    if not of_mask.any() and shapes is None:
         there = listing(sorted(map(str, set(regions.tolist()))))
         raise InputError(f"{where}: none of its rows annotates the mask '{labels.name}', but {there}; {_HINT}")
-    xy = _spatial(group, where)[of_mask]
-    return checked_centers(ids[of_mask], xy, where, _HINT, id_column=f"the column '{keys['instance_key']}'")
+    xy, column = _spatial(group, where), f"the column '{keys['instance_key']}'"
+    if of_mask.any() and ids.dtype.kind in "iu":
+        return checked_centers(ids[of_mask], xy[of_mask], where, _HINT, id_column=column)
+    joined = rows_in_mask(find_table(name, labels.store, labels.store, where), (labels,), where)
+    if shapes is not None:
+        xy = _moved(xy, _to_pixels(root, labels, point_placements(shapes), where))
+    rows = joined.rows & (joined.ids > 0)
+    return checked_centers(joined.ids[rows], xy[rows], where, _HINT)
+
+
+def _shapes_of(root: zarr.Group, regions: NDArray[Any]) -> Mapping[str, Any] | None:
+    """Attributes of the shapes that all rows of a table annotate; None when they annotate something else."""
+    names = set(regions.tolist())
+    path = f"shapes/{next(iter(names), '')}"
+    return root[path].attrs.asdict() if len(names) == 1 and path in root else None
 
 
 def _spatial(table: Any, where: str) -> NDArray[np.float64]:

@@ -125,9 +125,11 @@ def find_centers(
         _check_inside(stored, labels, f"points '{name}'", "delete the points, and they")
         return stored
     log(f"no centres of '{labels.name}' to go by in the store: computing them")
+    # a change while they are computed makes them stale
+    signature = labels.signature() if not_stored is None else ""
     centers = compute(labels)
     if not_stored is None:
-        not_stored = _store(labels, centers)
+        not_stored = _store(labels, centers, signature)
     if not_stored is not None:
         log(f"the centres could not be stored for the next time ({not_stored})")
     return centers
@@ -173,10 +175,10 @@ def _are_of_others(labels: ArrayHandle) -> bool:
     return made_from is not None and made_from != labels.signature()
 
 
-def _store(labels: ArrayHandle, centers: Centers) -> str | None:
+def _store(labels: ArrayHandle, centers: Centers, signature: str) -> str | None:
     """Store centres; returns why that was not possible, if so."""
     try:
-        store_centers(labels.store, labels.name, centers, labels.signature())
+        store_centers(labels.store, labels.name, centers, signature)
     except OSError as error:
         return str(error)
     return None

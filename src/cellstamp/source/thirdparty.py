@@ -11,7 +11,7 @@ from contextlib import contextmanager
 _KNOWN = (
     r"Call to deprecated class Scaler",  # ome_zarr: a default argument of its own functions
     r"Consolidated metadata is currently not part",  # zarr: SpatialData stores have it all the same
-    r"Object at points\.parquet is not recognized",  # zarr: the table of a points element is no zarr array
+    r"Object at (points|shapes)\.parquet is not recognized",  # zarr: the table of such an element is no zarr array
     r"SpatialData is not stored in the most current format",  # spatialdata: stores of zarr format 2 are fine here
     r"zarr v3 autosharding will be the default",  # anndata, about tables
     r"The inplace keyword in DataFrame",  # pandas 4, about dask's own calls
