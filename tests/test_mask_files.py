@@ -192,11 +192,6 @@ WITH_CODE: dict[str, tuple[Callable[[Path], object], str, np.ndarray]] = {
         r"grey_alpha\.png: holds colours; .* black is background: (.*)",
         LABELS,
     ),
-    "both.tif": (
-        lambda path: tifffile.imwrite(path, np.stack([LABELS, LABELS]), photometric="minisblack"),
-        r"both\.tif of shape \(2, 60, 80\): must be 2-D \(y, x\)\. .* load one of them: (.*)",
-        LABELS,
-    ),
     "mesmer.npy": (
         lambda path: np.save(path, np.stack([LABELS, LABELS], -1)[None]),
         r"mesmer\.npy of shape \(1, 60, 80, 2\): must be 2-D \(y, x\)\. .* load one of them: (.*)",
