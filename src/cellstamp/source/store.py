@@ -188,14 +188,13 @@ def _mask_pixels(mask: Any, kind: str) -> Pixels:
         return mask
     mask = full_resolution(mask)
     array = mask if hasattr(mask, "dtype") else np.asarray(mask)
-    name = f"{kind} mask"
     if np.dtype(array.dtype).kind not in "uif":
         check_mask_type(np.dtype(array.dtype), kind)
     try:
         pixels = as_pixels(array)
     except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-    return as_ids(pixels, name)
+        raise InputError(f"{kind} mask: {error}") from error
+    return as_ids(pixels, f"{kind} mask")
 
 
 def _cells_of_other_mask(store: Path, elements: Sequence[str], run: Run) -> dict[str, Centers]:
