@@ -215,7 +215,7 @@ class TestMasks:
         ("mask", "message"),
         [
             (np.ones((41, 50), np.uint8), r"nucleus mask is 41 x 50 pixels \(y, x\), the image 40 x 50"),
-            (np.ones((1, 40, 50), np.uint8), r"nucleus mask of shape \(1, 40, 50\): must be 2-D"),
+            (np.ones((2, 40, 50), np.uint8), r"nucleus mask of shape \(2, 40, 50\): must be 2-D"),
             (np.ones((40, 50), np.float32), "nucleus mask of dtype float32: must hold integers"),
             (
                 np.ones((40, 50), bool),
