@@ -133,7 +133,7 @@ def open_root(store: str) -> zarr.Group:
             "is made by loading an image)"
         )
         raise InputError(message) from error
-    if "images" not in root and is_ome_zarr(root.attrs.asdict()):
+    if is_ome_zarr(root.attrs.asdict()) and "images" not in root:
         message = (
             f"{store} is OME-Zarr, not a SpatialData store. Load it into a project first (load_input_from_omezarr, "
             "then load_segmentation)"
