@@ -108,7 +108,7 @@ def test_stored_centres_outside_of_the_mask_are_refused(tmp_path: Path, store: P
 
 
 def test_stored_centres_of_cells_that_the_mask_lacks_are_warned_of(tmp_path: Path, store: Path) -> None:
-    make_step(tmp_path, store)()
+    make_step(tmp_path, store, store_centers="always")()
     centers = load_centers(str(store), "seg_all_nucleus")
     assert centers is not None
     _store_centers(store, [*centers.ids, 900, 901], [*centers.xy, (100, 100), (120, 90)])

@@ -171,11 +171,10 @@ def test_what_ome_zarr_writes(tmp_path: Path, project: Project) -> None:
         group = zarr.open_group(str(root), mode="w", zarr_format=form)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            channels = [{"label": name} for name in NAMES]
-            write_image(IMAGE, group, axes="cyx", metadata={"omero": {"channels": channels}})
+            write_image(IMAGE, group, axes="cyx")
             write_labels(CYTOSOL, group, name="cells", axes="yx")
         project.overwrite = True
-        project.load_input_from_omezarr(root)
+        project.load_input_from_omezarr(root, channel_names=NAMES)
         check_image(project)
         project.load_segmentation(cytosol=root / "labels" / "cells")
         check_mask(project)

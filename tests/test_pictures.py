@@ -631,8 +631,8 @@ class TestRemoved:
             plot_removed(read_h5sc(h5sc)[:3])
         store = shutil.copytree(made.sdata_path, tmp_path / "store")
         shutil.rmtree(store / "points")
-        with pytest.raises(InputError, match="has no centres of 'seg_all_nucleus'"):
-            plot_removed(h5sc, store)
+        assert plot_removed(h5sc, store).get_title() == "36 of 64 cells kept"  # centres are computed, not stored
+        assert not (store / "points").exists()
         (copy.parent / "removed_classes.csv").write_text("7\nseven\n")
         with pytest.raises(InputError, match=r"removed_classes.csv: must hold the id of a cell in each line"):
             plot_removed(copy, made.sdata_path)

@@ -140,14 +140,14 @@ def plot_removed(
 ) -> Axes:
     """Draw where on the slide cells were kept and dropped.
 
-    Reads the ids and centres of the cells, no pixel.
+    Reads the ids and centres of the cells; where the store has no centres, the mask, to compute them.
 
     Parameters
     ----------
     h5sc
         Path of an ``.h5sc`` file, with its ``removed_classes.csv`` beside it, or what `read_h5sc` returns for it.
     store
-        The SpatialData store with the masks, and their centres, that the file was made from. None: that of the project
+        The SpatialData store with the masks that the file was made from. None: that of the project
         whose folder the file is in.
     ax, save
         As for `plot_cells`.
@@ -171,12 +171,12 @@ def plot_removed(
     from cellstamp.pictures import canvas
     from cellstamp.pictures.removed import Places, draw_removed
     from cellstamp.source.elements import find_labels
-    from cellstamp.source.overview import find_stored_centers
+    from cellstamp.source.overview import centers_of_cells
 
     canvas.check_target(ax, save)
     told = whereabouts(h5sc)
     labels = find_labels(_store_of(told, store), told.mask)
-    centers = find_stored_centers(labels, told.centers)
+    centers = centers_of_cells(labels, told.centers)
     _check_same_cells(told, centers, labels.store)
     is_kept, is_removed = np.isin(centers.ids, told.kept), np.isin(centers.ids, told.removed)
     places = Places(

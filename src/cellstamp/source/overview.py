@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.errors import ConfigError, InputError
+from cellstamp.errors import ConfigError
 from cellstamp.source.arrays import ArrayHandle
+from cellstamp.source.centers import compute_centers
 from cellstamp.source.elements import open_root
 from cellstamp.source.given import given_centers
 from cellstamp.source.location import reachable
@@ -199,21 +200,16 @@ def _lengths(starts: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     return np.diff(starts, append=size)
 
 
-def find_stored_centers(labels: ArrayHandle, given: str | None) -> Centers:
-    """The centres of the cells of a mask: of the element that a run was given, or those stored for the mask.
+def centers_of_cells(labels: ArrayHandle, given: str | None) -> Centers:
+    """The centres of the cells of a mask: of the element that a run was given, else those stored, else computed.
 
     Raises
     ------
     InputError
-        When there are none.
+        When they cannot be used, or the mask cannot be read.
     """
     with reachable(labels.store):
         if given is not None:
             return given_centers(labels, given)
         centers = load_centers(labels.store, labels.name)
-    if centers is None:
-        raise InputError(
-            f"{labels.store} has no centres of '{labels.name}' (points 'centers_{labels.name}'): they are stored by an "
-            "extraction from the store's path, if it can be written to"
-        )
-    return centers
+        return compute_centers(labels) if centers is None else centers
