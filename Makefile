@@ -25,7 +25,7 @@ CELLCUTTER_VENV ?= .venv-cellcutter
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo     extract the cells of a real image and draw them, into $(DEMO_FOLDER)/"
+	@echo "make demo     segment, extract and draw the cells of a real image, into $(DEMO_FOLDER)/"
 	@echo "make test     run the tests (another interpreter: make test PYTHON=python3.13)"
 	@echo "make faults   kill 40 extractions at random moments and go on with them, and more of the kind"
 	@echo "make scportrait  the tests beside the published scportrait, and with torch (an environment of 3 GB is made)"
@@ -94,8 +94,8 @@ clean:
 
 # One stamp for each extra; all are made again when what they install may have changed.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
-	@echo "Installing cellstamp[$*] and what it needs into $(VENV) ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
+	@echo "Installing cellstamp[$*] and the packages it needs into $(VENV) (1 to 3 minutes) ..."
+	@.ci/install $(BIN)/python --editable '.[$*]'
 	@touch $@
 
 $(SCPORTRAIT_VENV)/.installed: interop/setup_scportrait.sh interop/requirements.txt interop/requirements-no-deps.txt
