@@ -19,7 +19,7 @@ NUCLEUS, CELL = "#ffd23f", "#3fc1ff"
 """Outlines of nuclei and of cells, as in cellstamp's other pictures."""
 PAPER, INK = "#101418", "#f2f4f7"
 ACROSS, DOWN = 3, 2
-"""The image is divided into so many columns and rows; one cell of each part is shown."""
+"""Columns and rows that the image is divided into; one cell of each part is shown."""
 
 
 def draw_contact_sheet(
