@@ -29,7 +29,7 @@ help:
 	@echo "make test     run the tests (another interpreter: make test PYTHON=python3.13)"
 	@echo "make faults   kill 40 extractions at random moments and resume them, and similar tests"
 	@echo "make scportrait  run the tests with the published scportrait and with torch (makes an environment of 3 GB)"
-	@echo "make check    style, types, import rules, documentation"
+	@echo "make check    style, types, import rules, words, documentation"
 	@echo "make docs     build the documentation into docs/_build/html/"
 	@echo "make linkcheck   check the documentation's external links (needs a network)"
 	@echo "make wheel    build the source archive and the wheel into dist/, and check their contents"
@@ -58,7 +58,8 @@ scportrait: $(SCPORTRAIT_VENV)/.installed
 # The documentation's notebooks run beside the rest: each of the two takes one core.
 check: $(VENV)/.installed-dev
 	@$(SPHINX) -b html docs docs/_build/html & docs=$$!; \
-		$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports; code=$$?; \
+		$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports \
+		&& $(BIN)/python .ci/banned_words.py; code=$$?; \
 		wait $$docs && exit $$code
 
 docs: $(VENV)/.installed-dev
