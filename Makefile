@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # Everything is read and executed again: pages do not change when the library they execute does.
 SPHINX = $(BIN)/sphinx-build -E -W --keep-going -q
 
-# Test processes (many tests start workers of their own), and further arguments for pytest.
+# Number of test processes (many tests start further workers), and more arguments for pytest.
 JOBS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
@@ -25,19 +25,19 @@ CELLCUTTER_VENV ?= .venv-cellcutter
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo     extract the cells of a real image and draw them, into $(DEMO_FOLDER)/"
+	@echo "make demo     segment, extract and draw the cells of a real image, into $(DEMO_FOLDER)/"
 	@echo "make test     run the tests (another interpreter: make test PYTHON=python3.13)"
-	@echo "make faults   kill 40 extractions at random moments and go on with them, and more of the kind"
-	@echo "make scportrait  the tests beside the published scportrait, and with torch (an environment of 3 GB is made)"
-	@echo "make check    style, types, import rules, documentation"
+	@echo "make faults   kill 40 extractions at random moments and resume them, and similar tests"
+	@echo "make scportrait  run the tests with the published scportrait and with torch (makes an environment of 3 GB)"
+	@echo "make check    style, types, import rules, words, documentation"
 	@echo "make docs     build the documentation into docs/_build/html/"
-	@echo "make linkcheck   ask every link to the world in it (needs a network)"
-	@echo "make wheel    build the source archive and the wheel into dist/, and look at what is in it"
-	@echo "make test-wheel  run the tests with the wheel in an empty environment (of PYTHON=python3.12, say)"
-	@echo "make format   put the code into the project's style"
-	@echo "make bench    measure stages and whole extractions, compare with the run before (make bench-quick: tiny)"
-	@echo "make bench-peers  the same extraction with scportrait and cellcutter, in turn (environments of 4 GB are made)"
-	@echo "make clean    remove environments, caches and what was built"
+	@echo "make linkcheck   check the documentation's external links (needs a network)"
+	@echo "make wheel    build the source archive and the wheel into dist/, and check their contents"
+	@echo "make test-wheel  run the tests with the wheel in an empty environment (PYTHON=python3.12, for example)"
+	@echo "make format   format the code"
+	@echo "make bench    measure stages and extractions, compare with the previous run (make bench-quick: tiny)"
+	@echo "make bench-peers  time the same extraction with scportrait and cellcutter (makes environments of 4 GB)"
+	@echo "make clean    remove environments, caches and build results"
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/cellstamp demo $(DEMO_FOLDER)
@@ -58,7 +58,8 @@ scportrait: $(SCPORTRAIT_VENV)/.installed
 # The documentation's notebooks run beside the rest: each of the two takes one core.
 check: $(VENV)/.installed-dev
 	@$(SPHINX) -b html docs docs/_build/html & docs=$$!; \
-		$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports; code=$$?; \
+		$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports \
+		&& $(BIN)/python .ci/banned_words.py; code=$$?; \
 		wait $$docs && exit $$code
 
 docs: $(VENV)/.installed-dev
@@ -92,10 +93,10 @@ clean:
 	rm -rf .venv .venv-* build dist docs/_build demo-output benchmarks/.data benchmarks/__pycache__ .*_cache .hypothesis
 	find src tests interop -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# One stamp for each extra; all are made again when what they install may have changed.
+# One marker file for each extra; a changed pyproject.toml makes all of them out of date.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
-	@echo "Installing cellstamp[$*] and what it needs into $(VENV) ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$*]'
+	@echo "Installing cellstamp[$*] and the packages it needs into $(VENV) (1 to 3 minutes) ..."
+	@.ci/install $(BIN)/python --editable '.[$*]'
 	@touch $@
 
 $(SCPORTRAIT_VENV)/.installed: interop/setup_scportrait.sh interop/requirements.txt interop/requirements-no-deps.txt

@@ -362,15 +362,15 @@ def preview(
     click.echo(f"Picture: {output}")
 
 
-@commands.command(short_help="Extract the cells of a real tissue image, and draw them.")
+@commands.command(short_help="Segment, extract and draw the cells of a real image.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="cellstamp-demo")
 @_debug_option
 def demo(folder: Path) -> None:
-    """Extract the cells of a real tissue image into FOLDER (cellstamp-demo) and draw them. Needs no network."""
+    """Segment, extract and draw the cells of a real image into FOLDER (cellstamp-demo). Needs no network."""
     from cellstamp.demo import run_demo
 
     with _closing_line_on_stdout():
-        result = run_demo(folder)
+        result = run_demo(folder, click.echo)
     click.echo(f"Project:            {result.project}")
     click.echo(f"Single-cell images: {result.h5sc}")
     click.echo(f"Picture of them:    {result.picture}")
