@@ -12,8 +12,8 @@ import numpy as np
 
 from cellstamp.cells.plan import Batch
 from cellstamp.pipeline.job import Job
-from cellstamp.source.arrays import ArrayHandle
-from cellstamp.source.reader import TileReader
+from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.tiles import TileReader
 
 
 class _Counter:

@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 import interop  # noqa: F401  # lets scportrait be imported beside a torch for CPUs
-from cellstamp import StampDataset, StampSampler, iter_batches
+from cellstamp import SingleCellDataset, SingleCellSampler, iter_batches
 
 BATCH_SIZE = 256
 WORKERS = (0, 2)
@@ -55,8 +55,8 @@ def _theirs(path: str) -> Any:
 
 
 def _blocks(path: str, n_workers: int, collate_fn: Any = None, **options: Any) -> DataLoader[Any]:
-    dataset = StampDataset(path, **options)
-    batches = StampSampler(dataset, BATCH_SIZE)
+    dataset = SingleCellDataset(path, **options)
+    batches = SingleCellSampler(dataset, BATCH_SIZE)
     return DataLoader(dataset, batch_sampler=batches, num_workers=n_workers, collate_fn=collate_fn)
 
 
@@ -66,19 +66,19 @@ def loaders(path: str, n_slow: int, n_cells: int | None) -> dict[str, Callable[[
     def few(dataset: Any) -> Any:
         return Subset(dataset, torch.randperm(len(dataset))[:n_slow].tolist())
 
-    collate = StampDataset.collate
+    collate = SingleCellDataset.collate
     cells = None if n_cells is None else np.arange(len(Sliced(path))) < n_cells
 
     return {
         "h5py slicing": lambda n: _loader(few(Sliced(path)), n),
         "scportrait H5ScSingleCellDataset": lambda n: _loader(few(_theirs(path)), n),
-        "StampDataset, shuffle=True": lambda n: _loader(StampDataset(path, cells=cells), n),
-        "StampDataset, StampSampler": lambda n: _blocks(path, n, cells=cells),
-        "StampDataset, StampSampler, collate": lambda n: _blocks(path, n, collate, cells=cells),
-        "StampDataset, shuffle=True, collate": lambda n: DataLoader(
-            StampDataset(path, cells=cells), BATCH_SIZE, shuffle=True, num_workers=n, collate_fn=collate
+        "SingleCellDataset, shuffle=True": lambda n: _loader(SingleCellDataset(path, cells=cells), n),
+        "SingleCellDataset, SingleCellSampler": lambda n: _blocks(path, n, cells=cells),
+        "SingleCellDataset, SingleCellSampler, collate": lambda n: _blocks(path, n, collate, cells=cells),
+        "SingleCellDataset, shuffle=True, collate": lambda n: DataLoader(
+            SingleCellDataset(path, cells=cells), BATCH_SIZE, shuffle=True, num_workers=n, collate_fn=collate
         ),
-        "StampDataset, StampSampler, float16": lambda n: _blocks(path, n, cells=cells, dtype="float16"),
+        "SingleCellDataset, SingleCellSampler, float16": lambda n: _blocks(path, n, cells=cells, dtype="float16"),
         "iter_batches": lambda n: iter_batches(path, BATCH_SIZE, shuffle=True, cells=cells) if n == 0 else None,
     }
 

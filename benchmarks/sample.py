@@ -13,9 +13,9 @@ import zarr
 from scipy.ndimage import gaussian_filter
 
 from cellstamp.source import ome
+from cellstamp.source.load.staging import Staging, staged
+from cellstamp.source.load.store import write_centers
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
-from cellstamp.source.staging import Staging, staged
-from cellstamp.source.store import write_centers
 
 DATA = Path(__file__).parent / ".data"
 """Where samples are kept, unless told otherwise."""

@@ -121,9 +121,9 @@ def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str,
     from cellstamp.config import ExtractionConfig
     from cellstamp.pipeline.job import Job, select_cells
     from cellstamp.pipeline.scaling import find_scaling
-    from cellstamp.source.centers import compute_centers
-    from cellstamp.source.elements import find_source
-    from cellstamp.source.store import load_centers
+    from cellstamp.source.find.elements import find_source
+    from cellstamp.source.load.store import load_centers
+    from cellstamp.source.read.centers import compute_centers
 
     source, centres, plan = find_source(store), Meter(), Meter()
     with centres.running():
@@ -144,7 +144,7 @@ def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Mete
     from cellstamp.cells.cutter import StampCutter
     from cellstamp.codecs import StampEncoder
     from cellstamp.h5sc.writer import StampWriter
-    from cellstamp.source.reader import TileReader
+    from cellstamp.source.read.tiles import TileReader
 
     whole, frame, write, sync = (Meter() for _ in range(4))
     job.task()(batches[0])  # the first batch of a process is slower; it is measured with the whole run

@@ -122,11 +122,11 @@ def test_channels_of_dataset(path: str, cells: anndata.AnnData) -> None:
 
 
 def test_our_dataset(extracted: Extracted) -> None:
-    """cellstamp.StampDataset: of a file of ours and of one of scportrait's, what scportrait's dataset has of them."""
+    """cellstamp.SingleCellDataset reads our files and scportrait's as scportrait's dataset does."""
     for project in extracted.values():
         path = project.extraction_f.output_path
         theirs = datasets.H5ScSingleCellDataset([path], dir_labels=[5], return_id=True)
-        got, expected = (DataLoader(each, 7) for each in (cellstamp.StampDataset(path, labels=[5]), theirs))
+        got, expected = (DataLoader(each, 7) for each in (cellstamp.SingleCellDataset(path, labels=[5]), theirs))
         for batch, wanted in zip(got, expected, strict=True):
             assert all(torch.equal(one, other.to(one.dtype)) for one, other in zip(batch, wanted, strict=True))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from cellstamp.source.arrays import ArrayHandle, PixelSource
+from cellstamp.source.read.arrays import ArrayHandle, PixelSource
 
 
 def write_array(store: Path, path: str, data: np.ndarray, chunks: tuple[int, ...], **options: Any) -> ArrayHandle:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from zarr.storage import LocalStore
 
-from cellstamp.cells.stamps import StampTask
+from cellstamp.cells.task import StampTask
 from cellstamp.errors import InputError
 
 

@@ -20,7 +20,7 @@ import zarr
 import cellstamp
 from cellstamp import HDF5CellExtraction, Project, plot_cells, read_h5sc
 from cellstamp.errors import ConfigError, InputError, OutputError
-from cellstamp.source.store import load_centers, open_sdata, store_centers
+from cellstamp.source.load.store import load_centers, open_sdata, store_centers
 from cellstamp.source.values import Centers
 from conftest import make_cells, write_store
 from test_remote import Server
@@ -230,9 +230,9 @@ def test_pictures_of_what_a_message_names(extracted: Project, code: str) -> None
 
 def test_the_path_of_a_result_for_training(extracted: Project) -> None:
     pytest.importorskip("torch")
-    refused(lambda: cellstamp.StampDataset(5), "project.extraction_f.output_path")
+    refused(lambda: cellstamp.SingleCellDataset(5), "project.extraction_f.output_path")
     path = run("path = project.extraction_f.output_path", project=extracted)["path"]
-    assert len(cellstamp.StampDataset(path)) == 16
+    assert len(cellstamp.SingleCellDataset(path)) == 16
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

@@ -349,9 +349,11 @@ def test_one_is_worked_on_ahead() -> None:
 def test_torch_is_not_needed() -> None:
     code = "import sys; sys.modules['torch'] = None; from cellstamp import *; iter_batches; import cellstamp; "
     subprocess.run([sys.executable, "-c", code], check=True)
-    failed = subprocess.run([sys.executable, "-c", f"{code} cellstamp.StampDataset"], stderr=subprocess.PIPE, text=True)
-    assert "ImportError: StampDataset needs torch: pip install 'cellstamp[torch]'" in failed.stderr
-    assert "StampDataset" in dir(cellstamp)
+    failed = subprocess.run(
+        [sys.executable, "-c", f"{code} cellstamp.SingleCellDataset"], stderr=subprocess.PIPE, text=True
+    )
+    assert "ImportError: SingleCellDataset needs torch: pip install 'cellstamp[torch]'" in failed.stderr
+    assert "SingleCellDataset" in dir(cellstamp)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

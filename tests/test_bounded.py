@@ -19,13 +19,13 @@ from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.writer import StampWriter
+from cellstamp.pipeline.disk_space import DiskSpace
 from cellstamp.pipeline.job import Job, select_cells
-from cellstamp.pipeline.room import Room
 from cellstamp.pipeline.run import run_batches
 from cellstamp.pipeline.scaling import find_scaling
 from cellstamp.pipeline.workers import choose_engine
 from cellstamp.report import Progress
-from cellstamp.source.centers import compute_centers
+from cellstamp.source.read.centers import compute_centers
 from pixel_stores import write_source
 
 pytestmark = pytest.mark.once
@@ -128,7 +128,7 @@ def extract(job: Job, batches: Sequence[Batch], budget: int, watch: Watch) -> Se
     path = job.folder / "slow.h5sc"
     with watch.watching(), SlowWriter(path, job.layout(), watch) as writer, Progress(0, mode=False) as progress:
         engine = choose_engine(job.config, log=ignore, warn=ignore)
-        room = Room(job.folder, job.layout(), 0)
+        room = DiskSpace(job.folder, job.layout(), 0)
         run_batches(engine, job.task(), batches, writer, limit=limit, flush_every=None, room=room, progress=progress)
     path.unlink()
     return limit

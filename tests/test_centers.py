@@ -16,9 +16,9 @@ from scipy import ndimage
 
 import restatement
 from cellstamp.errors import InputError
-from cellstamp.source import centers as module
-from cellstamp.source.arrays import ArrayHandle
-from cellstamp.source.centers import BlockSums, compute_centers
+from cellstamp.source.read import centers as module
+from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.centers import BlockSums, compute_centers
 from cellstamp.source.values import Rect
 from pixel_stores import write_array
 

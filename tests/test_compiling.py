@@ -20,8 +20,8 @@ from stores import make_sample, write_store
 PACKAGE = Path(cellstamp.__file__).parent
 COMPILE = """
 import numpy as np
-from cellstamp.compiling.places import find_folder
-from cellstamp.source.runs import sum_runs
+from cellstamp.compiling.cache_folders import find_folder
+from cellstamp.source.read.runs import sum_runs
 ids, totals = sum_runs(np.array([[0, 7, 7]]), 0, 0)
 assert ids.tolist() == [7] and totals.tolist() == [[2, 3, 0]]
 hits, misses = sum(sum_runs.stats.cache_hits.values()), sum(sum_runs.stats.cache_misses.values())
@@ -163,7 +163,7 @@ def test_where_code_cannot_be_written_the_run_goes_on(package: Path, run: Run) -
     assert run(package)[0] == "compiled"
 
 
-@pytest.mark.parametrize("changed", ["source/runs.py", "cells/kernels.py", "compiling/decorators.py"])
+@pytest.mark.parametrize("changed", ["source/read/runs.py", "cells/kernels.py", "compiling/decorators.py"])
 def test_a_change_in_any_kernel_makes_kept_code_invalid(package: Path, run: Run, changed: str) -> None:
     run(package)
     with (package / "cellstamp" / changed).open("a") as file:
@@ -206,10 +206,10 @@ def test_other_functions_are_kept_as_numba_has_it(package: Path, run: Run, tmp_p
 def test_another_numba_that_works_otherwise_keeps_code_its_own_way(package: Path, run: Run) -> None:
     (package / "cellstamp" / "compiling" / "cache.py").write_text("from numba.core.caching import NoLongerThere\n")
     assert run(package)[0] == "compiled"
-    assert len(list((package / "cellstamp" / "source" / "__pycache__").glob("runs.sum_runs-*.nbc"))) == 1
+    assert len(list((package / "cellstamp" / "source" / "read" / "__pycache__").glob("runs.sum_runs-*.nbc"))) == 1
     assert run(package)[0] == "loaded"
 
 
 def test_nothing_is_compiled_where_numba_is_told_so(package: Path, run: Run) -> None:
-    code = "from cellstamp.source.runs import sum_runs\nprint(type(sum_runs).__name__, None)"
+    code = "from cellstamp.source.read.runs import sum_runs\nprint(type(sum_runs).__name__, None)"
     assert run(package, code, NUMBA_DISABLE_JIT="1")[0] == "function"

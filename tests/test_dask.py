@@ -23,7 +23,7 @@ import pytest
 import cellstamp
 from cellstamp import HDF5CellExtraction
 from cellstamp.cells.plan import inside_image, plan_batches
-from cellstamp.cells.stamps import Recipe
+from cellstamp.cells.stamps import CropSettings
 from cellstamp.engines import dask_client, dask_worker
 from cellstamp.engines.dask import DaskEngine
 from cellstamp.engines.dask_worker import Order, carry_out, n_kept
@@ -207,7 +207,7 @@ def test_chunks_are_decoded_one_and_a_half_times_at_most(
     plan = plan_batches(
         cells, size, (side, side), tile=(2 * chunk, 2 * chunk), chunk=(chunk, chunk), max_batch_size=200
     )
-    recipe = Recipe(size, ((0.0, 1.0),), True, 255.0, True, "float16", "lzf")  # noqa: FBT003
+    recipe = CropSettings(size, ((0.0, 1.0),), True, 255.0, True, "float16", "lzf")  # noqa: FBT003
     (tmp_path / "counts").mkdir()
     with own.client(n_workers) as client:
         outcomes = DaskEngine(client).run(Counting(source, recipe, tmp_path / "counts"), plan, lambda: 16)

@@ -15,9 +15,9 @@ import pytest
 import zarr
 
 from cellstamp.errors import InputError
-from cellstamp.source.elements import find_labels, find_source
-from cellstamp.source.spool import spool
-from cellstamp.source.store import open_group
+from cellstamp.source.find.elements import find_labels, find_source
+from cellstamp.source.load.spool import spool
+from cellstamp.source.load.store import open_group
 from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Rect
 from conftest import make_cells, write_store

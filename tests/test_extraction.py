@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 import restatement
 from cellstamp import HDF5CellExtraction, read_h5sc
-from cellstamp.cells.stamps import StampTask
-from cellstamp.compiling.places import Types, find_folder
+from cellstamp.cells.task import StampTask
+from cellstamp.compiling.cache_folders import Types, find_folder
 from cellstamp.engines.memory import memory_limit
 from cellstamp.errors import ConfigError, InputError, OutputError, WorkerError
 from cellstamp.h5sc.writer import StampWriter
-from cellstamp.source.centers import compute_centers
-from cellstamp.source.elements import find_labels, find_source
-from cellstamp.source.store import store_centers
+from cellstamp.source.find.elements import find_labels, find_source
+from cellstamp.source.load.store import store_centers
+from cellstamp.source.read.centers import compute_centers
 from cellstamp.source.values import Centers
 from stamp_tasks import Failing, Killed
 from stores import CYTOSOL, NUCLEUS, Sample, as_spatialdata, make_sample, rechunk, write_store
@@ -270,7 +270,7 @@ def handler(store: Path) -> Any:
 
 
 def sdata_on_disk(store: Path) -> Any:
-    from cellstamp.source.store import open_sdata
+    from cellstamp.source.load.store import open_sdata
 
     return open_sdata(store)
 

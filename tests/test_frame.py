@@ -14,7 +14,7 @@ import yaml
 
 import cellstamp
 from cellstamp.cli import commands
-from cellstamp.compiling.places import SOURCES
+from cellstamp.compiling.cache_folders import SOURCES
 from cellstamp.config import ExtractionConfig
 
 ROOT = Path(__file__).parent.parent

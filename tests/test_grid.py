@@ -20,10 +20,10 @@ from spatialdata.transformations import Sequence as Chain
 import restatement
 from cellstamp import HDF5CellExtraction, Project, rasterize_labels
 from cellstamp.errors import InputError
-from cellstamp.source.elements import find_source
-from cellstamp.source.masks import MaskChoice
-from cellstamp.source.spool import spool
-from cellstamp.source.store import open_sdata
+from cellstamp.source.find.elements import find_source
+from cellstamp.source.find.masks import MaskChoice
+from cellstamp.source.load.spool import spool
+from cellstamp.source.load.store import open_sdata
 from stores import CYTOSOL, make_sample
 
 SAMPLE = make_sample((160, 190))

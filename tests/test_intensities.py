@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.pipeline.workers import BlockRunner
-from cellstamp.source.arrays import PixelSource
-from cellstamp.source.extents import find_extents
-from cellstamp.source.intensities import channel_quantiles
+from cellstamp.source.read.arrays import PixelSource
+from cellstamp.source.read.extents import find_extents
+from cellstamp.source.read.intensities import channel_quantiles
 from pixel_stores import write_array, write_source
 
 DTYPES = ["uint8", "uint16", "uint32", "uint64", "int16", "float32", "float64"]

@@ -18,8 +18,8 @@ from spatialdata.models import TableModel
 import restatement
 from cellstamp import HDF5CellExtraction, Project, read_h5sc
 from cellstamp.errors import InputError, OutputError
-from cellstamp.source import staging
-from cellstamp.source.store import open_sdata
+from cellstamp.source.load import staging
+from cellstamp.source.load.store import open_sdata
 from cellstamp.source.thirdparty import quiet
 from conftest import make_cells, write_store
 from stores import CYTOSOL, NUCLEUS

@@ -27,8 +27,8 @@ from zarr.storage import LocalStore
 from cellstamp import ConfigError, InputError, OutputError, Project, plot_cells, plot_removed, read_h5sc
 from cellstamp.cli import commands
 from cellstamp.pictures.mosaic import MOST_PIXELS, choose_across, shrinking, shrunk, stretched
-from cellstamp.source.elements import find_image, find_labels
-from cellstamp.source.overview import view_image, view_labels
+from cellstamp.source.find.elements import find_image, find_labels
+from cellstamp.source.read.overview import view_image, view_labels
 from conftest import make_cells
 
 SIZE, NAMES = 40, ["DAPI", "actin", "tubulin"]

@@ -12,7 +12,7 @@ import spatialdata
 from spatialdata.transformations import Affine, Identity, Scale, Sequence, Translation
 
 from cellstamp.errors import InputError
-from cellstamp.source.elements import find_source
+from cellstamp.source.find.elements import find_source
 from stores import as_spatialdata, make_sample
 
 SAMPLE = make_sample()
@@ -71,7 +71,7 @@ def test_another_place_is_refused(tmp_path: Path, image: Any, cytosol: Any, told
 
 def test_our_matrices_are_those_of_spatialdata(tmp_path: Path) -> None:
     from cellstamp.source import ome
-    from cellstamp.source.placement import placements
+    from cellstamp.source.find.placement import placements
 
     swapped = Affine([[1, 2, 3], [4, 6, 5], [0, 0, 1]], input_axes=("x", "y"), output_axes=("x", "y"))
     whole = Sequence([HALF, TURNED, swapped, Scale([2, 3], axes=("x", "y")), MOVED])

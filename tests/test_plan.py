@@ -14,9 +14,9 @@ from cellstamp.cells.plan import (
     BATCH_BYTES,
     TILE_SIDE,
     cells_per_batch,
-    draw_cells,
     inside_image,
     plan_batches,
+    sample_cells,
     tile_shape,
     window_corners,
 )
@@ -72,28 +72,28 @@ def test_a_preview_has_exactly_as_many_cells_as_asked_for(n, seed, data):
     ids = np.sort(np.random.default_rng(seed).choice(2**50, n, replace=False)).astype(np.uint64) + 1
     cells = centers(np.random.default_rng(seed).random((n, 2)), ids)
     n_cells = data.draw(st.integers(1, n))
-    drawn = draw_cells(cells, n_cells, seed)
+    drawn = sample_cells(cells, n_cells, seed)
     expected = np.sort(np.random.default_rng(seed).choice(ids, n_cells, replace=False))
     assert drawn.ids.tolist() == expected.tolist()
     assert drawn.xy.tolist() == cells.xy[np.searchsorted(ids, drawn.ids)].tolist()
-    again = draw_cells(cells, np.int32(n_cells), seed)
+    again = sample_cells(cells, np.int32(n_cells), seed)
     assert again.ids.tolist() == drawn.ids.tolist()
 
 
 def test_another_seed_draws_other_cells():
     cells = centers(np.zeros((1000, 2)))
-    assert draw_cells(cells, 50, 1).ids.tolist() != draw_cells(cells, 50, 2).ids.tolist()
+    assert sample_cells(cells, 50, 1).ids.tolist() != sample_cells(cells, 50, 2).ids.tolist()
 
 
 @pytest.mark.parametrize("n_cells", [None, 0, -3, True, 2.5, "5"])
 def test_a_preview_without_a_usable_number_says_how_many_there_are(n_cells):
     with pytest.raises(ConfigError, match=rf"needs n_cells, an integer from 1 to 7 .*; got {n_cells!r}"):
-        draw_cells(centers(np.zeros((7, 2))), n_cells, 42)
+        sample_cells(centers(np.zeros((7, 2))), n_cells, 42)
 
 
 def test_a_preview_of_more_cells_than_there_are_says_how_many_there_are():
     with pytest.raises(ConfigError, match="n_cells = 8 is more than the 7 cells that can be extracted"):
-        draw_cells(centers(np.zeros((7, 2))), 8, 42)
+        sample_cells(centers(np.zeros((7, 2))), 8, 42)
 
 
 # --- tiles ------------------------------------------------------------------------------------------------------------

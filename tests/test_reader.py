@@ -18,10 +18,11 @@ from zarr.abc.store import SuffixByteRequest
 from zarr.storage import LocalStore, WrapperStore
 
 from cellstamp.cells.plan import Tile, inside_image, plan_batches
-from cellstamp.cells.stamps import Recipe, StampTask
+from cellstamp.cells.stamps import CropSettings
+from cellstamp.cells.task import StampTask
 from cellstamp.engines.spans import Spans
-from cellstamp.source.arrays import ArrayHandle, PixelSource
-from cellstamp.source.reader import TileReader
+from cellstamp.source.read.arrays import ArrayHandle, PixelSource
+from cellstamp.source.read.tiles import TileReader
 from cellstamp.source.values import Centers, Rect
 from pixel_stores import write_source
 
@@ -269,7 +270,7 @@ def test_a_task_that_has_worked_is_sent_without_its_buffers(stored):
     source, _, _ = stored
     limits = ((0.001, 0.999),) * len(source.channel_names)
     how = {"per_cell": True, "brightest": math.inf, "apply_masks": True, "dtype": "float16", "compression": "lzf"}
-    task = StampTask(source, Recipe(SIZE, limits, **how))
+    task = StampTask(source, CropSettings(SIZE, limits, **how))
     cells = Centers(np.array([5], np.uint64), np.array([[100.0, 100.0]]))
     (batch,) = plan_batches(cells, SIZE, source.shape, tile=(200, 200), chunk=(64, 64), max_batch_size=9)
     first = task(batch)

@@ -20,8 +20,8 @@ import pytest
 
 from cellstamp import HDF5CellExtraction
 from cellstamp.errors import InputError
+from cellstamp.source.load.store import load_centers, store_centers
 from cellstamp.source.location import is_writable
-from cellstamp.source.store import load_centers, store_centers
 from comparing import contents
 from stores import NUCLEUS, as_spatialdata, make_sample, write_store
 
@@ -272,7 +272,7 @@ def test_centres_are_not_stored_behind_a_url(tmp_path: Path, monkeypatch: Any) -
 
 
 def test_the_store_of_an_object_is_only_read(folder: Path, extract: Extract) -> None:
-    from cellstamp.source.store import open_sdata
+    from cellstamp.source.load.store import open_sdata
 
     before = listing(folder)
     step = extract(open_sdata(folder / "sample.zarr"))

@@ -34,8 +34,8 @@ from cellstamp.segment.cells import numbered
 from cellstamp.segment.nuclei import find_nuclei
 from cellstamp.segment.recipe import Recipe
 from cellstamp.segment.threshold import count_levels, otsu, smoothed
-from cellstamp.source.elements import find_image
-from cellstamp.source.store import load_image
+from cellstamp.source.find.elements import find_image
+from cellstamp.source.load.store import load_image
 from listening import to_ctrl_c
 
 REPOSITORY = Path(__file__).parents[1]

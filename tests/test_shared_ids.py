@@ -20,11 +20,11 @@ from scipy import ndimage
 from cellstamp.errors import InputError
 from cellstamp.pipeline.extraction import HDF5CellExtraction
 from cellstamp.pipeline.project import Project
-from cellstamp.source import centers as blocks
-from cellstamp.source.centers import compute_centers, places_of, runs_of, sum_up
-from cellstamp.source.runs import join_runs
-from cellstamp.source.shared_ids import survey
-from cellstamp.source.store import store_centers
+from cellstamp.source.load.store import store_centers
+from cellstamp.source.read import centers as blocks
+from cellstamp.source.read.centers import compute_centers, places_of, runs_of, sum_up
+from cellstamp.source.read.runs import join_runs
+from cellstamp.source.read.shared_ids import survey
 from cellstamp.source.values import Rect, SharedIds
 from conftest import write_store
 from pixel_stores import write_array

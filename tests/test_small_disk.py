@@ -95,7 +95,7 @@ def test_a_disk_that_is_full_all_of_a_sudden(
     store: Path, disk: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     """As if someone else had filled it between two looks."""
-    monkeypatch.setattr("cellstamp.pipeline.room._TOLERANCE", 0.0)
+    monkeypatch.setattr("cellstamp.pipeline.disk_space._TOLERANCE", 0.0)
     with pytest.raises(OutputError, match=r"cannot be written.*(No space left|errno = 28).*goes on from there"):
         make_step(store, disk, threads=threads)()
     assert_goes_on(store, disk, undisturbed, threads)

@@ -90,7 +90,7 @@ def on_disk(sdata: Any, path: Path) -> Path:
 
 
 def read_back(sdata: Any, path: Path) -> Any:
-    from cellstamp.source.store import open_sdata
+    from cellstamp.source.load.store import open_sdata
 
     return open_sdata(on_disk(sdata, path))
 

@@ -14,9 +14,9 @@ import zarr
 
 from cellstamp.errors import InputError
 from cellstamp.pipeline.project import Project
-from cellstamp.source.pixels import Pixels, brightest
-from cellstamp.source.plane_choice import chosen, plane_choice
-from cellstamp.source.stacks import Stack
+from cellstamp.source.load.pixels import Pixels, brightest
+from cellstamp.source.load.plane_choice import chosen, plane_choice
+from cellstamp.source.load.stacks import Stack
 
 STACK = np.random.default_rng(0).integers(0, 2**16, (2, 5, 3, 60, 80)).astype(np.uint16)  # t, z, c, y, x
 

@@ -17,11 +17,11 @@ import zarr
 from cellstamp import HDF5CellExtraction
 from cellstamp.errors import InputError, OutputError
 from cellstamp.h5sc.reader import read_h5sc
-from cellstamp.source.arrays import ArrayHandle
-from cellstamp.source.centers import compute_centers
-from cellstamp.source.elements import find_labels
-from cellstamp.source.handlers import find_centers
-from cellstamp.source.store import load_centers, open_sdata
+from cellstamp.source.find.elements import find_labels
+from cellstamp.source.find.filehandlers import find_centers
+from cellstamp.source.load.store import load_centers, open_sdata
+from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.centers import compute_centers
 from cellstamp.source.values import Centers
 from conftest import write_store
 from stamp_tasks import Refused

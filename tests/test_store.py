@@ -17,13 +17,13 @@ import pytest
 import zarr
 
 from cellstamp.errors import InputError, OutputError
-from cellstamp.source import store as stores
-from cellstamp.source.elements import find_source
+from cellstamp.source.find.elements import find_source
+from cellstamp.source.load import store as stores
+from cellstamp.source.load.pixels import as_pixels, reordered, stack
+from cellstamp.source.load.raster import level_shapes, regions
+from cellstamp.source.load.staging import recover, staged, zarr_format
 from cellstamp.source.ome import points_attributes
-from cellstamp.source.pixels import as_pixels, reordered, stack
 from cellstamp.source.points import write_points
-from cellstamp.source.raster import level_shapes, regions
-from cellstamp.source.staging import recover, staged, zarr_format
 from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Centers
 
@@ -320,7 +320,7 @@ KILLED_AT_RENAME = textwrap.dedent(
     """
     import os, shutil, sys
     import numpy as np
-    from cellstamp.source import store as stores
+    from cellstamp.source.load import store as stores
 
     original, *runs = sys.argv[1:]
     for count, run in enumerate(runs, 1):
@@ -339,9 +339,9 @@ KILLED_AT_RENAME = textwrap.dedent(
 
             from pathlib import Path
             from cellstamp.source.points import write_points
-            from cellstamp.source.raster import write_raster
-            from cellstamp.source.pixels import as_pixels
-            from cellstamp.source.staging import staged
+            from cellstamp.source.load.raster import write_raster
+            from cellstamp.source.load.pixels import as_pixels
+            from cellstamp.source.load.staging import staged
             from cellstamp.source.values import Centers
 
             with staged(Path(run)) as staging:
@@ -436,7 +436,7 @@ class TestCenters:
     def test_reading_them_does_not_import_spatialdata(self, store: Path) -> None:
         stores.store_centers(store, "seg_all_nucleus", centers(3))
         code = (
-            "import sys; from cellstamp.source.store import load_centers;"
+            "import sys; from cellstamp.source.load.store import load_centers;"
             f"assert len(load_centers({str(store)!r}, 'seg_all_nucleus')) == 1; assert 'spatialdata' not in sys.modules"
         )
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

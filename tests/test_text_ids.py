@@ -18,8 +18,8 @@ from spatialdata.transformations import Scale
 import restatement
 from cellstamp import HDF5CellExtraction, Project, read_h5sc
 from cellstamp.errors import ConfigError
-from cellstamp.source.id_files import read_ids
-from cellstamp.source.store import open_sdata
+from cellstamp.source.find.id_files import read_ids
+from cellstamp.source.load.store import open_sdata
 from cellstamp.source.thirdparty import quiet
 from conftest import make_cells
 

@@ -20,10 +20,10 @@ from spatialdata.models import Labels2DModel
 
 from cellstamp.errors import InputError
 from cellstamp.pipeline.project import Project
-from cellstamp.source.pixels import as_pixels
-from cellstamp.source.plane_choice import plane_choice
-from cellstamp.source.spool import spool
-from cellstamp.source.tiff import TiffChoice, open_tiffs
+from cellstamp.source.load.pixels import as_pixels
+from cellstamp.source.load.plane_choice import plane_choice
+from cellstamp.source.load.spool import spool
+from cellstamp.source.load.tiff import TiffChoice, open_tiffs
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(1, 60_000, (3, 60, 80)).astype(np.uint16)

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 from torch.utils.data import DataLoader, Subset, default_collate, random_split  # noqa: E402
 
-from cellstamp import StampDataset, StampSampler  # noqa: E402
+from cellstamp import SingleCellDataset, SingleCellSampler  # noqa: E402
 from cellstamp.errors import ConfigError, InputError  # noqa: E402
 from stamp_files import IMAGES, layout_of, write_file  # noqa: E402
 
@@ -55,7 +55,7 @@ def half(image: Any) -> Any:
 
 def test_items(path: Path) -> None:
     images, ids = stored(path)
-    dataset = StampDataset(path)
+    dataset = SingleCellDataset(path)
     assert len(dataset) == N_CELLS
     image, identity = dataset[3]
     assert torch.equal(image, images[3])
@@ -71,7 +71,7 @@ def test_items(path: Path) -> None:
 @pytest.mark.parametrize("return_id", [True, False], ids=["ids", "no ids"])
 @pytest.mark.parametrize("transform", [None, half], ids=["no transform", "transform"])
 def test_batches_are_what_torch_makes_of_the_items(path: Path, labels: Any, return_id: bool, transform: Any) -> None:  # noqa: FBT001
-    dataset = StampDataset(path, ["DAPI"], transform=transform, return_id=return_id, labels=labels)
+    dataset = SingleCellDataset(path, ["DAPI"], transform=transform, return_id=return_id, labels=labels)
     (got,) = list(DataLoader(dataset, N_CELLS))
     items = [dataset[index] for index in range(N_CELLS)]
     wanted = torch.stack(items) if labels is None and not return_id else default_collate(list(map(_plain, items)))
@@ -84,7 +84,7 @@ def _plain(item: Any) -> Any:
 
 
 def test_whole_batches_are_not_copied(path: Path) -> None:
-    items = StampDataset(path).__getitems__([4, 2, 9])
+    items = SingleCellDataset(path).__getitems__([4, 2, 9])
     images, ids = default_collate(items)
     assert images.data_ptr() == items[0][0].data_ptr()
     assert ids.tolist() == [17, 11, 32]
@@ -107,12 +107,12 @@ def test_whole_batches_are_not_copied(path: Path) -> None:
 def test_loaders(path: Path, tmp_path: Path, method: str | None, chunk_aware: bool, sent_encoded: bool) -> None:  # noqa: FBT001
     """Every cell once, with its label and its id, from two files, with and without workers."""
     write_file(tmp_path / "b.h5sc", layout_of(25, first_id=1000, dtype="uint8", compression="gzip"), seed=1)
-    dataset = StampDataset([path, tmp_path / "b.h5sc"], labels=["treated", "control"])
+    dataset = SingleCellDataset([path, tmp_path / "b.h5sc"], labels=["treated", "control"])
     assert dataset.classes == ("control", "treated")
     dataset[0]  # opened here before processes are started
     how: dict[str, Any] = {"num_workers": 0 if method is None else 2, "multiprocessing_context": method}
-    how |= {"batch_sampler": StampSampler(dataset, 8)} if chunk_aware else {"batch_size": 8, "shuffle": True}
-    how |= {"collate_fn": StampDataset.collate} if sent_encoded else {}
+    how |= {"batch_sampler": SingleCellSampler(dataset, 8)} if chunk_aware else {"batch_size": 8, "shuffle": True}
+    how |= {"collate_fn": SingleCellDataset.collate} if sent_encoded else {}
     loader = DataLoader(dataset, persistent_workers=method is not None, **how)
     first, second = together(loader), together(loader)
     for images, labels, ids in (first, second):
@@ -127,9 +127,9 @@ def test_loaders(path: Path, tmp_path: Path, method: str | None, chunk_aware: bo
 @pytest.mark.parametrize("transform", [None, half], ids=["no transform", "transform"])
 @pytest.mark.parametrize("return_id", [True, False], ids=["ids", "no ids"])
 def test_what_a_worker_sends_is_the_batch(path: Path, return_id: bool, transform: Any) -> None:  # noqa: FBT001
-    dataset = StampDataset(path, ["DAPI"], transform=transform, return_id=return_id, dtype="float16")
+    dataset = SingleCellDataset(path, ["DAPI"], transform=transform, return_id=return_id, dtype="float16")
     wanted = list(DataLoader(dataset, 16))
-    for collate in (None, StampDataset.collate, own_collate):
+    for collate in (None, SingleCellDataset.collate, own_collate):
         got = list(DataLoader(dataset, 16, num_workers=1, collate_fn=collate))
         for one, other in zip(got, wanted, strict=True):
             pairs = zip(one, other, strict=True) if return_id else [(one, other)]
@@ -146,7 +146,7 @@ def own_collate(items: list[Any]) -> Any:
 
 def test_images_that_a_worker_sends_are_decoded_by_the_one_that_gets_them(path: Path) -> None:
     damage(path)
-    loader = DataLoader(StampDataset(path), 4, num_workers=1, collate_fn=StampDataset.collate)
+    loader = DataLoader(SingleCellDataset(path), 4, num_workers=1, collate_fn=SingleCellDataset.collate)
     with pytest.raises(InputError, match=r"a\.h5sc: cell 5, nucleus: the file is damaged there") as caught:
         list(loader)
     assert "worker process" not in str(caught.value)  # what torch says of an error in a worker
@@ -162,67 +162,69 @@ def damage(path: Path) -> None:
 
 
 def test_batches_that_are_kept_stay_as_they_are(path: Path) -> None:
-    kept = [images[1:] for images, _ in DataLoader(StampDataset(path), 4)]
+    kept = [images[1:] for images, _ in DataLoader(SingleCellDataset(path), 4)]
     assert torch.equal(torch.cat(kept), stored(path)[0].reshape(-1, 4, 4, 16, 16)[:, 1:].flatten(0, 1))
 
 
 def test_the_order_depends_on_the_seed_and_the_epoch(path: Path) -> None:
-    dataset = StampDataset(path)
-    sampler = StampSampler(dataset, 7, seed=3)
+    dataset = SingleCellDataset(path)
+    sampler = SingleCellSampler(dataset, 7, seed=3)
     epochs = [list(sampler), list(sampler)]
     assert len(sampler) == len(epochs[0]) == 6
     assert epochs[0] != epochs[1]
     assert sampler.epoch == 2
     sampler.epoch = 1
-    assert list(sampler) == epochs[1] != list(StampSampler(dataset, 7, seed=4))
-    assert list(StampSampler(dataset, 30, shuffle=False, drop_last=True)) == [list(range(30))]
+    assert list(sampler) == epochs[1] != list(SingleCellSampler(dataset, 7, seed=4))
+    assert list(SingleCellSampler(dataset, 30, shuffle=False, drop_last=True)) == [list(range(30))]
     with pytest.raises(ConfigError, match="batch_size = 0: must be a whole number of at least 1"):
-        StampSampler(dataset, 0)
+        SingleCellSampler(dataset, 0)
 
 
 @pytest.mark.parametrize("persistent", [True, False])
 def test_the_order_is_the_same_with_workers(path: Path, persistent: bool) -> None:  # noqa: FBT001
     def epochs(**how: Any) -> list[list[int]]:
-        dataset = StampDataset(path)
-        loader = DataLoader(dataset, batch_sampler=StampSampler(dataset, 7, seed=3), **how)
+        dataset = SingleCellDataset(path)
+        loader = DataLoader(dataset, batch_sampler=SingleCellSampler(dataset, 7, seed=3), **how)
         return [together(loader)[1].tolist() for _ in range(3)]
 
     assert epochs(num_workers=1, persistent_workers=persistent) == epochs()
 
 
 def test_what_cannot_be_used_is_told(path: Path) -> None:
-    dataset = StampDataset(path)
-    with pytest.raises(ConfigError, match="a StampSampler draws whole batches; give it to the DataLoader as batch_sam"):
-        next(iter(DataLoader(dataset, sampler=StampSampler(dataset, 4))))
+    dataset = SingleCellDataset(path)
+    with pytest.raises(
+        ConfigError, match="a SingleCellSampler draws whole batches; give it to the DataLoader as batch_sam"
+    ):
+        next(iter(DataLoader(dataset, sampler=SingleCellSampler(dataset, 4))))
     with pytest.raises(ConfigError, match="transform = 3: must be a function of an image, or None"):
-        StampDataset(path, transform=3)  # type: ignore[arg-type]
-    sampler = StampSampler(dataset)
+        SingleCellDataset(path, transform=3)  # type: ignore[arg-type]
+    sampler = SingleCellSampler(dataset)
     sampler.epoch = -1
     with pytest.raises(ConfigError, match="epoch = -1: must be a whole number of at least 0"):
         next(iter(sampler))
 
 
 def test_parts_of_a_dataset(path: Path) -> None:
-    dataset = StampDataset(path)
+    dataset = SingleCellDataset(path)
     parts = random_split(dataset, [30, 10])
-    ids = [together(DataLoader(part, batch_sampler=StampSampler(part, 8)))[1].tolist() for part in parts]
+    ids = [together(DataLoader(part, batch_sampler=SingleCellSampler(part, 8)))[1].tolist() for part in parts]
     assert sorted(ids[0] + ids[1]) == dataset.cell_ids.tolist()
     assert together(DataLoader(Subset(dataset, [5, 1]), 2))[1].tolist() == [20, 8]
 
 
 def test_labels_and_types(path: Path) -> None:
-    assert StampDataset(path, labels="kind")[0][1] == 1  # flat, round
-    scores = StampDataset(path, labels="score").labels
+    assert SingleCellDataset(path, labels="kind")[0][1] == 1  # flat, round
+    scores = SingleCellDataset(path, labels="score").labels
     assert (scores.dtype, scores[:3].tolist()) == (torch.float32, [0, 0.5, 1])
-    assert StampDataset(path, labels=np.arange(N_CELLS, dtype=np.uint16)).labels.dtype == torch.int64
-    assert StampDataset(path, labels=np.arange(N_CELLS) % 2 == 0).labels[:3].tolist() == [1, 0, 1]
-    assert StampDataset(path, labels=np.arange(N_CELLS) % 2 == 0).labels.dtype == torch.int64
-    dataset = StampDataset(path, dtype="float16", cells=[20, 8])
+    assert SingleCellDataset(path, labels=np.arange(N_CELLS, dtype=np.uint16)).labels.dtype == torch.int64
+    assert SingleCellDataset(path, labels=np.arange(N_CELLS) % 2 == 0).labels[:3].tolist() == [1, 0, 1]
+    assert SingleCellDataset(path, labels=np.arange(N_CELLS) % 2 == 0).labels.dtype == torch.int64
+    dataset = SingleCellDataset(path, dtype="float16", cells=[20, 8])
     assert next(iter(DataLoader(dataset, 2)))[0].dtype == torch.float16
 
 
 def test_it_is_pickled_without_anything_open(path: Path) -> None:
-    dataset = StampDataset(path)
+    dataset = SingleCellDataset(path)
     dataset.__getitems__(list(range(N_CELLS)))
     copy = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(copy[7][0], dataset[7][0])
@@ -231,7 +233,7 @@ def test_it_is_pickled_without_anything_open(path: Path) -> None:
 
 
 def test_a_file_that_has_changed(path: Path) -> None:
-    dataset = StampDataset(path)
+    dataset = SingleCellDataset(path)
     with path.open("ab") as file:
         file.write(b"more")
     with pytest.raises(InputError, match=r"a\.h5sc has changed since it was opened"):

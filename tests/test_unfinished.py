@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 from cellstamp import HDF5CellExtraction
-from cellstamp.cells.stamps import StampTask
+from cellstamp.cells.task import StampTask
 from cellstamp.errors import InputError, OutputError, WorkerError
 from cellstamp.h5sc.journal import read_entries
 from cellstamp.h5sc.validate import faults_of

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cellstamp import HDF5CellExtraction
-from cellstamp.source.store import store_centers
+from cellstamp.source.load.store import store_centers
 from cellstamp.source.values import Centers
 from conftest import write_store
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from cellstamp.pipeline.project import Project
     from cellstamp.pipeline.segmentation import ThresholdSegmentation
     from cellstamp.segmentation_config import SegmentationConfig
-    from cellstamp.source.resample import rasterize_labels
+    from cellstamp.source.load.resample import rasterize_labels
     from cellstamp.training.batches import iter_batches
-    from cellstamp.training.torch import StampDataset as StampDataset
-    from cellstamp.training.torch import StampSampler as StampSampler
+    from cellstamp.training.torch import SingleCellDataset as SingleCellDataset
+    from cellstamp.training.torch import SingleCellSampler as SingleCellSampler
 
 # Without what needs torch: everything here can be imported by all who have cellstamp.
 __all__ = [
@@ -59,8 +59,8 @@ _HOMES = {
     "Project": "pipeline.project",
     "SegmentationConfig": "segmentation_config",
     "ThresholdSegmentation": "pipeline.segmentation",
-    "StampDataset": "training.torch",
-    "StampSampler": "training.torch",
+    "SingleCellDataset": "training.torch",
+    "SingleCellSampler": "training.torch",
     "iter_batches": "training.batches",
     "plot_cells": "pipeline.plots",
     "plot_removed": "pipeline.plots",

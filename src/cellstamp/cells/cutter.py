@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from cellstamp.cells.kernels import cut_stamps, new_scratch
 from cellstamp.cells.plan import Batch
-from cellstamp.cells.stamps import Recipe, Stamps
+from cellstamp.cells.stamps import CropSettings, Stamps
 from cellstamp.codecs import StampEncoder
-from cellstamp.compiling.places import Types
-from cellstamp.source.arrays import PixelSource
-from cellstamp.source.reader import Block, TileReader
+from cellstamp.compiling.cache_folders import Types
+from cellstamp.source.read.arrays import PixelSource
+from cellstamp.source.read.tiles import Block, TileReader
 
 if TYPE_CHECKING:
     from cellstamp.rules import StampType
@@ -35,7 +35,7 @@ class StampCutter:
         How stamps are made.
     """
 
-    def __init__(self, source: PixelSource, recipe: Recipe) -> None:
+    def __init__(self, source: PixelSource, recipe: CropSettings) -> None:
         self._recipe = recipe
         self._how = (recipe.apply_masks, recipe.per_cell, np.array(recipe.limits, np.float64), _levels(recipe.dtype))
         self._payload = np.empty(0, np.uint8)
@@ -106,7 +106,7 @@ def _levels(dtype: StampType) -> float:
     return float(np.iinfo(dtype).max) if dtype.startswith("uint") else 1.0
 
 
-def _room_for_stamps(source: PixelSource, recipe: Recipe) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _room_for_stamps(source: PixelSource, recipe: CropSettings) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Stamps, all zero, and their boxes, all empty."""
     n_planes, size = source.n_planes, recipe.image_size
     n_cells = max(1, _STACK_BYTES // (n_planes * recipe.plane_bytes))

@@ -87,7 +87,7 @@ def inside_image(cells: Centers, image_size: int, shape: tuple[int, int]) -> NDA
     return inside
 
 
-def draw_cells(cells: Centers, n_cells: int | None, seed: int) -> Centers:
+def sample_cells(cells: Centers, n_cells: int | None, seed: int) -> Centers:
     """Draw ``n_cells`` cells for a preview, ascending by id.
 
     Raises

@@ -1,7 +1,8 @@
 """Imported by the server that workers are forked from: loads what they need, compiled kernels included, once.
 
 Kernels that were not compiled before are not compiled here, where nobody is told, but by a worker (see
-`cellstamp.pipeline.kernels`), which knows the types. Only where code cannot be kept do workers get it in no other way.
+`cellstamp.pipeline.compile_kernels`), which knows the types. Only where code cannot be kept do workers get it in no
+other way.
 """
 
 import ctypes
@@ -9,7 +10,7 @@ import gc
 import sys
 
 from cellstamp.cells.warm import load_kernels
-from cellstamp.compiling.places import USUAL, find_folder, is_kept
+from cellstamp.compiling.cache_folders import USUAL, find_folder, is_kept
 
 _ARENA_MAX = -8
 """``M_ARENA_MAX`` of glibc's malloc.h."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from cellstamp.compiling.places import USUAL, Types, is_kept, note_kept
+from cellstamp.compiling.cache_folders import USUAL, Types, is_kept, note_kept
 
 
 def load_kernels(types: Types = USUAL) -> None:
     """Run the kernels for these types on a tiny image: compiled code is then in memory, and kept for later runs."""
     from cellstamp.cells.kernels import cut_stamps, new_scratch
     from cellstamp.codecs import StampEncoder
-    from cellstamp.source.runs import sum_runs
+    from cellstamp.source.read.runs import sum_runs
 
     size = 2
     labels = np.ones((1, size, size), types.labels)

@@ -12,7 +12,7 @@ from typing import Any
 
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
-from cellstamp.compiling.places import find_folder, source_stamp
+from cellstamp.compiling.cache_folders import find_folder, source_stamp
 
 
 class _Locator(_CacheLocator):

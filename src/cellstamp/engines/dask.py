@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from cellstamp.engines.base import Outcome, Results, failed
 from cellstamp.engines.dask_roster import Roster, no_workers
 from cellstamp.engines.dask_worker import Failure, Order, carry_out
-from cellstamp.engines.retries import Job, try_again
+from cellstamp.engines.retries import Attempt, try_again
 from cellstamp.engines.spans import Spans
 from cellstamp.errors import CellstampError, WorkerError
 
@@ -112,7 +112,7 @@ class DaskEngine:
             there is none any more, or if the scheduler is lost.
         """
         if len(batches):
-            crew = _Crew[B, R](self._client, task, batches, self._packages, self._log, self._warn, self._patience)
+            crew = _DaskRun[B, R](self._client, task, batches, self._packages, self._log, self._warn, self._patience)
             with crew:
                 yield from crew.results(limit)
 
@@ -135,7 +135,7 @@ class _Flight(Generic[B]):
         Whether its worker went away with it, so that nobody waits for it any more.
     """
 
-    job: Job[B]
+    job: Attempt[B]
     slot: int
     number: int
     future: Future[Any]
@@ -144,7 +144,7 @@ class _Flight(Generic[B]):
     lost: bool = False
 
 
-class _Crew(Generic[B, R]):
+class _DaskRun(Generic[B, R]):
     """The slots of one run and what is left for them to do; a context manager that leaves nothing on the cluster."""
 
     def __init__(
@@ -165,7 +165,7 @@ class _Crew(Generic[B, R]):
         self._batches = batches
         self._slots: dict[int, str] = {}
         self._refused: set[str] = set()
-        self._again: deque[Job[B]] = deque()
+        self._again: deque[Attempt[B]] = deque()
         self._flights: set[_Flight[B]] = set()
         self._news: queue.SimpleQueue[tuple[_Flight[B], Any]] = queue.SimpleQueue()
         self._fetchers = ThreadPoolExecutor(_FETCHING, thread_name_prefix="cellstamp-fetch")
@@ -207,7 +207,7 @@ class _Crew(Generic[B, R]):
             # less and less towards the end: what one has been given is not taken by another
             if slot is None or loads[slot] >= max(_QUEUED, min(_AHEAD, self._n_waiting // (2 * len(self._slots)))):
                 break
-            self._submit(slot, self._again.popleft() if self._again else Job(self._spans.take(slot)))
+            self._submit(slot, self._again.popleft() if self._again else Attempt(self._spans.take(slot)))
             loads[slot] += 1
 
     def _place_for_next(self, loads: Counter[int]) -> int | None:
@@ -224,7 +224,7 @@ class _Crew(Generic[B, R]):
             (slot for slot in self._slots if self._slots[slot] not in closed), key=loads.__getitem__, default=None
         )
 
-    def _submit(self, slot: int, job: Job[B]) -> None:
+    def _submit(self, slot: int, job: Attempt[B]) -> None:
         self._n_submitted += 1
         try:
             future = self._client.submit(
@@ -285,7 +285,7 @@ class _Crew(Generic[B, R]):
             raise arrived.error
         raise failed(flight.job.batch, arrived.error) from arrived.error
 
-    def _after_trouble(self, job: Job[B], error: BaseException) -> Sequence[Job[B]]:
+    def _after_trouble(self, job: Attempt[B], error: BaseException) -> Sequence[Attempt[B]]:
         """What to run again after an error of the cluster's own."""
         from distributed import KilledWorker
 

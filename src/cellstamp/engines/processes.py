@@ -21,7 +21,7 @@ from cellstamp.engines.descriptors import OPEN_FILES
 from cellstamp.engines.forking import Child, ServerDiedError, exit_text, running_server
 from cellstamp.engines.interpreter import Surroundings
 from cellstamp.engines.parcels import Parcel, Slots, unpack
-from cellstamp.engines.retries import Job, try_again
+from cellstamp.engines.retries import Attempt, try_again
 from cellstamp.engines.spans import Spans
 from cellstamp.engines.worker import Failure
 from cellstamp.errors import CellstampError, WorkerError
@@ -89,13 +89,13 @@ class ProcessEngine:
         n_workers = max(1, min(self.n_workers, len(batches)))
         with (
             OPEN_FILES.room_for(n_workers, _DESCRIPTORS),
-            _Crew[B, R](task, Spans(batches, n_workers), self._preload, self._log, self._warn) as crew,
+            _ProcessRun[B, R](task, Spans(batches, n_workers), self._preload, self._log, self._warn) as crew,
         ):
             crew.start(n_workers)
             yield from crew.results(limit)
 
 
-class _Crew(Generic[B, R]):
+class _ProcessRun(Generic[B, R]):
     """The workers of one run and what is left for them to do; a context manager that ends with all of them gone."""
 
     def __init__(
@@ -108,7 +108,7 @@ class _Crew(Generic[B, R]):
     ) -> None:
         self._task, self._spans, self._preload = pickle.dumps(task), spans, preload
         self._log, self._warn = log, warn
-        self._again: deque[Job[B]] = deque()
+        self._again: deque[Attempt[B]] = deque()
         self._workers: dict[int, _Worker[B, R]] = {}
         self._n_killed = self._n_server_deaths = 0
 
@@ -194,7 +194,7 @@ class _Crew(Generic[B, R]):
             # less and less towards the end: what one has been given can no longer be taken by another
             if worker.load >= max(_QUEUED, min(_AHEAD, self._n_waiting // (2 * len(self._workers)))):
                 break
-            worker.submit(self._again.popleft() if self._again else Job(self._spans.take(number)))
+            worker.submit(self._again.popleft() if self._again else Attempt(self._spans.take(number)))
 
     def _first_with_news(self) -> int:
         """Wait until a worker has a result, or is dead."""
@@ -216,7 +216,7 @@ class _Crew(Generic[B, R]):
         elif self._n_waiting:
             self._add(number)
 
-    def _lost_with(self, dead: _Worker[B, R]) -> Sequence[Job[B]]:
+    def _lost_with(self, dead: _Worker[B, R]) -> Sequence[Attempt[B]]:
         """Return what has to be done again after a worker died."""
         if not dead.jobs:
             self._log(f"a worker died ({dead.end}) that had no batch")
@@ -243,7 +243,7 @@ class _Worker(Generic[B, R]):
     """
 
     def __init__(self, task: bytes, preload: Sequence[str]) -> None:
-        self.jobs: deque[Job[B]] = deque()
+        self.jobs: deque[Attempt[B]] = deque()
         self._slots = Slots()
         # the one used last is used again first, so that the others take memory only when a writer halts
         self._free = list(range(_AHEAD))
@@ -277,7 +277,7 @@ class _Worker(Generic[B, R]):
         """How many batches it has, the one included whose result was taken last and is not yet released."""
         return _AHEAD - len(self._free)
 
-    def submit(self, job: Job[B]) -> None:
+    def submit(self, job: Attempt[B]) -> None:
         """Give the worker a batch; wait, if need be, until it reads. It never waits for anybody to read from it."""
         self.jobs.append(job)
         with suppress(OSError):

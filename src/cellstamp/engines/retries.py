@@ -17,14 +17,14 @@ DEATHS = 3
 
 
 @dataclass(eq=False)
-class Job(Generic[B]):
+class Attempt(Generic[B]):
     """A batch, and how many workers died at it."""
 
     batch: B
     deaths: int = 0
 
 
-def try_again(job: Job[B], *, end: str, hint: str, log: Callable[[str], None]) -> Sequence[Job[B]]:
+def try_again(job: Attempt[B], *, end: str, hint: str, log: Callable[[str], None]) -> Sequence[Attempt[B]]:
     """What to run instead of a batch at which a worker died: the same again, or its halves.
 
     Parameters
@@ -50,7 +50,7 @@ def try_again(job: Job[B], *, end: str, hint: str, log: Callable[[str], None]) -
             f"{job.batch}. {hint}"
         )
     log(f"a worker died ({end}) while it had a batch of {job.batch}; its halves run by themselves")
-    return [Job(half, DEATHS - 1) for half in halves]
+    return [Attempt(half, DEATHS - 1) for half in halves]
 
 
 def _halves(batch: Any) -> Sequence[Any]:

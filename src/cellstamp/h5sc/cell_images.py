@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
-from cellstamp.h5sc.glance import glance
+from cellstamp.h5sc.selected_images import selected_images
 
 PixelType = Literal["uint8", "uint16", "float32"]
 _PIXEL_TYPES = ("uint8", "uint16", "float32")
@@ -49,7 +49,7 @@ def cell_images(
     """
     if dtype not in _PIXEL_TYPES:
         raise ConfigError(f"dtype = {dtype!r}: must be 'uint8', 'uint16' or 'float32'")
-    with glance(h5sc) as look:
+    with selected_images(h5sc) as look:
         rows, planes = look.rows_of(cells, look.cell_ids.size), look.planes_of(channels)
         images = np.empty((len(rows), len(planes), look.image_size, look.image_size), dtype)
         for image, row in zip(images, rows.tolist(), strict=True):

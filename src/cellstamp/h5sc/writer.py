@@ -18,9 +18,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellstamp.errors import OutputError
+from cellstamp.h5sc.chunk_offsets import ChunkFinder
 from cellstamp.h5sc.journal import Entry, Journal, checksum
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, EXCEEDS, HDF5_BOUND, IMAGES, OURS, REGION, Layout
-from cellstamp.h5sc.places import Places
 from cellstamp.h5sc.writeback import Writeback
 
 _WRITEBACK_BYTES = 2**27
@@ -78,7 +78,7 @@ class StampWriter:
         self._fresh_bytes = 0
         self._is_reserved = False
         self._spare = journal.with_name("spare")
-        self._places = Places(self._id, self._file.id.get_vfd_handle())
+        self._finder = ChunkFinder(self._id, self._file.id.get_vfd_handle())
         self.is_written = np.zeros(layout.shape[0], np.bool_)
         self.on_edge = np.zeros(layout.shape[0], np.bool_)
         self.n_empty = np.zeros(len(layout.mask_names), np.int64)
@@ -117,7 +117,7 @@ class StampWriter:
                 self._reserve()
         except (OSError, RuntimeError) as error:
             raise unwritable(self._path, error, payload.nbytes) from error
-        extents = self._places.find(rows, sizes, payload)
+        extents = self._finder.find(rows, sizes, payload)
         sums = checksum(payload), n_empty.tolist(), on_edge.tolist()
         self._journal.add(Entry(rows.tolist(), sizes.ravel().tolist(), extents, *sums))
         self.note_written(rows, n_empty, on_edge)

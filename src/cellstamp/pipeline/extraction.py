@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.cells.stamps import types_of
+from cellstamp.cells.task import types_of
 from cellstamp.config import ExtractionConfig
 from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
@@ -24,21 +24,21 @@ from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.cluster import plan_for
+from cellstamp.pipeline.compile_kernels import compile_kernels
+from cellstamp.pipeline.disk_space import DiskSpace
 from cellstamp.pipeline.folder import STORE
 from cellstamp.pipeline.job import Job, Selection, check_crop_fits, select_cells
-from cellstamp.pipeline.kernels import compile_kernels
 from cellstamp.pipeline.lock import holding
-from cellstamp.pipeline.room import Room
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import BlockRunner, n_local_workers, open_engine
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark
-from cellstamp.source.arrays import PixelSource
-from cellstamp.source.elements import find_source
-from cellstamp.source.handlers import find_centers, open_store, why_not_stored
-from cellstamp.source.masks import MaskChoice
+from cellstamp.source.find.elements import find_source
+from cellstamp.source.find.filehandlers import find_centers, open_store, why_not_stored
+from cellstamp.source.find.masks import MaskChoice
+from cellstamp.source.find.selection import find_cells
 from cellstamp.source.names import centers_of
-from cellstamp.source.selection import find_cells
-from cellstamp.source.shared_ids import survey
+from cellstamp.source.read.arrays import PixelSource
+from cellstamp.source.read.shared_ids import survey
 from cellstamp.source.values import Centers
 from cellstamp.warnings import warn
 
@@ -192,7 +192,7 @@ class HDF5CellExtraction(ProcessingStep):
         layout, made_from, begun_from = job.layout(), job.made_from(), job.begun_from()
         with self._work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
             settle(work, begun_from, overwrite=self._may_replace, log=self.log)
-            room = Room(work, layout, n_finished(work))
+            room = DiskSpace(work, layout, n_finished(work))
             with open_writer(work, layout, begun_from, self.log) as (attempt, writer):
                 n_done = int(writer.is_written.sum())
                 if n_done:

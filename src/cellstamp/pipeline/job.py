@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp import __version__
-from cellstamp.cells.plan import Batch, cells_per_batch, draw_cells, inside_image, plan_batches, tile_shape
-from cellstamp.cells.stamps import Recipe, StampTask
+from cellstamp.cells.plan import Batch, cells_per_batch, inside_image, plan_batches, sample_cells, tile_shape
+from cellstamp.cells.stamps import CropSettings
+from cellstamp.cells.task import StampTask
 from cellstamp.config import ExtractionConfig
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.layout import Layout
 from cellstamp.pipeline.scaling import Pairs, Scaling
 from cellstamp.rules import CellChoice, FileColumn, TableColumn
-from cellstamp.source.arrays import ArrayHandle, PixelSource
-from cellstamp.source.selection import ChosenCells
+from cellstamp.source.find.selection import ChosenCells
+from cellstamp.source.read.arrays import ArrayHandle, PixelSource
 from cellstamp.source.values import Centers, SharedIds
 
 
@@ -87,10 +88,10 @@ class Job:
         return self.selection.cells
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> CropSettings:
         """How stamps are made."""
         config, scaling = self.config, self.scaling
-        return Recipe(
+        return CropSettings(
             image_size=config.image_size,
             limits=scaling.limits,
             per_cell=scaling.per_cell,
@@ -264,5 +265,5 @@ def select_cells(
         inside = inside_image(wanted, config.image_size, source.shape)
     kept = wanted[inside]
     if partial and len(kept):
-        kept = draw_cells(kept, n_cells, seed)
+        kept = sample_cells(kept, n_cells, seed)
     return Selection(len(centers), len(centers) - len(wanted), wanted.ids[~inside], kept, centers.shared)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import Logable
 from cellstamp.pipeline.workers import BlockRunner
-from cellstamp.source import adopt, inputs, spool, store
+from cellstamp.source.load import from_spatialdata as adopt
+from cellstamp.source.load import inputs, spool, store
+from cellstamp.source.load.plane_choice import plane_choice
+from cellstamp.source.load.tiff import TiffChoice
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
-from cellstamp.source.plane_choice import plane_choice
-from cellstamp.source.tiff import TiffChoice
 
 if TYPE_CHECKING:
     from cellstamp.source.values import Centers

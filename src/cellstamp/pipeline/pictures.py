@@ -16,8 +16,8 @@ from cellstamp.source.names import IMAGE_NAME
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from cellstamp.source.arrays import ArrayHandle
-    from cellstamp.source.overview import View
+    from cellstamp.source.read.arrays import ArrayHandle
+    from cellstamp.source.read.overview import View
 
 _RGB = ("red", "green", "blue")
 
@@ -109,7 +109,7 @@ class ProjectPictures(ProjectInput):
         OutputError
             When the picture cannot be written.
         """
-        from cellstamp.source.elements import find_source
+        from cellstamp.source.find.elements import find_source
 
         check_matplotlib("plot_segmentation_masks")
         _, names = _find_image(self._store)
@@ -127,7 +127,7 @@ class ProjectPictures(ProjectInput):
     ) -> Axes:
         check_matplotlib(what)
         from cellstamp.pictures import canvas, slide
-        from cellstamp.source.overview import view_image, view_labels
+        from cellstamp.source.read.overview import view_image, view_labels
 
         canvas.check_target(ax, save)
         image, names = _find_image(self._store)
@@ -171,7 +171,7 @@ class ProjectPictures(ProjectInput):
 
 
 def _find_image(store: Path) -> tuple[ArrayHandle, tuple[str, ...]]:
-    from cellstamp.source.elements import find_image
+    from cellstamp.source.find.elements import find_image
 
     if not store.is_dir():
         raise InputError(f"{store}: there is no image yet; load one first")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-    from cellstamp.h5sc.glance import Glance
-    from cellstamp.h5sc.whereabouts import Whereabouts
+    from cellstamp.h5sc.kept_and_removed import KeptAndRemoved
+    from cellstamp.h5sc.selected_images import SelectedImages
     from cellstamp.source.values import Centers
 
 PathLike = str | os.PathLike[str]
@@ -92,12 +92,12 @@ def plot_cells(
     >>> plot_cells("single_cells.h5sc", cells=[7, 12], color={"DAPI": "blue", "actin": "green"})  # doctest: +SKIP
     """
     check_matplotlib("plot_cells")
-    from cellstamp.h5sc.glance import glance
+    from cellstamp.h5sc.selected_images import selected_images
     from cellstamp.pictures import canvas
     from cellstamp.pictures.cells import draw_cells, gather
 
     canvas.check_target(ax, save)
-    with glance(h5sc) as look:
+    with selected_images(h5sc) as look:
         color = _by_name(color, look) if isinstance(color, Mapping) else color
         rows = look.rows_of(cells, n)
         planes = look.planes_of(list(color) if channels is None and isinstance(color, Mapping) else channels)
@@ -120,13 +120,13 @@ def plot_cells(
     return draw_cells(shown, color=color, outlines=outlines, title=title, ax=ax, save=save)
 
 
-def _by_name(color: Mapping[Any, Any], look: Glance) -> dict[str, Any]:
+def _by_name(color: Mapping[Any, Any], look: SelectedImages) -> dict[str, Any]:
     """The same colours, those of numbers of channels for the names of these."""
     numbered = {key: look.planes_of(key)[0] for key in color if not isinstance(key, str)}
     return {look.plane_names[numbered[key]] if key in numbered else key: colour for key, colour in color.items()}
 
 
-def _title(look: Glance, n_shown: int, names: Sequence[str]) -> str:
+def _title(look: SelectedImages, n_shown: int, names: Sequence[str]) -> str:
     of_all = f"{n_shown:,} of {look.cell_ids.size:,} cells"
     return f"{of_all}: {names[0]}" if len(names) == 1 else of_all
 
@@ -167,14 +167,14 @@ def plot_removed(
         When the picture cannot be written.
     """
     check_matplotlib("plot_removed")
-    from cellstamp.h5sc.whereabouts import whereabouts
+    from cellstamp.h5sc.kept_and_removed import kept_and_removed
     from cellstamp.pictures import canvas
     from cellstamp.pictures.removed import Places, draw_removed
-    from cellstamp.source.elements import find_labels
-    from cellstamp.source.overview import centers_of_cells
+    from cellstamp.source.find.elements import find_labels
+    from cellstamp.source.read.overview import centers_of_cells
 
     canvas.check_target(ax, save)
-    told = whereabouts(h5sc)
+    told = kept_and_removed(h5sc)
     labels = find_labels(_store_of(told, store), told.mask)
     centers = centers_of_cells(labels, told.centers)
     _check_same_cells(told, centers, labels.store)
@@ -189,7 +189,7 @@ def plot_removed(
     return draw_removed(places, ax=ax, save=save)
 
 
-def _check_same_cells(told: Whereabouts, centers: Centers, store: str) -> None:
+def _check_same_cells(told: KeptAndRemoved, centers: Centers, store: str) -> None:
     """See that the cells of a file are those of a store; of other cells, the picture would tell what is not so."""
     remedy = (
         "the masks were replaced since, or it was made from another store: extract again, or give the store it is of"
@@ -214,7 +214,7 @@ def _check_same_cells(told: Whereabouts, centers: Centers, store: str) -> None:
         )
 
 
-def _store_of(told: Whereabouts, store: PathLike | None) -> str:
+def _store_of(told: KeptAndRemoved, store: PathLike | None) -> str:
     if store is not None:
         return os.fspath(store)
     found = told.path.absolute().parent.parent.parent / STORE

@@ -13,7 +13,7 @@ from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.loading import PathLike
 from cellstamp.pipeline.pictures import ProjectPictures
-from cellstamp.source import store
+from cellstamp.source.load import store
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of
 from cellstamp.source.tables import add_table
 

@@ -18,10 +18,10 @@ from cellstamp.cells.plan import Batch, window_corners
 from cellstamp.cells.stamps import Stamps
 from cellstamp.engines.base import Engine
 from cellstamp.h5sc.writeback import sync
+from cellstamp.pipeline.disk_space import DiskSpace
 from cellstamp.pipeline.job import Job
-from cellstamp.pipeline.room import Room
 from cellstamp.report import PeakMemory, Progress
-from cellstamp.source.extents import Run, find_extents
+from cellstamp.source.read.extents import Run, find_extents
 
 FLUSH_SECONDS = 5.0
 """What is written reaches the disk about so often, unless ``flush_every`` says otherwise."""
@@ -176,7 +176,7 @@ def run_batches(
     *,
     limit: Limit,
     flush_every: int | None,
-    room: Room,
+    room: DiskSpace,
     progress: Progress,
 ) -> Tally:
     """Have batches made by the engine and written here, each as soon as it is done.

@@ -11,8 +11,8 @@ import numpy as np
 from cellstamp.config import ExtractionConfig
 from cellstamp.errors import ConfigError
 from cellstamp.rules import DEFAULT_RANGE
-from cellstamp.source.arrays import PixelSource
-from cellstamp.source.intensities import Run, channel_quantiles
+from cellstamp.source.read.arrays import PixelSource
+from cellstamp.source.read.intensities import Run, channel_quantiles
 
 Pairs = tuple[tuple[float, float], ...]
 

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.compiling.places import USUAL, is_kept
+from cellstamp.compiling.cache_folders import USUAL, is_kept
 from cellstamp.engines.base import Engine, SerialEngine
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.workers import PRELOAD, BlockRunner, choose_engine, n_local_workers
 from cellstamp.report import Progress, announce
 from cellstamp.segmentation_config import SegmentationConfig
-from cellstamp.source.arrays import PixelSource
-from cellstamp.source.checks import check_free
-from cellstamp.source.elements import find_image
+from cellstamp.source.find.elements import find_image
+from cellstamp.source.load.checks import check_free
+from cellstamp.source.load.segmented_masks import MASK_SIDE, Scratch, write_masks
+from cellstamp.source.load.staging import check_not_linked
 from cellstamp.source.location import is_remote, is_writable, path_of
 from cellstamp.source.names import CYTOSOL, NUCLEUS
-from cellstamp.source.parts import MASK_SIDE, Scratch, write_masks
-from cellstamp.source.staging import check_not_linked
+from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.values import Centers, Rect
 from cellstamp.warnings import warn
 

@@ -13,7 +13,7 @@ from cellstamp.segment.cells import expanded, numbered
 from cellstamp.segment.nuclei import find_nuclei
 from cellstamp.segment.recipe import Recipe, radius
 from cellstamp.segment.threshold import count_levels, smoothed
-from cellstamp.source.arrays import ArrayHandle, PixelSource
+from cellstamp.source.read.arrays import ArrayHandle, PixelSource
 from cellstamp.source.values import Rect
 
 

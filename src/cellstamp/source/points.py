@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError
 from cellstamp.rules import LARGEST_ID
 from cellstamp.source import ome
+from cellstamp.source.load.staging import Staging
 from cellstamp.source.location import below, is_remote
-from cellstamp.source.staging import Staging
 from cellstamp.source.values import Centers, SharedIds
 
 if TYPE_CHECKING:

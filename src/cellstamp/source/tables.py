@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.source import ome
-from cellstamp.source.checks import check_free
-from cellstamp.source.staging import Format, Staging, staged
+from cellstamp.source.load.checks import check_free
+from cellstamp.source.load.staging import Format, Staging, staged
 from cellstamp.source.thirdparty import quiet
 
 

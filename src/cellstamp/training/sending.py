@@ -51,7 +51,7 @@ class Desk:
         return torch.from_numpy(self.memory.empty(shape, dtype))
 
 
-class Parcel:
+class EncodedBatch:
     """Stamps that a worker has read and not decoded; where it is unpickled, it is a tensor of images.
 
     Parameters
@@ -86,7 +86,7 @@ def _unpack(
     return images
 
 
-class Batch:
+class LoaderBatch:
     """Items that were asked for together.
 
     Parameters
@@ -100,7 +100,10 @@ class Batch:
     """
 
     def __init__(
-        self, images: Callable[[], torch.Tensor], rest: list[tuple[torch.Tensor, Any]], parcel: Parcel | None = None
+        self,
+        images: Callable[[], torch.Tensor],
+        rest: list[tuple[torch.Tensor, Any]],
+        parcel: EncodedBatch | None = None,
     ) -> None:
         self._make_images, self._rest, self.parcel = images, rest, parcel
 
@@ -126,7 +129,7 @@ class Batch:
 class Item(Sequence[Any]):
     """An item of a batch: if all of that is wanted, it is there already."""
 
-    def __init__(self, batch: Batch, place: int) -> None:
+    def __init__(self, batch: LoaderBatch, place: int) -> None:
         self.batch, self.place = batch, place
 
     def __len__(self) -> int:
@@ -144,7 +147,7 @@ class Item(Sequence[Any]):
         return tuple, (tuple(self),)
 
 
-def whole_batch(items: Sequence[Any]) -> Batch | None:
+def whole_batch(items: Sequence[Any]) -> LoaderBatch | None:
     """The batch whose items these are, if they are all of it, in their order."""
     batch = items[0].batch if isinstance(items[0], Item) else None
     if batch is None or len(items) != len(batch.rest[0]):

@@ -13,11 +13,11 @@ from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 from cellstamp.engines.threads import Threads, usable_cores
 from cellstamp.errors import ConfigError
 from cellstamp.training.order import BLOCK_SIZE, BatchOrder, check_number
-from cellstamp.training.sending import Batch, Desk, Parcel, whole_batch
+from cellstamp.training.sending import Desk, EncodedBatch, LoaderBatch, whole_batch
 from cellstamp.training.stamps import FloatName, Paths, StampSet
 
 
-class StampDataset(Dataset[Any]):
+class SingleCellDataset(Dataset[Any]):
     """Images of one `.h5sc` file, or of several as one, for a `torch.utils.data.DataLoader`.
 
     A DataLoader gets whole batches from it: they are read with few calls, decoded by threads of their own, and need not
@@ -118,7 +118,7 @@ class StampDataset(Dataset[Any]):
 
     @staticmethod
     def collate(items: list[Any]) -> Any:
-        """Put the items of a batch together, for ``DataLoader(..., collate_fn=StampDataset.collate)``.
+        """Put the items of a batch together, for ``DataLoader(..., collate_fn=SingleCellDataset.collate)``.
 
         The batch is the one that there is without it. But where workers read, they send the bytes of the file instead
         of images, and the process that trains decodes them by its own threads, which takes a fraction of the time. It
@@ -138,15 +138,15 @@ class StampDataset(Dataset[Any]):
     def _is_image_alone(self) -> bool:
         return self.labels is None and not self._return_id
 
-    def _batch(self, numbers: NDArray[np.int64]) -> Batch:
+    def _batch(self, numbers: NDArray[np.int64]) -> LoaderBatch:
         rest = self._labels_and_ids(numbers)
         if get_worker_info() is None:
             images = self._read(numbers)
-            return Batch(lambda: images, rest)
-        parcel = Parcel(
+            return LoaderBatch(lambda: images, rest)
+        parcel = EncodedBatch(
             self._stamps.fetch(numbers), (len(numbers), *self._stamps.shape), self._stamps.dtype, self._desk
         )
-        return Batch(lambda: parcel.into(self._empty(len(numbers)), self._threads()), rest, parcel)
+        return LoaderBatch(lambda: parcel.into(self._empty(len(numbers)), self._threads()), rest, parcel)
 
     def _labels_and_ids(self, numbers: NDArray[np.int64]) -> list[tuple[torch.Tensor, Any]]:
         """What of them is wanted, as tensors, and as they are in single items."""
@@ -161,7 +161,7 @@ class StampDataset(Dataset[Any]):
 
     def _places(self, indices: Sequence[int]) -> NDArray[np.int64]:
         if any(isinstance(index, Sequence) for index in indices):
-            message = "sampler: a StampSampler draws whole batches; give it to the DataLoader as batch_sampler"
+            message = "sampler: a SingleCellSampler draws whole batches; give it to the DataLoader as batch_sampler"
             raise ConfigError(message)
         numbers = np.asarray(indices, np.int64)
         wrong = numbers[(numbers < -len(self)) | (numbers >= len(self))]
@@ -185,7 +185,7 @@ class StampDataset(Dataset[Any]):
         return Threads(1) if self._n_threads is None and get_worker_info() is not None else self._desk.threads
 
 
-class StampSampler(Sampler[list[int]]):
+class SingleCellSampler(Sampler[list[int]]):
     """Batches of a dataset, for ``DataLoader(dataset, batch_sampler=...)``: in random order, and yet quickly read.
 
     Blocks of cells that are neighbours in the file are shuffled, and cut differently in each epoch; each batch is
@@ -194,7 +194,7 @@ class StampSampler(Sampler[list[int]]):
     Parameters
     ----------
     dataset
-        A `StampDataset`, or anything that has a length.
+        A `SingleCellDataset`, or anything that has a length.
     batch_size
         Cells in a batch; the last one may have fewer.
     shuffle

@@ -1,0 +1,165 @@
+"""Where compiled code is kept, and what is kept there. Imports no numba, which takes long."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+_PACKAGE = Path(__file__).parents[1]
+SOURCES = ("cells/kernels.py", "codecs.py", "compiling/decorators.py", "decoding.py", "source/read/runs.py")
+"""Files of compiled functions: a change in any of them makes all kept code invalid, since functions include others."""
+_CPU_BYTES = 8192
+"""Bytes of ``/proc/cpuinfo`` that describe the first core."""
+_CPU_LINES = ("model name", "flags", "CPU part", "Features")
+
+
+class Types(NamedTuple):
+    """Pixel types that the kernels of an extraction are compiled for, as numpy names them.
+
+    Attributes
+    ----------
+    labels, image
+        Of masks and image as they are read.
+    stamps
+        Of single-cell images as they are in the file.
+    """
+
+    labels: str = "uint32"
+    image: str = "uint16"
+    stamps: str = "float16"
+
+    def __str__(self) -> str:
+        return f"{self.labels} masks, a {self.image} image and {self.stamps} single-cell images"
+
+    @property
+    def in_memory(self) -> str:
+        """Of single-cell images where they are made: of float16, kernels write the bits."""
+        return "uint16" if self.stamps == "float16" else self.stamps
+
+
+USUAL = Types()
+
+
+def find_folder() -> Path | None:
+    """Find a folder for compiled code: the first that can be written to, or None.
+
+    In this order: below ``NUMBA_CACHE_DIR``; ``__pycache__`` of the installed package; below the user's cache folder;
+    below a private folder of this user in the temporary directory.
+    """
+    return next((folder for folder in _candidates() if _is_writable(folder)), None)
+
+
+def _candidates() -> Iterator[Path]:
+    # several installations may share a place
+    ours = f"cellstamp_{hashlib.sha256(os.fsencode(_PACKAGE)).hexdigest()[:16]}"
+    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(chosen) / ours
+    yield _PACKAGE / "__pycache__"
+    yield from (folder / ours for folder in _user_caches())
+    with suppress(OSError):  # no temporary directory, or no folder there for us alone
+        yield _private_folder(Path(tempfile.gettempdir())) / ours
+
+
+def _user_caches() -> Iterator[Path]:
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        yield Path(chosen)
+    with suppress(RuntimeError):  # a user whom the system does not know
+        if Path.home().is_dir():
+            yield Path.home() / ".cache"
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
+
+
+def _private_folder(parent: Path) -> Path:
+    """Make a folder that only this user can write to: whoever writes compiled code decides what we execute.
+
+    Raises
+    ------
+    PermissionError
+        If somebody else could have put something there.
+    """
+    folder = parent / _private_name()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if hasattr(os, "getuid"):
+        found, around = folder.lstat(), parent.stat()
+        is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+        may_be_replaced = around.st_mode & 0o022 and not around.st_mode & stat.S_ISVTX
+        if not is_ours or may_be_replaced:
+            raise PermissionError(f"{folder} is not private")
+    return folder
+
+
+def _private_name() -> str:
+    return f"cellstamp-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+
+
+def is_in_temporary_directory(folder: Path) -> bool:
+    """Whether a folder of `find_folder` is the one that lasts only as long as temporary files do."""
+    return folder.parent.name == _private_name()
+
+
+# --- what is kept there -----------------------------------------------------------------------------------------------
+
+
+def is_kept(types: Types) -> bool:
+    """Whether the kernels for these types have been compiled, by this version and for this processor."""
+    folder = find_folder()
+    if folder is None:
+        return False
+    try:
+        return _note(folder, types).read_text(encoding="utf-8") == _state()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def note_kept(types: Types) -> None:
+    """Note that the kernels for these types have been compiled."""
+    folder = find_folder()
+    if folder is not None:
+        with suppress(OSError):  # a full disk: they are compiled again, which is no reason to stop
+            _note(folder, types).write_text(_state(), encoding="utf-8")
+
+
+def _note(folder: Path, types: Types) -> Path:
+    return folder / "cellstamp.{}.py{}{}.txt".format("-".join(types), *sys.version_info)
+
+
+def _state() -> str:
+    return f"{source_stamp()} numba {version('numba')} {_processor()}"
+
+
+@cache
+def source_stamp() -> str:
+    """Return a digest of the source code of all compiled functions."""
+    digest = hashlib.sha256()
+    for source in SOURCES:
+        digest.update((_PACKAGE / source).read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _processor() -> str:
+    """Tell processors apart that need other code; where the system does not tell, all are alike."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
+            lines = file.read(_CPU_BYTES).splitlines()
+    except OSError:
+        return "unknown"
+    described = sorted({line for line in lines if line.startswith(_CPU_LINES)})
+    return hashlib.sha256("\n".join(described).encode()).hexdigest()[:16]

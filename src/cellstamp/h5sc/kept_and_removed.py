@@ -1,0 +1,96 @@
+"""Where the cells of an `.h5sc` file are on the slide, and which ones its run removed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.errors import InputError
+from cellstamp.h5sc.layout import CELL_ID, IMAGES, OURS, REMOVED_NAME
+from cellstamp.h5sc.reader import read_h5sc
+
+
+@dataclass(frozen=True)
+class KeptAndRemoved:
+    """What a file tells of its cells' places.
+
+    Attributes
+    ----------
+    path
+        The file.
+    kept, removed
+        Ids, uint64 (n,).
+    kept_xy
+        Centres of the kept cells, float64 (n, 2): x, y in pixels; None: the file does not tell.
+    mask
+        The labels that say which cells there are.
+    centers
+        The element with their centres; None: those stored for the mask.
+    image_size
+        Side of a stamp in pixels.
+    keeps_border
+        Whether cells at the border were kept, so that none was removed for being there.
+    """
+
+    path: Path
+    kept: NDArray[np.uint64]
+    removed: NDArray[np.uint64]
+    kept_xy: NDArray[np.float64] | None
+    mask: str
+    centers: str | None
+    image_size: int
+    keeps_border: bool
+
+
+def kept_and_removed(h5sc: Any) -> KeptAndRemoved:
+    """Read what a file, or an open one (`read_h5sc`), tells of places; its stamps are not read.
+
+    Raises
+    ------
+    InputError
+        When it is no `.h5sc` file, or the list of removed cells is not beside it.
+    """
+    path = _path_of(h5sc)
+    data = read_h5sc(path, images=False)
+    settings = data.uns.get(OURS, {}).get("settings", {})
+    centers = str(settings.get("centers", "None"))
+    return KeptAndRemoved(
+        path,
+        data.obs[CELL_ID].to_numpy().astype(np.uint64),
+        _removed(path.with_name(REMOVED_NAME)),
+        np.asarray(data.obsm["spatial"], np.float64) if "spatial" in data.obsm else None,
+        str(data.var["channels"].iloc[0]),
+        None if centers == "None" else centers,
+        int(data.uns[IMAGES]["image_size"]),
+        settings.get("border") == "pad",
+    )
+
+
+def _path_of(h5sc: Any) -> Path:
+    if isinstance(h5sc, str | os.PathLike):
+        return Path(h5sc)
+    images = h5sc.obsm.get(IMAGES) if isinstance(h5sc, anndata.AnnData) and not h5sc.is_view else None
+    file = getattr(images, "file", None)
+    if file is None:
+        raise InputError(
+            f"h5sc is {type(h5sc).__name__}, and no open file: give the path of the .h5sc file (the list of removed "
+            "cells lies beside it), or all that read_h5sc(path) or project.h5sc returns"
+        )
+    return Path(file.filename)
+
+
+def _removed(path: Path) -> NDArray[np.uint64]:
+    if not path.is_file():
+        raise InputError(f"there is no {path}: the list of removed cells, which a run writes beside its .h5sc file")
+    try:
+        return np.array(
+            [int(float(line)) if "." in line else int(line) for line in path.read_text().split()], np.uint64
+        )
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{path}: must hold the id of a cell in each line: {error}") from error

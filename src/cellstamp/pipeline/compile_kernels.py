@@ -1,0 +1,41 @@
+"""Compiles what an extraction needs before its clock runs: once for each machine, version and type of pixels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+from cellstamp.cells.warm import load_kernels
+from cellstamp.compiling.cache_folders import Types, find_folder, is_in_temporary_directory, is_kept
+from cellstamp.engines.base import Engine
+from cellstamp.report import format_seconds
+
+_REMEDY = "set NUMBA_CACHE_DIR to a folder that stays and that you can write to"
+
+
+def compile_kernels(types: Types, engine: Engine, tell: Callable[[str], None]) -> None:
+    """Compile the kernels for these types in one worker of the engine, unless that was done before.
+
+    Parameters
+    ----------
+    tell
+        Is given a line before and a line after it.
+    """
+    if is_kept(types):
+        return
+    tell(f"Compiling for {types}: about 10 s, longer on a slow or busy machine; not counted in cells/s")
+    started = time.perf_counter()
+    with closing(engine.run(load_kernels, [types], lambda: 1)) as outcomes:
+        for _ in outcomes:
+            pass
+    tell(f"Compiled in {format_seconds(time.perf_counter() - started)}, {_where()}")
+
+
+def _where() -> str:
+    folder = find_folder()
+    if folder is None:
+        return f"for this process only: there is no folder to keep it in ({_REMEDY})"
+    if is_in_temporary_directory(folder):
+        return f"kept in {folder}, since neither cellstamp's folder nor the home directory is writable ({_REMEDY})"
+    return "kept for later runs"

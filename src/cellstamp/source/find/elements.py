@@ -1,0 +1,232 @@
+"""Which image and which masks of a SpatialData store are meant, and whether they fit together.
+
+Everything is read from the store's own JSON (OME metadata), so spatialdata need not be imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+import zarr.errors
+
+from cellstamp.errors import InputError
+from cellstamp.source.find.grid import check_same_grid
+from cellstamp.source.find.masks import KINDS, MaskChoice, check_there, listing
+from cellstamp.source.location import check_protocol, is_remote, reachable
+from cellstamp.source.names import IMAGE_NAME
+from cellstamp.source.ome import described_channels, is_ome_zarr, metadata_of
+from cellstamp.source.read.arrays import ArrayHandle, PixelSource
+
+_PIXEL_TYPES = (
+    *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("u", "")),
+    "float32",
+    "float64",
+)
+"""What pixels of an image may be."""
+
+
+def find_source(
+    store: str | Path,
+    *,
+    image: str = IMAGE_NAME,
+    segmentation_key: str = "seg_all",
+    segmentation_mask: str | Sequence[str] | None = None,
+    masks: MaskChoice | None = None,
+) -> PixelSource:
+    """Find the image and the masks to extract from.
+
+    Parameters
+    ----------
+    store
+        Folder (or URL) of the SpatialData zarr store.
+    image
+        Name of the image element.
+    segmentation_key
+        The masks are the labels named exactly ``<key>_nucleus`` and ``<key>_cytosol``; one of them is enough.
+    segmentation_mask
+        Name or names of the masks, instead.
+    masks
+        All that a configuration may say about masks, instead of the two above.
+
+    Raises
+    ------
+    InputError
+        If the store or an element is missing, is of an unusable type, or if image and masks differ in size or place.
+    """
+    where = str(store)
+    choice = masks or MaskChoice(segmentation_key, segmentation_mask)
+    with reachable(where):
+        root = open_root(where)
+        names = choice.names(_member_names(root, where, "labels"), where, partial(kind_of, root))
+        check_there("images", image, _member_names(root, where, "images"), where, partial(kind_of, root))
+        pixels, channel_names = _image_handle(root, where, image)
+        handles = tuple(_labels_handle(root, where, name) for name in names)
+        for handle in handles:
+            check_same_grid(root, pixels, handle)
+    return PixelSource(pixels, handles, channel_names)
+
+
+def find_image(store: str | Path, image: str = IMAGE_NAME) -> PixelSource:
+    """Find an image alone, without masks.
+
+    Raises
+    ------
+    InputError
+        If the store or the image is missing, or of an unusable type.
+    """
+    where = str(store)
+    with reachable(where):
+        root = open_root(where)
+        check_there("images", image, _member_names(root, where, "images"), where, partial(kind_of, root))
+        pixels, channel_names = _image_handle(root, where, image)
+    return PixelSource(pixels, (), channel_names)
+
+
+def find_labels(store: str | Path, name: str) -> ArrayHandle:
+    """Find the full-resolution array of a labels element.
+
+    Raises
+    ------
+    InputError
+        If it is missing, not (y, x), or not of an integer type.
+    """
+    with reachable(str(store)):
+        return _labels_handle(open_root(str(store)), str(store), name)
+
+
+def _labels_handle(root: zarr.Group, store: str, name: str) -> ArrayHandle:
+    handle, _ = _full_resolution(root, store, "labels", name, axes=("yx",))
+    if np.dtype(handle.dtype).kind not in "iu":
+        message = (
+            f"labels '{name}' in {store} are {handle.dtype}; masks must hold integers, one per cell, 0 for background"
+        )
+        raise InputError(message)
+    return handle
+
+
+def open_root(store: str) -> zarr.Group:
+    """Open a SpatialData store to read its metadata.
+
+    Raises
+    ------
+    InputError
+        If there is none. What goes wrong on the way to a remote one is told by `cellstamp.source.location.reachable`.
+    """
+    missing = (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError)
+    remote = is_remote(store)
+    if remote:
+        check_protocol(store)
+    try:
+        with _readable(store, other=missing):
+            # A server may be unable to list folders; what was consolidated tells what there is, and in one request.
+            root = zarr.open_group(store=store, mode="r", use_consolidated=None if remote else False)
+    except missing as error:
+        message = (
+            f"{store} is not a SpatialData zarr store; give the folder that holds 'images' and 'labels' (a project's "
+            "is made by loading an image)"
+        )
+        raise InputError(message) from error
+    # in this order: damaged metadata of the images is reported where they are looked for
+    if is_ome_zarr(root.attrs.asdict()) and "images" not in root:
+        message = (
+            f"{store} is OME-Zarr, not a SpatialData store. Load it into a project first (load_input_from_omezarr, "
+            "then load_segmentation)"
+        )
+        raise InputError(message)
+    if remote and root.metadata.consolidated_metadata is None and not list(root.group_keys()):
+        message = (
+            f"{store} cannot be read: its server does not list what is in it, and it has no consolidated metadata "
+            "(zarr.consolidate_metadata writes them)"
+        )
+        raise InputError(message)
+    return root
+
+
+def kind_of(root: zarr.Group, name: str) -> str | None:
+    """The kind of an element: ``"images"``, ``"labels"``, ...; None if the store has no element of that name."""
+    return next((kind for kind in KINDS if f"{kind}/{name}" in root), None)
+
+
+@contextmanager
+def _readable(where: str, other: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Say where metadata is damaged: the errors of its readers do not. Those of ``other`` kinds mean something else."""
+    try:
+        yield
+    except other:
+        raise
+    except (ValueError, TypeError) as error:
+        message = f"the metadata in {where} is damaged ({error}); write it again with spatialdata"
+        raise InputError(message) from error
+
+
+def _member_names(root: zarr.Group, store: str, kind: str) -> list[str]:
+    with _readable(f"{store}/{kind}"):
+        return sorted(root[kind].keys()) if kind in root else []  # type: ignore[union-attr]
+
+
+def _image_handle(root: zarr.Group, store: str, name: str) -> tuple[ArrayHandle, tuple[str, ...]]:
+    handle, metadata = _full_resolution(root, store, "images", name, axes=("cyx", "yx", "yxc"))
+    if handle.dtype not in _PIXEL_TYPES:
+        types = ", ".join(_PIXEL_TYPES)
+        message = f"image '{name}' in {store} is {handle.dtype}; it must be one of {types}: convert it first"
+        raise InputError(message)
+    handle = _as_cyx(handle)
+    return handle, _channel_names(metadata, handle.shape[0])
+
+
+def _as_cyx(handle: ArrayHandle) -> ArrayHandle:
+    """An image with the axes (y, x) or (y, x, c) as one of (c, y, x)."""
+    shape, chunks = handle.shape, handle.chunks
+    if handle.axes == "yx":
+        return replace(handle, shape=(1, *shape), chunks=(1, *chunks))
+    if handle.axes == "yxc":
+        return replace(handle, shape=(shape[2], *shape[:2]), chunks=(chunks[2], *chunks[:2]))
+    return handle
+
+
+def _channel_names(metadata: Mapping[str, Any], n_channels: int) -> tuple[str, ...]:
+    """Names of the channels; their numbers where the metadata has none that can be used."""
+    numbers = tuple(map(str, range(n_channels)))
+    channels = described_channels(metadata)
+    if len(channels) != n_channels:
+        return numbers
+    return tuple(str(channel.get("label", number)) for number, channel in zip(numbers, channels, strict=True))
+
+
+def _full_resolution(
+    root: zarr.Group, store: str, kind: str, name: str, *, axes: Sequence[str]
+) -> tuple[ArrayHandle, Mapping[str, Any]]:
+    """The array of an element's first resolution level, and the element's OME metadata."""
+    available = _member_names(root, store, kind)
+    if name not in available:
+        message = f"no {kind} element named '{name}' in {store}; it has {listing(available)}"
+        raise InputError(message)
+    metadata = metadata_of(root, f"{kind}/{name}")
+    try:
+        scales = metadata["multiscales"][0]
+        path = f"{kind}/{name}/{scales['datasets'][0]['path']}"
+        with _readable(f"{store}/{path}"):
+            array = root[path]
+        found = "".join(axis["name"] for axis in scales["axes"])
+    except (KeyError, IndexError, TypeError) as error:
+        message = (
+            f"{kind} element '{name}' in {store} has no usable OME metadata (missing or damaged: {error}); "
+            "write it again with spatialdata"
+        )
+        raise InputError(message) from error
+    if found not in axes or not isinstance(array, zarr.Array) or array.ndim != len(found):
+        dimensions = getattr(array, "ndim", "no")
+        message = (
+            f"{kind} element '{name}' in {store} has the axes {', '.join(found)}, {dimensions} dimensions; needed are "
+            + " or ".join(", ".join(each) for each in axes)
+        )
+        raise InputError(message)
+    dtype = str(array.dtype.newbyteorder("="))
+    return ArrayHandle(store, name, path, array.shape, array.chunks, dtype, axes=found), metadata

@@ -1,0 +1,146 @@
+"""The key ``cells`` of a configuration -> the ids of the cells it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.errors import ConfigError
+from cellstamp.rules import CellChoice, FileColumn, TableColumn
+from cellstamp.source.find.annotations import Column, Table, find_table, kind_of, table_names
+from cellstamp.source.find.id_files import IdColumn, read_ids
+from cellstamp.source.find.table_joins import rows_in_mask
+from cellstamp.source.find.text_ids import ids_of_texts
+from cellstamp.source.read.arrays import PixelSource
+from cellstamp.source.values import Centers
+
+
+@dataclass(frozen=True)
+class ChosenCells:
+    """Cells that were chosen.
+
+    Attributes
+    ----------
+    ids
+        uint64 (n,), ascending.
+    origin
+        Where the choice comes from, for messages.
+    """
+
+    ids: NDArray[np.uint64]
+    origin: str
+
+    def among(self, centers: Centers, mask: str) -> Centers:
+        """The chosen of all cells.
+
+        Parameters
+        ----------
+        centers
+            All cells.
+        mask
+            Name of the mask they are in.
+
+        Raises
+        ------
+        ConfigError
+            If some of the chosen are not there.
+        """
+        unknown = self.ids[~np.isin(self.ids, centers.ids)]
+        if unknown.size:
+            examples = ", ".join(map(str, unknown[:5].tolist()))
+            raise ConfigError(
+                f"{self.origin}: {unknown.size} of {self.ids.size} cells are not among the {len(centers)} cells of "
+                f"'{mask}' that have a centre: {examples}{', ...' if unknown.size > 5 else ''}. Give ids of that mask, "
+                f"like {', '.join(map(str, centers.ids[:3].tolist()))}"
+            )
+        return centers[np.isin(centers.ids, self.ids)]
+
+
+def find_cells(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenCells | None:
+    """Find out which cells are meant.
+
+    Parameters
+    ----------
+    cells
+        The configuration's: ids in the mask or in a table, a CSV file of either, or a boolean column of a table.
+    source
+        Image and masks; a table must annotate one of the masks, or have a column with the ids in one.
+    handler
+        What the step was given as its file handler: a table of a SpatialData object is read as it is in memory.
+
+    Returns
+    -------
+    ChosenCells or None
+        None: all of them.
+
+    Raises
+    ------
+    ConfigError
+        If the file or the table cannot be used, or chooses no cell.
+    """
+    if cells is None:
+        return None
+    if isinstance(cells, TableColumn):
+        origin = f"cells = table {cells.table!r}, column {cells.column!r}"
+        table = find_table(cells.table, source.main_mask.store, handler, origin)
+        return ChosenCells(_ids_of_table(table, cells, source, origin), origin)
+    if isinstance(cells, Path | FileColumn):
+        path, column = (cells, None) if isinstance(cells, Path) else (cells.path, cells.ids)
+        origin = f"cells = {str(path)!r}"
+        return ChosenCells(
+            _ids_of_column(read_ids(path, column=column, masks=source.mask_names), source, handler, origin), origin
+        )
+    texts = frozenset(cell for cell in cells if isinstance(cell, str))
+    ids = IdColumn(frozenset(cell for cell in cells if isinstance(cell, int)), texts)
+    return ChosenCells(_ids_of_column(ids, source, handler, "cells"), "cells")
+
+
+def _ids_of_column(ids: IdColumn, source: PixelSource, handler: Any, origin: str) -> NDArray[np.uint64]:
+    if ids.texts:
+        tables = _all_tables(source, handler, origin)
+        return ids_of_texts(ids.texts, tables, source.masks, origin, heading=ids.first)
+    if not ids.numbers:
+        raise ConfigError(f"{origin}: there are no ids in the file")
+    return np.array(sorted(ids.numbers), np.uint64)
+
+
+def _all_tables(source: PixelSource, handler: Any, origin: str) -> Iterator[Table]:
+    store = source.main_mask.store
+    return (find_table(name, store, handler, origin) for name in table_names(store, handler))
+
+
+def _ids_of_table(table: Table, cells: TableColumn, source: PixelSource, origin: str) -> NDArray[np.uint64]:
+    if cells.column not in table.columns:
+        raise ConfigError(f"{origin}: there is no such column; the table has {', '.join(table.columns) or 'none'}")
+    flags = table.column(cells.column)
+    if flags.dtype.kind != "b":
+        raise ConfigError(
+            f"{origin}: must be a column of true and false (it holds {kind_of(flags)}); the table's columns are "
+            f"{', '.join(table.columns)}{_how_to_choose(table, cells.column, flags)}"
+        )
+    found = rows_in_mask(table, source.masks, origin, cells.ids)
+    flags = flags[found.rows]
+    n_missing = int(np.ma.getmaskarray(flags).sum())
+    if n_missing:
+        raise ConfigError(
+            f"{origin}: {n_missing} of {flags.size} cells have neither true nor false there (NA); fill them in"
+        )
+    if not flags.data.any():
+        raise ConfigError(f"{origin}: it is true for none of {flags.size} cells")
+    chosen = found.rows.copy()
+    chosen[found.rows] = flags.data
+    return found.of(chosen, origin)
+
+
+def _how_to_choose(table: Table, column: str, values: Column) -> str:
+    """Code that makes a column of true and false of one of categories."""
+    some = values.compressed()
+    if values.dtype.kind != "O" or not some.size:
+        return ""
+    obs = f"sdata[{table.name!r}].obs"
+    return f". Choose one value: {obs}['chosen'] = {obs}[{column!r}] == {str(some[0])!r}"

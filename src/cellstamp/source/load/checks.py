@@ -1,0 +1,228 @@
+"""What an image and masks must be like before they become part of a project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.errors import InputError, OutputError
+from cellstamp.source.load.pixels import Pixels
+from cellstamp.source.values import Centers
+from cellstamp.warnings import warn
+
+
+def check_free(store: Path, elements: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse to replace elements of the store unless that is wanted.
+
+    Raises
+    ------
+    OutputError
+        Naming those that are there.
+    """
+    taken = [element for element in elements if (store / element).exists()]
+    if taken and not overwrite:
+        exist, them = ("exists", "it") if len(taken) == 1 else ("exist", "them")
+        raise OutputError(f"{store}: {', '.join(taken)} already {exist}. Set overwrite=True to replace {them}.")
+
+
+def channel_names_for(
+    n_channels: int, names: Sequence[str | int] | None, known: Sequence[str] | None = None
+) -> list[str]:
+    """Return the names of an image's channels: those given, else those known, else ``channel_0``, ``channel_1``, ...
+
+    Raises
+    ------
+    InputError
+        When their number is not that of the channels, one is empty, or one comes twice.
+    """
+    if names is None:
+        usable = known is not None and len(set(known)) == n_channels == len(known)
+        return list(known) if known is not None and usable else [f"channel_{index}" for index in range(n_channels)]
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InputError(f"channel_names = {names!r}: must be a list of names, one for each channel")
+    texts = [str(name) for name in names]
+    if len(texts) != n_channels:
+        given, needed = _counted(len(texts), "name"), _counted(n_channels, "channel")
+        raise InputError(f"channel_names: {given} ({', '.join(texts)}) for {needed}")
+    twice = sorted({text for text in texts if texts.count(text) > 1})
+    if twice or not all(text.strip() for text in texts):
+        problem = f"{', '.join(twice)} more than once" if twice else "an empty name"
+        raise InputError(f"channel_names: {', '.join(texts)}: {problem}; each channel needs a name of its own")
+    return texts
+
+
+def _counted(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
+def check_remap(remap: Sequence[int], n_channels: int) -> list[int]:
+    """Return a new order of channels as a list.
+
+    Raises
+    ------
+    InputError
+        When it does not name each channel once.
+    """
+    order = list(remap) if isinstance(remap, Iterable) else [remap]
+    if sorted(order) != list(range(n_channels)):
+        raise InputError(
+            f"remap = {order}: must hold each of the channels 0 to {n_channels - 1} once, in the new order"
+        )
+    return order
+
+
+def check_image(image: Pixels) -> None:
+    """Refuse an image without pixels.
+
+    Raises
+    ------
+    InputError
+        When one of its sides is 0.
+    """
+    if 0 in image.shape:
+        raise InputError(f"image of shape {image.shape} (c, y, x): it has no pixels")
+
+
+def check_alike(files: Mapping[Path, Pixels]) -> None:
+    """Refuse files that can't be the channels of one image.
+
+    Raises
+    ------
+    InputError
+        When they differ in size or dtype.
+    """
+    known = iter(files.items())
+    first_path, first = next(known, (None, None))
+    for path, pixels in known:
+        if first is not None and (pixels.shape[-2:], pixels.dtype) != (first.shape[-2:], first.dtype):
+            raise InputError(
+                f"{path}: {pixels.shape[-2:]} pixels (y, x) of {pixels.dtype}, but {first_path} has "
+                f"{first.shape[-2:]} of {first.dtype}: all channels must have the same size and dtype"
+            )
+
+
+def check_mask(mask: Pixels, name: str, image_shape: Sequence[int]) -> None:
+    """Refuse a mask that is not one of this image.
+
+    Parameters
+    ----------
+    mask
+        The mask.
+    name
+        What to call it in a message.
+    image_shape
+        (c, y, x) of the image.
+
+    Raises
+    ------
+    InputError
+        When it is not 2-D, not of an integer type, or not of the image's size. (Negative ids show when it is read.)
+    """
+    if len(mask.shape) != 2:
+        raise InputError(f"{name} mask of shape {mask.shape}: must be 2-D (y, x)")
+    check_mask_type(mask.dtype, name)
+    if tuple(mask.shape) != tuple(image_shape[-2:]):
+        raise InputError(
+            f"{name} mask is {mask.shape[0]} x {mask.shape[1]} pixels (y, x), the image {image_shape[-2]} x "
+            f"{image_shape[-1]}: they must have the same size"
+        )
+
+
+def check_mask_type(dtype: np.dtype[Any], name: str) -> None:
+    """Refuse a mask that is not of an integer type.
+
+    Raises
+    ------
+    InputError
+        Telling of what type it is.
+    """
+    if dtype.kind not in "ui":
+        is_boolean = dtype.kind == "b"
+        hint = (
+            ". Number its connected components and load the result: skimage.measure.label(mask)" if is_boolean else ""
+        )
+        raise InputError(
+            f"{name} mask of dtype {dtype}: must hold integers, 0 for background and a cell's id in it"
+            f"{hint if dtype.kind == 'b' else ''}"
+        )
+
+
+def warn_of_no_cells(centers: Mapping[str, Centers]) -> None:
+    """Say which masks that have come into the store are background only.
+
+    Parameters
+    ----------
+    centers
+        Element of a mask -> its cells.
+
+    Warns
+    -----
+    UserWarning
+        When a mask has no cell.
+    """
+    for element, cells in centers.items():
+        if not len(cells):
+            warn(f"{element.removeprefix('labels/')} holds no cell: all of the mask is 0, which is background")
+
+
+def warn_of_shared_ids(centers: Mapping[str, Centers]) -> None:
+    """Say in which masks that have come into the store an id stands for many cells.
+
+    Parameters
+    ----------
+    centers
+        Element of a mask -> its cells.
+
+    Warns
+    -----
+    UserWarning
+        When something suggests it, saying how to number the cells.
+    """
+    for element, cells in centers.items():
+        if cells.shared is not None:
+            warn(cells.shared.message(element.removeprefix("labels/")))
+
+
+def check_same_cells(centers: Mapping[str, Centers]) -> None:
+    """Compare the ids of two masks: equal ones are fine.
+
+    Parameters
+    ----------
+    centers
+        Element of a mask -> its cells.
+
+    Raises
+    ------
+    InputError
+        When each mask has cells the other one lacks.
+
+    Warns
+    -----
+    UserWarning
+        When one has cells the other one lacks.
+    """
+    if len(centers) < 2:
+        return
+    (first, a), (second, b) = ((element.removeprefix("labels/"), cells) for element, cells in centers.items())
+    only_first, only_second = _missing(a, b), _missing(b, a)
+    if only_first.size and only_second.size:
+        raise InputError(
+            f"{first} and {second} do not belong together: {_some(only_first)} only in {first}, {_some(only_second)} "
+            f"only in {second}; a cell must have the same id in both masks"
+        )
+    for ids, mask, other in ((only_first, first, second), (only_second, second, first)):
+        if ids.size:
+            warn(f"{other} lacks {_some(ids)} that {mask} has: its cells are a subset")
+
+
+def _missing(cells: Centers, other: Centers) -> NDArray[np.uint64]:
+    return np.setdiff1d(cells.ids, other.ids, assume_unique=True)
+
+
+def _some(ids: NDArray[np.uint64]) -> str:
+    shown = ", ".join(map(str, ids[:3].tolist()))
+    return f"{_counted(ids.size, 'cell')} ({shown}{', ...' if ids.size > 3 else ''})"

@@ -1,0 +1,176 @@
+"""Another SpatialData store -> the project's: its image and masks under our names, and what else is in it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellstamp.errors import InputError
+from cellstamp.source import ome
+from cellstamp.source.find.elements import open_root
+from cellstamp.source.find.grid import check_same_grid
+from cellstamp.source.load.checks import (
+    channel_names_for,
+    check_free,
+    check_image,
+    check_mask,
+    check_same_cells,
+    warn_of_no_cells,
+    warn_of_shared_ids,
+)
+from cellstamp.source.load.pixels import Pixels
+from cellstamp.source.load.raster import FACTORS, copy_raster, copyable, write_raster
+from cellstamp.source.load.staging import Format, Staging, staged, zarr_format
+from cellstamp.source.load.store import open_group, write_centers
+from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of
+from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.centers import Run
+from cellstamp.source.tables import annotated, retarget
+from cellstamp.source.values import Centers
+
+_KINDS = ("images", "labels", "points", "shapes", "tables")
+_OURS = (IMAGE, NUCLEUS, CYTOSOL, centers_of(NUCLEUS), centers_of(CYTOSOL))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is taken from a SpatialData store.
+
+    Attributes
+    ----------
+    store
+        Folder of the store.
+    elements
+        Element of the project -> element of that store, like ``{"images/input_image": "images/raw"}``.
+    others
+        Whether everything else in the store comes along, under its own name.
+    originals
+        Whether the chosen elements come along a second time, under their own names.
+    cell_id_column
+        Column of the tables that annotate a mask with the id of the cell of each row; None: the one they name.
+    """
+
+    store: Path
+    elements: Mapping[str, str]
+    others: bool = True
+    originals: bool = False
+    cell_id_column: str | None = None
+
+
+def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run = map) -> dict[str, Centers]:
+    """Take the image and the masks of another SpatialData store as the project's, and compute the cells' centres.
+
+    An element whose zarr format, axes and block sizes suit us is copied as a folder, without decoding a pixel; any
+    other is read and written block by block. The image and its masks are one set: masks of an image before this one
+    leave the project.
+
+    Parameters
+    ----------
+    store
+        The project's store, made when there is none (then in the zarr format of the other one).
+    chosen
+        What to take.
+    overwrite
+        Whether an image and masks that are there may be replaced.
+    run
+        How to apply a callable to every block of a mask; see `compute_centers`.
+
+    Returns
+    -------
+    dict
+        Element of a mask -> its cells.
+
+    Raises
+    ------
+    InputError
+        When the other store lacks an element, or image and masks do not belong together.
+    OutputError
+        When there is an image or a mask already, and it may not be replaced.
+    """
+    source_format = zarr_format(chosen.store) if chosen.store.is_dir() else None
+    if source_format is None:
+        raise InputError(f"{chosen.store}: there is no SpatialData store here")
+    check_free(store, (IMAGE, NUCLEUS, CYTOSOL), overwrite=overwrite)
+    _check_elements(chosen)
+    masks = [element for element in (NUCLEUS, CYTOSOL) if element in chosen.elements]
+    with staged(store, new_format=source_format) as staging:
+        for element, origin in chosen.elements.items():
+            _take(staging, chosen.store / origin, element)
+        centers = write_centers(staging, masks, run=run)
+        warn_of_shared_ids(centers)
+        check_same_cells(centers)
+        for element in _OURS:
+            staging.remove(element)
+        if chosen.others and chosen.store.resolve() != store.resolve():
+            _take_others(staging, chosen, source_format)
+    warn_of_no_cells(centers)
+    return centers
+
+
+def _check_elements(chosen: Chosen) -> None:
+    """Everything that metadata tells is checked before a pixel is copied."""
+    for origin in chosen.elements.values():
+        if not (chosen.store / origin).is_dir():
+            kind, name = origin.split("/")
+            there = ", ".join(sorted(path.name for path in (chosen.store / kind).glob("[!.]*") if path.is_dir()))
+            raise InputError(f"{chosen.store}: no {kind} element named {name!r} (there are: {there or 'none'})")
+    image, _ = open_group(chosen.store / chosen.elements[IMAGE], ome.AXES["images"])
+    if len(image.shape) != 3:
+        raise InputError(
+            f"{chosen.store / chosen.elements[IMAGE]}: must have the axes c, y, x, has shape {image.shape}"
+        )
+    check_image(image)
+    root = open_root(str(chosen.store))
+    for element, origin in chosen.elements.items():
+        if element != IMAGE:
+            mask, _ = open_group(chosen.store / origin, ome.AXES["labels"])
+            check_mask(mask, kind_of(element), image.shape)
+            check_same_grid(root, _handle(chosen, IMAGE, image), _handle(chosen, element, mask))
+
+
+def _handle(chosen: Chosen, element: str, pixels: Pixels) -> ArrayHandle:
+    origin = chosen.elements[element]
+    name = Path(origin).name
+    return ArrayHandle(str(chosen.store), name, origin, pixels.shape, pixels.chunks, str(pixels.dtype))
+
+
+def _take(staging: Staging, group: Path, element: str) -> None:
+    kind = element.split("/")[0]
+    factors = FACTORS if kind == "images" else ()
+    if copyable(group, kind, staging.format):
+        copy_raster(staging, group, element, factors=factors)
+        return
+    pixels, labels = open_group(group, ome.AXES[kind])
+    names = channel_names_for(pixels.shape[0], None, labels) if kind == "images" else ()
+    _, multiscale = ome.multiscale_of(group)
+    transformations: list[dict[str, Any]] | None = multiscale.get("coordinateTransformations")
+    write_raster(staging, element, pixels, channel_names=names, factors=factors, transformations=transformations)
+
+
+def _take_others(staging: Staging, chosen: Chosen, source_format: Format) -> None:
+    others = list(_others(chosen))
+    if others and source_format != staging.format:
+        raise InputError(
+            f"{chosen.store} is of zarr format {source_format}, the project's store of format {staging.format}: what "
+            "else is in it can't come along; use keep_all=False, or a new project"
+        )
+    renamed = {Path(origin).name: Path(element).name for element, origin in chosen.elements.items() if element != IMAGE}
+    if chosen.originals and chosen.cell_id_column is None:
+        renamed = {}
+    for element in others:
+        if element.startswith("tables/") and annotated(chosen.store / element) & set(renamed):
+            retarget(staging, chosen.store, element, renamed, chosen.cell_id_column, keep_region=chosen.originals)
+        else:
+            shutil.copytree(chosen.store / element, staging.place(element))
+
+
+def _others(chosen: Chosen) -> Iterator[str]:
+    """What comes along: not what was chosen already, and nothing that bears a name of ours."""
+    skipped = {*_OURS} if chosen.originals else {*_OURS, *chosen.elements.values()}
+    for kind in _KINDS:
+        for path in sorted((chosen.store / kind).glob("[!.]*")):
+            if path.is_dir() and f"{kind}/{path.name}" not in skipped:
+                yield f"{kind}/{path.name}"

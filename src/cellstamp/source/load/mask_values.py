@@ -1,0 +1,122 @@
+"""Numbers of a mask -> cell ids: whole numbers of any type, 0 for background."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.errors import InputError
+from cellstamp.source.load.pixels import Pixels, Region, without_axes
+from cellstamp.warnings import warn
+
+_WANTED = "must hold integers, 0 for background and a cell's id in it"
+
+
+def as_ids(mask: Pixels, name: str, code: str = "mask") -> Pixels:
+    """Return a mask as cell ids; its values are checked while they are read.
+
+    Parameters
+    ----------
+    mask
+        Pixels of integers or floats; axes that are one pixel long are dropped.
+    name
+        What to call it in a message.
+    code
+        Python that gives the mask as an array, for messages.
+
+    Returns
+    -------
+    Pixels
+        (y, x), an integer type; floats become uint32. Reading it raises an `InputError` if a value is negative, not a
+        whole number, or too large to be exact.
+
+    Raises
+    ------
+    InputError
+        If it has more than two axes.
+
+    Warns
+    -----
+    UserWarning
+        If it holds floats.
+    """
+    flat = _plane(mask, name, code)
+    if flat.dtype.kind == "u":
+        return flat
+    if flat.dtype.kind == "i":
+        return replace(flat, read=_checked(flat, lambda block, region: _check_sign(block, name, code)))
+    warn(f"{name} holds whole numbers as {flat.dtype}: they are loaded as uint32")
+    read = _checked(flat, lambda block, region: _check_floats(block, region, name, code))
+    return replace(flat, dtype=np.dtype(np.uint32), read=lambda region: read(region).astype(np.uint32))
+
+
+def _plane(mask: Pixels, name: str, code: str) -> Pixels:
+    """The mask without axes that are one pixel long."""
+    kept = [axis for axis, size in enumerate(mask.shape) if size != 1]
+    if len(mask.shape) > 2 and len(kept) == 2:
+        return without_axes(mask, kept)
+    if len(mask.shape) != 2:
+        raise InputError(f"{name} of shape {mask.shape}: must be 2-D (y, x){_one_plane(mask.shape, code)}")
+    return mask
+
+
+def _one_plane(shape: tuple[int, ...], code: str) -> str:
+    """How to choose one of several planes; they are along the shortest axis."""
+    if len(shape) < 3:
+        return ""
+    plane = [":" if axis in np.argsort(shape, kind="stable")[-2:] else "0" for axis in range(len(shape))]
+    return f". It holds several planes; load one of them: {code}[{', '.join(plane)}]"
+
+
+Check = Callable[[NDArray[Any], Region], None]
+
+
+def _checked(mask: Pixels, check: Check) -> Callable[[Region], NDArray[Any]]:
+    def read(region: Region) -> NDArray[Any]:
+        block = mask.read(region)
+        check(block, region)
+        return block
+
+    return read
+
+
+def _check_sign(block: NDArray[Any], name: str, code: str) -> None:
+    if block.size and block.min() < 0:
+        raise InputError(
+            f"{name}: the negative value {block.min():g}; cell ids are positive, 0 is background. If negative values "
+            f"are background, load numpy.where({code} < 0, 0, {code}). {_or_else(block, code)}"
+        )
+
+
+def _or_else(block: NDArray[Any], code: str) -> str:
+    """What else negative values may be: -1 beside a cell 0, or ids that were too large for a signed type."""
+    if block.min() == -1 or block.dtype.kind == "f":
+        return f"If 0 is a cell, load {code} + 1"
+    return f"If ids above {np.iinfo(block.dtype).max} ran over, load {code}.astype('u{block.dtype}')"
+
+
+def _check_floats(block: NDArray[Any], region: Region, name: str, code: str) -> None:
+    wrong = block != np.rint(block)  # NaN, too; infinity is too large
+    if wrong.any():
+        y, x = (int(at[0]) for at in np.nonzero(wrong))
+        where = f"row {region[0].start + y}, column {region[1].start + x}"
+        raise InputError(
+            f"{name} of dtype {block.dtype}: {block[y, x]:g} in {where}; {_WANTED}. {_fix(block[y, x], code)}"
+        )
+    _check_sign(block, name, code)
+    largest = min(2 ** (np.finfo(block.dtype).nmant + 1), 2**32 - 1)
+    if block.size and block.max() > largest:
+        raise InputError(
+            f"{name} of dtype {block.dtype}: id {block.max():.0f}; {block.dtype} may have merged ids above {largest}. "
+            f"Save the mask as uint32. If the ids are right, load {code}.astype('uint64')"
+        )
+
+
+def _fix(value: Any, code: str) -> str:
+    if np.isnan(value):
+        return f"If NaN is background, load numpy.nan_to_num({code})"
+    return f"If it holds probabilities, number what is above a threshold: skimage.measure.label({code} > 0.5)"

@@ -1,0 +1,230 @@
+"""OME-TIFF images of several files: which planes are in this one, and which file is missing.
+
+Every file of such a set can name all the others (Xenium, Bio-Formats, Micro-Manager), and tifffile then reads the set,
+with zeros for what is missing. Here each file contributes the planes that are in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from cellstamp.errors import InputError
+from cellstamp.source.load.stacks import Stack
+
+SET_KINDS = ("ome", "mmstack", "ndtiff")
+"""Kinds of series that tifffile puts together from several files."""
+
+
+def ome_xml(file: tifffile.TiffFile) -> ElementTree.Element | None:
+    """Parse the OME-XML of a file; None when it has none that can be read."""
+    try:
+        return ElementTree.fromstring(file.ome_metadata) if file.ome_metadata else None
+    except ElementTree.ParseError:
+        return None
+
+
+def open_tiff(path: Path, files: ExitStack) -> tifffile.TiffFile:
+    """Open a TIFF file with that part of its OME-XML that is about the planes in it.
+
+    Other files of a set are then not opened by tifffile, which would open all of them again for each of them. They are
+    for a file without planes, and they must be there.
+
+    Raises
+    ------
+    InputError
+        When a file that is needed is missing, or can't be read: a companion, or all that have the planes.
+    """
+    file = files.enter_context(tifffile.TiffFile(path))
+    own = ome_xml(file)
+    if own is None or file.is_mmstack or file.is_ndtiff:
+        return file
+    root = _described_elsewhere(path, own)
+    blocks = [(data, data.find("{*}UUID")) for data in root.iterfind("{*}Image/{*}Pixels/{*}TiffData")]
+    named = [uuid for _, uuid in blocks if uuid is not None]
+    if root is own and not named:
+        return file
+    mine = [uuid for uuid in named if Path(uuid.get("FileName", "")).name.lower() == path.name.lower()]
+    mine = mine or [uuid for uuid in named if own.get("UUID") is not None and uuid.text == own.get("UUID")]
+    if mine or len(named) < len(blocks):
+        _keep_only(root, mine, len(file.pages))
+    elif missing := [name for name in _file_names(named) if not (path.parent / name).is_file()]:
+        raise InputError(
+            f"{path}: its planes are in other files, and {_shown(missing)} cannot be found; put all files of the image "
+            "into one folder, under these names"
+        )
+    return files.enter_context(tifffile.TiffFile(path, omexml=ElementTree.tostring(root, encoding="unicode")))
+
+
+def _described_elsewhere(path: Path, own: ElementTree.Element) -> ElementTree.Element:
+    """The OME-XML of the companion that a file names; its own when it names none."""
+    pointer = own.find("{*}BinaryOnly")
+    if pointer is None:
+        return own
+    companion = path.parent / pointer.get("MetadataFile", "")
+    if not companion.is_file():
+        raise InputError(
+            f"{path}: its axes and channels are described in {pointer.get('MetadataFile')!r}, which is missing; put "
+            "that file into the same folder"
+        )
+    try:
+        return ElementTree.fromstring(_metadata_in(companion))
+    except ElementTree.ParseError as error:
+        raise InputError(f"{companion}: its OME-XML cannot be read: {error}") from error
+
+
+def _keep_only(root: ElementTree.Element, mine: Sequence[ElementTree.Element], n_pages: int) -> None:
+    """Have OME-XML speak of one file only: planes in other files are left out, and the file needs no name."""
+    for pixels in root.iterfind("{*}Image/{*}Pixels"):
+        for data in pixels.findall("{*}TiffData"):
+            uuid = data.find("{*}UUID")
+            if uuid is None:
+                continue
+            if uuid not in mine:
+                pixels.remove(data)
+                continue
+            data.remove(uuid)
+            if not {"IFD", "PlaneCount", "NumPlanes"} & set(data.attrib):
+                data.set("PlaneCount", str(n_pages))
+
+
+def _file_names(uuids: Sequence[ElementTree.Element]) -> list[str]:
+    return list(dict.fromkeys(uuid.get("FileName", "") for uuid in uuids))
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _metadata_in(companion: Path) -> str:
+    try:
+        if companion.suffix.lower() in (".tif", ".tiff", ".btf", ".tf2", ".tf8"):
+            with tifffile.TiffFile(companion) as file:
+                return file.ome_metadata or ""
+        return companion.read_text(encoding="utf-8")
+    except (OSError, ValueError, tifffile.TiffFileError) as error:
+        raise InputError(f"{companion}: its OME-XML cannot be read: {error}") from error
+
+
+def own_planes(path: Path, series: tifffile.TiffPageSeries, stack: Stack, given: Collection[Path]) -> Stack | None:
+    """Restrict a series to the planes that this file contributes.
+
+    Parameters
+    ----------
+    path
+        The file.
+    series
+        One of its series.
+    stack
+        Its pixels.
+    given
+        All files that are loaded together. A file without planes (a master file) contributes those of its siblings
+        that are not among them.
+
+    Returns
+    -------
+    Stack or None
+        None when there is nothing to contribute.
+
+    Raises
+    ------
+    InputError
+        When planes are needed that are in a missing file.
+    """
+    pages, leading = list(series.pages), series.shape[: len(series.shape) - len(series.keyframe.shape)]
+    if series.kind not in SET_KINDS or len(pages) != np.prod(leading):
+        return stack
+    own = _whose(pages, [path]).reshape(leading)
+    if own.any():
+        return _restricted(stack, own)
+    there = _whose(pages, _files_of(pages)).reshape(leading)
+    if not there.all():
+        raise InputError(f"{path}: its planes are in other files, which lack {np.count_nonzero(~there)} of them")
+    others = there & ~_whose(pages, given).reshape(leading)
+    return _restricted(stack, others) if others.any() else None
+
+
+def _whose(pages: Sequence[Any], paths: Collection[Path]) -> NDArray[np.bool_]:
+    """Which pages are in one of these files."""
+    wanted = {os.path.realpath(path) for path in paths}
+    known: dict[str, bool] = {}
+    for page in pages:
+        if page is not None and page.parent.filehandle.path not in known:
+            known[page.parent.filehandle.path] = os.path.realpath(page.parent.filehandle.path) in wanted
+    return np.array([page is not None and known[page.parent.filehandle.path] for page in pages], bool)
+
+
+def _files_of(pages: Sequence[Any]) -> set[Path]:
+    return {Path(page.parent.filehandle.path) for page in pages if page is not None}
+
+
+def _restricted(stack: Stack, there: NDArray[np.bool_]) -> Stack:
+    """The smallest block of planes that holds all that are there; what is missing inside of it is marked."""
+    marked = there.reshape(there.shape + (1,) * (len(stack.axes) - there.ndim))
+    stack = Stack(stack.pixels, stack.axes, stack.names, marked)
+    for axis in range(there.ndim):
+        indices = np.flatnonzero(there.any(axis=tuple(k for k in range(there.ndim) if k != axis))).tolist()
+        if len(indices) < there.shape[axis]:
+            stack = stack.along(axis, indices)
+    return stack
+
+
+def check_complete(path: Path, file: tifffile.TiffFile) -> None:
+    """Refuse a file with fewer planes than its OME-XML says are in it.
+
+    Raises
+    ------
+    InputError
+        Saying how many there are.
+    """
+    root = ome_xml(file)
+    series = [each for each in file.series if each.kind == "ome"]
+    if root is None or not series:
+        _check_size(path, file, root)
+        return
+    declared = sum(_declared(image) for image in root.iterfind("{*}Image"))
+    found = sum(int(_whose(list(each.pages), [path]).sum()) for each in series)
+    if found < declared:
+        raise InputError(
+            f"{path}: {found} planes can be read, but its OME-XML says that there are {declared}. Copy or export the "
+            "file again; if its pages are the channels, load them with load_input_from_array(tifffile.imread(path, "
+            f"key=range({len(file.pages)})))"
+        )
+
+
+def _check_size(path: Path, file: tifffile.TiffFile, root: ElementTree.Element | None) -> None:
+    """Refuse pages that are no planes of the image that the OME-XML describes."""
+    pixels = None if root is None else root.find("{*}Image/{*}Pixels")
+    if pixels is None or not file.series or file.series[0].kind in SET_KINDS:
+        return
+    page = file.series[0].keyframe
+    described, found = (pixels.get("SizeY"), pixels.get("SizeX")), (str(page.imagelength), str(page.imagewidth))
+    if described != found:
+        raise InputError(
+            f"{path}: its OME-XML describes planes of {' x '.join(map(str, described))} pixels (y, x), but its pages "
+            f"have {' x '.join(found)}. Export the file again with another program"
+        )
+
+
+def _declared(image: ElementTree.Element) -> int:
+    """Planes of an image that its OME-XML says are there; none of a file that is only a master."""
+    pixels = image.find("{*}Pixels")
+    if pixels is None:
+        return 0
+    samples = int(next((channel.get("SamplesPerPixel", 1) for channel in pixels.iterfind("{*}Channel")), 1))
+    every = int(np.prod([int(pixels.get(f"Size{axis}", 1)) for axis in "CZT"])) // max(1, samples)
+    blocks = [data for data in pixels.iterfind("{*}TiffData") if data.find("{*}UUID") is None]
+    return min(sum(_count(data, every) for data in blocks), every)
+
+
+def _count(data: ElementTree.Element, every: int) -> int:
+    """Planes that an element TiffData stands for."""
+    return int(data.get("PlaneCount", data.get("NumPlanes", 1 if "IFD" in data.attrib else every)))

@@ -1,0 +1,105 @@
+"""Masks that come block by block -> a project's store, and what is kept of an image between two passes over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from cellstamp.source import ome
+from cellstamp.source.find.placement import as_transformations, placements
+from cellstamp.source.load.raster import CHUNK, create_array
+from cellstamp.source.load.staging import Staging, staged
+from cellstamp.source.load.store import write_centers
+from cellstamp.source.names import CYTOSOL, NUCLEUS
+from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.centers import Run
+from cellstamp.source.values import Centers, Rect
+
+MASK_SIDE = CHUNK
+"""Side of the blocks that masks come in, in pixels: no two of them touch one chunk."""
+
+_SCRATCH_CHUNK = 500
+"""Side of a chunk of what is kept for a while: small, so that a little more than a block can be read."""
+
+
+class MaskPart(Protocol):
+    """A block of both masks, integer (y, x), and where it is."""
+
+    @property
+    def rect(self) -> Rect: ...  # noqa: D102
+    @property
+    def nucleus(self) -> NDArray[np.uint32]: ...  # noqa: D102
+    @property
+    def cytosol(self) -> NDArray[np.uint32]: ...  # noqa: D102
+
+
+class Scratch:
+    """An array (y, x) of uint64 in a folder for temporary files, which is written and read block by block.
+
+    Attributes
+    ----------
+    handle : ArrayHandle
+        To read it, in any process.
+    """
+
+    def __init__(self, folder: Path, name: str, shape: tuple[int, int]) -> None:
+        chunks = (min(_SCRATCH_CHUNK, shape[0]), min(_SCRATCH_CHUNK, shape[1]))
+        store = str(folder / f"{name}.zarr")
+        self._array: Any = zarr.create_array(
+            store=store, name=name, shape=shape, chunks=chunks, dtype=np.uint64, fill_value=0
+        )
+        self.handle = ArrayHandle(store, name, name, shape, chunks, "uint64")
+
+    def write(self, rect: Rect, pixels: NDArray[np.uint64]) -> None:
+        """Write a block."""
+        self._array[rect.top : rect.bottom, rect.left : rect.right] = pixels
+
+
+def write_masks(
+    store: Path,
+    image: ArrayHandle,
+    parts: Iterable[MaskPart],
+    *,
+    run: Run,
+) -> dict[str, Centers]:
+    """Write both masks of an image, and the centres of their cells; they are in the store when all of it is whole.
+
+    Parameters
+    ----------
+    store
+        The project's store. Masks that are there are replaced.
+    image
+        What they are masks of: they have its size, and lie where it lies.
+    parts
+        Blocks that together cover it, in any order.
+    run
+        How to apply a callable to every block of a mask; see `compute_centers`.
+
+    Returns
+    -------
+    dict
+        Element of a mask -> its cells.
+    """
+    with staged(store) as staging:
+        nucleus, cytosol = (_new_mask(staging, element, image) for element in (NUCLEUS, CYTOSOL))
+        for part in parts:
+            area = np.s_[part.rect.top : part.rect.bottom, part.rect.left : part.rect.right]
+            nucleus[area], cytosol[area] = part.nucleus, part.cytosol
+        return write_centers(staging, [NUCLEUS, CYTOSOL], run=run)
+
+
+def _new_mask(staging: Staging, element: str, image: ArrayHandle) -> Any:
+    kind, name = element.split("/")
+    shape = image.shape[1:]
+    places = placements(ome.multiscale_of(Path(image.store) / "images" / image.name)[0])
+    attributes = ome.raster_attributes(
+        kind, name, [shape], format_=staging.format, transformations=as_transformations(places)
+    )
+    return create_array(
+        staging.group(element, attributes) / "s0", shape, (CHUNK, CHUNK), np.dtype(np.uint32), staging.format
+    )

@@ -1,0 +1,86 @@
+"""An image with any axes, before its planes are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.source.load.pixels import Pixels, along, arranged, without_axes
+
+_SPARE_LETTERS = "ijklmnopuvw"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """An image as a file has it.
+
+    Attributes
+    ----------
+    pixels
+        Its pixels, with any axes.
+    axes
+        A letter for each axis, in lower case: x, y, z, t, c, s (samples of a pixel), i and q (unknown), or another.
+    names
+        What its planes are called, "" where that is unknown: an array that broadcasts to the shape of `pixels`.
+    present
+        Whether its planes are there, likewise; None: all of them.
+    """
+
+    pixels: Pixels
+    axes: str
+    names: NDArray[Any] | None = None
+    present: NDArray[np.bool_] | None = None
+
+    @property
+    def sizes(self) -> str:
+        """Axes and their lengths, for messages."""
+        return ", ".join(f"{axis} = {n}" for axis, n in zip(self.axes, self.pixels.shape, strict=True))
+
+    def along(self, axis: int, indices: Sequence[int]) -> Stack:
+        """The same with some positions of one axis only."""
+        return replace(
+            self,
+            pixels=along(self.pixels, axis, indices),
+            names=_taken(self.names, axis, indices),
+            present=_taken(self.present, axis, indices),
+        )
+
+    def rearranged(self, axes: str) -> Stack:
+        """The same with only these axes, in this order; the others must have the length 1."""
+        kept = [axis for axis, letter in enumerate(self.axes) if letter in axes]
+        order = [axes.index(self.axes[axis]) for axis in kept]
+        places = [order.index(k) for k in range(len(order))]
+        return Stack(
+            arranged(without_axes(self.pixels, kept), places),
+            axes,
+            *(
+                None if values is None else values.reshape([values.shape[axis] for axis in kept]).transpose(places)
+                for values in (self.names, self.present)
+            ),
+        )
+
+
+def _taken(values: NDArray[Any] | None, axis: int, indices: Sequence[int]) -> NDArray[Any] | None:
+    return values if values is None or values.shape[axis] == 1 else values.take(list(indices), axis)
+
+
+def letters(axes: Sequence[str]) -> str:
+    """Return a letter for each axis, in lower case and each only once."""
+    found = ""
+    for axis in axes:
+        letter = axis[:1].lower()
+        found += letter if letter not in found else next(other for other in _SPARE_LETTERS if other not in found)
+    return found
+
+
+def named_along(axes: str, shape: Sequence[int], axis: str, names: Sequence[str]) -> NDArray[Any] | None:
+    """Return names of the positions along one axis, for `Stack.names`; None when their number is not its length."""
+    place = axes.find(axis)
+    if len(names) != (shape[place] if place >= 0 else 1) or not any(names):
+        return None
+    sides = [len(names) if k == place else 1 for k in range(len(axes))]
+    return np.array(names, object).reshape(sides)

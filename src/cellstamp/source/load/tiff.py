@@ -1,0 +1,189 @@
+"""TIFF files -> pixels that are read block by block."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+import zarr
+from numpy.typing import NDArray
+
+from cellstamp.errors import InputError
+from cellstamp.source.load.channel_names import plane_names
+from cellstamp.source.load.checks import check_alike
+from cellstamp.source.load.ome_tiff import check_complete, ome_xml, open_tiff, own_planes
+from cellstamp.source.load.pixels import Pixels, Region, as_pixels, stack
+from cellstamp.source.load.plane_choice import PlaneChoice, chosen
+from cellstamp.source.load.stacks import Stack, letters
+from cellstamp.source.load.tiff_series import images_of, own_name
+from cellstamp.source.thirdparty import quiet
+
+# What tifffile and imagecodecs raise at files that are damaged, or of a kind they don't know.
+_DAMAGED = (tifffile.TiffFileError, OSError, IndexError, KeyError, NotImplementedError, RuntimeError, ValueError)
+
+
+@dataclass(frozen=True)
+class TiffChoice:
+    """What is read of each TIFF file.
+
+    Attributes
+    ----------
+    series
+        Index of the image, in a file of several.
+    planes
+        Planes along z and t.
+    """
+
+    series: int | None = None
+    planes: PlaneChoice = field(default_factory=PlaneChoice)
+
+
+@contextmanager
+def open_tiffs(paths: Sequence[str | os.PathLike[str]], choice: TiffChoice | None = None) -> Iterator[list[Pixels]]:
+    """Open TIFF files, and keep them open while the block runs: pixels are read from them on demand.
+
+    Parameters
+    ----------
+    paths
+        The files.
+    choice
+        What is read of each.
+
+    Yields
+    ------
+    list of Pixels
+        What each file contributes, (y, x), or (c, y, x) when it holds several channels, or colours; all of one size
+        and dtype. A file without planes of its own, whose siblings are among `paths`, contributes nothing.
+
+    Raises
+    ------
+    InputError
+        When a file is missing, is no TIFF, or holds something else than planes of numbers; when it needs a choice; when
+        the files differ in size or dtype.
+    """
+    given, choice = [Path(path) for path in paths], choice or TiffChoice()
+    with ExitStack() as files:
+        found: dict[Path, Pixels] = {}
+        opened: list[Pixels] = []
+        for path in given:
+            pixels = _open(path, choice, files, given, _n_channels(opened, choice))
+            if pixels is not None:
+                found.setdefault(path, pixels)
+                opened.append(pixels)
+        check_alike(found)
+        yield opened
+
+
+def _n_channels(opened: Sequence[Pixels], choice: TiffChoice) -> int:
+    n_planes = sum(1 if len(pixels.shape) == 2 else pixels.shape[0] for pixels in opened)
+    return n_planes // (len(choice.planes.z) if isinstance(choice.planes.z, tuple) else 1)
+
+
+def check_one_plane(path: str | os.PathLike[str], pixels: Pixels) -> None:
+    """Refuse a TIFF file as a mask that holds several planes.
+
+    Raises
+    ------
+    InputError
+        Saying how one of them is loaded.
+    """
+    if len(pixels.shape) == 2:
+        return
+    with tifffile.TiffFile(path) as file:
+        paged = len(file.pages) >= pixels.shape[0]
+    name = repr(os.fspath(path))
+    first, second = (f"tifffile.imread({name}, key={k})" if paged else f"tifffile.imread({name})[{k}]" for k in (0, 1))
+    raise InputError(
+        f"{os.fspath(path)}: it holds {pixels.shape[0]} planes (y, x); a mask is one. Load each as an array: "
+        f"load_segmentation(nucleus={first}, cytosol={second})"
+    )
+
+
+def _open(path: Path, choice: TiffChoice, files: ExitStack, given: Collection[Path], first: int) -> Pixels | None:
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file" + (", it is a folder" if path.is_dir() else ""))
+    try:
+        with quiet():
+            return _contributed(path, choice, files, given, first)
+    except InputError:
+        raise
+    except _DAMAGED as error:
+        hint = "" if isinstance(error, OSError) else f". {_instead(path)}"
+        raise InputError(f"{path}: cannot be read as TIFF: {error}{hint}") from error
+
+
+def _instead(path: Path) -> str:
+    with path.open("rb") as file:
+        is_xml = file.read(1000).lstrip(b"\xef\xbb\xbf \r\n").startswith((b"<?xml", b"<OME"))
+    if is_xml:
+        return "It holds metadata only: give the TIFF files that it describes"
+    return "Convert it to OME-TIFF, or load it as an array (load_input_from_array)"
+
+
+def _contributed(
+    path: Path, choice: TiffChoice, files: ExitStack, given: Collection[Path], first: int
+) -> Pixels | None:
+    """What a file contributes: its only image, or all of them as channels."""
+    file = open_tiff(path, files)
+    root = ome_xml(file)
+    ome_images = [] if root is None else root.findall("{*}Image")
+    check_complete(path, file)
+    images = images_of(path, file, choice.series, ome_images)
+    opened = [own_planes(path, series, _stack(path, series, ome_images, files), given) for series in images]
+    parts = [chosen(part, choice.planes, str(path), first=first) for part in opened if part is not None]
+    if len(parts) <= 1:
+        return parts[0] if parts else None
+    names = tuple(name for part in parts for name in part.names) or tuple(map(own_name, images))
+    joined = stack(parts)
+    usable = all(names) and len(set(names)) == len(names) == joined.shape[0]
+    return replace(joined, names=names if usable else ())
+
+
+def _stack(
+    path: Path, series: tifffile.TiffPageSeries, ome_images: Sequence[ElementTree.Element], files: ExitStack
+) -> Stack:
+    try:
+        _check_written(series)
+        pixels = _pixels(path, series, files)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return Stack(_named(path, pixels), letters(series.axes), plane_names(series, ome_images))
+
+
+def _check_written(series: tifffile.TiffPageSeries) -> None:
+    """Refuse pages without any data, as a program leaves them that fails while it writes: they would be zeros."""
+    pages = [page for page in series.pages if page is not None and not page.parent.filehandle.closed]
+    empty = sum(not any(page.databytecounts) for page in pages)
+    if empty:
+        raise InputError(f"{empty} of its {len(pages)} pages have no pixels; copy or export the file again")
+
+
+def _named(path: Path, pixels: Pixels) -> Pixels:
+    """The same pixels, with an error that names the file where they can't be decoded."""
+
+    def read(region: Region) -> NDArray[Any]:
+        try:
+            return pixels.read(region)
+        except _DAMAGED as error:
+            raise InputError(f"{path}: its pixels cannot be decoded: {error}. Copy or export the file again") from error
+
+    return replace(pixels, read=read)
+
+
+def _pixels(path: Path, series: tifffile.TiffPageSeries, files: ExitStack) -> Pixels:
+    if series.dataoffset is not None and series.dtype is not None and not series.is_multifile:
+        # Uncompressed and in one piece: tifffile would read a page at once, a memory map reads what is asked for.
+        order = series.parent.byteorder if series.parent is not None else "="
+        dtype = series.dtype.newbyteorder(order)
+        if path.stat().st_size < series.dataoffset + series.nbytes:
+            raise InputError("it ends before its last pixel; copy or export the file again")
+        return as_pixels(np.memmap(path, dtype, "r", offset=series.dataoffset, shape=tuple(series.shape)))
+    store = files.enter_context(series.aszarr(level=0))
+    return as_pixels(zarr.open_array(store, mode="r"))

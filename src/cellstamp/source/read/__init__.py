@@ -1,0 +1,1 @@
+"""Windows of pixels, centres and extents of cells; runs in the workers."""

@@ -1,0 +1,213 @@
+"""Quantiles of the channels of a whole image: exact, in memory that does not depend on its size.
+
+A number that is not negative is ordered like the bits it is stored in, so a value of some rank is found 16 bits at a
+time: pixels are counted by their upper 16 bits, then, among those that have the right ones, by the next 16. That takes
+one pass over the image for 8 and 16 bits, two for 32 and four for 64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.source.read.arrays import PixelSource
+from cellstamp.source.read.centers import blocks_of
+from cellstamp.source.values import Rect
+
+_DIGIT = 16
+"""Bits looked at in one pass."""
+
+
+@dataclass(frozen=True)
+class ChannelBlock:
+    """An area of one channel."""
+
+    channel: int
+    rect: Rect
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rect.shape
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixels that begin with some bits, counted by the bits that follow.
+
+    Attributes
+    ----------
+    channel
+        int64 (1,).
+    keys
+        uint64, ascending: the bits looked at so far.
+    counts
+        int64: pixels that begin with them.
+    """
+
+    channel: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DigitCounts:
+    """Callable from an area of a channel to counts of its pixels; picklable.
+
+    Attributes
+    ----------
+    source
+        The image.
+    prefixes
+        For each channel, the upper bits of pixels that count; None in the first pass, when all do.
+    shift
+        Lower bits that are not looked at yet.
+    brightest
+        The largest value that a pixel may have.
+    """
+
+    source: PixelSource
+    prefixes: Mapping[int, NDArray[np.uint64]] | None
+    shift: int
+    brightest: float
+
+    def __call__(self, block: ChannelBlock) -> Counts:
+        """Read one area and count its pixels.
+
+        Raises
+        ------
+        InputError
+            If a pixel cannot be worked with.
+        """
+        pixels = self.source.image.read(block.rect, (slice(block.channel, block.channel + 1),)).ravel()
+        self.source.check_pixels(block.channel, pixels, block.rect, brightest=self.brightest)
+        bits = _bits(pixels)
+        keys, counts = self._count(bits, block.channel)
+        return Counts(np.array([block.channel]), keys, counts)
+
+    def _count(self, bits: NDArray[Any], channel: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        if self.prefixes is None:
+            return _histogram(bits >> bits.dtype.type(self.shift))
+        keys, counts = [], []
+        for prefix in self.prefixes[channel]:
+            upper = bits >> bits.dtype.type(self.shift + _DIGIT)
+            lower = bits[upper == prefix] >> bits.dtype.type(self.shift) & bits.dtype.type(2**_DIGIT - 1)
+            digits, found = _histogram(lower)
+            keys.append((prefix << np.uint64(_DIGIT)) | digits)
+            counts.append(found)
+        return np.concatenate(keys), np.concatenate(counts)
+
+
+Run = Callable[[DigitCounts, Sequence[ChannelBlock]], Iterable[Counts]]
+
+
+def channel_quantiles(
+    source: PixelSource, quantiles: Sequence[tuple[float, float]], run: Run = map, *, brightest: float = math.inf
+) -> list[tuple[float, float]]:
+    """Compute two quantiles of every channel of an image.
+
+    Parameters
+    ----------
+    source
+        The image; its pixels are finite and not negative.
+    quantiles
+        Lower and upper one for each channel, from 0 to 1.
+    run
+        How to apply a callable to every area; ``map`` does it here. Results may come in any order.
+    brightest
+        The largest value that a pixel may have.
+
+    Returns
+    -------
+    list of tuple
+        For each channel what ``numpy.quantile`` gives for its pixels as float64, exactly.
+
+    Raises
+    ------
+    InputError
+        If a pixel cannot be worked with.
+    """
+    n_pixels = math.prod(source.shape)
+    ranks = [sorted({rank for q in pair for rank in _neighbours(n_pixels, q)}) for pair in quantiles]
+    values = _values_of_rank(source, ranks, run, brightest)
+    return [
+        (_interpolated(n_pixels, lower, known), _interpolated(n_pixels, upper, known))
+        for (lower, upper), known in zip(quantiles, values, strict=True)
+    ]
+
+
+def _neighbours(n_pixels: int, q: float) -> tuple[int, int]:
+    """Ranks of the values that a quantile lies between."""
+    below = math.floor((n_pixels - 1) * q)
+    return below, min(below + 1, n_pixels - 1)
+
+
+def _interpolated(n_pixels: int, q: float, known: Mapping[int, float]) -> float:
+    below, above = _neighbours(n_pixels, q)
+    a, b, share = known[below], known[above], (n_pixels - 1) * q - below
+    # numpy interpolates from the nearer end, which decides the last bit
+    return b - (b - a) * (1 - share) if share >= 0.5 else a + (b - a) * share
+
+
+def _values_of_rank(
+    source: PixelSource, ranks: Sequence[Sequence[int]], run: Run, brightest: float
+) -> list[dict[int, float]]:
+    """For each channel the values of these ranks (from 0, ascending)."""
+    dtype = np.dtype(source.image.dtype)
+    blocks = [ChannelBlock(k, rect) for rect in blocks_of(source.image) for k in range(source.image.shape[0])]
+    # for each channel and rank: its upper bits, as far as they are known, and its rank among pixels that have them
+    found = [{rank: (np.uint64(0), rank) for rank in wanted} for wanted in ranks]
+    prefixes: dict[int, NDArray[np.uint64]] | None = None
+    for shift in range(max(8 * dtype.itemsize, _DIGIT) - _DIGIT, -1, -_DIGIT):
+        totals = _add_up(run(DigitCounts(source, prefixes, shift, brightest), blocks), source.image.shape[0])
+        found = [
+            {rank: _next_digit(total, *place) for rank, place in places.items()}
+            for total, places in zip(totals, found, strict=True)
+        ]
+        prefixes = {k: np.unique([bits for bits, _ in places.values()]) for k, places in enumerate(found)}
+    return [{rank: _value(bits, dtype) for rank, (bits, _) in places.items()} for places in found]
+
+
+def _add_up(parts: Iterable[Counts], n_channels: int) -> list[dict[int, NDArray[np.int64]]]:
+    """For each channel and each prefix the counts of the 16 bits that follow."""
+    totals: list[dict[int, NDArray[np.int64]]] = [{} for _ in range(n_channels)]
+    for part in parts:
+        total = totals[int(part.channel[0])]
+        prefixes, digits = part.keys >> np.uint64(_DIGIT), part.keys & np.uint64(2**_DIGIT - 1)
+        for prefix in np.unique(prefixes):
+            here = prefixes == prefix
+            total.setdefault(int(prefix), np.zeros(2**_DIGIT, np.int64))[digits[here]] += part.counts[here]
+    return totals
+
+
+def _next_digit(total: Mapping[int, NDArray[np.int64]], prefix: np.uint64, rank: int) -> tuple[np.uint64, int]:
+    """The prefix of the value of a rank, 16 bits longer, and the rank among the pixels that begin with it."""
+    ends = np.cumsum(total[int(prefix)])
+    digit = int(np.searchsorted(ends, rank, side="right"))
+    return (prefix << np.uint64(_DIGIT)) | np.uint64(digit), rank - (int(ends[digit - 1]) if digit else 0)
+
+
+def _bits(pixels: NDArray[Any]) -> NDArray[Any]:
+    """The bits of numbers that are not negative, as unsigned integers of 16 bits at least."""
+    if pixels.dtype.itemsize == 1:
+        return pixels.astype(np.uint16)
+    # -0.0 counts as 0.0
+    pixels = pixels + pixels.dtype.type(0) if pixels.dtype.kind == "f" else pixels
+    return pixels.view(f"u{pixels.dtype.itemsize}")
+
+
+def _value(bits: np.uint64, dtype: np.dtype[Any]) -> float:
+    if dtype.itemsize == 1:
+        return float(bits)
+    return float(np.array([bits]).astype(f"u{dtype.itemsize}").view(dtype)[0])
+
+
+def _histogram(digits: NDArray[Any]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    counts = np.bincount(digits.astype(np.uint16), minlength=0)
+    keys = np.flatnonzero(counts)
+    return keys.astype(np.uint64), counts[keys].astype(np.int64)
