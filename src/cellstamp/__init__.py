@@ -64,7 +64,7 @@ _HOMES = {
     "iter_batches": "training.batches",
     "plot_cells": "pipeline.plots",
     "plot_removed": "pipeline.plots",
-    "rasterize_labels": "source.resample",
+    "rasterize_labels": "source.load.resample",
 }
 
 
