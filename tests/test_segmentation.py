@@ -31,7 +31,7 @@ from cellstamp import (
 from cellstamp.segment.blocks import NameNuclei, tiles
 from cellstamp.segment.cells import numbered
 from cellstamp.segment.nuclei import find_nuclei
-from cellstamp.segment.recipe import Recipe
+from cellstamp.segment.nucleus_settings import NucleusSettings
 from cellstamp.segment.threshold import count_levels, otsu, smoothed
 from cellstamp.source.elements import find_image
 from cellstamp.source.store import load_image
@@ -40,7 +40,7 @@ REPOSITORY = Path(__file__).parents[1]
 JUMP = REPOSITORY.parent / "shared" / "data" / "jump_BR00117006_A01"
 SMALL = {"window": 21, "min_distance": 3, "min_area": 20, "expansion": 4, "smoothing": 1.0}
 """For nuclei of a few pixels, so that images can be small."""
-RECIPE = Recipe("local", 1.0, 21, 3, 20, level=3000.0)
+SETTINGS = NucleusSettings("local", 1.0, 21, 3, 20, level=3000.0)
 
 
 def blobs(side: int = 260, seed: int = 0, density: float = 1.0) -> np.ndarray:
@@ -206,15 +206,15 @@ class TestBlocks:
     ):
         store = tmp_path_factory.mktemp("any") / "store.zarr"
         load_image(store, blobs(side, seed, density))
-        recipe = Recipe(method, 1.0, 21, 3, 20, level=3000.0)
-        task = NameNuclei(find_image(store), 0, recipe)
+        how = NucleusSettings(method, 1.0, 21, 3, 20, level=3000.0)
+        task = NameNuclei(find_image(store), 0, how)
         (expected,) = map(task, tiles((side, side), side))
         found, sizes = np.zeros((side, side), np.uint64), {}
         for part in map(task, tiles((side, side), block)):
             found[part.rect.top : part.rect.bottom, part.rect.left : part.rect.right] = part.pixels
             for name, n_pixels in zip(part.names.tolist(), part.n_pixels.tolist(), strict=True):
                 sizes[name] = sizes.get(name, 0) + n_pixels
-        certain = small_clumps(expected.pixels > 0, recipe.reach)
+        certain = small_clumps(expected.pixels > 0, how.reach)
         assert np.array_equal(found[certain], expected.pixels[certain])
         there = dict(zip(expected.names.tolist(), expected.n_pixels.tolist(), strict=True))
         names = np.unique(found[certain & (found > 0)]).tolist()
@@ -233,17 +233,19 @@ class TestBlocks:
         assert np.mean((nuclei > 0) == (expected > 0)) > 0.95
 
     def test_a_window_that_is_nucleus_all_over(self) -> None:
-        labels, seeds = find_nuclei(np.full((30, 30), 9000, np.uint16), Recipe("otsu", 0, 21, 3, 20, level=3000.0))
+        labels, seeds = find_nuclei(
+            np.full((30, 30), 9000, np.uint16), NucleusSettings("otsu", 0, 21, 3, 20, level=3000.0)
+        )
         assert np.all(labels == 1)
         assert seeds.tolist() == [0]
 
     def test_what_is_looked_at_around_a_block_is_what_is_needed(self, tmp_path: Path) -> None:
         """With much less, nuclei at the edge of a block would not be those of the whole."""
         load_image(tmp_path / "store.zarr", blobs(150))
-        task = NameNuclei(find_image(tmp_path / "store.zarr"), 0, RECIPE)
-        assert 40 < task.recipe.halo < 60
+        task = NameNuclei(find_image(tmp_path / "store.zarr"), 0, SETTINGS)
+        assert 40 < task.settings.halo < 60
         (expected,) = map(task, tiles((150, 150), 150))
-        labels, _ = find_nuclei(blobs(150)[:75, :75], RECIPE)
+        labels, _ = find_nuclei(blobs(150)[:75, :75], SETTINGS)
         assert not np.array_equal(labels > 0, expected.pixels[:75, :75] > 0)
 
     def test_names_become_ids_in_order_and_others_go(self) -> None:

@@ -169,7 +169,7 @@ def plot_removed(
     check_matplotlib("plot_removed")
     from cellstamp.h5sc.whereabouts import whereabouts
     from cellstamp.pictures import canvas
-    from cellstamp.pictures.removed import Places, draw_removed
+    from cellstamp.pictures.removed import CellPositions, draw_removed
     from cellstamp.source.elements import find_labels
     from cellstamp.source.overview import find_stored_centers
 
@@ -179,14 +179,14 @@ def plot_removed(
     centers = find_stored_centers(labels, told.centers)
     _check_same_cells(told, centers, labels.store)
     is_kept, is_removed = np.isin(centers.ids, told.kept), np.isin(centers.ids, told.removed)
-    places = Places(
+    cells = CellPositions(
         kept=centers.xy[is_kept],
         removed=centers.xy[is_removed],
         other=centers.xy[~is_kept & ~is_removed],
         shape=(labels.shape[0], labels.shape[1]),
         margin=0 if told.keeps_border else told.image_size // 2,
     )
-    return draw_removed(places, ax=ax, save=save)
+    return draw_removed(cells, ax=ax, save=save)
 
 
 def _check_same_cells(told: Whereabouts, centers: Centers, store: str) -> None:

@@ -32,7 +32,7 @@ from cellstamp.warnings import warn
 
 if TYPE_CHECKING:
     from cellstamp.segment.blocks import Masks
-    from cellstamp.segment.recipe import Recipe
+    from cellstamp.segment.nucleus_settings import NucleusSettings
     from cellstamp.segment.threshold import Split
 
 _NEEDED = {"scipy": "scipy", "skimage": "scikit-image"}
@@ -119,13 +119,13 @@ class ThresholdSegmentation(ProcessingStep):
         with Progress(3 * source.shape[0] * source.shape[1], config.progress, doing="segmenting", unit="px") as bar:
             work = _Work(config, source, channel, engine, bar)
             split = work.split()
-            recipe = _recipe(config, split)
+            settings = _nucleus_settings(config, split)
             where = f"{source.image.name}, {source.image.shape} (c, y, x), channel {source.channel_names[channel]}"
             found = {"separability": f"{split.separability:.3f}", "expansion": config.expansion}
-            self.log({"nuclei in": where, **asdict(recipe), **found})
-            names, kept = work.name_nuclei(recipe, Path(self._tmp_dir_path or config.cache))
+            self.log({"nuclei in": where, **asdict(settings), **found})
+            names, kept = work.name_nuclei(settings, Path(self._tmp_dir_path or config.cache))
             if not kept.size:
-                self._warn(f"{_no_nucleus(config, source, channel, recipe, split)}{_what_stays(store)}")
+                self._warn(f"{_no_nucleus(config, source, channel, settings, split)}{_what_stays(store)}")
                 return
             if split.is_doubtful:
                 self._warn(_doubtful(source, channel, split, kept.size))
@@ -183,20 +183,20 @@ class _Work:
         keys, counts = (np.concatenate(column) for column in zip(*counted, strict=True))
         return otsu(keys, counts)
 
-    def name_nuclei(self, recipe: Recipe, folder: Path) -> tuple[Scratch, NDArray[np.uint64]]:
+    def name_nuclei(self, settings: NucleusSettings, folder: Path) -> tuple[Scratch, NDArray[np.uint64]]:
         """Find nuclei; returns where they are, by name, and the names of those that are large enough, ascending."""
         from cellstamp.segment.blocks import NameNuclei
 
         scratch = Scratch(folder, "names", self._source.shape)
         seen = [(np.zeros(0, np.uint64), np.zeros(0, np.int64))]
-        task = NameNuclei(self._source, self._channel, recipe)
+        task = NameNuclei(self._source, self._channel, settings)
         with closing(self._run(task, self._blocks(self._config.block_size))) as parts:
             for part in parts:
                 scratch.write(part.rect, part.pixels)
                 seen.append((part.names.copy(), part.n_pixels.copy()))
         names, where = np.unique(np.concatenate([names for names, _ in seen]), return_inverse=True)
         sizes = np.bincount(where, weights=np.concatenate([n_pixels for _, n_pixels in seen]))
-        return scratch, names[sizes >= recipe.min_area]
+        return scratch, names[sizes >= settings.min_area]
 
     def masks(self, names: Scratch, kept: NDArray[np.uint64]) -> Generator[Masks, None, None]:
         """Nuclei and cells with their ids, block by block."""
@@ -256,20 +256,24 @@ def _channel_number(config: SegmentationConfig, source: PixelSource) -> int:
     return source.channel_names.index(name)
 
 
-def _recipe(config: SegmentationConfig, split: Split) -> Recipe:
+def _nucleus_settings(config: SegmentationConfig, split: Split) -> NucleusSettings:
     """How nuclei are found: the configuration, and Otsu's threshold of the whole image."""
-    from cellstamp.segment.recipe import Recipe
+    from cellstamp.segment.nucleus_settings import NucleusSettings
 
     level = split.level * (1 if config.method == "otsu" else config.floor)
-    return Recipe(config.method, config.smoothing, config.window, config.min_distance, config.min_area, level=level)
+    return NucleusSettings(
+        config.method, config.smoothing, config.window, config.min_distance, config.min_area, level=level
+    )
 
 
-def _no_nucleus(config: SegmentationConfig, source: PixelSource, channel: int, recipe: Recipe, split: Split) -> str:
+def _no_nucleus(
+    config: SegmentationConfig, source: PixelSource, channel: int, settings: NucleusSettings, split: Split
+) -> str:
     begin = f"no nucleus found in channel '{source.channel_names[channel]}' of image '{source.image.name}'"
     if split.is_flat:
         return f"{begin}: all of its pixels are about the same. Is it the right channel (nucleus_channel)?"
     return (
-        f"{begin}: nothing there is brighter than {recipe.level:g} and at least {config.min_area} pixels large. Is it "
+        f"{begin}: nothing there is brighter than {settings.level:g} and at least {config.min_area} pixels large. Is it "
         "the right channel (nucleus_channel)? Otherwise try a lower floor or min_area"
     )
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cellstamp.segment.cells import expanded, numbered
 from cellstamp.segment.nuclei import find_nuclei
-from cellstamp.segment.recipe import Recipe, radius
+from cellstamp.segment.nucleus_settings import NucleusSettings, radius
 from cellstamp.segment.threshold import count_levels, smoothed
 from cellstamp.source.arrays import ArrayHandle, PixelSource
 from cellstamp.source.values import Rect
@@ -84,13 +84,13 @@ class NameNuclei:
 
     source: PixelSource
     channel: int
-    recipe: Recipe
+    settings: NucleusSettings
 
     def __call__(self, block: Rect) -> NamedNuclei:
         """Read a block and what is around it, and find the nuclei."""
-        window = grown(block, self.recipe.halo, self.source.shape)
-        trusted = grown(block, self.recipe.reach, self.source.shape).slices(window)
-        labels, seeds = find_nuclei(read_channel(self.source, self.channel, window), self.recipe, trusted)
+        window = grown(block, self.settings.halo, self.source.shape)
+        trusted = grown(block, self.settings.reach, self.source.shape).slices(window)
+        labels, seeds = find_nuclei(read_channel(self.source, self.channel, window), self.settings, trusted)
         rows, columns = np.divmod(seeds, window.shape[1])
         names = 1 + (rows + window.top) * self.source.shape[1] + (columns + window.left)
         inside = labels[block.slices(window)]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from skimage import filters, morphology, segmentation
 
-from cellstamp.segment.recipe import OPENING, Recipe
+from cellstamp.segment.nucleus_settings import OPENING, NucleusSettings
 from cellstamp.segment.threshold import smoothed
 
 _EVERY_NEIGHBOUR = np.ones((3, 3), bool)
@@ -24,7 +24,7 @@ WHOLE = np.s_[:, :]
 
 
 def find_nuclei(
-    pixels: NDArray[Any], recipe: Recipe, trusted: tuple[slice, slice] = WHOLE
+    pixels: NDArray[Any], settings: NucleusSettings, trusted: tuple[slice, slice] = WHOLE
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Find nuclei, small ones included.
 
@@ -32,7 +32,7 @@ def find_nuclei(
     ----------
     pixels
         (y, x), bright where there are nuclei; none is negative.
-    recipe
+    settings
         How.
     trusted
         Where seeds are those of the whole image: towards the edge of a window, what lies beyond would have a say. There
@@ -45,11 +45,11 @@ def find_nuclei(
     seeds
         int64 (n,): for each label, from 1, the index of its seed among all pixels of the window, ascending.
     """
-    nucleus = stained(smoothed(pixels, recipe.smoothing), recipe)
-    depth = depths(nucleus, recipe)
+    nucleus = stained(smoothed(pixels, settings.smoothing), settings)
+    depth = depths(nucleus, settings)
     # pixels in a row may be equally deep: they are one seed, known by the first of them
     peaks = np.zeros(nucleus.shape, bool)
-    peaks[trusted] = (_peaks(depth, recipe.min_distance) & nucleus)[trusted]
+    peaks[trusted] = (_peaks(depth, settings.min_distance) & nucleus)[trusted]
     marked, n_seeds = ndi.label(peaks, _EVERY_NEIGHBOUR)
     seeds = np.full(n_seeds + 1, marked.size, np.int64)
     places = np.flatnonzero(marked)
@@ -58,22 +58,22 @@ def find_nuclei(
     return labels.astype(np.int32, copy=False), seeds[1:]
 
 
-def stained(image: NDArray[np.float32], recipe: Recipe) -> NDArray[np.bool_]:
+def stained(image: NDArray[np.float32], settings: NucleusSettings) -> NDArray[np.bool_]:
     """What is nucleus in a smoothed image, without threads and small holes."""
-    mask = image > recipe.level
-    if recipe.method == "local":
-        mask &= image > filters.threshold_local(image, recipe.window, mode="nearest")
+    mask = image > settings.level
+    if settings.method == "local":
+        mask &= image > filters.threshold_local(image, settings.window, mode="nearest")
     mask = morphology.opening(mask, morphology.disk(OPENING))
-    filled: NDArray[np.bool_] = morphology.remove_small_holes(mask, max_size=recipe.min_area)
+    filled: NDArray[np.bool_] = morphology.remove_small_holes(mask, max_size=settings.min_area)
     return filled
 
 
-def depths(mask: NDArray[np.bool_], recipe: Recipe) -> NDArray[np.float32]:
+def depths(mask: NDArray[np.bool_], settings: NucleusSettings) -> NDArray[np.float32]:
     """How far inside of a nucleus pixels are, smoothed. What lies beyond the window counts neither as in nor as out."""
     # where there is no background, scipy measures to somewhere
-    to_edge = recipe.deepest if mask.all() else ndi.distance_transform_edt(mask)
-    depth = np.minimum(to_edge, np.full(mask.shape, recipe.deepest, np.float32), dtype=np.float32)
-    smooth: NDArray[np.float32] = ndi.gaussian_filter(depth, recipe.depth_smoothing, mode="nearest")
+    to_edge = settings.deepest if mask.all() else ndi.distance_transform_edt(mask)
+    depth = np.minimum(to_edge, np.full(mask.shape, settings.deepest, np.float32), dtype=np.float32)
+    smooth: NDArray[np.float32] = ndi.gaussian_filter(depth, settings.depth_smoothing, mode="nearest")
     return smooth
 
 

@@ -14,7 +14,7 @@ _TRUNCATE = 4.0
 
 
 @dataclass(frozen=True)
-class Recipe:
+class NucleusSettings:
     """How nuclei are found; see `cellstamp.segmentation_config.SegmentationConfig` for what the numbers mean.
 
     Attributes
