@@ -1,7 +1,7 @@
-"""The nuclei in a window of an image.
+"""Find the nuclei in a window of an image.
 
-A nucleus is known by its seed, the pixel in its middle: it is named by where that is in the whole image. So all windows
-in which a nucleus is seen whole give it the same name, and nobody has to hand out numbers.
+The name of a nucleus is the position of its seed, its central pixel, in the whole image. So every window that contains
+the nucleus gives it the same name, and blocks need no common counter.
 """
 
 from __future__ import annotations
@@ -31,23 +31,22 @@ def find_nuclei(
     Parameters
     ----------
     pixels
-        (y, x), bright where there are nuclei; none is negative.
+        (y, x), with bright nuclei and without negative values.
     settings
-        How.
+        Parameters of the segmentation.
     trusted
-        Where seeds are those of the whole image: towards the edge of a window, what lies beyond would have a say. There
-        are none elsewhere.
+        Part of the window that may contain seeds. Near the edge of a window, seeds would depend on pixels beyond it.
 
     Returns
     -------
     labels
-        int32 (y, x): 0 is background.
+        int32 (y, x): 0 = background.
     seeds
-        int64 (n,): for each label, from 1, the index of its seed among all pixels of the window, ascending.
+        int64 (n,): for each label, from 1, the flat index of its seed in the window, ascending.
     """
     nucleus = stained(smoothed(pixels, settings.smoothing), settings)
     depth = depths(nucleus, settings)
-    # pixels in a row may be equally deep: they are one seed, known by the first of them
+    # adjacent pixels of equal depth are one seed, named by the first of them
     peaks = np.zeros(nucleus.shape, bool)
     peaks[trusted] = (_peaks(depth, settings.min_distance) & nucleus)[trusted]
     marked, n_seeds = ndi.label(peaks, _EVERY_NEIGHBOUR)
@@ -59,7 +58,7 @@ def find_nuclei(
 
 
 def stained(image: NDArray[np.float32], settings: NucleusSettings) -> NDArray[np.bool_]:
-    """What is nucleus in a smoothed image, without threads and small holes."""
+    """Return the boolean mask (y, x) of nuclei in a smoothed image, without thin threads and small holes."""
     mask = image > settings.level
     if settings.method == "local":
         mask &= image > filters.threshold_local(image, settings.window, mode="nearest")
@@ -69,8 +68,8 @@ def stained(image: NDArray[np.float32], settings: NucleusSettings) -> NDArray[np
 
 
 def depths(mask: NDArray[np.bool_], settings: NucleusSettings) -> NDArray[np.float32]:
-    """How far inside of a nucleus pixels are, smoothed. What lies beyond the window counts neither as in nor as out."""
-    # where there is no background, scipy measures to somewhere
+    """Return the smoothed distance (y, x), in pixels, to the nucleus' edge; the window's border is not an edge."""
+    # without background, the distance transform of scipy is undefined
     to_edge = settings.deepest if mask.all() else ndi.distance_transform_edt(mask)
     depth = np.minimum(to_edge, np.full(mask.shape, settings.deepest, np.float32), dtype=np.float32)
     smooth: NDArray[np.float32] = ndi.gaussian_filter(depth, settings.depth_smoothing, mode="nearest")
@@ -78,6 +77,6 @@ def depths(mask: NDArray[np.bool_], settings: NucleusSettings) -> NDArray[np.flo
 
 
 def _peaks(depth: NDArray[np.float32], distance: int) -> NDArray[np.bool_]:
-    """Pixels that none within a distance is deeper than."""
+    """Return a boolean mask (y, x) of pixels with the maximum depth within a distance."""
     highest: NDArray[np.bool_] = depth == ndi.maximum_filter(depth, 2 * distance + 1, mode="nearest")
     return highest
