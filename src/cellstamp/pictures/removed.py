@@ -1,4 +1,4 @@
-"""Where on the slide cells were kept and dropped."""
+"""Draw the positions of kept and removed cells on the slide."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ KEPT, REMOVED, OTHER = "#2b83ba", "#e8590c", "#9a9a9a"
 
 @dataclass(frozen=True)
 class CellPositions:
-    """Cells and where they are: each float64 (n, 2), x and y in pixels of the slide.
+    """Positions of kept and removed cells.
 
     Attributes
     ----------
     kept, removed, other
-        Extracted; removed for being too close to the border; neither chosen nor drawn.
+        Centres of cells that were extracted, that are too close to the image border, and of all others: float64
+        (n, 2), x and y in pixels of the slide.
     shape
-        Rows and columns of the slide.
+        Height and width of the slide, in pixels.
     margin
-        Pixels between the slide's border and where centres of cells are kept; 0: cells are kept everywhere.
+        Minimum distance of kept centres from the slide's border, in pixels; 0: cells at the border are kept.
     """
 
     kept: NDArray[np.float64]
@@ -38,7 +39,7 @@ class CellPositions:
 
 
 def draw_removed(cells: CellPositions, *, ax: Axes | None, save: canvas.PathLike | None) -> Axes:
-    """Draw a dot for each cell, and the border inside of which cells are kept."""
+    """Draw a dot for each cell, and a frame around the centres that are kept."""
     rows, columns = cells.shape
     size = _dot(cells)
     groups = [("not chosen", cells.other, OTHER), ("kept", cells.kept, KEPT), ("removed", cells.removed, REMOVED)]
@@ -46,7 +47,7 @@ def draw_removed(cells: CellPositions, *, ax: Axes | None, save: canvas.PathLike
         ax, slide.page_of(cells.shape, [f"{len(xy):,} {label}" for label, xy, _ in groups] + [_INSIDE]), save
     ) as axes:
         for _, xy, colour in groups:
-            # thousands of dots are an image, in a PDF too
+            # thousands of dots are drawn as an image, also in a PDF
             axes.scatter(xy[:, 0], xy[:, 1], s=size, color=colour, linewidths=0, rasterized=len(xy) > 5000)
         handles = [
             Line2D([], [], linestyle="", marker="o", color=colour, label=f"{len(xy):,} {label}")
@@ -62,7 +63,7 @@ def draw_removed(cells: CellPositions, *, ax: Axes | None, save: canvas.PathLike
 
 
 def _dot(cells: CellPositions) -> float:
-    """Area of a dot in square points, so that cells as close as here on the average do not cover each other."""
+    """Return the area of a dot, in square points, such that evenly spread cells don't overlap."""
     n_cells = max(1, len(cells.kept) + len(cells.removed) + len(cells.other))
     return float(np.clip((slide.LONGEST * 72) ** 2 / n_cells / 8, 0.5, 40))
 
