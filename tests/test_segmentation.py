@@ -350,6 +350,12 @@ class TestWhatIsThere:
             project.segment(overwrite=True)
         assert np.array_equal(np.asarray(project.sdata["seg_all_nucleus"]), np.eye(64))
 
+    @pytest.mark.parametrize(("method", "keys"), [("local", "floor or min_area"), ("otsu", "min_area")])
+    def test_the_fix_for_an_image_without_nuclei_fits_the_method(self, tmp_path: Path, method: str, keys: str) -> None:
+        project = project_with(tmp_path, blobs(64), min_area=3000, method=method)
+        with pytest.warns(UserWarning, match=rf"Check nucleus_channel, or lower {keys}\. No masks were written$"):
+            project.segment()
+
     def test_nuclei_that_are_found_in_noise_are_doubted(self, tmp_path: Path) -> None:
         noise = np.random.default_rng(0).poisson(100, (1, 400, 400)).astype(np.uint16)
         project = project_with(tmp_path, noise)
@@ -364,6 +370,12 @@ class TestWhatIsThere:
         ThresholdSegmentation(config, tmp_path / "out", filehandler=tmp_path / "store.zarr")()
         assert (tmp_path / "store.zarr" / "labels" / "seg_all_nucleus").is_dir()
         assert re.search(r"Segmented \d+ nuclei and cells -> ", (tmp_path / "out" / "processing.log").read_text())
+
+    def test_the_closing_line_of_one_nucleus(self, tmp_path: Path, capsys) -> None:
+        image = np.full((90, 90), 500, np.uint16)
+        image[disk((45, 45), 6)] = 9000
+        project_with(tmp_path, image, progress=True).segment()
+        assert capsys.readouterr().out.startswith("Segmented 1 nucleus and cell -> ")
 
     def test_progress_and_a_closing_line(self, tmp_path: Path, capsys) -> None:
         project_with(tmp_path, blobs(90), progress=True).segment()
