@@ -1,5 +1,5 @@
-# `make test` and `make demo` need python3 (3.11 or newer) and make, nothing else: they make their own environment.
-# Another interpreter: `make test PYTHON=python3.13`; each has its own environment.
+# `make test` and `make demo` need only python3 (3.11 or newer) and make: they create an environment.
+# For another interpreter: `make test PYTHON=python3.13`. Each interpreter has its own environment.
 
 PYTHON ?= python3
 ifeq ($(PYTHON),python3)
@@ -8,7 +8,7 @@ else
 VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 endif
 BIN := $(VENV)/bin
-# Everything is read and executed again: pages do not change when the library they execute does.
+# -E rebuilds every page: Sphinx doesn't notice changes of the library that the pages execute.
 SPHINX = $(BIN)/sphinx-build -E -W --keep-going -q
 
 # Number of test processes (many tests start further workers), and more arguments for pytest.
@@ -50,12 +50,12 @@ faults: $(VENV)/.installed-test
 		tests/test_unfinished.py tests/test_small_disk.py tests/test_real_cgroup.py tests/test_engines.py tests/test_server.py \
 		tests/test_soak.py $(PYTEST_ARGS)
 
-# Apart from `make test`: torch is in no other environment, and scportrait needs much, and older releases of some libraries.
+# Separate from `make test`: torch and scportrait are large, and scportrait needs older releases of some libraries.
 scportrait: $(SCPORTRAIT_VENV)/.installed
 	$(SCPORTRAIT_VENV)/bin/python -m pytest interop $(PYTEST_ARGS)
 	$(SCPORTRAIT_VENV)/bin/python -m pytest -c interop/pytest.ini --rootdir . --noconftest tests/test_torch.py $(PYTEST_ARGS)
 
-# The documentation's notebooks run beside the rest: each of the two takes one core.
+# The documentation is built in parallel with the other checks: each uses one core.
 check: $(VENV)/.installed-dev
 	@$(SPHINX) -b html docs docs/_build/html & docs=$$!; \
 		$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports \

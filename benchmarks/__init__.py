@@ -1,1 +1,1 @@
-"""How fast cellstamp is, and what it costs: run ``python -m benchmarks --help`` in the repository's folder."""
+"""Measure the speed and memory of cellstamp: run ``python -m benchmarks --help`` in the repository's folder."""

@@ -1,4 +1,4 @@
-"""Command line: measures, compares with the run before, draws."""
+"""Measure stages and extractions, compare with the previous run, and draw plots."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main() -> None:
     else:
         report, path = _measure(options)
     if options.what == "limits":
-        print(limits.tell(report))
+        print(limits.report_limits(report))
         return
     before = options.against or results.latest(quick=report["quick"], with_=_part(report), but=path)
     print(f"\n{results.tables(report, results.load(before) if before else None)}\n\nresults: {path}")
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _part(report: dict[str, Any]) -> str:
-    """What an earlier run must have to be compared with this one."""
+    """Return the part of a report that an earlier run needs for a comparison."""
     return "runs" if report["runs"] else "stages"
 
 
@@ -46,17 +46,17 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         default="all",
         choices=("stages", "sweeps", "all", "show", "limits"),
-        help="stages: cost of each stage; sweeps: whole extractions; all: both; show: results again (and their plots); "
-        "limits: what more workers and a large slide come to, by these results",
+        help="stages: cost of each stage; sweeps: complete extractions; all: both; show: print earlier results and "
+        "draw plots; limits: extrapolate to more workers and to a large slide",
     )
-    add("--quick", action="store_true", help="tiny samples, one round: does everything work?")
-    add("--rounds", type=int, help="how often everything is measured (default 3); medians count")
-    add("--only", default="", metavar="NAMES", help="some of the sweeps, with commas between: cells,crop,channels,...")
-    add("--out", type=Path, metavar="FILE", help="where results go (default: benchmarks/results/DATE-COMMIT.json)")
+    add("--quick", action="store_true", help="tiny samples, one round: a test of the benchmarks")
+    add("--rounds", type=int, help="number of rounds (default 3); the median is reported")
+    add("--only", default="", metavar="NAMES", help="sweeps to run, separated by commas: cells,crop,channels,...")
+    add("--out", type=Path, metavar="FILE", help="output file (default: benchmarks/results/DATE-COMMIT.json)")
     add("--against", type=Path, metavar="FILE", help="compare with these results (default: the latest in results/)")
     add("--from", type=Path, metavar="FILE", dest="source", help="results for show and limits (default: the latest)")
-    add("--plots", type=Path, metavar="FOLDER", help="draw the sweeps, as SVG")
-    add("--data", type=Path, default=DATA, metavar="FOLDER", help="where samples are kept (default: benchmarks/.data)")
+    add("--plots", type=Path, metavar="FOLDER", help="draw the sweeps as SVG into this folder")
+    add("--data", type=Path, default=DATA, metavar="FOLDER", help="folder for samples (default: benchmarks/.data)")
     return parser
 
 

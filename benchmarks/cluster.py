@@ -1,9 +1,9 @@
-"""What a dask cluster costs: the same extraction by worker processes and by as many dask workers, in turn.
+"""Compare a dask cluster with worker processes: the same extraction, in turn.
 
     python -m benchmarks.cluster [--store PATH] [--rounds 5]
 
-A scheduler and its workers are started as the command line starts them. Their start is not counted; that of "a
-LocalCluster of its own" is.
+The scheduler and its workers are started from the command line. Their start is not measured; the start of the
+LocalCluster is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .sample import DATA, Sample
 
 @contextmanager
 def cluster(n_workers: int) -> Iterator[Any]:
-    """A client of a new scheduler with so many workers."""
+    """Yield a client of a new scheduler with `n_workers` workers."""
     from distributed import Client
 
     with ExitStack() as stack:
@@ -55,7 +55,7 @@ def _start(stack: ExitStack, module: str, *options: str) -> None:
 
 
 def seconds(store: str, keys: dict[str, Any]) -> float:
-    """How long one extraction takes."""
+    """Return the seconds of one extraction."""
     with tempfile.TemporaryDirectory(dir=Path(store).parent) as folder:
         config = {"image_size": 128, "cache": f"{folder}/cache", "progress": False, **keys}
         step = HDF5CellExtraction(config, f"{folder}/out", filehandler=store)
@@ -68,7 +68,7 @@ def main() -> None:
     """Measure in turn, and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=__doc__)
     parser.add_argument("--store", help="a SpatialData store (default: the sample of 6,000 pixels)")
-    parser.add_argument("--elements", default="", help="its image, nucleus and cytosol, with commas between")
+    parser.add_argument("--elements", default="", help="names of its image, nucleus and cytosol, separated by commas")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -80,8 +80,8 @@ def main() -> None:
     with cluster(options.workers) as client:
         cases = {
             "processes": {},
-            "dask, a cluster that is there": {"engine": "dask", "dask_scheduler": client},
-            "dask, a LocalCluster of its own": {"engine": "dask"},
+            "dask, existing cluster": {"engine": "dask", "dask_scheduler": client},
+            "dask, new LocalCluster": {"engine": "dask"},
         }
         times: dict[str, list[float]] = {name: [] for name in cases}
         for number in range(options.rounds + 1):
@@ -91,7 +91,7 @@ def main() -> None:
                 if number:  # the first round imports and compiles
                     times[name].append(taken)
     base = statistics.median(times["processes"])
-    print("| workers | seconds (median) | of processes | all rounds |\n|---|---:|---:|---|")
+    print("| workers | seconds (median) | / processes | all rounds |\n|---|---:|---:|---|")
     for name, taken in times.items():
         middle = statistics.median(taken)
         print(f"| {name} | {middle:.2f} | {middle / base:.2f} | {' '.join(f'{t:.2f}' for t in taken)} |")

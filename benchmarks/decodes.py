@@ -1,4 +1,4 @@
-"""How often chunks are decoded: the batches are walked over arrays that only count what is asked of them."""
+"""Count how often chunks are decoded, by reading the batches from arrays that only count requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cellstamp.source.read.tiles import TileReader
 
 
 class _Counter:
-    """Stands in for a zarr array: counts the chunks of every area read, and gives no pixels but zeros."""
+    """Replacement for a zarr array: counts the chunks of every area read, and returns zeros."""
 
     def __init__(self, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str) -> None:
         self.shape, self.chunks, self.dtype = shape, chunks, np.dtype(dtype)
@@ -25,7 +25,7 @@ class _Counter:
 
     @property
     def n_chunks(self) -> int:
-        """Chunks there are."""
+        """Number of chunks of the array."""
         return prod(ceil(n / chunk) for n, chunk in zip(self.shape, self.chunks, strict=True))
 
     def __getitem__(self, selection: tuple[Any, ...]) -> np.ndarray:
@@ -38,13 +38,13 @@ class _Counter:
         return np.broadcast_to(np.zeros((), self.dtype), tuple(end - start for start, end in sides))
 
     def get_basic_selection(self, selection: tuple[Any, ...], **_: Any) -> np.ndarray:
-        """Count; what is in an array given as ``out`` stays as it is."""
+        """Count; an array given as ``out`` stays unchanged."""
         return self[selection]
 
 
 @dataclass(frozen=True)
 class _CountingHandle(ArrayHandle):
-    """A handle that opens a counter instead of the array."""
+    """Handle that opens a counter instead of the array."""
 
     array: _Counter = field(init=False)
 
@@ -53,12 +53,12 @@ class _CountingHandle(ArrayHandle):
 
     @classmethod
     def like(cls, handle: ArrayHandle) -> _CountingHandle:
-        """A handle of an array of the same shape."""
+        """Return a handle of an array of the same shape."""
         return cls(**{name: getattr(handle, name) for name in ArrayHandle.__dataclass_fields__})
 
 
 def decodes_per_chunk(job: Job, batches: Sequence[Batch], n_workers: int) -> float:
-    """How often a chunk of image and masks is decoded on average, when workers walk equal stretches of the batches.
+    """Return the mean number of decodes for each chunk of image and masks, with equal shares of batches per worker.
 
     Raises
     ------
@@ -75,5 +75,5 @@ def decodes_per_chunk(job: Job, batches: Sequence[Batch], n_workers: int) -> flo
     counters = [handle.array for handle in (image, *masks)]
     decoded = sum(counter.decoded for counter in counters)
     if not decoded:
-        raise SystemExit("no decoded chunks were counted: benchmarks/decodes.py must follow how pixels are read now")
+        raise SystemExit("no decoded chunks were counted: adapt benchmarks/decodes.py to the way pixels are read")
     return decoded / sum(counter.n_chunks for counter in counters)

@@ -1,6 +1,6 @@
-"""One whole extraction in a process of its own, watched from outside.
+"""Run one extraction in a new process, and measure it from outside.
 
-Run as a module, this is that process: it takes the paths and the configuration as JSON and prints what it saw as JSON.
+Run as a module, this is the new process: it takes paths and configuration as JSON, and prints its results as JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Case:
-    """What is extracted, and how."""
+    """A sample, and the settings of an extraction."""
 
     sample: Sample
     image_size: int = 128
@@ -33,20 +33,20 @@ class Case:
 
     @property
     def key(self) -> str:
-        """Names the case in results."""
+        """Name of the case in results."""
         filter_ = self.compression or "none"
         return f"{self.sample.name} crop{self.image_size} {filter_} {self.workers}w"
 
 
 def run_module(module: str, task: dict[str, Any], scratch: Path | None = None) -> dict[str, Any]:
-    """Run a module of this package in a new process, and return the JSON that it prints at last.
+    """Run a module of this package in a new process, and return the JSON of its last line.
 
     Parameters
     ----------
     task
-        Given to the module as JSON.
+        Arguments of the module, passed as JSON.
     scratch
-        A folder to watch; memory is watched then too, and both are added to what is returned.
+        Folder to watch. If given, its size and the memory of the processes are added to the results.
     """
     command = [sys.executable, "-m", f"benchmarks.{module}", json.dumps(task)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -68,7 +68,7 @@ def run_module(module: str, task: dict[str, Any], scratch: Path | None = None) -
 
 
 def extract(case: Case, data: Path) -> dict[str, float]:
-    """Extract once, and return what it took."""
+    """Extract once, and return the measurements."""
     store = case.sample.store(data)
     with tempfile.TemporaryDirectory(dir=data, prefix="run-") as folder:
         cache = Path(folder) / "cache"

@@ -1,8 +1,8 @@
-"""What limits a run with more workers than this machine has, computed from what its stages cost here.
+"""Extrapolate the measured stages to more workers than this machine has.
 
-Workers read, cut, encode and send; the caller receives and writes. With ``cores`` cores for ``workers`` workers and the
-caller, a run makes at most ``cores / (worker + caller)`` cells a second, costs per cell in seconds of a core, and never
-more than ``1 / caller``: there is one caller, and what it does is done by one core.
+Workers read, cut, encode and send; the caller receives and writes. Costs are seconds of a core per cell. With ``cores``
+cores for the workers and the caller, a run extracts at most ``cores / (worker + caller)`` cells per second. The caller
+uses one core, so the limit is ``1 / caller`` for any number of workers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .results import table
 
 WORKERS = (2, 16, 80)
 _QUEUED = 2
-"""Finished batches of each worker that may wait for a caller that is busy."""
+"""Maximum number of finished batches of each worker that wait for the caller."""
 
 _WORKER_STAGES = ("cut", "encode", "rest of the task", "send")
 _CALLER_STAGES = ("receive", "write", "sync")
@@ -27,17 +27,17 @@ class Costs:
     Attributes
     ----------
     read
-        Microseconds of a core for each megapixel of the image, all channels and masks.
+        Microseconds of a core per megapixel of the image, for all channels and masks.
     worker, caller
-        Microseconds of a core per cell, reading apart.
+        Microseconds of a core per cell, without reading.
     centres, plan
         Microseconds of a core per megapixel of a mask, and per cell.
     pixels
         Megapixels per cell.
     file_bytes
-        Per cell.
+        Size of the file per cell, in bytes.
     batch_mib
-        A batch, on its way.
+        Size of a batch in flight, in MiB.
     """
 
     read: float
@@ -51,7 +51,7 @@ class Costs:
 
     @classmethod
     def of(cls, stages: dict[str, Any]) -> Costs:
-        """Take them from one sample's measured stages."""
+        """Read the costs from the measured stages of one sample."""
         cost = {name: one["core_us"] for name, one in stages["stages"].items()}
         pixels = stages["megapixels"] / stages["cells"]
         return cls(
@@ -66,21 +66,21 @@ class Costs:
         )
 
     def by_worker(self, pixels: float) -> float:
-        """Microseconds of a worker per cell, on an image with so many megapixels per cell."""
+        """Return the microseconds of a worker per cell, for an image with `pixels` megapixels per cell."""
         return self.worker + self.read * pixels
 
     def rate(self, workers: int, pixels: float) -> float:
-        """Cells per second, with as many cores as workers."""
+        """Return the cells per second, with as many cores as workers."""
         return 1e6 * min(workers / (self.by_worker(pixels) + self.caller), 1 / self.caller)
 
     def saturation(self) -> float:
-        """How many workers the caller can keep up with."""
+        """Return the number of workers that keep the caller busy."""
         return (self.by_worker(self.pixels) + self.caller) / self.caller
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Measured memory in MiB: of the caller at the start, of a worker, and of the caller for each further cell."""
+    """Measured memory in MiB: of the caller at the start, of a worker, and of the caller per cell."""
 
     caller: float
     worker: float
@@ -88,7 +88,7 @@ class Memory:
 
     @classmethod
     def of(cls, report: dict[str, Any]) -> Memory | None:
-        """Take it from the smallest and the largest extraction with two workers; None without these."""
+        """Fit the smallest and the largest extraction with two workers; return None if they are missing."""
         runs = [report["runs"][key] for _, key in report["sweeps"].get("cells", []) if key in report["runs"]]
         if len(runs) < 2:
             return None
@@ -99,21 +99,21 @@ class Memory:
         return cls(first["pss_caller_mib"] - per_cell * first["cells"], worker, per_cell)
 
     def of_run(self, workers: int, cells: int, batch_mib: float) -> float:
-        """MiB of a run: every worker with a full queue."""
+        """Return the memory of a run in MiB, with a full queue for every worker."""
         return self.caller + self.per_cell * cells + workers * (self.worker + _QUEUED * batch_mib)
 
 
-def tell(report: dict[str, Any], *, slide_side: int = 100_000, slide_cells: int = 5_000_000) -> str:
-    """Limits and the large slide, as Markdown."""
+def report_limits(report: dict[str, Any], *, slide_side: int = 100_000, slide_cells: int = 5_000_000) -> str:
+    """Return the limits, and the costs of a large slide, as Markdown."""
     if not report["stages"]:
-        raise SystemExit("these results have no stages; run `python -m benchmarks stages` first")
+        raise SystemExit("these results have no stages: run `python -m benchmarks stages` first")
     name, stages = max(report["stages"].items(), key=lambda item: item[1]["cells"])
     costs, memory = Costs.of(stages), Memory.of(report)
     worker, caller = costs.by_worker(costs.pixels), costs.caller
     return "\n\n".join(
         [
             f"From {name}: {worker:.0f} µs of a core per cell in the workers, {caller:.1f} in the caller. The "
-            f"caller can write {1e6 / caller:,.0f} cells per second; {costs.saturation():.1f} workers make as many.",
+            f"caller writes up to {1e6 / caller:,.0f} cells/s, the output of {costs.saturation():.1f} workers.",
             _limits(costs),
             f"A slide of {slide_side:,} x {slide_side:,} pixels with {slide_cells:,} cells:",
             _slide(costs, memory, slide_side, slide_cells),

@@ -1,9 +1,9 @@
-"""Workers behind a slow link: throughput follows the link, and memory does not grow.
+"""Measure workers behind a slow link: throughput follows the link, and memory does not grow.
 
     sudo python -m benchmarks.links [--store PATH] [--cells 8000] [--rates 50,100,200]
 
-Each of two workers is in a network namespace of its own, with an address of its own, and what it sends is slowed down
-(``tc``). That takes root and Linux; what is made is removed again.
+Each of two workers has a separate network namespace and address, and ``tc`` limits the rate at which it sends. This
+needs root and Linux. The namespaces are removed at the end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _run(*command: str) -> None:
 
 @contextmanager
 def namespace(number: int, rate: int) -> Iterator[str]:
-    """A network namespace that sends so many megabits a second at most; its name."""
+    """Create a network namespace that sends at most `rate` megabits per second; yield its name."""
     name, here, there = f"stamp{number}", f"stamp{number}h", f"stamp{number}w"
     _run("ip", "netns", "add", name)
     try:
@@ -53,14 +53,14 @@ def namespace(number: int, rate: int) -> Iterator[str]:
         _run(*inside, "tc", "qdisc", "add", "dev", there, "root", *limits)
         yield name
     finally:
-        # the link goes first: a namespace stays until the last process in it has ended
+        # remove the link first: the namespace exists until the last process in it has ended
         subprocess.run(["ip", "link", "del", here], check=False)
         _run("ip", "netns", "del", name)
 
 
 @contextmanager
 def cluster(rate: int) -> Iterator[Any]:
-    """A client of a scheduler here and two workers behind links."""
+    """Yield a client of a local scheduler with two workers behind links."""
     from distributed import Client
 
     with ExitStack() as stack:
@@ -90,7 +90,7 @@ def _start(stack: ExitStack, before: tuple[str, ...], module: str, *options: str
 
 
 class Peak(threading.Thread):
-    """Watches the resident memory of this process."""
+    """Measure the peak resident memory of this process."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -107,19 +107,19 @@ class Peak(threading.Thread):
 
 
 def main() -> None:
-    """Extract with one rate after the other, and print a table."""
+    """Extract with each rate in turn, and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.links", description=__doc__)
     parser.add_argument("--store", help="a SpatialData store (default: the sample of 6,000 pixels)")
-    parser.add_argument("--elements", default="", help="its image, nucleus and cytosol, with commas between")
+    parser.add_argument("--elements", default="", help="names of its image, nucleus and cytosol, separated by commas")
     parser.add_argument("--cells", type=int, default=8000)
-    parser.add_argument("--rates", default="50,100,200", help="megabits a second of each of two workers")
+    parser.add_argument("--rates", default="50,100,200", help="megabits per second of each of two workers")
     options = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("network namespaces need root")
     store = options.store or str(Sample(side=6000).store(DATA))
     keys = ("image", "nucleus_labels", "cytosol_labels")
     named = dict(zip(keys, filter(None, options.elements.split(",")), strict=False))
-    print("| Mbit/s of two links | MB/s of both | seconds | MB/s written | of the links | peak memory here |")
+    print("| Mbit/s of two links | MB/s of both | seconds | MB/s written | / links | peak memory of the caller |")
     print("|---:|---:|---:|---:|---:|---:|")
     for rate in map(int, options.rates.split(",")):
         with cluster(rate) as client:
@@ -128,7 +128,7 @@ def main() -> None:
 
 def _measure(client: Any, store: str, named: dict[str, Any], n_cells: int, rate: int) -> None:
     config = {"threads": 2, "image_size": 128, "progress": False, "engine": "dask", "dask_scheduler": client, **named}
-    for n in (200, n_cells):  # the first one has workers import and compile
+    for n in (200, n_cells):  # in the first run, workers import and compile
         with tempfile.TemporaryDirectory(dir=Path(store).parent) as folder:
             step = HDF5CellExtraction({**config, "cache": f"{folder}/cache"}, f"{folder}/out", filehandler=store)
             peak = Peak()

@@ -1,6 +1,6 @@
-"""Images per second that a training loop gets: ours, scportrait's dataset, and plain h5py slicing.
+"""Measure images per second of a training loop: our dataset, scportrait's dataset, and plain h5py slicing.
 
-Run it in scportrait's environment, from the root of the repository, with nothing else to do for the machine:
+Run it in scportrait's environment, from the root of the repository, on an idle machine:
 
     .venv-scportrait/bin/python -m benchmarks.loading FILE.h5sc --rounds 3
 """
@@ -28,7 +28,7 @@ WORKERS = (0, 2)
 
 
 class Sliced(Dataset[Any]):
-    """What one writes first: a file for each process, a slice for each cell."""
+    """Simple dataset: opens the file in each process, and reads a slice for each cell."""
 
     def __init__(self, path: str) -> None:
         with h5py.File(path) as file:
@@ -61,7 +61,7 @@ def _blocks(path: str, n_workers: int, collate_fn: Any = None, **options: Any) -
 
 
 def loaders(path: str, n_slow: int, n_cells: int | None) -> dict[str, Callable[[int], Iterable[Any] | None]]:
-    """What is measured: for a number of workers, batches in random order; of slow ones fewer cells, drawn at random."""
+    """Return functions from a number of workers to batches in random order; slow loaders read a random subset."""
 
     def few(dataset: Any) -> Any:
         return Subset(dataset, torch.randperm(len(dataset))[:n_slow].tolist())
@@ -84,7 +84,7 @@ def loaders(path: str, n_slow: int, n_cells: int | None) -> dict[str, Callable[[
 
 
 def rate(batches: Iterable[Any]) -> float:
-    """Images per second of a whole epoch, starting workers included; every page of what comes is looked at."""
+    """Return the images per second of one epoch, with the start of workers; reads every memory page of the batches."""
     begin, n_cells = time.perf_counter(), 0
     for batch in batches:
         images = torch.as_tensor(batch if isinstance(batch, torch.Tensor) else batch[0])
@@ -96,10 +96,10 @@ def rate(batches: Iterable[Any]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loading", description=__doc__)
     parser.add_argument("path", help="an .h5sc file")
-    parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured, in turn")
-    parser.add_argument("--slow-cells", type=int, default=4000, help="cells read by what reads one at a time")
-    parser.add_argument("--only", default="", help="what is measured: those whose name has this in it")
-    parser.add_argument("--cells", type=int, help="cells read by ours, the first in the file (default: all)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds")
+    parser.add_argument("--slow-cells", type=int, default=4000, help="number of cells for slow loaders")
+    parser.add_argument("--only", default="", help="run only loaders with this text in their name")
+    parser.add_argument("--cells", type=int, help="number of cells for our loaders, from the first (default: all)")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     measured: dict[tuple[str, int], list[float]] = {}

@@ -1,4 +1,4 @@
-"""Clocks on functions, and eyes on processes."""
+"""Measure functions and processes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import psutil
 
 @dataclass
 class Meter:
-    """Adds up what calls took.
+    """Sum the time of calls.
 
     Attributes
     ----------
     cpu, wall
-        Seconds, of all cores (or of one thread, by the clock given), and by the clock on the wall.
+        CPU seconds, of all cores or of the given clock; and wall-clock seconds.
     """
 
     clock: Callable[[], float] = time.process_time
@@ -39,18 +39,18 @@ class Meter:
             self.wall += time.perf_counter() - wall
 
     def per(self, n: float) -> dict[str, float]:
-        """Microseconds for each of ``n``."""
+        """Return the microseconds per item for ``n`` items."""
         return {"core_us": 1e6 * self.cpu / n, "wall_us": 1e6 * self.wall / n}
 
     def without(self, *parts: Meter) -> Meter:
-        """What is left when parts of it, measured by meters of their own, are taken away."""
+        """Return the time without parts that other meters have measured."""
         cpu, wall = sum(part.cpu for part in parts), sum(part.wall for part in parts)
         return Meter(self.clock, self.cpu - cpu, self.wall - wall)
 
 
 @contextmanager
 def watched(owner: type, name: str, around: Callable[..., Any]) -> Iterator[None]:
-    """Have every call of a method go through ``around(method, self, ...)`` while the block runs."""
+    """Route every call of a method through ``around(method, self, ...)`` while the block runs."""
     method = getattr(owner, name)
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -77,7 +77,7 @@ def metered(owner: type, name: str) -> Iterator[Meter]:
 
 
 def tree_cpu() -> float:
-    """Seconds of all cores that this process, its children, and the children that have ended used."""
+    """Return the CPU seconds of this process and its children, including children that have ended."""
     me = psutil.Process()
     total = 0.0
     for process in (me, *me.children(recursive=True)):
@@ -90,7 +90,7 @@ def tree_cpu() -> float:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes that files under a folder have on the disk; the folder may be changing."""
+    """Return the disk usage of a folder in bytes; its files may change meanwhile."""
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -102,16 +102,16 @@ def folder_bytes(folder: Path) -> int:
 
 
 class Watch:
-    """Looks at a process and its children, and at a folder, again and again until the block ends.
+    """Sample the memory of a process and its children, and the size of a folder, until the block ends.
 
-    Memory is PSS (memory that processes share is counted once, in parts), where the system tells it, else RSS.
+    Memory is PSS, which divides shared memory between processes, or RSS on systems without PSS.
 
     Attributes
     ----------
     total, caller, workers
-        Most bytes seen: of all processes together, of the process itself, and of its children together.
+        Peak bytes of all processes together, of the process itself, and of its children together.
     scratch
-        Most bytes seen in the folder.
+        Peak bytes of the folder.
     """
 
     INTERVAL = 0.2

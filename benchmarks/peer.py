@@ -1,7 +1,7 @@
-"""One tool once, on a sample that `peers` has made: ``python benchmarks/peer.py TOOL SAMPLE FOLDER WORKERS SIZE``.
+"""Run one tool once, on a sample from `peers`: ``python benchmarks/peer.py TOOL SAMPLE FOLDER WORKERS SIZE``.
 
-Run with the Python that the tool is installed in, so nothing of this package is imported here. It prints a line when
-the extraction starts, and at last JSON: the cells, and the seconds of the extraction alone.
+Run it with the Python of the tool's environment; so it imports nothing from this package. It prints a line when the
+extraction starts. The last line is JSON: the number of cells, and the seconds of the extraction alone.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from pathlib import Path
 
 
 def extract(tool: str, sample: Path, folder: Path, workers: int, size: int) -> dict[str, float]:
-    """Load the sample into a project of the tool's, then extract; the two tools have the same calls."""
+    """Load the sample into a project of the tool, then extract; both tools have the same interface."""
     if tool == "scportrait":
         sys.path.append(str(Path(__file__).parents[1]))
-        importlib.import_module("interop")  # scportrait can then be imported beside any torch
+        importlib.import_module("interop")  # lets scportrait be imported with any torch
         from scportrait.pipeline.extraction import HDF5CellExtraction
         from scportrait.pipeline.project import Project
     else:
@@ -40,7 +40,7 @@ def extract(tool: str, sample: Path, folder: Path, workers: int, size: int) -> d
 
 
 def cut(sample: Path, folder: Path, workers: int, size: int) -> dict[str, float]:
-    """Let cellcutter write crops, times the mask, of TIFF files."""
+    """Run cellcutter on TIFF files; it writes crops multiplied by the mask."""
     command = [str(Path(sys.executable).with_name("cut_cells")), "-p", str(workers), "--window-size", str(size)]
     files = [sample / "image.ome.tif", sample / "mask.ome.tif", sample / "cells.csv", folder / "cells.zarr"]
     started = _start()
@@ -55,7 +55,7 @@ def _start() -> float:
 
 
 def main() -> None:
-    """Run the tool, with what it prints on stderr."""
+    """Run the tool, with its output on stderr."""
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
     tool, sample, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])

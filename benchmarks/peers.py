@@ -1,6 +1,6 @@
-"""Extracts one sample with cellstamp and with its peers, in turn, and compares: ``make bench-peers``.
+"""Extract one sample with cellstamp, scportrait and cellcutter in turn, and compare: ``make bench-peers``.
 
-Timed is the extraction alone: the sample is loaded into the project, and the cells' centres are computed, before.
+Only the extraction is timed: the sample is loaded into the project before, and the centres are computed.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--scportrait", metavar="PYTHON", help="the interpreter that has scportrait")
-    parser.add_argument("--cellcutter", metavar="PYTHON", help="the interpreter that has cellcutter")
-    parser.add_argument("--side", type=int, default=6000, help="of the image, in pixels (6000: some 15,000 cells)")
-    parser.add_argument("--size", type=int, default=128, help="of a crop, in pixels")
+    parser.add_argument("--scportrait", metavar="PYTHON", help="Python interpreter with scportrait")
+    parser.add_argument("--cellcutter", metavar="PYTHON", help="Python interpreter with cellcutter")
+    parser.add_argument("--side", type=int, default=6000, help="side of the image in pixels (6000: about 15,000 cells)")
+    parser.add_argument("--size", type=int, default=128, help="side of a crop, in pixels")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3, help="that count; one before them does not")
+    parser.add_argument("--rounds", type=int, default=3, help="number of measured rounds, after one warm-up round")
     return parser
 
 
 def prepare(sample: Sample, folder: Path) -> Path:
-    """The sample in the forms that the tools read: a store with image pyramids, and TIFF files with a table."""
+    """Write the sample in the formats of the tools: a store with image pyramids, and TIFF files with a table."""
     done = folder / "sample.zarr"
     if done.exists():
         return folder
@@ -78,7 +78,7 @@ def prepare(sample: Sample, folder: Path) -> Path:
 
 
 def run(tool: str, python: str, sample: Path, workers: int, size: int) -> dict[str, float]:
-    """Run one tool once, in its own environment, watched from outside."""
+    """Run one tool once, in its environment, and measure it from outside."""
     with tempfile.TemporaryDirectory(dir=sample, prefix="run-") as folder:
         cache = Path(folder) / "cache"
         cache.mkdir()
@@ -95,10 +95,10 @@ def run(tool: str, python: str, sample: Path, workers: int, size: int) -> dict[s
 
 
 def table(runs: dict[str, list[dict[str, float]]]) -> str:
-    """Medians of seconds, largest memory and scratch, in Markdown."""
+    """Return median seconds, and peak memory and scratch, as a Markdown table."""
     lines = [
         "",
-        "| | cells | seconds | of our time | peak memory, MiB | scratch, MiB |",
+        "| | cells | seconds | / cellstamp | peak memory, MiB | scratch, MiB |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     ours = statistics.median(seen["seconds"] for seen in runs["cellstamp"])

@@ -1,4 +1,4 @@
-"""Draws sweeps, in ink that is readable on light and on dark paper, on no background."""
+"""Draw sweeps in colours for light and dark pages, with a transparent background."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results as JSON, as tables, and beside those of an earlier run."""
+"""Save results as JSON, print them as tables, and compare them with an earlier run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RUN_HEADER = (
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured with."""
+    """Return the machine, the commit and the versions of a measurement."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "cpu": _cpu(),
@@ -52,14 +52,14 @@ def _git(*arguments: str) -> str:
 
 
 def new_path(report: dict[str, Any]) -> Path:
-    """Where results go, unless told otherwise: named by date and commit."""
+    """Return the default path of results, named by date and commit."""
     now = datetime.fromisoformat(report["machine"]["date"])
     quick = "-quick" if report["quick"] else ""
     return RESULTS / f"{now:%Y%m%d-%H%M%S}-{report['machine']['commit'] or 'unknown'}{quick}.json"
 
 
 def save(report: dict[str, Any], path: Path) -> None:
-    """Write results, whole or not at all."""
+    """Write results atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".tmp")
     aside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -72,7 +72,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def latest(*, quick: bool | None, with_: str | None = None, but: Path | None = None) -> Path | None:
-    """The newest results, of a quick run or a full one (None: of either), that have a part, but for one file."""
+    """Return the latest results of a quick or full run (None: either) that have a part `with_`, except one file."""
     found = []
     for path in RESULTS.glob("*.json"):
         report = load(path)
@@ -86,7 +86,7 @@ def latest(*, quick: bool | None, with_: str | None = None, but: Path | None = N
 
 
 def tables(report: dict[str, Any], before: dict[str, Any] | None) -> str:
-    """All there is to show, for a terminal. Ratios are to what was measured before: below 1 is better."""
+    """Return all tables for a terminal. Ratios compare with the earlier run: below 1 is better."""
     before = before or {}
     parts = [_stages(name, one, before.get("stages", {}).get(name, {})) for name, one in report["stages"].items()]
     old = before.get("runs", {})
@@ -94,7 +94,7 @@ def tables(report: dict[str, Any], before: dict[str, Any] | None) -> str:
     for name, points in report["sweeps"].items():
         rows = [_run_row(str(value), runs[key], old.get(key, {})) for value, key in points if key in runs]
         parts.append(f"{name}\n{table(RUN_HEADER, rows)}")
-    notes = ["* after the first batch was written, which is the run's start-up"] if report["sweeps"] else []
+    notes = ["* after the first batch was written"] if report["sweeps"] else []
     if imports := report.get("imports"):
         notes.append("  ".join(f"{name}: {seconds:.3f} s" for name, seconds in imports.items()))
     if before:
@@ -104,7 +104,7 @@ def tables(report: dict[str, Any], before: dict[str, Any] | None) -> str:
 
 def _compared(now: dict[str, Any], before: dict[str, Any]) -> str:
     same = now["cpu"] == before["cpu"] and now["cores"] == before["cores"]
-    warning = "" if same else " - ANOTHER MACHINE: ratios say nothing"
+    warning = "" if same else " - ANOTHER MACHINE: ratios mean nothing"
     return f"compared with {before['commit']} of {before['date']} ({before['cpu']}){warning}"
 
 
@@ -147,7 +147,7 @@ def _number(n: float) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
-    """Columns under each other: the first to the left, numbers to the right."""
+    """Format a table: the first column aligned left, numbers aligned right."""
     lines = [list(header), *map(list, rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
     texts = [

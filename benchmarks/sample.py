@@ -1,4 +1,4 @@
-"""Makes samples: SpatialData stores as projects have them, with made-up cells, strip by strip."""
+"""Make samples: SpatialData stores in the layout of projects, with simulated cells."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from cellstamp.source.load.store import write_centers
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
 
 DATA = Path(__file__).parent / ".data"
-"""Where samples are kept, unless told otherwise."""
+"""Default folder for samples."""
 
 _NUCLEUS = 0.42
-"""Radius of a nucleus, as a part of its cell's."""
+"""Radius of a nucleus / radius of its cell."""
 
 _DIRECTIONS = 256
 _TEXTURE = 1024
@@ -34,15 +34,15 @@ class Sample:
     Attributes
     ----------
     side
-        Pixels.
+        Side of the image, in pixels.
     channels
-        The first shows nuclei, the others whole cells.
+        Number of channels. The first shows nuclei, the others cells.
     chunk
-        Side of the stored chunks, of the image and of both masks.
+        Side of the stored chunks of image and masks, in pixels.
     spacing
-        Pixels from one cell to the next, on average.
+        Mean distance between neighbouring cells, in pixels.
     radius
-        Smallest and largest radius of a cell; its outline goes some 15% in and out. Cells that touch share a border.
+        Minimum and maximum radius of a cell, in pixels; its outline varies by about 15%. Touching cells share a border.
     """
 
     side: int = 6000
@@ -53,12 +53,12 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """Names the sample and its file."""
+        """Name of the sample and its file."""
         low, high = self.radius
         return f"{self.side}px_{self.channels}ch_chunk{self.chunk}_every{self.spacing}_r{low:g}-{high:g}"
 
     def store(self, folder: Path = DATA) -> Path:
-        """Path of the sample's store, made if it is not there yet, the centres of its cells included."""
+        """Return the path of the sample's store with masks and centres; make it if missing."""
         path = folder / f"{self.name}.zarr"
         if not path.exists():
             print(f"making {path} ...", flush=True)
@@ -68,7 +68,7 @@ class Sample:
 
 
 class _Cells:
-    """Where a sample's cells are, and how they are shaped."""
+    """Positions and shapes of a sample's cells."""
 
     def __init__(self, sample: Sample) -> None:
         rng = np.random.default_rng(sample.side + sample.spacing)
@@ -82,13 +82,13 @@ class _Cells:
 
     @cached_property
     def _around(self) -> tuple[np.ndarray, np.ndarray]:
-        """Distance and direction of the pixels around a centre."""
+        """Distance and direction of the pixels around a centre, in pixels and in 1/256 turns."""
         y, x = np.mgrid[-self.reach : self.reach + 1, -self.reach : self.reach + 1]
         turns = np.arctan2(y, x) / (2 * np.pi) % 1
         return np.hypot(y, x), (turns * _DIRECTIONS).astype(int) % _DIRECTIONS
 
     def near(self, top: int, bottom: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Cells that may reach into some rows: index, and which pixels around the centre are cell and nucleus."""
+        """Yield cells near some rows: index, and boolean masks of cell and nucleus around the centre."""
         angles = np.linspace(0, 2 * np.pi, _DIRECTIONS, endpoint=False)
         distance, direction = self._around
         rows = self.yx[:, 0]
@@ -99,7 +99,7 @@ class _Cells:
 
 
 def _paint(cells: _Cells, top: int, bottom: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows ``top`` to ``bottom`` of both masks, nucleus and cytosol. Where cells overlap, the first stays."""
+    """Return rows ``top`` to ``bottom`` of the nucleus and cytosol masks. Where cells overlap, the first one wins."""
     nucleus, cytosol = np.zeros((2, bottom - top, side), np.uint32)
     for k, cell, core in cells.near(top, bottom):
         y, x = cells.yx[k] - (top, 0) - cells.reach
@@ -116,7 +116,7 @@ def _paint(cells: _Cells, top: int, bottom: int, side: int) -> tuple[np.ndarray,
 
 
 def _shine(labels: np.ndarray, level: np.ndarray, texture: np.ndarray, top: int, rng: np.random.Generator) -> Any:
-    """One channel of some rows: cells of different brightness, their texture, and a camera's noise."""
+    """Return one channel of some rows: brightness of each cell, texture, and camera noise."""
     rows, columns = (np.arange(n) % _TEXTURE for n in labels.shape)
     pixels = level[labels] * texture[np.ix_((rows + top) % _TEXTURE, columns)]
     pixels += np.sqrt(pixels) * 1.5 * rng.standard_normal(labels.shape, np.float32)

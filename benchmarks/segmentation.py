@@ -1,10 +1,9 @@
-"""How good the segmentation step is, on images whose cells are known, and what it costs by the size of an image.
+"""Measure the accuracy of the segmentation on annotated images, and its cost by image size.
 
     python -m benchmarks.segmentation quality --data ../shared/data
     python -m benchmarks.segmentation cost [--sides 3000 6000] [--workers 1 2]
 
-A cell counts as found when it shares more than half of what it and a given one cover together (IoU > 0.5). Memory is
-the summed PSS of all processes.
+A cell is found if its IoU with an annotated cell is above 0.5. Memory is the summed PSS of all processes.
 """
 
 from __future__ import annotations
@@ -43,18 +42,18 @@ CASES = [
 
 
 def quality(data: Path) -> None:
-    """Print how many cells of each image are found."""
+    """Print the F1 of each image."""
     for image, kind, keys in CASES:
         found = segmented(tifffile.imread(data / image / "image.tif"), keys)[kind]
         given = tifffile.imread(data / image / f"labels_{kind}.tif")
         inside = without_edge(found)
         print(
-            f"{image} {kind} {keys}: F1 {f1(found, given):.3f}, without found ones at the edge {f1(inside, given):.3f}"
+            f"{image} {kind} {keys}: F1 {f1(found, given):.3f}, without found cells at the edge {f1(inside, given):.3f}"
         )
 
 
 def segmented(image: np.ndarray, keys: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Both masks of an image (c, y, x) whose first channel shows nuclei."""
+    """Return both masks of an image (c, y, x) with nuclei in the first channel."""
     with tempfile.TemporaryDirectory() as folder:
         config = {"ThresholdSegmentation": {"threads": 1, "cache": f"{folder}/cache", **keys}}
         project = Project(f"{folder}/project", config)
@@ -65,7 +64,7 @@ def segmented(image: np.ndarray, keys: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def f1(found: np.ndarray, given: np.ndarray) -> float:
-    """Share of cells that are found, of those found and those given together."""
+    """Return F1: 2 * matches / (found cells + annotated cells)."""
     shared = np.zeros((int(given.max()) + 1, int(found.max()) + 1), np.int64)
     np.add.at(shared, (given.ravel(), found.ravel()), 1)
     of_given, of_found = shared.sum(axis=1), shared.sum(axis=0)
@@ -75,13 +74,13 @@ def f1(found: np.ndarray, given: np.ndarray) -> float:
 
 
 def without_edge(labels: np.ndarray) -> np.ndarray:
-    """Labels without those that touch the edge of the image."""
+    """Return labels (y, x) without cells that touch the edge of the image."""
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     return np.where(np.isin(labels, edge), 0, labels)
 
 
 def cost(sides: list[int], workers: list[int], data: Path) -> None:
-    """Print seconds and peak memory by the size of an image and the number of workers, each in a process of its own."""
+    """Print seconds and peak memory by image size and number of workers, each in a separate process."""
     print("| side of the image | cells | workers | seconds | seconds of all cores | peak memory |")
     print("|---:|---:|---:|---:|---:|---:|")
     for side in sides:
@@ -89,13 +88,13 @@ def cost(sides: list[int], workers: list[int], data: Path) -> None:
         for n_workers in workers:
             command = [sys.executable, "-m", "benchmarks.segmentation", "once", str(store), str(n_workers)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            told = json.loads(done.stdout.splitlines()[-1])
-            numbers = side, told["cells"], n_workers, told["seconds"], told["cpu"], told["peak"] / 2**20
+            seen = json.loads(done.stdout.splitlines()[-1])
+            numbers = side, seen["cells"], n_workers, seen["seconds"], seen["cpu"], seen["peak"] / 2**20
             print("| {:,} | {:,} | {} | {:.0f} | {:.0f} | {:,.0f} MiB |".format(*numbers), flush=True)
 
 
 def once(store: str, n_workers: int) -> None:
-    """Segment the image of a store in a project, and print what that took."""
+    """Segment the image of a store in a project, and print time and memory."""
     with tempfile.TemporaryDirectory(dir=Path(store).parent) as folder:
         config = {"ThresholdSegmentation": {"threads": n_workers, "cache": f"{folder}/cache", "progress": False}}
         project = Project(f"{folder}/project", config)

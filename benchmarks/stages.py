@@ -1,8 +1,7 @@
-"""What each stage of an extraction costs, measured in one process, batch by batch.
+"""Measure the cost of each stage of an extraction in one process, batch by batch.
 
-Run as a module, this is that process. Clocks hang on the methods that do the work, so the code measured is the code
-that runs. Results go through shared memory as the process engine sends them; the small message that goes with each,
-through a pipe, is not in here.
+Run as a module, this is that process. Clocks wrap the methods of the package, so they measure the code of real runs.
+Results go through shared memory as in the process engine; the small message through a pipe is not measured.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from .extraction import MIB, ROOT, Case, run_module
 from .meters import Meter, metered
 
 _BUDGET = 4 * 2**30
-"""Memory that batches are planned for."""
+"""Memory budget of the plan, in bytes."""
 
 
 def measure_stages(case: Case, data: Path) -> dict[str, Any]:
@@ -39,21 +38,21 @@ def measure_stages(case: Case, data: Path) -> dict[str, Any]:
 
 
 def import_seconds(statement: str = "import cellstamp", rounds: int = 5) -> float:
-    """Seconds that a new process needs for an import; the median."""
+    """Return the median seconds of an import in a new process."""
     code = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
     times = [subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) for _ in range(rounds)]
     return statistics.median(map(float, times))
 
 
 class _Wire:
-    """Two slots of shared memory, used in turn, and clocks on putting results in and taking them out."""
+    """Two slots of shared memory, used in turn, with clocks for sending and receiving."""
 
     def __init__(self) -> None:
         self.send, self.receive = Meter(), Meter()
         self._slots, self._turn = Slots(), 0
 
     def carry(self, value: Any) -> Any:
-        """Send a value through, and return what comes out."""
+        """Send a value, and return the received value."""
         self._turn = 1 - self._turn
         with self.send.running():
             parcel = pack(value, self._slots, self._turn)
@@ -62,7 +61,7 @@ class _Wire:
 
 
 class _Bare:
-    """A file that takes the same chunks with nothing but a loop over ``write_direct_chunk``."""
+    """A file written by a bare loop over ``write_direct_chunk``, with the same chunks."""
 
     def __init__(self, path: Path, layout: Any) -> None:
         import h5py
@@ -91,7 +90,7 @@ class _Bare:
 
 
 def _measure_here(store: str, config: dict[str, Any], folder: str) -> dict[str, Any]:
-    import cellstamp.cells.preload  # noqa: F401 - what a worker imports is imported before clocks run
+    import cellstamp.cells.preload  # noqa: F401 - load compiled code before measuring
     from cellstamp.cells.warm import load_kernels
 
     from .decodes import decodes_per_chunk
@@ -117,7 +116,7 @@ def _measure_here(store: str, config: dict[str, Any], folder: str) -> dict[str, 
 
 
 def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str, Meter]) -> tuple[Any, list[Any]]:
-    """The job and its batches; meters are added for the centres (computed, though they are stored) and the plan."""
+    """Return the job and its batches; add meters for centres (computed, although stored) and plan."""
     from cellstamp.config import ExtractionConfig
     from cellstamp.pipeline.job import Job, select_cells
     from cellstamp.pipeline.scaling import find_scaling
@@ -128,7 +127,7 @@ def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str,
     source, centres, plan = find_source(store), Meter(), Meter()
     with centres.running():
         compute_centers(source.main_mask)
-    load_centers(store, source.main_mask.name)  # what reads tables is imported now
+    load_centers(store, source.main_mask.name)  # imports the readers of tables before measuring
     with plan.running():
         known = load_centers(store, source.main_mask.name)
         parsed = ExtractionConfig.parse(config)
@@ -140,14 +139,14 @@ def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str,
 
 
 def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Meter]) -> list[int]:
-    """Make, send and write every batch, into our file and a bare one in turn; return the batches' bytes."""
+    """Make and send every batch, write it to our file and to a bare one; return the bytes of each batch."""
     from cellstamp.cells.cutter import StampCutter
     from cellstamp.codecs import StampEncoder
     from cellstamp.h5sc.writer import StampWriter
     from cellstamp.source.read.tiles import TileReader
 
     whole, frame, write, sync = (Meter() for _ in range(4))
-    job.task()(batches[0])  # the first batch of a process is slower; it is measured with the whole run
+    job.task()(batches[0])  # the first batch of a process is slower; complete runs measure it
     task, wire, bare, batch_bytes = job.task(), _Wire(), _Bare(folder / "bare.h5", job.layout()), []
     with frame.running():
         writer = StampWriter(folder / "ours.h5sc", job.layout(), folder / "journal", {})

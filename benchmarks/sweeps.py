@@ -1,4 +1,4 @@
-"""Whole extractions against one setting at a time: what is varied, and the rounds in which it is measured."""
+"""Measure complete extractions while varying one setting at a time."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .extraction import Case, extract
 from .sample import Sample
 
 Sweeps = dict[str, list[tuple[Any, Case]]]
-"""Name of a sweep -> its points: the value shown, and the case."""
+"""Points of each sweep, by its name: value shown, and case."""
 
 
 def plan_sweeps(*, quick: bool = False) -> Sweeps:
-    """The sweeps; all but the first start from one case, the one of 6000 pixels and two workers.
+    """Return the sweeps. All but the first vary one base case, with 6000 pixels and two workers.
 
     Parameters
     ----------
     quick
-        Tiny samples and few points: shows that everything works, and measures nothing.
+        Use tiny samples and few points, to test the benchmarks.
     """
     base = Case(Sample(side=1000, chunk=500) if quick else Sample())
     side = base.sample.side
@@ -44,34 +44,34 @@ def plan_sweeps(*, quick: bool = False) -> Sweeps:
 
 
 def choose(sweeps: Sweeps, names: Iterable[str]) -> Sweeps:
-    """Some of the sweeps, by name.
+    """Return some of the sweeps, by name.
 
     Raises
     ------
     SystemExit
-        If there is none of a name.
+        If a name is unknown.
     """
     names = list(names)
     unknown = [name for name in names if name not in sweeps]
     if unknown:
-        raise SystemExit(f"no sweep named {', '.join(unknown)}; there are: {', '.join(sweeps)}")
+        raise SystemExit(f"no sweep named {', '.join(unknown)}; the sweeps are {', '.join(sweeps)}")
     return {name: points for name, points in sweeps.items() if name in names}
 
 
 def run_sweeps(
     sweeps: Sweeps, rounds: int, data: Path, save: Callable[[dict[str, Any]], None], measure: Any = extract
 ) -> dict[str, Any]:
-    """Measure every case once a round, so that a machine that drifts drifts for all; return the medians.
+    """Measure every case once in each round, so that drift of the machine affects all; return the medians.
 
     Parameters
     ----------
     save
-        Given the medians so far after every round: a long run that is stopped leaves what it has measured.
+        Called with the medians after every round, so that an interrupted run leaves results.
     """
     cases = {case.key: case for points in sweeps.values() for _, case in points}
     for case in cases.values():
         case.sample.store(data)
-    measure(min(cases.values(), key=lambda case: case.sample.side), data)  # compiles what is not compiled yet
+    measure(min(cases.values(), key=lambda case: case.sample.side), data)  # compile before measuring
     seen: dict[str, list[dict[str, float]]] = {key: [] for key in cases}
     for number in range(1, rounds + 1):
         for key, case in cases.items():
@@ -86,7 +86,7 @@ def run_sweeps(
 
 
 def summarise(rounds: list[Any]) -> Any:
-    """The median of every number in results of the same shape."""
+    """Return the median of every number in results of the same shape."""
     first = rounds[0]
     if isinstance(first, Mapping):
         return {key: summarise([one[key] for one in rounds]) for key in first}
@@ -94,5 +94,5 @@ def summarise(rounds: list[Any]) -> Any:
 
 
 def points_of(sweeps: Sweeps) -> dict[str, list[tuple[Any, str]]]:
-    """The sweeps as they go into results: cases by their keys."""
+    """Return the sweeps for the results, with the key of each case."""
     return {name: [(value, case.key) for value, case in points] for name, points in sweeps.items()}

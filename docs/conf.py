@@ -1,4 +1,4 @@
-"""Settings of the documentation; `make docs` builds it without any network."""
+"""Configure Sphinx. `make docs` builds the documentation without network."""
 
 import logging
 import sys
@@ -29,24 +29,24 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 
-# Pages that are notebooks run from their first cell to their last each time they are built, in a folder that goes away.
+# Each build executes the pages that are notebooks, in temporary folders.
 nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_timeout = 120
-# torch is optional: without it, the page that trains a network shows what was measured, and its last picture.
+# torch is optional: without it, the page that trains a network shows stored results and a stored picture.
 if find_spec("torch"):
     tags.add("torch")  # noqa: F821 - Sphinx puts it here
 else:
     nb_execution_excludepatterns = ["training-a-network.md"]
 nb_merge_streams = True
 logging.getLogger("traitlets").setLevel(logging.WARNING)
-# A kernel that is spoken to in plain text warns of it.
+# Kernels without encryption print a warning.
 NotebookClient._config_default = lambda _: Config(KernelManager={"transport_encryption": "auto"})
 nb_render_image_options = {"align": "center"}
 
-# A name in a docstring that leads nowhere is a fault, but for those of other libraries: links to them need a network.
+# Unresolved names in docstrings are errors, except names of other libraries: those links would need a network.
 nitpicky = True
 nitpick_ignore_regex = [
     (
@@ -54,11 +54,11 @@ nitpick_ignore_regex = [
         r"(anndata|collections|matplotlib|np|numpy|os|spatialdata|torch|xarray)\..*"
         r"|AnnData|Axes|DataArray|NDArray|PathLike|SpatialData",
     ),
-    ("py:class", "Colours|Region"),  # short names in signatures; what they stand for is told below them
+    ("py:class", "Colours|Region"),  # aliases in signatures, explained in the docstrings
 ]
 
 autodoc_member_order = "bysource"
-autodoc_mock_imports = ["torch"]  # optional, and not needed to describe what uses it
+autodoc_mock_imports = ["torch"]  # optional, and not needed for the API reference
 autodoc_typehints = "signature"
 napoleon_google_docstring = False
 napoleon_use_ivar = True

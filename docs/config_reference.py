@@ -1,4 +1,4 @@
-"""Makes the table of configuration keys from the model that checks them, so that it cannot go stale."""
+"""Make the tables of configuration keys from the models that validate them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from cellstamp.config import ExtractionConfig, StepConfig
 from cellstamp.segmentation_config import SegmentationConfig
 
-# The models' order is kept; a new key belongs to the group of the key above it.
+# Keys have the order of the models; each entry names the first key of a group.
 EXTRACTION = {
     "threads": "Required",
-    "image": "What is read",
-    "cells": "Which cells and channels",
-    "apply_masks": "How single-cell images are made",
-    "target_ram_utilization": "Memory, workers, and what is shown",
+    "image": "Input",
+    "cells": "Cells and channels",
+    "apply_masks": "Single-cell images",
+    "target_ram_utilization": "Memory, workers and display",
 }
 SEGMENTATION = {
     "threads": "Required",
-    "image": "What is read",
-    "method": "What is a nucleus, and what a cell",
-    "block_size": "Memory, workers, and what is shown",
+    "image": "Input",
+    "method": "Nuclei and cells",
+    "block_size": "Memory, workers and display",
 }
 MODELS: dict[str, tuple[type[StepConfig], dict[str, str]]] = {
     "extraction": (ExtractionConfig, EXTRACTION),
@@ -31,14 +31,14 @@ HEADER = ["| key | default | allowed | what it does |", "|---|---|---|---|"]
 
 
 def lines(step: str = "extraction") -> Iterator[str]:
-    """The tables in Markdown, a group each."""
+    """Yield the lines of a Markdown table for each group of keys."""
     model, groups = MODELS[step]
     for key, field in model.model_fields.items():
         if key in groups:
             yield from ["", f"**{groups[key]}**", "", *HEADER]
         default = "required" if field.is_required() else f"`{_shown(field.default)}`"
         meaning = " ".join(str(field.description).replace("``", "`").split())
-        # as code, or its quotes would be turned into typographic ones, which nobody can paste into a configuration
+        # values in code keep straight quotes, so that readers can paste them into a configuration
         allowed = re.sub(r'"\w+"', r"`\g<0>`", model.allowed_for(key))
         yield f"| `{key}` | {default} | {allowed} | {meaning} |"
 
@@ -48,7 +48,7 @@ def _shown(value: object) -> str:
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Give Sphinx the directive ``config-reference``."""
+    """Add the directive ``config-reference`` to Sphinx."""
     from docutils import nodes
     from docutils.statemachine import StringList
     from sphinx.util.docutils import SphinxDirective

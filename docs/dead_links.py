@@ -1,4 +1,4 @@
-"""Looks, when the pages are built, where each link within them leads: to a file that is there, and to a place in it."""
+"""Find dead links between the built pages: links to missing files or missing anchors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LINKS = {"a": "href", "img": "src", "link": "href", "script": "src", "object": "
 
 
 class Page(HTMLParser):
-    """The links of a page, and the ids that others can lead to."""
+    """Links of a page, and ids that links can point to."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -27,10 +27,10 @@ class Page(HTMLParser):
 
 
 def dead_links(folder: Path) -> list[str]:
-    """Every link that leads nowhere, with the page it is on."""
+    """Return an error for each dead link, with its page."""
     pages = {path.resolve(): Page(path) for path in folder.rglob("*.html") if "_static" not in path.parts}
     return [
-        f"{path.relative_to(folder.resolve())}: the link {link!r} leads nowhere"
+        f"{path.relative_to(folder.resolve())}: dead link {link!r}"
         for path, page in sorted(pages.items())
         for link in sorted(page.links)
         if not _leads_somewhere(link, path, pages)
@@ -39,7 +39,7 @@ def dead_links(folder: Path) -> list[str]:
 
 def _leads_somewhere(link: str, path: Path, pages: dict[Path, Page]) -> bool:
     parts = urlsplit(link)
-    if parts.scheme or parts.netloc:  # to the world: `make linkcheck`
+    if parts.scheme or parts.netloc:  # external: `make linkcheck` checks it
         return True
     target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
     if target not in pages:
@@ -51,11 +51,11 @@ def _check(app: Any, error: Exception | None) -> None:
     from sphinx.util import logging
 
     if error is None and app.builder.name == "html":
-        for fault in dead_links(Path(app.outdir)):
-            logging.getLogger(__name__).warning(fault)
+        for message in dead_links(Path(app.outdir)):
+            logging.getLogger(__name__).warning(message)
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Let Sphinx warn of dead links."""
-    app.connect("build-finished", _check, priority=900)  # after those that copy files into the site
+    """Add a warning for each dead link to Sphinx."""
+    app.connect("build-finished", _check, priority=900)  # after extensions that copy files into the site
     return {"parallel_read_safe": True, "parallel_write_safe": True}

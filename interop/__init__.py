@@ -1,4 +1,4 @@
-"""Tests beside the published scportrait, in an environment of their own: ``make scportrait``."""
+"""Test cellstamp with the published scportrait, in a separate environment: ``make scportrait``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 
 
 def _let_torchvision_be_imported() -> torch.library.Library | None:
-    """Declare what torchvision's compiled part would bring, where that does not fit torch.
+    """Declare the operators of torchvision's compiled part, if that doesn't match torch.
 
-    The registry's torchvision is built for torch with CUDA. Beside a torch for CPUs only, it cannot be imported, and so
-    scportrait can't. scportrait's featuriser needs nothing but the transforms, which are plain Python.
+    The published torchvision is built for torch with CUDA. With a torch for CPUs only, importing it fails, and so does
+    importing scportrait. scportrait's featuriser needs only the transforms, which are plain Python.
     """
     try:
         import torchvision  # noqa: F401

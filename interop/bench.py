@@ -1,4 +1,4 @@
-"""One sample, and projects of scportrait's and of ours that are made from it."""
+"""Make one sample, and projects of scportrait and cellstamp from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import cellstamp
 from tests.conftest import make_cells, write_store
 
 matplotlib.use("agg")
-# ome-zarr's reader says for each image of labels that it has no parent.
+# ome-zarr's reader logs for each labels image that it has no parent.
 logging.getLogger("ome_zarr").setLevel(logging.ERROR)
 
 IMAGE_SIZE = 32
@@ -25,16 +25,16 @@ __all__ = ["IMAGE_SIZE", "Bench", "TheirExtraction", "TheirProject"]
 
 
 class Bench:
-    """A folder with one sample, and projects of both kinds in it."""
+    """A folder with one sample, and projects of both packages."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "cache").mkdir()
-        # The outer cells of a grid of seven by seven are too near the border.
+        # The outer cells of this 7 x 7 grid are too close to the border.
         self.image, self.nucleus, self.cytosol = make_cells(n=49)
 
     def sample(self) -> Path:
-        """A SpatialData store with the image and the masks, under names that are not a project's."""
+        """Return a SpatialData store with image and masks; their names differ from those of a project."""
         path = self.folder / "sample.zarr"
         if not path.exists():
             masks = {"nucleus": self.nucleus, "cytosol": self.cytosol}
@@ -49,7 +49,7 @@ class Bench:
         return path
 
     def theirs(self, name: str, extraction: type, *, overwrite: bool = False, **keys: Any) -> TheirProject:
-        """scportrait's Project on a folder."""
+        """Return scportrait's Project for a folder."""
         return TheirProject(
             str(self.folder / name),
             config_path=str(self.config(**keys)),
@@ -59,12 +59,12 @@ class Bench:
         )
 
     def loaded(self, name: str, extraction: type, **keys: Any) -> TheirProject:
-        """scportrait's Project on a folder of its own making, with image and masks."""
+        """Return scportrait's Project for a new folder, with image and masks."""
         project = self.theirs(name, extraction, overwrite=True, **keys)
         project.load_input_from_sdata(str(self.sample()), "image", "nucleus", "cytosol")
-        # Opened anew, so that overwriting is not allowed from the start.
+        # Open it again without overwrite=True.
         return self.theirs(name, extraction, **keys)
 
     def ours(self, name: str, **keys: Any) -> cellstamp.Project:
-        """cellstamp's Project on a folder."""
+        """Return cellstamp's Project for a folder."""
         return cellstamp.Project(self.folder / name, config_path=self.config(**keys))

@@ -1,4 +1,4 @@
-"""The fixtures, and the summary at the end: what was proved, and with which versions."""
+"""Fixtures, and a final summary of the proved claims and the versions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.fixture(scope="module")
 def extracted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TheirProject]:
-    """The same cells, extracted in two projects of scportrait's: with our step and with its own."""
+    """Return two scportrait projects with the same cells, extracted with our step and with scportrait's step."""
     bench = Bench(tmp_path_factory.mktemp("extracted"))
     projects = {"ours": bench.loaded("a", cellstamp.HDF5CellExtraction), "theirs": bench.loaded("b", TheirExtraction)}
     for project in projects.values():
@@ -56,13 +56,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 
 def _lines() -> Iterator[str]:
-    """A line for each thing proved; cases of one thing are on one line."""
+    """Yield a line for each claim, with all of its cases."""
     together: dict[tuple[str, str], list[str]] = {}
     for proof, case, outcome in _PROOFS.values():
         together.setdefault((proof, outcome), []).append(case)
     for (proof, outcome), cases in together.items():
-        told = f" ({', '.join(cases)})" if cases != [""] else ""
-        yield textwrap.fill(f"{outcome:<8}{proof}{told}", 110, subsequent_indent=" " * 10)
+        listed = f" ({', '.join(cases)})" if cases != [""] else ""
+        yield textwrap.fill(f"{outcome:<8}{proof}{listed}", 110, subsequent_indent=" " * 10)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes an environment with the published scportrait and this checkout of cellstamp; about 3 GB, most of it torch.
+# Create an environment with the published scportrait and this checkout of cellstamp: about 3 GB, mostly torch.
 set -euo pipefail
 venv=${1:?usage: setup_scportrait.sh VENV}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -8,5 +8,5 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 "${pip[@]}" --requirement "$here/requirements.txt"
 "${pip[@]}" --no-deps --requirement "$here/requirements-no-deps.txt"
-# scportrait wants older releases than cellstamp's lower bounds; what is needed of both works with these.
+# scportrait pins older releases than cellstamp's lower bounds; the tested parts of both work with these.
 "${pip[@]}" --no-deps --editable "$here/.."

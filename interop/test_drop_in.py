@@ -1,4 +1,4 @@
-"""scportrait's own Project with our extraction step."""
+"""scportrait's Project with our extraction step."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def stamps(path: str | Path) -> np.ndarray:
 
 
 def removed(path: str | Path) -> list[int]:
-    """scportrait's are in no order."""
+    """Return removed ids, sorted; scportrait writes them unsorted."""
     return sorted(map(int, (Path(path).parent / "removed_classes.csv").read_text().split()))
 
 
 def same_extraction(ours: str | Path, theirs: str | Path) -> None:
-    """The same cells in the same order, bit by bit the same images, the same channels, the same cells left out."""
+    """Assert equal cells in equal order, bitwise equal images, equal channels, and equal removed cells."""
     with h5py.File(ours) as got, h5py.File(theirs) as expected:
         for name in ("obs/scportrait_cell_id", "obs/_index", "var/channels", "var/_index"):
             assert np.array_equal(got[name], expected[name]), name
@@ -54,7 +54,7 @@ def test_full_run(bench: Bench) -> None:
 
 
 def test_partial_run(bench: Bench) -> None:
-    """Project.extract(partial=True): as many cells as asked for, in a folder of their own."""
+    """Project.extract(partial=True): the requested number of cells, in a separate folder."""
     project = bench.loaded("project", HDF5CellExtraction)
     project.extract()
     n_cells, full = project.h5sc.n_obs, Path(project.extraction_f.output_path)
@@ -65,7 +65,7 @@ def test_partial_run(bench: Bench) -> None:
 
 
 def test_named_folder(bench: Bench) -> None:
-    """Project.extract(output_folder_name=...): in that folder."""
+    """Project.extract(output_folder_name=...): the result is in this folder."""
     project = bench.loaded("project", HDF5CellExtraction)
     project.extract(output_folder_name="mine")
     assert Path(project.extraction_f.output_path).parent.name == "mine"
@@ -94,7 +94,7 @@ def test_overwrite(bench: Bench) -> None:
 
 
 def test_after_theirs(bench: Bench) -> None:
-    """Our step in a project that scportrait's step has extracted already: refused, or replaced with overwrite=True."""
+    """Our step after scportrait's step: an error, or a replaced result with overwrite=True."""
     bench.loaded("project", TheirExtraction).extract()
     project = bench.theirs("project", HDF5CellExtraction)
     assert project.h5sc.n_obs
@@ -116,7 +116,7 @@ def test_after_theirs(bench: Bench) -> None:
     ],
 )
 def test_same_as_their_step(bench: Bench, keys: dict[str, Any]) -> None:
-    """The same cells and, bit by bit, the same images as with scportrait's step on the same project."""
+    """The same cells and bitwise equal images as with scportrait's step on the same project."""
     project = bench.loaded("project", TheirExtraction, **keys)
     project.extract(output_folder_name="theirs")
     theirs = project.extraction_f.output_path
@@ -137,7 +137,7 @@ def test_one_mask(bench: Bench, mask: str) -> None:
     same_extraction(project.extraction_f.output_path, theirs)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the real images are not here")
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real images are missing")
 @pytest.mark.parametrize("name", REAL)
 def test_real_images(bench: Bench, name: str) -> None:
     """The same on real images."""

@@ -1,4 +1,4 @@
-"""Project folders, made by one and opened by the other."""
+"""Project folders made by one package and opened by the other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_theirs_opens_here(bench: Bench) -> None:
     assert project.h5sc.n_obs == theirs.h5sc.n_obs
     project.extract()
     same_extraction(project.extraction_f.output_path, theirs.extraction_f.output_path)
-    # and with the folder alone, with the configuration that scportrait left there
+    # also without arguments, with the configuration that scportrait wrote to the folder
     assert cellstamp.Project(bench.folder / "project").h5sc.n_obs == theirs.h5sc.n_obs
 
 
@@ -50,7 +50,7 @@ def test_masks_loaded_here(bench: Bench, source: str) -> None:
             tifffile.imwrite(path, channel)
         theirs.load_input_from_tif_files(paths, channel_names=names, cache=str(bench.folder / "cache"))
     project = bench.ours("project")
-    # scportrait leaves out the last row and the last column of TIFF files
+    # scportrait drops the last row and the last column of TIFF files
     height, width = project.input_image.shape[1:]
     project.load_segmentation(nucleus=bench.nucleus[:height, :width], cytosol=bench.cytosol[:height, :width])
     project.extract(output_folder_name="ours")
@@ -78,7 +78,7 @@ def _load(bench: Bench, source: str) -> cellstamp.Project:
 
 @pytest.mark.parametrize("source", ["array", "tif files", "SpatialData"])
 def test_ours_opens_there(bench: Bench, source: str) -> None:
-    """cellstamp's folder opens with scportrait's Project: sdata, h5sc, extraction with its own step and with ours."""
+    """cellstamp's folder opens with scportrait's Project: sdata, h5sc, extraction with both steps."""
     project = _load(bench, source)
     project.extract()
     theirs = bench.theirs("project", TheirExtraction)

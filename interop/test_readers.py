@@ -1,4 +1,4 @@
-"""What scportrait has for reading single-cell images, on files that we wrote."""
+"""scportrait's readers of single-cell images, with files written by cellstamp."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cells(path: str) -> anndata.AnnData:
 
 
 def test_read_h5sc(path: str, extracted: Extracted) -> None:
-    """scportrait.io.read_h5sc: our file as it reads its own, and cellstamp.read_h5sc the same of both."""
+    """scportrait.io.read_h5sc and cellstamp.read_h5sc: equal content for files of both packages."""
     theirs = extracted["theirs"].extraction_f.output_path
     for read in (read_h5sc, cellstamp.read_h5sc):
         got, expected = read(path), read(theirs)
@@ -49,15 +49,15 @@ def test_read_h5sc(path: str, extracted: Extracted) -> None:
 
 
 def test_anndata(path: str, cells: anndata.AnnData) -> None:
-    """anndata.read_h5ad, with the anndata that scportrait asks for."""
+    """anndata.read_h5ad, with the anndata that scportrait requires."""
     whole = anndata.read_h5ad(path)
     assert np.array_equal(whole.obsm["single_cell_images"], cells.obsm["single_cell_images"][:])
     assert whole.obsm["spatial"].shape == (whole.n_obs, 2)
 
 
 def test_write_h5sc(cells: anndata.AnnData, tmp_path: Path) -> None:
-    """scportrait.io.write_h5sc: a copy that both read."""
-    # in memory: the images that read_h5sc leaves on disk cannot be written again, those of scportrait's files no more
+    """scportrait.io.write_h5sc: a copy that both packages read."""
+    # load images into memory: write_h5sc can't copy images on disk, also those of scportrait's files
     cells.obsm["single_cell_images"] = cells.obsm["single_cell_images"][:]
     write_h5sc(cells, tmp_path / "copy.h5sc")
     for read in (read_h5sc, cellstamp.read_h5sc):
@@ -73,7 +73,7 @@ def test_tools(cells: anndata.AnnData) -> None:
 
 
 def _images(figure: Figure) -> int:
-    """How many images there are in a figure that can be drawn."""
+    """Draw a figure, and return its number of images."""
     figure.canvas.draw()
     axes = [inner for outer in figure.axes for inner in (outer, *outer.child_axes)]
     return sum(len(each.images) for each in axes)
@@ -90,12 +90,12 @@ def _images(figure: Figure) -> int:
     ids=["cell_grid", "cell_grid of a channel", "cell_grid_single_channel", "cell_grid_multi_channel"],
 )
 def test_plots(cells: anndata.AnnData, plot: Any, options: dict[str, Any]) -> None:
-    """scportrait.plotting: our cells, drawn."""
+    """scportrait.plotting: draws our cells."""
     assert _images(plot(cells, **options, return_fig=True, show_fig=False))
 
 
 def test_project_plot(extracted: Extracted) -> None:
-    """Project.plot_single_cell_images: some by their ids."""
+    """Project.plot_single_cell_images: cells by their ids."""
     ids = extracted["ours"].h5sc.obs["scportrait_cell_id"].tolist()[:2]
     assert _images(extracted["ours"].plot_single_cell_images(cell_ids=ids, return_fig=True))
 
@@ -152,16 +152,16 @@ def _same_features(ours: Project, theirs: Project) -> None:
 
 
 def test_featurizer(extracted: Extracted) -> None:
-    """Project.featurize with CellFeaturizer: the same features from our file as from scportrait's."""
+    """Project.featurize with CellFeaturizer: equal features for files of both packages."""
     for project in extracted.values():
         project.featurize(overwrite=True)
     _same_features(extracted["ours"], extracted["theirs"])
 
 
 def test_featurizer_of_partial(bench: Bench) -> None:
-    """Project.featurize(data_type="partial"): of a partial run of ours."""
+    """Project.featurize(data_type="partial"): works on our partial runs."""
     project = bench.loaded("project", cellstamp.HDF5CellExtraction)
-    project.extract()  # scportrait's project takes features of a partial run only where there is a full one
+    project.extract()  # scportrait's project needs a full run before features of a partial run
     project.extract(partial=True, n_cells=5)
     project.featurize(n_cells=5, data_type="partial", partial_seed=42, overwrite=True)
     ids = project.h5sc.obs["scportrait_cell_id"].tolist()
@@ -170,5 +170,5 @@ def test_featurizer_of_partial(bench: Bench) -> None:
 
 
 def test_made_from_is_readable(cells: anndata.AnnData) -> None:
-    """What our file says beside, in uns/cellstamp, comes along."""
+    """Our settings in uns/cellstamp are readable."""
     assert json.loads(cells.uns["cellstamp"]["made_from"])["image_size"] == IMAGE_SIZE

@@ -1,6 +1,8 @@
 """The command line: what it does, what it says, and its exit codes."""
 
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from cellstamp.cli import commands
 
 SIZE = 32
 CONFIG = {"HDF5CellExtraction": {"threads": 1, "image_size": SIZE}}
+SEGMENTATION = {"threads": 1, "window": 41, "min_distance": 5, "expansion": 4}
 
 
 def invoke(*arguments: object) -> Result:
@@ -53,6 +56,26 @@ def project(template: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(template, tmp_path / "project"))
 
 
+@pytest.fixture
+def unsegmented(tmp_path: Path) -> Path:
+    """A project with an image of 9 nuclei, and no masks."""
+    image = np.full((2, 200, 200), 500, dtype=np.uint16)
+    y, x = np.mgrid[:200, :200]
+    for row, column in [(row, column) for row in (40, 100, 160) for column in (40, 100, 160)]:
+        image[1][(y - row) ** 2 + (x - column) ** 2 <= 64] = 20000
+    cache = {"cache": str(tmp_path / "cache")}
+    segmentation = {**SEGMENTATION, **cache, "nucleus_channel": "DAPI"}
+    config = {"ThresholdSegmentation": segmentation, "HDF5CellExtraction": CONFIG["HDF5CellExtraction"] | cache}
+    project = Project(tmp_path / "project", config)
+    project.load_input_from_array(image, channel_names=["other", "DAPI"])
+    return tmp_path / "project"
+
+
+def masks_of(project: Path) -> list[np.ndarray]:
+    sdata = Project(project).sdata
+    return [np.asarray(sdata[name]) for name in ("seg_all_nucleus", "seg_all_cytosol") if name in sdata]
+
+
 def result_of(project: Path, folder: str = "data") -> Path:
     return project / "extraction" / folder / "single_cells.h5sc"
 
@@ -62,7 +85,9 @@ def test_version():
     assert (result.exit_code, result.output) == (0, f"cellstamp, version {cellstamp.__version__}\n")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["extract", "--help"], ["info", "-h"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["extract", "--help"], ["segment", "--help"], ["info", "-h"], ["demo", "--help"]]
+)
 def test_help(arguments):
     result = invoke(*arguments)
     assert result.exit_code == 0
@@ -73,10 +98,7 @@ def test_extract_uses_the_folders_own_config_and_ends_with_one_line_on_stdout(pr
     result = run("extract", project)
     assert (result.returncode, result.stderr) == (0, "")
     (line,) = result.stdout.splitlines()
-    assert line.startswith(
-        "6 cells kept, 1 removed at the border (7 in the mask; 0 of the kept empty in the cell mask)"
-    )
-    assert f" -> {result_of(project)} (" in line
+    assert line.startswith(f"Extracted 6 of 7 cells (1 too close to the image border) -> {result_of(project)} (")
     assert line.endswith(" cells/s)")
     assert read_h5sc(result_of(project)).obsm["single_cell_images"].shape == (6, 4, SIZE, SIZE)
 
@@ -145,6 +167,117 @@ def test_progress_when_asked_for_and_not_else(project):
     assert "6/6" in run("extract", project, "--progress").stderr
     result = run("extract", project, "--overwrite", "--no-progress")
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_segment_writes_masks_that_extract_uses_and_ends_with_one_line_on_stdout(unsegmented):
+    result = run("segment", unsegmented)
+    assert (result.returncode, result.stderr) == (0, "")
+    labels = re.escape(str(unsegmented / "scportrait.sdata" / "labels"))
+    line = rf"Segmented 9 nuclei and cells -> {labels} \(seg_all_nucleus, seg_all_cytosol\) in [\d.]+ s\n"
+    assert re.fullmatch(line, result.stdout)
+    nuclei, cells = masks_of(unsegmented)
+    assert nuclei.max() == cells.max() == 9
+    assert invoke("extract", unsegmented).exit_code == 0
+    assert read_h5sc(result_of(unsegmented)).n_obs == 9
+
+
+def test_segment_replaces_masks_only_with_overwrite(unsegmented):
+    assert invoke("segment", unsegmented).exit_code == 0
+    before = masks_of(unsegmented)
+    result = invoke("segment", unsegmented, "--set", "expansion=0")
+    assert (result.exit_code, result.stdout) == (2, "")
+    told = "labels/seg_all_nucleus, labels/seg_all_cytosol already exist. Set --overwrite to replace them"
+    assert told in result.stderr
+    assert np.array_equal(before, masks_of(unsegmented))
+    config = (unsegmented / "config.yml").read_bytes()
+    assert invoke("segment", unsegmented, "--set", "expansion=0", "--overwrite").exit_code == 0
+    nuclei, cells = masks_of(unsegmented)
+    assert np.array_equal(nuclei, cells)  # so the setting was used
+    assert (unsegmented / "config.yml").read_bytes() == config
+
+
+def test_segment_with_another_config_file(unsegmented, tmp_path):
+    other = tmp_path / "other.yml"
+    other.write_text(yaml.safe_dump({"ThresholdSegmentation": {**SEGMENTATION, "cache": str(tmp_path), "image": "no"}}))
+    result = invoke("segment", unsegmented, "--config", other)
+    assert result.exit_code == 2
+    assert "'no'" in result.stderr
+
+
+def test_segment_fails_where_it_finds_no_nucleus(unsegmented):
+    assert invoke("segment", unsegmented).exit_code == 0
+    before = masks_of(unsegmented)
+    result = run("segment", unsegmented, "--overwrite", "--set", "min_area=5000")
+    assert (result.returncode, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: No nucleus found in channel 'DAPI' of image 'input_image'")
+    assert np.array_equal(before, masks_of(unsegmented))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("number", "code", "word"), [("SIGINT", 130, "Interrupted"), ("SIGTERM", 143, "Terminated")])
+def test_an_interrupted_segmentation_leaves_no_masks(unsegmented, tmp_path, number, code, word):
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores Ctrl-C
+        "from cellstamp.cli import main; main()"
+    )
+    arguments = ["segment", str(unsegmented), "--progress", "--set", "block_size=10"]
+    process = subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, bufsize=0)
+    shown = b""
+    while not re.search(rb"segmenting: +[1-9]", shown):
+        shown += process.stderr.read(100) or pytest.fail(shown.decode())
+    process.send_signal(getattr(signal, number))
+    told = (shown + process.communicate(timeout=60)[1]).decode()
+    assert process.returncode == code, told
+    assert told.splitlines()[-1] == f"{word}. No masks were written. Run the command again to start over."
+    assert "Traceback" not in told
+    assert masks_of(unsegmented) == []
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert invoke("segment", unsegmented).exit_code == 0
+
+
+SEGMENT_ERRORS = {
+    "no folder": (["segment"], "Missing argument 'PROJECT_FOLDER'"),
+    "no project": (["segment", "{tmp}/empty"], "no scportrait.sdata"),
+    "no section": (
+        ["segment", "{project}", "--config", "{tmp}/extraction_only.yml"],
+        "no section 'ThresholdSegmentation' for this step (it has: HDF5CellExtraction)",
+    ),
+    "no image": (["segment", "{tmp}/no_image"], "there is no image"),
+    "a misspelt key": (
+        ["segment", "{project}", "--set", "expnsion=4"],
+        "expnsion = 4: unknown key; did you mean expansion?",
+    ),
+    "a channel that is missing": (
+        ["segment", "{project}", "--set", "nucleus_channel=DNA"],
+        "nucleus_channel = 'DNA': image 'input_image' of {project}/scportrait.sdata has no channel of this name",
+    ),
+    "an option of extract": (["segment", "{project}", "--partial", "4"], "No such option"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "told"), SEGMENT_ERRORS.values(), ids=SEGMENT_ERRORS)
+def test_errors_of_segment_have_exit_code_2(arguments, told, unsegmented, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "extraction_only.yml").write_text(yaml.safe_dump(CONFIG))
+    shutil.copytree(unsegmented, tmp_path / "no_image")
+    shutil.rmtree(tmp_path / "no_image" / "scportrait.sdata" / "images")
+    (tmp_path / "no_image" / "scportrait.sdata" / "images").mkdir()
+    result = invoke(*(argument.format(tmp=tmp_path, project=unsegmented) for argument in arguments))
+    assert result.exit_code == 2, result.exception
+    assert told.format(project=unsegmented) in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert masks_of(unsegmented) == []
+
+
+@pytest.mark.once
+def test_an_error_of_segment_is_one_line_without_traceback_in_the_real_program(unsegmented):
+    result = run("segment", unsegmented, "--set", "window=4")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ThresholdSegmentation config: 1 ")
+    assert "window = 4: must be an odd integer" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_info_tells_what_is_in_a_file(project):

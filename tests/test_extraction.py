@@ -683,8 +683,10 @@ def test_the_log_of_a_run(make_step: MakeStep) -> None:
     assert f"removed at the border: {removed.size}" in log
     assert f"to extract: {len(ids)}" in log
     assert re.search(r"in-flight limit \d+ batches: budget .* MiB, this process .* MiB, 2 workers .* MiB, largest", log)
-    counts = rf"{len(ids)} cells kept, {removed.size} removed at the border \({ids.size + removed.size} in the mask; "
-    assert re.search(counts + r"0 of the kept empty in the cell mask\) -> .*single_cells\.h5sc \(", log)
+    counts = (
+        rf"Extracted {len(ids)} of {ids.size + removed.size} cells \({removed.size} too close to the image border\)"
+    )
+    assert re.search(counts + r" -> .*single_cells\.h5sc \(", log)
 
 
 def test_the_serial_engine_calibrates_too_whatever_threads_says(make_step: MakeStep) -> None:
@@ -696,17 +698,17 @@ def test_the_serial_engine_calibrates_too_whatever_threads_says(make_step: MakeS
 def test_a_partial_run_has_a_log_of_its_own(make_step: MakeStep) -> None:
     step = make_step()
     step(partial=True, n_cells=3)
-    assert "3 cells kept" in logged(step, "partial_processing.log")
+    assert "Extracted 3 of " in logged(step, "partial_processing.log")
     assert not (Path(step.directory) / "processing.log").exists()
     step()
-    assert "cells kept" in logged(step)
-    assert logged(step, "partial_processing.log").count("cells kept") == 1
+    assert "Extracted " in logged(step)
+    assert logged(step, "partial_processing.log").count("Extracted ") == 1
 
 
 def test_the_log_is_appended_to(make_step: MakeStep) -> None:
     make_step()()
     make_step(overwrite=True)()
-    assert logged(make_step()).count("cells kept") == 2
+    assert logged(make_step()).count("Extracted ") == 2
 
 
 def test_a_row_for_each_run_in_the_table_of_runs(make_step: MakeStep) -> None:
@@ -743,7 +745,7 @@ def test_a_bar_and_a_closing_line_when_asked_for(make_step: MakeStep, capfd: pyt
     step()
     out, err = capfd.readouterr()
     n = len(expected(SAMPLE)[0])
-    assert out.startswith(f"{n} cells kept, ")
+    assert out.startswith(f"Extracted {n} of ")
     assert str(step.output_path) in out
     assert f"{n}/{n}" in err
 

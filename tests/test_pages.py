@@ -33,7 +33,7 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     (tmp_path / "a b.png").touch()
     (tmp_path / "deep" / "b.html").write_text(dead)
     assert extension.dead_links(tmp_path) == [
-        f"deep/b.html: the link {link!r} leads nowhere" for link in ("../a.html#up", "../b.html", "c.png")
+        f"deep/b.html: dead link {link!r}" for link in ("../a.html#up", "../b.html", "c.png")
     ]
 
 

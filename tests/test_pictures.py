@@ -1,4 +1,4 @@
-"""Pictures: that they show what is in the file and the store, read no more than that, and say what is wrong."""
+"""Pictures show the content of file and store, read no more than that, and report errors."""
 
 from __future__ import annotations
 
@@ -317,11 +317,11 @@ class TestAxesAndFiles:
 
     def test_a_picture_that_cannot_be_written_leaves_the_old_one(self, h5sc, tmp_path) -> None:
         (tmp_path / "folder.png").mkdir()
-        with pytest.raises(OutputError, match=r"folder.png: the picture cannot be written: Is a directory"):
+        with pytest.raises(OutputError, match=r"folder.png: cannot write the picture: Is a directory"):
             plot_cells(h5sc, n=2, save=tmp_path / "folder.png")
         assert [*tmp_path.iterdir()] == [tmp_path / "folder.png"]
         (tmp_path / "file").touch()
-        with pytest.raises(OutputError, match=r"the picture cannot be written: (File exists|Not a directory)"):
+        with pytest.raises(OutputError, match=r"cannot write the picture: (File exists|Not a directory)"):
             plot_cells(h5sc, n=2, save=tmp_path / "file" / "cells.png")
 
     def test_a_picture_that_is_cut_short_leaves_the_old_one(self, h5sc, tmp_path) -> None:
@@ -330,7 +330,7 @@ class TestAxesAndFiles:
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # as a disk that is full
         try:
-            with pytest.raises(OutputError, match=r"cells.png: the picture cannot be written: File too large"):
+            with pytest.raises(OutputError, match=r"cells.png: cannot write the picture: File too large"):
                 plot_cells(h5sc, save=path)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -339,7 +339,7 @@ class TestAxesAndFiles:
 
     @pytest.mark.parametrize("save", ["cells", "cells.h5sc", 3])
     def test_a_file_that_is_no_picture_is_refused(self, save, h5sc) -> None:
-        with pytest.raises(ConfigError, match=r"save = .*: must (end in the kind of picture: .*\.png|be the path of)"):
+        with pytest.raises(ConfigError, match=r"save = .*: must (end with the suffix of .*\.png|be the path of)"):
             plot_cells(h5sc, save=save)
 
     def test_no_display_and_no_pyplot_are_needed_and_no_figure_is_left(self, h5sc, tmp_path) -> None:
@@ -417,10 +417,10 @@ class TestMistakes:
             ({"channels": [-1]}, "has no -1: must be"),
             ({"channels": [True]}, "has no True: must be"),
             ({"color": {7: "red"}}, "has no 7: must be"),
-            ({"color": {"DAPI": "bleu"}}, r"color of DAPI: 'bleu' is no colour \(did you mean 'blue'\?\)"),
+            ({"color": {"DAPI": "bleu"}}, r"color of DAPI: 'bleu' is not a colour \(did you mean 'blue'\?\)"),
             ({"color": ["red"]}, "color = .*'red'.*a colour for each of the 3 channels"),
             ({"color": {"DAPI": "red"}, "channels": ["DAPI", "actin"]}, "no colour for the channels actin"),
-            ({"mask_outline": "octarine"}, "mask_outline of seg_all_nucleus: 'octarine' is no colour"),
+            ({"mask_outline": "octarine"}, "mask_outline of seg_all_nucleus: 'octarine' is not a colour"),
             ({"mask_outline": {"nucleus": "red"}}, "no mask named nucleus; the masks are seg_all_nucleus, seg_all_cyt"),
         ],
     )
@@ -488,8 +488,8 @@ class TestSlide:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"channels": "xyz"}, "no channel named 'xyz' in the project's image; it has DAPI, actin, tubulin"),
-            ({"channels": []}, "channels: none named"),
+            ({"channels": "xyz"}, "no channel named 'xyz'; the project's image has DAPI, actin, tubulin"),
+            ({"channels": []}, "channels: no channel given; the project's image has DAPI"),
             ({"region": [(0, 500), (0, 10)]}, r"region = .*: must be .* inside the image of 240 x 240 pixels"),
             ({"region": 7}, "region = 7: must be"),
             ({"region": [(0.5, 10), (0, 10)]}, r"region = .*: must be .*, whole numbers, inside the image"),
@@ -606,12 +606,15 @@ class TestRemoved:
 
     def test_cells_that_are_not_those_of_the_store_are_refused(self, made, copy) -> None:
         image, nucleus, cytosol = make_cells(side=240, n=64)
-        ending = "the masks were replaced since, or it was made from another store: extract again, or give the store"
+        ending = "The masks were replaced after the extraction, or .*: extract again, or pass the original store"
         for masks, message in (
-            ([np.where(mask > 60, 0, mask) for mask in (nucleus, cytosol)], "4 of its 64 kept and removed cells, like"),
+            (
+                [np.where(mask > 60, 0, mask) for mask in (nucleus, cytosol)],
+                "4 of its 64 kept and removed cells are missing in 'seg_all",
+            ),
             (
                 [np.roll(mask, 3, axis=1) for mask in (nucleus, cytosol)],
-                "of its 36 cells are elsewhere in 'seg_all_nuc",
+                "of its 36 cells have another centre in 'seg_all_nuc",
             ),
         ):
             other = Project(copy.parent / "other", made.config, overwrite=True)
@@ -623,7 +626,7 @@ class TestRemoved:
 
     def test_what_is_missing_is_told(self, made, h5sc, copy, tmp_path) -> None:
         with pytest.raises(
-            ConfigError, match=r"store = None: .* is in no project's folder .*: give the SpatialData store"
+            ConfigError, match=r"store = None: .* is not in the folder of a project .*: pass the SpatialData store"
         ):
             plot_removed(copy)
         assert plot_removed(copy, made.sdata_path).get_title() == "36 of 64 cells kept"
@@ -660,15 +663,18 @@ class TestPreview:
         [
             (
                 ["--color", "red"],
-                "--color = ['red']: must be a colour for each of the 3 channels (DAPI, actin, tubulin)",
+                "--color = ['red']: must be a list with a colour for each of the 3 channels (DAPI, actin, tubulin)",
             ),
-            (["--color", "bluee"], "--color: 'bluee' is no colour (did you mean 'blue'?)"),
-            (["--color", "atuo"], "--color: 'atuo' is no colour (did you mean 'auto'?)"),
-            (["--channel", "DAPI", "--color", "bluee"], "--color of DAPI: 'bluee' is no colour (did you mean 'blue'?)"),
-            (["--color", "auto", "--color", "red"], "--color: 'auto' is no colour; it must be one of matplotlib's"),
+            (["--color", "bluee"], "--color: 'bluee' is not a colour (did you mean 'blue'?)"),
+            (["--color", "atuo"], "--color: 'atuo' is not a colour (did you mean 'auto'?)"),
+            (
+                ["--channel", "DAPI", "--color", "bluee"],
+                "--color of DAPI: 'bluee' is not a colour (did you mean 'blue'?)",
+            ),
+            (["--color", "auto", "--color", "red"], "--color: 'auto' is not a colour; must be a matplotlib colour"),
             (["--channel", "DNA"], "--channel: no channel named 'DNA'"),
             (["--cell", "99999"], "--cell: 1 of 1 ids are not in"),
-            (["-o", "cells.tar"], "--output = 'cells.tar': must end in the kind of picture"),
+            (["-o", "cells.tar"], "--output = 'cells.tar': must end with the suffix of a picture: ."),
         ],
     )
     def test_mistakes_are_told_by_the_names_of_options(self, options, told, h5sc, tmp_path) -> None:
@@ -682,11 +688,11 @@ class TestPreview:
         assert result.exit_code == 2
         assert "no channel named 'DNA'" in result.output
         result = self.run(tmp_path, "-o", tmp_path / "a.png")
-        told = f"{tmp_path}: there is no extraction in this folder; cellstamp extract makes one of a project"
+        told = f"{tmp_path}: this folder has no extraction; make one with cellstamp extract"
         assert (result.exit_code, told in result.output) == (2, True)
 
     def test_a_project_one_folder_below_is_named(self, made, tmp_path) -> None:
         folder = Path(made.directory)
         result = self.run(folder.parent, "-o", tmp_path / "a.png")
-        told = f"{folder.parent}: there is no extraction in this folder; there is a project in {folder}: give that\n"
+        told = f"{folder.parent}: this folder has no extraction; there is a project in {folder}: give that\n"
         assert (result.exit_code, result.stderr.endswith(told)) == (2, True), result.stderr

@@ -136,7 +136,7 @@ def test_who_listens_to_the_log_shows_the_closing_line_alone(capsys, caplog):
 
 def test_closing_line(summary):
     expected = (
-        "15,063 cells kept, 552 removed at the border (15,615 in the mask; 3 of the kept empty in the cell mask) -> "
+        "Extracted 15,063 of 15,615 cells (552 too close to the image border), 3 of them empty in the cell mask -> "
         f"{summary.path} (454 MB) in 3.2 s (4,707 cells/s)"
     )
     assert summary.closing_line() == expected
@@ -146,8 +146,16 @@ def test_closing_line_of_a_long_run_and_of_one_cell(summary):
     long = dataclasses.replace(summary, total_s=725.0).closing_line()
     assert "in 12 min 5 s (21 cells/s)" in long
     assert "in 2 h 0 min" in dataclasses.replace(summary, total_s=7201.0).closing_line()
-    one = dataclasses.replace(summary, cells_kept=1)
-    assert one.closing_line().startswith("1 cell kept, 552 removed at the border, 15,062 not drawn (15,615 in the")
+    one = dataclasses.replace(summary, cells_kept=1, cells_not_chosen=62, cells_empty=0)
+    assert one.closing_line().startswith(
+        "Extracted 1 of 15,615 cells (552 too close to the image border, 62 not selected, "
+        "15,000 not in the random sample) -> "
+    )
+
+
+def test_closing_line_without_lost_cells(summary):
+    all_ = dataclasses.replace(summary, cells_kept=15615, cells_removed=0, cells_empty=0)
+    assert all_.closing_line().startswith("Extracted 15,615 of 15,615 cells -> ")
 
 
 def test_no_time_at_all_is_no_rate(summary):
@@ -223,7 +231,7 @@ def test_a_table_of_ours_with_other_columns_is_left_alone_too(summary, tmp_path)
 
 
 @pytest.mark.parametrize("spoil", [lambda text: text.rstrip("\n"), lambda text: text.replace("\n", "\r\n")])
-def test_a_table_an_editor_saved_its_own_way_goes_on(summary, tmp_path, spoil):
+def test_a_table_that_an_editor_saved_is_extended(summary, tmp_path, spoil):
     path = append_benchmark(summary, tmp_path)
     path.write_bytes(spoil(path.read_text()).encode())
     assert append_benchmark(summary, tmp_path) == path
@@ -240,7 +248,7 @@ def test_a_file_outside_the_folder_is_named_whole(summary, tmp_path):
 
 @pytest.fixture
 def others() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Two processes that wait until they are told to end."""
+    """Two processes that wait until their input ends."""
     processes = [subprocess.Popen(["cat"], stdin=subprocess.PIPE) for _ in range(2)]
     yield processes
     for process in processes:

@@ -1,4 +1,4 @@
-"""The segmentation step: the same cells however it is cut into blocks, matching ids, nothing half-made."""
+"""The segmentation step: same cells for any block size, matching ids, atomic output."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from cellstamp import (
 from cellstamp.segment.blocks import NameNuclei, tiles
 from cellstamp.segment.cells import numbered
 from cellstamp.segment.nuclei import find_nuclei
-from cellstamp.segment.recipe import Recipe
+from cellstamp.segment.nucleus_settings import NucleusSettings
 from cellstamp.segment.threshold import count_levels, otsu, smoothed
 from cellstamp.source.find.elements import find_image
 from cellstamp.source.load.store import load_image
@@ -42,7 +42,7 @@ REPOSITORY = Path(__file__).parents[1]
 JUMP = REPOSITORY.parent / "shared" / "data" / "jump_BR00117006_A01"
 SMALL = {"window": 21, "min_distance": 3, "min_area": 20, "expansion": 4, "smoothing": 1.0}
 """For nuclei of a few pixels, so that images can be small."""
-RECIPE = Recipe("local", 1.0, 21, 3, 20, level=3000.0)
+SETTINGS = NucleusSettings("local", 1.0, 21, 3, 20, level=3000.0)
 
 
 def blobs(side: int = 260, seed: int = 0, density: float = 1.0) -> np.ndarray:
@@ -76,7 +76,7 @@ def segmented(folder: Path, image: np.ndarray, **keys: Any) -> tuple[np.ndarray,
 
 
 def small_clumps(mask: np.ndarray, largest: int) -> np.ndarray:
-    """Background, and clumps of at most so many pixels in height and width."""
+    """Return a mask of the background, and of clumps of at most `largest` pixels in height and width."""
     clumps, _ = label(mask)
     small = mask == 0
     for number, place in enumerate(find_objects(clumps), start=1):
@@ -208,15 +208,15 @@ class TestBlocks:
     ):
         store = tmp_path_factory.mktemp("any") / "store.zarr"
         load_image(store, blobs(side, seed, density))
-        recipe = Recipe(method, 1.0, 21, 3, 20, level=3000.0)
-        task = NameNuclei(find_image(store), 0, recipe)
+        how = NucleusSettings(method, 1.0, 21, 3, 20, level=3000.0)
+        task = NameNuclei(find_image(store), 0, how)
         (expected,) = map(task, tiles((side, side), side))
         found, sizes = np.zeros((side, side), np.uint64), {}
         for part in map(task, tiles((side, side), block)):
             found[part.rect.top : part.rect.bottom, part.rect.left : part.rect.right] = part.pixels
             for name, n_pixels in zip(part.names.tolist(), part.n_pixels.tolist(), strict=True):
                 sizes[name] = sizes.get(name, 0) + n_pixels
-        certain = small_clumps(expected.pixels > 0, recipe.reach)
+        certain = small_clumps(expected.pixels > 0, how.reach)
         assert np.array_equal(found[certain], expected.pixels[certain])
         there = dict(zip(expected.names.tolist(), expected.n_pixels.tolist(), strict=True))
         names = np.unique(found[certain & (found > 0)]).tolist()
@@ -235,17 +235,19 @@ class TestBlocks:
         assert np.mean((nuclei > 0) == (expected > 0)) > 0.95
 
     def test_a_window_that_is_nucleus_all_over(self) -> None:
-        labels, seeds = find_nuclei(np.full((30, 30), 9000, np.uint16), Recipe("otsu", 0, 21, 3, 20, level=3000.0))
+        labels, seeds = find_nuclei(
+            np.full((30, 30), 9000, np.uint16), NucleusSettings("otsu", 0, 21, 3, 20, level=3000.0)
+        )
         assert np.all(labels == 1)
         assert seeds.tolist() == [0]
 
     def test_what_is_looked_at_around_a_block_is_what_is_needed(self, tmp_path: Path) -> None:
         """With much less, nuclei at the edge of a block would not be those of the whole."""
         load_image(tmp_path / "store.zarr", blobs(150))
-        task = NameNuclei(find_image(tmp_path / "store.zarr"), 0, RECIPE)
-        assert 40 < task.recipe.halo < 60
+        task = NameNuclei(find_image(tmp_path / "store.zarr"), 0, SETTINGS)
+        assert 40 < task.settings.halo < 60
         (expected,) = map(task, tiles((150, 150), 150))
-        labels, _ = find_nuclei(blobs(150)[:75, :75], RECIPE)
+        labels, _ = find_nuclei(blobs(150)[:75, :75], SETTINGS)
         assert not np.array_equal(labels > 0, expected.pixels[:75, :75] > 0)
 
     def test_names_become_ids_in_order_and_others_go(self) -> None:
@@ -336,28 +338,30 @@ class TestWhatIsThere:
     @pytest.mark.parametrize("value", [0, 700])
     def test_an_image_without_nuclei_is_told_and_nothing_written(self, tmp_path: Path, value: int) -> None:
         project = project_with(tmp_path, np.full((1, 64, 64), value, np.uint16))
-        message = r"no nucleus found in channel 'nuclei' of image 'input_image': all of its pixels are about the same\."
+        message = r"No nucleus found in channel 'nuclei' of image 'input_image': all pixels have about the same"
         with pytest.warns(UserWarning, match=message):
             project.segment()
         assert not project.nuc_seg_status
-        assert "no nucleus found" in (Path(project.segmentation_f.directory) / "processing.log").read_text()
+        assert "No nucleus found" in (Path(project.segmentation_f.directory) / "processing.log").read_text()
 
     def test_masks_that_stay_when_no_nucleus_is_found_are_told(self, tmp_path: Path) -> None:
         project = project_with(tmp_path, blobs(64), min_area=3000)
         project.load_segmentation(nucleus=np.eye(64, dtype=np.uint16))
-        message = (
-            r"at least 3000 pixels large\. .*; no masks were written, and seg_all_nucleus from before is still there$"
-        )
+        message = r"at least 3000 pixels\. .* No masks were written; the existing seg_all_nucleus is unchanged$"
         with pytest.warns(UserWarning, match=message):
             project.segment(overwrite=True)
         assert np.array_equal(np.asarray(project.sdata["seg_all_nucleus"]), np.eye(64))
 
+    @pytest.mark.parametrize(("method", "keys"), [("local", "floor or min_area"), ("otsu", "min_area")])
+    def test_the_fix_for_an_image_without_nuclei_fits_the_method(self, tmp_path: Path, method: str, keys: str) -> None:
+        project = project_with(tmp_path, blobs(64), min_area=3000, method=method)
+        with pytest.warns(UserWarning, match=rf"Check nucleus_channel, or lower {keys}\. No masks were written$"):
+            project.segment()
+
     def test_nuclei_that_are_found_in_noise_are_doubted(self, tmp_path: Path) -> None:
         noise = np.random.default_rng(0).poisson(100, (1, 400, 400)).astype(np.uint16)
         project = project_with(tmp_path, noise)
-        message = (
-            r"\d+ nuclei found in channel 'nuclei' of image 'input_image', but .* separability 0\.6[34], and below"
-        )
+        message = r"Found [\d,]+ nuclei in channel 'nuclei' of image 'input_image', but .* is 0\.6[34], below 0\.65"
         with pytest.warns(UserWarning, match=message):
             project.segment()
         assert project.nuc_seg_status
@@ -367,12 +371,18 @@ class TestWhatIsThere:
         config = {"threads": 1, "cache": str(tmp_path / "cache"), **SMALL}
         ThresholdSegmentation(config, tmp_path / "out", filehandler=tmp_path / "store.zarr")()
         assert (tmp_path / "store.zarr" / "labels" / "seg_all_nucleus").is_dir()
-        assert re.search(r"\d+ nuclei and cells found in", (tmp_path / "out" / "processing.log").read_text())
+        assert re.search(r"Segmented \d+ nuclei and cells -> ", (tmp_path / "out" / "processing.log").read_text())
+
+    def test_the_closing_line_of_one_nucleus(self, tmp_path: Path, capsys) -> None:
+        image = np.full((90, 90), 500, np.uint16)
+        image[disk((45, 45), 6)] = 9000
+        project_with(tmp_path, image, progress=True).segment()
+        assert capsys.readouterr().out.startswith("Segmented 1 nucleus and cell -> ")
 
     def test_progress_and_a_closing_line(self, tmp_path: Path, capsys) -> None:
         project_with(tmp_path, blobs(90), progress=True).segment()
         out, err = capsys.readouterr()
-        assert re.fullmatch(r"\d+ nuclei and cells found in [\d.]+ s\n", out)
+        assert re.fullmatch(r"Segmented \d+ nuclei and cells -> .* in [\d.]+ s\n", out)
         assert "segmenting: 100%" in err
 
 
@@ -421,7 +431,10 @@ class TestFaults:
 
     def test_a_channel_that_there_is_not(self, tmp_path: Path) -> None:
         project = project_with(tmp_path, blobs(60), nucleus_channel="DAPI")
-        with pytest.raises(ConfigError, match=r"nucleus_channel = 'DAPI': no channel of that name .* it has nuclei"):
+        with pytest.raises(
+            ConfigError,
+            match=r"nucleus_channel = 'DAPI': image .* has no channel .*; its channels are nuclei",
+        ):
             project.segment()
 
     def test_pixels_that_cannot_be_worked_with(self, tmp_path: Path) -> None:
@@ -440,7 +453,7 @@ class TestFaults:
 
     def test_a_file_handler_that_is_no_store(self, tmp_path: Path) -> None:
         config = {"threads": 1, "cache": str(tmp_path / "cache")}
-        with pytest.raises(InputError, match="filehandler is NoneType; needed is the path of a SpatialData zarr store"):
+        with pytest.raises(InputError, match="filehandler is NoneType: must be the path of a SpatialData zarr store"):
             ThresholdSegmentation(config, tmp_path / "out")()
 
     def test_what_it_needs_is_named_when_it_is_missing(self, tmp_path: Path, monkeypatch) -> None:

@@ -12,8 +12,9 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import reduce
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from cellstamp import __version__
 from cellstamp.errors import CellstampError, InputError, WorkerError
 
 if TYPE_CHECKING:
+    from cellstamp import Project
     from cellstamp.h5sc.reader import H5scInfo
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -47,6 +49,7 @@ _OPTIONS = {
         r"(?<![\w/])output_folder_name\b": "--output-folder",
         r"(?<![\w/])n_cells\b": "--partial",
     },
+    "segment": {r"(?<![\w/])overwrite=True\b": "--overwrite"},
     "preview": {
         r"^cells\b": "--cell",
         r"^channels\b": "--channel",
@@ -55,6 +58,9 @@ _OPTIONS = {
     },
 }
 """What messages call the arguments of a call (in a pattern), and what they are called here, for each command."""
+
+_LEFT = {"extract": f" {_GOES_ON}", "segment": " No masks were written. Run the command again to start over."}
+"""The state after an interrupt, for each command."""
 
 
 def _end_on(number: int) -> None:
@@ -106,7 +112,7 @@ class _EndedBySignal(SystemExit):
 def _told_end(ctx: click.Context, word: str, code: int) -> _EndedBySignal:
     # a terminal that was closed can be told nothing any more
     with suppress(OSError):
-        click.echo(f"{word}. {_GOES_ON}" if ctx.invoked_subcommand == "extract" else f"{word}.", err=True)
+        click.echo(f"{word}.{_LEFT.get(ctx.invoked_subcommand or '', '')}", err=True)
     return _EndedBySignal(code)
 
 
@@ -181,17 +187,55 @@ def commands() -> None:
     """Single-cell images from segmented microscopy images."""
 
 
+def _together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Join decorators into one, the first outermost."""
+    return lambda command: reduce(lambda inner, decorate: decorate(inner), reversed(decorators), command)
+
+
+_project_options = _together(
+    click.argument("project_folder", type=_FOLDER),
+    click.option("--config", type=_FILE, help="YAML file to replace the folder's config.yml."),
+    click.option(
+        "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Set a key of the configuration, in YAML."
+    ),
+)
+_run_options = _together(
+    click.option("--progress/--no-progress", default=None, help="Show progress.  [default: where someone can see it]"),
+    _debug_option,
+    click.pass_context,
+)
+
+
+@commands.command(short_help="Segment the nuclei and cells of a project's image.")
+@_project_options
+@click.option("--overwrite", is_flag=True, help="Replace existing masks.")
+@_run_options
+def segment(
+    ctx: click.Context,
+    *,
+    project_folder: Path,
+    config: Path | None,
+    settings: tuple[str, ...],
+    overwrite: bool,
+    progress: bool | None,
+) -> None:
+    """Segment the nuclei and cells of the image in PROJECT_FOLDER by a threshold, and write both masks."""
+    overrides = _overrides(settings, progress=progress)
+    from cellstamp import ThresholdSegmentation
+
+    project = _open_project(ctx, project_folder, config, segmentation_f=ThresholdSegmentation)
+    project.segmentation_f.config.update(overrides)
+    with _closing_line_on_stdout(), _no_nucleus_is_an_error():
+        project.segment(overwrite=overwrite or None)
+
+
 @commands.command(short_help="Extract the single-cell images of a project.")
-@click.argument("project_folder", type=_FOLDER)
-@click.option("--config", type=_FILE, help="YAML file to replace the folder's config.yml.")
-@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Set a key of the configuration, in YAML.")
+@_project_options
 @click.option("--partial", "n_cells", type=click.IntRange(min=1), metavar="N", help="Only N cells, drawn at random.")
 @click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True, help="Seed of that draw.")
 @click.option("--output-folder", metavar="NAME", help="Folder for the result, inside the step's.  [default: data]")
 @click.option("--overwrite", is_flag=True, help="Replace the result of an earlier run of the same kind.")
-@click.option("--progress/--no-progress", default=None, help="Show progress.  [default: where someone can see it]")
-@_debug_option
-@click.pass_context
+@_run_options
 def extract(
     ctx: click.Context,
     *,
@@ -205,23 +249,10 @@ def extract(
     progress: bool | None,
 ) -> None:
     """Extract the single-cell images of the segmented project in PROJECT_FOLDER."""
-    from cellstamp.pipeline.folder import STORE, lying_below
+    overrides = _overrides(settings, progress=progress)
+    from cellstamp import HDF5CellExtraction
 
-    if not (project_folder / STORE).is_dir():
-        found = lying_below(project_folder)
-        raise InputError(f"{project_folder} is no project: there is no {STORE} in it" + (f"; {found}" if found else ""))
-    overrides = _parse_settings(settings)
-    if progress is not None:
-        overrides["progress"] = progress
-    from cellstamp import HDF5CellExtraction, Project
-
-    project = Project(
-        project_folder,
-        config_path=config,
-        extraction_f=HDF5CellExtraction,
-        debug=bool(ctx.meta.get(__name__)),
-    )
-    # On the step and not on the project, which would keep them in the folder's config.yml.
+    project = _open_project(ctx, project_folder, config, extraction_f=HDF5CellExtraction)
     project.extraction_f.config.update(overrides)
     with _closing_line_on_stdout():
         project.extract(
@@ -231,6 +262,36 @@ def extract(
             overwrite=overwrite or None,
             output_folder_name=output_folder,
         )
+
+
+def _overrides(settings: tuple[str, ...], *, progress: bool | None) -> dict[str, Any]:
+    """Return the keys for this run. Set them on the step: the project would save them to the folder's config.yml."""
+    overrides = _parse_settings(settings)
+    return overrides if progress is None else overrides | {"progress": progress}
+
+
+def _open_project(ctx: click.Context, folder: Path, config: Path | None, **steps: Any) -> "Project":
+    from cellstamp.pipeline.folder import STORE, lying_below
+
+    if not (folder / STORE).is_dir():
+        found = lying_below(folder)
+        raise InputError(f"{folder} is no project: there is no {STORE} in it" + (f"; {found}" if found else ""))
+    from cellstamp import Project
+
+    return Project(folder, config_path=config, debug=bool(ctx.meta.get(__name__)), **steps)
+
+
+@contextmanager
+def _no_nucleus_is_an_error() -> Iterator[None]:
+    """Raise an error when no masks are written, so that a script doesn't extract cells with older masks."""
+    from cellstamp.warnings import NoNucleusWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoNucleusWarning)
+        try:
+            yield
+        except NoNucleusWarning as warning:
+            raise InputError(str(warning)) from warning
 
 
 def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:

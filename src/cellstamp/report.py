@@ -1,4 +1,4 @@
-"""What a run tells people: a progress bar, a closing line, and a row in a table of runs. Observers only, no work."""
+"""Report on a run: progress bar, closing line, and a row in a table of runs. Observers only."""
 
 import csv
 import io
@@ -14,33 +14,33 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 ProgressMode = Literal["auto"] | bool
-"""``True`` and ``False`` as they say, ``"auto"``: where someone can see it."""
+"""``True``, ``False``, or ``"auto"``: in terminals and notebooks."""
 
 BENCHMARK_FILE = "benchmarking.csv"
-"""Table of runs in a step's folder, one row a run."""
+"""Table of runs in a step's folder, with one row for each run."""
 
 _LOGGER = logging.getLogger("cellstamp.report")
 
 
 def is_visible(mode: ProgressMode) -> bool:
-    """Whether progress is shown: as asked, or, with ``"auto"``, in a terminal and in a notebook."""
+    """Return whether progress is shown; with ``"auto"``, in a terminal or notebook."""
     if mode == "auto":
         return sys.stderr.isatty() or in_notebook()
     return bool(mode)
 
 
 def in_notebook() -> bool:
-    """Whether this process is a Jupyter kernel. Asks IPython only if something else has imported it already."""
+    """Return whether this process is a Jupyter kernel, without importing IPython."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in shell.config
 
 
 def announce(line: str, *, mode: ProgressMode) -> None:
-    """Show a line of a run to who is watching, once.
+    """Show a line of a run once.
 
-    Whoever listens to the logger ``cellstamp`` at level INFO, as the command line does, gets it and shows it; else it
-    goes to stdout where progress is shown.
+    The line goes to the logger ``cellstamp`` if that has a handler for level INFO, as on the command line. Otherwise it
+    goes to stdout, if progress is shown.
     """
     if _LOGGER.isEnabledFor(logging.INFO) and _LOGGER.hasHandlers():
         _LOGGER.info(line)
@@ -50,18 +50,18 @@ def announce(line: str, *, mode: ProgressMode) -> None:
 
 
 class Progress:
-    """A bar in cells or what else is counted, with rate and remaining time, on stderr or in a notebook.
+    """Show a progress bar with rate and remaining time, on stderr or in a notebook.
 
-    A context manager; the bar is closed, where it stands, when the block ends for whatever reason.
+    A context manager; the bar is closed when the block ends, also after an error.
 
     Parameters
     ----------
     total
-        Number of cells there are to do.
+        Number of cells, or of other units, to process.
     mode
-        ``True``, ``False``, or ``"auto"``: only where someone can see it (a terminal or a notebook).
+        ``True``, ``False``, or ``"auto"``: only in a terminal or notebook.
     doing, unit
-        What is done, and what is counted.
+        Name of the task, and of the units.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Progress:
         self._bar: Any = _make_bar(total, doing, unit) if is_visible(mode) else None
 
     def advance(self, n_cells: int) -> None:
-        """Tell that this many more cells are done."""
+        """Count this many more units as done."""
         if self._bar is not None:
             self._bar.update(n_cells)
 
@@ -84,16 +84,16 @@ class Progress:
 
 def _make_bar(total: int, doing: str, unit: str) -> Any:
     with warnings.catch_warnings():
-        # A notebook without ipywidgets: tqdm warns and draws its bar as text, which is what we want.
+        # In a notebook without ipywidgets, tqdm warns and draws its bar as text, as we want.
         warnings.filterwarnings("ignore", message="IProgress not found")
         from tqdm.auto import tqdm
     return tqdm(total=total, desc=doing, unit=f" {unit}", dynamic_ncols=True)
 
 
 class PeakMemory:
-    """The largest memory seen in use by this process and its workers together.
+    """Track the peak memory of this process and its workers together.
 
-    Each sight of a worker replaces what was known of it; this process is looked at each time.
+    Each observation of a worker replaces its previous one. This process is measured each time.
 
     Attributes
     ----------
@@ -108,12 +108,12 @@ class PeakMemory:
 
     @property
     def own_rss(self) -> int:
-        """Resident set of this process when it was last looked at, in bytes."""
+        """Resident set size of this process at the last observation, in bytes."""
         return self._rss[os.getpid()]
 
     def observe(self, pid: int, rss: int) -> list[int]:
-        """Take in that the process ``pid`` has a resident set of ``rss`` bytes; return processes that have ended."""
-        # a new worker may have taken the place of one that died
+        """Record ``rss`` bytes of memory for the process ``pid``; return the ids of processes that have ended."""
+        # a new worker may have replaced one that died
         ended = [] if pid in self._rss else self._forget_ended()
         self._rss[os.getpid()] = _own_rss()
         self._rss[pid] = rss
@@ -123,7 +123,7 @@ class PeakMemory:
     def _forget_ended(self) -> list[int]:
         import psutil
 
-        # negative numbers stand for workers elsewhere
+        # negative ids are workers on other machines
         ended = [pid for pid in self._rss if pid > 0 and not psutil.pid_exists(pid)]
         for pid in ended:
             del self._rss[pid]
@@ -131,7 +131,7 @@ class PeakMemory:
 
 
 class Stopwatch:
-    """Seconds of each part of a run, by the part's name.
+    """Measure the seconds of each part of a run, by the part's name.
 
     Attributes
     ----------
@@ -144,7 +144,7 @@ class Stopwatch:
         self._since = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """Take in that a part ends here, and the next begins."""
+        """End a part, and start the next."""
         now = time.perf_counter()
         self._laps[name] = now - self._since
         self._since = now
@@ -170,30 +170,30 @@ def _own_rss() -> int:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What there is to say about a finished run.
+    """Numbers of a finished run.
 
     Attributes
     ----------
     image_size
         Height and width of the image, in pixels.
     cells_in_mask, cells_kept, cells_removed, cells_not_chosen, cells_empty
-        Cells there are, cells extracted, cells left out because their window would reach over the border, and cells
-        among the extracted that have no pixel of the cell mask.
+        Cells in the mask, cells extracted, cells too close to the image border, cells not selected by the key
+        ``cells``, and extracted cells without a pixel of the cell mask.
     masks
         Number of masks.
     crop_size
         Side of a crop, in pixels.
     workers, batch_size
-        Number of worker processes, and the most cells in one batch.
+        Number of worker processes, and maximum number of cells in one batch.
     setup_s, reading_s, extracting_s, total_s
         Seconds for: config and elements; centres and plan; batches and writing; all of these. Compiling is not
         included.
     peak_rss
-        Largest summed resident set size seen of this process and its workers, in bytes.
+        Peak resident set size of this process and its workers together, in bytes.
     path
-        The file written.
+        The output file.
     file_bytes
-        Its size in bytes.
+        Size of the output file, in bytes.
     """
 
     image_size: tuple[int, int]
@@ -216,25 +216,27 @@ class RunSummary:
 
     @property
     def cells_per_second(self) -> float:
-        """Cells kept by seconds of the whole run."""
+        """Extracted cells / seconds of the whole run."""
         return self.cells_kept / self.total_s if self.total_s > 0 else 0.0
 
     def closing_line(self) -> str:
-        """Return one line for people: how many cells, where the file is, how big, how fast."""
-        cells = "cell" if self.cells_kept == 1 else "cells"
+        """Return one line for people: number of cells, file, size, time and rate."""
         not_drawn = self.cells_in_mask - self.cells_kept - self.cells_removed - self.cells_not_chosen
-        others = {"not chosen": self.cells_not_chosen, "not drawn": not_drawn}
-        told = "".join(f", {count:,} {what}" for what, count in others.items() if count)
-        counts = (
-            f"{self.cells_kept:,} {cells} kept, {self.cells_removed:,} removed at the border{told} "
-            f"({self.cells_in_mask:,} in the mask; {self.cells_empty:,} of the kept empty in the cell mask)"
-        )
+        left_out = {
+            "too close to the image border": self.cells_removed,
+            "not selected": self.cells_not_chosen,
+            "not in the random sample": not_drawn,
+        }
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count)
+        counts = f"Extracted {self.cells_kept:,} of {self.cells_in_mask:,} cells" + (f" ({reasons})" if reasons else "")
+        if self.cells_empty:
+            counts += f", {self.cells_empty:,} of them empty in the cell mask"
         speed = f"{format_seconds(self.total_s)} ({self.cells_per_second:,.0f} cells/s)"
         return f"{counts} -> {self.path} ({format_bytes(self.file_bytes)}) in {speed}"
 
 
 def format_bytes(n: int) -> str:
-    """Return a size for people, in decimal units: ``454 MB``, ``1.2 GB``."""
+    """Format a size in decimal units: ``454 MB``, ``1.2 GB``."""
     if n < 1000:
         return f"{n} bytes"
     size = float(n)
@@ -258,8 +260,8 @@ def format_seconds(seconds: float) -> str:
 def append_benchmark(summary: RunSummary, folder: Path) -> Path:
     """Add a run to the folder's table of runs, and return the table's path.
 
-    The table is ``benchmarking.csv``. Where a file of that name has other columns (scportrait writes one), it is left
-    as it is, and ours is ``benchmarking_cellstamp.csv`` (then ``benchmarking_cellstamp_2.csv``, and so on).
+    The table is ``benchmarking.csv``. If this file has other columns (scportrait writes one), it stays unchanged, and
+    the table is ``benchmarking_cellstamp.csv`` (then ``benchmarking_cellstamp_2.csv``, and so on).
     """
     row = _benchmark_row(summary, folder)
     header = _csv_line(row)
@@ -268,7 +270,7 @@ def append_benchmark(summary: RunSummary, folder: Path) -> Path:
         for path in _benchmark_paths(folder)
         if (table := _read(path)).partition("\n")[0].rstrip("\r") in ("", header)
     )
-    # A last line without its end would run into the new one.
+    # the new row would join a last line without a line break
     start = f"{header}\n" if not table else "" if table.endswith("\n") else "\n"
     with path.open("a", encoding="utf-8", newline="") as file:
         file.write(f"{start}{_csv_line(row.values())}\n")

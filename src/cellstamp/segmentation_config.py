@@ -1,4 +1,4 @@
-"""Every configuration key of the segmentation, with its default and its rule."""
+"""Define every configuration key of the segmentation, with its default and rule."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from cellstamp.config import StepConfig
 
 
 class SegmentationConfig(StepConfig):
-    """The configuration of a `ThresholdSegmentation`, checked and resolved; the attributes are its keys."""
+    """Validated configuration of a `ThresholdSegmentation`; the attributes are its keys."""
 
     STEP: ClassVar[str] = "ThresholdSegmentation"
 
     threads: rules.Count
-    """Worker processes; 1 runs in the calling process."""
+    """Number of worker processes; 1 runs in the calling process."""
     cache: rules.Folder
-    """Where temporary files go; made when missing, a relative one is seen from the current directory."""
+    """Folder for temporary files, created if missing. A relative path starts at the current directory."""
 
     image: rules.ImageName = rules.DEFAULT_IMAGE
-    """The image to segment."""
+    """Name of the image to segment."""
     nucleus_channel: rules.Channel = None
-    """The channel in which nuclei are bright; ``None``: the first."""
+    """Channel with bright nuclei; ``None``: the first."""
 
     method: rules.Method = "local"
-    """What is nucleus: ``"local"``, what is brighter than its surroundings and than ``floor``; ``"otsu"``, what is
-    brighter than Otsu's threshold of the whole image."""
+    """Threshold for nuclei. ``"local"``: brighter than the surroundings, and than ``floor``. ``"otsu"``: brighter than
+    Otsu's threshold of the whole image."""
     smoothing: rules.Length = 1.5
-    """Sigma, in pixels, of the Gaussian that the image is smoothed with before."""
+    """Sigma, in pixels, of the Gaussian that smooths the image before thresholding."""
     window: rules.Odd = 101
-    """Side, in pixels, of the surroundings that ``"local"`` looks at: about three times the diameter of a nucleus is
-    good. No nucleus may be larger, with ``"otsu"`` neither."""
+    """Side, in pixels, of the surroundings that ``"local"`` compares with. Use about three times the diameter of a
+    nucleus. Nuclei must be smaller than this, also with ``"otsu"``."""
     floor: rules.Length = 0.6
-    """For ``"local"``: what is darker than so many times Otsu's threshold is no nucleus."""
+    """For ``"local"``: pixels darker than ``floor`` times Otsu's threshold are background."""
     min_distance: rules.Count = 5
-    """Pixels between the middles of two nuclei that touch, at least; larger values divide less."""
+    """Minimum distance, in pixels, between the centres of touching nuclei. Larger values split fewer nuclei."""
     min_area: rules.Count = 40
-    """Pixels of the smallest nucleus; smaller ones are left out, and smaller holes filled."""
+    """Minimum area of a nucleus, in pixels. Smaller nuclei are removed, and smaller holes are filled."""
     expansion: rules.Whole = 20
-    """Pixels that a cell reaches beyond its nucleus, at most; where two meet, they share what is between them."""
+    """Maximum distance, in pixels, of a cell's pixels from its nucleus. Each pixel goes to the nearest nucleus."""
 
     block_size: rules.Count = 1500
-    """Side, in pixels, of the blocks that are worked on one by one. Smaller ones take less memory and more time."""
+    """Side of a block, in pixels. Smaller blocks need less memory and more time."""
     engine: rules.LocalEngine = "processes"
-    """Where blocks are worked on; ``"serial"`` is the calling process, whatever ``threads`` says."""
+    """Where blocks run. ``"serial"`` is the calling process; ``threads`` is then ignored."""
     progress: rules.Progress = "auto"
-    """Progress bar; ``"auto"`` shows it where someone can see it."""
+    """Progress bar; ``"auto"`` shows it in terminals and notebooks."""
 
     def contradictions(self) -> Iterator[str]:
-        """What is wrong between keys that are fine by themselves."""
+        """Yield an error for each combination of valid keys that is invalid."""
         if self.window <= 2 * self.min_distance:
             yield f"min_distance = {self.min_distance}: must be less than half of window = {self.window}"

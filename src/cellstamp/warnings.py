@@ -4,9 +4,13 @@ import sys
 import warnings
 
 
-def warn(message: str) -> None:
-    """Warn with a `UserWarning` that names the line outside this package from which it was reached."""
+class NoNucleusWarning(UserWarning):
+    """A segmentation found no nucleus and wrote no masks."""
+
+
+def warn(message: str, category: type[UserWarning] = UserWarning) -> None:
+    """Warn, and name the line outside this package from which this was reached."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

@@ -1,1 +1,1 @@
-"""Values -> pictures: the only room that draws. It takes arrays and names, and neither opens files nor reads pixels."""
+"""Draw pictures from arrays and names. Only this package draws; it opens no files and reads no pixels."""

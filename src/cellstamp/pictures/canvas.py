@@ -1,4 +1,4 @@
-"""Axes to draw on, the file a picture goes to, and colours."""
+"""Provide axes, save pictures, and parse colours."""
 
 from __future__ import annotations
 
@@ -24,46 +24,48 @@ from cellstamp.errors import ConfigError, OutputError
 from cellstamp.report import in_notebook
 
 DPI = 150
-"""Pixels per inch of a file."""
+"""Pixels per inch of a saved picture."""
 
 NUCLEUS, CELL = "#ffd23f", "#3fc1ff"
-"""Outlines of nuclei and of cells."""
+"""Colours of the outlines of nuclei and cells."""
 
 CYCLE = ("#3c78ff", "#2fd04a", "#ff3b30", "#ff3df2", "#ffd60a", "#23dbe8", "#ffffff", "#ff9500")
-"""Colours of channels, in turn, when none are given."""
+"""Default colours of channels, in turn."""
 
 _FONT, _SMALLEST_FONT = 9.0, 5.0
-"""Points: of legends."""
+"""Font sizes of legends, in points."""
 
 PathLike = str | os.PathLike[str]
 
 
 def check_target(ax: Any, save: Any) -> None:
-    """Refuse axes that are none, and a file that cannot be a picture, before anything is read.
+    """Check the arguments `ax` and `save` before reading data.
 
     Raises
     ------
     ConfigError
-        If there is a fault.
+        If one of them is invalid.
     """
     if ax is not None and not isinstance(ax, Axes):
-        raise ConfigError(f"ax is {type(ax).__name__}: must be one matplotlib Axes, like those plt.subplots() returns")
+        raise ConfigError(f"ax is {type(ax).__name__}: must be one matplotlib Axes, such as plt.subplots() returns")
     if save is None:
         return
     if not isinstance(save, str | os.PathLike):
-        raise ConfigError(f"save = {save!r}: must be the path of the picture to write, like 'cells.png'")
+        raise ConfigError(f"save = {save!r}: must be the path of the picture, like 'cells.png'")
     kinds = Figure().canvas.get_supported_filetypes()
     kind = Path(save).suffix[1:].lower()
     if kind not in kinds:
-        raise ConfigError(f"save = {os.fspath(save)!r}: must end in the kind of picture: .{', .'.join(sorted(kinds))}")
+        raise ConfigError(
+            f"save = {os.fspath(save)!r}: must end with the suffix of a picture: .{', .'.join(sorted(kinds))}"
+        )
 
 
 @dataclass(frozen=True)
 class Page:
-    """A new figure in inches: width and height of its axes, and the room around them for text."""
+    """Size of a new figure, in inches: width and height of its axes, and margins for text."""
 
     LEAST: ClassVar[float] = 4.5
-    """Width, enough for the text below."""
+    """Minimum width, in inches, for the legend below the axes."""
 
     width: float
     height: float
@@ -74,11 +76,11 @@ class Page:
 
     @property
     def size(self) -> tuple[float, float]:
-        """Width and height."""
+        """Width and height, in inches."""
         return max(self.LEAST, self.left + self.width + self.right), self.below + self.height + self.above
 
     def place(self) -> tuple[float, float, float, float]:
-        """Left, bottom, width and height of the axes, as parts of the figure: a layout of its own draws it twice."""
+        """Return left, bottom, width and height of the axes, as fractions of the figure."""
         width, height = self.size
         left = self.left + (width - self.left - self.width - self.right) / 2
         return left / width, self.below / height, self.width / width, self.height / height
@@ -86,19 +88,20 @@ class Page:
 
 @contextmanager
 def drawing(ax: Axes | None, page: Page, save: PathLike | None) -> Iterator[Axes]:
-    """Yield axes to draw on: those given, or those of a new figure; then write the file, if there is one to write.
+    """Yield the given axes, or those of a new figure; then save the picture, if `save` is given.
 
-    A new figure is pyplot's where that shows it: in a notebook, and where the caller uses pyplot and saves nothing.
+    pyplot makes the new figure in a notebook, or if the caller has imported pyplot and saves nothing. Then the figure
+    is shown.
 
     Parameters
     ----------
     page
-        Of a new figure.
+        Size of a new figure.
 
     Raises
     ------
     OutputError
-        When the file cannot be written.
+        If the file cannot be written.
     """
     if ax is not None:
         yield ax
@@ -124,7 +127,7 @@ def _new_figure(page: Page, *, is_shown: bool) -> tuple[Figure, Any]:
 
 
 def _save(ax: Axes, save: PathLike | None) -> None:
-    """Write the picture aside, and give it its name when it is whole."""
+    """Write the picture to a temporary file, and rename it when it is complete."""
     if save is None:
         return
     path = Path(save)
@@ -135,28 +138,28 @@ def _save(ax: Axes, save: PathLike | None) -> None:
         figure.savefig(aside, dpi=DPI)
         aside.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: the picture cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{path}: cannot write the picture: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
 
 
 def room_of(ax: Axes) -> tuple[float, float]:
-    """Width and height of axes in inches, as they are now."""
+    """Return the current width and height of axes, in inches."""
     figure: Any = ax.get_figure(root=True)
     box = ax.get_window_extent()
     return box.width / figure.dpi, box.height / figure.dpi
 
 
 def show_legend(ax: Axes, handles: Sequence[Any], *, below: float, y: float | None = None) -> None:
-    """Name colours, centred, in as many columns as fit.
+    """Draw a centred legend with as many columns as fit.
 
     Parameters
     ----------
     below
-        Inches below `y`.
+        Distance below `y`, in inches.
     y
-        In the data's coordinates; None: the lower end of the axes.
+        In data coordinates; None: the lower end of the axes.
     """
     if not handles:
         return
@@ -177,13 +180,13 @@ def show_legend(ax: Axes, handles: Sequence[Any], *, below: float, y: float | No
 
 
 def width_for_legend(ax: Axes) -> float:
-    """Inches: those of the axes, where others may be beside them; else those of the page."""
+    """Return the width for a legend, in inches: of the figure, or of the axes if the figure has several."""
     figure: Any = ax.get_figure(root=True)
     return float(figure.get_figwidth()) if len(figure.axes) == 1 else room_of(ax)[0]
 
 
 def height_of_legend(labels: Sequence[str], width: float) -> float:
-    """Inches that the names of colours need where there is this width."""
+    """Return the height, in inches, of a legend of a given width."""
     if not labels:
         return 0.0
     n_columns, font = _lettering(labels, width)
@@ -191,7 +194,7 @@ def height_of_legend(labels: Sequence[str], width: float) -> float:
 
 
 def _lettering(labels: Sequence[str], width: float) -> tuple[int, float]:
-    """Number of columns, and font size."""
+    """Return the number of columns of a legend, and its font size."""
     widths = [0.07 * len(label) + 0.6 for label in labels]
     if sum(widths) <= width:
         return len(labels), _FONT
@@ -199,17 +202,17 @@ def _lettering(labels: Sequence[str], width: float) -> tuple[int, float]:
 
 
 def backing() -> list[Any]:
-    """What makes a line in a legend seen on a page of its own colour: a gray rim."""
+    """Return path effects that draw a gray rim, so that a line is visible on any background."""
     return [withStroke(linewidth=3.5, foreground="gray")]
 
 
 def rgb_of(colour: Any, what: str) -> NDArray[np.float32]:
-    """Red, green and blue of a colour, 0 to 1.
+    """Return red, green and blue of a colour: float32 (3,), 0 to 1.
 
     Raises
     ------
     ConfigError
-        When it is none.
+        If matplotlib doesn't know the colour.
     """
     try:
         return np.array(colors.to_rgb(colour), np.float32)
@@ -218,53 +221,68 @@ def rgb_of(colour: Any, what: str) -> NDArray[np.float32]:
         near = get_close_matches(str(colour).lower(), known, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ConfigError(
-            f"{what}: {colour!r} is no colour{hint}; it must be one of matplotlib's, like 'blue' or '#0000ff'"
+            f"{what}: {colour!r} is not a colour{hint}; must be a matplotlib colour, like 'blue' or '#0000ff'"
         ) from error
 
 
 def colours_of_channels(color: Any, names: Sequence[str]) -> NDArray[np.float32]:
-    """The colours (c, 3) of channels: of a mapping by name, a sequence in their order, one for one, or "auto".
+    """Return the colours of channels: float32 (c, 3), 0 to 1.
+
+    Parameters
+    ----------
+    color
+        A mapping from names to colours, a sequence of one colour for each channel, one colour for a single channel, or
+        "auto".
+    names
+        Names of the channels.
 
     Raises
     ------
     ConfigError
-        When there are more or fewer colours than channels, or one is none.
+        If the number of colours is not that of the channels, or a colour is invalid.
     """
     if isinstance(color, str) and color == "auto":
         color = [CYCLE[number % len(CYCLE)] for number in range(len(names))]
     elif isinstance(color, Mapping):
         by_name = {str(name): colour for name, colour in color.items()}
-        lacking = [name for name in names if name not in by_name]
-        if lacking:
-            raise ConfigError(f"color: no colour for the channels {', '.join(lacking)}")
+        missing = [name for name in names if name not in by_name]
+        if missing:
+            raise ConfigError(f"color: no colour for the channels {', '.join(missing)}; it has {', '.join(by_name)}")
         color = [by_name[name] for name in names]
     elif isinstance(color, str):
         color = [color]
     if not isinstance(color, Sequence) or len(color) != len(names):
         for colour in color if isinstance(color, Sequence) else ():
-            rgb_of(colour, "color")  # of two faults, the likelier cause of the other
+            rgb_of(colour, "color")  # an invalid colour is the likelier cause
         raise ConfigError(
-            f"color = {color!r}: must be a colour for each of the {len(names)} channels ({', '.join(names)}), in turn, "
-            "a mapping of channels to colours, or 'auto'"
+            f"color = {color!r}: must be a list with a colour for each of the {len(names)} channels "
+            f"({', '.join(names)}), a mapping from channels to colours, or 'auto'"
         )
     return np.stack([rgb_of(colour, f"color of {name}") for colour, name in zip(color, names, strict=True)])
 
 
 def colours_of_masks(mask_outline: Any, names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """The colours of the outlines of masks: none for False, the usual ones for True, one for all, or a mapping.
+    """Return the colours of the outlines of masks: float32 (3,) by the mask's name.
+
+    Parameters
+    ----------
+    mask_outline
+        False for no outlines, True for default colours, one colour for all masks, or a mapping from masks to colours.
+    names
+        Names of the masks.
 
     Raises
     ------
     ConfigError
-        When there is no such mask, or a colour is none.
+        If a mask is unknown, or a colour is invalid.
     """
     if mask_outline is None or mask_outline is False:
         return {}
     if isinstance(mask_outline, Mapping):
         unknown = [str(name) for name in mask_outline if name not in names]
         if unknown:
-            there = ", ".join(names) or "none"
-            raise ConfigError(f"mask_outline: there is no mask named {', '.join(unknown)}; the masks are {there}")
+            known = ", ".join(names) or "none"
+            raise ConfigError(f"mask_outline: no mask named {', '.join(unknown)}; the masks are {known}")
         chosen = dict(mask_outline)
     elif mask_outline is True:
         chosen = {name: NUCLEUS if is_nucleus(name, names) else CELL for name in names}
@@ -274,10 +292,10 @@ def colours_of_masks(mask_outline: Any, names: Sequence[str]) -> dict[str, NDArr
 
 
 def is_nucleus(name: str, names: Sequence[str]) -> bool:
-    """Whether a mask is the one of nuclei: the first of two, or one that is called so."""
+    """Return whether a mask is the nucleus mask: the first of two, or one with "nucle" in its name."""
     return name == names[0] if len(names) > 1 else "nucle" in name.lower()
 
 
 def text_colour() -> Any:
-    """Colour of text in the style in use, dark or light."""
+    """Return the colour of text in the current style, dark or light."""
     return mpl.rcParams["text.color"]

@@ -1,4 +1,4 @@
-"""Stamps of cells, side by side in one image, with their ids, the names of channels and the outlines of masks."""
+"""Draw single-cell images side by side, with ids, names of channels and outlines of masks."""
 
 from __future__ import annotations
 
@@ -27,27 +27,29 @@ from cellstamp.pictures.mosaic import (
 )
 
 _WIDEST, _HIGHEST = 14.0, 12.0
+"""Maximum width and height of a new figure, in inches."""
 _ASPECT = 1.4
-"""Width of a new picture by its height, if there is a choice."""
+"""Preferred width / height of a new picture."""
 _TILE = 1.4
-"""Inches: of a figure, and of the side of a tile, at most."""
+"""Maximum side of a tile, in inches."""
 _FONT, _SMALLEST_LYING, _SMALLEST_FONT = 9.0, 6.0, 4.0
+"""Font sizes in points: maximum, minimum of horizontal names of channels, minimum."""
 _DIGIT = 0.62
-"""Width of a digit, as a part of the font size."""
+"""Width of a digit / font size."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """What is shown.
+    """Single-cell images to draw.
 
     Attributes
     ----------
     names
-        Of the cells.
+        Names of the cells.
     channel_names
-        Of the planes that are shown.
+        Names of the planes to show.
     mask_names
-        Of the masks that are outlined.
+        Names of the masks to outline.
     values
         float32 (n_cells, n_channels, y, x), 0 to 1.
     masks
@@ -70,16 +72,18 @@ def gather(
     side: int,
     stretch: Sequence[bool],
 ) -> Cells:
-    """Take stamps as they come, no larger than they can be shown.
+    """Collect single-cell images one by one, reduced to the size of the picture.
 
     Parameters
     ----------
     stamps
-        For each cell the planes (n_channels + n_masks, y, x), values from 0 to 1.
+        The planes of each cell: float32 (n_channels + n_masks, y, x), 0 to 1.
+    names, channel_names, mask_names
+        Names of the cells, of the planes to show, and of the masks to outline.
     side
-        Of a stamp in pixels.
+        Side of a single-cell image, in pixels.
     stretch
-        For each channel, whether its values are stretched over 0 to 1, all cells alike.
+        For each channel, whether to stretch its values over 0 to 1, with the same limits for all cells.
     """
     n_channels, n_masks = len(channel_names), len(mask_names)
     step = shrinking(len(names) * n_channels, side)
@@ -101,14 +105,20 @@ def draw_cells(
     ax: Axes | None,
     save: canvas.PathLike | None,
 ) -> Axes:
-    """Draw stamps: gray, a tile for each channel; or in colours, one for each cell.
+    """Draw single-cell images: gray with a tile for each channel, or coloured with one tile for each cell.
 
     Parameters
     ----------
+    cells
+        The single-cell images.
     color
-        None: gray; else see `cellstamp.pictures.canvas.colours_of_channels`.
+        None: gray; otherwise as for `cellstamp.pictures.canvas.colours_of_channels`.
     outlines
-        Mask -> colour of its outline.
+        Colours of the outlines, by the mask's name.
+    title
+        Title of the axes.
+    ax, save
+        As for `cellstamp.pictures.canvas.drawing`.
     """
     colours = None if color is None else canvas.colours_of_channels(color, cells.channel_names)
     n_tiles = 1 if colours is not None else len(cells.channel_names)
@@ -130,7 +140,7 @@ def draw_cells(
 
 
 def _room_within(ax: Axes, labels: Sequence[str]) -> tuple[tuple[float, float], float]:
-    """Inches for the tiles in axes that were given, and for the legend below them, which has to be in there, too."""
+    """Return the size of the tiles in given axes, and the height of the legend below them, in inches."""
     width, height = canvas.room_of(ax)
     legend = canvas.height_of_legend(labels, canvas.width_for_legend(ax))
     return (width, max(0.5 * height, height - legend)), legend
@@ -138,9 +148,10 @@ def _room_within(ax: Axes, labels: Sequence[str]) -> tuple[tuple[float, float], 
 
 @dataclass(frozen=True)
 class _Sheet:
-    """A grid with room for its labels. `point` is one in pixels of the image; `header` is above the image.
+    """A grid with space for labels.
 
-    `legend` is below it, in inches.
+    `point` is the size of a point, and `header` the height above the image, both in pixels of the image. `legend` is
+    the height below the image, in inches.
     """
 
     grid: Grid
@@ -151,7 +162,7 @@ class _Sheet:
 
     @classmethod
     def fitted(cls, bare: Grid, cells: Cells, room: tuple[float, float]) -> _Sheet:
-        """Find the size of tiles and text in `room`, in inches."""
+        """Choose the size of tiles and text for `room`, in inches."""
         digits = max(map(len, cells.names))
         tile = _side(bare.tile, room, bare.shape)
         for _ in range(3):  # labels make tiles smaller, and smaller tiles labels
@@ -165,13 +176,13 @@ class _Sheet:
 
     @property
     def inches(self) -> tuple[float, float]:
-        """Width and height."""
+        """Width and height, in inches."""
         height, width = self.grid.shape
         return width / self.point / 72, (height + self.header) / self.point / 72
 
 
 def _side(tile: int, room: tuple[float, float], shape: tuple[float, float]) -> float:
-    """Side of a tile in points, given that in pixels, the room there is, and height and width of what has to fit."""
+    """Return the side of a tile in points: `tile` is its side, `shape` the size of everything, both in pixels."""
     (width, height), (rows, columns) = room, shape
     return min(_TILE * 72, width * 72 * tile / columns, height * 72 * tile / rows)
 
@@ -183,13 +194,13 @@ def _with_labels(bare: Grid, font: float, digits: int) -> Grid:
 
 
 def _header(names: Sequence[str], tile: float, point: float) -> float:
-    """Height of the names of channels, in pixels of the image."""
+    """Return the height of the names of channels, in pixels of the image."""
     font, is_upright = _lettering(names, tile)
     return ((_DIGIT * max(map(len, names)) + 1) * font if is_upright else 1.6 * font) * point
 
 
 def _lettering(names: Sequence[str], tile: float) -> tuple[float, bool]:
-    """Size of the names of channels, and whether they have to stand upright, above tiles of this side in points."""
+    """Return the font size of names of channels, and whether they are rotated, for tiles of this side in points."""
     fitting = tile / (_DIGIT * max(map(len, names)))
     if fitting >= _SMALLEST_LYING:
         return min(_FONT, fitting), False
@@ -222,7 +233,7 @@ def _show_outlines(ax: Axes, sheet: _Sheet, cells: Cells, outlines: Mapping[str,
 
 
 def _outline(mask: NDArray[np.float32]) -> list[NDArray[np.float64]]:
-    """Where a mask is one half, as lines of x, y."""
+    """Return the contours of a mask at 0.5, as lines of x, y."""
     from contourpy import contour_generator
 
     if min(mask.shape) < 2:

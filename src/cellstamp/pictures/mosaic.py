@@ -1,4 +1,4 @@
-"""Many small pictures as one image: where each goes, and its pixels. NumPy alone, nothing is drawn here."""
+"""Arrange many small pictures in one image, with NumPy only."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_PIXELS = 8_000_000
-"""Pixels of all tiles together: more than a screen or a page can show."""
+"""Maximum number of pixels of all tiles together; screens and pages show fewer."""
 
 _GAP = 0.04
-"""Space between tiles, as a part of one."""
+"""Space between tiles / side of a tile."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where tiles go: cells row by row, the tiles of a cell side by side. All sizes in pixels of the image.
+    """Positions of tiles: cells row by row, the tiles of a cell side by side. Sizes are in pixels of the image.
 
     Attributes
     ----------
     n_cells, n_tiles
-        How many cells, and tiles of each.
+        Number of cells, and of tiles for each cell.
     n_across
-        Cells side by side.
+        Number of cells side by side.
     tile
         Side of a tile.
     gap
-        Space between the tiles.
+        Space between tiles.
     above, before
         Space for a label above each tile, and before the first tile of each cell.
     """
@@ -44,17 +44,17 @@ class Grid:
 
     @property
     def n_down(self) -> int:
-        """Rows of cells."""
+        """Number of rows of cells."""
         return -(-self.n_cells // self.n_across)
 
     @property
     def pitch(self) -> tuple[int, int]:
-        """From one cell to the one below it, and to the one on its right."""
+        """Distance from a cell to the next one below, and to the next one on the right."""
         return self.above + self.tile + self.gap, self.before + self.n_tiles * (self.tile + self.gap) + self._between
 
     @property
     def _between(self) -> int:
-        """Tiles of one cell are closer to each other than to those of the next."""
+        """Extra space between the tiles of neighbouring cells."""
         return 3 * self.gap if self.n_tiles > 1 else 0
 
     @property
@@ -64,19 +64,19 @@ class Grid:
         return self.n_down * down - self.gap, self.n_across * across - self.gap - self._between
 
     def corner(self, cell: int, tile: int = 0) -> tuple[int, int]:
-        """First row and column of a tile."""
+        """Return the first row and column of a tile."""
         row, column = divmod(cell, self.n_across)
         down, across = self.pitch
         return row * down + self.above, column * across + self.before + tile * (self.tile + self.gap)
 
 
 def shrinking(n_tiles: int, side: int) -> int:
-    """How many pixels of a stamp become one, along each side, so that all tiles are no more than can be shown."""
+    """Return the factor that reduces the side of a single-cell image so that all tiles have at most `MOST_PIXELS`."""
     return min(side, math.ceil(math.sqrt(n_tiles * side * side / MOST_PIXELS)))
 
 
 def shrunk(planes: NDArray[np.float32], step: int) -> NDArray[np.float32]:
-    """Means of squares of `step` pixels of planes (..., y, x); what is left at the far edges is left out."""
+    """Average squares of `step` x `step` pixels of planes (..., y, x); incomplete squares are dropped."""
     if step == 1:
         return planes
     side = planes.shape[-1] // step
@@ -86,7 +86,7 @@ def shrunk(planes: NDArray[np.float32], step: int) -> NDArray[np.float32]:
 
 
 def choose_across(n_cells: int, n_tiles: int, aspect: float) -> int:
-    """How many cells go side by side, so that width by height is near `aspect`, with few places left empty."""
+    """Return the number of cells side by side for a width / height near `aspect`, with few empty places."""
 
     def cost(across: int) -> float:
         down = -(-n_cells // across)
@@ -96,14 +96,14 @@ def choose_across(n_cells: int, n_tiles: int, aspect: float) -> int:
 
 
 def gap_of(tile: int) -> int:
-    """Space between tiles of this side."""
+    """Return the space between tiles of this side, in pixels."""
     return max(1, round(_GAP * tile))
 
 
 def stretched(values: NDArray[np.float32], low: float = 0.001, high: float = 0.999) -> NDArray[np.float32]:
-    """Stretch values over 0 to 1: from a low quantile of them to a high one of those that are not 0.
+    """Stretch values over 0 to 1: from a low quantile of all values to a high quantile of the positive values.
 
-    What was masked is 0, and there may be much of it.
+    Masked pixels are 0. They are often the majority, so the high quantile ignores them.
     """
     finite = values[np.isfinite(values)]
     lit = finite[finite > 0]
@@ -116,13 +116,13 @@ def stretched(values: NDArray[np.float32], low: float = 0.001, high: float = 0.9
 
 
 def blended(planes: NDArray[np.float32], colours: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Planes (c, y, x) of values from 0 to 1, each in its colour (c, 3), added up: uint8 (y, x, 3)."""
+    """Add planes (c, y, x), 0 to 1, each in its colour (c, 3); return uint8 (y, x, 3)."""
     light = np.clip(np.tensordot(np.nan_to_num(planes), colours, axes=(0, 0)), 0, 1)
     return np.round(light * 255).astype(np.uint8)
 
 
 def assemble_gray(grid: Grid, tiles: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Put the planes (n_tiles, y, x) of each cell into one image (y, x); between them it is NaN."""
+    """Assemble the planes (n_tiles, y, x) of each cell to one image: float32 (y, x), NaN between tiles."""
     image = np.full(grid.shape, np.nan, np.float32)
     for cell, planes in enumerate(tiles):
         for number, plane in enumerate(planes):
@@ -132,7 +132,7 @@ def assemble_gray(grid: Grid, tiles: Iterable[NDArray[np.float32]]) -> NDArray[n
 
 
 def assemble_colours(grid: Grid, tiles: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Put a picture (y, x, 3) of each cell into one image (y, x, 4); between them it is transparent."""
+    """Assemble a picture (y, x, 3) of each cell to one image: uint8 (y, x, 4), transparent between tiles."""
     image = np.zeros((*grid.shape, 4), np.uint8)
     for cell, picture in enumerate(tiles):
         y, x = grid.corner(cell)

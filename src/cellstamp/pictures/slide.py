@@ -1,4 +1,4 @@
-"""The slide: its image, in gray or in colours, and the outlines of masks on it."""
+"""Draw the image of a slide, in gray or in colours, and the outlines of its masks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Extent = tuple[float, float, float, float]
 """Left, right, top and bottom, in pixels of the full-resolution image."""
 
 LONGEST = 8.0
-"""Inches of the longer side of a slide in a new figure."""
+"""Longer side of a slide in a new figure, in inches."""
 
 _LINES = 1200
-"""Pixels along the longer side of an image of outlines, at least, so that its lines are thin."""
+"""Minimum number of pixels along the longer side of an image of outlines, for thin lines."""
 
 
 def page_of(area: tuple[int, int], labels: Sequence[str]) -> canvas.Page:
-    """A new figure for an area of so many rows and columns, with these names of colours below it."""
+    """Return the size of a new figure for an area (rows, columns), with a legend of these labels below it."""
     rows, columns = area
     scale = LONGEST / max(rows, columns)
     width, height = max(0.5, scale * columns), max(0.5, scale * rows)
@@ -36,12 +36,12 @@ def page_of(area: tuple[int, int], labels: Sequence[str]) -> canvas.Page:
 def draw_image(
     ax: Axes, planes: NDArray[np.float32], names: Sequence[str], colours: NDArray[np.float32] | None, extent: Extent
 ) -> None:
-    """Draw channels (c, y, x), each stretched from dark to bright: one in gray, several in their colours.
+    """Draw channels (c, y, x), each stretched from dark to bright: one in gray, several in colours.
 
     Parameters
     ----------
     colours
-        (c, 3); None: gray, of a single channel.
+        (c, 3), 0 to 1; None: gray, for a single channel.
     """
     bright = np.stack([stretched(plane, 0.01, 0.998) for plane in planes])
     where: dict[str, Any] = {"extent": _matplotlibs(extent), "interpolation": "auto"}
@@ -57,7 +57,7 @@ def draw_image(
 
 
 def draw_rgb(ax: Axes, planes: NDArray[np.float32], brightest: float, extent: Extent) -> None:
-    """Draw the channels red, green and blue (3, y, x) of a colour image as they are."""
+    """Draw the channels red, green and blue (3, y, x) of a colour image in their colours, without stretching."""
     picture = np.clip(np.moveaxis(planes, 0, -1) / brightest, 0, 1)
     ax.imshow(picture, extent=_matplotlibs(extent), interpolation="auto")
 
@@ -74,13 +74,13 @@ def draw_outlines(ax: Axes, masks: Mapping[str, tuple[NDArray[Any], Extent]], co
 
 
 def finer(ids: NDArray[Any]) -> NDArray[Any]:
-    """The same labels in more and smaller pixels, if there are few."""
+    """Repeat the pixels of a small image of labels, so that outlines are thin."""
     times = max(1, _LINES // max(ids.shape))
     return ids.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def outlined(ids: NDArray[Any]) -> NDArray[np.bool_]:
-    """Pixels of labels that have another label, or none, above, below or beside them."""
+    """Return a boolean mask (y, x) of label pixels next to another label or the background."""
     differs = np.zeros(ids.shape, np.bool_)
     down, across = ids[1:] != ids[:-1], ids[:, 1:] != ids[:, :-1]
     differs[1:] |= down
@@ -92,26 +92,26 @@ def outlined(ids: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def show_area(ax: Axes, rows: tuple[int, int], columns: tuple[int, int], title: str) -> None:
-    """Show this part of the slide, and its pixels along the axes."""
+    """Limit the axes to a part of the slide, and label them in pixels."""
     ax.set(xlim=columns, ylim=rows[::-1], title=title, xlabel="x (pixels)", ylabel="y (pixels)")
     ax.set_aspect("equal")
 
 
 def show_legend(ax: Axes, handles: Sequence[Any]) -> None:
-    """Name colours below the axes, beside those that are named there already."""
+    """Add entries to the legend below the axes."""
     before = ax.get_legend()
     everything: list[Any] = [*(before.legend_handles if before is not None else ()), *handles]
     canvas.show_legend(ax, everything, below=0.5)
 
 
 def _matplotlibs(extent: Extent) -> Extent:
-    """Left, right, bottom, top, as matplotlib has it."""
+    """Return left, right, bottom and top, the order of matplotlib."""
     left, right, top, bottom = extent
     return left, right, bottom, top
 
 
 def colours_for(color: Any, names: Sequence[str]) -> NDArray[np.float32] | None:
-    """Colours of the channels of a slide; None: gray."""
+    """Return the colours (c, 3) of the channels of a slide; None: gray."""
     if color is None and len(names) == 1:
         return None
     return canvas.colours_of_channels("auto" if color is None else color, names)

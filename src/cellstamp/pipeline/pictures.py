@@ -1,4 +1,4 @@
-"""What a project can show of itself."""
+"""Draw the image, masks and cells of a project."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Region = Sequence[tuple[int, int]]
 
 
 class ProjectPictures(ProjectInput):
-    """The part of a project that draws."""
+    """Methods of a project that draw pictures."""
 
     if TYPE_CHECKING:
 
@@ -42,17 +42,17 @@ class ProjectPictures(ProjectInput):
     ) -> Axes:
         """Draw the project's image, or a part of it.
 
-        Reads no more pixels than the picture has, if the image has coarser resolution levels; else a block at a time.
+        Reads about as many pixels as the picture has, if the image has resolution levels; otherwise block by block.
 
         Parameters
         ----------
         channels
-            Name or names. None: those that `color` maps, else the first three; of an image with the channels red, green
-            and blue, these, in their own colours.
+            Name or names. None: the channels in the mapping `color`, otherwise the first three. An image with the
+            channels red, green and blue is shown in these colours.
         region
-            ``[(first row, end), (first column, end)]`` in pixels; None: all of it.
+            ``[(first row, end), (first column, end)]`` in pixels; None: the whole image.
         color
-            As for `plot_cells`; None: gray if it is one channel, else ``"auto"``.
+            As for `plot_cells`; None: gray for one channel, otherwise ``"auto"``.
         ax, save
             As for `plot_cells`.
 
@@ -64,11 +64,11 @@ class ProjectPictures(ProjectInput):
         Raises
         ------
         ConfigError
-            When an argument cannot be used, there is no such channel, or matplotlib is not installed.
+            If an argument is invalid, a channel is unknown, or matplotlib is not installed.
         InputError
-            When there is no image.
+            If the project has no image.
         OutputError
-            When the picture cannot be written.
+            If the picture cannot be written.
         """
         return self._plot_slide("plot_input_image", channels, region, color, {}, ax, save)
 
@@ -84,12 +84,13 @@ class ProjectPictures(ProjectInput):
     ) -> Axes:
         """Draw the outlines of the project's masks over its image.
 
-        Of a large slide give a `region`: where cells are a few pixels of the picture, outlines are all there is to see.
+        For a large slide, pass a `region`: outlines hide cells that are only a few pixels of the picture.
 
         Parameters
         ----------
         channels
-            Name or names of what is below the outlines. None: those that `color` maps, else the first.
+            Name or names of the channels below the outlines. None: the channels in the mapping `color`, otherwise the
+            first.
         region, color, ax, save
             As for `plot_input_image`.
         mask_outline
@@ -103,11 +104,11 @@ class ProjectPictures(ProjectInput):
         Raises
         ------
         ConfigError
-            When an argument cannot be used, there is no such channel or mask, or matplotlib is not installed.
+            If an argument is invalid, a channel or mask is unknown, or matplotlib is not installed.
         InputError
-            When there is no image, or no mask.
+            If the project has no image or no mask.
         OutputError
-            When the picture cannot be written.
+            If the picture cannot be written.
         """
         from cellstamp.source.find.elements import find_source
 
@@ -150,22 +151,22 @@ class ProjectPictures(ProjectInput):
         return axes
 
     def plot_single_cell_images(self, **options: Any) -> Axes:
-        """Draw cells of the latest extraction, whole or partial: see `plot_cells` for the arguments.
+        """Draw cells of the latest extraction, full or partial. Takes the arguments of `plot_cells`.
 
         Raises
         ------
         InputError
-            When there is none; and as `plot_cells` does.
+            If the project has no extraction; and as `plot_cells`.
         """
         return plot_cells(self._latest(), **options)
 
     def plot_removed(self, *, ax: Axes | None = None, save: PathLike | None = None) -> Axes:
-        """Draw where on the slide cells were kept and dropped by the latest extraction, as `cellstamp.plot_removed`.
+        """Draw the positions of kept and removed cells of the latest extraction, as `cellstamp.plot_removed`.
 
         Raises
         ------
         InputError
-            When there is none; and as `cellstamp.plot_removed` does.
+            If the project has no extraction; and as `cellstamp.plot_removed`.
         """
         return plot_removed(self._latest(), self._store, ax=ax, save=save)
 
@@ -180,7 +181,7 @@ def _find_image(store: Path) -> tuple[ArrayHandle, tuple[str, ...]]:
 
 
 def _numbers_of(channels: Any, color: Any, names: tuple[str, ...]) -> list[int]:
-    """Numbers of the channels to show."""
+    """Return the numbers of the channels to show."""
     if channels is None and isinstance(color, Mapping):
         channels = list(color)
     if channels is None:
@@ -191,8 +192,8 @@ def _numbers_of(channels: Any, color: Any, names: tuple[str, ...]) -> list[int]:
     wanted = [str(name) for name in ([channels] if isinstance(channels, str | int) else channels)]
     unknown = [name for name in wanted if name not in names]
     if unknown or not wanted:
-        told = f"no channel named {', '.join(map(repr, unknown))}" if unknown else "none named"
-        raise ConfigError(f"channels: {told} in the project's image; it has {', '.join(names)}")
+        problem = f"no channel named {', '.join(map(repr, unknown))}" if unknown else "no channel given"
+        raise ConfigError(f"channels: {problem}; the project's image has {', '.join(names)}")
     return [names.index(name) for name in wanted]
 
 

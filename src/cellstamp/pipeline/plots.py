@@ -1,4 +1,4 @@
-"""Pictures of what an extraction has made: a look into the file, and a drawing of that."""
+"""Draw the results of an extraction."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 MOST_COLOURS = 3
-"""Channels that are shown in colours when none are named: those of more would add up to white."""
+"""Number of channels shown in colours by default; the sum of more is often white."""
 
 _SAME_PLACE = 1.0
-"""Pixels along an axis between two centres of one cell, at most: some programs round them."""
+"""Tolerance for a centre, in pixels along each axis; some programs round centres."""
 
 Colours = str | Sequence[Any] | Mapping[str, Any]
 
@@ -43,48 +43,47 @@ def plot_cells(
     ax: Axes | None = None,
     save: PathLike | None = None,
 ) -> Axes:
-    """Draw single-cell images, side by side, with their ids and the outlines of their masks.
+    """Draw single-cell images side by side, with their ids and the outlines of their masks.
 
-    Reads the stamps that are shown, and no others. Channels are gray, a row of all of them for each cell, or a grid of
-    cells if it is one; with ``color`` they are one picture for each cell. Normalised stamps are shown from 0 to 1;
-    others are stretched, each channel by itself and all cells alike.
+    Reads only the images it shows. Without `color`, channels are gray: a row of channels for each cell, or a grid of
+    cells for a single channel. With `color`, each cell is one coloured picture. Normalised images are shown from 0
+    to 1. Others are stretched by channel, with the same limits for all cells.
 
     Parameters
     ----------
     h5sc
-        Path of an ``.h5sc`` file, or an `AnnData` as `read_h5sc` or ``project.h5sc`` returns it, or a part of one.
+        Path of an ``.h5sc`` file, or an `AnnData` from `read_h5sc` or ``project.h5sc``, or a subset of it.
     cells
-        Ids of the cells to show, in this order. None: `n` of them, evenly taken from the whole file. True or false for
-        each cell, or the name of such a column of ``obs``: `n` of those where it is true.
+        Ids of the cells to show, in this order. None: `n` cells, evenly spaced in the file. A boolean for each cell, or
+        the name of a boolean column of ``obs``: `n` of the cells that are true.
     n
-        How many cells, without ids.
+        Number of cells, if `cells` is not a list of ids.
     channels
-        Names or numbers, one or several; masks, too. Numbers count from 0, masks first. None: those that `color` maps,
-        the first three if it is ``"auto"``, else all image channels.
+        Names or numbers of channels or masks, one or several. Numbers start at 0, masks first. None: the channels in
+        the mapping `color`, the first three if `color` is ``"auto"``, otherwise all image channels.
     mask_outline
-        Whether masks are outlined where they are one half; or a colour; or a mapping of masks to colours.
+        Whether to draw the outlines of masks; or one colour; or a mapping from masks to colours.
     color
-        None for gray; a mapping of channels to colours; a sequence of colours, one for each channel; one colour for a
-        single channel; or ``"auto"``. Colours are matplotlib's.
+        None for gray; a mapping from channels to colours; a sequence of one colour for each channel; one colour for a
+        single channel; or ``"auto"``. Colours are those of matplotlib.
     ax
-        Axes to draw on. None: those of a new figure, which is pyplot's where that shows it.
+        Axes to draw on. None: a new figure, which pyplot shows in notebooks, or if you have imported it.
     save
-        Path of a picture to write; its ending says of which kind.
+        Path of the picture to write; the suffix sets the file format.
 
     Returns
     -------
     matplotlib.axes.Axes
-        With all of it as one image, pixel for pixel the stamps (as long as they are 8 million pixels at most; of more,
-        the means of squares of them).
+        Contains all cells in one image, without resampling. Above 8 million pixels, squares of pixels are averaged.
 
     Raises
     ------
     ConfigError
-        When an argument cannot be used, there is no such channel, or matplotlib is not installed.
+        If an argument is invalid, a channel is unknown, or matplotlib is not installed.
     InputError
-        When it is no ``.h5sc`` file, is damaged, or does not have these cells.
+        If the file is not an ``.h5sc`` file, is damaged, or lacks one of the cells.
     OutputError
-        When the picture cannot be written.
+        If the picture cannot be written.
 
     Examples
     --------
@@ -106,7 +105,7 @@ def plot_cells(
         names = [look.plane_names[plane] for plane in planes]
         outlines = canvas.colours_of_masks(mask_outline, look.mask_names)
         if color is not None:
-            canvas.colours_of_channels(color, names)  # before anything is read
+            canvas.colours_of_channels(color, names)  # errors come before data is read
         masks = [plane for plane, name in enumerate(look.mask_names) if name in outlines]
         shown = gather(
             (look.stamp(row, [*planes, *masks]) for row in rows.tolist()),
@@ -121,7 +120,7 @@ def plot_cells(
 
 
 def _by_name(color: Mapping[Any, Any], look: SelectedImages) -> dict[str, Any]:
-    """The same colours, those of numbers of channels for the names of these."""
+    """Replace numbers of channels by their names in a mapping of colours."""
     numbered = {key: look.planes_of(key)[0] for key in color if not isinstance(key, str)}
     return {look.plane_names[numbered[key]] if key in numbered else key: colour for key, colour in color.items()}
 
@@ -138,17 +137,18 @@ def plot_removed(
     ax: Axes | None = None,
     save: PathLike | None = None,
 ) -> Axes:
-    """Draw where on the slide cells were kept and dropped.
+    """Draw the positions of kept and removed cells on the slide.
 
-    Reads the ids and centres of the cells; where the store has no centres, the mask, to compute them.
+    Reads the ids and centres of the cells. If the store has no centres, reads the mask to compute them.
 
     Parameters
     ----------
     h5sc
-        Path of an ``.h5sc`` file, with its ``removed_classes.csv`` beside it, or what `read_h5sc` returns for it.
+        Path of an ``.h5sc`` file in the same folder as its ``removed_classes.csv``, or the `AnnData` that `read_h5sc`
+        returns for it.
     store
-        The SpatialData store with the masks that the file was made from. None: that of the project
-        whose folder the file is in.
+        Path of the SpatialData store with the masks of the extraction. None: the store of the project that contains the
+        file.
     ax, save
         As for `plot_cells`.
 
@@ -160,91 +160,92 @@ def plot_removed(
     Raises
     ------
     ConfigError
-        When an argument cannot be used, no store is given where there is no project, or matplotlib is not installed.
+        If an argument is invalid, matplotlib is not installed, or `store` is missing for a file outside a project.
     InputError
-        When the file, its list of removed cells or the store cannot be used, or the store's cells are not the file's.
+        If the file, its list of removed cells or the store is invalid, or the store has other cells than the file.
     OutputError
-        When the picture cannot be written.
+        If the picture cannot be written.
     """
     check_matplotlib("plot_removed")
     from cellstamp.h5sc.kept_and_removed import kept_and_removed
     from cellstamp.pictures import canvas
-    from cellstamp.pictures.removed import Places, draw_removed
+    from cellstamp.pictures.removed import CellPositions, draw_removed
     from cellstamp.source.find.elements import find_labels
     from cellstamp.source.read.overview import centers_of_cells
 
     canvas.check_target(ax, save)
-    told = kept_and_removed(h5sc)
-    labels = find_labels(_store_of(told, store), told.mask)
-    centers = centers_of_cells(labels, told.centers)
-    _check_same_cells(told, centers, labels.store)
-    is_kept, is_removed = np.isin(centers.ids, told.kept), np.isin(centers.ids, told.removed)
-    places = Places(
+    listed = kept_and_removed(h5sc)
+    labels = find_labels(_store_of(listed, store), listed.mask)
+    centers = centers_of_cells(labels, listed.centers)
+    _check_same_cells(listed, centers, labels.store)
+    is_kept, is_removed = np.isin(centers.ids, listed.kept), np.isin(centers.ids, listed.removed)
+    cells = CellPositions(
         kept=centers.xy[is_kept],
         removed=centers.xy[is_removed],
         other=centers.xy[~is_kept & ~is_removed],
         shape=(labels.shape[0], labels.shape[1]),
-        margin=0 if told.keeps_border else told.image_size // 2,
+        margin=0 if listed.keeps_border else listed.image_size // 2,
     )
-    return draw_removed(places, ax=ax, save=save)
+    return draw_removed(cells, ax=ax, save=save)
 
 
-def _check_same_cells(told: KeptAndRemoved, centers: Centers, store: str) -> None:
-    """See that the cells of a file are those of a store; of other cells, the picture would tell what is not so."""
+def _check_same_cells(listed: KeptAndRemoved, centers: Centers, store: str) -> None:
+    """Check that the cells of a file are the cells of a store."""
     remedy = (
-        "the masks were replaced since, or it was made from another store: extract again, or give the store it is of"
+        "The masks were replaced after the extraction, or the file comes from another store: extract again, or pass "
+        "the original store"
     )
-    ids = np.concatenate([told.kept, told.removed])
+    ids = np.concatenate([listed.kept, listed.removed])
     missing = ids[~np.isin(ids, centers.ids)]
     if missing.size:
         raise InputError(
-            f"{told.path}: {missing.size} of its {ids.size} kept and removed cells, like cell {missing[0]}, are not "
-            f"among the {len(centers)} of '{told.mask}' in {store}; {remedy}"
+            f"{listed.path}: {missing.size} of its {ids.size} kept and removed cells are missing in "
+            f"'{listed.mask}' of {store}, like cell {missing[0]}. {remedy}"
         )
-    if told.kept_xy is None:
+    if listed.kept_xy is None:
         return
-    there = centers.xy[np.searchsorted(centers.ids, told.kept)]
-    (elsewhere,) = np.nonzero((np.abs(there - told.kept_xy) > _SAME_PLACE).any(axis=1))
+    there = centers.xy[np.searchsorted(centers.ids, listed.kept)]
+    (elsewhere,) = np.nonzero((np.abs(there - listed.kept_xy) > _SAME_PLACE).any(axis=1))
     if elsewhere.size:
-        (x, y), (there_x, there_y) = told.kept_xy[elsewhere[0]], there[elsewhere[0]]
+        (x, y), (there_x, there_y) = listed.kept_xy[elsewhere[0]], there[elsewhere[0]]
         raise InputError(
-            f"{told.path}: {elsewhere.size} of its {told.kept.size} cells are elsewhere in '{told.mask}' in {store}, "
-            f"like cell {told.kept[elsewhere[0]]}: x, y = {x:.1f}, {y:.1f} in the file, {there_x:.1f}, {there_y:.1f} "
-            f"in the store; {remedy}"
+            f"{listed.path}: {elsewhere.size} of its {listed.kept.size} cells have another centre in '{listed.mask}' "
+            f"of {store}, like cell {listed.kept[elsewhere[0]]}: x, y = {x:.1f}, {y:.1f} in the file, {there_x:.1f}, "
+            f"{there_y:.1f} in the store. {remedy}"
         )
 
 
-def _store_of(told: KeptAndRemoved, store: PathLike | None) -> str:
+def _store_of(listed: KeptAndRemoved, store: PathLike | None) -> str:
     if store is not None:
         return os.fspath(store)
-    found = told.path.absolute().parent.parent.parent / STORE
+    found = listed.path.absolute().parent.parent.parent / STORE
     if not found.is_dir():
         raise ConfigError(
-            f"store = None: {told.path} is in no project's folder (there is no {found}): give the SpatialData store it "
-            "was made from"
+            f"store = None: {listed.path} is not in the folder of a project ({found} is missing): pass the SpatialData "
+            "store of the extraction"
         )
     return str(found)
 
 
 def check_matplotlib(what: str) -> None:
-    """Say what is missing before anything is read.
+    """Check that matplotlib is installed, before data is read.
 
     Raises
     ------
     ConfigError
-        When matplotlib is not installed.
+        If it is missing.
     """
     if find_spec("matplotlib") is None:
         raise ConfigError(f"{what} needs matplotlib: install it with pip install 'cellstamp[plot]'")
 
 
 def find_h5sc(path: Path) -> Path:
-    """The file that a path means: itself, or the newest result of a project's folder.
+    """Return the path of a file, or for a project's folder, of its latest result.
 
     Raises
     ------
     ConfigError
-        When a folder has none.
+        If the folder has no result.
     """
     from cellstamp.pipeline.folder import latest_result, lying_below
 
@@ -252,6 +253,6 @@ def find_h5sc(path: Path) -> Path:
         return path
     latest = latest_result(path)
     if latest is None:
-        hint = lying_below(path) or "cellstamp extract makes one of a project"
-        raise ConfigError(f"{path}: there is no extraction in this folder; {hint}")
+        hint = lying_below(path) or "make one with cellstamp extract"
+        raise ConfigError(f"{path}: this folder has no extraction; {hint}")
     return latest

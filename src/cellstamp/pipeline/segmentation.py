@@ -1,4 +1,4 @@
-"""The segmentation step for who has only an image."""
+"""The segmentation step: segments an image without masks."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from cellstamp.source.location import is_remote, is_writable, path_of
 from cellstamp.source.names import CYTOSOL, NUCLEUS
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.values import Centers, Rect
-from cellstamp.warnings import warn
+from cellstamp.warnings import NoNucleusWarning, warn
 
 if TYPE_CHECKING:
     from cellstamp.segment.blocks import Masks
-    from cellstamp.segment.recipe import Recipe
+    from cellstamp.segment.nucleus_settings import NucleusSettings
     from cellstamp.segment.threshold import Split
 
 _NEEDED = {"scipy": "scipy", "skimage": "scikit-image"}
 _PRELOAD = ("cellstamp.segment.blocks",)
 _IN_FLIGHT = 2
-"""Blocks per worker that are under way or waiting to be written: what bounds memory."""
+"""Blocks in flight for each worker; this limits memory."""
 
 
 class _Part(Protocol):
-    """What becomes of a block."""
+    """Result for one block."""
 
     @property
     def rect(self) -> Rect:
@@ -55,15 +55,15 @@ P = TypeVar("P", bound=_Part)
 
 
 class ThresholdSegmentation(ProcessingStep):
-    """Finds nuclei by a threshold and a distance watershed, and a cell around each by bounded expansion.
+    """Segment nuclei by a threshold and a distance watershed, and expand each nucleus into a cell.
 
-    For images whose nuclei are brighter than what is around them. Parameters are those of `ProcessingStep`;
-    ``filehandler`` says where the image is: an object with the attribute ``sdata_path`` (a project's handler), or the
-    path of a SpatialData zarr store. The configuration's keys are listed on the documentation's page "Segmentation".
+    Works for images with nuclei brighter than their surroundings. Parameters are those of `ProcessingStep`;
+    ``filehandler`` is the path of a SpatialData zarr store, or an object with the attribute ``sdata_path`` (a project's
+    handler). The documentation's page "Segmentation" lists the keys of the configuration.
 
-    The store is given the labels ``seg_all_nucleus`` and ``seg_all_cytosol``, uint32 (y, x), 0 = background, and the
-    points with the centres of both. A cell has the same id in both; ids are 1, 2, ... without gaps, in reading order of
-    the middles of the nuclei, however large blocks are and however many workers there are.
+    Writes the labels ``seg_all_nucleus`` and ``seg_all_cytosol`` to the store: uint32 (y, x), 0 = background. Also
+    writes the points with the centres of both. A cell has the same id in both masks. Ids are 1, 2, ... without gaps, in
+    reading order of the centres of the nuclei. They don't depend on block size and number of workers.
 
     Examples
     --------
@@ -74,12 +74,12 @@ class ThresholdSegmentation(ProcessingStep):
     CACHE_REQUIRED = True
 
     def check_config(self) -> None:
-        """Refuse a configuration with faults, naming all of them.
+        """Check the configuration.
 
         Raises
         ------
         ConfigError
-            If there is any.
+            If it has errors; the message lists all of them.
         """
         SegmentationConfig.parse(self.config)
 
@@ -89,24 +89,24 @@ class ThresholdSegmentation(ProcessingStep):
         Parameters
         ----------
         image
-            Not looked at: projects hand it to every segmentation step. This one reads the store itself, block by block.
+            Ignored. Projects pass it to every segmentation step; this step reads the image from the store, by blocks.
 
         Raises
         ------
         ConfigError
-            If the configuration cannot be used, or scikit-image is not installed; nothing has been done then.
+            If the configuration is invalid, or scikit-image is not installed. Nothing is written.
         InputError
-            If there is no image, or it cannot be used.
+            If the image is missing or invalid.
         OutputError
-            If there are masks already, and overwriting was not asked for; if the store is a link to another one.
+            If masks exist and `overwrite` is False, or the store is a link to another one.
         WorkerError
-            If a block failed, or workers died at it again and again. The store is as it was then.
+            If a block failed, or workers died at it repeatedly. The store is unchanged.
 
         Warns
         -----
         UserWarning
-            If there is no nucleus in the image; nothing is written then. If brightness hardly tells nuclei from the
-            background, as in an image without any; masks are written.
+            If the image has no nucleus; no masks are written. If nuclei are hardly brighter than the background, as in
+            an image of noise; masks are written.
         """
         del image
         started = time.perf_counter()
@@ -120,55 +120,58 @@ class ThresholdSegmentation(ProcessingStep):
         with Progress(3 * source.shape[0] * source.shape[1], config.progress, doing="segmenting", unit="px") as bar:
             work = _Work(config, source, channel, engine, bar)
             split = work.split()
-            recipe = _recipe(config, split)
+            settings = _nucleus_settings(config, split)
             where = f"{source.image.name}, {source.image.shape} (c, y, x), channel {source.channel_names[channel]}"
             found = {"separability": f"{split.separability:.3f}", "expansion": config.expansion}
-            self.log({"nuclei in": where, **asdict(recipe), **found})
-            names, kept = work.name_nuclei(recipe, self._scratch_folder(config.cache))
+            self.log({"nuclei in": where, **asdict(settings), **found})
+            names, kept = work.name_nuclei(settings, self._scratch_folder(config.cache))
             if not kept.size:
-                self._warn(f"{_no_nucleus(config, source, channel, recipe, split)}{_what_stays(store)}")
+                message = _no_nucleus(config, source, channel, settings, split)
+                self._warn(f"{message}. {_unchanged_masks(store)}", NoNucleusWarning)
                 return
             if split.is_doubtful:
                 self._warn(_doubtful(source, channel, split, kept.size))
             with closing(work.masks(names, kept)) as parts:
                 centers = write_masks(store, source.image, parts, run=BlockRunner(n_local_workers(config)))
-        self._report(centers, config, time.perf_counter() - started)
+        self._report(store, len(centers[NUCLEUS]), config, time.perf_counter() - started)
 
     def _find_store(self) -> Path:
         path = path_of(self.filehandler)
         if path is None:
             message = (
-                f"filehandler is {type(self.filehandler).__name__}; needed is the path of a SpatialData zarr store, or "
-                "an object with the attribute sdata_path, for the masks are written there"
+                f"filehandler is {type(self.filehandler).__name__}: must be the path of a SpatialData zarr store, or "
+                "an object with the attribute sdata_path. The masks are written to this store"
             )
             raise InputError(message)
         if is_remote(path):
             raise InputError(f"{path} is no folder: the masks have to go there")
         if Path(path).exists() and not is_writable(path):
-            raise InputError(f"{path} cannot be written to: the masks have to go there")
+            raise InputError(f"{path} is read-only: the masks must be written to it. Segment a copy on a local disk")
         check_not_linked(Path(path), ("labels", "points"))
         return Path(path)
 
     def _choose_engine(self, config: SegmentationConfig, source: PixelSource) -> Engine:
-        """Workers; but for a single block none has to be started."""
+        """Return the engine; a single block runs in this process."""
         if max(source.shape) <= config.block_size:
             return SerialEngine()
-        # an extraction is likely to follow, but must not have its kernels compiled here, where nobody is told
+        # an extraction often follows, but compiling its kernels here would take time without a message
         preload = (*PRELOAD, *_PRELOAD) if is_kept(USUAL) else _PRELOAD
         return choose_engine(config, log=self.log, warn=self._warn, preload=preload)
 
-    def _report(self, centers: dict[str, Centers], config: SegmentationConfig, seconds: float) -> None:
-        line = f"{len(centers[NUCLEUS])} nuclei and cells found in {seconds:.1f} s"
+    def _report(self, store: Path, n: int, config: SegmentationConfig, seconds: float) -> None:
+        found = "1 nucleus and cell" if n == 1 else f"{n:,} nuclei and cells"
+        masks = ", ".join(Path(mask).name for mask in (NUCLEUS, CYTOSOL))
+        line = f"Segmented {found} -> {store / 'labels'} ({masks}) in {seconds:.1f} s"
         self.log(line)
         announce(line, mode=config.progress)
 
-    def _warn(self, message: str) -> None:
+    def _warn(self, message: str, category: type[UserWarning] = UserWarning) -> None:
         self.log(message)
-        warn(message)
+        warn(message, category)
 
 
 class _Work:
-    """The passes over the image: each applies a callable to blocks, in workers."""
+    """Passes over the image; each applies a callable to blocks, in workers."""
 
     def __init__(
         self, config: SegmentationConfig, source: PixelSource, channel: int, engine: Engine, bar: Progress
@@ -177,7 +180,7 @@ class _Work:
         self._engine, self._bar = engine, bar
 
     def split(self) -> Split:
-        """Otsu's threshold of the whole image."""
+        """Return Otsu's threshold of the whole image."""
         from cellstamp.segment.blocks import CountLevels
         from cellstamp.segment.threshold import otsu
 
@@ -187,23 +190,23 @@ class _Work:
         keys, counts = (np.concatenate(column) for column in zip(*counted, strict=True))
         return otsu(keys, counts)
 
-    def name_nuclei(self, recipe: Recipe, folder: Path) -> tuple[Scratch, NDArray[np.uint64]]:
-        """Find nuclei; returns where they are, by name, and the names of those that are large enough, ascending."""
+    def name_nuclei(self, settings: NucleusSettings, folder: Path) -> tuple[Scratch, NDArray[np.uint64]]:
+        """Find nuclei; return an image of their names, and the names of nuclei with enough pixels, ascending."""
         from cellstamp.segment.blocks import NameNuclei
 
         scratch = Scratch(folder, "names", self._source.shape)
         seen = [(np.zeros(0, np.uint64), np.zeros(0, np.int64))]
-        task = NameNuclei(self._source, self._channel, recipe)
+        task = NameNuclei(self._source, self._channel, settings)
         with closing(self._run(task, self._blocks(self._config.block_size))) as parts:
             for part in parts:
                 scratch.write(part.rect, part.pixels)
                 seen.append((part.names.copy(), part.n_pixels.copy()))
         names, where = np.unique(np.concatenate([names for names, _ in seen]), return_inverse=True)
         sizes = np.bincount(where, weights=np.concatenate([n_pixels for _, n_pixels in seen]))
-        return scratch, names[sizes >= recipe.min_area]
+        return scratch, names[sizes >= settings.min_area]
 
     def masks(self, names: Scratch, kept: NDArray[np.uint64]) -> Generator[Masks, None, None]:
-        """Nuclei and cells with their ids, block by block."""
+        """Yield the masks of nuclei and cells, block by block."""
         from cellstamp.segment.blocks import MakeMasks
 
         yield from self._run(MakeMasks(names.handle, kept, self._config.expansion), self._blocks(MASK_SIDE))
@@ -214,9 +217,9 @@ class _Work:
         return tiles(self._source.shape, side)
 
     def _run(self, task: Callable[[Rect], P], blocks: Sequence[Rect]) -> Generator[P, None, None]:
-        """What a task makes of every block, in order of completion; its large arrays are valid until the next one."""
+        """Yield the result for each block, in order of completion; large arrays are valid until the next result."""
         limit = _IN_FLIGHT * self._engine.n_workers
-        # whatever ends this ends the workers too
+        # workers end with this generator, also after an error
         with closing(self._engine.run(task, blocks, lambda: limit)) as outcomes:
             for outcome in outcomes:
                 yield outcome.value
@@ -224,12 +227,12 @@ class _Work:
 
 
 def _check_installed() -> None:
-    """Refuse to begin without what the work needs.
+    """Check that scipy and scikit-image are installed.
 
     Raises
     ------
     ConfigError
-        Naming it.
+        If a package is missing.
     """
     missing = [name for module, name in _NEEDED.items() if find_spec(module) is None]
     if missing:
@@ -240,12 +243,12 @@ def _check_installed() -> None:
 
 
 def _channel_number(config: SegmentationConfig, source: PixelSource) -> int:
-    """Where the channel of the nuclei is.
+    """Return the number of the channel with the nuclei, from 0.
 
     Raises
     ------
     ConfigError
-        If there is none of that name.
+        If the image has no channel of this name, or several.
     """
     name = config.nucleus_channel
     if name is None:
@@ -253,44 +256,48 @@ def _channel_number(config: SegmentationConfig, source: PixelSource) -> int:
     if source.channel_names.count(name) != 1:
         problem = "no channel" if name not in source.channel_names else "more than one channel"
         message = (
-            f"nucleus_channel = {name!r}: {problem} of that name in image '{source.image.name}' of "
-            f"{source.image.store}; it has {', '.join(source.channel_names)}"
+            f"nucleus_channel = {name!r}: image '{source.image.name}' of {source.image.store} has {problem} of this "
+            f"name; its channels are {', '.join(source.channel_names)}"
         )
         raise ConfigError(message)
     return source.channel_names.index(name)
 
 
-def _recipe(config: SegmentationConfig, split: Split) -> Recipe:
-    """How nuclei are found: the configuration, and Otsu's threshold of the whole image."""
-    from cellstamp.segment.recipe import Recipe
+def _nucleus_settings(config: SegmentationConfig, split: Split) -> NucleusSettings:
+    """Combine the configuration and Otsu's threshold of the whole image."""
+    from cellstamp.segment.nucleus_settings import NucleusSettings
 
     level = split.level * (1 if config.method == "otsu" else config.floor)
-    return Recipe(config.method, config.smoothing, config.window, config.min_distance, config.min_area, level=level)
-
-
-def _no_nucleus(config: SegmentationConfig, source: PixelSource, channel: int, recipe: Recipe, split: Split) -> str:
-    begin = f"no nucleus found in channel '{source.channel_names[channel]}' of image '{source.image.name}'"
-    if split.is_flat:
-        return f"{begin}: all of its pixels are about the same. Is it the right channel (nucleus_channel)?"
-    return (
-        f"{begin}: nothing there is brighter than {recipe.level:g} and at least {config.min_area} pixels large. Is it "
-        "the right channel (nucleus_channel)? Otherwise try a lower floor or min_area"
+    return NucleusSettings(
+        config.method, config.smoothing, config.window, config.min_distance, config.min_area, level=level
     )
 
 
-def _what_stays(store: Path) -> str:
+def _no_nucleus(
+    config: SegmentationConfig, source: PixelSource, channel: int, settings: NucleusSettings, split: Split
+) -> str:
+    begin = f"No nucleus found in channel '{source.channel_names[channel]}' of image '{source.image.name}'"
+    if split.is_flat:
+        return f"{begin}: all pixels have about the same brightness. Check nucleus_channel"
+    lower = "floor or min_area" if config.method == "local" else "min_area"
+    return (
+        f"{begin}: no object is brighter than {settings.level:g} and has at least {config.min_area} pixels. Check "
+        f"nucleus_channel, or lower {lower}"
+    )
+
+
+def _unchanged_masks(store: Path) -> str:
     old = [Path(element).name for element in (NUCLEUS, CYTOSOL) if (store / element).exists()]
     if not old:
-        return "; no masks were written"
-    return f"; no masks were written, and {' and '.join(old)} from before {'are' if len(old) > 1 else 'is'} still there"
+        return "No masks were written"
+    return f"No masks were written; the existing {' and '.join(old)} {'are' if len(old) > 1 else 'is'} unchanged"
 
 
 def _doubtful(source: PixelSource, channel: int, split: Split, n_nuclei: int) -> str:
     from cellstamp.segment.threshold import DOUBTFUL
 
     return (
-        f"{n_nuclei} nuclei found in channel '{source.channel_names[channel]}' of image '{source.image.name}', but are "
-        f"they nuclei? They are hardly brighter than what is around them: separability {split.separability:.2f}, and "
-        f"below {DOUBTFUL:g} it may be noise alone, which has 0.64. Look at project.plot_segmentation_masks(), and "
-        "whether it is the right channel (nucleus_channel)"
+        f"Found {n_nuclei:,} nuclei in channel '{source.channel_names[channel]}' of image '{source.image.name}', but "
+        f"they may be noise: their separability from the background is {split.separability:.2f}, below {DOUBTFUL:g} "
+        "(pure noise has 0.64). Look at project.plot_segmentation_masks(), and check nucleus_channel"
     )

@@ -1,1 +1,1 @@
-"""Nuclei and cells of an image, block by block."""
+"""Find nuclei and cells in an image, block by block."""

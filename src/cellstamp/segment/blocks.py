@@ -1,4 +1,4 @@
-"""What is done to one block of an image, in whichever process: callables from an area to arrays."""
+"""Process one block of an image: picklable callables that take an area and return arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cellstamp.segment.cells import expanded, numbered
 from cellstamp.segment.nuclei import find_nuclei
-from cellstamp.segment.recipe import Recipe, radius
+from cellstamp.segment.nucleus_settings import NucleusSettings, radius
 from cellstamp.segment.threshold import count_levels, smoothed
 from cellstamp.source.read.arrays import ArrayHandle, PixelSource
 from cellstamp.source.values import Rect
@@ -19,7 +19,7 @@ from cellstamp.source.values import Rect
 
 @dataclass(frozen=True)
 class Levels:
-    """Brightnesses in a block and how often each is there; see `cellstamp.segment.threshold.count_levels`."""
+    """Brightnesses in a block and their counts; see `cellstamp.segment.threshold.count_levels`."""
 
     rect: Rect
     keys: NDArray[np.uint32]
@@ -37,7 +37,8 @@ class NamedNuclei:
     pixels
         uint64 (y, x): names of nuclei, 0 = background.
     names, n_pixels
-        Each nucleus in it, also those whose middle lies in another block, and how many pixels of it.
+        uint64 (n,) and int64 (n,): name of each nucleus with pixels in the block, and their number. The centre of a
+        nucleus may lie in another block.
     """
 
     rect: Rect
@@ -57,14 +58,14 @@ class Masks:
 
 @dataclass(frozen=True)
 class CountLevels:
-    """Callable from a block to how often each brightness is in it, once it is smoothed; picklable."""
+    """Count the brightnesses of a block after smoothing; picklable."""
 
     source: PixelSource
     channel: int
     smoothing: float
 
     def __call__(self, block: Rect) -> Levels:
-        """Read a block and count.
+        """Read a block and count its brightnesses.
 
         Raises
         ------
@@ -80,17 +81,17 @@ class CountLevels:
 
 @dataclass(frozen=True)
 class NameNuclei:
-    """Callable from a block to its nuclei; picklable."""
+    """Find the nuclei of a block; picklable."""
 
     source: PixelSource
     channel: int
-    recipe: Recipe
+    settings: NucleusSettings
 
     def __call__(self, block: Rect) -> NamedNuclei:
-        """Read a block and what is around it, and find the nuclei."""
-        window = grown(block, self.recipe.halo, self.source.shape)
-        trusted = grown(block, self.recipe.reach, self.source.shape).slices(window)
-        labels, seeds = find_nuclei(read_channel(self.source, self.channel, window), self.recipe, trusted)
+        """Read a block and its surroundings, and find the nuclei."""
+        window = grown(block, self.settings.halo, self.source.shape)
+        trusted = grown(block, self.settings.reach, self.source.shape).slices(window)
+        labels, seeds = find_nuclei(read_channel(self.source, self.channel, window), self.settings, trusted)
         rows, columns = np.divmod(seeds, window.shape[1])
         names = 1 + (rows + window.top) * self.source.shape[1] + (columns + window.left)
         inside = labels[block.slices(window)]
@@ -102,16 +103,16 @@ class NameNuclei:
 
 @dataclass(frozen=True)
 class MakeMasks:
-    """Callable from a block to its masks; picklable.
+    """Make the masks of a block; picklable.
 
     Attributes
     ----------
     names
-        Where the names of nuclei are.
+        Image (y, x) of the names of nuclei.
     kept
-        The names that become ids, ascending.
+        uint64 (n,): names that become ids, ascending.
     expansion
-        Pixels that a cell reaches beyond its nucleus, at most.
+        Maximum distance of a cell's pixels from its nucleus, in pixels.
     """
 
     names: ArrayHandle
@@ -119,7 +120,7 @@ class MakeMasks:
     expansion: int
 
     def __call__(self, block: Rect) -> Masks:
-        """Read a block and what is around it, and number its nuclei and cells."""
+        """Read a block and its surroundings, and number the nuclei and cells."""
         height, width = self.names.shape
         window = grown(block, self.expansion, (height, width))
         nuclei = numbered(self.names.read(window), self.kept)
@@ -129,18 +130,18 @@ class MakeMasks:
 
 
 def grown(block: Rect, by: int, shape: tuple[int, int]) -> Rect:
-    """A block and so many pixels around it, as far as there are any."""
+    """Return a block grown by pixels on each side, clipped to the image."""
     return Rect(block.top - by, block.bottom + by, block.left - by, block.right + by).clipped(*shape)
 
 
 def read_channel(source: PixelSource, channel: int, rect: Rect) -> NDArray[Any]:
-    """One channel of an area (y, x)."""
+    """Read one channel of an area: (y, x)."""
     pixels: NDArray[Any] = source.image.read(rect, (slice(channel, channel + 1),))[0]
     return pixels
 
 
 def tiles(shape: tuple[int, int], side: int) -> list[Rect]:
-    """Squares that cover an image, in reading order."""
+    """Return squares that cover an image, in reading order."""
     height, width = shape
     return [
         Rect(top, min(top + side, height), left, min(left + side, width))

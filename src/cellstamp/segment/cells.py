@@ -1,4 +1,4 @@
-"""Names of seeds -> ids, and a cell around each nucleus."""
+"""Number nuclei, and grow a cell around each nucleus."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from skimage import segmentation
 
 
 def numbered(names: NDArray[np.uint64], kept: NDArray[np.uint64]) -> NDArray[np.uint32]:
-    """Nuclei with their ids: 1, 2, ... in the order of the names that are kept (ascending); the others go."""
+    """Replace names by ids 1, 2, ... in the order of `kept` (ascending), and other names by 0; return uint32 (y, x)."""
     ids = np.zeros(names.shape, np.uint32)
     if not kept.size:
         return ids
@@ -20,5 +20,5 @@ def numbered(names: NDArray[np.uint64], kept: NDArray[np.uint64]) -> NDArray[np.
 
 
 def expanded(nuclei: NDArray[np.uint32], distance: int) -> NDArray[np.uint32]:
-    """Cells: nuclei, and what of the background is nearer to one than to any other and at most so far away."""
+    """Grow each nucleus by at most `distance` pixels; each pixel goes to its nearest nucleus. Return uint32 (y, x)."""
     return segmentation.expand_labels(nuclei, distance).astype(np.uint32, copy=False) if distance else nuclei

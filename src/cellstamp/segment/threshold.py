@@ -1,4 +1,4 @@
-"""Otsu's threshold of a whole image, from counts of its blocks."""
+"""Compute Otsu's threshold of a whole image from counts of its blocks."""
 
 from __future__ import annotations
 
@@ -10,45 +10,51 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from skimage import filters
 
-_UNTOLD = np.uint32(12)
-"""Lowest bits of a float32 that are not looked at: what is left tells brightnesses that differ by 1 in 2,000 apart."""
+_IGNORED = np.uint32(12)
+"""Lowest bits of a float32 that are ignored. The other bits resolve differences of 1 in 2,000."""
 
 DOUBTFUL = 0.65
-"""Separability below which there may be but one class: of normally distributed noise it is 2 / pi, about 0.637."""
+"""Separability below which nuclei may be noise. Normally distributed noise has 2 / pi, about 0.637."""
 
 _SPARSE = 0.2
-"""Share of bright pixels below which a low separability means little: few nuclei make little of the variance."""
+"""Share of bright pixels below which separability is ignored: few nuclei add little to the variance."""
 
 
 def smoothed(pixels: NDArray[Any], sigma: float) -> NDArray[np.float32]:
-    """The image (y, x) as float32, blurred; its edges are repeated beyond it."""
+    """Return the image (y, x) as float32, smoothed by a Gaussian; pixels beyond its edges repeat the edges."""
     image = pixels.astype(np.float32)
     return ndi.gaussian_filter(image, sigma, mode="nearest") if sigma else image
 
 
 def count_levels(image: NDArray[np.float32]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """The brightnesses in an image without negative pixels, as keys that ascend with them, and how often each is there.
+    """Count the brightnesses in an image without negative pixels.
 
-    Numbers that are not negative are ordered like their bits: so no range has to be known before.
+    Floats >= 0 sort like their bits, so counting needs no range of brightness.
+
+    Returns
+    -------
+    keys
+        uint32 (n,): upper bits of the brightnesses, ascending.
+    counts
+        int64 (n,): number of pixels for each key.
     """
-    counts = np.bincount((image.view(np.uint32) >> _UNTOLD).ravel())
+    counts = np.bincount((image.view(np.uint32) >> _IGNORED).ravel())
     keys = np.flatnonzero(counts)
     return keys.astype(np.uint32), counts[keys].astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Two classes of brightnesses, and how well they are told apart.
+    """Two classes of brightnesses, and their separability.
 
     Attributes
     ----------
     level
-        Otsu's threshold: what is brighter is the upper class.
+        Otsu's threshold; brighter pixels are the upper class.
     separability
-        Otsu's eta: the variance between the classes as a share of all variance, from 0 to 1; 0 when there is but one
-        brightness.
+        Otsu's eta, 0 to 1: variance between the classes / total variance; 0 for an image of one brightness.
     upper
-        Share of the pixels that are in the upper class.
+        Share of the pixels in the upper class.
     """
 
     level: float
@@ -57,21 +63,21 @@ class Split:
 
     @property
     def is_flat(self) -> bool:
-        """Whether all pixels have one brightness."""
+        """Whether all pixels have the same brightness."""
         return self.separability == 0
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether the threshold is about where it would be if all were noise: in the middle of a single peak."""
+        """Whether the threshold may cut a single peak of noise in the middle."""
         return not self.is_flat and self.separability < DOUBTFUL and self.upper > _SPARSE
 
 
 def otsu(keys: NDArray[np.uint32], counts: NDArray[np.int64]) -> Split:
-    """Otsu's threshold of what was counted; keys may come more than once, from several blocks."""
+    """Compute Otsu's threshold of counted brightnesses; a key may occur once for each block."""
     levels, where = np.unique(keys, return_inverse=True)
     totals = np.bincount(where, weights=counts)
-    # the middle of the brightnesses with this key
-    centers = ((levels << _UNTOLD) + (np.uint32(1) << (_UNTOLD - np.uint32(1)))).view(np.float32).astype(np.float64)
+    # centre of the brightnesses with this key
+    centers = ((levels << _IGNORED) + (np.uint32(1) << (_IGNORED - np.uint32(1)))).view(np.float32).astype(np.float64)
     if levels.size == 1:
         return Split(float(centers[0]), 0.0, 0.0)
     level = float(filters.threshold_otsu(hist=(totals, centers)))
@@ -79,7 +85,7 @@ def otsu(keys: NDArray[np.uint32], counts: NDArray[np.int64]) -> Split:
 
 
 def _separability(shares: NDArray[np.float64], levels: NDArray[np.float64], is_upper: NDArray[np.bool_]) -> list[float]:
-    """Otsu's eta, and the share of the upper class."""
+    """Return Otsu's eta, and the share of the upper class."""
     mean = shares @ levels
     upper = float(shares[is_upper].sum())
     # sum over both classes of share * (mean of the class - mean)**2

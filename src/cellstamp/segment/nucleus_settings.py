@@ -1,4 +1,4 @@
-"""How nuclei are found, in numbers, and how far around a block one has to look for it."""
+"""Parameters for finding nuclei, and the size of the surroundings that a block needs."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 OPENING = 2
-"""Radius, in pixels, of the disk that smooths outlines and takes threads away."""
+"""Radius, in pixels, of the disk that smooths outlines and removes thin threads."""
 
 _TRUNCATE = 4.0
-"""Sigmas after which scipy cuts a Gaussian off."""
+"""Sigmas at which scipy truncates a Gaussian."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How nuclei are found; see `cellstamp.segmentation_config.SegmentationConfig` for what the numbers mean.
+class NucleusSettings:
+    """Parameters for finding nuclei; `cellstamp.segmentation_config.SegmentationConfig` explains them.
 
     Attributes
     ----------
     method, smoothing, window, min_distance, min_area
         As in the configuration.
     level
-        What is not brighter is no nucleus: Otsu's threshold of the smoothed image, or a share of it.
+        Nuclei are brighter than this: Otsu's threshold of the smoothed image, or a fraction of it.
     """
 
     method: Literal["local", "otsu"]
@@ -34,22 +34,22 @@ class Recipe:
 
     @property
     def deepest(self) -> int:
-        """Pixels from the edge of a nucleus to its middle, at most: what is further away counts as so far."""
+        """Maximum depth inside a nucleus, in pixels; larger distances are clipped to it."""
         return self.window // 2
 
     @property
     def depth_smoothing(self) -> float:
-        """Sigma of the Gaussian that keeps small bays of an outline from dividing a nucleus."""
+        """Sigma of the Gaussian that prevents small bays of an outline from splitting a nucleus."""
         return 0.4 * self.min_distance
 
     @property
     def reach(self) -> int:
-        """Pixels from the middle of a nucleus to its edge, at most: a nucleus is no larger than the window."""
+        """Maximum distance from the centre of a nucleus to its edge, in pixels: half the window."""
         return self.window // 2
 
     @property
     def halo(self) -> int:
-        """Pixels around a block that have a say in what the nuclei in it are, each at most a window large."""
+        """Pixels around a block that affect its nuclei, if no nucleus is larger than the window."""
         local = radius((self.window - 1) / 6) if self.method == "local" else 0
         mask = radius(self.smoothing) + local + 2 * OPENING
         seeds = self.deepest + radius(self.depth_smoothing) + self.min_distance
@@ -57,5 +57,5 @@ class Recipe:
 
 
 def radius(sigma: float) -> int:
-    """Pixels that a Gaussian reaches."""
+    """Return the radius of a truncated Gaussian, in pixels."""
     return math.floor(_TRUNCATE * sigma + 0.5)
