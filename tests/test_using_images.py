@@ -116,6 +116,16 @@ def test_a_pickled_one_whose_file_is_gone_says_so(tmp_path: Path, data: anndata.
         pickle.loads(pickled)
 
 
+def test_a_pickled_one_whose_file_was_written_again_says_so(tmp_path: Path, data: anndata.AnnData) -> None:
+    pickled = pickle.dumps(data)
+    (tmp_path / "a.h5sc").unlink()
+    write_file(tmp_path / "a.h5sc", layout_of(N_CELLS + 1))
+    with pytest.raises(InputError, match=r"a\.h5sc was written again after .* Open it with read_h5sc\('") as raised:
+        pickle.loads(pickled)
+    code = str(raised.value).rpartition("Open it with ")[2]
+    assert eval(code, {"read_h5sc": read_h5sc}).n_obs == N_CELLS + 1
+
+
 # --- images for other libraries ---------------------------------------------------------------------------------------
 
 

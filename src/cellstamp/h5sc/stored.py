@@ -9,6 +9,7 @@ import h5py
 from anndata._io.specs.registry import _REGISTRY
 from numpy.typing import NDArray
 
+from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import IMAGES
 from cellstamp.h5sc.opening import open_h5sc
 
@@ -40,18 +41,34 @@ class StoredImages(h5py.Dataset):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Take along the path: the file is opened where the images are unpickled."""
-        return images_of, (str(Path(self.file.filename).absolute()),)
+        path = Path(self.file.filename).absolute()
+        return images_of, (str(path), _state(path))
 
 
-def images_of(path: str) -> StoredImages:
+def images_of(path: str, state: tuple[int, int]) -> StoredImages:
     """Open the images of a file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    state
+        Its size in bytes and modification time in ns when its images were pickled.
 
     Raises
     ------
     InputError
-        If there is no such file, or it is no `.h5sc` file.
+        If there is no such file, it is no `.h5sc` file, or it was written again since.
     """
-    return StoredImages(open_h5sc(Path(path))["obsm"][IMAGES].id)
+    images = StoredImages(open_h5sc(Path(path))["obsm"][IMAGES].id)
+    if _state(Path(path)) != state:
+        raise InputError(f"{path} was written again after this AnnData was pickled. Open it with read_h5sc({path!r})")
+    return images
+
+
+def _state(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
 
 
 def _let_anndata_write() -> None:
