@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import h5py
+from anndata import AnnData
 from anndata._io.specs.registry import _REGISTRY
 from numpy.typing import NDArray
 
@@ -80,3 +81,18 @@ def _let_anndata_write() -> None:
 
 
 _let_anndata_write()
+
+
+def _let_anndata_copy() -> None:
+    """Have ``AnnData.copy`` copy `StoredImages`: anndata 0.13 refuses every `h5py.Dataset`, since most have no copy."""
+    refuses = getattr(AnnData, "_has_raw_zarr_or_h5_array", None)
+    if refuses is None:
+        return
+
+    def has_none_of_ours_and(self: AnnData) -> bool:
+        return refuses(self) and not any(isinstance(value, StoredImages) for value in self.obsm.values())
+
+    AnnData._has_raw_zarr_or_h5_array = has_none_of_ours_and
+
+
+_let_anndata_copy()

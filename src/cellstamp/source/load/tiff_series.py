@@ -94,13 +94,19 @@ def _as_pages(series: Sequence[tifffile.TiffPageSeries]) -> Iterator[tifffile.Ti
 
 def _difference(images: Sequence[tifffile.TiffPageSeries]) -> str:
     """Why several images are not channels of one, by what they are."""
-    if len({(each.get_shape(squeeze=True), each.dtype) for each in images}) > 1:
+    if len({(*_squeezed(each), each.dtype) for each in images}) > 1:
         return f"it holds {len(images)} images that differ in shape or dtype"
-    axes = images[0].get_axes(squeeze=True)
+    _, axes = _squeezed(images[0])
     if len(images) > 1 and any(axis not in "CIQYX" for axis in axes):
         what = "colour images" if axes in ("YXS", "SYX") else f"images of several planes (axes {axes})"
         return f"it holds {len(images)} {what}"
     return ""
+
+
+def _squeezed(series: tifffile.TiffPageSeries) -> tuple[tuple[int, ...], str]:
+    """Return shape and axes without the axes that are one pixel long, other than y and x."""
+    kept = [(n, axis) for n, axis in zip(series.shape, series.axes, strict=True) if n != 1 or axis in "YX"]
+    return tuple(n for n, _ in kept), "".join(axis for _, axis in kept)
 
 
 def _repetition(images: Sequence[tifffile.TiffPageSeries], ome_images: Sequence[ElementTree.Element]) -> str:
