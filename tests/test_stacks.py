@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel
 
 from cellstamp.errors import InputError
 from cellstamp.pipeline.project import Project
@@ -157,6 +159,13 @@ class TestArrays:
         with pytest.warns(UserWarning, match=r"image of dtype float16 is loaded as float32: the same values"):
             project.load_input_from_array(halves)
         assert project.input_image.dtype == np.float32
+        np.testing.assert_array_equal(pixels(project), halves.astype(np.float32))
+
+    def test_float16_of_a_spatialdata_store_is_loaded_as_float32(self, tmp_path: Path, project: Project) -> None:
+        halves = (STACK[0, 0] / 7).astype(np.float16)
+        SpatialData(images={"scan": Image2DModel.parse(halves, dims=("c", "y", "x"))}).write(tmp_path / "a.zarr")
+        with pytest.warns(UserWarning, match=r"image of dtype float16 is loaded as float32: the same values"):
+            project.load_input_from_sdata(tmp_path / "a.zarr", "scan")
         np.testing.assert_array_equal(pixels(project), halves.astype(np.float32))
 
 
