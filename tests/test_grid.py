@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -116,10 +115,7 @@ def advice(sdata: Any, image: str, labels: str, path: Path) -> list[str]:
 
 
 def pieces_of(message: str) -> list[str]:
-    pieces: list[list[str]] = [[]]
-    for line in message.splitlines():
-        pieces[-1].append(line) if line.startswith("    ") or not line else pieces.append([])
-    return [textwrap.dedent("\n".join(piece)) for piece in pieces if any(piece)]
+    return re.findall(r"^(?:import|from) \S+.*\n\n(?:.+\n)+(?=\n)", message, re.MULTILINE)
 
 
 def keep(sdata: Any, name: str) -> None:

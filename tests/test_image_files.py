@@ -7,6 +7,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from cellstamp.errors import InputError
@@ -84,3 +85,35 @@ def test_arrays_that_are_no_channels(project: Project, tmp_path: Path, array: np
     np.save(tmp_path / "b.npy", array, allow_pickle=True)
     with pytest.raises(InputError, match=message):
         project.load_input_from_tif_files([tmp_path / "a.png", tmp_path / "b.npy"])
+
+
+def test_tiff_and_other_files_together(project: Project, tmp_path: Path) -> None:
+    Image.fromarray(PLANES[0]).save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "b.tif", PLANES[1])
+    np.save(tmp_path / "c.npy", PLANES[2])
+    project.load_input_from_tif_files([tmp_path / name for name in ("a.png", "b.tif", "c.npy")])
+    np.testing.assert_array_equal(image_of(project), PLANES)
+    tifffile.imwrite(tmp_path / "small.tif", PLANES[0, 1:])
+    with pytest.raises(InputError, match=r"small\.tif: \(29, 40\) pixels .*a\.png has \(30, 40\)"):
+        project.load_input_from_tif_files([tmp_path / "a.png", tmp_path / "small.tif"])
+
+
+@pytest.mark.parametrize("shape", [(3, 30, 40), (2, 3, 30, 40), (2, 2, 3, 30, 40)])
+def test_a_stack_in_npy_loads_as_the_error_says(project: Project, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    array = np.resize(PLANES, shape)
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(InputError, match=r"a\.npy: .* load_input_from_array\(.*\)$") as caught:
+        project.load_input_from_tif_files([tmp_path / "a.npy"], z=0)
+    code = str(caught.value)[str(caught.value).index("load_input_from_array") :]
+    eval(f"project.{code}", {"project": project, "numpy": np})
+    plane = {3: array[0], 4: array[0], 5: array[0, 0]}[len(shape)]
+    np.testing.assert_array_equal(image_of(project).squeeze(), plane)
+
+
+def test_a_picture_is_one_plane(project: Project, tmp_path: Path) -> None:
+    Image.fromarray(PLANES[0]).save(tmp_path / "a.png")
+    for choice in ({"z": 1}, {"t": 2}, {"series": 1}):
+        with pytest.raises(InputError, match=r"a\.png: it is one image \(30, 40\). Leave out z, t and series"):
+            project.load_input_from_tif_files([tmp_path / "a.png"], **choice)
+    project.load_input_from_tif_files([tmp_path / "a.png"], z=0, t=0, series=0)
+    np.testing.assert_array_equal(image_of(project), PLANES[:1])

@@ -373,3 +373,48 @@ def test_a_picture_of_more_pixels_than_pillow_likes_loads(
         Image.open(tmp_path / "slide.png")
     project.load_segmentation(cytosol=tmp_path / "slide.png")
     np.testing.assert_array_equal(loaded(project), LABELS)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_a_plane_of_a_stack_in_a_file_of_numpy(project: Project, tmp_path: Path, name: str) -> None:
+    stack = np.stack([LABELS, LABELS * 2])
+    np.save(tmp_path / name, stack) if name.endswith("npy") else np.savez(tmp_path / name, stack)
+    project.load_segmentation(cytosol=tmp_path / name, z=1)
+    np.testing.assert_array_equal(loaded(project), stack[1])
+    with pytest.raises(InputError, match=rf"cytosol mask .*{name}: z = 2, but its axes are z = 2, .*: 0 to 1"):
+        project.load_segmentation(cytosol=tmp_path / name, z=2, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.png"])
+def test_what_a_file_does_not_have(project: Project, tmp_path: Path, name: str) -> None:
+    np.save(tmp_path / name, LABELS) if name.endswith("npy") else png(tmp_path / name, LABELS)
+    for choice in ({"z": 7}, {"t": 7}):
+        with pytest.raises(InputError, match=rf"{name}: [zt] = 7, but its axes are y = 60, x = 80: it has one plane"):
+            project.load_segmentation(cytosol=tmp_path / name, **choice)
+    with pytest.raises(InputError, match=rf"{name}: series = 7, .* holds one image. Leave series out"):
+        project.load_segmentation(cytosol=tmp_path / name, series=7)
+    project.load_segmentation(cytosol=tmp_path / name, series=0, z=0, t=0)
+    np.testing.assert_array_equal(loaded(project), LABELS)
+
+
+@pytest.mark.filterwarnings("ignore:cytosol mask holds whole numbers as float64")
+@pytest.mark.parametrize("background", [np.inf, -np.inf, np.nan, -5.0])
+def test_the_advice_for_a_background_that_is_no_id_loads(project: Project, background: float) -> None:
+    mask = np.where(LABELS > 0, LABELS, background)
+    mask[0, 0] = 0
+    with pytest.raises(InputError, match=r"cytosol mask.* background, load (.*?)\)(\.|$)") as caught:
+        project.load_segmentation(cytosol=mask)
+    assert "+ 1" not in str(caught.value)
+    code = re.search(r"load (numpy.*\))", str(caught.value))[1]
+    project.load_segmentation(cytosol=eval(code, {"numpy": np, "mask": mask}))
+    np.testing.assert_array_equal(loaded(project), LABELS)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "RGB", "1"])
+def test_a_picture_that_was_cut_short_is_damaged(project: Project, tmp_path: Path, mode: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 4)).astype(np.uint8)).convert(mode)
+    noise.save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"a\.png: cannot be read as a PNG file"):
+        project.load_segmentation(cytosol=tmp_path / "a.png")

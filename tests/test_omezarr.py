@@ -197,7 +197,7 @@ def test_zip_files_and_servers(tmp_path: Path, project: Project, way: str) -> No
         packed = made.rename(made.with_suffix(".ozx")) if way == "ozx" else made
         project.load_input_from_omezarr(packed)
         with pytest.raises(
-            InputError, match=r"holds 1 labels: 0/labels/cells .* like (zip://.*cells::/.*/slide\.\w+)$"
+            InputError, match=r"holds one label image: 0/labels/cells .*Give its path: (zip://.*cells::/.*/slide\.\w+)$"
         ) as e:
             project.load_segmentation(cytosol=packed)
         project.load_segmentation(cytosol=str(e.value).rsplit(" ", 1)[1])
@@ -247,6 +247,43 @@ def test_the_only_labels_of_a_group(tmp_path: Path, project: Project) -> None:
     project.load_input_from_omezarr(tmp_path / "slide.zarr")
     project.load_segmentation(cytosol=tmp_path / "slide.zarr/labels")
     check_mask(project)
+
+
+def test_labels_of_several_planes_are_advised_an_index(tmp_path: Path, project: Project) -> None:
+    put(tmp_path / "cells.zarr", "", np.stack([CYTOSOL] * 3), "0.4", "zyx", **{"image-label": {}})
+    project.load_input_from_array(IMAGE)
+    with pytest.raises(InputError, match=r"Choose the plane: z=0 to z=2$"):
+        project.load_segmentation(cytosol=tmp_path / "cells.zarr")
+    with pytest.raises(InputError, match=r"series = 2, .* this mask holds one image\. Leave series out"):
+        project.load_segmentation(cytosol=tmp_path / "cells.zarr", z=1, series=2)
+    project.load_segmentation(cytosol=tmp_path / "cells.zarr", z=1, series=0)
+    check_mask(project)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["DAPI", "DAPI", "GFP"], ["DAPI", "DAPI_2", "GFP"]),
+        (["DAPI", None, "GFP"], ["DAPI", "channel_1", "GFP"]),
+        ([0, 1, 2], ["0", "1", "2"]),
+        ([None] * 3, ["channel_0", "channel_1", "channel_2"]),
+    ],
+)
+def test_names_that_come_twice_or_are_missing(
+    tmp_path: Path, project: Project, labels: list[Any], expected: list[str]
+) -> None:
+    omero = {"channels": [{"label": label} for label in labels]}
+    put(tmp_path / "a.zarr", "", np.stack([IMAGE[0]] * 3), "0.4", "cyx", omero=omero)
+    project.load_input_from_omezarr(tmp_path / "a.zarr")
+    assert project.input_image.coords["c"].to_numpy().tolist() == expected
+
+
+def test_too_few_names_are_not_used(tmp_path: Path, project: Project) -> None:
+    omero = {"channels": [{"label": "DAPI"}, {"label": "GFP"}]}
+    put(tmp_path / "a.zarr", "", np.stack([IMAGE[0]] * 3), "0.4", "cyx", omero=omero)
+    with pytest.warns(UserWarning, match=r"a\.zarr: its metadata names 2 channels \(DAPI, GFP\), but it has 3"):
+        project.load_input_from_omezarr(tmp_path / "a.zarr")
+    assert project.input_image.coords["c"].to_numpy().tolist() == ["channel_0", "channel_1", "channel_2"]
 
 
 @pytest.mark.parametrize(

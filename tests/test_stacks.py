@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel
 
 from cellstamp.errors import InputError
 from cellstamp.pipeline.project import Project
@@ -78,6 +80,12 @@ class TestArrays:
         eval(f"project.load_input_from_array(STACK[0], {code})", {"project": project, "STACK": STACK})
         np.testing.assert_array_equal(pixels(project), STACK[0, 0])
 
+    def test_z_or_t_of_three_axes_needs_their_names(self, project: Project) -> None:
+        for choice, axes in (({"z": "max"}, "zyx"), ({"z": 0}, "zyx"), ({"z": [0, 1]}, "zyx"), ({"t": 1}, "tyx")):
+            with pytest.raises(InputError, match=rf"image of shape \(5, 60, 80\): .*axes='{axes}'$"):
+                project.load_input_from_array(STACK[0, :, 0], **choice)
+            project.load_input_from_array(STACK[0, :, 0], axes=axes, **choice)
+
     @pytest.mark.parametrize("axes", ["cyx", "zzyx", "zcyxx", "zcab", 5])
     def test_wrong_axes_are_refused(self, project: Project, axes: Any) -> None:
         with pytest.raises(InputError, match=r"axes = .*: must hold one of the letters t, c, z, y, x for each axis of"):
@@ -102,6 +110,63 @@ class TestArrays:
         np.testing.assert_array_equal(np.asarray(project.sdata["seg_all_nucleus"]), masks[0, 1])
         with pytest.raises(InputError, match=r"nucleus mask: z = 3, but its axes are t = 2, z = 3, .*: 0 to 2"):
             project.load_segmentation(masks, z=3, t=0)
+
+    def test_axes_of_length_1_of_masks(self, project: Project) -> None:
+        project.load_input_from_array(STACK[0, 0])
+        masks = np.zeros((2, 4, 60, 80), np.int64)
+        for t, z in np.ndindex(2, 4):
+            masks[t, z, 5 : 9 + t, 5 : 9 + z] = 7
+        for given, choice, plane in (
+            (masks[:, None], {"t": 1, "z": 1}, masks[1, 1]),
+            (masks[None, None, 0], {"z": 2}, masks[0, 2]),
+            (masks[None, None, 0], {"t": 0, "z": 2}, masks[0, 2]),
+            (masks[:1, 0], {"t": 0, "z": 0}, masks[0, 0]),
+            (masks[0], {"t": 0, "z": 3}, masks[0, 3]),
+            (masks[0, 0], {"t": 0, "z": 0}, masks[0, 0]),
+        ):
+            project.load_segmentation(given, **choice)
+            np.testing.assert_array_equal(np.asarray(project.sdata["seg_all_nucleus"]), plane)
+
+    @pytest.mark.parametrize(
+        ("choice", "message"),
+        [
+            ({"z": 7}, r"nucleus mask: z = 7, but its axes are y = 60, x = 80: it has one plane of z"),
+            ({"t": 1}, r"nucleus mask: t = 1, but its axes are y = 60, x = 80: it has one plane of t"),
+            ({"series": 7}, r"nucleus mask: series = 7, .* holds one image. Leave series out"),
+        ],
+    )
+    @pytest.mark.parametrize("named", [False, True])
+    def test_what_a_mask_does_not_have(self, project: Project, choice: dict, message: str, *, named: bool) -> None:
+        project.load_input_from_array(STACK[0, 0])
+        mask = np.ones((60, 80), int)
+        with pytest.raises(InputError, match=message):
+            project.load_segmentation(xr.DataArray(mask, dims=("y", "x")) if named else mask, **choice)
+
+    def test_masks_with_named_axes_are_advised_an_index(self, project: Project) -> None:
+        project.load_input_from_array(STACK[0, 0])
+        with pytest.raises(InputError, match=r"Choose the plane: z=0 to z=2$"):
+            project.load_segmentation(xr.DataArray(np.ones((3, 60, 80), int), dims=("z", "y", "x")))
+        with pytest.raises(InputError, match=r"z = 'all': a mask is one plane, so z must be an index"):
+            project.load_segmentation(np.ones((3, 60, 80), int), z="all")
+
+    def test_names_that_come_twice_are_numbered(self, project: Project) -> None:
+        array = xr.DataArray(STACK[0, 0], dims=("c", "y", "x"), coords={"c": ["DAPI", "DAPI", "GFP"]})
+        project.load_input_from_array(array)
+        assert names(project) == ["DAPI", "DAPI_2", "GFP"]
+
+    def test_float16_is_loaded_as_float32(self, project: Project) -> None:
+        halves = (STACK[0, 0] / 7).astype(np.float16)
+        with pytest.warns(UserWarning, match=r"image of dtype float16 is loaded as float32: the same values"):
+            project.load_input_from_array(halves)
+        assert project.input_image.dtype == np.float32
+        np.testing.assert_array_equal(pixels(project), halves.astype(np.float32))
+
+    def test_float16_of_a_spatialdata_store_is_loaded_as_float32(self, tmp_path: Path, project: Project) -> None:
+        halves = (STACK[0, 0] / 7).astype(np.float16)
+        SpatialData(images={"scan": Image2DModel.parse(halves, dims=("c", "y", "x"))}).write(tmp_path / "a.zarr")
+        with pytest.warns(UserWarning, match=r"image of dtype float16 is loaded as float32: the same values"):
+            project.load_input_from_sdata(tmp_path / "a.zarr", "scan")
+        np.testing.assert_array_equal(pixels(project), halves.astype(np.float32))
 
 
 class TestMemory:

@@ -372,6 +372,22 @@ class TestStacks:
         np.testing.assert_array_equal(load(path, z="max"), IMAGE.max(0)[np.newaxis])
         np.testing.assert_array_equal(load(path, t=1), IMAGE[1:2])
 
+    @pytest.mark.parametrize("name", ["loop.tif", "loop.ome.tif", "append.tif"])
+    def test_images_without_a_meaning_are_what_the_user_says(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / name
+        if name == "append.tif":
+            for plane in IMAGE:
+                tifffile.imwrite(path, plane, append=path.exists())
+        else:
+            write_pages(path, IMAGE, contiguous=False)
+        np.testing.assert_array_equal(load(path, z="max"), IMAGE.max(0)[np.newaxis])
+        np.testing.assert_array_equal(load(path, t=1), IMAGE[1:2])
+        found, names = channels(path, z=[2, 0])
+        np.testing.assert_array_equal(found, IMAGE[[2, 0]])
+        assert names == ["channel_0_z2", "channel_0_z0"]
+        with refused(rf"{name}: z = 3, but its axes are z = 3, y = 60, x = 80: 0 to 2"):
+            load(path, z=3)
+
     def test_a_single_plane_needs_no_choice_and_takes_one(self, tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / "a.tif", IMAGE[0])
         for choice in ({}, {"z": 0, "t": 0}, {"z": "max"}, {"z": [0]}):
@@ -486,6 +502,89 @@ class TestSets:
             r"other.tif: its planes are in other files, and ch0.ome.tif, ch1.ome.tif, .* cannot be found; put"
         ):
             load(unnamed)
+
+    def test_the_uuid_decides_and_not_the_name(self, tmp_path: Path) -> None:
+        names = [f"p{k}/img.ome.tif" for k in range(3)]
+        planes = "".join(planes_in(name, FirstC=k, IFD=0, PlaneCount=1) for k, name in enumerate(names))
+        paths = [tmp_path / name for name in names]
+        for path, name, plane in zip(paths, names, IMAGE, strict=True):
+            path.parent.mkdir()
+            write_described(path, [plane], ome_xml(name, planes))
+        found, found_names = channels(paths)
+        np.testing.assert_array_equal(found, IMAGE)
+        assert found_names == NAMES
+        swapped = write_described(tmp_path / "ch1.ome.tif", IMAGE[:1], ome_xml("ch0.ome.tif", EACH))
+        assert channels(swapped)[1] == NAMES[:1]
+
+    def test_without_a_uuid_the_folder_is_part_of_the_name(self, tmp_path: Path) -> None:
+        planes = "".join(planes_in(f"p{k}/img.ome.tif", FirstC=k, IFD=0, PlaneCount=1) for k in range(3))
+        for k in range(3):
+            (tmp_path / f"p{k}").mkdir()
+            write_described(tmp_path / f"p{k}/img.ome.tif", IMAGE[k : k + 1], ome_xml(None, planes))
+            assert channels(tmp_path / f"p{k}/img.ome.tif")[1] == NAMES[k : k + 1]
+        moved = write_described(tmp_path / "img.ome.tif", IMAGE[:1], ome_xml(None, planes))
+        with refused(r"img.ome.tif: its OME-XML names several files called 'img.ome.tif' .*"):
+            load(moved)
+
+    def test_the_same_uuid_in_all_files(self, tmp_path: Path) -> None:
+        planes = EACH.replace("ch1.ome.tif</UUID>", "ch0.ome.tif</UUID>").replace("ch2.ome.tif</", "ch0.ome.tif</")
+        paths = [
+            write_described(tmp_path / f"ch{k}.ome.tif", [IMAGE[k]], ome_xml("ch0.ome.tif", planes)) for k in range(3)
+        ]
+        assert channels(paths)[1] == NAMES
+
+    @pytest.fixture
+    def one_plane_each(self, tmp_path: Path) -> list[Path]:
+        """Files of one plane each: 3 channels, 4 z; in the order c, z."""
+        where = [(c, z) for c in range(3) for z in range(4)]
+        planes = "".join(planes_in(f"c{c}z{z}.ome.tif", FirstC=c, FirstZ=z, IFD=0, PlaneCount=1) for c, z in where)
+        return [
+            write_described(tmp_path / f"c{c}z{z}.ome.tif", [STACK[0, z, c]], ome_xml(f"c{c}z{z}.ome.tif", planes, z=4))
+            for c, z in where
+        ]
+
+    def test_planes_in_files_are_one_stack(self, one_plane_each: list[Path]) -> None:
+        with refused(r"c0z0.ome.tif and 3 more files of its image: its axes are z = 4, .* z=0 to z=3"):
+            load(one_plane_each)
+        for given in (one_plane_each, one_plane_each[::-1]):
+            found, names = channels(given, z="max")
+            order = [0, 1, 2] if given is one_plane_each else [2, 1, 0]
+            np.testing.assert_array_equal(found, STACK[0].max(0)[order])
+            assert names == [NAMES[k] for k in order]
+        np.testing.assert_array_equal(load(one_plane_each, z=2), STACK[0, 2])
+        found, names = channels(one_plane_each[4:8], z=[3, 1])
+        np.testing.assert_array_equal(found, STACK[0, [3, 1], 1])
+        assert names == ["18S_z3", "18S_z1"]
+
+    def test_z_is_counted_over_the_set(self, one_plane_each: list[Path]) -> None:
+        given = one_plane_each[1:3]
+        np.testing.assert_array_equal(load(given, z=2), STACK[0, 2, :1])
+        with refused(r"c0z1.ome.tif and 1 more file of its image: 2 of the 4 planes of .* are in it"):
+            load(given, z="max")
+
+    def test_files_that_end_within_a_time_point_are_one_stack(self, tmp_path: Path) -> None:
+        planes = planes_in("a.ome.tif", IFD=0, PlaneCount=3) + planes_in("b.ome.tif", FirstC=1, FirstZ=1, IFD=0)
+        pages = STACK[0, :2, :2].reshape(-1, 60, 80)
+        paths = [
+            write_described(tmp_path / name, part, ome_xml(name, planes, c=2, z=2))
+            for name, part in (("a.ome.tif", pages[:3]), ("b.ome.tif", pages[3:]))
+        ]
+        for z in (0, 1):
+            np.testing.assert_array_equal(load(paths, z=z), STACK[0, z, :2])
+
+    def test_a_copy_of_a_file_of_a_set(self, tmp_path: Path, one_plane_each: list[Path]) -> None:
+        copied = Path(shutil.copy(one_plane_each[0], tmp_path / "copy.ome.tif"))
+        with refused(r"copy.ome.tif: holds planes that .*c0z0.ome.tif holds, too.*Give each file once"):
+            load([*one_plane_each, copied], z=0)
+
+    def test_the_same_file_twice(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = write_pages(tmp_path / "a.tif", IMAGE[:1])
+        (tmp_path / "link.tif").symlink_to(path)
+        monkeypatch.chdir(tmp_path)
+        project = Project(tmp_path / "project")
+        for again in ("a.tif", "./a.tif", "link.tif"):
+            with refused(rf"file_paths: {again} and .*a\.tif are the same file. Give each file once"):
+                project.load_input_from_tif_files([path, again])
 
     def test_split_along_z(self, tmp_path: Path) -> None:
         planes = "".join(planes_in(f"z{k}.ome.tif", FirstZ=2 * k, IFD=0, PlaneCount=4) for k in range(2))
@@ -797,7 +896,7 @@ class TestMasks:
     def test_a_plane_of_a_stack(self, tmp_path: Path, project: Project, make_cells) -> None:
         _, nucleus, cytosol = make_cells()
         tifffile.imwrite(tmp_path / "a.ome.tif", np.stack([cytosol, nucleus]), metadata={"axes": "ZYX"})
-        with refused(r"a.ome.tif: its axes are z = 2, .*Choose the planes: z=0 to z=1"):
+        with refused(r"a.ome.tif: its axes are z = 2, .*Choose the plane: z=0 to z=1$"):
             project.load_segmentation(tmp_path / "a.ome.tif")
         project.load_segmentation(tmp_path / "a.ome.tif", np.stack([nucleus, cytosol]), z=1)
         np.testing.assert_array_equal(np.asarray(project.sdata["seg_all_nucleus"]), nucleus)

@@ -12,7 +12,7 @@ from cellstamp.pipeline.base import Logable
 from cellstamp.pipeline.workers import BlockRunner
 from cellstamp.source.load import from_spatialdata as adopt
 from cellstamp.source.load import inputs, spool, store
-from cellstamp.source.load.plane_choice import plane_choice
+from cellstamp.source.load.plane_choice import mask_choice, plane_choice
 from cellstamp.source.load.tiff import TiffChoice
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
 
@@ -325,7 +325,7 @@ class ProjectInput(Logable):
             masks,
             overwrite=self._may_replace(overwrite),
             run=BlockRunner(self._n_workers),
-            choice=TiffChoice(series, plane_choice(z, t)),
+            choice=TiffChoice(series, mask_choice(z, t)),
         )
         self._log_cells(centers)
 

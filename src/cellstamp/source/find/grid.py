@@ -15,23 +15,23 @@ from cellstamp.source.find.placement import Matrix, differences, differing, exte
 from cellstamp.source.read.arrays import ArrayHandle
 
 _SAME_PLACE = """
-    from spatialdata.transformations import Affine, get_transformation, set_transformation
+from spatialdata.transformations import Affine, get_transformation, set_transformation
 
-    axes = ("y", "x")
-    places = get_transformation(sdata[{image!r}], get_all=True)
-    places = {{name: Affine(way.to_affine_matrix(axes, axes), axes, axes) for name, way in places.items()}}
-    set_transformation(sdata[{labels!r}], places, set_all=True)
+axes = ("y", "x")
+places = get_transformation(sdata[{image!r}], get_all=True)
+places = {{name: Affine(way.to_affine_matrix(axes, axes), axes, axes) for name, way in places.items()}}
+set_transformation(sdata[{labels!r}], places, set_all=True)
 """
 _RASTERIZE = """
-    import cellstamp
+import cellstamp
 
-    name, system = {on_image!r}, {system!r}
-    sdata[name] = cellstamp.rasterize_labels(sdata, {labels!r}, {image!r}, coordinate_system=system)
+name, system = {on_image!r}, {system!r}
+sdata[name] = cellstamp.rasterize_labels(sdata, {labels!r}, {image!r}, coordinate_system=system)
 """
 _SAME_FIELD = """
-    import cellstamp
+import cellstamp
 
-    sdata[{on_image!r}] = cellstamp.rasterize_labels(sdata, {labels!r}, {image!r}, same_field=True)
+sdata[{on_image!r}] = cellstamp.rasterize_labels(sdata, {labels!r}, {image!r}, same_field=True)
 """
 _SAY_WHERE = (
     "say where the labels lie with spatialdata.transformations.set_transformation, then try again; the next error says "

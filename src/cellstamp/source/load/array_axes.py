@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from cellstamp.errors import InputError
-from cellstamp.source.load.pixels import Pixels, as_pixels
+from cellstamp.source.load.pixels import Pixels, as_pixels, without_axes
 from cellstamp.source.load.plane_choice import PlaneChoice, chosen
 from cellstamp.source.load.stacks import Stack, letters, named_along
 
 _AXES = "tczyx"
 
 
-def array_stack(array: Any, axes: str | None = None) -> Stack:
+def array_stack(array: Any, axes: str | None = None, choice: PlaneChoice | None = None) -> Stack:
     """Return an array with its axes, and the names of its channels where it has them.
 
     Parameters
@@ -24,11 +24,13 @@ def array_stack(array: Any, axes: str | None = None) -> Stack:
         numpy, zarr, dask, xarray, or `Pixels`.
     axes
         Letters of its axes, out of t, c, z, y and x; None: its own (xarray, zarr), else "cyx" or "yx".
+    choice
+        What the user wants of it.
 
     Raises
     ------
     InputError
-        When the axes are not those of an image.
+        When the axes are not those of an image, or z or t is given and may be the first of three axes without names.
     """
     known = axes or _own_axes(array)
     pixels = array if isinstance(array, Pixels) else as_pixels(_data(array) if known else array)
@@ -37,6 +39,12 @@ def array_stack(array: Any, axes: str | None = None) -> Stack:
         raise InputError(
             f"image of shape {pixels.shape}: must have the axes (c, y, x), or (y, x) for one channel. Name its axes "
             "in their order, and choose planes: axes='zcyx', z=0"
+        )
+    if known is None and n_axes == 3 and choice is not None and choice.given:
+        axis = "t" if choice.z is None else "z"
+        raise InputError(
+            f"image of shape {pixels.shape}: {axis} is given, but an array of three axes is (c, y, x) unless you name "
+            f"them. For a stack, give axes='{axis}yx'"
         )
     known = known or "cyx"[-n_axes:]
     if not isinstance(known, str) or len(known) != n_axes or len(set(known)) < n_axes or not set(known) <= set(_AXES):
@@ -57,11 +65,28 @@ def mask_plane(mask: Any, where: str, choice: PlaneChoice) -> Any:
         The plane.
     """
     axes = _own_axes(mask)
-    if axes is None and choice != PlaneChoice() and len(getattr(mask, "shape", ())) > 2:
-        axes = "".join(axis for axis in "tz" if getattr(choice, axis) is not None) + "yx"
-    if axes in (None, "yx"):
+    if axes is None and choice.given:
+        mask, axes = _with_axes(mask, choice)
+    if axes is None or (axes == "yx" and not choice.given):
         return mask
     return chosen(array_stack(mask, axes), choice, where)
+
+
+def _with_axes(mask: Any, choice: PlaneChoice) -> tuple[Any, str | None]:
+    """A mask without surplus axes of length 1, and its axes by what was chosen; None when they stay unclear."""
+    pixels = mask if isinstance(mask, Pixels) else as_pixels(mask)
+    wanted = [axis for axis in "tz" if getattr(choice, axis) is not None]
+    n_leading = len(pixels.shape) - 2
+    if n_leading < 0:
+        return mask, None
+    singles = [axis for axis in range(n_leading) if pixels.shape[axis] == 1]
+    # Of (t, c, z, y, x) it is c that was not chosen.
+    surplus = sorted(singles, key=lambda axis: axis in (0, n_leading - 1))[: max(0, n_leading - len(wanted))]
+    kept = [axis for axis in range(len(pixels.shape)) if axis not in surplus]
+    missing = len(wanted) - (len(kept) - 2)
+    absent = [axis for axis in wanted if getattr(choice, axis) == 0] + [axis for axis in "tz" if axis in wanted]
+    named = [axis for axis in wanted if axis not in list(dict.fromkeys(absent))[: max(0, missing)]]
+    return without_axes(pixels, kept), "".join([*named, "yx"]) if len(named) == len(kept) - 2 else None
 
 
 def _own_axes(array: Any) -> str | None:

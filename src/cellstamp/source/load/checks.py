@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +36,15 @@ def channel_names_for(
 ) -> list[str]:
     """Return the names of an image's channels: those given, else those known, else ``channel_0``, ``channel_1``, ...
 
+    Known names that come twice are numbered (``DAPI``, ``DAPI_2``).
+
     Raises
     ------
     InputError
         When their number is not that of the channels, one is empty, or one comes twice.
     """
     if names is None:
-        usable = known is not None and len(set(known)) == n_channels == len(known)
-        return list(known) if known is not None and usable else [f"channel_{index}" for index in range(n_channels)]
+        return _distinct(known if known is not None and len(known) == n_channels else [""] * n_channels)
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise InputError(f"channel_names = {names!r}: must be a list of names, one for each channel")
     texts = [str(name) for name in names]
@@ -53,6 +56,16 @@ def channel_names_for(
         problem = f"{', '.join(twice)} more than once" if twice else "an empty name"
         raise InputError(f"channel_names: {', '.join(texts)}: {problem}; each channel needs a name of its own")
     return texts
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Number names that come twice (DAPI of each cycle), and channels without a name."""
+    found: list[str] = []
+    for index, name in enumerate(names):
+        wanted = name or f"channel_{index}"
+        numbered = (f"{wanted}_{number}" for number in count(2))
+        found.append(wanted if wanted not in found else next(other for other in numbered if other not in found))
+    return found
 
 
 def _counted(n: int, thing: str) -> str:
@@ -85,6 +98,21 @@ def check_image(image: Pixels) -> None:
     """
     if 0 in image.shape:
         raise InputError(f"image of shape {image.shape} (c, y, x): it has no pixels")
+
+
+def without_float16(image: Pixels) -> Pixels:
+    """Return an image of float16 as float32, which holds the same values; an extraction reads no float16.
+
+    Warns
+    -----
+    UserWarning
+        If it holds float16.
+    """
+    if image.dtype != np.float16:
+        return image
+    warn("image of dtype float16 is loaded as float32: the same values")
+    dtype = np.dtype(np.float32)
+    return replace(image, dtype=dtype, read=lambda region: image.read(region).astype(dtype))
 
 
 def check_alike(files: Mapping[Path, Pixels]) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cellstamp.errors import InputError
 from cellstamp.source import ome
 from cellstamp.source.find.elements import open_root
@@ -20,6 +22,7 @@ from cellstamp.source.load.checks import (
     check_same_cells,
     warn_of_no_cells,
     warn_of_shared_ids,
+    without_float16,
 )
 from cellstamp.source.load.pixels import Pixels
 from cellstamp.source.load.raster import FACTORS, copy_raster, copyable, write_raster
@@ -140,10 +143,11 @@ def _handle(chosen: Chosen, element: str, pixels: Pixels) -> ArrayHandle:
 def _take(staging: Staging, group: Path, element: str) -> None:
     kind = element.split("/")[0]
     factors = FACTORS if kind == "images" else ()
-    if copyable(group, kind, staging.format):
+    pixels, labels = open_group(group, ome.AXES[kind])
+    if pixels.dtype != np.float16 and copyable(group, kind, staging.format):
         copy_raster(staging, group, element, factors=factors)
         return
-    pixels, labels = open_group(group, ome.AXES[kind])
+    pixels = without_float16(pixels) if kind == "images" else pixels
     names = channel_names_for(pixels.shape[0], None, labels) if kind == "images" else ()
     _, multiscale = ome.multiscale_of(group)
     transformations: list[dict[str, Any]] | None = multiscale.get("coordinateTransformations")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,49 +13,44 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError
 from cellstamp.source.load.file_kinds import kind_of_file
 from cellstamp.source.load.pixels import Pixels, as_pixels
+from cellstamp.source.load.plane_choice import PlaneChoice
 from cellstamp.warnings import warn
 
-Paths = Sequence[str | os.PathLike[str]]
-
+_STACKS = {3: "zyx", 4: "zcyx", 5: "tzcyx"}
+"""Axes that a stack most likely has, by their number."""
 _COLOURS = ("red", "green", "blue", "alpha")
 
 
-def are_pictures(paths: Paths) -> bool:
-    """Whether all files are of the kinds that `open_pictures` reads."""
-    return all(Path(path).is_file() and kind_of_file(Path(path)) in _READERS for path in paths)
+def is_picture(path: Path) -> bool:
+    """Whether a file is of a kind that `open_picture` reads."""
+    return kind_of_file(path) in _READERS
 
 
-def open_pictures(paths: Paths) -> list[Pixels]:
-    """Open PNG, BMP, JPEG and ``.npy`` files as channels of an image.
+def open_picture(path: Path, planes: PlaneChoice, series: int | None = None) -> Pixels:
+    """Open a PNG, BMP, JPEG or ``.npy`` file as channels of an image.
+
+    Parameters
+    ----------
+    path
+        The file. ``.npy`` is mapped into memory, others are decoded.
+    planes, series
+        What the user chose. Such a file is one image, so that there is nothing to choose from.
 
     Returns
     -------
-    list of Pixels
-        Of each file (y, x), or (c, y, x) where it holds channels or colours; all of one size and dtype. ``.npy`` files
-        are mapped into memory, others are decoded.
+    Pixels
+        (y, x), or (c, y, x) where it holds channels or colours.
 
     Raises
     ------
     InputError
-        When a file is damaged or holds no image, or when files differ in size or dtype.
+        When the file is damaged, holds no image, or planes of it were chosen.
 
     Warns
     -----
     UserWarning
-        When a file is JPEG, which changes intensities.
+        When the file is JPEG, which changes intensities.
     """
-    opened = [_open(Path(path)) for path in paths]
-    first = opened[0]
-    for path, pixels in zip(paths, opened, strict=True):
-        if (pixels.shape[-2:], pixels.dtype) != (first.shape[-2:], first.dtype):
-            raise InputError(
-                f"{os.fspath(path)}: {pixels.shape[-2:]} pixels (y, x) of {pixels.dtype}, but {os.fspath(paths[0])} "
-                f"has {first.shape[-2:]} of {first.dtype}: all channels must have the same size and dtype"
-            )
-    return opened
-
-
-def _open(path: Path) -> Pixels:
     kind = kind_of_file(path)
     if kind == "JPEG":
         warn(f"{path}: is a JPEG file, whose compression changes intensities; use the original image where you can")
@@ -66,9 +60,21 @@ def _open(path: Path) -> Pixels:
         raise InputError(f"{path}: {error}") from error
     except (OSError, ValueError, RuntimeError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as a {kind} file: {error}; write or copy the file again") from error
-    if len(pixels.shape) not in (2, 3):
-        raise InputError(f"{path}: image of shape {pixels.shape}: must have the axes (c, y, x), or (y, x)")
+    is_stack = kind == "NumPy" and len(pixels.shape) in _STACKS
+    if len(pixels.shape) not in (2, 3) or (is_stack and planes.given):
+        ways = _ways(path, pixels) if is_stack else ""
+        raise InputError(f"{path}: image of shape {pixels.shape}: must have the axes (c, y, x), or (y, x){ways}")
+    if any(value not in (None, 0) for value in (planes.z, planes.t, series)):
+        raise InputError(f"{path}: it is one image {pixels.shape}. Leave out z, t and series")
     return pixels
+
+
+def _ways(path: Path, pixels: Pixels) -> str:
+    """How planes of a stack in a ``.npy`` file are loaded."""
+    axes = _STACKS[len(pixels.shape)]
+    chosen = ", ".join(f"{axis}=0" for axis in "zt" if axis in axes)
+    code = f"load_input_from_array(numpy.load({str(path)!r}), axes={axes!r}, {chosen})"
+    return f". Load planes of a stack as an array: {code}"
 
 
 def _mapped(path: Path) -> Pixels:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
-from itertools import count
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from cellstamp.errors import InputError
 from cellstamp.source.load import store as stores
 from cellstamp.source.load.array_axes import array_stack, mask_plane
-from cellstamp.source.load.image_files import are_pictures, open_pictures
+from cellstamp.source.load.file_kinds import kind_of_file
 from cellstamp.source.load.mask_files import open_mask_file
 from cellstamp.source.load.mask_values import as_ids
 from cellstamp.source.load.omezarr import find_image, is_folder, open_labels
@@ -41,7 +40,8 @@ def from_array(
     InputError
         When its axes are not (c, y, x) or (y, x), and `axes` and `planes` don't say what they are and what to take.
     """
-    image = chosen(array_stack(array, axes), planes or PlaneChoice(), "image")
+    planes = planes or PlaneChoice()
+    image = chosen(array_stack(array, axes, planes), planes, "image")
     stores.load_image(
         store, image, channel_names=channel_names, known_names=image.names, overwrite=overwrite, remap=remap
     )
@@ -67,7 +67,8 @@ def from_tiffs(
     listed = isinstance(paths, Sequence) and not isinstance(paths, str)
     if not (listed and paths and all(isinstance(path, (str, os.PathLike)) for path in paths)):
         raise InputError(f"file_paths = {paths!r}: must be a list of TIFF files, one or more")
-    with nullcontext(_pictures(paths, choice)) if are_pictures(paths) else open_tiffs(paths, choice) as planes:
+    _check_different(paths)
+    with open_tiffs(paths, choice) as planes:
         image, known = stack(planes), _names(planes)
         if crop is not None:
             image = cropped(image, _window(crop, image.shape))
@@ -76,29 +77,17 @@ def from_tiffs(
         )
 
 
-def _pictures(paths: Sequence[str | os.PathLike[str]], choice: TiffChoice | None) -> list[Pixels]:
-    if choice not in (None, TiffChoice()):
-        raise InputError(
-            f"{os.fspath(paths[0])}: z, t and series choose planes of TIFF files, and this is another kind of file. "
-            "Load it as an array: load_input_from_array(array, axes='zyx', z=0)"
-        )
-    return open_pictures(paths)
+def _check_different(paths: Sequence[str | os.PathLike[str]]) -> None:
+    """Refuse a list that holds a file twice, under whatever name: its channels would be there twice."""
+    known: dict[str, str] = {}
+    for path in [os.fspath(each) for each in paths]:
+        if (first := known.setdefault(os.path.realpath(path), path)) is not path:
+            raise InputError(f"file_paths: {path} and {first} are the same file. Give each file once")
 
 
 def _names(planes: Sequence[Pixels]) -> list[str]:
-    """Names of the channels of all files, each only once; numbers for what has none."""
-    names: list[str] = []
-    for plane in planes:
-        n_channels = 1 if len(plane.shape) == 2 else plane.shape[0]
-        for name in plane.names or [f"channel_{len(names) + index}" for index in range(n_channels)]:
-            names.append(_unused(name, names))
-    return names
-
-
-def _unused(name: str, names: Sequence[str]) -> str:
-    """A name, with a number when another channel has it (DAPI of each cycle)."""
-    numbered = (f"{name}_{number}" for number in count(2))
-    return name if name not in names else next(other for other in numbered if other not in names)
+    """Names of the channels of all files; "" for what has none."""
+    return [name for plane in planes for name in plane.names or [""] * (1 if len(plane.shape) == 2 else plane.shape[0])]
 
 
 def _window(crop: Sequence[Any], shape: Sequence[int]) -> list[slice]:
@@ -163,11 +152,9 @@ def load_segmentation(
     Raises
     ------
     InputError
-        When planes of a mask are to be joined: it is one plane.
+        When a mask lacks the axis or the image that is chosen.
     """
     choice = choice or TiffChoice()
-    if isinstance(choice.planes.z, str | tuple):
-        raise InputError(f"z = {choice.planes.z!r}: a mask is one plane, so z must be an index")
     with ExitStack() as files:
         opened = {kind: _opened(mask, kind, files, choice) for kind, mask in masks.items()}
         return stores.load_masks(store, opened, overwrite=overwrite, run=run)
@@ -177,13 +164,28 @@ def _opened(mask: Any, kind: str, files: ExitStack, choice: TiffChoice) -> Any:
     """A mask that is given by its path, opened by a reader for what the path holds; the chosen plane of an array."""
     name = f"{kind} mask"
     if not isinstance(mask, (str, os.PathLike)):
+        _check_one_image(name, choice)
         plane = mask_plane(mask, name, choice.planes)
         return as_ids(plane, name) if isinstance(plane, Pixels) else plane
+    name = f"{name} {os.fspath(mask)}"
     if is_folder(mask):
-        return as_ids(open_labels(mask, choice.planes), f"{name} {os.fspath(mask)}")
+        _check_one_image(name, choice)
+        return as_ids(open_labels(mask, choice.planes), name)
     path = Path(mask)
     file = open_mask_file(path, lambda tiff: _tiff_mask(tiff, files, choice))
-    return as_ids(file.pixels, f"{name} {path}", file.code)
+    if kind_of_file(path) == "TIFF":
+        return as_ids(file.pixels, name, file.code)
+    _check_one_image(name, choice)
+    return as_ids(mask_plane(file.pixels, name, choice.planes), name, file.code)
+
+
+def _check_one_image(name: str, choice: TiffChoice) -> None:
+    """Refuse the number of an image of what is no TIFF file, and so holds one."""
+    if choice.series not in (None, 0):
+        raise InputError(
+            f"{name}: series = {choice.series}, which chooses an image of a TIFF file; this mask holds one image. "
+            "Leave series out"
+        )
 
 
 def _tiff_mask(path: Path, files: ExitStack, choice: TiffChoice) -> Pixels:

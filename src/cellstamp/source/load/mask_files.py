@@ -117,6 +117,8 @@ def _open_picture(path: Path) -> MaskFile:
     try:
         with _PICTURES[kind](path) as picture:
             mode, (width, height), n_frames = picture.mode, picture.size, getattr(picture, "n_frames", 1)
+            if mode not in _PICTURE_TYPES:
+                picture.load()  # so that a damaged file is not advised to be converted
     except _DAMAGED as error:
         raise InputError(_damaged(path, kind, error)) from error
     if mode == "1":

@@ -88,19 +88,21 @@ def _check_sign(block: NDArray[Any], name: str, code: str) -> None:
     if block.size and block.min() < 0:
         raise InputError(
             f"{name}: the negative value {block.min():g}; cell ids are positive, 0 is background. If negative values "
-            f"are background, load numpy.where({code} < 0, 0, {code}). {_or_else(block, code)}"
+            f"are background, load numpy.where({code} < 0, 0, {code}){_or_else(block, code)}"
         )
 
 
 def _or_else(block: NDArray[Any], code: str) -> str:
     """What else negative values may be: -1 beside a cell 0, or ids that were too large for a signed type."""
-    if block.min() == -1 or block.dtype.kind == "f":
-        return f"If 0 is a cell, load {code} + 1"
-    return f"If ids above {np.iinfo(block.dtype).max} ran over, load {code}.astype('u{block.dtype}')"
+    if block.min() == -1:
+        return f". If 0 is a cell, load {code} + 1"
+    if block.dtype.kind == "f":
+        return ""
+    return f". If ids above {np.iinfo(block.dtype).max} ran over, load {code}.astype('u{block.dtype}')"
 
 
 def _check_floats(block: NDArray[Any], region: Region, name: str, code: str) -> None:
-    wrong = block != np.rint(block)  # NaN, too; infinity is too large
+    wrong = (block != np.rint(block)) | np.isinf(block)  # NaN differs from itself
     if wrong.any():
         y, x = (int(at[0]) for at in np.nonzero(wrong))
         where = f"row {region[0].start + y}, column {region[1].start + x}"
@@ -119,4 +121,6 @@ def _check_floats(block: NDArray[Any], region: Region, name: str, code: str) -> 
 def _fix(value: Any, code: str) -> str:
     if np.isnan(value):
         return f"If NaN is background, load numpy.nan_to_num({code})"
+    if np.isinf(value):
+        return f"If infinity is background, load numpy.nan_to_num({code}, posinf=0, neginf=0)"
     return f"If it holds probabilities, number what is above a threshold: skimage.measure.label({code} > 0.5)"

@@ -7,8 +7,10 @@ with zeros for what is missing. Here each file contributes the planes that are i
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -32,8 +34,10 @@ def ome_xml(file: tifffile.TiffFile) -> ElementTree.Element | None:
         return None
 
 
-def open_tiff(path: Path, files: ExitStack) -> tifffile.TiffFile:
+def open_tiff(path: Path, files: ExitStack) -> tuple[tifffile.TiffFile, frozenset[str]]:
     """Open a TIFF file with that part of its OME-XML that is about the planes in it.
+
+    With it comes what names all files of its set; empty where the OME-XML names none.
 
     Other files of a set are then not opened by tifffile, which would open all of them again for each of them. They are
     for a file without planes, and they must be there.
@@ -46,14 +50,14 @@ def open_tiff(path: Path, files: ExitStack) -> tifffile.TiffFile:
     file = files.enter_context(tifffile.TiffFile(path))
     own = ome_xml(file)
     if own is None or file.is_mmstack or file.is_ndtiff:
-        return file
+        return file, frozenset()
     root = _described_elsewhere(path, own)
     blocks = [(data, data.find("{*}UUID")) for data in root.iterfind("{*}Image/{*}Pixels/{*}TiffData")]
     named = [uuid for _, uuid in blocks if uuid is not None]
     if root is own and not named:
-        return file
-    mine = [uuid for uuid in named if Path(uuid.get("FileName", "")).name.lower() == path.name.lower()]
-    mine = mine or [uuid for uuid in named if own.get("UUID") is not None and uuid.text == own.get("UUID")]
+        return file, frozenset()
+    members = frozenset(uuid.text or str(path.parent / uuid.get("FileName", "")) for uuid in named)
+    mine = _mine(path, own.get("UUID"), named)
     if mine or len(named) < len(blocks):
         _keep_only(root, mine, len(file.pages))
     elif missing := [name for name in _file_names(named) if not (path.parent / name).is_file()]:
@@ -61,7 +65,32 @@ def open_tiff(path: Path, files: ExitStack) -> tifffile.TiffFile:
             f"{path}: its planes are in other files, and {_shown(missing)} cannot be found; put all files of the image "
             "into one folder, under these names"
         )
-    return files.enter_context(tifffile.TiffFile(path, omexml=ElementTree.tostring(root, encoding="unicode")))
+    xml = ElementTree.tostring(root, encoding="unicode")
+    return files.enter_context(tifffile.TiffFile(path, omexml=xml)), members
+
+
+def _mine(path: Path, own: str | None, named: Sequence[ElementTree.Element]) -> list[ElementTree.Element]:
+    """Which planes are in this file: by its UUID; by its name where it has none, or one that is unknown."""
+    by_name = [uuid for uuid in named if _parts(uuid.get("FileName", ""))[-1:] == _parts(path.name)]
+    by_uuid = [uuid for uuid in named if own is not None and uuid.text == own]
+    if by_uuid:  # the name helps where a program gave all files one UUID
+        both = [uuid for uuid in by_uuid if uuid in by_name]
+        return both if both and len(_file_names(by_uuid)) > 1 else by_uuid
+    if len(_file_names(by_name)) <= 1:
+        return by_name
+    place = _parts(str(path.resolve()))
+    names = [name for name in _file_names(by_name) if place[-len(_parts(name)) :] == _parts(name)]
+    if not names:
+        raise InputError(
+            f"{path}: its OME-XML names several files called {path.name!r} ({_shown(_file_names(by_name))}), and the "
+            "file has no UUID that says which it is. Put it into a folder of that name"
+        )
+    return [uuid for uuid in by_name if uuid.get("FileName", "") == max(names, key=len)]
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Folders and file of a name that a program on any system wrote."""
+    return tuple(part for part in re.split(r"[\\/]", name.lower()) if part not in ("", "."))
 
 
 def _described_elsewhere(path: Path, own: ElementTree.Element) -> ElementTree.Element:
@@ -115,7 +144,7 @@ def _metadata_in(companion: Path) -> str:
 
 
 def own_planes(path: Path, series: tifffile.TiffPageSeries, stack: Stack, given: Collection[Path]) -> Stack | None:
-    """Restrict a series to the planes that this file contributes.
+    """Mark the planes of a series that this file contributes.
 
     Parameters
     ----------
@@ -144,12 +173,12 @@ def own_planes(path: Path, series: tifffile.TiffPageSeries, stack: Stack, given:
         return stack
     own = _whose(pages, [path]).reshape(leading)
     if own.any():
-        return _restricted(stack, own)
+        return _marked(stack, own)
     there = _whose(pages, _files_of(pages)).reshape(leading)
     if not there.all():
         raise InputError(f"{path}: its planes are in other files, which lack {np.count_nonzero(~there)} of them")
     others = there & ~_whose(pages, given).reshape(leading)
-    return _restricted(stack, others) if others.any() else None
+    return _marked(stack, others) if others.any() else None
 
 
 def _whose(pages: Sequence[Any], paths: Collection[Path]) -> NDArray[np.bool_]:
@@ -162,17 +191,37 @@ def _whose(pages: Sequence[Any], paths: Collection[Path]) -> NDArray[np.bool_]:
     return np.array([page is not None and known[page.parent.filehandle.path] for page in pages], bool)
 
 
+def files_of(series: tifffile.TiffPageSeries) -> frozenset[str]:
+    """Return the files that tifffile found the pages of a Micro-Manager series in; none of other series."""
+    if series.kind not in ("mmstack", "ndtiff"):
+        return frozenset()
+    return frozenset(map(os.path.realpath, _files_of(list(series.pages))))
+
+
 def _files_of(pages: Sequence[Any]) -> set[Path]:
     return {Path(page.parent.filehandle.path) for page in pages if page is not None}
 
 
-def _restricted(stack: Stack, there: NDArray[np.bool_]) -> Stack:
-    """The smallest block of planes that holds all that are there; what is missing inside of it is marked."""
-    marked = there.reshape(there.shape + (1,) * (len(stack.axes) - there.ndim))
-    stack = Stack(stack.pixels, stack.axes, stack.names, marked)
-    for axis in range(there.ndim):
+def _marked(stack: Stack, there: NDArray[np.bool_]) -> Stack:
+    return replace(stack, present=there.reshape(there.shape + (1,) * (len(stack.axes) - there.ndim)))
+
+
+def restricted(stack: Stack, *, whole: str = "") -> Stack:
+    """Return the smallest block of planes that holds all that are there; what is missing inside of it is marked.
+
+    Parameters
+    ----------
+    stack
+        The image, its planes marked by `own_planes`.
+    whole
+        Axes that keep their length.
+    """
+    there = stack.present
+    if there is None:
+        return stack
+    for axis, size in enumerate(there.shape):
         indices = np.flatnonzero(there.any(axis=tuple(k for k in range(there.ndim) if k != axis))).tolist()
-        if len(indices) < there.shape[axis]:
+        if len(indices) < size and stack.axes[axis] not in whole:
             stack = stack.along(axis, indices)
     return stack
 
@@ -193,8 +242,9 @@ def check_complete(path: Path, file: tifffile.TiffFile) -> None:
     declared = sum(_declared(image) for image in root.iterfind("{*}Image"))
     found = sum(int(_whose(list(each.pages), [path]).sum()) for each in series)
     if found < declared:
+        readable = "1 plane" if found == 1 else f"{found} planes"
         raise InputError(
-            f"{path}: {found} planes can be read, but its OME-XML says that there are {declared}. Copy or export the "
+            f"{path}: {readable} can be read, but its OME-XML says that there are {declared}. Copy or export the "
             "file again; if its pages are the channels, load them with load_input_from_array(tifffile.imread(path, "
             f"key=range({len(file.pages)})))"
         )

@@ -153,6 +153,8 @@ def _choice(where: str, paths: Sequence[str], what: str, names: Mapping[str, str
     told = [f"{path} ({', '.join(filter(None, [names.get(path), _sizes(_below(where, path))]))})" for path in shown]
     more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
     one = _below(where, paths[0])
+    if len(paths) == 1:
+        return f"{where}: holds one label image: {told[0]}. Give its path: {one}"
     return f"{where}: holds {len(paths)} {what}: {listing(told)}{more}. Give the path of one, like {one}"
 
 

@@ -31,10 +31,31 @@ class PlaneChoice:
         An index, a list of them (each plane becomes a channel), or "max" (the maximum projection).
     t
         An index.
+    single
+        Whether one plane is wanted, as of a mask.
     """
 
     z: int | tuple[int, ...] | Literal["max"] | None = None
     t: int | None = None
+    single: bool = False
+
+    @property
+    def given(self) -> bool:
+        """Whether the user chose z or t."""
+        return self.z is not None or self.t is not None
+
+
+def mask_choice(z: Any = None, t: Any = None) -> PlaneChoice:
+    """Check the arguments `z` and `t` of a loader of masks, which are one plane.
+
+    Raises
+    ------
+    InputError
+        When one of them is no index.
+    """
+    if isinstance(z, str | Sequence | np.ndarray):
+        raise InputError(f"z = {z!r}: a mask is one plane, so z must be an index")
+    return replace(plane_choice(z, t), single=True)
 
 
 def plane_choice(z: Any = None, t: Any = None) -> PlaneChoice:
@@ -137,7 +158,8 @@ def _check_choice(stack: Stack, choice: PlaneChoice, where: str) -> None:
         )
     if missing:
         raise InputError(
-            f"{where}: its axes are {stack.sizes}. Choose the planes: {'; '.join(_ways(lengths, missing))}"
+            f"{where}: its axes are {stack.sizes}. Choose the {'plane' if choice.single else 'planes'}: "
+            f"{'; '.join(_ways(lengths, missing, single=choice.single))}"
         )
     for axis, index in _indices(choice):
         if not 0 <= index < lengths.get(axis, 1):
@@ -145,9 +167,10 @@ def _check_choice(stack: Stack, choice: PlaneChoice, where: str) -> None:
             raise InputError(f"{where}: {axis} = {index}, but its axes are {stack.sizes}: {has}")
 
 
-def _ways(lengths: dict[str, int], missing: Sequence[str]) -> Iterator[str]:
+def _ways(lengths: dict[str, int], missing: Sequence[str], *, single: bool) -> Iterator[str]:
     if "z" in missing:
-        yield f"z=0 to z={lengths['z'] - 1}, a list of them, or z='max' for the maximum projection"
+        several = "" if single else ", a list of them, or z='max' for the maximum projection"
+        yield f"z=0 to z={lengths['z'] - 1}{several}"
     if "t" in missing:
         yield f"t=0 to t={lengths['t'] - 1}"
 

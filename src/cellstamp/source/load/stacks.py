@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.source.load.pixels import Pixels, along, arranged, without_axes
+from cellstamp.source.load.pixels import Pixels, Region, along, arranged, without_axes
 
 _SPARE_LETTERS = "ijklmnopuvw"
 
@@ -66,6 +66,35 @@ class Stack:
 
 def _taken(values: NDArray[Any] | None, axis: int, indices: Sequence[int]) -> NDArray[Any] | None:
     return values if values is None or values.shape[axis] == 1 else values.take(list(indices), axis)
+
+
+def pages_as_stack(pages: Sequence[Stack], names: Sequence[str]) -> Stack:
+    """Return images of one shape and dtype along a new first axis, whose meaning is unknown.
+
+    Parameters
+    ----------
+    pages
+        The images, all with the same axes, and no plane missing.
+    names
+        What each of them is called, for those whose planes have no names; "" where that is unknown.
+    """
+    first = pages[0]
+    axis = next(letter for letter in "iq" if letter not in first.axes)
+
+    def read(region: Region) -> NDArray[Any]:
+        return np.stack([page.pixels.read(region[1:]) for page in pages[region[0]]])
+
+    pixels = Pixels((len(pages), *first.pixels.shape), first.pixels.dtype, (1, *first.pixels.chunks), read)
+    named = _stacked_names(pages)
+    if named is None:
+        named = named_along(axis + first.axes, pixels.shape, axis, names)
+    return Stack(pixels, axis + first.axes, named)
+
+
+def _stacked_names(pages: Sequence[Stack]) -> NDArray[Any] | None:
+    """Names of the planes of several images; None when one of them has none."""
+    known = [page.names for page in pages if page.names is not None]
+    return np.stack(known) if len(known) == len(pages) and len({each.shape for each in known}) == 1 else None
 
 
 def letters(axes: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from cellstamp.source.load.checks import (
     check_same_cells,
     warn_of_no_cells,
     warn_of_shared_ids,
+    without_float16,
 )
 from cellstamp.source.load.mask_values import as_ids
 from cellstamp.source.load.pixels import Pixels, as_channels, as_pixels, full_resolution, reordered, without_axes
@@ -121,7 +122,7 @@ def load_image(
         When there is an image already, and it may not be replaced.
     """
     check_free(store, [IMAGE], overwrite=overwrite)
-    image = as_channels(array if isinstance(array, Pixels) else as_pixels(array))
+    image = without_float16(as_channels(array if isinstance(array, Pixels) else as_pixels(array)))
     check_image(image)
     names = channel_names_for(image.shape[0], channel_names, known_names)
     if remap is not None:
@@ -268,7 +269,18 @@ def _open_multiscale(group: Path | str) -> tuple[Pixels, list[str], list[str]]:
     found = ome.axes_of(multiscale)
     if len(found) != len(pixels.shape):
         raise InputError(f"{group}: its axes are {', '.join(found)}, but its array has the shape {pixels.shape}")
-    return pixels, found, ome.channel_labels(metadata)
+    n_channels = dict(zip(found, pixels.shape, strict=True)).get("c", 1)
+    return pixels, found, _channel_names(group, metadata, n_channels)
+
+
+def _channel_names(group: Path | str, metadata: Mapping[str, Any], n_channels: int) -> list[str]:
+    """Names of the channels, "" where one has none; [] if their number is not that of the channels."""
+    labels = [channel.get("label") for channel in ome.described_channels(metadata)]
+    names = ["" if label is None else str(label) for label in labels]
+    if not any(names) or len(names) == n_channels:
+        return names
+    warn(f"{group}: its metadata names {len(names)} channels ({', '.join(names)}), but it has {n_channels}: not used")
+    return []
 
 
 def store_centers(

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError
 from cellstamp.source.load.channel_names import plane_names
 from cellstamp.source.load.checks import check_alike
-from cellstamp.source.load.ome_tiff import check_complete, ome_xml, open_tiff, own_planes
+from cellstamp.source.load.image_files import is_picture, open_picture
+from cellstamp.source.load.ome_sets import FileStacks, joined
+from cellstamp.source.load.ome_tiff import check_complete, files_of, ome_xml, open_tiff, own_planes
 from cellstamp.source.load.pixels import Pixels, Region, as_pixels, stack
 from cellstamp.source.load.plane_choice import PlaneChoice, chosen
-from cellstamp.source.load.stacks import Stack, letters
+from cellstamp.source.load.stacks import Stack, letters, named_along, pages_as_stack
 from cellstamp.source.load.tiff_series import images_of, own_name
 from cellstamp.source.thirdparty import quiet
 
@@ -70,14 +72,11 @@ def open_tiffs(paths: Sequence[str | os.PathLike[str]], choice: TiffChoice | Non
     """
     given, choice = [Path(path) for path in paths], choice or TiffChoice()
     with ExitStack() as files:
-        found: dict[Path, Pixels] = {}
+        found = joined([file for path in given if (file := _open(path, choice, files, given)) is not None])
         opened: list[Pixels] = []
-        for path in given:
-            pixels = _open(path, choice, files, given, _n_channels(opened, choice))
-            if pixels is not None:
-                found.setdefault(path, pixels)
-                opened.append(pixels)
-        check_alike(found)
+        for file in found:
+            opened.append(_chosen(file, choice.planes, _n_channels(opened, choice)))
+        check_alike({file.path: pixels for file, pixels in zip(found, opened, strict=True)})
         yield opened
 
 
@@ -106,12 +105,17 @@ def check_one_plane(path: str | os.PathLike[str], pixels: Pixels) -> None:
     )
 
 
-def _open(path: Path, choice: TiffChoice, files: ExitStack, given: Collection[Path], first: int) -> Pixels | None:
+def _open(path: Path, choice: TiffChoice, files: ExitStack, given: Collection[Path]) -> FileStacks | None:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file" + (", it is a folder" if path.is_dir() else ""))
+    if is_picture(path):
+        picture = open_picture(path, choice.planes, choice.series)
+        axes = "cyx"[-len(picture.shape) :]
+        named = named_along(axes, picture.shape, "c", picture.names)
+        return FileStacks(path, str(path), (Stack(picture, axes, named),))
     try:
         with quiet():
-            return _contributed(path, choice, files, given, first)
+            return _contributed(path, choice.series, files, given)
     except InputError:
         raise
     except _DAMAGED as error:
@@ -127,23 +131,38 @@ def _instead(path: Path) -> str:
     return "Convert it to OME-TIFF, or load it as an array (load_input_from_array)"
 
 
-def _contributed(
-    path: Path, choice: TiffChoice, files: ExitStack, given: Collection[Path], first: int
-) -> Pixels | None:
+def _contributed(path: Path, number: int | None, files: ExitStack, given: Collection[Path]) -> FileStacks | None:
     """What a file contributes: its only image, or all of them as channels."""
-    file = open_tiff(path, files)
+    file, members = open_tiff(path, files)
     root = ome_xml(file)
     ome_images = [] if root is None else root.findall("{*}Image")
     check_complete(path, file)
-    images = images_of(path, file, choice.series, ome_images)
+    images = images_of(path, file, number, ome_images)
     opened = [own_planes(path, series, _stack(path, series, ome_images, files), given) for series in images]
-    parts = [chosen(part, choice.planes, str(path), first=first) for part in opened if part is not None]
-    if len(parts) <= 1:
-        return parts[0] if parts else None
-    names = tuple(name for part in parts for name in part.names) or tuple(map(own_name, images))
-    joined = stack(parts)
-    usable = all(names) and len(set(names)) == len(names) == joined.shape[0]
-    return replace(joined, names=names if usable else ())
+    parts = tuple(part for part in opened if part is not None)
+    names = tuple(map(own_name, images))
+    return FileStacks(path, str(path), parts, names, members or files_of(images[0])) if parts else None
+
+
+def _chosen(file: FileStacks, planes: PlaneChoice, first: int) -> Pixels:
+    """The planes that are wanted of a file, as channels; its images are channels, or planes z or t where those are."""
+    stacks = _as_planes(file) if planes.given and len(file.parts) > 1 else file.parts
+    parts = [chosen(part, planes, file.where, first=first) for part in stacks]
+    if len(parts) == 1:
+        return parts[0]
+    names = tuple(name for part in parts for name in part.names) or file.names
+    image = stack(parts)
+    usable = all(names) and len(set(names)) == len(names) == image.shape[0]
+    return replace(image, names=names if usable else ())
+
+
+def _as_planes(file: FileStacks) -> tuple[Stack, ...]:
+    """Images of a file as one stack; as they are, if planes are missing, which `chosen` explains."""
+    if len({part.pixels.shape for part in file.parts}) > 1:
+        raise InputError(f"{file.where}: its images lack different planes. Choose one of them with series")
+    if not all(part.present is None or part.present.all() for part in file.parts):
+        return file.parts
+    return (pages_as_stack(file.parts, file.names),)
 
 
 def _stack(
