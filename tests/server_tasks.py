@@ -57,6 +57,20 @@ class KillsServerAndItself:
         return batch.number
 
 
+@dataclass(frozen=True)
+class KillsItself:
+    """At one batch, the first time: ends its own process."""
+
+    at: int
+    mark: Path
+
+    def __call__(self, batch: Batch) -> int:
+        if batch.number == self.at and not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch.number
+
+
 def squares(folder: str) -> list[int]:
     """Use two workers, in whichever process this is."""
     outcomes = ProcessEngine(2).run(Square(Path(folder)), [Batch(number) for number in range(8)], lambda: 4)

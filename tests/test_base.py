@@ -416,6 +416,7 @@ def of_a_killed_run(cache: Path, **changed: Any) -> Path:
         {"container": "pid:[1]"},
         {"folder": "Step_of_which_this_is_a_copy"},
         {"pid": "none"},
+        {"pid": 10**30},
         {"pid": os.getppid(), "started": temporary._started(os.getppid())},
     ],
     ids=lambda changed: ", ".join(changed),

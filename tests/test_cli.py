@@ -169,6 +169,47 @@ def test_progress_when_asked_for_and_not_else(project):
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_extract_without_standard_error(project):
+    code = "import os; os.close(2); os.execv(os.sys.executable, [os.sys.executable, *os.sys.argv[1:]])"
+    main = "import sys; from cellstamp.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "-c", main, "extract", str(project), "--debug"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0
+    assert "Extracted 6 of 7 cells" in done.stdout
+    assert result_of(project).exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_standard_output_does_not_end_the_run_and_the_result_is_named(project):
+    main = "import sys; from cellstamp.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", main, "extract", str(project)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: standard output cannot be written (No space left on device). The command finished: ")
+    assert f"Extracted 6 of 7 cells (1 too close to the image border) -> {result_of(project)}" in line
+    assert result_of(project).exists()
+
+
+def test_python_with_optimisation_is_named_and_the_store_not_called_damaged(project):
+    main = "import sys; from cellstamp.cli import main; sys.exit(main())"
+    command = [sys.executable, "-O", "-c", main, "extract", str(project)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "zarr cannot read metadata under python -O; start Python without -O, and unset PYTHONOPTIMIZE" in done.stderr
+    assert "damaged" not in done.stderr
+
+
+def test_extract_where_the_current_directory_was_removed(project, tmp_path):
+    (tmp_path / "gone").mkdir()
+    main = "import os, sys; os.rmdir(os.getcwd()); from cellstamp.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", main, "extract", str(project)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path / "gone")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (result_of(project).parent / "removed_classes.csv").read_text() == "1\n"
+
+
 def test_segment_writes_masks_that_extract_uses_and_ends_with_one_line_on_stdout(unsegmented):
     result = run("segment", unsegmented)
     assert (result.returncode, result.stderr) == (0, "")

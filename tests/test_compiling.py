@@ -154,6 +154,34 @@ def test_damaged_files_are_compiled_again_and_replaced(package: Path, run: Run, 
     assert run(package) == ("loaded", folder)
 
 
+NOTE = """
+from pathlib import Path
+from cellstamp.compiling.cache_folders import USUAL, find_folder, is_kept, note_kept
+folder = find_folder()
+code = folder / "kernels.f-source.py311.1.nbc"
+(folder / "kernels.f-source.py311.nbi").write_bytes(b"index")
+code.write_bytes(b"code")
+note_kept(USUAL)
+seen = [is_kept(USUAL)]
+(folder / "kernels.f-source.py311.2.nbc").write_bytes(b"of other types")
+seen.append(is_kept(USUAL))
+code.write_bytes(b"cod")
+seen.append(is_kept(USUAL))
+code.write_bytes(b"code")
+(folder / "kernels.f-source.py311.nbi").write_bytes(b"")
+seen.append(is_kept(USUAL))
+(folder / "kernels.f-source.py311.nbi").write_bytes(b"index")
+(folder / "kernels.g-source.py311.nbi").write_bytes(b"without code")
+note_kept(USUAL)
+seen.append(is_kept(USUAL))
+print("".join("ny"[each] for each in seen), None)
+"""
+
+
+def test_damaged_files_and_code_that_was_not_kept_are_noticed(package: Path, run: Run) -> None:
+    assert run(package, NOTE)[0] == "yynnn"
+
+
 def test_where_code_cannot_be_written_the_run_goes_on(package: Path, run: Run) -> None:
     # after the imports, which write files too
     full = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))\nids, totals"

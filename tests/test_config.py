@@ -324,8 +324,6 @@ def test_value_is_taken_with_its_meaning(key: str, value: Any, meaning: Any) -> 
         ("apply_masks", "False", None),
         ("apply_masks", 0, "an int"),
         ("normalization_range", {}, None),
-        ("normalization_range", {"dna": [0.9, 0.1]}, None),
-        ("normalization_range", {"dna": None}, "a NoneType"),
         ("normalization_range", {1: [0, 0.5], "1": [0, 1]}, None),
         ("normalization_range", {"": [0, 0.5]}, None),
         ("normalization_scope", "channel", None),
@@ -364,6 +362,26 @@ def test_an_id_that_is_none_is_shown_with_its_place(ids: Any, which: str) -> Non
     assert line.startswith("cells = ")
     assert line.endswith(f": must be {ALLOWED['cells']} ({which})")
     assert len(line) < 400
+
+
+@pytest.mark.parametrize(
+    ("bounds", "which"),
+    [
+        (None, "'b' is None; a channel that is left out has the default"),
+        ([0.9, 0.1], "'b' is [0.9, 0.1]"),
+        ([0.1, "x"], "'b' is [0.1, 'x']"),
+    ],
+)
+def test_a_channel_without_a_usable_range_is_named(bounds: Any, which: str) -> None:
+    (line,) = faults({**REQUIRED, "normalization_range": {"a": [0.1, 0.9], "b": bounds}})
+    assert line.startswith("normalization_range = {'a': [0.1, 0.9], 'b': ")
+    assert line.endswith(f": each channel's range must be {A_PAIR} ({which})")
+
+
+def test_an_empty_section_is_named_with_what_it_must_hold() -> None:
+    assert faults({"HDF5CellExtraction": None})[-1] == (
+        "HDF5CellExtraction: this section is empty; it must hold at least threads, image_size and cache"
+    )
 
 
 def test_the_words_for_what_is_allowed_are_had_for_every_key() -> None:

@@ -53,6 +53,14 @@ def run_in_terminal(code: str) -> tuple[int, str]:
     return code_, shown.getvalue().decode()
 
 
+@pytest.mark.parametrize("gone", ["sys.stderr = None", "sys.stderr.close()"])
+@pytest.mark.parametrize("mode", ["auto", True])
+def test_no_bar_and_no_error_without_standard_streams(gone: str, mode: object) -> None:
+    both = f"import sys\n{gone}\n{gone.replace('stderr', 'stdout')}\n"
+    code = both + BAR.format(mode=mode)
+    assert subprocess.run([sys.executable, "-c", code], check=True).returncode == 0
+
+
 def run_in_pipes(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -24,6 +24,7 @@ from cellstamp.errors import WorkerError
 from engine_tasks import Arrays, Batch, Wait, number_of
 from server_tasks import (
     PRELOAD_THAT_WAITS,
+    KillsItself,
     KillsServerAndItself,
     KillsServerOnArrival,
     has_open,
@@ -315,6 +316,80 @@ def test_a_fork_of_the_caller_has_no_connection_to_its_workers() -> None:
     child.kill()
     child.wait(0)
     assert child.exit_code == -signal.SIGKILL
+
+
+@contextmanager
+def fork_that_lives() -> Iterator[None]:
+    """A fork of this process, as a user's program may make; it lives until the block ends."""
+    wakes, wake = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(wake)
+        os.read(wakes, 1)
+        os._exit(0)
+    os.close(wakes)
+    try:
+        yield
+    finally:
+        os.close(wake)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
+def test_a_fork_made_while_a_worker_starts_does_not_hide_that_it_died(modules: Path) -> None:
+    for name in ("importing", "never"):
+        os.mkfifo(modules / name)
+    (modules / "waits_for_fork.py").write_text(PRELOAD_THAT_WAITS.format(folder=str(modules)))
+    engine = ProcessEngine(2, ["waits_for_fork"])
+    (modules / "importing").open("rb").close()
+    values: list[int] = []
+    task = KillsItself(3, modules / "mark")
+    run = threading.Thread(
+        target=lambda: values.extend(o.value for o in engine.run(task, batches(9), lambda: 8)), daemon=True
+    )
+    run.start()
+    while _function_of(run) != "_exchange":
+        pass  # until it waits for its first worker
+    with fork_that_lives():
+        (modules / "never").open("wb").close()
+        run.join(60)
+        assert sorted(values) == list(range(9))
+    assert (modules / "mark").exists()
+
+
+_FORK_WHILE_THE_SERVER_STARTS = """
+import os, sys
+from cellstamp.engines.forking import running_server
+def sockets():
+    found = []
+    for n in os.listdir("/proc/self/fd"):
+        try: found += [n] if os.readlink(f"/proc/self/fd/{n}").startswith("socket:") else []
+        except OSError: pass
+    return found
+before = sockets()
+def fork(event, _):
+    if event == "subprocess.Popen":
+        print(len(sockets()) - len(before), flush=True)
+        if os.fork() == 0:
+            print(len(sockets()) - len(before), flush=True)
+            os._exit(0)
+        os.wait()
+sys.addaudithook(fork)
+running_server(())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_fork_made_while_the_server_starts_has_no_connection_to_it() -> None:
+    assert run_python(_FORK_WHILE_THE_SERVER_STARTS).stdout == "2\n0\n"
+
+
+def test_the_server_kills_nothing_but_its_workers() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        running_server(()).kill(other.pid)
+        assert other.stdin is not None
+        other.stdin.write(b"\n")
+    assert other.returncode == 0
 
 
 def test_no_more_processes_allowed_is_told(tmp_path: Path) -> None:

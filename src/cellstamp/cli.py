@@ -311,8 +311,30 @@ def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
 
 
 class _Echo(logging.Handler):
+    """Show lines on stdout; where that cannot be written, the command still finishes its work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: OSError | None = None
+        self.last = ""
+
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(record.getMessage())
+        self.last = record.getMessage()
+        try:
+            click.echo(self.last)
+        except OSError as error:
+            self.error = error
+
+    def check(self) -> None:
+        """Raise an error with the last line if stdout could not be written."""
+        if self.error is None:
+            return
+        # what is left in the buffer would be an error again at the end of the process
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+        message = f"standard output cannot be written ({self.error.strerror}). The command finished: {self.last}"
+        raise _Failure(message) from self.error
 
 
 @contextmanager
@@ -326,6 +348,7 @@ def _closing_line_on_stdout() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
+    handler.check()
 
 
 @commands.command(short_help="Tell what is in a .h5sc file.")

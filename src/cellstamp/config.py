@@ -103,9 +103,11 @@ class StepConfig(BaseModel):
             if fault["type"] == "missing":
                 faults.append(f"{key}: missing; must be {allowed}")
                 continue
-            faults.append(
-                f"{key} = {_shown(fault['input'])}: must be {allowed}{_got(fault.get('ctx', {}).get('error'))}"
-            )
+            reason = fault.get("ctx", {}).get("error")
+            rule = f"must be {allowed}{_got(reason)}"
+            if isinstance(reason, rules.WrongRangeError):
+                rule = _range_rule(reason)
+            faults.append(f"{key} = {_shown(fault['input'])}: {rule}")
         return faults
 
     @classmethod
@@ -119,6 +121,10 @@ class StepConfig(BaseModel):
         shown = f"{_shown_key(key)} = {_shown(value)}"
         if not isinstance(key, str):
             return f"{shown}: a key must be text (got {_typed(type(key).__name__)})"
+        if key == cls.STEP and value is None:
+            *others, last = [name for name in cls.model_fields if name in cls.required()]
+            needed = f"{', '.join(others)} and {last}" if others else last
+            return f"{key}: this section is empty; it must hold at least {needed}"
         known = list(cls.model_fields)
         # Without a cutoff there is always a nearest one; only a near one is worth a question.
         nearest = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.0)[0]
@@ -245,6 +251,12 @@ def _got(reason: object) -> str:
     if isinstance(reason, rules.WrongItemError):
         return f" (item {reason.index} is {_shown(reason.value)})"
     return ""
+
+
+def _range_rule(reason: rules.WrongRangeError) -> str:
+    """What the range of a channel must be, and which channel's is not."""
+    hint = "; a channel that is left out has the default" if rules.is_none(reason.value) else ""
+    return f"each channel's range must be {rules.A_PAIR} ({reason.channel!r} is {_shown(reason.value)}{hint})"
 
 
 def _ignored_warning(title: str, keys: list[str]) -> str:

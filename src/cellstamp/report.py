@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TextIO
 
 ProgressMode = Literal["auto"] | bool
 """``True``, ``False``, or ``"auto"``: in terminals and notebooks."""
@@ -25,8 +25,17 @@ _LOGGER = logging.getLogger("cellstamp.report")
 def is_visible(mode: ProgressMode) -> bool:
     """Return whether progress is shown; with ``"auto"``, in a terminal or notebook."""
     if mode == "auto":
-        return sys.stderr.isatty() or in_notebook()
-    return bool(mode)
+        return _stderr_is_terminal() or in_notebook()
+    return bool(mode) and (_is_open(sys.stderr) or in_notebook())
+
+
+def _stderr_is_terminal() -> bool:
+    return _is_open(sys.stderr) and sys.stderr.isatty()
+
+
+def _is_open(stream: TextIO | None) -> bool:
+    """Return whether a standard stream can be used; Python has None for one that was closed at its start."""
+    return stream is not None and not getattr(stream, "closed", False)
 
 
 def in_notebook() -> bool:
@@ -44,7 +53,7 @@ def announce(line: str, *, mode: ProgressMode) -> None:
     """
     if _LOGGER.isEnabledFor(logging.INFO) and _LOGGER.hasHandlers():
         _LOGGER.info(line)
-    elif is_visible(mode):
+    elif is_visible(mode) and _is_open(sys.stdout):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 

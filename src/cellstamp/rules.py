@@ -69,6 +69,14 @@ class WrongItemError(ValueError):
         self.index, self.value = index, value
 
 
+class WrongRangeError(ValueError):
+    """The range of a channel, so that the message can name both."""
+
+    def __init__(self, channel: str, value: object) -> None:
+        super().__init__()
+        self.channel, self.value = channel, value
+
+
 def is_none(value: object) -> bool:
     """Whether a value stands for none: in YAML, ``None`` is a text."""
     return value is None or (isinstance(value, str) and value == "None")
@@ -153,11 +161,18 @@ def _quantile_range(value: object) -> Quantiles | dict[str, Quantiles]:
     if isinstance(value, Mapping):
         if not value:
             raise ValueError
-        ranges = {_channel(channel): _pair(bounds) for channel, bounds in value.items()}
+        ranges = {name: _pair_of(name, bounds) for name, bounds in ((_channel(key), v) for key, v in value.items())}
         if len(ranges) < len(value):  # 1 and "1" are one channel
             raise ValueError
         return ranges
     return _pair(value)
+
+
+def _pair_of(channel: str, value: object) -> Quantiles:
+    try:
+        return _pair(value)
+    except ValueError as error:
+        raise WrongRangeError(channel, value) from error
 
 
 def _pair(value: object) -> Quantiles:
@@ -348,7 +363,7 @@ StampType = Literal["float16", "float32", "uint8", "uint16"]
 StoreCentersName = Literal["auto", "never", "always"]
 _ENGINES, _DTYPES = get_args(EngineName), get_args(StampType)
 _STORE_CENTERS = get_args(StoreCentersName)
-_A_PAIR = "two numbers with 0 <= lower < upper <= 1"
+A_PAIR = "two numbers with 0 <= lower < upper <= 1"
 
 Count = Annotated[int, PlainValidator(_count), Allowed("an integer >= 1")]
 OptionalCount = Annotated[
@@ -363,7 +378,7 @@ Share = Annotated[float, PlainValidator(_share), Allowed("a number above 0 and a
 QuantileRange = Annotated[
     Quantiles | dict[str, Quantiles],
     PlainValidator(_quantile_range),
-    Allowed(f"{_A_PAIR}, a mapping from channel names to such pairs, or None for the default"),
+    Allowed(f"{A_PAIR}, a mapping from channel names to such pairs, or None for the default"),
 ]
 Normalize = Annotated[
     bool, PlainValidator(_normalize), Allowed('True, False, None or "None" (the last two mean False)')

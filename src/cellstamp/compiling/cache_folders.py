@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import stat
@@ -118,13 +119,17 @@ def is_in_temporary_directory(folder: Path) -> bool:
 
 
 def is_kept(types: Types) -> bool:
-    """Whether the kernels for these types have been compiled, by this version and for this processor."""
+    """Whether the kernels for these types have been compiled, by this version and for this processor, and are intact.
+
+    Files that are missing or of another size are noticed; other damage is not: such code is compiled again silently.
+    """
     folder = find_folder()
     if folder is None:
         return False
     try:
-        return _note(folder, types).read_text(encoding="utf-8") == _state()
-    except (OSError, UnicodeDecodeError):
+        state, *noted = _note(folder, types).read_text(encoding="utf-8").splitlines()
+        return state == _state() and _sizes(folder).issuperset(noted) and _has_code(folder)
+    except (OSError, ValueError):
         return False
 
 
@@ -133,7 +138,7 @@ def note_kept(types: Types) -> None:
     folder = find_folder()
     if folder is not None:
         with suppress(OSError):  # a full disk: they are compiled again, which is no reason to stop
-            _note(folder, types).write_text(_state(), encoding="utf-8")
+            _note(folder, types).write_text("\n".join([_state(), *sorted(_sizes(folder))]), encoding="utf-8")
 
 
 def _note(folder: Path, types: Types) -> Path:
@@ -142,6 +147,19 @@ def _note(folder: Path, types: Types) -> Path:
 
 def _state() -> str:
     return f"{source_stamp()} numba {version('numba')} {_processor()}"
+
+
+def _sizes(folder: Path) -> set[str]:
+    """Return the name and the size of each file of machine code."""
+    return {f"{file.name} {file.stat().st_size}" for file in folder.glob("*.nbc")}
+
+
+def _has_code(folder: Path) -> bool:
+    """Whether each function's index is intact and has machine code; on a full disk, the small index alone is kept."""
+    return all(
+        index.stat().st_size and next(folder.glob(f"{glob.escape(index.stem)}.*.nbc"), None)
+        for index in folder.glob("*.nbi")
+    )
 
 
 @cache

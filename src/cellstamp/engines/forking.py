@@ -18,13 +18,13 @@ import socket
 import subprocess
 import threading
 import time
-import weakref
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from multiprocessing.connection import Pipe
 
+from cellstamp.engines.inherited import close, open_pair
 from cellstamp.engines.interpreter import refused, start_python
-from cellstamp.engines.server import FORK, REAP, REPLY, REQUEST
+from cellstamp.engines.server import FORK, KILL, REAP, REPLY, REQUEST
 
 _WORK = "cellstamp.engines.worker:work"
 _DYING = 1.0
@@ -85,6 +85,17 @@ class Server:
         except (ServerDiedError, OSError):
             return None
 
+    def kill(self, pid: int) -> None:
+        """Kill a worker, unless it has ended: its number may be another process's by then.
+
+        Raises
+        ------
+        ServerDiedError
+            If the server is dead, so that nobody knows.
+        """
+        with suppress(OSError):
+            self._ask(KILL, pid)
+
     def _ask(self, kind: bytes, pid: int, descriptors: Sequence[int] = ()) -> int:
         with self._lock:
             try:
@@ -116,17 +127,13 @@ class Server:
     def _end(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._control.close()
+        close(self._control)
 
     def close(self) -> None:
         """End the server, whatever it is doing; workers that were forked from it stay."""
         self._process.kill()  # whoever waits for a reply need not wait any longer
         with self._lock:
             self._end()
-
-    def disown(self) -> None:
-        """Close the connection that a fork of the caller's process has inherited."""
-        self._control.close()
 
 
 def exit_text(code: int | None) -> str:
@@ -164,19 +171,22 @@ class Child:
     def __init__(self, preload: Sequence[str], memory: int) -> None:
         self.exit_code: int | None = None
         self._server = running_server(preload)
-        self.connection, theirs = Pipe()
-        with closing(theirs):
-            try:
-                self._pid = self._server.fork([theirs.fileno(), memory])
-            except BaseException:
-                self.connection.close()
-                raise
-        _children.add(self)
+        self.connection, theirs = open_pair(Pipe)
+        try:
+            self._pid = self._server.fork([theirs.fileno(), memory])
+        except BaseException:
+            close(self.connection)
+            raise
+        finally:
+            close(theirs)
 
     def kill(self) -> None:
         """End the worker at once, whatever it is doing."""
-        # the number of one that has ended may be another process's by now
-        if not self.connection.closed and not self._has_ended(0):
+        if self.connection.closed or self._has_ended(0):
+            return
+        try:
+            self._server.kill(self._pid)
+        except ServerDiedError:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
 
@@ -194,7 +204,7 @@ class Child:
             self.kill()
             self._has_ended(_DYING)
         self.exit_code = self._server.reap(self._pid)
-        self.connection.close()
+        close(self.connection)
 
     def _has_ended(self, seconds: float) -> bool:
         """Wait until nobody has the other end of the connection any more; whatever it sent before can still be read."""
@@ -206,7 +216,6 @@ class Child:
 _lock = threading.Lock()
 _servers: dict[tuple[int, tuple[str, ...]], Server] = {}
 """By the process that started them, and what they have imported."""
-_children: weakref.WeakSet[Child] = weakref.WeakSet()
 
 
 def running_server(preload: Sequence[str]) -> Server:
@@ -234,16 +243,12 @@ def _close_servers() -> None:
             server.close()
 
 
-def _disown() -> None:
-    """In a fork of the caller's process: drop its connections, or workers would not see when the caller ends."""
+def _replace_lock() -> None:
+    """In a fork of the caller's process: another thread may have held the lock, and is not there to release it."""
     global _lock
     _lock = threading.Lock()
-    for server in list(_servers.values()):
-        server.disown()
-    for child in list(_children):
-        child.connection.close()
 
 
 atexit.register(_close_servers)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown)
+    os.register_at_fork(after_in_child=_replace_lock)

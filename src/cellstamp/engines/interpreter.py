@@ -13,6 +13,7 @@ from multiprocessing import spawn
 from pathlib import Path
 from typing import Self
 
+from cellstamp.engines.inherited import close, open_pair
 from cellstamp.errors import WorkerError
 
 _CODE = "import sys; sys.path[:] = {path!r}; from {module} import main; main({arguments})"
@@ -69,16 +70,16 @@ def start_python(module: str, *arguments: object) -> tuple[subprocess.Popen[byte
     code = _CODE.format(path=list(Surroundings.here().path), module=module, arguments=", ".join(map(repr, arguments)))
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
     command: list[str] = [_executable(), *flags, "-c", code]
-    ours, theirs = socket.socketpair()
+    ours, theirs = open_pair(socket.socketpair)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         return subprocess.Popen(command, stdin=theirs.fileno()), ours
     except OSError as error:
-        ours.close()
+        close(ours)
         raise refused(error) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
+        close(theirs)
 
 
 def _executable() -> str:

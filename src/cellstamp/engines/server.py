@@ -20,10 +20,10 @@ from typing import NoReturn
 
 from cellstamp.engines.interpreter import take_standard_input
 
-FORK, REAP = b"F", b"R"
-"""Requests: fork a worker, which takes the file descriptors sent along; wait for a worker to end."""
+FORK, REAP, KILL = b"F", b"R", b"K"
+"""Requests: fork a worker, which takes the file descriptors sent along; wait for a worker to end; kill a worker."""
 REQUEST = struct.Struct("!cq")
-"""The kind of a request, and the process id of the worker to wait for."""
+"""The kind of a request, and the process id of the worker to wait for or to kill."""
 REPLY = struct.Struct("!?q")
 """Whether the request succeeded, and the process id or exit code; otherwise, ``errno``."""
 MAX_DESCRIPTORS = 8
@@ -81,10 +81,15 @@ class _Nursery:
                     return
                 kind, pid = REQUEST.unpack(request)
                 try:
-                    reply = True, self._fork(descriptors) if kind == FORK else self._reap(pid)
+                    reply = True, self._carry_out(kind, pid, descriptors)
                 except OSError as error:
                     reply = False, error.errno or errno.EIO
                 self._control.sendall(REPLY.pack(*reply))
+
+    def _carry_out(self, kind: bytes, pid: int, descriptors: Sequence[int]) -> int:
+        if kind == FORK:
+            return self._fork(descriptors)
+        return self._kill(pid) if kind == KILL else self._reap(pid)
 
     def _fork(self, descriptors: Sequence[int]) -> int:
         try:
@@ -126,3 +131,17 @@ class _Nursery:
         if pid not in self._exit_codes:
             raise ChildProcessError(errno.ECHILD, "not a child")
         return self._exit_codes.pop(pid)
+
+    def _kill(self, pid: int) -> int:
+        """Kill a worker that has not ended; OSError if there is none of this number."""
+        # until it is reaped, which the handler does, no other process has its number
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        try:
+            ended = os.waitpid(pid, os.WNOHANG)
+            if ended[0]:
+                self._note(*ended)
+            else:
+                os.kill(pid, signal.SIGKILL)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+        return pid

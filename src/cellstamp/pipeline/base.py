@@ -84,7 +84,7 @@ class Logable:
                 file.write(text)
         except OSError as error:
             raise OutputError(f"{path}: the log cannot be written: {error.strerror}") from error
-        if self.debug:
+        if self.debug and sys.stdout is not None:
             encoding = sys.stdout.encoding or "utf-8"
             # a terminal that has gone away must not end a run that goes on without it
             with suppress(OSError, ValueError):

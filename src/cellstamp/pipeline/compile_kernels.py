@@ -24,18 +24,23 @@ def compile_kernels(types: Types, engine: Engine, tell: Callable[[str], None]) -
     """
     if is_kept(types):
         return
-    tell(f"Compiling for {types}: about 10 s, longer on a slow or busy machine; not counted in cells/s")
+    tell(f"Compiling for {types}: 10 to 60 s; not counted in cells/s")
     started = time.perf_counter()
     with closing(engine.run(load_kernels, [types], lambda: 1)) as outcomes:
         for _ in outcomes:
             pass
-    tell(f"Compiled in {format_seconds(time.perf_counter() - started)}, {_where()}")
+    tell(f"Compiled in {format_seconds(time.perf_counter() - started)}, {_where(types)}")
 
 
-def _where() -> str:
+def _where(types: Types) -> str:
     folder = find_folder()
     if folder is None:
         return f"for this process only: there is no folder to keep it in ({_REMEDY})"
+    if not is_kept(types):
+        return (
+            f"but it could not be kept in {folder}: most likely no space is left there. New workers compile again, "
+            f"which is counted in cells/s ({_REMEDY})"
+        )
     if is_in_temporary_directory(folder):
         return f"kept in {folder}, since neither cellstamp's folder nor the home directory is writable ({_REMEDY})"
     return "kept for later runs"

@@ -64,7 +64,7 @@ def _is_abandoned(record: Path) -> bool:
         of_this_folder = owner["folder"] == record.parent.name
         here = all(owner[key] == value for key, value in _host().items())
         return of_this_folder and here and not _is_running(int(owner["pid"]), str(owner["started"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return False
 
 

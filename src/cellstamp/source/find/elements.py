@@ -5,6 +5,7 @@ Everything is read from the store's own JSON (OME metadata), so spatialdata need
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -162,6 +163,12 @@ def _readable(where: str, other: tuple[type[Exception], ...] = ()) -> Iterator[N
     except other:
         raise
     except (ValueError, TypeError) as error:
+        if isinstance(error, TypeError) and sys.flags.optimize:
+            message = (
+                f"{where} cannot be read: zarr cannot read metadata under python -O; start Python without -O, and "
+                "unset PYTHONOPTIMIZE"
+            )
+            raise InputError(message) from error
         message = f"the metadata in {where} is damaged ({error}); write it again with spatialdata"
         raise InputError(message) from error
 
