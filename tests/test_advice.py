@@ -20,7 +20,8 @@ import zarr
 import cellstamp
 from cellstamp import HDF5CellExtraction, Project, plot_cells, read_h5sc
 from cellstamp.errors import ConfigError, InputError, OutputError
-from cellstamp.source.load.store import load_centers, open_sdata, store_centers
+from cellstamp.source.load.store import open_sdata, store_centers
+from cellstamp.source.points import load_centers
 from cellstamp.source.values import Centers
 from conftest import make_cells, write_store
 from test_remote import Server

@@ -22,7 +22,8 @@ from cellstamp import HDF5CellExtraction, Project, read_h5sc
 from cellstamp.cli import commands
 from cellstamp.errors import ConfigError, InputError, OutputError
 from cellstamp.pipeline.lock import holding
-from cellstamp.source.load.store import load_centers, store_centers
+from cellstamp.source.load.store import store_centers
+from cellstamp.source.points import load_centers
 from cellstamp.source.values import Centers
 from listening import as_started_from_a_terminal
 from stamp_tasks import Killed

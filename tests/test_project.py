@@ -22,7 +22,8 @@ from cellstamp.errors import ConfigError, InputError, OutputError
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.extraction import HDF5CellExtraction
 from cellstamp.pipeline.project import Project
-from cellstamp.source.load.store import load_centers, open_sdata, store_centers
+from cellstamp.source.load.store import open_sdata, store_centers
+from cellstamp.source.points import load_centers
 from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Centers
 

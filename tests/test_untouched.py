@@ -13,7 +13,8 @@ import pytest
 
 from cellstamp import HDF5CellExtraction, Project, read_h5sc
 from cellstamp.errors import OutputError
-from cellstamp.source.load.store import load_centers, open_sdata
+from cellstamp.source.load.store import open_sdata
+from cellstamp.source.points import load_centers
 from conftest import make_cells, write_store
 
 NUCLEUS = "seg_all_nucleus"

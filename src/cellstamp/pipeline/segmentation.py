@@ -28,7 +28,7 @@ from cellstamp.source.load.staging import check_not_linked
 from cellstamp.source.location import is_remote, is_writable, path_of
 from cellstamp.source.names import CYTOSOL, NUCLEUS
 from cellstamp.source.read.arrays import PixelSource
-from cellstamp.source.values import Centers, Rect
+from cellstamp.source.values import Rect
 from cellstamp.warnings import NoNucleusWarning, warn
 
 if TYPE_CHECKING:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError
 from cellstamp.rules import LARGEST_ID
 from cellstamp.source import ome
-from cellstamp.source.load.staging import Staging
 from cellstamp.source.location import below, is_remote
+from cellstamp.source.names import centers_of
 from cellstamp.source.values import Centers, SharedIds
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from cellstamp.source.load.staging import Staging
 
 # The name dask gives the index of a table without one, and takes off again: what SpatialData writes.
 _INDEX = "__null_dask_index__"
@@ -67,6 +69,17 @@ def _ours(store: Path, name: str) -> dict[str, Any]:
         return dict(ome.read_attributes(store / "points" / name).get(ome.OURS) or {})
     except InputError:
         return {}
+
+
+def load_centers(store: str | os.PathLike[str], labels_name: str) -> Centers | None:
+    """Read the stored centres of the cells of labels; None when there are none.
+
+    Raises
+    ------
+    InputError
+        When what is stored cannot be centres; see `read_points`.
+    """
+    return read_points(store, Path(centers_of(labels_name)).name)
 
 
 def read_points(store: str | os.PathLike[str], name: str) -> Centers | None:

@@ -14,9 +14,9 @@ import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
-from cellstamp.source.find.elements import open_root
 from cellstamp.source.location import path_of, reachable
-from cellstamp.source.tables import column_of
+from cellstamp.source.store_root import open_root
+from cellstamp.source.table_columns import column_of
 
 _ATTRIBUTES = "spatialdata_attrs"
 Column = np.ma.MaskedArray[Any, Any]
@@ -77,7 +77,7 @@ class Table:
         return self.column(name)
 
 
-def kind_of(column: Column) -> str:
+def column_content(column: Column) -> str:
     """What a column holds, in words."""
     kinds = {"b": "true and false", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
     return kinds.get(column.dtype.kind, "text")

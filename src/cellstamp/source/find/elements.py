@@ -5,8 +5,7 @@ Everything is read from the store's own JSON (OME metadata), so spatialdata need
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,15 +13,15 @@ from typing import Any
 
 import numpy as np
 import zarr
-import zarr.errors
 
 from cellstamp.errors import InputError
 from cellstamp.source.find.grid import check_same_grid
 from cellstamp.source.find.masks import KINDS, MaskChoice, check_there, listing
-from cellstamp.source.location import check_protocol, is_remote, reachable
+from cellstamp.source.location import reachable
 from cellstamp.source.names import IMAGE_NAME
-from cellstamp.source.ome import described_channels, is_ome_zarr, metadata_of
+from cellstamp.source.ome import described_channels, metadata_of
 from cellstamp.source.read.arrays import ArrayHandle, PixelSource
+from cellstamp.source.store_root import open_root, undamaged
 
 _PIXEL_TYPES = (
     *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("u", "")),
@@ -64,8 +63,8 @@ def find_source(
     choice = masks or MaskChoice(segmentation_key, segmentation_mask)
     with reachable(where):
         root = open_root(where)
-        names = choice.names(_member_names(root, where, "labels"), where, partial(kind_of, root))
-        check_there("images", image, _member_names(root, where, "images"), where, partial(kind_of, root))
+        names = choice.names(_member_names(root, where, "labels"), where, partial(element_kind, root))
+        check_there("images", image, _member_names(root, where, "images"), where, partial(element_kind, root))
         pixels, channel_names = _image_handle(root, where, image)
         handles = tuple(_labels_handle(root, where, name) for name in names)
         for handle in handles:
@@ -84,7 +83,7 @@ def find_image(store: str | Path, image: str = IMAGE_NAME) -> PixelSource:
     where = str(store)
     with reachable(where):
         root = open_root(where)
-        check_there("images", image, _member_names(root, where, "images"), where, partial(kind_of, root))
+        check_there("images", image, _member_names(root, where, "images"), where, partial(element_kind, root))
         pixels, channel_names = _image_handle(root, where, image)
     return PixelSource(pixels, (), channel_names)
 
@@ -111,63 +110,13 @@ def _labels_handle(root: zarr.Group, store: str, name: str) -> ArrayHandle:
     return handle
 
 
-def open_root(store: str) -> zarr.Group:
-    """Open a SpatialData store to read its metadata.
-
-    Raises
-    ------
-    InputError
-        If there is none. What goes wrong on the way to a remote one is told by `cellstamp.source.location.reachable`.
-    """
-    missing = (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError)
-    remote = is_remote(store)
-    if remote:
-        check_protocol(store)
-    try:
-        with _readable(store, other=missing):
-            # A server may be unable to list folders; what was consolidated tells what there is, and in one request.
-            root = zarr.open_group(store=store, mode="r", use_consolidated=None if remote else False)
-    except missing as error:
-        message = (
-            f"{store} is not a SpatialData zarr store; give the folder that holds 'images' and 'labels' (a project's "
-            "is made by loading an image)"
-        )
-        raise InputError(message) from error
-    # in this order: damaged metadata of the images is reported where they are looked for
-    if is_ome_zarr(root.attrs.asdict()) and "images" not in root:
-        message = (
-            f"{store} is OME-Zarr, not a SpatialData store. Load it into a project first (load_input_from_omezarr, "
-            "then load_segmentation)"
-        )
-        raise InputError(message)
-    if remote and root.metadata.consolidated_metadata is None and not list(root.group_keys()):
-        message = (
-            f"{store} cannot be read: its server does not list what is in it, and it has no consolidated metadata "
-            "(zarr.consolidate_metadata writes them)"
-        )
-        raise InputError(message)
-    return root
-
-
-def kind_of(root: zarr.Group, name: str) -> str | None:
+def element_kind(root: zarr.Group, name: str) -> str | None:
     """The kind of an element: ``"images"``, ``"labels"``, ...; None if the store has no element of that name."""
     return next((kind for kind in KINDS if f"{kind}/{name}" in root), None)
 
 
-@contextmanager
-def _readable(where: str, other: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Say where metadata is damaged: the errors of its readers do not. Those of ``other`` kinds mean something else."""
-    try:
-        yield
-    except other:
-        raise
-    except (ValueError, TypeError) as error:
-        message = f"the metadata in {where} is damaged ({error}); write it again with spatialdata"
-        raise InputError(message) from error
-
-
 def _member_names(root: zarr.Group, store: str, kind: str) -> list[str]:
-    with _readable(f"{store}/{kind}"):
+    with undamaged(f"{store}/{kind}"):
         return sorted(root[kind].keys()) if kind in root else []  # type: ignore[union-attr]
 
 
@@ -212,7 +161,7 @@ def _full_resolution(
     try:
         scales = metadata["multiscales"][0]
         path = f"{kind}/{name}/{scales['datasets'][0]['path']}"
-        with _readable(f"{store}/{path}"):
+        with undamaged(f"{store}/{path}"):
             array = root[path]
         found = "".join(axis["name"] for axis in scales["axes"])
     except (KeyError, IndexError, TypeError) as error:

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.source.find.annotations import find_table
-from cellstamp.source.find.elements import kind_of, open_root
+from cellstamp.source.find.elements import element_kind
 from cellstamp.source.find.masks import listing
 from cellstamp.source.find.placement import Matrix, between, differing, placements, point_placements
 from cellstamp.source.find.table_joins import rows_in_mask
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.points import as_coordinates, checked_centers, read_frame
 from cellstamp.source.read.arrays import ArrayHandle
-from cellstamp.source.tables import read_column
+from cellstamp.source.store_root import open_root
+from cellstamp.source.table_columns import read_column
 from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Centers
 
@@ -57,7 +58,7 @@ def given_centers(labels: ArrayHandle, name: str) -> Centers:
 
 def _missing(root: zarr.Group, store: str, name: str) -> InputError:
     points, tables = (sorted(root[kind].keys()) if kind in root else [] for kind in ("points", "tables"))  # type: ignore[union-attr]
-    other = kind_of(root, name)
+    other = element_kind(root, name)
     return InputError(
         f"centers: no points and no table named '{name}' in {store}; points there are: {listing(points)}; tables: "
         f"{listing(tables)}" + (f"; '{name}' is one of its {other}" if other else "")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from cellstamp.source.find.annotations import Table
-from cellstamp.source.find.elements import open_root
 from cellstamp.source.find.placement import placements, point_placements
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.read.centers import blocks_of
+from cellstamp.source.store_root import open_root
 
 _BY_PLACE = """
 import spatialdata

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
 from cellstamp.rules import CellChoice, FileColumn, TableColumn
-from cellstamp.source.find.annotations import Column, Table, find_table, kind_of, table_names
+from cellstamp.source.find.annotations import Column, Table, column_content, find_table, table_names
 from cellstamp.source.find.id_files import IdColumn, read_ids
 from cellstamp.source.find.table_joins import rows_in_mask
 from cellstamp.source.find.text_ids import ids_of_texts
@@ -120,7 +120,7 @@ def _ids_of_table(table: Table, cells: TableColumn, source: PixelSource, origin:
     flags = table.column(cells.column)
     if flags.dtype.kind != "b":
         raise ConfigError(
-            f"{origin}: must be a column of true and false (it holds {kind_of(flags)}); the table's columns are "
+            f"{origin}: must be a column of true and false (it holds {column_content(flags)}); the table's columns are "
             f"{', '.join(table.columns)}{_how_to_choose(table, cells.column, flags)}"
         )
     found = rows_in_mask(table, source.masks, origin, cells.ids)

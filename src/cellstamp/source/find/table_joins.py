@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
 from cellstamp.rules import LARGEST_ID
-from cellstamp.source.find.annotations import Column, Table, kind_of
+from cellstamp.source.find.annotations import Column, Table, column_content
 from cellstamp.source.find.joining_advice import how_to_join
 from cellstamp.source.read.arrays import ArrayHandle
 
@@ -91,7 +91,7 @@ def rows_in_mask(table: Table, masks: Sequence[ArrayHandle], origin: str, ids: s
     if instances.dtype.kind in "iu":
         raise _of_something_else(regions, names, origin)
     if instances.dtype.kind != "O":
-        raise _no_numbers(table, kind_of(instances), origin)
+        raise _no_numbers(table, column_content(instances), origin)
     raise ConfigError(how_to_join(table, masks, origin, instances.compressed().tolist(), LABEL_COLUMNS))
 
 
@@ -117,7 +117,7 @@ def _by_column(table: Table, column: str, origin: str) -> CellRows:
     found = _whole_numbers(held)
     if found is None:
         raise ConfigError(
-            f"{origin}: the column {column!r} must hold ids of the mask, whole numbers (it holds {kind_of(held)})"
+            f"{origin}: the column {column!r} must hold ids of the mask, whole numbers (it holds {column_content(held)})"
         )
     return CellRows(np.ones(found.shape, np.bool_), found)
 

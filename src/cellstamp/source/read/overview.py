@@ -12,14 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
-from cellstamp.source.find.elements import open_root
-from cellstamp.source.find.given_centers import given_centers
-from cellstamp.source.load.store import load_centers
 from cellstamp.source.location import reachable
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.read.arrays import ArrayHandle
-from cellstamp.source.read.centers import compute_centers
-from cellstamp.source.values import Centers, Rect
+from cellstamp.source.store_root import open_root
+from cellstamp.source.values import Rect
 
 LONGEST_SIDE = 1500
 """Pixels of a view along its longer side, at most."""
@@ -198,18 +195,3 @@ def _runs(first: int, end: int, step: int) -> tuple[NDArray[np.int64], int]:
 
 def _lengths(starts: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     return np.diff(starts, append=size)
-
-
-def centers_of_cells(labels: ArrayHandle, given: str | None) -> Centers:
-    """The centres of the cells of a mask: of the element that a run was given, else those stored, else computed.
-
-    Raises
-    ------
-    InputError
-        When they cannot be used, or the mask cannot be read.
-    """
-    with reachable(labels.store):
-        if given is not None:
-            return given_centers(labels, given)
-        centers = load_centers(labels.store, labels.name)
-        return compute_centers(labels) if centers is None else centers

@@ -12,49 +12,12 @@ import numpy as np
 from cellstamp.errors import InputError
 from cellstamp.rules import StoreCentersName
 from cellstamp.source.find.given_centers import given_centers
-from cellstamp.source.find.masks import KINDS, MaskChoice, check_there
-from cellstamp.source.load.store import load_centers, spool, store_centers
 from cellstamp.source.location import UnreachableError, is_remote, is_writable, linked_part, path_of, reachable
 from cellstamp.source.names import centers_of
-from cellstamp.source.points import labels_of_points, shared_ids_of_points
+from cellstamp.source.points import labels_of_points, load_centers, shared_ids_of_points
 from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.centers import compute_centers
 from cellstamp.source.values import Centers, SharedIds
-
-
-def open_store(handler: Any, image: str, masks: MaskChoice, centers: str | None, folder: Path) -> str:
-    """Find the store that a file handler stands for.
-
-    Parameters
-    ----------
-    handler
-        An object that knows its store's path (``sdata_path``), a path or URL, or a SpatialData object.
-    image, masks, centers
-        What of it will be read: see the keys of the configuration.
-    folder
-        For what is in memory only: it is written to a store in here.
-
-    Raises
-    ------
-    InputError
-        If it is none of these, or lacks the image, the masks or the centres.
-    """
-    path = path_of(handler)
-    if path is not None:
-        return path
-    if not (hasattr(handler, "images") and hasattr(handler, "labels")):
-        message = (
-            f"filehandler is {type(handler).__name__}; needed is the path of a SpatialData zarr store, a SpatialData "
-            "object, or an object with the attribute sdata_path"
-        )
-        raise InputError(message)
-
-    def kind_of(name: str) -> str | None:
-        return next((kind for kind in KINDS if name in getattr(handler, kind, ())), None)
-
-    where = "the SpatialData object"
-    names = masks.names(sorted(handler.labels), where, kind_of)
-    check_there("images", image, sorted(handler.images), where, kind_of)
-    return spool(handler, [image, *names], folder, centers)
 
 
 def why_not_stored(handler: Any, labels: ArrayHandle, wanted: StoreCentersName, own: Path | None) -> str | None:
@@ -92,6 +55,7 @@ def find_centers(
     given: str | None,
     *,
     compute: Callable[[ArrayHandle], Centers],
+    write: Callable[[str, str, Centers, str], None],
     log: Callable[[object], None],
     not_stored: str | None = None,
 ) -> Centers:
@@ -129,10 +93,25 @@ def find_centers(
     signature = labels.signature() if not_stored is None else ""
     centers = compute(labels)
     if not_stored is None:
-        not_stored = _store(labels, centers, signature)
+        not_stored = _write(write, labels, centers, signature)
     if not_stored is not None:
         log(f"the centres could not be stored for the next time ({not_stored})")
     return centers
+
+
+def centers_of_cells(labels: ArrayHandle, given: str | None) -> Centers:
+    """The centres of the cells of a mask: of the element that a run was given, else those stored, else computed.
+
+    Raises
+    ------
+    InputError
+        When they cannot be used, or the mask cannot be read.
+    """
+    with reachable(labels.store):
+        if given is not None:
+            return given_centers(labels, given)
+        centers = load_centers(labels.store, labels.name)
+        return compute_centers(labels) if centers is None else centers
 
 
 def _others(labels: ArrayHandle, centers: Centers) -> str:
@@ -175,10 +154,12 @@ def _are_of_others(labels: ArrayHandle) -> bool:
     return made_from is not None and made_from != labels.signature()
 
 
-def _store(labels: ArrayHandle, centers: Centers, signature: str) -> str | None:
+def _write(
+    write: Callable[[str, str, Centers, str], None], labels: ArrayHandle, centers: Centers, signature: str
+) -> str | None:
     """Store centres; returns why that was not possible, if so."""
     try:
-        store_centers(labels.store, labels.name, centers, signature)
+        write(labels.store, labels.name, centers, signature)
     except OSError as error:
         return str(error)
     return None

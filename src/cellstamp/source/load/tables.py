@@ -8,10 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import zarr
-from numpy.typing import NDArray
-
 from cellstamp.errors import InputError
 from cellstamp.source import ome
 from cellstamp.source.load.checks import check_free
@@ -156,36 +152,6 @@ def _container(format_: Format) -> Any:
     from spatialdata._io.format import SpatialDataContainerFormatV01, SpatialDataContainerFormatV02
 
     return {2: SpatialDataContainerFormatV01, 3: SpatialDataContainerFormatV02}[format_]()
-
-
-def read_column(obs: Any, name: str, where: str) -> NDArray[Any]:
-    """Read a column of a table's ``obs`` from its zarr group: numbers, text, or categories.
-
-    Raises
-    ------
-    InputError
-        When there is none, or some of its values are missing.
-    """
-    if name not in obs:
-        there = ", ".join(sorted(key for key in obs if key != obs.attrs.get("_index"))) or "none"
-        raise InputError(f"{where}: the table has no column '{name}'; it has {there}")
-    values, missing = column_of(obs[name])
-    if missing.any():
-        raise InputError(f"{where}: the column '{name}' has no value in {missing.sum()} rows; each row needs one")
-    return values
-
-
-def column_of(node: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Values as anndata stores them, and where there is none."""
-    if isinstance(node, zarr.Array):
-        values = np.asarray(node[...])
-        values = values if values.dtype.kind in "uifb" else values.astype(object)  # text of whatever type
-        return values, np.zeros(values.shape, bool)
-    if "categories" in node:
-        categories, _ = column_of(node["categories"])
-        codes = np.asarray(node["codes"][...])
-        return categories[codes] if len(categories) else codes, codes < 0
-    return np.asarray(node["values"][...]), np.asarray(node["mask"][...], bool)
 
 
 def write_centers_table(staging: Staging, name: str, table: Any) -> None:
