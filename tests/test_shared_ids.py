@@ -64,6 +64,10 @@ def surveyed(folder: Path, mask: np.ndarray, chunks: tuple[int, int] = (500, 500
 
 SHARED_IDS: dict[str, tuple[Callable[[], np.ndarray], SharedIds]] = {
     "0 and 255": (lambda: (discs(12) > 0).astype(np.uint8) * 255, SharedIds("boolean", 255, 144)),
+    "0 and 255, objects of 9 pixels": (
+        lambda: np.kron(np.ones((8, 8), np.uint8), np.pad(np.full((3, 3), 255, np.uint8), 4)),
+        SharedIds("boolean", 255, 64),
+    ),
     "0 and 255, two cells": (lambda: (discs(3, rows=1) % 2).astype(np.uint8) * 255, SharedIds("boolean", 255, 2)),
     "0 and 1, four cells": (lambda: (discs(2) > 0).astype(np.uint8), SharedIds("boolean", 1, 4)),
     "0 and 1, one clump and single cells": (lambda: clumped().astype(np.int32), SharedIds("boolean", 1, 33)),

@@ -56,7 +56,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.fixture
 def make_step(tmp_path: Path) -> MakeStep:
     def make(handler: Any, *, overwrite: bool = True) -> HDF5CellExtraction:
-        keys = {**CONFIG, "cache": str(tmp_path / "cache")}
+        keys = {**CONFIG, "cache": str(tmp_path / "cache"), "store_centers": "always"}
         return HDF5CellExtraction(keys, tmp_path / "out", overwrite=overwrite, filehandler=handler)
 
     return make

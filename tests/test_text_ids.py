@@ -47,7 +47,9 @@ def make_table(region: str, **columns: Any) -> anndata.AnnData:
 def write(tmp_path: Path) -> Callable[..., Path]:
     """Write a store with the mask `cell_labels`, circles in microns, and tables."""
 
-    def write(tables: dict[str, anndata.AnnData], *, shapes: bool = True, name: str = "s.zarr") -> Path:
+    def write(
+        tables: dict[str, anndata.AnnData], *, shapes: bool = True, name: str = "s.zarr", mask: Any = CELLS
+    ) -> Path:
         with quiet():
             circles = ShapesModel.parse(
                 XY * MICRONS,
@@ -58,7 +60,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
             )
             sdata = spatialdata.SpatialData(
                 images={"image": Image2DModel.parse(IMAGE, dims=("c", "y", "x"))},
-                labels={"cell_labels": Labels2DModel.parse(CELLS, dims=("y", "x"))},
+                labels={"cell_labels": Labels2DModel.parse(mask, dims=("y", "x"))},
                 shapes={"cell_circles": circles} if shapes else {},
                 tables=tables,
             )
@@ -187,6 +189,23 @@ def test_the_code_that_the_error_prints_joins_them(tmp_path: Path, write: Write,
     with quiet():
         exec(code_in(str(told.value)), names)
     assert run(names["sdata"], cells) == CHOSEN
+
+
+def test_the_code_joins_no_row_to_the_neighbour_of_a_cell_that_the_mask_lacks(write: Write, run: Run) -> None:
+    absent = np.isin(ALL, CHOSEN[:2])
+    mask = np.where(np.isin(CELLS, CHOSEN[:2]), 0, CELLS)
+    store, cells = write({"table": make_table("cell_circles")}, mask=mask), {"table": "table", "column": "good"}
+    with pytest.raises(ConfigError, match="names cells by text") as told:
+        run(store, cells)
+    names: dict[str, Any] = {}
+    with quiet():
+        exec(code_in(str(told.value)), names)
+    obs = names["sdata"]["table"].obs
+    np.testing.assert_array_equal(obs["cell_labels"], np.where(absent, 0, ALL)[::-1])
+    with pytest.raises(ConfigError, match="2 of 4 cells have no id in the mask"):
+        run(names["sdata"], cells)
+    obs["good"] &= obs["cell_labels"] > 0
+    assert run(names["sdata"], cells) == CHOSEN[2:]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ obs = sdata[{table!r}].obs
 theirs = spatialdata.get_centroids(sdata[{region!r}], {system!r}).compute().loc[obs[{key!r}]]
 ours = spatialdata.get_centroids(sdata[{mask!r}], {system!r}).compute()
 nearest = KDTree(ours[["x", "y"]]).query(theirs[["x", "y"]])[1]
-obs[{mask!r}] = ours.index.to_numpy()[nearest]
+mutual = KDTree(theirs[["x", "y"]]).query(ours[["x", "y"]])[1][nearest] == range(len(nearest))
+obs[{mask!r}] = ours.index.to_numpy()[nearest] * mutual
 """
 
 
@@ -54,7 +55,7 @@ def how_to_join(
     code = _by_place(table, mask)
     if code is None:
         return f"{problem}; if not, add such a column to the table"
-    return f"{problem}. If not, this gives each row the nearest cell of the mask; then pass filehandler=sdata:\n{code}"
+    return f"{problem}. If not, this joins rows and cells nearest to each other; then pass filehandler=sdata:\n{code}"
 
 
 def _by_place(table: Table, mask: ArrayHandle) -> str | None:

@@ -45,7 +45,8 @@ class CellRows:
         n_without = int((found == 0).sum())
         if n_without:
             raise ConfigError(
-                f"{origin}: {n_without} of {found.size} cells have no id in the mask (0 or NA); leave them out"
+                f"{origin}: {n_without} of {found.size} cells have no id in the mask (0 or NA); leave them out, with a "
+                "column that is false for them"
             )
         return np.unique(found)
 

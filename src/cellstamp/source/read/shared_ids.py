@@ -21,7 +21,7 @@ from cellstamp.source.values import Centers, Rect, SharedIds
 FEW_IDS = 32
 """A mask of so few ids is always looked at: it is small, or one of classes."""
 
-_LEAST_PIXELS = 16
+_LEAST_PIXELS = 4
 """Smaller pieces are specks, not cells."""
 
 _MANY_PIECES = 20

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellstamp.source.location import is_remote
+from cellstamp.source.location import below, is_remote
 
 if TYPE_CHECKING:
     import zarr
@@ -60,7 +60,7 @@ def state_of(array: zarr.Array[Any], store: str, path: str) -> str:
     """
     digest = hashlib.sha256(sample_of(array, store, path).encode())
     if _CONTENT not in array.attrs:
-        for line in sorted(_remote_files(f"{store}/{path}") if is_remote(store) else _files(Path(store) / path)):
+        for line in sorted(_remote_files(str(below(store, path))) if is_remote(store) else _files(Path(store) / path)):
             digest.update(f"{line}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
