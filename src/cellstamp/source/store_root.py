@@ -1,4 +1,4 @@
-"""Opening a SpatialData store to read its metadata, on a disk or behind a URL."""
+"""Open a SpatialData store to read its metadata, on a disk or behind a URL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def open_root(store: str) -> zarr.Group:
     Raises
     ------
     InputError
-        If there is none. What goes wrong on the way to a remote one is told by `cellstamp.source.location.reachable`.
+        If it is missing, damaged, or not a SpatialData store. `cellstamp.source.location.reachable` reports the errors
+        of remote stores.
     """
     missing = (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError)
     remote = is_remote(store)
@@ -27,15 +28,15 @@ def open_root(store: str) -> zarr.Group:
         check_protocol(store)
     try:
         with undamaged(store, other=missing):
-            # A server may be unable to list folders; what was consolidated tells what there is, and in one request.
+            # some servers cannot list folders; consolidated metadata lists the elements, in one request
             root = zarr.open_group(store=store, mode="r", use_consolidated=None if remote else False)
     except missing as error:
         message = (
-            f"{store} is not a SpatialData zarr store; give the folder that holds 'images' and 'labels' (a project's "
-            "is made by loading an image)"
+            f"{store} is not a SpatialData zarr store. Give the folder that contains 'images' and 'labels'. In a "
+            "project, load an image first"
         )
         raise InputError(message) from error
-    # in this order: damaged metadata of the images is reported where they are looked for
+    # tested after opening: damaged metadata of the images is reported where they are looked for
     if is_ome_zarr(root.attrs.asdict()) and "images" not in root:
         message = (
             f"{store} is OME-Zarr, not a SpatialData store. Load it into a project first (load_input_from_omezarr, "
@@ -44,8 +45,8 @@ def open_root(store: str) -> zarr.Group:
         raise InputError(message)
     if remote and root.metadata.consolidated_metadata is None and not list(root.group_keys()):
         message = (
-            f"{store} cannot be read: its server does not list what is in it, and it has no consolidated metadata "
-            "(zarr.consolidate_metadata writes them)"
+            f"{store} cannot be read: its server does not list files, and the store has no consolidated metadata. "
+            "Write them with zarr.consolidate_metadata"
         )
         raise InputError(message)
     return root
@@ -53,11 +54,11 @@ def open_root(store: str) -> zarr.Group:
 
 @contextmanager
 def undamaged(where: str, other: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Say where metadata is damaged: the errors of its readers do not. Those of ``other`` kinds mean something else."""
+    """Add the location to errors about damaged metadata; errors of the ``other`` types pass unchanged."""
     try:
         yield
     except other:
         raise
     except (ValueError, TypeError) as error:
-        message = f"the metadata in {where} is damaged ({error}); write it again with spatialdata"
+        message = f"the metadata in {where} is damaged ({error}). Write it again with spatialdata"
         raise InputError(message) from error

@@ -1,4 +1,4 @@
-"""Read columns of a table from its zarr group, one at a time."""
+"""Read columns of a table from its zarr group."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_column(obs: Any, name: str, where: str) -> NDArray[Any]:
     Raises
     ------
     InputError
-        When there is none, or some of its values are missing.
+        If the column is missing, or has missing values.
     """
     if name not in obs:
         there = ", ".join(sorted(key for key in obs if key != obs.attrs.get("_index"))) or "none"
@@ -29,10 +29,10 @@ def read_column(obs: Any, name: str, where: str) -> NDArray[Any]:
 
 
 def column_of(node: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Values as anndata stores them, and where there is none."""
+    """Return the values of a column as anndata stores it, and a boolean array of missing ones."""
     if isinstance(node, zarr.Array):
         values = np.asarray(node[...])
-        values = values if values.dtype.kind in "uifb" else values.astype(object)  # text of whatever type
+        values = values if values.dtype.kind in "uifb" else values.astype(object)  # text of any dtype
         return values, np.zeros(values.shape, bool)
     if "categories" in node:
         categories, _ = column_of(node["categories"])

@@ -1,6 +1,6 @@
-"""Which image and which masks of a SpatialData store are meant, and whether they fit together.
+"""Find the image and the masks in a SpatialData store, and check that they fit together.
 
-Everything is read from the store's own JSON (OME metadata), so spatialdata need not be imported.
+Only the store's JSON (OME metadata) is read, so spatialdata need not be imported.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PIXEL_TYPES = (
     "float32",
     "float64",
 )
-"""What pixels of an image may be."""
+"""Allowed data types of an image."""
 
 
 def find_source(
@@ -48,16 +48,16 @@ def find_source(
     image
         Name of the image element.
     segmentation_key
-        The masks are the labels named exactly ``<key>_nucleus`` and ``<key>_cytosol``; one of them is enough.
+        The masks are the labels ``<key>_nucleus`` and ``<key>_cytosol``; one is enough.
     segmentation_mask
-        Name or names of the masks, instead.
+        Name or names of the masks; overrides `segmentation_key`.
     masks
-        All that a configuration may say about masks, instead of the two above.
+        All keys of a configuration for masks; overrides the two above.
 
     Raises
     ------
     InputError
-        If the store or an element is missing, is of an unusable type, or if image and masks differ in size or place.
+        If the store or an element is missing or of an invalid type, or if image and masks differ in size or position.
     """
     where = str(store)
     choice = masks or MaskChoice(segmentation_key, segmentation_mask)
@@ -73,12 +73,12 @@ def find_source(
 
 
 def find_image(store: str | Path, image: str = IMAGE_NAME) -> PixelSource:
-    """Find an image alone, without masks.
+    """Find an image without masks.
 
     Raises
     ------
     InputError
-        If the store or the image is missing, or of an unusable type.
+        If the store or the image is missing or of an invalid type.
     """
     where = str(store)
     with reachable(where):
@@ -104,14 +104,14 @@ def _labels_handle(root: zarr.Group, store: str, name: str) -> ArrayHandle:
     handle, _ = _full_resolution(root, store, "labels", name, axes=("yx",))
     if np.dtype(handle.dtype).kind not in "iu":
         message = (
-            f"labels '{name}' in {store} are {handle.dtype}; masks must hold integers, one per cell, 0 for background"
+            f"labels '{name}' in {store} are {handle.dtype}; masks must be integers, one id per cell, 0 for background"
         )
         raise InputError(message)
     return handle
 
 
 def element_kind(root: zarr.Group, name: str) -> str | None:
-    """The kind of an element: ``"images"``, ``"labels"``, ...; None if the store has no element of that name."""
+    """Return the kind of an element (``"images"``, ``"labels"``, ...), or None if the store has no such element."""
     return next((kind for kind in KINDS if f"{kind}/{name}" in root), None)
 
 
@@ -124,14 +124,14 @@ def _image_handle(root: zarr.Group, store: str, name: str) -> tuple[ArrayHandle,
     handle, metadata = _full_resolution(root, store, "images", name, axes=("cyx", "yx", "yxc"))
     if handle.dtype not in _PIXEL_TYPES:
         types = ", ".join(_PIXEL_TYPES)
-        message = f"image '{name}' in {store} is {handle.dtype}; it must be one of {types}: convert it first"
+        message = f"image '{name}' in {store} is {handle.dtype}; it must be one of {types}. Convert it first"
         raise InputError(message)
     handle = _as_cyx(handle)
     return handle, _channel_names(metadata, handle.shape[0])
 
 
 def _as_cyx(handle: ArrayHandle) -> ArrayHandle:
-    """An image with the axes (y, x) or (y, x, c) as one of (c, y, x)."""
+    """Return an image with the axes (y, x) or (y, x, c) as one with (c, y, x)."""
     shape, chunks = handle.shape, handle.chunks
     if handle.axes == "yx":
         return replace(handle, shape=(1, *shape), chunks=(1, *chunks))
@@ -141,7 +141,7 @@ def _as_cyx(handle: ArrayHandle) -> ArrayHandle:
 
 
 def _channel_names(metadata: Mapping[str, Any], n_channels: int) -> tuple[str, ...]:
-    """Names of the channels; their numbers where the metadata has none that can be used."""
+    """Return the names of the channels, or their numbers if the metadata has no valid names."""
     numbers = tuple(map(str, range(n_channels)))
     channels = described_channels(metadata)
     if len(channels) != n_channels:
@@ -152,7 +152,7 @@ def _channel_names(metadata: Mapping[str, Any], n_channels: int) -> tuple[str, .
 def _full_resolution(
     root: zarr.Group, store: str, kind: str, name: str, *, axes: Sequence[str]
 ) -> tuple[ArrayHandle, Mapping[str, Any]]:
-    """The array of an element's first resolution level, and the element's OME metadata."""
+    """Return the array of an element's full resolution level, and the element's OME metadata."""
     available = _member_names(root, store, kind)
     if name not in available:
         message = f"no {kind} element named '{name}' in {store}; it has {listing(available)}"
@@ -166,15 +166,15 @@ def _full_resolution(
         found = "".join(axis["name"] for axis in scales["axes"])
     except (KeyError, IndexError, TypeError) as error:
         message = (
-            f"{kind} element '{name}' in {store} has no usable OME metadata (missing or damaged: {error}); "
-            "write it again with spatialdata"
+            f"{kind} element '{name}' in {store} has no valid OME metadata (missing or damaged: {error}). "
+            "Write it again with spatialdata"
         )
         raise InputError(message) from error
     if found not in axes or not isinstance(array, zarr.Array) or array.ndim != len(found):
         dimensions = getattr(array, "ndim", "no")
         message = (
-            f"{kind} element '{name}' in {store} has the axes {', '.join(found)}, {dimensions} dimensions; needed are "
-            + " or ".join(", ".join(each) for each in axes)
+            f"{kind} element '{name}' in {store} has the axes {', '.join(found)} and {dimensions} dimensions; it must "
+            "have the axes " + " or ".join(", ".join(each) for each in axes)
         )
         raise InputError(message)
     dtype = str(array.dtype.newbyteorder("="))

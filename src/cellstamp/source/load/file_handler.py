@@ -1,4 +1,4 @@
-"""A step's file handler -> the store to read: a path, or a store for what is in memory only."""
+"""A step's file handler -> the store to read: a path, or a temporary store for elements in memory."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from cellstamp.source.location import path_of
 
 
 def open_store(handler: Any, image: str, masks: MaskChoice, centers: str | None, folder: Path) -> str:
-    """Find the store that a file handler stands for.
+    """Return the store of a file handler.
 
     Parameters
     ----------
     handler
-        An object that knows its store's path (``sdata_path``), a path or URL, or a SpatialData object.
+        An object with its store's path (``sdata_path``), a path or URL, or a SpatialData object.
     image, masks, centers
-        What of it will be read: see the keys of the configuration.
+        The elements to read; see the keys of the configuration.
     folder
-        For what is in memory only: it is written to a store in here.
+        Folder for a temporary store with the elements that are in memory only.
 
     Raises
     ------
     InputError
-        If it is none of these, or lacks the image, the masks or the centres.
+        If it is none of these, or if the image, the masks or the centres are missing.
     """
     path = path_of(handler)
     if path is not None:
         return path
     if not (hasattr(handler, "images") and hasattr(handler, "labels")):
         message = (
-            f"filehandler is {type(handler).__name__}; needed is the path of a SpatialData zarr store, a SpatialData "
+            f"filehandler is {type(handler).__name__}; it must be the path of a SpatialData zarr store, a SpatialData "
             "object, or an object with the attribute sdata_path"
         )
         raise InputError(message)
