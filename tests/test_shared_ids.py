@@ -22,7 +22,7 @@ from cellstamp.pipeline.extraction import HDF5CellExtraction
 from cellstamp.pipeline.project import Project
 from cellstamp.source.load.store import store_centers
 from cellstamp.source.read import centers as blocks
-from cellstamp.source.read.centers import compute_centers, places_of, runs_of, sum_up
+from cellstamp.source.read.centers import compute_centers, positions_of_runs, runs_of, sum_up
 from cellstamp.source.read.runs import join_runs
 from cellstamp.source.read.shared_ids import survey
 from cellstamp.source.values import Rect, SharedIds
@@ -202,7 +202,7 @@ def test_real_masks_are_left_alone(tmp_path: Path, path: Path) -> None:
 )
 def test_connected_components_are_those_of_scipy(mask: np.ndarray) -> None:
     ids, totals = runs_of(mask, Rect(0, mask.shape[0], 0, mask.shape[1]))
-    rows, firsts, lasts = places_of(totals)
+    rows, firsts, lasts = positions_of_runs(totals)
     root = join_runs(ids, rows, firsts, lasts)
     assert len(np.unique(root)) == sum(ndimage.label(mask == cell, np.ones((3, 3)))[1] for cell in (1, 2))
     for cell in (1, 2):

@@ -401,8 +401,8 @@ class TestCenters:
         ("table", "message"),
         [
             (pd.DataFrame({"x": [1.0, 2], "y": [1.0, 2]}, index=[4, 4]), "cell 4 has more than one centre"),
-            (pd.DataFrame({"x": [1.0, 2], "y": [1.0, 2]}, index=[4, -1]), "cell id -1: must be from 1"),
-            (pd.DataFrame({"x": [1.0, 2], "y": [1.0, 2]}), "cell id 0: must be from 1"),
+            (pd.DataFrame({"x": [1.0, 2], "y": [1.0, 2]}, index=[4, -1]), "cell id -1 is invalid"),
+            (pd.DataFrame({"x": [1.0, 2], "y": [1.0, 2]}), "cell id 0 is invalid"),
             (pd.DataFrame({"x": [1.0, np.nan], "y": [1.0, 2]}, index=[4, 5]), "the centre of cell 5 is not finite"),
             (pd.DataFrame({"x": [1.0], "y": [np.inf]}, index=[4]), "the centre of cell 4 is not finite"),
             (
@@ -411,7 +411,7 @@ class TestCenters:
             ),
             (pd.DataFrame({"x": [1.0]}, index=[4]), "has 1"),
             (pd.DataFrame({"x": ["a"], "y": [1.0]}, index=[4]), "x and y must be numbers"),
-            (pd.DataFrame({"x": [1.0], "y": [1.0]}, index=["a"]), "the index must hold the cell ids"),
+            (pd.DataFrame({"x": [1.0], "y": [1.0]}, index=["a"]), "the index must have cell ids"),
         ],
     )
     def test_what_cannot_be_centres_is_refused(self, store: Path, table: pd.DataFrame, message: str) -> None:

@@ -234,7 +234,7 @@ def test_cells_without_an_id_in_the_mask_are_counted(write: Write, run: Run) -> 
     labels = np.where(np.isin(ALL, CHOSEN[:2]), 0, ALL)
     store = write({"table": make_table("cell_circles", cell_labels=labels)})
     for cells in ({"table": "table", "column": "good"}, CHOSEN_TEXTS):
-        with pytest.raises(ConfigError, match=r"2 of 4 cells have no id in the mask \(0 or NA\); leave them out"):
+        with pytest.raises(ConfigError, match=r"2 of 4 cells have no id in the mask \(0 or NA\)\. Leave them out"):
             run(store, cells)
 
 
@@ -247,9 +247,9 @@ def test_text_that_is_two_rows(write: Write, run: Run) -> None:
 
 def test_the_column_that_is_named_must_hold_ids(write: Write, run: Run) -> None:
     store = write({"table": make_table("cell_circles")})
-    with pytest.raises(ConfigError, match=r"there is no column 'mask_id' \(ids\); the table has cell_id, region"):
+    with pytest.raises(ConfigError, match=r"the column 'mask_id' \(ids\) is missing; the table has cell_id, region"):
         run(store, {"table": "table", "column": "good", "ids": "mask_id"})
-    with pytest.raises(ConfigError, match=r"the column 'cluster' must hold ids of the mask, .* \(it holds text\)"):
+    with pytest.raises(ConfigError, match=r"the column 'cluster' must have ids, whole numbers \(it has text\)"):
         run(store, {"table": "table", "column": "good", "ids": "cluster"})
 
 
@@ -316,15 +316,15 @@ def test_texts_in_files_of_programs(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("cell_id,label\n6,3\n9,5\n", r"which of the columns cell_id, label holds the ids\? Name it: cells = \{'path"),
-        ("fov,cell_ID\n1,6\n2,6\n", r"cells of 2 images \(column 'fov': 1, 2\), and their ids repeat; leave only the"),
+        ("cell_id,label\n6,3\n9,5\n", r"several columns may hold the ids: cell_id, label\. Name one: cells = \{'path"),
+        ("fov,cell_ID\n1,6\n2,6\n", r"cells of 2 images \(column 'fov': 1, 2\), and their ids repeat; keep only the"),
         ("ImageNumber,ObjectNumber\n1,6\n1,9\n2,6\n", r"cells of 2 images \(column 'ImageNumber': 1, 2\)"),
-        ("area,name\n6,1\n", r"which column holds the ids\? There are area, name; .* or name it: cells = \{'path"),
-        (",area\n0,6\n1,9\n", r"which column holds the ids\? There are , area; "),
-        ("6\naaaa-1\n", r"line 2: 'aaaa-1' is no cell id; must be a whole number"),
-        ("cell_id\naaaa-1\n7\n", r"line 2: 'aaaa-1' is no cell id; must be a whole number"),
-        ("cell_id,area\naaaa-1,2\n,3\n", r"line 2: 'aaaa-1' is no cell id"),
-        ("#one\n#two\nlabel\n6\nx9\n", r"line 5: 'x9' is no cell id"),
+        ("area,name\n6,1\n", r"no column of ids found; it has area, name; .* or name it: cells = \{'path"),
+        (",area\n0,6\n1,9\n", r"no column of ids found; it has , area; "),
+        ("6\naaaa-1\n", r"line 2: 'aaaa-1' is not a cell id; ids are whole numbers"),
+        ("cell_id\naaaa-1\n7\n", r"line 2: 'aaaa-1' is not a cell id; ids are whole numbers"),
+        ("cell_id,area\naaaa-1,2\n,3\n", r"line 2: 'aaaa-1' is not a cell id"),
+        ("#one\n#two\nlabel\n6\nx9\n", r"line 5: 'x9' is not a cell id"),
     ],
 )
 def test_a_file_of_which_it_is_unclear_what_it_means(tmp_path: Path, content: str, told: str) -> None:
@@ -342,7 +342,7 @@ def test_what_the_error_says_to_write_chooses_the_column(tmp_path: Path, write: 
     assert found
     exec(found[0], config)
     assert run(store, config["cells"]) == [6, 9]
-    with pytest.raises(ConfigError, match=r"there is no column 'areas'; the file has "):
+    with pytest.raises(ConfigError, match=r"the column 'areas' is missing; the file has "):
         run(store, {"path": str(path), "ids": "areas"})
 
 

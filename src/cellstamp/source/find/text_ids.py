@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,42 +49,46 @@ def ids_of_texts(
     """
     wanted = sorted(texts)
     asked = wanted if heading is None else [heading, *wanted]
-    best, where = _table_with_most(asked, tables)
+    best, rows_of = _table_with_most(asked, tables)
     if best is None:
         raise ConfigError(
             f"{origin}: the cells are named by text ({quoted(wanted)}), but ids in the mask '{masks[0].name}' are "
             f"integers ({first_ids(masks[0])}), and no table in {masks[0].store} has these texts. Give the integers"
         )
-    known = {text for text, rows in where.items() if rows}
-    unknown = [text for text in wanted if text not in known]
+    unknown = [text for text in wanted if not rows_of[text]]
     if unknown:
         raise ConfigError(
             f"{origin}: {len(unknown)} of {len(wanted)} cells are not in table {best.name!r}, which has the others: "
             f"{', '.join(map(repr, unknown[:5]))}{', ...' if len(unknown) > 5 else ''}"
         )
     cells = rows_in_mask(best, masks, f"{origin}: table {best.name!r}")
-    chosen = np.zeros(cells.rows.shape, np.bool_)
-    for text in known:
-        rows = [row for row in where[text] if cells.rows[row]]
-        if len(rows) != 1:
-            named = " or ".join(mask.name for mask in masks)
-            raise ConfigError(
-                f"{origin}: {text!r} names {len(rows)} rows of {named} in table {best.name!r}; it must name one"
-            )
+    where = f"{' or '.join(mask.name for mask in masks)} in table {best.name!r}"
+    return cells.of(_one_row_each(rows_of, cells.rows, where, origin), origin)
+
+
+def _one_row_each(
+    rows_of: Mapping[str, Sequence[int]], is_cell: NDArray[np.bool_], where: str, origin: str
+) -> NDArray[np.bool_]:
+    """Return a boolean array with the row of each text."""
+    chosen = np.zeros(is_cell.shape, np.bool_)
+    for text, named in rows_of.items():
+        rows = [row for row in named if is_cell[row]]
+        if named and len(rows) != 1:
+            raise ConfigError(f"{origin}: {text!r} names {len(rows)} rows of {where}; it must name one")
         chosen[rows] = True
-    return cells.of(chosen, origin)
+    return chosen
 
 
 def _table_with_most(texts: Sequence[str], tables: Iterable[Table]) -> tuple[Table | None, dict[str, list[int]]]:
     """Return the table with a column that has most of the texts, and the rows of each text."""
     best: Table | None = None
-    where: dict[str, list[int]] = {}
+    most: dict[str, list[int]] = {}
     for table in tables:
         for names in _columns_of_names(table):
             found = _rows_of(texts, names)
-            if len(found) > len(where):
-                best, where = table, found
-    return best, {text: where.get(text, []) for text in texts}
+            if len(found) > len(most):
+                best, most = table, found
+    return best, {text: most.get(text, []) for text in texts}
 
 
 def _columns_of_names(table: Table) -> Iterator[Column]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.source.read.arrays import ArrayHandle
-from cellstamp.source.read.centers import blocks_of, by_id, positions_of_runs, runs_of
+from cellstamp.source.read.boxes import boxes_around, wanted_runs
+from cellstamp.source.read.centers import blocks_of, by_id
 from cellstamp.source.values import Rect
 
 
@@ -38,10 +39,7 @@ class BlockExtents:
 
     def __call__(self, block: Rect) -> Extents:
         """Read one block and find the boxes."""
-        found, totals = runs_of(self.labels.read(block), block)
-        wanted = np.isin(found, self.ids)
-        row, first, last = positions_of_runs(totals[wanted])
-        return _merge(found[wanted], np.stack([row, row, first, last], axis=1))
+        return _merge(*wanted_runs(self.labels, self.ids, block))
 
 
 Run = Callable[[BlockExtents, Sequence[Rect]], Iterable[Extents]]
@@ -79,8 +77,4 @@ def find_extents(labels: ArrayHandle, ids: NDArray[np.uint64], around: NDArray[n
 def _merge(ids: NDArray[np.int64], boxes: NDArray[np.int64]) -> Extents:
     """Merge the boxes of each id into one."""
     order, first = by_id(ids)
-    ids, boxes = ids[order], boxes[order]
-    if not first.size:
-        return Extents(ids, boxes)
-    low, high = np.minimum.reduceat(boxes, first), np.maximum.reduceat(boxes, first)
-    return Extents(ids[first], np.stack([low[:, 0], high[:, 1], low[:, 2], high[:, 3]], axis=1))
+    return Extents(ids[order][first], boxes_around(boxes, order, first))

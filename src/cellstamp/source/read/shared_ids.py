@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.source.read.arrays import ArrayHandle
-from cellstamp.source.read.centers import Sums, blocks_of, by_id, centers_of_sums, positions_of_runs, runs_of, sum_up
+from cellstamp.source.read.boxes import boxes_around, wanted_runs
+from cellstamp.source.read.centers import Sums, blocks_of, by_id, centers_of_sums, sum_up
 from cellstamp.source.values import Centers, Rect, SharedIds
 
 FEW_IDS = 32
@@ -65,17 +66,12 @@ class BlockPieces:
         # imported here: it loads compiled code, which most masks do not need
         from cellstamp.source.read.runs import join_runs
 
-        found, totals = runs_of(self.labels.read(block), block)
-        wanted = np.isin(found, self.ids)
-        found, n_pixels, (rows, firsts, lasts) = found[wanted], totals[wanted, 0], positions_of_runs(totals[wanted])
-        order, first = by_id(join_runs(found, rows, firsts, lasts))
-        if not first.size:
-            return Pieces(found, n_pixels, np.zeros((0, 4), np.int64))
-        low = np.minimum.reduceat(np.stack([rows, firsts], axis=1)[order], first)
-        high = np.maximum.reduceat(np.stack([rows, lasts], axis=1)[order], first)
-        boxes = np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)
-        pieces = Pieces(found[order][first], np.add.reduceat(n_pixels[order], first), boxes)
-        return pieces[(pieces.n_pixels >= _LEAST_PIXELS) & _inside(boxes, block, self.labels.shape)]
+        ids, runs = wanted_runs(self.labels, self.ids, block)
+        rows, _, firsts, lasts = np.ascontiguousarray(runs.T)  # compiled code takes contiguous arrays
+        order, first = by_id(join_runs(ids, rows, firsts, lasts))
+        n_pixels = np.add.reduceat((lasts - firsts + 1)[order], first)
+        pieces = Pieces(ids[order][first], n_pixels, boxes_around(runs, order, first))
+        return pieces[(pieces.n_pixels >= _LEAST_PIXELS) & _inside(pieces.boxes, block, self.labels.shape)]
 
 
 def _inside(boxes: NDArray[np.int64], block: Rect, shape: Sequence[int]) -> NDArray[np.bool_]:
