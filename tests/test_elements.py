@@ -321,7 +321,7 @@ def test_metadata_that_cannot_be_read(copied_store, broken, where, content, zarr
     store = copied_store(zarr_format=zarr_format)
     metadata = ("zarr.json", ".zarray", ".zgroup")
     next(path for name in metadata if (path := store / broken / name).exists()).write_bytes(content)
-    with pytest.raises(InputError, match=rf"metadata in {re.escape(str(store / where))} is damaged .*write it again"):
+    with pytest.raises(InputError, match=rf"metadata in {re.escape(str(store / where))} is damaged .*Write it again"):
         find_source(store)
 
 
@@ -367,7 +367,7 @@ def test_wrong_axes(copied_store):
     edit_ome(store / "images/input_image", lambda ome: ome["multiscales"][0]["axes"].reverse())
     with pytest.raises(
         InputError,
-        match=r"'input_image' in .* has the axes x, y, c and 3 dimensions; it must have the axes c, y, x or y, x or y, x, c",
+        match=r"'input_image' in .* has the axes x, y, c and 3 dimensions; it must have .* c, y, x or y, x or y, x, c",
     ):
         find_source(store)
     edit_ome(store / "labels/seg_all_nucleus", lambda ome: ome["multiscales"][0]["axes"].insert(0, {"name": "z"}))

@@ -327,7 +327,7 @@ def test_a_store_that_cannot_be_written_is_read_all_the_same(tmp_path: Path, mak
     ("spoil", "message"),
     [
         (lambda: None, r"filehandler is NoneType; it must be the path of a SpatialData zarr store"),
-        (lambda: 5, r"filehandler is int; needed is"),
+        (lambda: 5, r"filehandler is int; it must be"),
         (lambda: "nowhere.zarr", r"nowhere\.zarr is not a SpatialData zarr store"),
     ],
 )

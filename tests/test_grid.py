@@ -103,7 +103,9 @@ def test_what_differs_is_told_in_pixels(
 
 def test_without_a_common_system_there_is_no_telling(tmp_path: Path) -> None:
     store = on_disk(made(LABELS[1:], {"a": Identity()}, {"b": Identity()}), tmp_path / "s.zarr")
-    message = r"no coordinate system in common \(the image's: a; the labels': b\): say where .*set_transformation"
+    message = (
+        r"no coordinate system in common \(the image's: a; the labels': b\): set the position .*set_transformation"
+    )
     with pytest.raises(InputError, match=message):
         find_source(store, image="scan", masks=CELLS)
 

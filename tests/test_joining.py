@@ -236,7 +236,7 @@ def test_a_file_that_does_not_say_what_its_cells_are_of(project: Project) -> Non
 
     with h5py.File(file_of(project), "r+") as file:
         del file["uns/spatialdata_attrs"]
-    with pytest.raises(InputError, match="does not name the mask of its cells. Extract again"):
+    with pytest.raises(InputError, match=r"does not name the mask of its cells\. Extract again"):
         project.add_table()
     assert not project.sdata.tables
 

@@ -278,7 +278,7 @@ def test_a_file_that_cannot_be_meant(tmp_path: Path, make_step: MakeStep, text: 
 
 
 def test_a_file_that_is_none(tmp_path: Path, make_step: MakeStep) -> None:
-    with pytest.raises(ConfigError, match=r"cells = 'none\.csv': there is no such file \(/.*none\.csv\)"):
+    with pytest.raises(ConfigError, match=r"cells = 'none\.csv': file not found \(/.*none\.csv\)"):
         make_step("none.csv")()
     with pytest.raises(ConfigError, match=r"this is a folder, not a CSV file"):
         make_step(tmp_path)()

@@ -215,7 +215,7 @@ def test_the_code_joins_no_row_to_the_neighbour_of_a_cell_that_the_mask_lacks(wr
 )
 def test_a_column_that_holds_no_ids_joins_nothing(write: Write, run: Run, columns: dict[str, Any]) -> None:
     store = write({"table": make_table("cell_circles", **columns)}, shapes=False)
-    with pytest.raises(ConfigError, match=rf"{TOLD}.*the key ids beside table and column\); if not, add such a column"):
+    with pytest.raises(ConfigError, match=rf"{TOLD}.*the key ids, beside table and column; if not, add such a column"):
         run(store, {"table": "table", "column": "good"})
 
 

@@ -157,13 +157,12 @@ def is_ome_zarr(attributes: Mapping[str, Any]) -> bool:
     return bool({"multiscales", "plate", "well", LAYOUT} & {*part_of(attributes)})
 
 
-def metadata_of(root: zarr.Group, element: str) -> Any:
+def metadata_of(root: zarr.Group, element: str) -> Mapping[str, Any]:
     """Return the OME part of an element's attributes, given the opened store."""
-    attributes = root[element].attrs.asdict()
-    return attributes.get("ome", attributes)
+    return part_of(root[element].attrs.asdict())
 
 
-def multiscale_of(group: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
+def multiscale_of(group: Path | str) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """Return the OME part of a group's attributes and its first multiscale.
 
     Raises
@@ -171,13 +170,12 @@ def multiscale_of(group: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
     InputError
         If the group describes no image.
     """
-    attributes = read_attributes(group)
-    ome = attributes.get("ome", attributes)
+    ome = part_of(read_attributes(group))
     try:
         multiscale = ome["multiscales"][0]
         _ = multiscale["datasets"][0]["path"]
     except (KeyError, IndexError, TypeError) as error:
-        raise InputError(f"{group}: the metadata names no array of an image (OME 'multiscales')") from error
+        raise InputError(f"{group}: its metadata names no array of an image (OME 'multiscales')") from error
     return ome, multiscale
 
 

@@ -106,8 +106,8 @@ def _check_name(store: Path, name: str) -> None:
     """Check a name as SpatialData does: names are unique over all kinds of elements, ignoring case."""
     if not isinstance(name, str) or not re.fullmatch(r"(?!__)[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
         raise InputError(
-            f"name = {name!r}: a table's name must have only letters, digits, '_', '-' and '.', and must not begin with "
-            "'.' or '__'"
+            f"name = {name!r}: a table's name must have only letters, digits, '_', '-' and '.', and must not begin "
+            "with '.' or '__'"
         )
     taken = [
         f"{path.parent.name}/{path.name}"

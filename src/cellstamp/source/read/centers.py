@@ -76,7 +76,7 @@ class BlockSums:
         ids, totals = runs_of(pixels, block)
         if ids.size and ids.min() < 0:
             raise InputError(
-                f"{self._name()}: negative value {ids.min()}; cell ids are positive, 0 is background. If negative "
+                f"{self._name()}: the negative value {ids.min()}; cell ids are positive, 0 is background. If negative "
                 "values are background, use this as mask: numpy.where(mask < 0, 0, mask)"
             )
         return _sums_of_runs(ids, totals)
