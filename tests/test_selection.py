@@ -230,7 +230,7 @@ def test_a_project_keeps_ids_of_numpy_and_pandas_in_its_configuration(tmp_path: 
         ({"table": "measured", "column": "never"}, r"the column is true for none of 16 cells"),
         (
             {"table": "of_others", "column": "good"},
-            r"the table annotates tissue, not the cells' mask \(seg_all_nucleus or seg_all_cytosol\); choose",
+            r"the table annotates tissue, not the cells' mask \(seg_all_nucleus or seg_all_cytosol\)\. Choose",
         ),
         (
             {"table": "with_negatives", "column": "good"},
