@@ -268,7 +268,7 @@ def test_cells_that_cannot_be_meant(
             "area,name\n6,1\n",
             r"no column of ids found; it has area, name; one must be named scp",
         ),
-        ("6,1\n9,2\n", r"there are 2 columns and no header; one must be named"),
+        ("6,1\n9,2\n", r"the file has 2 columns and no header; one must be named"),
         ("6\n7\n", r"c\.csv': 1 of 2 cells are not among the 16 cells of 'seg_all_nucleus' that have a centre: 7\."),
     ],
 )

@@ -223,7 +223,7 @@ def test_a_text_that_no_table_has(write: Write, run: Run) -> None:
     store = write({"table": make_table("cell_circles", cell_labels=ALL)})
     with pytest.raises(ConfigError, match=r"cells: 1 of 2 cells are not in table 'table', .*: 'aaaazicg-1'$"):
         run(store, [TEXTS[0], "aaaazicg-1"])
-    told = r"cells: the cells are named by text \('x'\), but ids in the mask 'cell_labels' are integers \(3, 6, 9, .*no table in"
+    told = r"cells: the cells are named by text \('x'\), but ids in the mask 'cell_labels' are integers .*no table in"
     with pytest.raises(ConfigError, match=told):
         run(store, ["x"])
 
