@@ -25,7 +25,7 @@ class _Counter:
 
     @property
     def n_chunks(self) -> int:
-        """Number of chunks of the array."""
+        """Return the number of chunks of the array."""
         return prod(ceil(n / chunk) for n, chunk in zip(self.shape, self.chunks, strict=True))
 
     def __getitem__(self, selection: tuple[Any, ...]) -> np.ndarray:

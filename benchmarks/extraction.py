@@ -33,7 +33,7 @@ class Case:
 
     @property
     def key(self) -> str:
-        """Name of the case in results."""
+        """Return the name of the case in results."""
         filter_ = self.compression or "none"
         return f"{self.sample.name} crop{self.image_size} {filter_} {self.workers}w"
 

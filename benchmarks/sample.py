@@ -53,7 +53,7 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """Name of the sample and its file."""
+        """Return the name of the sample and its file."""
         low, high = self.radius
         return f"{self.side}px_{self.channels}ch_chunk{self.chunk}_every{self.spacing}_r{low:g}-{high:g}"
 
@@ -82,7 +82,7 @@ class _Cells:
 
     @cached_property
     def _around(self) -> tuple[np.ndarray, np.ndarray]:
-        """Distance and direction of the pixels around a centre, in pixels and in 1/256 turns."""
+        """Return distance and direction of the pixels around a centre, in pixels and in 1/256 turns."""
         y, x = np.mgrid[-self.reach : self.reach + 1, -self.reach : self.reach + 1]
         turns = np.arctan2(y, x) / (2 * np.pi) % 1
         return np.hypot(y, x), (turns * _DIRECTIONS).astype(int) % _DIRECTIONS

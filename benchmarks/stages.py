@@ -121,7 +121,7 @@ def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str,
     from cellstamp.pipeline.job import Job, select_cells
     from cellstamp.pipeline.scaling import find_scaling
     from cellstamp.source.find.elements import find_source
-    from cellstamp.source.load.store import load_centers
+    from cellstamp.source.points import load_centers
     from cellstamp.source.read.centers import compute_centers
 
     source, centres, plan = find_source(store), Meter(), Meter()

@@ -20,7 +20,8 @@ import zarr
 import cellstamp
 from cellstamp import HDF5CellExtraction, Project, plot_cells, read_h5sc
 from cellstamp.errors import ConfigError, InputError, OutputError
-from cellstamp.source.load.store import load_centers, open_sdata, store_centers
+from cellstamp.source.load.store import open_sdata, store_centers
+from cellstamp.source.points import load_centers
 from cellstamp.source.values import Centers
 from conftest import make_cells, write_store
 from test_remote import Server
@@ -132,7 +133,7 @@ def test_centres_without_a_common_system_are_given_one(tmp_path: Path) -> None:
         sdata["middles"] = PointsModel.parse(frame, transformations={"elsewhere": Identity()})
         sdata.write_element("middles")
     setting = "spatialdata.transformations.set_transformation"
-    refused(lambda: extract(store, tmp_path, centers="middles", border="pad"), f"give them one with {setting}")
+    refused(lambda: extract(store, tmp_path, centers="middles", border="pad"), f"Set one with {setting}")
     run(f"{setting}(points, way, 'global')", spatialdata=spatialdata, points=sdata["middles"], way=Identity())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -163,7 +163,7 @@ def test_negative_ids_are_refused(dtype, value, tmp_path):
 def test_ids_above_the_largest_are_refused(value, tmp_path):
     labels = np.ones((40, 40), np.uint64)
     labels[39, 0] = value
-    with pytest.raises(InputError, match=r"labels 'cells' in .*x\.zarr: ids above 2\*\*63 - 1; renumber"):
+    with pytest.raises(InputError, match=r"labels 'cells' in .*x\.zarr: ids above 2\*\*63 - 1. Renumber"):
         compute_centers(stored(tmp_path, labels))
 
 

@@ -216,7 +216,7 @@ def test_the_key_must_be_the_whole_of_the_name_before_the_word(copied_store):
     rename_labels(store, nucleus="my_seg_all_nucleus", cytosol="seg_all_cytosol_2")
     message = (
         r"no labels named seg_all_nucleus or seg_all_cytosol in .*scportrait\.sdata; "
-        r"it has my_seg_all_nucleus, seg_all_cytosol_2; .*segmentation_key or segmentation_mask"
+        r"it has my_seg_all_nucleus, seg_all_cytosol_2\. Load masks, or name .* nucleus_labels and cytosol_labels"
     )
     with pytest.raises(InputError, match=message):
         find_source(store)
@@ -228,7 +228,7 @@ def test_the_key_must_be_the_whole_of_the_name_before_the_word(copied_store):
 def test_a_store_without_any_labels_says_so(copied_store):
     store = copied_store()
     shutil.rmtree(store / "labels")
-    with pytest.raises(InputError, match=r"no labels named seg_all_nucleus .*; it has none; run a segmentation"):
+    with pytest.raises(InputError, match=r"no labels named seg_all_nucleus .*; it has none\. Load masks"):
         find_source(store)
 
 
@@ -254,7 +254,9 @@ def test_masks_named_outright(copied_store, nucleus, cytosol, mask, found):
 def test_a_single_name_with_neither_word_is_the_cytosol_mask_with_a_warning(copied_store):
     store = copied_store()
     rename_labels(store, nucleus="cells", cytosol="b")
-    with pytest.warns(UserWarning, match="'cells' says neither nucleus nor cytosol; it is used as the cytosol mask"):
+    with pytest.warns(
+        UserWarning, match="'cells': the name contains neither 'nucleus' nor 'cytosol'. It is used as the cytosol mask"
+    ):
         source = find_source(store, segmentation_mask="cells")
     assert source.mask_names == ("cells",)
 
@@ -285,7 +287,7 @@ def test_a_named_mask_that_is_not_there(copied_store):
 
 
 def test_no_store(tmp_path):
-    with pytest.raises(InputError, match=r"nothing\.zarr is not a SpatialData zarr store; give the folder"):
+    with pytest.raises(InputError, match=r"nothing\.zarr is not a SpatialData zarr store\. Give the folder"):
         find_source(tmp_path / "nothing.zarr")
 
 
@@ -319,7 +321,7 @@ def test_metadata_that_cannot_be_read(copied_store, broken, where, content, zarr
     store = copied_store(zarr_format=zarr_format)
     metadata = ("zarr.json", ".zarray", ".zgroup")
     next(path for name in metadata if (path := store / broken / name).exists()).write_bytes(content)
-    with pytest.raises(InputError, match=rf"metadata in {re.escape(str(store / where))} is damaged .*write it again"):
+    with pytest.raises(InputError, match=rf"metadata in {re.escape(str(store / where))} is damaged .*Write it again"):
         find_source(store)
 
 
@@ -345,7 +347,7 @@ def test_metadata_that_cannot_be_read(copied_store, broken, where, content, zarr
 def test_damaged_metadata(copied_store, zarr_format, kind, name, change):
     store = copied_store(zarr_format=zarr_format)
     edit_ome(store / kind / name, change)
-    message = rf"{kind} element '{name}' in {re.escape(str(store))} has no usable OME metadata .*write it again"
+    message = rf"{kind} element '{name}' in {re.escape(str(store))} has no valid OME metadata .*Write it again"
     with pytest.raises(InputError, match=message):
         find_source(store)
 
@@ -365,13 +367,13 @@ def test_wrong_axes(copied_store):
     edit_ome(store / "images/input_image", lambda ome: ome["multiscales"][0]["axes"].reverse())
     with pytest.raises(
         InputError,
-        match=r"'input_image' in .* has the axes x, y, c, 3 dimensions; needed are c, y, x or y, x or y, x, c",
+        match=r"'input_image' in .* has the axes x, y, c and 3 dimensions; it must have .* c, y, x or y, x or y, x, c",
     ):
         find_source(store)
     edit_ome(store / "labels/seg_all_nucleus", lambda ome: ome["multiscales"][0]["axes"].insert(0, {"name": "z"}))
     with pytest.raises(
         InputError,
-        match=r"'seg_all_nucleus' in .* has the axes z, y, x, 2 dimensions; needed are y, x",
+        match=r"'seg_all_nucleus' in .* has the axes z, y, x and 2 dimensions; it must have the axes y, x",
     ):
         find_labels(store, "seg_all_nucleus")
 
@@ -388,7 +390,9 @@ def test_an_array_with_more_or_fewer_dimensions_than_its_axes(copied_store, elem
     store = copied_store()
     replace_array(store / element, np.ones(shape, np.uint16))
     name = Path(element).name
-    with pytest.raises(InputError, match=rf"'{name}' in .* has the axes .*, {len(shape)} dimensions; needed are "):
+    with pytest.raises(
+        InputError, match=rf"'{name}' in .* has the axes .* and {len(shape)} dimensions; it must have the axes "
+    ):
         find_source(store)
 
 
@@ -396,7 +400,7 @@ def test_an_array_with_more_or_fewer_dimensions_than_its_axes(copied_store, elem
 def test_labels_that_are_no_integers(copied_store, dtype):
     store = copied_store()
     replace_array(store / "labels/seg_all_cytosol", np.ones((200, 200), dtype))
-    message = rf"labels 'seg_all_cytosol' in .* are {np.dtype(dtype)}; masks must hold integers"
+    message = rf"labels 'seg_all_cytosol' in .* are {np.dtype(dtype)}; masks must be integers"
     with pytest.raises(InputError, match=message):
         find_source(store)
     with pytest.raises(InputError, match=message):
@@ -425,7 +429,7 @@ def test_masks_of_another_size(copied_store, shape, told):
     store = copied_store()
     replace_array(store / "labels/seg_all_cytosol", np.ones(shape, np.uint32))
     message = (
-        r"image 'input_image' and labels 'seg_all_cytosol' in .*scportrait\.sdata do not lie on each other: the image "
+        r"image 'input_image' and labels 'seg_all_cytosol' in .*scportrait\.sdata do not match: the image "
         rf"is 200 x 200 pixels \(y, x\) and the labels {shape[0]} x {shape[1]}, which is {told}\. Both must have "
         "the same pixel grid"
     )

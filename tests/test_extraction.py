@@ -326,8 +326,8 @@ def test_a_store_that_cannot_be_written_is_read_all_the_same(tmp_path: Path, mak
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda: None, r"filehandler is NoneType; needed is the path of a SpatialData zarr store"),
-        (lambda: 5, r"filehandler is int; needed is"),
+        (lambda: None, r"filehandler is NoneType; it must be the path of a SpatialData zarr store"),
+        (lambda: 5, r"filehandler is int; it must be"),
         (lambda: "nowhere.zarr", r"nowhere\.zarr is not a SpatialData zarr store"),
     ],
 )
@@ -343,7 +343,9 @@ def test_masks_by_name(tmp_path: Path, make_step: MakeStep) -> None:
     with pytest.raises(InputError, match=r"no labels named seg_all_nucleus or seg_all_cytosol in .*my_nucleus, other"):
         make_step(store)()
     make_step(store, segmentation_mask="my_nucleus")()
-    with pytest.warns(UserWarning, match="'other' says neither nucleus nor cytosol; it is used as the cytosol mask"):
+    with pytest.warns(
+        UserWarning, match="'other': the name contains neither 'nucleus' nor 'cytosol'. It is used as the cytosol mask"
+    ):
         make_step(store, segmentation_mask="other", overwrite=True)()
     with pytest.raises(ConfigError, match=r"segmentation_mask = .*nucleus.*cytosol"):
         make_step(store, segmentation_mask=["my_nucleus", "other"], overwrite=True)()
@@ -372,7 +374,7 @@ def test_stored_centres_of_labels_that_were_replaced_are_computed_again(tmp_path
     step = stored()
     step()
     check(step, Sample(SAMPLE.image, others.masks))
-    assert f"the centres stored beside '{NUCLEUS}' are of other labels, or of these before a change" in logged(step)
+    assert f"the stored centres of '{NUCLEUS}' are out of date: the labels have changed" in logged(step)
     stored()()
     assert logged(step).count("computing them") == 2
 

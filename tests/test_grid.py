@@ -68,13 +68,13 @@ TURNED = Affine([[0, 1, 2], [-1, 0, 4], [0, 0, 1]], input_axes=("y", "x"), outpu
             LABELS[10:],
             ONE,
             {"global": shift(10, 0)},
-            "as many columns; in 'global' a pixel .*: in pixels of the image, the labels lie 10 pixels lower. Both",
+            "as many columns; in 'global' a pixel .*: in pixels of the image, the labels are 10 pixels lower. Both",
         ),
         (
             LABELS,
             ONE,
             {"global": shift(12.5, -3)},
-            "the labels lie 12.5 pixels lower, the labels lie 3 pixels further left",
+            "the labels are 12.5 pixels lower, the labels are 3 pixels further left",
         ),
         (
             LABELS[::2, ::2],
@@ -88,28 +88,30 @@ TURNED = Affine([[0, 1, 2], [-1, 0, 4], [0, 0, 1]], input_axes=("y", "x"), outpu
             {"um": scale(0.25, 0.5)},
             "in 'um' .*a pixel of the labels is 0.5 pixels high and 1",
         ),
-        (LABELS, {"um": scale(0.5, 0.5)}, {"um": Chain([scale(0.5, 0.5), shift(1, 0)])}, "labels lie 2 pixels lower"),
-        (LABELS, ONE, {"global": TURNED}, "the labels are turned or sheared"),
+        (LABELS, {"um": scale(0.5, 0.5)}, {"um": Chain([scale(0.5, 0.5), shift(1, 0)])}, "labels are 2 pixels lower"),
+        (LABELS, ONE, {"global": TURNED}, "the labels are rotated or sheared"),
     ],
 )
 def test_what_differs_is_told_in_pixels(
     tmp_path: Path, labels: np.ndarray, of_image: Any, of_labels: Any, told: str
 ) -> None:
     store = on_disk(made(labels, of_image, of_labels), tmp_path / "s.zarr")
-    with pytest.raises(InputError, match=rf"image 'scan' and labels 'cells' in .*s\.zarr do not lie .*{told}"):
+    with pytest.raises(InputError, match=rf"image 'scan' and labels 'cells' in .*s\.zarr do not match.*{told}"):
         find_source(store, image="scan", masks=CELLS)
 
 
 def test_without_a_common_system_there_is_no_telling(tmp_path: Path) -> None:
     store = on_disk(made(LABELS[1:], {"a": Identity()}, {"b": Identity()}), tmp_path / "s.zarr")
-    message = r"no coordinate system in common \(the image's: a; the labels': b\): say where .*set_transformation"
+    message = (
+        r"no coordinate system in common \(the image's: a; the labels': b\): set the position .*set_transformation"
+    )
     with pytest.raises(InputError, match=message):
         find_source(store, image="scan", masks=CELLS)
 
 
 def advice(sdata: Any, image: str, labels: str, path: Path) -> list[str]:
     """The pieces of Python in the error, as someone would copy them."""
-    with pytest.raises(InputError, match="With sdata the SpatialData object") as caught:
+    with pytest.raises(InputError, match="sdata is the SpatialData object") as caught:
         find_source(on_disk(sdata, path), image=image, masks=MaskChoice(cytosol_labels=labels))
     return pieces_of(str(caught.value))
 
@@ -220,7 +222,7 @@ def test_an_object_is_checked_as_it_is_in_memory(tmp_path: Path) -> None:
 
     sdata = open_sdata(on_disk(made(LABELS, ONE, ONE), tmp_path / "s.zarr"))
     set_transformation(sdata["cells"], shift(3, 0), "global")
-    with pytest.raises(InputError, match="the labels lie 3 pixels lower"):
+    with pytest.raises(InputError, match="the labels are 3 pixels lower"):
         extract(sdata, tmp_path, "cells")
     spooled = Path(spool(sdata, ["scan", "cells"], tmp_path))  # and yet no pixel is copied
     assert (spooled / "labels/cells/s0").resolve() == tmp_path / "s.zarr/labels/cells/s0"
@@ -240,7 +242,7 @@ def test_another_image_that_lies_on_the_labels_is_named(tmp_path: Path) -> None:
     message = (
         r"image 'Colon_HD_hires_image' and labels 'cells' .* 40 x 48 pixels \(y, x\) and the labels 160 x 190, .*: in "
         r"pixels of the image, a pixel of the labels is 0\.25 pixels high and 0\.25 wide\. .*"
-        r"The labels lie on 'Colon_HD_full_image': set image to that"
+        r"The labels match 'Colon_HD_full_image': set image to that"
     )
     with pytest.raises(InputError, match=message):
         find_source(store, image=f"{name}_hires_image", masks=CELLS)
@@ -279,7 +281,7 @@ def registered(path: Path, *, multiscale: bool, others: bool = False) -> Any:
 
 def advised(handler: Any, image: str, labels: str) -> tuple[str, list[str]]:
     """The error for a store on disk, and the pieces of Python in it."""
-    with pytest.raises(InputError, match="do not lie on each other") as caught:
+    with pytest.raises(InputError, match="do not match") as caught:
         find_source(handler.path, image=image, masks=MaskChoice(cytosol_labels=labels))
     return str(caught.value), pieces_of(str(caught.value))
 
@@ -288,7 +290,7 @@ def advised(handler: Any, image: str, labels: str) -> tuple[str, list[str]]:
 def test_labels_follow_an_image_that_was_registered(tmp_path: Path, *, multiscale: bool) -> None:
     sdata = registered(tmp_path / "s.zarr", multiscale=multiscale)
     message, (draw,) = advised(sdata, "he", "cells")
-    assert "If that is where the labels lie, resample them to the image's pixels" in message
+    assert "If the position of the labels is correct, resample them to the image's pixels" in message
     follow(draw, sdata)
     expected = looked_up(LABELS, (130, 140), np.array(ROUND))
     assert np.array_equal(pixels_of(sdata["cells_on_image"]), expected)
@@ -301,7 +303,7 @@ def test_labels_follow_an_image_that_was_registered(tmp_path: Path, *, multiscal
 def test_with_another_image_in_the_store_the_one_asked_for_can_be_had(tmp_path: Path) -> None:
     sdata = registered(tmp_path / "s.zarr", multiscale=False, others=True)
     message, (draw,) = advised(sdata, "he", "cells")
-    assert "The labels lie on 'scan': set image to that. To extract from 'he' itself:\n" in message
+    assert "The labels match 'scan': set image to that. To extract from 'he' itself:\n" in message
     follow(draw, sdata)
     expected = looked_up(LABELS, (130, 140), np.array(ROUND))
     check(extract(sdata, tmp_path, "cells_on_image", image="he"), expected, SCANNED)
@@ -369,7 +371,7 @@ def farthest_apart(found: np.ndarray) -> float:
 def test_leaving_out_the_same_field_takes_the_labels_where_they_are_said_to_be(tmp_path: Path) -> None:
     sdata = open_sdata(on_disk(made(LABELS[:80, :95], ONE, ONE), tmp_path / "s.zarr"))
     message, (draw,) = advised(sdata, "scan", "cells")
-    assert "If the labels do cover that part only, leave out same_field=True" in message
+    assert "If the labels cover that part only, leave out same_field=True" in message
     assert ", same_field=True" in draw
     follow(draw.replace(", same_field=True", ""), sdata)
     check(extract(sdata, tmp_path, "cells_on_image"), np.pad(LABELS[:80, :95], ((0, 80), (0, 95))))
@@ -389,7 +391,7 @@ def test_labels_of_a_part_of_the_image_are_asked_about(tmp_path: Path) -> None:
     sdata = open_sdata(on_disk(made(LABELS[:140], ONE, ONE), tmp_path / "s.zarr"))
     message, (draw,) = advised(sdata, "scan", "cells")
     assert "In 'global' the image covers y 0 to 160 and x 0 to 190, the labels y 0 to 140 and x 0 to 190." in message
-    assert "If not, say where the labels lie with spatialdata.transformations.set_transformation" in message
+    assert "If not, set the position of the labels with spatialdata.transformations.set_transformation" in message
     follow(draw, sdata)
     check(extract(sdata, tmp_path, "cells_on_image"), np.pad(LABELS[:140], ((0, 20), (0, 0))))
 
@@ -399,14 +401,14 @@ def test_labels_that_lie_elsewhere_are_not_drawn(tmp_path: Path, labels: np.ndar
     sdata = open_sdata(on_disk(made(labels, ONE, {"global": shift(500, 0)}), tmp_path / "s.zarr"))
     message, pieces = advised(sdata, "scan", "cells")
     assert len(pieces) == n_pieces
-    assert ("So they do not overlap: say where the labels lie" in message) == (n_pieces == 0)
+    assert ("They do not overlap: set the position of the labels" in message) == (n_pieces == 0)
     assert "rasterize" not in message
 
 
 def test_a_project_is_not_loaded_from_what_does_not_lie_on_each_other(tmp_path: Path) -> None:
     sdata = open_sdata(on_disk(made(LABELS, ONE, {"global": shift(0, 7)}), tmp_path / "s.zarr"))
     project = Project(tmp_path / "project", {"threads": 1, "image_size": 24, "cache": str(tmp_path / "cache")})
-    with pytest.raises(InputError, match=r"image 'scan' and labels 'cells' .* do not lie on each other") as caught:
+    with pytest.raises(InputError, match=r"image 'scan' and labels 'cells' .* do not match") as caught:
         project.load_input_from_sdata(tmp_path / "s.zarr", "scan", None, "cells")
     assert not Path(project.sdata_path).exists()
     *_, draw = pieces_of(str(caught.value))

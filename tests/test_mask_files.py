@@ -285,7 +285,7 @@ def cut_short(path: Path, whole: Callable[[Path], object]) -> None:
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty.tif": (lambda path: path.touch(), r"empty\.tif: is empty \(0 bytes\)"),
-    "folder": (lambda path: path.mkdir(), r"folder: there is no zarr group here"),
+    "folder": (lambda path: path.mkdir(), r"folder: not a zarr group"),
     "missing.tif": (lambda path: None, r"missing\.tif: there is no such file"),
     "mask.jpg": (lambda path: Image.fromarray(FEW).save(path), r"mask\.jpg: is a JPEG file, whose compression changes"),
     "mask.jp2": (lambda path: path.write_bytes(b"\0\0\0\x0cjP  \r\n\x87\n"), r"mask\.jp2: is a JPEG 2000 file, whose"),

@@ -209,7 +209,7 @@ def test_zip_files_and_servers(tmp_path: Path, project: Project, way: str) -> No
     ("path", "message"),
     [
         ("nowhere", r"nowhere: there is no such folder"),
-        ("empty", r"empty: there is no zarr group here"),
+        ("empty", r"empty: not a zarr group"),
         ("group", r"group: its metadata names no array of an image"),
         (5, r"ome_zarr_path = 5: must be the path of a folder \(got int\)"),
     ],

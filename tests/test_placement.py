@@ -60,7 +60,7 @@ def test_the_same_place_said_in_any_way(tmp_path: Path, image: Any, cytosol: Any
         ),
         ({"global": Identity()}, {"global": MOVED}, r"one of the labels at \(1 y \+3, 1 x -7\.5\)"),
         ({"global": Identity()}, {"global": TURNED}, r"one of the labels at \(0 y \+1 x \+2, -1 y \+0 x \+4\)"),
-        ({"a": HALF, "b": HALF}, {"a": HALF, "b": MOVED}, r"lie on each other: in 'b' a pixel"),
+        ({"a": HALF, "b": HALF}, {"a": HALF, "b": MOVED}, r"do not match: in 'b' a pixel"),
     ],
 )
 def test_another_place_is_refused(tmp_path: Path, image: Any, cytosol: Any, told: str, *, multiscale: bool) -> None:

@@ -22,7 +22,8 @@ from cellstamp.errors import ConfigError, InputError, OutputError
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.extraction import HDF5CellExtraction
 from cellstamp.pipeline.project import Project
-from cellstamp.source.load.store import load_centers, open_sdata, store_centers
+from cellstamp.source.load.store import open_sdata, store_centers
+from cellstamp.source.points import load_centers
 from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Centers
 
@@ -400,7 +401,7 @@ class TestOmeZarr:
         with pytest.raises(InputError, match="names no array of an image"):
             project.load_input_from_omezarr(project_store())
         (tmp_path / "empty").mkdir()
-        with pytest.raises(InputError, match="there is no zarr group here"):
+        with pytest.raises(InputError, match="not a zarr group"):
             project.load_input_from_omezarr(tmp_path / "empty")
 
     @staticmethod
@@ -599,7 +600,7 @@ class TestSpatialData:
         ("column", "message"),
         [
             ("id", r"table 'measured' has no column 'id' \(cell_id_identifier\); it has region, cell, other"),
-            ("region", r"table 'measured', column 'region' .*: must hold cell ids"),
+            ("region", r"table 'measured', column 'region' .*: must have cell ids"),
         ],
     )
     def test_a_wrong_id_column_is_named(self, project: Project, sample_store, column: str, message: str) -> None:

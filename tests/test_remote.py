@@ -20,8 +20,9 @@ import pytest
 
 from cellstamp import HDF5CellExtraction
 from cellstamp.errors import InputError
-from cellstamp.source.load.store import load_centers, store_centers
+from cellstamp.source.load.store import store_centers
 from cellstamp.source.location import is_writable
+from cellstamp.source.points import load_centers
 from comparing import contents
 from stores import NUCLEUS, as_spatialdata, make_sample, write_store
 
@@ -172,7 +173,7 @@ def test_given_centres_in_several_files_are_read_over_http(tmp_path: Path, extra
     try:
         step = extract(f"{served.url}/sample.zarr", "remote", centers="middles")
         served.fail = lambda path: 404 if path.rstrip("/").endswith("points.parquet") else None
-        with pytest.raises(InputError, match=r"points 'middles' in http.*: .* its server does not list the files"):
+        with pytest.raises(InputError, match=r"points 'middles' in http.*: .* the server does not list its files"):
             extract(f"{served.url}/sample.zarr", "unlisted", centers="middles")
     finally:
         served.close()
@@ -198,7 +199,7 @@ def test_a_server_that_lists_nothing_and_a_store_that_does_not_say(tmp_path: Pat
     try:
         extract(f"{served.url}/sample.zarr")
         served.fail = lambda path: 404 if path.endswith("/") else None
-        with pytest.raises(InputError, match=r"sample\.zarr cannot be read: its server does not list what is in it"):
+        with pytest.raises(InputError, match=r"sample\.zarr cannot be read: its server does not list files"):
             extract(f"{served.url}/sample.zarr", "unlisted")
     finally:
         served.close()
@@ -242,7 +243,9 @@ def test_a_missing_package_is_named(extract: Extract) -> None:
     try:
         import gcsfs  # noqa: F401
     except ImportError:
-        with pytest.raises(InputError, match=r"gs://a/b\.zarr cannot be opened: a package .* not installed: .*gcsfs"):
+        with pytest.raises(
+            InputError, match=r"gs://a/b\.zarr cannot be opened: a required package is not installed: .*gcsfs"
+        ):
             extract("gs://a/b.zarr")
 
 
@@ -278,7 +281,7 @@ def test_the_store_of_an_object_is_only_read(folder: Path, extract: Extract) -> 
     step = extract(open_sdata(folder / "sample.zarr"))
     assert listing(folder) == before
     assert re.search(
-        r"could not be stored for the next time \(a SpatialData object is only read; with the path", log(step)
+        r"could not be stored for the next time \(a SpatialData object is only read; give the path", log(step)
     )
 
 

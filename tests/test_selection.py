@@ -216,27 +216,27 @@ def test_a_project_keeps_ids_of_numpy_and_pandas_in_its_configuration(tmp_path: 
         ([2**63 - 1], r"cells: 1 of 1 cells are not among .*: 9223372036854775807\."),
         (
             {"table": "measure", "column": "good"},
-            r"cells = table 'measure', .*: no such table in .*s\.zarr; it has m",
+            r"cells = table 'measure', .*: this table is not in .*s\.zarr; it has m",
         ),
         (
             {"table": "measured", "column": "god"},
-            r"column 'god': there is no such column; the table has cell_id, text, area, maybe, surely, never, region,",
+            r"column 'god': this column is missing; the table has cell_id, text, area, maybe, surely, never, region,",
         ),
-        ({"table": "measured", "column": "text"}, r"must be a column of true and false \(it holds text\); the table"),
-        ({"table": "measured", "column": "cell_id"}, r"must be a column of true and false \(it holds whole numbers\)"),
-        ({"table": "measured", "column": "area"}, r"must be a column of true and false \(it holds numbers\)"),
-        ({"table": "measured", "column": "region"}, r"must be a column of true and false"),
-        ({"table": "measured", "column": "maybe"}, r"2 of 16 cells have neither true nor false there \(NA\); fill"),
-        ({"table": "measured", "column": "never"}, r"it is true for none of 16 cells"),
+        ({"table": "measured", "column": "text"}, r"must be a boolean column \(it has text\); the table"),
+        ({"table": "measured", "column": "cell_id"}, r"must be a boolean column \(it has whole numbers\)"),
+        ({"table": "measured", "column": "area"}, r"must be a boolean column \(it has numbers\)"),
+        ({"table": "measured", "column": "region"}, r"must be a boolean column"),
+        ({"table": "measured", "column": "maybe"}, r"2 of 16 cells have a missing value \(NA\); set"),
+        ({"table": "measured", "column": "never"}, r"the column is true for none of 16 cells"),
         (
             {"table": "of_others", "column": "good"},
-            r"the table annotates tissue, not the cells' mask \(seg_all_nucleus or seg_all_cytosol\); choose",
+            r"the table annotates tissue, not the cells' mask \(seg_all_nucleus or seg_all_cytosol\)\. Choose",
         ),
         (
             {"table": "with_negatives", "column": "good"},
-            r"the table's column of ids, 'cell_id', must hold whole numbers \(it holds negative numbers\)",
+            r"the table's column of ids, 'cell_id', must have whole numbers \(it has negative numbers\)",
         ),
-        ({"table": "plain", "column": "good"}, r"the table does not say which cells its rows are of \(region_key is N"),
+        ({"table": "plain", "column": "good"}, r"the table has no valid region_key \(N"),
     ],
 )
 @pytest.mark.parametrize("in_memory", [False, True])
@@ -253,22 +253,22 @@ def test_cells_that_cannot_be_meant(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", r"there are no ids in the file"),
-        ("cell_id\n", r"there are no ids in the file"),
-        ("6\n9x\n", r"c\.csv', line 2: '9x' is no cell id; must be a whole number from 1 to 2\*\*63 - 1"),
-        ("6x\n9\n", r"line 1: '6x' is no cell id"),
-        ("cell\n6\n\n9.5\n", r"line 4: '9\.5' is no cell id"),
-        ("6\n0\n", r"line 2: '0' is no cell id"),
-        ("-6\n9\n", r"line 1: '-6' is no cell id"),
-        (f"6\n{2**63}\n", r"line 2: '9223372036854775808' is no cell id"),
-        ("6\n" + "9" * 5000, r"line 2: '9{40}\.\.\.' is no cell id"),
-        ("cell_id,area\n6,1\n,2\n", r"line 3: '' is no cell id"),
-        ("area,cell_id\n6,1\n5\n", r"line 3: '' is no cell id"),
+        ("", r"the file has no ids"),
+        ("cell_id\n", r"the file has no ids"),
+        ("6\n9x\n", r"c\.csv', line 2: '9x' is not a cell id; ids are whole numbers from 1 to 2\*\*63 - 1"),
+        ("6x\n9\n", r"line 1: '6x' is not a cell id"),
+        ("cell\n6\n\n9.5\n", r"line 4: '9\.5' is not a cell id"),
+        ("6\n0\n", r"line 2: '0' is not a cell id"),
+        ("-6\n9\n", r"line 1: '-6' is not a cell id"),
+        (f"6\n{2**63}\n", r"line 2: '9223372036854775808' is not a cell id"),
+        ("6\n" + "9" * 5000, r"line 2: '9{40}\.\.\.' is not a cell id"),
+        ("cell_id,area\n6,1\n,2\n", r"line 3: '' is not a cell id"),
+        ("area,cell_id\n6,1\n5\n", r"line 3: '' is not a cell id"),
         (
             "area,name\n6,1\n",
-            r"which column holds the ids\? There are area, name; one must be named scp",
+            r"no column of ids found; it has area, name; one must be named scp",
         ),
-        ("6,1\n9,2\n", r"there are 2 columns and no header; one must be named"),
+        ("6,1\n9,2\n", r"the file has 2 columns and no header; one must be named"),
         ("6\n7\n", r"c\.csv': 1 of 2 cells are not among the 16 cells of 'seg_all_nucleus' that have a centre: 7\."),
     ],
 )
@@ -278,7 +278,7 @@ def test_a_file_that_cannot_be_meant(tmp_path: Path, make_step: MakeStep, text: 
 
 
 def test_a_file_that_is_none(tmp_path: Path, make_step: MakeStep) -> None:
-    with pytest.raises(ConfigError, match=r"cells = 'none\.csv': there is no such file \(/.*none\.csv\)"):
+    with pytest.raises(ConfigError, match=r"cells = 'none\.csv': file not found \(/.*none\.csv\)"):
         make_step("none.csv")()
     with pytest.raises(ConfigError, match=r"this is a folder, not a CSV file"):
         make_step(tmp_path)()
@@ -289,6 +289,6 @@ def test_a_file_that_is_none(tmp_path: Path, make_step: MakeStep) -> None:
 
 def test_what_is_wrong_is_told_before_centres_are_computed(tmp_path: Path, store: Path, make_step: MakeStep) -> None:
     fresh = shutil.copytree(store, tmp_path / "fresh.zarr", ignore=shutil.ignore_patterns("points"))
-    with pytest.raises(ConfigError, match="no such column"):
+    with pytest.raises(ConfigError, match="this column is missing"):
         make_step({"table": "measured", "column": "god"}, fresh)()
     assert not (fresh / "points").exists()

@@ -22,7 +22,7 @@ from cellstamp.pipeline.extraction import HDF5CellExtraction
 from cellstamp.pipeline.project import Project
 from cellstamp.source.load.store import store_centers
 from cellstamp.source.read import centers as blocks
-from cellstamp.source.read.centers import compute_centers, places_of, runs_of, sum_up
+from cellstamp.source.read.centers import compute_centers, positions_of_runs, runs_of, sum_up
 from cellstamp.source.read.runs import join_runs
 from cellstamp.source.read.shared_ids import survey
 from cellstamp.source.values import Rect, SharedIds
@@ -202,7 +202,7 @@ def test_real_masks_are_left_alone(tmp_path: Path, path: Path) -> None:
 )
 def test_connected_components_are_those_of_scipy(mask: np.ndarray) -> None:
     ids, totals = runs_of(mask, Rect(0, mask.shape[0], 0, mask.shape[1]))
-    rows, firsts, lasts = places_of(totals)
+    rows, firsts, lasts = positions_of_runs(totals)
     root = join_runs(ids, rows, firsts, lasts)
     assert len(np.unique(root)) == sum(ndimage.label(mask == cell, np.ones((3, 3)))[1] for cell in (1, 2))
     for cell in (1, 2):
@@ -234,15 +234,15 @@ class TestWarnings:
     @pytest.mark.parametrize(
         ("mask", "message"),
         [
-            (np.where(CELLS > 0, 255, 0), "id 255 is in 36 separate places, .* It looks like a boolean mask"),
-            (wrapped(CELLS, 2), "id 1 is in 18 separate places, .* It looks like a mask of classes"),
-            (np.where(CELLS > 0, 1, 2), "id 1 is in 36 separate places, .* It looks like a boolean mask"),
+            (np.where(CELLS > 0, 255, 0), "id 255 has 36 separate pieces. It looks like a boolean mask"),
+            (wrapped(CELLS, 2), "id 1 has 18 separate pieces. It looks like a mask of classes"),
+            (np.where(CELLS > 0, 1, 2), "id 1 has 36 separate pieces. It looks like a boolean mask"),
         ],
     )
     def test_loading_says_how_to_number_the_cells(self, tmp_path: Path, mask: np.ndarray, message: str) -> None:
         project = Project(tmp_path / "project")
         project.load_input_from_array(self.IMAGE)
-        wanted = rf"^seg_all_cytosol: one id stands for many cells; {message}.*: (skimage\.measure\.label\(.*\))$"
+        wanted = rf"^seg_all_cytosol: one id stands for many cells: {message}.*: (skimage\.measure\.label\(.*\))$"
         with pytest.warns(UserWarning, match=wanted) as told:
             project.load_segmentation(cytosol=mask.astype(np.uint8))
         code = re.search(wanted, str(told[0].message))[1]
@@ -253,7 +253,7 @@ class TestWarnings:
     def test_a_background_that_is_not_0(self, tmp_path: Path) -> None:
         project, mask = Project(tmp_path / "project"), filled(self.CELLS, 255)
         project.load_input_from_array(self.IMAGE)
-        wanted = r"cells cover all of the mask, most of it id 255\. .* loaded one\): (numpy\.where\(.*\))$"
+        wanted = r"no pixel is 0, and most have id 255\. .* use this as mask: (numpy\.where\(.*\))$"
         with pytest.warns(UserWarning, match=wanted) as told:
             project.load_segmentation(cytosol=mask)
         numbered = eval(re.search(wanted, str(told[0].message))[1], {"numpy": numpy, "mask": mask})
@@ -279,7 +279,7 @@ class TestWarnings:
         store = write_store(tmp_path / "a.zarr", self.IMAGE, {"seg_all_cytosol": wrapped(self.CELLS, 2)})
         for run in ("first", "second"):
             told = extracted(tmp_path / run, store)
-            assert re.match(r"'seg_all_cytosol' in .*a\.zarr: one id stands for many cells; id 1 is in 18 ", told[0])
+            assert re.match(r"'seg_all_cytosol' in .*a\.zarr: one id stands for many cells: id 1 has 18 ", told[0])
             assert not any("would hold all of them" in each or "delete the points" in each for each in told)
 
     def test_advice_on_the_crop_is_conditional_where_ids_were_not_looked_at(self, tmp_path: Path) -> None:

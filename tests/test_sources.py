@@ -312,9 +312,7 @@ def test_how_many_cells_are_left_out_is_told_where_that_is_known(tmp_path: Path,
     frame = pd.DataFrame({"x": xy[:, 0], "y": xy[:, 1]}, index=ids)
     store, config = on_disk(with_points(frame)(), tmp_path / "s.zarr"), {"image": "scan", "nucleus_labels": "nuclei"}
     log = Path(extract(store, **config, centers="middles").directory) / "processing.log"
-    assert (
-        f"centres of {len(ids)} cells from 'middles'; what other cells the mask has is not extracted" in log.read_text()
-    )
+    assert f"centres of {len(ids)} cells from 'middles'; other cells of the mask are not extracted" in log.read_text()
     extract(store, **config, store_centers="always")
     extract(store, **config, centers="middles")
     assert f"'middles'; {N - len(ids)} other cells of the mask are not extracted" in log.read_text()
@@ -374,28 +372,28 @@ TWO = pd.DataFrame({"x": [50.0, 60.0], "y": [50.0, 60.0]}, index=[1, 2])
         (with_points(TWO.set_index(np.array([3, 3]))), r"points 'middles' in .*: cell 3 has more than one centre"),
         (
             with_points(TWO.assign(cell=["a", "b"]), instance_key="cell"),
-            r"points 'middles' in .*: the column 'cell' must hold the cell ids, whole numbers; it is",
+            r"points 'middles' in .*: the column 'cell' must have cell ids, whole numbers; its dtype is",
         ),
         (
             with_points(TWO + 500),
-            r"centers: 'middles' in .*: 2 cells have their centre outside of 'nuclei'.* 200 x",
+            r"centers: 'middles' in .*: the centres of 2 cells are outside of 'nuclei'.* 200 x",
         ),
         (
             lambda: with_points(TWO, transformations=elsewhere())(),
             r"no coordinate system in common with labels 'nuclei' \(theirs: microns; the labels': global\)",
         ),
-        (contradicting, r"in 'a' they lie elsewhere on labels 'nuclei' than in b"),
+        (contradicting, r"their position on labels 'nuclei' in 'a' differs from that in b"),
         (
             with_table(pd.DataFrame({"cell": [1, 2]}), TWO.to_numpy(), "cells"),
-            r"tables 'middles' in .*: none of its rows annotates the mask 'nuclei', but cells",
+            r"tables 'middles' in .*: its rows annotate cells, not the mask 'nuclei'",
         ),
         (
             with_table(pd.DataFrame({"cell": [1, 2]}), None),
-            r"tables 'middles' in .*obsm\['spatial'\] must hold x and y, .*obsm has none",
+            r"tables 'middles' in .*obsm\['spatial'\] must contain x and y, .*obsm has none",
         ),
         (
             with_table(pd.DataFrame({"cell": [1, 2]}), [[1.0], [2.0]]),
-            r"obsm\['spatial'\] must hold x and y, numbers \(n, 2\); \(2, 1\) float64",
+            r"obsm\['spatial'\] must contain x and y, numbers \(n, 2\); \(2, 1\) float64",
         ),
         (twice_in_a_table, r"tables 'middles' .* cell 4 has more than one"),
     ],
@@ -415,7 +413,7 @@ def test_a_name_of_points_and_of_a_table(tmp_path: Path, extract: Extract) -> No
     (store / "tables").mkdir(exist_ok=True)
     (other / "tables/zarr.json").replace(store / "tables/zarr.json")
     (other / "tables/middles").rename(store / "tables/middles")
-    with pytest.raises(InputError, match=r"points and tables 'middles' in .*: the name is that of points and of a"):
+    with pytest.raises(InputError, match=r"points and tables 'middles' in .*: both points and a table have this name"):
         extract(store, image="scan", nucleus_labels="nuclei", centers="middles")
 
 

@@ -17,9 +17,10 @@ import zarr
 from cellstamp import HDF5CellExtraction
 from cellstamp.errors import InputError, OutputError
 from cellstamp.h5sc.reader import read_h5sc
+from cellstamp.source.find.cell_centers import find_centers
 from cellstamp.source.find.elements import find_labels
-from cellstamp.source.find.filehandlers import find_centers
-from cellstamp.source.load.store import load_centers, open_sdata
+from cellstamp.source.load.store import open_sdata, store_centers
+from cellstamp.source.points import load_centers
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.read.centers import compute_centers
 from cellstamp.source.values import Centers
@@ -104,8 +105,10 @@ def test_a_change_while_centres_are_computed_makes_them_stale(store: Path) -> No
         exchange(store, 3, 4, 1000)
         return found
 
-    find_centers(find_labels(store, NUCLEUS), None, compute=compute, log=logged.append)
-    found = find_centers(find_labels(store, NUCLEUS), None, compute=compute_centers, log=logged.append)
+    find_centers(find_labels(store, NUCLEUS), None, compute=compute, write=store_centers, log=logged.append)
+    found = find_centers(
+        find_labels(store, NUCLEUS), None, compute=compute_centers, write=store_centers, log=logged.append
+    )
     assert 1000 in found.ids
 
 

@@ -23,7 +23,7 @@ from cellstamp.source.load.pixels import as_pixels, reordered, stack
 from cellstamp.source.load.raster import level_shapes, regions
 from cellstamp.source.load.staging import recover, staged, zarr_format
 from cellstamp.source.ome import points_attributes
-from cellstamp.source.points import write_points
+from cellstamp.source.points import load_centers, write_points
 from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Centers
 
@@ -207,7 +207,7 @@ class TestMasks:
         stores.load_image(store, image)
         stores.load_masks(store, {"nucleus": nucleus, "cytosol": cytosol})
         for name, mask in (("seg_all_nucleus", nucleus), ("seg_all_cytosol", cytosol)):
-            stored = stores.load_centers(store, name)
+            stored = load_centers(store, name)
             expected = [[np.nonzero(mask == cell)[axis].mean() for axis in (1, 0)] for cell in stored.ids]
             np.testing.assert_allclose(stored.xy, expected)
 
@@ -289,7 +289,7 @@ class TestAllOrNothing:
             state = "old" if contents(run) == contents(original) else "new"
             if state == "new":
                 assert find_source_image(run)[:].max() == 1
-                assert stores.load_centers(run, "seg_all_nucleus").ids.tolist() == [5]
+                assert load_centers(run, "seg_all_nucleus").ids.tolist() == [5]
             seen.add(state)
         assert seen == {"old", "new"}
 
@@ -312,8 +312,8 @@ class TestAllOrNothing:
         with staged(store) as outer:
             write_points(outer, "centers_a", centers(1))
             stores.store_centers(store, "b", centers(2))
-        assert stores.load_centers(store, "a").ids.tolist() == [1]
-        assert stores.load_centers(store, "b").ids.tolist() == [2]
+        assert load_centers(store, "a").ids.tolist() == [1]
+        assert load_centers(store, "b").ids.tolist() == [2]
 
 
 KILLED_AT_RENAME = textwrap.dedent(
@@ -358,7 +358,7 @@ KILLED_AT_RENAME = textwrap.dedent(
 class TestCenters:
     def test_written_and_read(self, store: Path) -> None:
         stores.store_centers(store, "seg_all_nucleus", centers(3, LARGEST_ID))
-        read = stores.load_centers(store, "seg_all_nucleus")
+        read = load_centers(store, "seg_all_nucleus")
         assert read.ids.dtype == np.uint64
         assert read.ids.tolist() == [3, LARGEST_ID]
         np.testing.assert_array_equal(read.xy, centers(3, LARGEST_ID).xy)
@@ -378,31 +378,31 @@ class TestCenters:
 
             points = {"centers_seg_all_nucleus": PointsModel.parse(table)}
             spatialdata.SpatialData(points=points).write(tmp_path / "other.zarr")
-        read = stores.load_centers(tmp_path / "other.zarr", "seg_all_nucleus")
+        read = load_centers(tmp_path / "other.zarr", "seg_all_nucleus")
         assert read.ids.tolist() == [4, 9]
         assert read.xy.tolist() == [[2.5, 4.5], [1.5, 3.5]]
 
     def test_none_where_there_are_none(self, project_store) -> None:
-        assert stores.load_centers(project_store(), "seg_all_nucleus") is None
+        assert load_centers(project_store(), "seg_all_nucleus") is None
 
     def test_no_cells(self, store: Path) -> None:
         stores.store_centers(store, "seg_all_nucleus", centers())
-        assert len(stores.load_centers(store, "seg_all_nucleus")) == 0
+        assert len(load_centers(store, "seg_all_nucleus")) == 0
 
     def test_they_are_ascending_by_id(self, store: Path) -> None:
         self.write(store, pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]}, index=[9, 4]))
-        assert stores.load_centers(store, "seg_all_nucleus").xy.tolist() == [[2.0, 4.0], [1.0, 3.0]]
+        assert load_centers(store, "seg_all_nucleus").xy.tolist() == [[2.0, 4.0], [1.0, 3.0]]
 
     def test_columns_are_read_by_position(self, store: Path) -> None:
         self.write(store, pd.DataFrame({"0": [1.0], "1": [2.0]}, index=[7]))
-        assert stores.load_centers(store, "seg_all_nucleus").xy.tolist() == [[1.0, 2.0]]
+        assert load_centers(store, "seg_all_nucleus").xy.tolist() == [[1.0, 2.0]]
 
     @pytest.mark.parametrize(
         ("table", "message"),
         [
             (pd.DataFrame({"x": [1.0, 2], "y": [1.0, 2]}, index=[4, 4]), "cell 4 has more than one centre"),
-            (pd.DataFrame({"x": [1.0, 2], "y": [1.0, 2]}, index=[4, -1]), "cell id -1: must be from 1"),
-            (pd.DataFrame({"x": [1.0, 2], "y": [1.0, 2]}), "cell id 0: must be from 1"),
+            (pd.DataFrame({"x": [1.0, 2], "y": [1.0, 2]}, index=[4, -1]), "cell id -1 is invalid"),
+            (pd.DataFrame({"x": [1.0, 2], "y": [1.0, 2]}), "cell id 0 is invalid"),
             (pd.DataFrame({"x": [1.0, np.nan], "y": [1.0, 2]}, index=[4, 5]), "the centre of cell 5 is not finite"),
             (pd.DataFrame({"x": [1.0], "y": [np.inf]}, index=[4]), "the centre of cell 4 is not finite"),
             (
@@ -411,20 +411,20 @@ class TestCenters:
             ),
             (pd.DataFrame({"x": [1.0]}, index=[4]), "has 1"),
             (pd.DataFrame({"x": ["a"], "y": [1.0]}, index=[4]), "x and y must be numbers"),
-            (pd.DataFrame({"x": [1.0], "y": [1.0]}, index=["a"]), "the index must hold the cell ids"),
+            (pd.DataFrame({"x": [1.0], "y": [1.0]}, index=["a"]), "the index must have cell ids"),
         ],
     )
     def test_what_cannot_be_centres_is_refused(self, store: Path, table: pd.DataFrame, message: str) -> None:
         self.write(store, table)
         with pytest.raises(InputError, match=f"points 'centers_seg_all_nucleus' in .*{message}.*delete the points"):
-            stores.load_centers(store, "seg_all_nucleus")
+            load_centers(store, "seg_all_nucleus")
 
     def test_a_broken_file_is_named(self, store: Path) -> None:
         stores.store_centers(store, "seg_all_nucleus", centers(3))
         file = store / "points" / "centers_seg_all_nucleus" / "points.parquet" / "part.0.parquet"
         file.write_bytes(b"no parquet")
         with pytest.raises(InputError, match=r"points 'centers_seg_all_nucleus' in .*: the table cannot be read"):
-            stores.load_centers(store, "seg_all_nucleus")
+            load_centers(store, "seg_all_nucleus")
 
     @staticmethod
     def write(store: Path, table: pd.DataFrame) -> None:
@@ -436,7 +436,7 @@ class TestCenters:
     def test_reading_them_does_not_import_spatialdata(self, store: Path) -> None:
         stores.store_centers(store, "seg_all_nucleus", centers(3))
         code = (
-            "import sys; from cellstamp.source.load.store import load_centers;"
+            "import sys; from cellstamp.source.points import load_centers;"
             f"assert len(load_centers({str(store)!r}, 'seg_all_nucleus')) == 1; assert 'spatialdata' not in sys.modules"
         )
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -548,4 +548,4 @@ def test_a_missing_store_is_named(tmp_path: Path) -> None:
 def test_folders_can_be_given_as_text(project_store) -> None:
     store = os.fspath(project_store())
     stores.store_centers(store, "seg_all_nucleus", centers(3))
-    assert len(stores.load_centers(store, "seg_all_nucleus")) == 1
+    assert len(load_centers(store, "seg_all_nucleus")) == 1

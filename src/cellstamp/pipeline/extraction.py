@@ -32,10 +32,12 @@ from cellstamp.pipeline.lock import holding
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import BlockRunner, n_local_workers, open_engine
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark
+from cellstamp.source.find.cell_centers import find_centers, why_not_stored
 from cellstamp.source.find.elements import find_source
-from cellstamp.source.find.filehandlers import find_centers, open_store, why_not_stored
 from cellstamp.source.find.masks import MaskChoice
 from cellstamp.source.find.selection import find_cells
+from cellstamp.source.load.file_handler import open_store
+from cellstamp.source.load.store import store_centers
 from cellstamp.source.names import centers_of
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.read.shared_ids import survey
@@ -286,6 +288,7 @@ class HDF5CellExtraction(ProcessingStep):
             source.main_mask,
             config.centers,
             compute=lambda labels: survey(labels, blocks),
+            write=store_centers,
             log=self.log,
             not_stored=why_not_stored(self.filehandler, source.main_mask, config.store_centers, self._own_store()),
         )

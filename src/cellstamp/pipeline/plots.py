@@ -170,8 +170,8 @@ def plot_removed(
     from cellstamp.h5sc.kept_and_removed import kept_and_removed
     from cellstamp.pictures import canvas
     from cellstamp.pictures.removed import CellPositions, draw_removed
+    from cellstamp.source.find.cell_centers import centers_of_cells
     from cellstamp.source.find.elements import find_labels
-    from cellstamp.source.read.overview import centers_of_cells
 
     canvas.check_target(ax, save)
     listed = kept_and_removed(h5sc)

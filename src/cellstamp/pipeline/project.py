@@ -14,8 +14,8 @@ from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.loading import PathLike
 from cellstamp.pipeline.pictures import ProjectPictures
 from cellstamp.source.load import store
+from cellstamp.source.load.tables import add_table
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of
-from cellstamp.source.tables import add_table
 
 if TYPE_CHECKING:
     from anndata import AnnData

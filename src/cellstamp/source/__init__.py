@@ -1,1 +1,1 @@
-"""SpatialData -> pixels: the only room that knows spatialdata, zarr stores and image files."""
+"""SpatialData -> pixels: the only folder that knows spatialdata, zarr stores and image files."""

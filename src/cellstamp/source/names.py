@@ -12,7 +12,7 @@ def mask_of(kind: str) -> str:
     return f"{_MASK_PREFIX}{kind}"
 
 
-def kind_of(mask: str) -> str:
+def mask_kind(mask: str) -> str:
     """Return the kind of a mask, given its element."""
     return mask.removeprefix(_MASK_PREFIX)
 

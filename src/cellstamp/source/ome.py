@@ -1,4 +1,4 @@
-"""The JSON that tells what the arrays of an image or of labels are: OME-Zarr's words, as SpatialData writes them."""
+"""Read and write the OME-Zarr metadata of images and labels, in the dialect of SpatialData."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     import zarr
 
 OURS = "cellstamp"
-"""Among attributes, the name of what we alone write and read."""
+"""Key of cellstamp's attributes."""
 
 LAYOUT = "bioformats2raw.layout"
-"""The attribute of a group of images, as bioformats2raw writes it."""
+"""Attribute of a group of images that bioformats2raw writes."""
 
 AXES = {"images": ("c", "y", "x"), "labels": ("y", "x")}
-# By zarr format: what SpatialData calls its dialect of OME-Zarr, and its own version of it.
+# by zarr format: the name of SpatialData's dialect of OME-Zarr, and its version
 _DIALECTS = {2: ("0.4-dev-spatialdata", "0.2"), 3: ("0.5-dev-spatialdata", "0.3")}
 _LABEL_VERSIONS = {2: "0.4", 3: "0.5"}
 
@@ -48,7 +48,7 @@ def raster_attributes(
     channel_names
         Names of an image's channels.
     transformations
-        From pixels to coordinate systems, in SpatialData's words; None: pixels are the coordinates.
+        Transformations from pixels to coordinate systems, as SpatialData writes them; None: identity.
     """
     axes = AXES[kind]
     dialect, version = _DIALECTS[format_]
@@ -82,9 +82,9 @@ def points_attributes(
     format_
         Zarr format, 2 or 3.
     labels
-        Signature of the labels whose centres they are.
+        Signature of the labels, if the points are their centres.
     shared_ids
-        What suggests that ids of the labels are not one cell each.
+        Evidence that ids of the labels are not one cell each.
     """
     known = {"labels": labels, "shared_ids": shared_ids}
     ours = {OURS: {key: value for key, value in known.items() if value is not None}} if labels is not None else {}
@@ -98,7 +98,7 @@ def points_attributes(
 
 
 def identity(axes: Sequence[str]) -> dict[str, Any]:
-    """Pixels are the coordinates of the coordinate system "global"."""
+    """Return the identity transformation from pixels to the coordinate system "global"."""
     named = [_axis(axis) if axis == "c" else {**_axis(axis), "unit": "unit"} for axis in axes]
     return {
         "type": "identity",
@@ -121,13 +121,13 @@ def read_attributes(group: Path | str) -> dict[str, Any]:
     Raises
     ------
     InputError
-        When there is none, or its file is no JSON.
+        If the group is missing, or its file is not valid JSON.
     """
     if isinstance(group, str):
         return _remote_attributes(group)
     path = next((path for path in (group / "zarr.json", group / ".zattrs") if path.is_file()), None)
     if path is None:
-        raise InputError(f"{group}: there is no zarr group here")
+        raise InputError(f"{group}: not a zarr group")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -143,36 +143,34 @@ def _remote_attributes(url: str) -> dict[str, Any]:
     try:
         return zarr.open_group(store=url, mode="r").attrs.asdict()
     except (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError) as error:
-        raise InputError(f"{url}: there is no zarr group here") from error
+        raise InputError(f"{url}: not a zarr group") from error
 
 
 def part_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The OME part of a group's attributes: they are that themselves before OME-Zarr 0.5."""
+    """Return the OME part of a group's attributes; before OME-Zarr 0.5, that is all of them."""
     found = attributes.get("ome", attributes)
     return found if isinstance(found, Mapping) else {}
 
 
 def is_ome_zarr(attributes: Mapping[str, Any]) -> bool:
-    """Whether the attributes of a group are those of an OME-Zarr image, of several, or of a plate."""
+    """Return whether attributes are those of an OME-Zarr image, a collection of images, or a plate."""
     return bool({"multiscales", "plate", "well", LAYOUT} & {*part_of(attributes)})
 
 
-def metadata_of(root: zarr.Group, element: str) -> Any:
-    """Return the OME part of an element's attributes, given the opened store: anywhere zarr can read."""
-    attributes = root[element].attrs.asdict()
-    return attributes.get("ome", attributes)
+def metadata_of(root: zarr.Group, element: str) -> Mapping[str, Any]:
+    """Return the OME part of an element's attributes, given the opened store."""
+    return part_of(root[element].attrs.asdict())
 
 
-def multiscale_of(group: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
+def multiscale_of(group: Path | str) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """Return the OME part of a group's attributes and its first multiscale.
 
     Raises
     ------
     InputError
-        When the group describes no image.
+        If the group describes no image.
     """
-    attributes = read_attributes(group)
-    ome = attributes.get("ome", attributes)
+    ome = part_of(read_attributes(group))
     try:
         multiscale = ome["multiscales"][0]
         _ = multiscale["datasets"][0]["path"]
@@ -188,8 +186,8 @@ def channel_labels(ome: Mapping[str, Any]) -> list[str]:
 
 
 def described_channels(ome: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the metadata of each channel, or [] when there is none that can be used."""
-    # SpatialData wrote "channels_metadata" at first, "omero" (which is OME-Zarr's) since, and reads both in this order.
+    """Return the metadata of each channel, or [] if it is missing or invalid."""
+    # SpatialData first wrote "channels_metadata", now OME-Zarr's "omero"; it reads both in this order
     for key in ("omero", "channels_metadata"):
         described = ome.get(key)
         channels = described.get("channels") if isinstance(described, Mapping) else None
@@ -200,6 +198,6 @@ def described_channels(ome: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def axes_of(multiscale: Mapping[str, Any]) -> list[str]:
     """Return the names of the axes."""
-    # OME-Zarr 0.3 wrote them as text, versions before it not at all.
+    # OME-Zarr 0.3 wrote axes as text, earlier versions did not write them
     axes = multiscale.get("axes", ["t", "c", "z", "y", "x"])
     return [axis["name"] if isinstance(axis, Mapping) else str(axis) for axis in axes]

@@ -1,4 +1,4 @@
-"""The centres of the cells <-> a table of points in a store."""
+"""Read and write centres of cells as points of a store."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError
 from cellstamp.rules import LARGEST_ID
 from cellstamp.source import ome
-from cellstamp.source.load.staging import Staging
 from cellstamp.source.location import below, is_remote
+from cellstamp.source.names import centers_of
 from cellstamp.source.values import Centers, SharedIds
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# The name dask gives the index of a table without one, and takes off again: what SpatialData writes.
+    from cellstamp.source.load.staging import Staging
+
+# dask's name for an unnamed index; SpatialData writes it
 _INDEX = "__null_dask_index__"
-_COMPUTE = "delete the points, and they are computed again from the labels"
+_COMPUTE = "delete the points: then centres are computed from the labels"
 
 
 def write_points(staging: Staging, name: str, centers: Centers, labels: str | None = None) -> None:
     """Write centres as the points `name`: columns x and y (float64, pixels), index = cell id (uint64).
 
-    ``labels`` is the signature of the labels they are of.
+    ``labels`` is the signature of their labels.
     """
     import pandas as pd
 
@@ -48,25 +50,36 @@ def write_frame(staging: Staging, name: str, table: pd.DataFrame, attributes: di
 
 
 def labels_of_points(store: Path, name: str) -> str | None:
-    """The signature of the labels that the points `name` were computed from; None if they do not say."""
-    signature: str | None = _ours(store, name).get("labels")
+    """Return the signature of the labels that the points `name` were computed from; None if it was not recorded."""
+    signature: str | None = _cellstamp_attributes(store, name).get("labels")
     return signature
 
 
 def shared_ids_of_points(store: Path, name: str) -> SharedIds | None:
-    """What suggested that ids are not one cell each when the points `name` were computed; None if nothing did."""
+    """Return the evidence, from when the points `name` were computed, that ids are not one cell each; or None."""
     try:
-        return SharedIds(**_ours(store, name)["shared_ids"])
-    except (KeyError, TypeError):  # nothing did, or another version of us had more to say
+        return SharedIds(**_cellstamp_attributes(store, name)["shared_ids"])
+    except (KeyError, TypeError):  # no evidence, or from another version of cellstamp
         return None
 
 
-def _ours(store: Path, name: str) -> dict[str, Any]:
-    """What cellstamp has noted beside points."""
+def _cellstamp_attributes(store: Path, name: str) -> dict[str, Any]:
+    """Return cellstamp's attributes of points."""
     try:
         return dict(ome.read_attributes(store / "points" / name).get(ome.OURS) or {})
     except InputError:
         return {}
+
+
+def load_centers(store: str | os.PathLike[str], labels_name: str) -> Centers | None:
+    """Read the stored centres of the cells of labels; None if there are none.
+
+    Raises
+    ------
+    InputError
+        If the points are invalid as centres; see `read_points`.
+    """
+    return read_points(store, Path(centers_of(labels_name)).name)
 
 
 def read_points(store: str | os.PathLike[str], name: str) -> Centers | None:
@@ -75,30 +88,30 @@ def read_points(store: str | os.PathLike[str], name: str) -> Centers | None:
     Returns
     -------
     Centers or None
-        By ascending id; None when the store has no such points.
+        By ascending id; None if the store has no such points.
 
     Raises
     ------
     InputError
-        When the table cannot be one of centres: not two columns of finite numbers, ids that are no whole numbers
-        from 1 to 2**63 - 1, or an id twice.
+        If the points are invalid as centres: other than two columns of finite numbers, ids other than whole numbers
+        from 1 to 2**63 - 1, or a repeated id.
     """
     table, where = read_frame(store, name), f"points {name!r} in {store}"
     if table is None:
         return None
     if table.shape[1] != 2:
         columns = ", ".join(map(str, table.columns))
-        raise InputError(f"{where}: must have two columns, x and y, has {table.shape[1]} ({columns}); {_COMPUTE}")
+        raise InputError(f"{where}: must have two columns, x and y; it has {table.shape[1]} ({columns}); {_COMPUTE}")
     return checked_centers(table.index.to_numpy(), as_coordinates(table, where, _COMPUTE), where, _COMPUTE)
 
 
 def read_frame(store: str | os.PathLike[str], name: str) -> pd.DataFrame | None:
-    """Read the table of the points `name`; None when there is none, or when a server does not list its files.
+    """Read the table of the points `name`; None if it is missing, or if a server does not list its files.
 
     Raises
     ------
     InputError
-        When it cannot be read.
+        If it cannot be read.
     """
     import pandas as pd
 
@@ -112,7 +125,7 @@ def read_frame(store: str | os.PathLike[str], name: str) -> pd.DataFrame | None:
 
 
 def _read_remote(path: str) -> pd.DataFrame | None:
-    """All files of a table. It is a folder, or a single file."""
+    """Read all files of a table: a folder of files, or a single file."""
     import fsspec
     import pandas as pd
 
@@ -128,42 +141,42 @@ def _read_remote(path: str) -> pd.DataFrame | None:
 
 
 def as_coordinates(columns: pd.DataFrame, where: str, hint: str) -> NDArray[np.float64]:
-    """Two columns, x and y, as an array (n, 2).
+    """Return two columns, x and y, as a float64 array (n, 2).
 
     Raises
     ------
     InputError
-        When they do not hold numbers.
+        If they are not numbers.
     """
     if any(dtype.kind not in "uif" for dtype in columns.dtypes):
-        raise InputError(f"{where}: x and y must be numbers, are {', '.join(map(str, columns.dtypes))}; {hint}")
+        raise InputError(f"{where}: x and y must be numbers, not {', '.join(map(str, columns.dtypes))}; {hint}")
     return np.asarray(columns.to_numpy(dtype=np.float64))
 
 
 def checked_centers(
     ids: NDArray[Any], xy: NDArray[np.float64], where: str, hint: str, *, id_column: str = "the index"
 ) -> Centers:
-    """Make centres of ids and places, in any order.
+    """Make centres of ids and positions, in any order.
 
     Parameters
     ----------
     ids
-        (n,), the cells.
+        Integers (n,), ids of the cells.
     xy
-        (n, 2), their centres.
+        float64 (n, 2), their centres in pixels.
     where, hint, id_column
-        For messages: where they are from, what can be done, and what holds the ids.
+        For messages: the element, the fix, and the column of ids.
 
     Raises
     ------
     InputError
-        When ids are no whole numbers from 1 to 2**63 - 1, an id comes twice, or a centre is not finite.
+        If ids are not whole numbers from 1 to 2**63 - 1, an id is repeated, or a centre is not finite.
     """
     if ids.dtype.kind not in "ui":
-        raise InputError(f"{where}: {id_column} must hold the cell ids, whole numbers; it is {ids.dtype}; {hint}")
+        raise InputError(f"{where}: {id_column} must have cell ids, whole numbers; its dtype is {ids.dtype}; {hint}")
     wrong = (ids < 1) | (ids > LARGEST_ID)
     if wrong.any():
-        raise InputError(f"{where}: cell id {ids[wrong][0]}: must be from 1 to 2**63 - 1; {hint}")
+        raise InputError(f"{where}: cell id {ids[wrong][0]} is invalid; ids are from 1 to 2**63 - 1; {hint}")
     broken = ~np.isfinite(xy).all(axis=1)
     if broken.any():
         raise InputError(f"{where}: the centre of cell {ids[broken][0]} is not finite; {hint}")

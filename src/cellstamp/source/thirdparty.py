@@ -1,4 +1,4 @@
-"""What other libraries say while they work for us and that says nothing to our user, kept from them by its wording."""
+"""Silence known, harmless messages of other libraries."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Starts of messages, as regular expressions.
+# beginnings of messages, as regular expressions
 _KNOWN = (
-    r"Call to deprecated class Scaler",  # ome_zarr: a default argument of its own functions
-    r"Consolidated metadata is currently not part",  # zarr: SpatialData stores have it all the same
-    r"Object at (points|shapes)\.parquet is not recognized",  # zarr: the table of such an element is no zarr array
-    r"SpatialData is not stored in the most current format",  # spatialdata: stores of zarr format 2 are fine here
+    r"Call to deprecated class Scaler",  # ome_zarr: a default argument in ome_zarr
+    r"Consolidated metadata is currently not part",  # zarr: SpatialData stores have consolidated metadata anyway
+    r"Object at (points|shapes)\.parquet is not recognized",  # zarr: the table of such an element is not in zarr format
+    r"SpatialData is not stored in the most current format",  # spatialdata: zarr format 2 is supported here
     r"zarr v3 autosharding will be the default",  # anndata, about tables
     r"The inplace keyword in DataFrame",  # pandas 4, about dask's own calls
     r"The 'mode\.chained_assignment' option is deprecated",  # pandas 4, about anndata's own calls
@@ -22,7 +22,7 @@ _KNOWN = (
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the known warnings and log lines of other libraries from the user; everything else passes."""
+    """Silence the known warnings and log lines of other libraries; all others pass."""
     filters = {"ome_zarr.reader": _not_about_parents, "tifffile": _not_about_missing_planes}
     for name, wanted in filters.items():
         logging.getLogger(name).addFilter(wanted)
@@ -37,12 +37,12 @@ def quiet() -> Iterator[None]:
 
 
 def _not_about_parents(record: logging.LogRecord) -> bool:
-    """Labels on their own are what SpatialData stores; ome_zarr looks for an image they belong to."""
+    """Return False for ome_zarr's search for the image of labels: SpatialData stores labels without one."""
     return not record.getMessage().startswith("no parent found")
 
 
 def _not_about_missing_planes(record: logging.LogRecord) -> bool:
-    """What a TIFF file lacks is checked here, and never read as zeros."""
+    """Return False for tifffile's messages about incomplete files: cellstamp checks files itself."""
     message = record.getMessage()
     known = ("zeroed", "OME series failed to read", "index out of range", "is missing files")
     return not any(text in message for text in known)

@@ -1,4 +1,4 @@
-"""What a source hands out, as plain values."""
+"""Values that a source returns: areas, centres, and evidence of shared ids."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 TILES_ABREAST = 8
-"""Tiles side by side in one strip of the walk over the image: readers keep the lower edges of so many."""
+"""Number of tiles side by side in a strip of the walk over the image; readers keep the lower edges of this number."""
 
 
 _LOOKS = {
     "boolean": "It looks like a boolean mask",
-    "classes": "It looks like a mask of classes (one id for each kind of cell), or its ids ran over and started again",
-    "8 bits": "It looks like more than 255 ids that were saved with 8 bits: save the mask with 16 or 32 bits",
-    "16 bits": "It looks like more than 65,535 ids that were saved with 16 bits: save the mask with 32 bits",
-    "repeated": "Its ids seem to have started again, as in tiles that were segmented one by one",
+    "classes": "It looks like a mask of classes (one id for each kind of cell)",
+    "8 bits": "It looks like more than 255 ids saved with 8 bits. Save it with 32 bits",
+    "16 bits": "It looks like more than 65,535 ids saved with 16 bits. Save it with 32 bits",
+    "repeated": "Its ids seem to restart, as in tiles that were segmented separately",
 }
 
 
 @dataclass(frozen=True)
 class SharedIds:
-    """What suggests that ids of a mask are not one cell each.
+    """Evidence that ids of a mask are not one cell each.
 
     Attributes
     ----------
     kind
-        What the mask looks like: ``"boolean"``, ``"classes"``, ``"8 bits"`` or ``"16 bits"`` (larger ids started
-        again), ``"repeated"``, or ``"background"`` (its only fault is that the background has an id).
+        Probable kind of mask: ``"boolean"``, ``"classes"``, ``"8 bits"`` or ``"16 bits"`` (ids overflowed),
+        ``"repeated"``, or ``"background"`` (the only problem is that the background has an id).
     example, n_places
-        An id, and in how many separate places of the image it is.
+        An id, and its number of separate pieces.
     background
-        The id that the background seems to have; None: 0, as it should be.
+        Probable id of the background; None: 0, which is correct.
     """
 
     kind: str
@@ -42,18 +42,17 @@ class SharedIds:
     background: int | None = None
 
     def message(self, mask: str) -> str:
-        """Say what the mask looks like, and how to number its cells."""
+        """Return the warning: the problem, an example, and how to number the cells."""
         code = "mask" if self.background is None else f"numpy.where(mask == {self.background}, 0, mask)"
         if self.kind == "background":
             return (
-                f"{mask}: cells cover all of the mask, most of it id {self.background}. If that is the background, it "
-                f"must be 0; use this as mask (overwrite=True replaces a loaded one): {code}"
+                f"{mask}: no pixel is 0, and most have id {self.background}. If that is the background, use this as "
+                f"mask: {code}"
             )
-        number = "If only this mask exists, number" if self.kind.endswith("bits") else "Number"
+        fix = ", or use this as mask" if self.kind.endswith("bits") else ". Use this as mask"
         return (
-            f"{mask}: one id stands for many cells; id {self.example} is in {self.n_places} separate places, and would "
-            f"be extracted as one cell. {_LOOKS[self.kind]}. {number} its connected components and use the result as "
-            f"mask (overwrite=True replaces a loaded one): skimage.measure.label({code})"
+            f"{mask}: one id stands for many cells: id {self.example} has {self.n_places} separate pieces. "
+            f"{_LOOKS[self.kind]}{fix}: skimage.measure.label({code})"
         )
 
 
@@ -68,7 +67,7 @@ class Centers:
     xy
         float64 (n, 2): centres as x, y, in pixels of the full-resolution labels.
     shared
-        What suggests that ids of the mask are not one cell each, if anything does; of some of the cells: None.
+        Evidence that ids of the mask are not one cell each, if any; None for a selection of cells.
     """
 
     ids: NDArray[np.uint64]
@@ -79,13 +78,13 @@ class Centers:
         return self.ids.size
 
     def __getitem__(self, which: NDArray[Any]) -> Centers:
-        """Some of the cells, by index or by a boolean mask."""
+        """Return some of the cells, by index or by a boolean mask."""
         return Centers(self.ids[which], self.xy[which])
 
 
 @dataclass(frozen=True)
 class Rect:
-    """An area of the image in pixels, half open: rows top to bottom, columns left to right."""
+    """Area of the image in pixels, half open: rows top to bottom, columns left to right."""
 
     top: int
     bottom: int
@@ -94,20 +93,20 @@ class Rect:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Return the numbers of rows and columns."""
         return self.bottom - self.top, self.right - self.left
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no pixel in it."""
+        """Return whether the area has no pixels."""
         return self.top >= self.bottom or self.left >= self.right
 
     def clipped(self, height: int, width: int) -> Rect:
-        """What of it is inside an image."""
+        """Return the part inside an image."""
         return Rect(max(self.top, 0), min(self.bottom, height), max(self.left, 0), min(self.right, width))
 
     def holds(self, other: Rect) -> bool:
-        """Whether ``other`` lies inside."""
+        """Return whether ``other`` lies inside."""
         return (
             self.top <= other.top
             and other.bottom <= self.bottom
@@ -116,7 +115,7 @@ class Rect:
         )
 
     def slices(self, origin: Rect) -> tuple[slice, slice]:
-        """This area as slices of an array whose first pixel is the first of ``origin``."""
+        """Return the area as slices of an array that begins at the first pixel of ``origin``."""
         return (
             slice(self.top - origin.top, self.bottom - origin.top),
             slice(self.left - origin.left, self.right - origin.left),

@@ -1,1 +1,1 @@
-"""Which elements are meant, where they lie and whether they fit together; runs in the caller, before the work."""
+"""Find elements, check that they fit together, and choose cells; runs in the caller, before the extraction."""

@@ -1,6 +1,6 @@
-"""A table that annotates masks, in a store or in a SpatialData object: its columns, one at a time.
+"""Read columns of tables that annotate masks, in a store or in a SpatialData object.
 
-Of a table in a store only the columns that are asked for are read, whatever else is in it.
+Only the requested columns of a table in a store are read.
 """
 
 from __future__ import annotations
@@ -14,31 +14,32 @@ import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
-from cellstamp.source.find.elements import open_root
+from cellstamp.source.find.masks import listing
 from cellstamp.source.location import path_of, reachable
-from cellstamp.source.tables import column_of
+from cellstamp.source.store_root import open_root
+from cellstamp.source.table_columns import column_of
 
 _ATTRIBUTES = "spatialdata_attrs"
 Column = np.ma.MaskedArray[Any, Any]
-"""Values of a column; what is missing in it (NA) is masked."""
+"""Values of a column; missing values (NA) are masked."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that annotates masks.
+    """Table that annotates masks.
 
     Attributes
     ----------
     name
-        Its own.
+        Name of the table.
     columns
-        Names of its columns.
+        Names of the columns.
     attributes
-        What it says of itself: ``region``, ``region_key``, ``instance_key``.
+        SpatialData's attributes: ``region``, ``region_key``, ``instance_key``.
     column
-        Reads a column.
+        Callable that reads a column by name.
     index
-        Reads the names of its rows.
+        Callable that reads the names of the rows.
     """
 
     name: str
@@ -48,22 +49,22 @@ class Table:
     index: Callable[[], Column]
 
     def regions(self, origin: str) -> Column:
-        """Name of the element that each row annotates.
+        """Return the name of the element that each row annotates.
 
         Raises
         ------
         ConfigError
-            If the table does not say it.
+            If the table has no region key.
         """
         return self._named("region_key", origin)
 
     def instances(self, origin: str) -> Column:
-        """Id of each row in the element it annotates, numbers or text.
+        """Return the id of each row in the element it annotates, numbers or text.
 
         Raises
         ------
         ConfigError
-            If the table does not say it.
+            If the table has no instance key.
         """
         return self._named("instance_key", origin)
 
@@ -71,42 +72,42 @@ class Table:
         name = self.attributes.get(key)
         if name is None or name not in self.columns:
             raise ConfigError(
-                f"{origin}: the table does not say which cells its rows are of ({key} is {name!r}); make it with "
-                "spatialdata.models.TableModel.parse"
+                f"{origin}: the table has no valid {key} ({name!r}), so its rows cannot be matched to cells. Make it "
+                "with spatialdata.models.TableModel.parse"
             )
         return self.column(name)
 
 
-def kind_of(column: Column) -> str:
-    """What a column holds, in words."""
-    kinds = {"b": "true and false", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
+def column_content(column: Column) -> str:
+    """Return the content of a column in words, for messages."""
+    kinds = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
     return kinds.get(column.dtype.kind, "text")
 
 
 def find_table(name: str, store: str, handler: Any, origin: str) -> Table:
-    """Find a table where a file handler has it.
+    """Find a table in the store or SpatialData object of a file handler.
 
     Parameters
     ----------
     name
-        The table.
+        Name of the table.
     store
-        The store that the handler stands for.
+        Path or URL of the handler's store.
     handler
-        The file handler; of a SpatialData object it is the table in memory.
+        File handler; for a SpatialData object, the table in memory is used.
     origin
-        What asks for it, for messages.
+        Configuration key that names the table, for messages.
 
     Raises
     ------
     ConfigError
-        If there is none.
+        If the table is missing or damaged.
     """
     if path_of(handler) is not None:
         with reachable(store):
             return _table_in_store(name, store, origin)
     tables = getattr(handler, "tables", {})
-    _check_there(name, list(tables), "the SpatialData object", origin)
+    _check_is_table(name, list(tables), "the SpatialData object", origin)
     held = tables[name]
     return Table(
         name,
@@ -118,7 +119,7 @@ def find_table(name: str, store: str, handler: Any, origin: str) -> Table:
 
 
 def table_names(store: str, handler: Any) -> list[str]:
-    """Names of all tables where a file handler has them."""
+    """Return the names of all tables in the store or SpatialData object of a file handler."""
     if path_of(handler) is None:
         return sorted(getattr(handler, "tables", {}))
     with reachable(store):
@@ -126,33 +127,33 @@ def table_names(store: str, handler: Any) -> list[str]:
         return sorted(tables.keys())
 
 
-def _check_there(name: str, tables: Sequence[str], where: str, origin: str) -> None:
+def _check_is_table(name: str, tables: Sequence[str], where: str, origin: str) -> None:
     if name not in tables:
-        raise ConfigError(f"{origin}: no such table in {where}; it has {', '.join(sorted(tables)) or 'no tables'}")
+        raise ConfigError(f"{origin}: this table is not in {where}; it has {listing(sorted(tables), 'no tables')}")
 
 
 def _table_in_store(name: str, store: str, origin: str) -> Table:
     tables: Any = open_root(store).get("tables", {})
-    _check_there(name, list(tables.keys()), store, origin)
+    _check_is_table(name, list(tables.keys()), store, origin)
     try:
         attributes, obs = dict(tables[name].attrs), tables[name]["obs"]
         columns = [str(column) for column in obs.attrs["column-order"]]
     except (KeyError, ValueError, TypeError) as error:
-        raise ConfigError(f"{origin}: the table in {store} is damaged ({error}); write it again") from error
+        raise ConfigError(f"{origin}: the table in {store} is damaged ({error}). Write it again") from error
     return Table(
         name, columns, attributes, lambda column: _in_store(obs[column]), lambda: _in_store(obs[obs.attrs["_index"]])
     )
 
 
 def _in_store(item: Any) -> Column:
-    """A column as anndata stores it; categories are text, whatever they are of."""
+    """Return a column as anndata stores it, categories as text."""
     values, missing = column_of(item)
     is_plain = values.dtype.kind in "biuf" and not (isinstance(item, zarr.Group) and "codes" in item)
     return np.ma.array(values if is_plain else values.astype(object), mask=missing)
 
 
 def _in_memory(column: Any) -> Column:
-    """A column of pandas."""
+    """Return a column of pandas."""
     missing = column.isna().to_numpy()
     dtype = {"b": np.bool_, "i": np.int64, "u": np.uint64, "f": np.float64}.get(
         getattr(column.dtype, "kind", "O"), object

@@ -1,13 +1,11 @@
-"""Which image and which masks of a SpatialData store are meant, and whether they fit together.
+"""Find the image and the masks in a SpatialData store, and check that they fit together.
 
-Everything is read from the store's own JSON (OME metadata), so spatialdata need not be imported.
+Only the store's JSON (OME metadata) is read, so spatialdata need not be imported.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,22 +13,22 @@ from typing import Any
 
 import numpy as np
 import zarr
-import zarr.errors
 
 from cellstamp.errors import InputError
 from cellstamp.source.find.grid import check_same_grid
 from cellstamp.source.find.masks import KINDS, MaskChoice, check_there, listing
-from cellstamp.source.location import check_protocol, is_remote, reachable
+from cellstamp.source.location import reachable
 from cellstamp.source.names import IMAGE_NAME
-from cellstamp.source.ome import described_channels, is_ome_zarr, metadata_of
+from cellstamp.source.ome import described_channels, metadata_of
 from cellstamp.source.read.arrays import ArrayHandle, PixelSource
+from cellstamp.source.store_root import open_root, undamaged
 
 _PIXEL_TYPES = (
     *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("u", "")),
     "float32",
     "float64",
 )
-"""What pixels of an image may be."""
+"""Allowed data types of an image."""
 
 
 def find_source(
@@ -50,23 +48,23 @@ def find_source(
     image
         Name of the image element.
     segmentation_key
-        The masks are the labels named exactly ``<key>_nucleus`` and ``<key>_cytosol``; one of them is enough.
+        The masks are the labels ``<key>_nucleus`` and ``<key>_cytosol``; one is enough.
     segmentation_mask
-        Name or names of the masks, instead.
+        Name or names of the masks; overrides `segmentation_key`.
     masks
-        All that a configuration may say about masks, instead of the two above.
+        All keys of a configuration for masks; overrides the two above.
 
     Raises
     ------
     InputError
-        If the store or an element is missing, is of an unusable type, or if image and masks differ in size or place.
+        If the store or an element is missing or of an invalid type, or if image and masks differ in size or position.
     """
     where = str(store)
     choice = masks or MaskChoice(segmentation_key, segmentation_mask)
     with reachable(where):
         root = open_root(where)
-        names = choice.names(_member_names(root, where, "labels"), where, partial(kind_of, root))
-        check_there("images", image, _member_names(root, where, "images"), where, partial(kind_of, root))
+        names = choice.names(_member_names(root, where, "labels"), where, partial(element_kind, root))
+        check_there("images", image, _member_names(root, where, "images"), where, partial(element_kind, root))
         pixels, channel_names = _image_handle(root, where, image)
         handles = tuple(_labels_handle(root, where, name) for name in names)
         for handle in handles:
@@ -75,17 +73,17 @@ def find_source(
 
 
 def find_image(store: str | Path, image: str = IMAGE_NAME) -> PixelSource:
-    """Find an image alone, without masks.
+    """Find an image without masks.
 
     Raises
     ------
     InputError
-        If the store or the image is missing, or of an unusable type.
+        If the store or the image is missing or of an invalid type.
     """
     where = str(store)
     with reachable(where):
         root = open_root(where)
-        check_there("images", image, _member_names(root, where, "images"), where, partial(kind_of, root))
+        check_there("images", image, _member_names(root, where, "images"), where, partial(element_kind, root))
         pixels, channel_names = _image_handle(root, where, image)
     return PixelSource(pixels, (), channel_names)
 
@@ -106,75 +104,19 @@ def _labels_handle(root: zarr.Group, store: str, name: str) -> ArrayHandle:
     handle, _ = _full_resolution(root, store, "labels", name, axes=("yx",))
     if np.dtype(handle.dtype).kind not in "iu":
         message = (
-            f"labels '{name}' in {store} are {handle.dtype}; masks must hold integers, one per cell, 0 for background"
+            f"labels '{name}' in {store} are {handle.dtype}; masks must be integers, one id per cell, 0 for background"
         )
         raise InputError(message)
     return handle
 
 
-def open_root(store: str) -> zarr.Group:
-    """Open a SpatialData store to read its metadata.
-
-    Raises
-    ------
-    InputError
-        If there is none. What goes wrong on the way to a remote one is told by `cellstamp.source.location.reachable`.
-    """
-    missing = (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError)
-    remote = is_remote(store)
-    if remote:
-        check_protocol(store)
-    try:
-        with _readable(store, other=missing):
-            # A server may be unable to list folders; what was consolidated tells what there is, and in one request.
-            root = zarr.open_group(store=store, mode="r", use_consolidated=None if remote else False)
-    except missing as error:
-        message = (
-            f"{store} is not a SpatialData zarr store; give the folder that holds 'images' and 'labels' (a project's "
-            "is made by loading an image)"
-        )
-        raise InputError(message) from error
-    # in this order: damaged metadata of the images is reported where they are looked for
-    if is_ome_zarr(root.attrs.asdict()) and "images" not in root:
-        message = (
-            f"{store} is OME-Zarr, not a SpatialData store. Load it into a project first (load_input_from_omezarr, "
-            "then load_segmentation)"
-        )
-        raise InputError(message)
-    if remote and root.metadata.consolidated_metadata is None and not list(root.group_keys()):
-        message = (
-            f"{store} cannot be read: its server does not list what is in it, and it has no consolidated metadata "
-            "(zarr.consolidate_metadata writes them)"
-        )
-        raise InputError(message)
-    return root
-
-
-def kind_of(root: zarr.Group, name: str) -> str | None:
-    """The kind of an element: ``"images"``, ``"labels"``, ...; None if the store has no element of that name."""
+def element_kind(root: zarr.Group, name: str) -> str | None:
+    """Return the kind of an element (``"images"``, ``"labels"``, ...), or None if the store has no such element."""
     return next((kind for kind in KINDS if f"{kind}/{name}" in root), None)
 
 
-@contextmanager
-def _readable(where: str, other: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Say where metadata is damaged: the errors of its readers do not. Those of ``other`` kinds mean something else."""
-    try:
-        yield
-    except other:
-        raise
-    except (ValueError, TypeError) as error:
-        if isinstance(error, TypeError) and sys.flags.optimize:
-            message = (
-                f"{where} cannot be read: zarr cannot read metadata under python -O; start Python without -O, and "
-                "unset PYTHONOPTIMIZE"
-            )
-            raise InputError(message) from error
-        message = f"the metadata in {where} is damaged ({error}); write it again with spatialdata"
-        raise InputError(message) from error
-
-
 def _member_names(root: zarr.Group, store: str, kind: str) -> list[str]:
-    with _readable(f"{store}/{kind}"):
+    with undamaged(f"{store}/{kind}"):
         return sorted(root[kind].keys()) if kind in root else []  # type: ignore[union-attr]
 
 
@@ -182,14 +124,14 @@ def _image_handle(root: zarr.Group, store: str, name: str) -> tuple[ArrayHandle,
     handle, metadata = _full_resolution(root, store, "images", name, axes=("cyx", "yx", "yxc"))
     if handle.dtype not in _PIXEL_TYPES:
         types = ", ".join(_PIXEL_TYPES)
-        message = f"image '{name}' in {store} is {handle.dtype}; it must be one of {types}: convert it first"
+        message = f"image '{name}' in {store} is {handle.dtype}; it must be one of {types}. Convert it first"
         raise InputError(message)
     handle = _as_cyx(handle)
     return handle, _channel_names(metadata, handle.shape[0])
 
 
 def _as_cyx(handle: ArrayHandle) -> ArrayHandle:
-    """An image with the axes (y, x) or (y, x, c) as one of (c, y, x)."""
+    """Return an image with the axes (y, x) or (y, x, c) as one with (c, y, x)."""
     shape, chunks = handle.shape, handle.chunks
     if handle.axes == "yx":
         return replace(handle, shape=(1, *shape), chunks=(1, *chunks))
@@ -199,7 +141,7 @@ def _as_cyx(handle: ArrayHandle) -> ArrayHandle:
 
 
 def _channel_names(metadata: Mapping[str, Any], n_channels: int) -> tuple[str, ...]:
-    """Names of the channels; their numbers where the metadata has none that can be used."""
+    """Return the names of the channels, or their numbers if the metadata has no valid names."""
     numbers = tuple(map(str, range(n_channels)))
     channels = described_channels(metadata)
     if len(channels) != n_channels:
@@ -210,7 +152,7 @@ def _channel_names(metadata: Mapping[str, Any], n_channels: int) -> tuple[str, .
 def _full_resolution(
     root: zarr.Group, store: str, kind: str, name: str, *, axes: Sequence[str]
 ) -> tuple[ArrayHandle, Mapping[str, Any]]:
-    """The array of an element's first resolution level, and the element's OME metadata."""
+    """Return the array of an element's full resolution level, and the element's OME metadata."""
     available = _member_names(root, store, kind)
     if name not in available:
         message = f"no {kind} element named '{name}' in {store}; it has {listing(available)}"
@@ -219,20 +161,20 @@ def _full_resolution(
     try:
         scales = metadata["multiscales"][0]
         path = f"{kind}/{name}/{scales['datasets'][0]['path']}"
-        with _readable(f"{store}/{path}"):
+        with undamaged(f"{store}/{path}"):
             array = root[path]
         found = "".join(axis["name"] for axis in scales["axes"])
     except (KeyError, IndexError, TypeError) as error:
         message = (
-            f"{kind} element '{name}' in {store} has no usable OME metadata (missing or damaged: {error}); "
-            "write it again with spatialdata"
+            f"{kind} element '{name}' in {store} has no valid OME metadata (missing or damaged: {error}). "
+            "Write it again with spatialdata"
         )
         raise InputError(message) from error
     if found not in axes or not isinstance(array, zarr.Array) or array.ndim != len(found):
         dimensions = getattr(array, "ndim", "no")
         message = (
-            f"{kind} element '{name}' in {store} has the axes {', '.join(found)}, {dimensions} dimensions; needed are "
-            + " or ".join(", ".join(each) for each in axes)
+            f"{kind} element '{name}' in {store} has the axes {', '.join(found)} and {dimensions} dimensions; it must "
+            "have the axes " + " or ".join(", ".join(each) for each in axes)
         )
         raise InputError(message)
     dtype = str(array.dtype.newbyteorder("="))

@@ -1,4 +1,4 @@
-"""Centres of cells that the configuration names: points or a table of the store."""
+"""Read the centres of cells from the points or the table that the configuration names."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.source.find.annotations import find_table
-from cellstamp.source.find.elements import kind_of, open_root
+from cellstamp.source.find.elements import element_kind
 from cellstamp.source.find.masks import listing
 from cellstamp.source.find.placement import Matrix, between, differing, placements, point_placements
 from cellstamp.source.find.table_joins import rows_in_mask
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.points import as_coordinates, checked_centers, read_frame
 from cellstamp.source.read.arrays import ArrayHandle
-from cellstamp.source.tables import read_column
+from cellstamp.source.store_root import open_root
+from cellstamp.source.table_columns import read_column
 from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Centers
 
-_HINT = "give another name, or leave centers out: then they are computed from the labels"
+_HINT = "give another name, or remove the key centers: then they are computed from the labels"
 
 
 def given_centers(labels: ArrayHandle, name: str) -> Centers:
@@ -34,21 +35,22 @@ def given_centers(labels: ArrayHandle, name: str) -> Centers:
     labels
         The mask.
     name
-        Points: columns x and y (by name, else the only two there are, in this order), which their transformations take
-        to the mask's pixels; the cells' ids are the index, or the column they name as instance key. A table: its
-        ``obsm["spatial"]`` are x and y in pixels of the mask; of its rows those that annotate the mask. Where all of
-        them annotate shapes, x and y are in the coordinates of these, and a column has the ids in the mask.
+        Name of points or of a table. Points have the columns x and y (by name, or exactly two columns in this order).
+        Their transformations map them to the mask's pixels. The cell ids are the index, or the column that is their
+        instance key. A table has x and y in ``obsm["spatial"]``, in pixels of the mask; rows that annotate the mask
+        are used. If all rows annotate shapes, x and y are in coordinates of the shapes, and a column has the ids in
+        the mask.
 
     Raises
     ------
     InputError
-        When there is no such element, or it cannot be read as centres of this mask.
+        If the element is missing, or invalid as centres of this mask.
     """
     root = open_root(labels.store)
     kinds = [kind for kind in ("points", "tables") if f"{kind}/{name}" in root]
     where = f"centers: {' and '.join(kinds)} '{name}' in {labels.store}"
     if len(kinds) == 2:
-        raise InputError(f"{where}: the name is that of points and of a table; rename one of them")
+        raise InputError(f"{where}: both points and a table have this name; rename one of them")
     if not kinds:
         raise _missing(root, labels.store, name)
     read = {"points": _of_points, "tables": _of_table}[kinds[0]]
@@ -57,7 +59,7 @@ def given_centers(labels: ArrayHandle, name: str) -> Centers:
 
 def _missing(root: zarr.Group, store: str, name: str) -> InputError:
     points, tables = (sorted(root[kind].keys()) if kind in root else [] for kind in ("points", "tables"))  # type: ignore[union-attr]
-    other = kind_of(root, name)
+    other = element_kind(root, name)
     return InputError(
         f"centers: no points and no table named '{name}' in {store}; points there are: {listing(points)}; tables: "
         f"{listing(tables)}" + (f"; '{name}' is one of its {other}" if other else "")
@@ -67,12 +69,12 @@ def _missing(root: zarr.Group, store: str, name: str) -> InputError:
 def _of_points(root: zarr.Group, labels: ArrayHandle, name: str, where: str) -> Centers:
     table = read_frame(labels.store, name)
     if table is None:
-        raise InputError(f"{where}: its table (points.parquet) is not there, or its server does not list the files")
+        raise InputError(f"{where}: the table (points.parquet) is missing, or the server does not list its files")
     attributes: Any = root[f"points/{name}"].attrs.asdict()
     key = (attributes.get("spatialdata_attrs") or {}).get("instance_key")
     if key is not None and key not in table:
         columns = listing([str(column) for column in table.columns])
-        raise InputError(f"{where}: there is no column '{key}', its instance key; it has {columns}; {_HINT}")
+        raise InputError(f"{where}: the column '{key}' (instance key) is missing; it has {columns}; {_HINT}")
     ids = (table.index if key is None else table[key]).to_numpy()
     rest = table if key is None else table.drop(columns=[key])
     if {"x", "y"} <= set(rest.columns):
@@ -81,19 +83,18 @@ def _of_points(root: zarr.Group, labels: ArrayHandle, name: str, where: str) -> 
         columns = listing([str(column) for column in rest.columns])
         raise InputError(f"{where}: must have the columns x and y; it has {columns}; {_HINT}")
     xy = as_coordinates(rest, where, _HINT)
-    xy = _moved(xy, _to_pixels(root, labels, point_placements(attributes), where))
+    xy = _transformed(xy, _to_pixels(root, labels, point_placements(attributes), where))
     return checked_centers(ids, xy, where, _HINT, id_column="the index" if key is None else f"the column '{key}'")
 
 
 def _to_pixels(root: zarr.Group, labels: ArrayHandle, here: Mapping[str, Matrix], where: str) -> Matrix:
-    """From the points' coordinates to pixels of the labels, for (y, x, 1)."""
+    """Return the matrix from coordinates of the points to pixels of the labels, for (y, x, 1)."""
     there = placements(metadata_of(root, f"labels/{labels.name}"))
     shared = sorted(set(here) & set(there))
     if not shared:
         raise InputError(
-            f"{where}: they have no coordinate system in common with labels '{labels.name}' (theirs: "
-            f"{listing(list(here))}; the labels': {listing(list(there))}); give them one with "
-            "spatialdata.transformations.set_transformation"
+            f"{where}: no coordinate system in common with labels '{labels.name}' (centres: {listing(list(here))}; "
+            f"labels: {listing(list(there))}). Set one with spatialdata.transformations.set_transformation"
         )
     try:
         ways = {system: between(here[system], there[system]) for system in shared}
@@ -102,15 +103,15 @@ def _to_pixels(root: zarr.Group, labels: ArrayHandle, here: Mapping[str, Matrix]
     odd = differing(dict.fromkeys(shared, ways[shared[0]]), ways)
     if odd:
         raise InputError(
-            f"{where}: in '{shared[0]}' they lie elsewhere on labels '{labels.name}' than in {listing(odd)}; put the "
-            "transformations right with spatialdata.transformations.set_transformation"
+            f"{where}: their position on labels '{labels.name}' in '{shared[0]}' differs from that in {listing(odd)}. "
+            "Correct the transformations with spatialdata.transformations.set_transformation"
         )
     return ways[shared[0]]
 
 
-def _moved(xy: NDArray[np.float64], way: Matrix) -> NDArray[np.float64]:
+def _transformed(xy: NDArray[np.float64], way: Matrix) -> NDArray[np.float64]:
     if np.array_equal(way, np.eye(3)):
-        return xy  # to the last bit
+        return xy  # bit by bit the stored values
     return (xy[:, ::-1] @ way[:2, :2].T + way[:2, 2])[:, ::-1]
 
 
@@ -118,26 +119,26 @@ def _of_table(root: zarr.Group, labels: ArrayHandle, name: str, where: str) -> C
     group: Any = root[f"tables/{name}"]
     keys = group.attrs.asdict()
     if not (keys.get("region_key") and keys.get("instance_key")):
-        raise InputError(f"{where}: the table annotates no element (it has no region and instance key); {_HINT}")
+        raise InputError(f"{where}: the table annotates no element (region_key or instance_key is missing); {_HINT}")
     with quiet():
         read = partial(read_column, group["obs"], where=where)
         regions, ids = read(keys["region_key"]), read(keys["instance_key"])
     of_mask, shapes = regions == labels.name, _shapes_of(root, regions)
     if not of_mask.any() and shapes is None:
         there = listing(sorted(map(str, set(regions.tolist()))))
-        raise InputError(f"{where}: none of its rows annotates the mask '{labels.name}', but {there}; {_HINT}")
+        raise InputError(f"{where}: its rows annotate {there}, not the mask '{labels.name}'; {_HINT}")
     xy, column = _spatial(group, where), f"the column '{keys['instance_key']}'"
     if of_mask.any() and ids.dtype.kind in "iu":
         return checked_centers(ids[of_mask], xy[of_mask], where, _HINT, id_column=column)
     joined = rows_in_mask(find_table(name, labels.store, labels.store, where), (labels,), where)
     if shapes is not None:
-        xy = _moved(xy, _to_pixels(root, labels, point_placements(shapes), where))
+        xy = _transformed(xy, _to_pixels(root, labels, point_placements(shapes), where))
     rows = joined.rows & (joined.ids > 0)
     return checked_centers(joined.ids[rows], xy[rows], where, _HINT)
 
 
 def _shapes_of(root: zarr.Group, regions: NDArray[Any]) -> Mapping[str, Any] | None:
-    """Attributes of the shapes that all rows of a table annotate; None when they annotate something else."""
+    """Return the attributes of the shapes that all rows of a table annotate; None if rows annotate something else."""
     names = set(regions.tolist())
     path = f"shapes/{next(iter(names), '')}"
     return root[path].attrs.asdict() if len(names) == 1 and path in root else None
@@ -148,5 +149,5 @@ def _spatial(table: Any, where: str) -> NDArray[np.float64]:
     found = obsm.get("spatial")
     if not isinstance(found, zarr.Array) or found.ndim != 2 or found.shape[1] < 2 or found.dtype.kind not in "uif":
         has = f"{found.shape} {found.dtype}" if isinstance(found, zarr.Array) else f"obsm has {listing(sorted(obsm))}"
-        raise InputError(f"{where}: obsm['spatial'] must hold x and y, numbers (n, 2); {has}; {_HINT}")
+        raise InputError(f"{where}: obsm['spatial'] must contain x and y, numbers (n, 2); {has}; {_HINT}")
     return np.asarray(found[...], np.float64)[:, :2]

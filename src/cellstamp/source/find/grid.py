@@ -1,4 +1,4 @@
-"""Whether an image and labels share a pixel grid; if not, by how much they differ and what brings them together."""
+"""Check that an image and labels share a pixel grid; if not, report the differences and how to resolve them."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ import cellstamp
 
 sdata[{on_image!r}] = cellstamp.rasterize_labels(sdata, {labels!r}, {image!r}, same_field=True)
 """
-_SAY_WHERE = (
-    "say where the labels lie with spatialdata.transformations.set_transformation, then try again; the next error says "
-    "what to do"
+_SET_POSITION = (
+    "set the position of the labels with spatialdata.transformations.set_transformation, then try again; the next "
+    "error shows the next step"
 )
-_NEARLY = (0.9, 1.1)
-"""How much sizes may differ and still mean that something was cut off, rather than another resolution."""
+_CROPPED = (0.9, 1.1)
+"""Ratios of sizes that suggest cropping, not another resolution."""
 
 
 def check_same_grid(root: zarr.Group, image: ArrayHandle, labels: ArrayHandle) -> None:
-    """Refuse labels that do not lie on an image pixel by pixel.
+    """Check that labels and an image have the same pixel grid.
 
     Raises
     ------
     InputError
-        Saying in what they differ, by how much, and what to do.
+        If they do not; the message has the differences and the next steps.
     """
-    here, there = _places(root, "images", image.name), _places(root, "labels", labels.name)
-    told = [*_told_sizes(image, labels), *differences(here, there)]
-    if told:
+    here, there = _placements_of(root, "images", image.name), _placements_of(root, "labels", labels.name)
+    found = [*_size_difference(image, labels), *differences(here, there)]
+    if found:
         message = (
-            f"image '{image.name}' and labels '{labels.name}' in {image.store} do not lie on each other: "
-            f"{'; '.join(told)}. Both must have the same pixel grid. {_advice(root, image, labels, here, there)}"
+            f"image '{image.name}' and labels '{labels.name}' in {image.store} do not match: "
+            f"{'; '.join(found)}. Both must have the same pixel grid. {_advice(root, image, labels, here, there)}"
         )
         raise InputError(message)
 
 
-def _told_sizes(image: ArrayHandle, labels: ArrayHandle) -> list[str]:
+def _size_difference(image: ArrayHandle, labels: ArrayHandle) -> list[str]:
     (height, width), (rows, columns) = image.shape[-2:], labels.shape
     if (height, width) == (rows, columns):
         return []
@@ -75,7 +75,7 @@ def _more(n: int, what: str) -> str:
 
 @dataclass(frozen=True)
 class _Step:
-    """What to do, in words and in Python; without the Python there is none."""
+    """A step to take: words, and Python code or none."""
 
     words: str
     code: str = ""
@@ -87,97 +87,99 @@ def _advice(
     shared = [*differing(here, there), *sorted(set(here) & set(there))]
     system = shared[0] if shared else ""
     steps = list(
-        _for_shared(system, image, labels, here[system], there[system])
+        _steps_in_system(system, image, labels, here[system], there[system])
         if shared
-        else _for_none(image, labels, here, there)
+        else _steps_without_system(image, labels, here, there)
     )
     if any(step.code for step in steps):
-        steps = [_Step("With sdata the SpatialData object:"), *steps, _THEN]
+        steps = [_Step("sdata is the SpatialData object:"), *steps, _EXTRACT_NEXT]
     if fitting := [name for name in sorted(root["images"].keys()) if _fits(root, name, labels, there)]:  # type: ignore[union-attr]
-        on = " and on ".join(map(repr, fitting))
-        words = f"The labels lie on {on}: set image to that. To extract from '{image.name}' itself:"
+        on = " and ".join(map(repr, fitting))
+        words = f"The labels match {on}: set image to that. To extract from '{image.name}' itself:"
         steps = [_Step(words), *steps]
     names = {"image": image.name, "labels": labels.name, "on_image": f"{labels.name}_on_image", "system": system}
     return "\n".join(f"{step.words}\n{step.code.format(**names)}" if step.code else step.words for step in steps)
 
 
-def _for_shared(system: str, image: ArrayHandle, labels: ArrayHandle, here: Matrix, there: Matrix) -> Iterator[_Step]:
-    """What to do where a coordinate system says where both lie."""
+def _steps_in_system(
+    system: str, image: ArrayHandle, labels: ArrayHandle, here: Matrix, there: Matrix
+) -> Iterator[_Step]:
+    """Yield the steps to take if image and labels have a coordinate system in common."""
     area, of_labels = extent(here, image.shape[-2:]), extent(there, labels.shape)
     overlap = bool((np.minimum(area[:, 1], of_labels[:, 1]) > np.maximum(area[:, 0], of_labels[:, 0])).all())
     if image.shape[-2:] == labels.shape:
-        yield _Step("If pixel by pixel they show the same, give both one transformation:", _SAME_PLACE)
+        yield _Step("If they match pixel by pixel, give both the same transformation:", _SAME_PLACE)
         if overlap:
             yield _Step("If the transformations are right, resample the labels to the image's pixels:", _RASTERIZE)
         return
     if _coincide(area, of_labels, here, there):
         yield _Step("To resample the labels to the image's pixels:", _RASTERIZE)
         return
-    yield _Step(f"In '{system}' the image covers {_told_area(area)}, the labels {_told_area(of_labels)}.")
+    yield _Step(f"In '{system}' the image covers {_area_in_words(area)}, the labels {_area_in_words(of_labels)}.")
     if _of_one_field(image, labels) and only_scales(np.linalg.pinv(here) @ there):
         yield _Step("If both show the same field of view, resample the labels to the image's size:", _SAME_FIELD)
-        yield _Step("If the labels do cover that part only, leave out same_field=True.")
+        yield _Step("If the labels cover that part only, leave out same_field=True.")
     elif overlap:
-        yield _Step("If that is where the labels lie, resample them to the image's pixels:", _RASTERIZE)
-        yield _Step(f"If not, {_SAY_WHERE}.")
+        yield _Step("If the position of the labels is correct, resample them to the image's pixels:", _RASTERIZE)
+        yield _Step(f"If not, {_SET_POSITION}.")
     else:
-        yield _Step(f"So they do not overlap: {_SAY_WHERE}.")
+        yield _Step(f"They do not overlap: {_SET_POSITION}.")
 
 
-def _for_none(
+def _steps_without_system(
     image: ArrayHandle, labels: ArrayHandle, here: Mapping[str, Matrix], there: Mapping[str, Matrix]
 ) -> Iterator[_Step]:
-    """What to do where no coordinate system says where both lie."""
+    """Yield the steps to take if image and labels have no coordinate system in common."""
     none = (
         f"They have no coordinate system in common (the image's: {', '.join(here) or 'none'}; the labels': "
         f"{', '.join(there) or 'none'})"
     )
     if image.shape[-2:] == labels.shape:
-        yield _Step(f"{none}. If pixel by pixel they show the same, give both one transformation:", _SAME_PLACE)
+        yield _Step(f"{none}. If they match pixel by pixel, give both the same transformation:", _SAME_PLACE)
     elif _of_one_field(image, labels):
         words = "If both show the same field of view, resample the labels to the image's size:"
         yield _Step(f"{none}. {words}", _SAME_FIELD)
     else:
-        yield _Step(f"{none}: {_SAY_WHERE}.")
+        yield _Step(f"{none}: {_SET_POSITION}.")
 
 
-_THEN = _Step(
-    "Then extract from it (filehandler=sdata), or write what is new into its store first (sdata.write_element, "
+_EXTRACT_NEXT = _Step(
+    "Then extract from it (filehandler=sdata), or write the changes into its store first (sdata.write_element, "
     "sdata.write_transformations)"
 )
 
 
-def _coincide(area: Matrix, of_labels: Matrix, *places: Matrix) -> bool:
-    """Whether two areas end within a pixel of each other; a pixel as large as the places make it."""
-    pixel = max(float(np.abs(place[:2, :2]).sum(axis=1).max()) for place in places)
+def _coincide(area: Matrix, of_labels: Matrix, *matrices: Matrix) -> bool:
+    """Return whether two areas end within a pixel of each other: the larger one that the placements give."""
+    pixel = max(float(np.abs(matrix[:2, :2]).sum(axis=1).max()) for matrix in matrices)
     return bool((np.abs(area - of_labels) < pixel).all())
 
 
 def _of_one_field(image: ArrayHandle, labels: ArrayHandle) -> bool:
-    """Whether labels have the proportions of an image and clearly another number of pixels."""
+    """Return whether labels have the proportions of an image and clearly another number of pixels."""
     (height, width), (rows, columns) = image.shape[-2:], labels.shape
-    if not min(rows, columns, height, width) or _NEARLY[0] < rows / height < _NEARLY[1]:
+    if not min(rows, columns, height, width) or _CROPPED[0] < rows / height < _CROPPED[1]:
         return False
     return abs(rows - columns * height / width) < 1 or abs(columns - rows * width / height) < 1
 
 
-def _told_area(area: Matrix) -> str:
+def _area_in_words(area: Matrix) -> str:
     (top, bottom), (left, right) = area.tolist()
     return f"y {top:g} to {bottom:g} and x {left:g} to {right:g}"
 
 
 def _fits(root: zarr.Group, image: str, labels: ArrayHandle, there: Mapping[str, Matrix]) -> bool:
-    """Whether another image of the store is on the grid of the labels."""
+    """Return whether another image of the store is on the grid of the labels."""
     try:
         multiscale = ome.metadata_of(root, f"images/{image}")["multiscales"][0]
         array: Any = root[f"images/{image}/{multiscale['datasets'][0]['path']}"]
         sides = dict(zip(ome.axes_of(multiscale), array.shape, strict=True))
-        place = _places(root, "images", image)
+        here = _placements_of(root, "images", image)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return False
-    common = set(place) & set(there)
-    return (sides.get("y"), sides.get("x")) == labels.shape and bool(common) and not differing(place, there)
+    common = set(here) & set(there)
+    return (sides.get("y"), sides.get("x")) == labels.shape and bool(common) and not differing(here, there)
 
 
-def _places(root: zarr.Group, kind: str, name: str) -> dict[str, Matrix]:
+def _placements_of(root: zarr.Group, kind: str, name: str) -> dict[str, Matrix]:
     return placements(ome.metadata_of(root, f"{kind}/{name}"))

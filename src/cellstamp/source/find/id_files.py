@@ -1,4 +1,4 @@
-"""A file with a column of cell ids (CSV, or with semicolons or tabs) -> these ids, whole numbers or text."""
+"""Read cell ids, whole numbers or text, from a column of a CSV file (or with semicolons or tabs)."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ ID_COLUMNS = (
     "entity_id",
     "barcode",
 )
-"""Names of columns of ids; neither case nor what is between words counts: CellID, Cell ID and cell_id are one name."""
+"""Names of columns of ids, compared without case and separators: CellID, Cell ID and cell_id are one name."""
 
 _OURS = "scportraitcellid"
 _GROUPS = ("fov", "image", "imagenumber", "imagename", "filename", "sample", "sampleid", "slide", "roi", "region")
-"""Names of columns that say which image a cell is of: ids may repeat from one image to the next."""
+"""Names of columns with a cell's image: ids may repeat from one image to the next."""
 
 _SEPARATORS = ",;\t"
 
-# What pandas writes of a column in which something is missing, "12.0", is a whole number too.
+# "12.0" is a whole number too: pandas writes it if the column has missing values
 _WHOLE = re.compile(r"\+?(\d{1,19})(\.0*)?")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
 class IdColumn:
-    """The ids in a file.
+    """Ids in a file.
 
     Attributes
     ----------
     numbers
-        Whole numbers; empty when the ids are text.
+        Whole numbers; empty if the ids are text.
     texts
-        Text; empty when they are whole numbers.
+        Text; empty if the ids are whole numbers.
     first
-        What is in the first row of a file that has nothing but texts in one column: its heading, or one more id.
+        First row of a file with a single column of text: its header, or one more id.
     """
 
     numbers: frozenset[int] = frozenset()
@@ -58,7 +58,7 @@ class IdColumn:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows with something in them: the lines they end at in the file, and their fields."""
+    """Rows that are not empty: the number of each one's last line in the file, and its fields."""
 
     lines: list[int]
     fields: list[list[str]]
@@ -73,29 +73,29 @@ def read_ids(path: Path, *, column: str | None = None, masks: Sequence[str] = ()
     Parameters
     ----------
     path
-        The file. Lines at its beginning that start with ``#`` are comments.
+        The file. Lines at its start that begin with ``#`` are comments.
     column
-        Name of its column of ids; None: the one with a name in `ID_COLUMNS`.
+        Name of the column of ids; None: the column with a name in `ID_COLUMNS`.
     masks
-        Names of masks: a column of such a name holds their ids.
+        Names of masks: a column with such a name holds their ids.
 
     Raises
     ------
     ConfigError
-        If it cannot be read, it is unclear which column is meant, or there is something else than ids in that.
+        If the file cannot be read, if it is unclear which column holds the ids, or if a value is not a cell id.
     """
     rows = _read(path)
     first = rows.fields[0] if rows.fields else []
     body = _Rows(rows.lines[1:], rows.fields[1:])
     index = _index_of_ids(first, body, path, column, masks)
-    is_named = column is not None or len(first) > 1 or _plain(first[0] if first else "") in _known(masks)
+    is_named = column is not None or len(first) > 1 or _normalized(first[0] if first else "") in _known_names(masks)
     if not is_named and _may_be_id(first):
         return _as_ids(rows.lines, rows.column(index), path)
     _check_one_image(first, body, index, path)
     texts = body.column(index)
     if is_named or not all(map(_is_text, texts)):
         return _as_ids(body.lines, texts, path)
-    # nothing but text: only who knows the ids can say whether the first is one
+    # one column of text: the caller knows the ids, and so whether the first row is one
     return IdColumn(texts=frozenset(texts), first=first[0] if first else None)
 
 
@@ -106,7 +106,7 @@ def _read(path: Path) -> _Rows:
         comments = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
         rows = list(_filled_rows(lines[comments:]))
     except FileNotFoundError as error:
-        raise ConfigError(f"{_origin(path)}: there is no such file ({path.absolute()})") from error
+        raise ConfigError(f"{_origin(path)}: file not found ({path.absolute()})") from error
     except IsADirectoryError as error:
         raise ConfigError(f"{_origin(path)}: this is a folder, not a CSV file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -123,31 +123,31 @@ def _filled_rows(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, fields
 
 
-def _plain(name: str) -> str:
+def _normalized(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
 
 
-def _known(masks: Sequence[str]) -> set[str]:
-    return {_plain(name) for name in (*ID_COLUMNS, *masks)}
+def _known_names(masks: Sequence[str]) -> set[str]:
+    return {_normalized(name) for name in (*ID_COLUMNS, *masks)}
 
 
 def _index_of_ids(first: list[str], body: _Rows, path: Path, column: str | None, masks: Sequence[str]) -> int:
-    """Which column of a file holds the ids."""
+    """Return the index of the column with the ids."""
     if column is not None:
         if column not in first:
             raise ConfigError(
-                f"{_origin(path)}: there is no column {column!r}; the file has {', '.join(first) or 'none'}"
+                f"{_origin(path)}: the column {column!r} is missing; the file has {', '.join(first) or 'none'}"
             )
         return first.index(column)
-    names = [_plain(name) for name in first]
-    known = [index for index, name in enumerate(names) if name in _known(masks)]
-    # what is said to be of the mask itself comes before what may be
-    own = [index for index in known if names[index] in {_OURS, *map(_plain, masks)}]
+    names = [_normalized(name) for name in first]
+    known = [index for index, name in enumerate(names) if name in _known_names(masks)]
+    # columns named like the mask come before those that may be of another one
+    own = [index for index in known if names[index] in {_OURS, *map(_normalized, masks)}]
     found = own[:1] or known
     if len({tuple(body.column(index)) for index in found}) > 1:
         several = [first[index] for index in found]
         raise ConfigError(
-            f"{_origin(path)}: which of the columns {', '.join(several)} holds the ids? Name it: "
+            f"{_origin(path)}: several columns may hold the ids: {', '.join(several)}. Name one: "
             f"{_named(path, several[0])}"
         )
     if found:
@@ -161,10 +161,10 @@ def _unclear(first: list[str], path: Path) -> ConfigError:
     wanted = f"one must be named {', '.join(ID_COLUMNS[:-1])} or {ID_COLUMNS[-1]}"
     if _may_be_id(first):
         return ConfigError(
-            f"{_origin(path)}: there are {len(first)} columns and no header; {wanted}, or leave only the ids"
+            f"{_origin(path)}: the file has {len(first)} columns and no header; {wanted}, or keep only the ids"
         )
     named = f"or name it: {_named(path, next(filter(None, first)))}"
-    return ConfigError(f"{_origin(path)}: which column holds the ids? There are {', '.join(first)}; {wanted}, {named}")
+    return ConfigError(f"{_origin(path)}: no column of ids found; it has {', '.join(first)}; {wanted}, {named}")
 
 
 def _origin(path: Path) -> str:
@@ -172,26 +172,26 @@ def _origin(path: Path) -> str:
 
 
 def _named(path: Path, column: str) -> str:
-    """What to write in the configuration for a column of a file."""
+    """Return the configuration for a column of a file."""
     return f"cells = {{'path': {str(path)!r}, 'ids': {column!r}}}"
 
 
 def _may_be_id(fields: list[str]) -> bool:
-    """Whether a first row is no header: a number with a slip in it would be left out, and nobody told."""
+    """Return whether a first row may be data, not a header: an id with a typing error must not be skipped silently."""
     return any(re.match(r"[-+.\d]", field) for field in fields)
 
 
 def _check_one_image(first: list[str], body: _Rows, index: int, path: Path) -> None:
-    """Refuse ids that come again in another image: they would choose cells that are not meant."""
+    """Check that ids do not repeat in another image: they would choose unintended cells."""
     ids = body.column(index)
     if len(set(ids)) == len(ids):
         return
     for place, name in enumerate(first):
         images = sorted(set(body.column(place)))
-        if _plain(name) in _GROUPS and place != index and len(images) > 1:
+        if _normalized(name) in _GROUPS and place != index and len(images) > 1:
             raise ConfigError(
                 f"{_origin(path)}: the file has cells of {len(images)} images (column {name!r}: {', '.join(images[:3])}"
-                f"{', ...' if len(images) > 3 else ''}), and their ids repeat; leave only the rows of this image"
+                f"{', ...' if len(images) > 3 else ''}), and their ids repeat; keep only the rows of this image"
             )
 
 
@@ -211,5 +211,5 @@ def _as_number(text: str, where: str) -> int:
     cell = int(found[1]) if found else 0
     if not 1 <= cell <= LARGEST_ID:
         shown = repr(text if len(text) <= 40 else f"{text[:40]}...")
-        raise ConfigError(f"{where}: {shown} is no cell id; must be a whole number from 1 to 2**63 - 1")
+        raise ConfigError(f"{where}: {shown} is not a cell id; ids are whole numbers from 1 to 2**63 - 1")
     return cell

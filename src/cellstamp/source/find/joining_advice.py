@@ -1,4 +1,4 @@
-"""What to do about a table whose rows cannot be joined to a mask, in words and in code that runs."""
+"""Advise on a table whose rows cannot be joined to a mask, in words and in code that runs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from cellstamp.source.find.annotations import Table
-from cellstamp.source.find.elements import open_root
 from cellstamp.source.find.placement import placements, point_placements
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.read.centers import blocks_of
+from cellstamp.source.store_root import open_root
 
-_BY_PLACE = """
+_BY_POSITION = """
 import spatialdata
 from scipy.spatial import KDTree
 
@@ -31,7 +31,7 @@ obs[{mask!r}] = ours.index.to_numpy()[nearest] * mutual
 def how_to_join(
     table: Table, masks: Sequence[ArrayHandle], origin: str, names: Sequence[Any], looked_for: Sequence[str]
 ) -> str:
-    """Return a message for a table that names cells by text, and has no column with their ids in the mask.
+    """Return a message for a table that names cells by text and has no column with their ids in the mask.
 
     Parameters
     ----------
@@ -40,26 +40,26 @@ def how_to_join(
     masks
         The masks.
     origin
-        What asks for it.
+        Configuration key that names the table.
     names
-        What the table calls its cells.
+        The cells' names in the table.
     looked_for
-        Columns that would have joined them, besides those named like a mask.
+        Names of columns that would have joined them, besides those named like a mask.
     """
     mask, named = masks[0], ", ".join([*(each.name for each in masks), *looked_for])
     problem = (
         f"{origin}: the table {table.name!r} names cells by text ({quoted(names)}), the mask '{mask.name}' by integers "
-        f"({some_ids(mask)}). No column of the table joins them: there is none named {named} with a different whole "
-        "number for each cell. If another column has it, name that (the key ids beside table and column)"
+        f"({first_ids(mask)}). No column of the table joins them: none named {named} has a different whole number for "
+        "each cell. If another column has the ids, name it with the key ids, beside table and column"
     )
-    code = _by_place(table, mask)
+    code = _code_by_position(table, mask)
     if code is None:
         return f"{problem}; if not, add such a column to the table"
     return f"{problem}. If not, this joins rows and cells nearest to each other; then pass filehandler=sdata:\n{code}"
 
 
-def _by_place(table: Table, mask: ArrayHandle) -> str | None:
-    """Code that joins rows to cells by where they are; None when the table's cells have no place in the store."""
+def _code_by_position(table: Table, mask: ArrayHandle) -> str | None:
+    """Return code that joins rows to cells by position; None if the table's cells have no position in the store."""
     root: Any = open_root(mask.store)
     region = table.attributes.get("region")
     name = region if isinstance(region, str) else next(iter(region or ()), "")
@@ -71,19 +71,19 @@ def _by_place(table: Table, mask: ArrayHandle) -> str | None:
     if system is None:
         return None
     key = table.attributes["instance_key"]
-    return _BY_PLACE.format(store=mask.store, table=table.name, region=name, system=system, key=key, mask=mask.name)
+    return _BY_POSITION.format(store=mask.store, table=table.name, region=name, system=system, key=key, mask=mask.name)
 
 
-def some_ids(mask: ArrayHandle) -> str:
-    """The first ids of a mask, for a message: those in the first block that has any."""
+def first_ids(mask: ArrayHandle) -> str:
+    """Return the first ids of a mask, for a message: those in the first block with cells."""
     for block in blocks_of(mask):
         ids = np.unique(mask.read(block))
-        if (ids > 0).any():
-            some = ids[ids > 0]
-            return ", ".join(map(str, some[:3].tolist())) + (", ..." if some.size > 3 else "")
+        ids = ids[ids > 0]
+        if ids.size:
+            return ", ".join(map(str, ids[:3].tolist())) + (", ..." if ids.size > 3 else "")
     return "none"
 
 
 def quoted(names: Sequence[Any]) -> str:
-    """The first of some names, for a message."""
+    """Return the first names in quotes, for a message."""
     return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")

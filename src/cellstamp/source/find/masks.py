@@ -1,4 +1,4 @@
-"""Which labels are the masks, by the names that the configuration gives."""
+"""Choose the masks among a store's labels, by the names in the configuration."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from cellstamp.errors import InputError
 from cellstamp.warnings import warn
 
 KINDS = ("images", "labels", "points", "shapes", "tables")
-"""Kinds of elements, as folders in a store and as attributes of a SpatialData object."""
+"""Kinds of elements: folders of a store and attributes of a SpatialData object."""
 
 KindOf = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
 class MaskChoice:
-    """What the configuration says about masks.
+    """The configuration's keys for masks.
 
     Attributes
     ----------
     segmentation_key
-        The masks are the labels named exactly ``<key>_nucleus`` and ``<key>_cytosol``; one of them is enough.
+        The masks are the labels ``<key>_nucleus`` and ``<key>_cytosol``; one is enough.
     segmentation_mask
-        Name or names of the masks, instead.
+        Name or names of the masks; overrides `segmentation_key`.
     nucleus_labels, cytosol_labels
-        The masks, whatever their names, instead of both; one of them is enough.
+        Names of the masks; override the other two keys. One is enough.
     """
 
     segmentation_key: str = "seg_all"
@@ -34,21 +34,21 @@ class MaskChoice:
     cytosol_labels: str | None = None
 
     def names(self, available: Sequence[str], store: str, kind_of: KindOf) -> tuple[str, ...]:
-        """Names of the masks to use, nucleus before cytosol.
+        """Return the names of the masks to use, nucleus before cytosol.
 
         Parameters
         ----------
         available
-            Labels in the store.
+            Names of the labels in the store.
         store
             The store, for messages.
         kind_of
-            Name of an element -> its kind, for messages about what is there and is no labels; None: it is not there.
+            Callable from an element's name to its kind, for messages; returns None if the element is missing.
 
         Raises
         ------
         InputError
-            If they are not there, or if it is unclear which is which.
+            If a mask is missing, or if it is unclear which one is the nucleus mask.
         """
         given = {key: name for key in ("nucleus_labels", "cytosol_labels") if (name := getattr(self, key)) is not None}
         if given:
@@ -56,19 +56,18 @@ class MaskChoice:
                 check_there("labels", name, available, store, kind_of, key=f"{key}: ")
             return tuple(given.values())
         if self.segmentation_mask is not None:
-            return self._named_outright(available, store, kind_of)
+            return self._names_given(available, store, kind_of)
         wanted = [f"{self.segmentation_key}_nucleus", f"{self.segmentation_key}_cytosol"]
         found = tuple(name for name in wanted if name in available)
         if not found:
             message = (
-                f"no labels named {wanted[0]} or {wanted[1]} in {store}; it has {listing(available)}; run a "
-                "segmentation, load masks, set segmentation_key or segmentation_mask, or name the labels with "
-                "nucleus_labels and cytosol_labels"
+                f"no labels named {wanted[0]} or {wanted[1]} in {store}; it has {listing(available)}. Load masks, or "
+                "name the labels with nucleus_labels and cytosol_labels"
             )
             raise InputError(message)
         return found
 
-    def _named_outright(self, available: Sequence[str], store: str, kind_of: KindOf) -> tuple[str, ...]:
+    def _names_given(self, available: Sequence[str], store: str, kind_of: KindOf) -> tuple[str, ...]:
         mask = self.segmentation_mask
         names = (mask,) if isinstance(mask, str) else tuple(mask or ())
         for name in names:
@@ -77,8 +76,8 @@ class MaskChoice:
             return _nucleus_first(names)
         if "nucleus" not in mask and "cytosol" not in mask:
             warn(
-                f"segmentation_mask '{mask}' says neither nucleus nor cytosol; it is used as the cytosol mask (with "
-                "nucleus_labels or cytosol_labels you can say which it is)"
+                f"segmentation_mask '{mask}': the name contains neither 'nucleus' nor 'cytosol'. It is used as the "
+                "cytosol mask. To choose, set nucleus_labels or cytosol_labels instead"
             )
         return names
 
@@ -86,12 +85,12 @@ class MaskChoice:
 def check_there(
     kind: str, name: str, available: Sequence[str], store: str, kind_of: KindOf, *, key: str = "image: "
 ) -> None:
-    """Refuse the name of an element that is not there, or is something else.
+    """Check that an element exists and is of this kind.
 
     Raises
     ------
     InputError
-        Telling what there is.
+        If it is missing or of another kind; the message lists the existing elements.
     """
     if name in available:
         return
@@ -102,9 +101,9 @@ def check_there(
     raise InputError(message)
 
 
-def listing(names: Sequence[str]) -> str:
-    """Names in a message."""
-    return ", ".join(names) if names else "none"
+def listing(names: Sequence[str], empty: str = "none") -> str:
+    """Return names separated by commas, for a message; `empty` if there are none."""
+    return ", ".join(names) or empty
 
 
 def _nucleus_first(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The key ``cells`` of a configuration -> the ids of the cells it means."""
+"""Find the ids of the cells that a configuration's key ``cells`` chooses."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
 from cellstamp.rules import CellChoice, FileColumn, TableColumn
-from cellstamp.source.find.annotations import Column, Table, find_table, kind_of, table_names
+from cellstamp.source.find.annotations import Column, Table, column_content, find_table, table_names
 from cellstamp.source.find.id_files import IdColumn, read_ids
+from cellstamp.source.find.masks import listing
 from cellstamp.source.find.table_joins import rows_in_mask
 from cellstamp.source.find.text_ids import ids_of_texts
 from cellstamp.source.read.arrays import PixelSource
@@ -22,33 +23,33 @@ from cellstamp.source.values import Centers
 
 @dataclass(frozen=True)
 class ChosenCells:
-    """Cells that were chosen.
+    """Chosen cells.
 
     Attributes
     ----------
     ids
         uint64 (n,), ascending.
     origin
-        Where the choice comes from, for messages.
+        Source of the choice, for messages.
     """
 
     ids: NDArray[np.uint64]
     origin: str
 
     def among(self, centers: Centers, mask: str) -> Centers:
-        """The chosen of all cells.
+        """Return the chosen cells among all cells.
 
         Parameters
         ----------
         centers
             All cells.
         mask
-            Name of the mask they are in.
+            Name of their mask.
 
         Raises
         ------
         ConfigError
-            If some of the chosen are not there.
+            If some of the chosen cells are missing.
         """
         unknown = self.ids[~np.isin(self.ids, centers.ids)]
         if unknown.size:
@@ -62,26 +63,26 @@ class ChosenCells:
 
 
 def find_cells(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenCells | None:
-    """Find out which cells are meant.
+    """Find the cells that a configuration chooses.
 
     Parameters
     ----------
     cells
-        The configuration's: ids in the mask or in a table, a CSV file of either, or a boolean column of a table.
+        The key ``cells``: ids in the mask or in a table, a CSV file of either, or a boolean column of a table.
     source
-        Image and masks; a table must annotate one of the masks, or have a column with the ids in one.
+        Image and masks. A table must annotate one of the masks, or have a column with the ids in one.
     handler
-        What the step was given as its file handler: a table of a SpatialData object is read as it is in memory.
+        The step's file handler. A table of a SpatialData object is read from memory.
 
     Returns
     -------
     ChosenCells or None
-        None: all of them.
+        None: all cells.
 
     Raises
     ------
     ConfigError
-        If the file or the table cannot be used, or chooses no cell.
+        If the file or the table is invalid, or chooses no cell.
     """
     if cells is None:
         return None
@@ -105,7 +106,7 @@ def _ids_of_column(ids: IdColumn, source: PixelSource, handler: Any, origin: str
         tables = _all_tables(source, handler, origin)
         return ids_of_texts(ids.texts, tables, source.masks, origin, heading=ids.first)
     if not ids.numbers:
-        raise ConfigError(f"{origin}: there are no ids in the file")
+        raise ConfigError(f"{origin}: the file has no ids")
     return np.array(sorted(ids.numbers), np.uint64)
 
 
@@ -116,31 +117,31 @@ def _all_tables(source: PixelSource, handler: Any, origin: str) -> Iterator[Tabl
 
 def _ids_of_table(table: Table, cells: TableColumn, source: PixelSource, origin: str) -> NDArray[np.uint64]:
     if cells.column not in table.columns:
-        raise ConfigError(f"{origin}: there is no such column; the table has {', '.join(table.columns) or 'none'}")
+        raise ConfigError(f"{origin}: this column is missing; the table has {listing(table.columns)}")
     flags = table.column(cells.column)
     if flags.dtype.kind != "b":
         raise ConfigError(
-            f"{origin}: must be a column of true and false (it holds {kind_of(flags)}); the table's columns are "
-            f"{', '.join(table.columns)}{_how_to_choose(table, cells.column, flags)}"
+            f"{origin}: must be a boolean column (it has {column_content(flags)}); the table's columns are "
+            f"{listing(table.columns)}{_how_to_choose(table, cells.column, flags)}"
         )
     found = rows_in_mask(table, source.masks, origin, cells.ids)
     flags = flags[found.rows]
     n_missing = int(np.ma.getmaskarray(flags).sum())
     if n_missing:
         raise ConfigError(
-            f"{origin}: {n_missing} of {flags.size} cells have neither true nor false there (NA); fill them in"
+            f"{origin}: {n_missing} of {flags.size} cells have a missing value (NA); set each to true or false"
         )
     if not flags.data.any():
-        raise ConfigError(f"{origin}: it is true for none of {flags.size} cells")
+        raise ConfigError(f"{origin}: the column is true for none of {flags.size} cells")
     chosen = found.rows.copy()
     chosen[found.rows] = flags.data
     return found.of(chosen, origin)
 
 
 def _how_to_choose(table: Table, column: str, values: Column) -> str:
-    """Code that makes a column of true and false of one of categories."""
-    some = values.compressed()
-    if values.dtype.kind != "O" or not some.size:
+    """Return code that makes a boolean column from a column of categories."""
+    categories = values.compressed()
+    if values.dtype.kind != "O" or not categories.size:
         return ""
     obs = f"sdata[{table.name!r}].obs"
-    return f". Choose one value: {obs}['chosen'] = {obs}[{column!r}] == {str(some[0])!r}"
+    return f". Choose one value: {obs}['chosen'] = {obs}[{column!r}] == {str(categories[0])!r}"

@@ -1,4 +1,4 @@
-"""Rows of a table -> ids of cells in a mask, through the table's own columns."""
+"""Join rows of a table to cells of a mask, through the table's columns."""
 
 from __future__ import annotations
 
@@ -10,42 +10,43 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
 from cellstamp.rules import LARGEST_ID
-from cellstamp.source.find.annotations import Column, Table, kind_of
+from cellstamp.source.find.annotations import Column, Table, column_content
 from cellstamp.source.find.joining_advice import how_to_join
+from cellstamp.source.find.masks import listing
 from cellstamp.source.read.arrays import ArrayHandle
 
 LABEL_COLUMNS = ("cell_labels", "cell_label", "label_id", "label", "scportrait_cell_id")
-"""Columns in which tables keep a cell's id in the mask, when their rows annotate something else, like circles."""
+"""Columns with a cell's id in the mask, in tables whose rows annotate something else, like circles."""
 
 
 @dataclass(frozen=True)
 class CellRows:
-    """The rows of a table that are cells of a mask.
+    """Rows of a table that are cells of a mask.
 
     Attributes
     ----------
     rows
-        bool (n,): which.
+        bool (n,): whether a row is a cell.
     ids
-        uint64 (n,): the id in the mask; 0 where there is none.
+        uint64 (n,): the id in the mask; 0: none.
     """
 
     rows: NDArray[np.bool_]
     ids: NDArray[np.uint64]
 
     def of(self, wanted: NDArray[np.bool_], origin: str) -> NDArray[np.uint64]:
-        """Ids of some rows, ascending.
+        """Return the ids of the wanted rows, ascending.
 
         Raises
         ------
         ConfigError
-            If some of them have none.
+            If some of these cells have no id.
         """
         found = self.ids[self.rows & wanted]
         n_without = int((found == 0).sum())
         if n_without:
             raise ConfigError(
-                f"{origin}: {n_without} of {found.size} cells have no id in the mask (0 or NA); leave them out, with a "
+                f"{origin}: {n_without} of {found.size} cells have no id in the mask (0 or NA). Leave them out, with a "
                 "column that is false for them"
             )
         return np.unique(found)
@@ -54,19 +55,19 @@ class CellRows:
 def rows_in_mask(table: Table, masks: Sequence[ArrayHandle], origin: str, ids: str | None = None) -> CellRows:
     """Find the rows of a table that are cells of one of the masks.
 
-    Rows annotate a mask by the numbers in the table's instance key. Where they annotate something else, or by text, a
-    column with the name of a mask, or one of `LABEL_COLUMNS`, has the numbers.
+    The ids are numbers in the table's instance key. If rows annotate something else, or the key is text, the ids are in
+    a column with the name of a mask, or in one of `LABEL_COLUMNS`.
 
     Parameters
     ----------
     table
         The table.
     masks
-        Rows of the first that any row annotates count (ids are the same in all).
+        The masks. Rows of the first mask that the table annotates are used, as ids are the same in all.
     origin
-        What asks for it, for messages.
+        Configuration key that names the table, for messages.
     ids
-        Name of the column with each row's id in the mask, instead.
+        Name of the column with each row's id in the mask; overrides the search.
 
     Raises
     ------
@@ -92,7 +93,7 @@ def rows_in_mask(table: Table, masks: Sequence[ArrayHandle], origin: str, ids: s
     if instances.dtype.kind in "iu":
         raise _of_something_else(regions, names, origin)
     if instances.dtype.kind != "O":
-        raise _no_numbers(table, kind_of(instances), origin)
+        raise _no_numbers(table, column_content(instances), origin)
     raise ConfigError(how_to_join(table, masks, origin, instances.compressed().tolist(), LABEL_COLUMNS))
 
 
@@ -105,26 +106,25 @@ def _first_annotated(regions: Column, masks: Sequence[str]) -> NDArray[np.bool_]
 
 
 def _label_columns(table: Table, masks: Sequence[str]) -> Iterator[str]:
-    # numbers of whole cells are not those of a nucleus mask that stands alone
+    # ids of cells differ from those of a nucleus mask, if that is the only mask
     generic = LABEL_COLUMNS[int(len(masks) == 1 and "nucle" in masks[0].lower()) :]
     return (column for column in (*masks, *generic) if column in table.columns)
 
 
 def _by_column(table: Table, column: str, origin: str) -> CellRows:
     if column not in table.columns:
-        there = ", ".join(table.columns) or "none"
-        raise ConfigError(f"{origin}: there is no column {column!r} (ids); the table has {there}")
-    held = table.column(column)
-    found = _whole_numbers(held)
+        raise ConfigError(f"{origin}: the column {column!r} (ids) is missing; the table has {listing(table.columns)}")
+    values = table.column(column)
+    found = _whole_numbers(values)
     if found is None:
         raise ConfigError(
-            f"{origin}: the column {column!r} must hold ids of the mask, whole numbers (it holds {kind_of(held)})"
+            f"{origin}: the column {column!r} must have ids, whole numbers (it has {column_content(values)})"
         )
     return CellRows(np.ones(found.shape, np.bool_), found)
 
 
 def _whole_numbers(column: Column) -> NDArray[np.uint64] | None:
-    """Ids as numbers, 0 where there is none; None when they are no ids."""
+    """Return ids as numbers, 0 for missing ones; None if some value is not an id."""
     if column.dtype.kind not in "iuf":
         return None
     missing = np.ma.getmaskarray(column) | (column.data != column.data)
@@ -135,19 +135,19 @@ def _whole_numbers(column: Column) -> NDArray[np.uint64] | None:
 
 
 def _all_differ(ids: NDArray[np.uint64]) -> bool:
-    """Whether they are ids at all, and not the numbers of clusters."""
-    some = ids[ids > 0]
-    return bool(some.size) and np.unique(some).size == some.size
+    """Return whether all ids differ: numbers of clusters do not."""
+    ids = ids[ids > 0]
+    return bool(ids.size) and np.unique(ids).size == ids.size
 
 
-def _no_numbers(table: Table, held: str, origin: str) -> ConfigError:
+def _no_numbers(table: Table, content: str, origin: str) -> ConfigError:
     name = table.attributes["instance_key"]
-    return ConfigError(f"{origin}: the table's column of ids, {name!r}, must hold whole numbers (it holds {held})")
+    return ConfigError(f"{origin}: the table's column of ids, {name!r}, must have whole numbers (it has {content})")
 
 
 def _of_something_else(regions: Column, masks: Sequence[str], origin: str) -> ConfigError:
-    there = sorted({str(region) for region in regions.compressed()})
+    annotated = sorted({str(region) for region in regions.compressed()})
     return ConfigError(
-        f"{origin}: the table annotates {', '.join(there) or 'nothing'}, not the cells' mask ({' or '.join(masks)}); "
-        "choose a table that does, or name its column with the ids of the mask (the key ids beside table and column)"
+        f"{origin}: the table annotates {listing(annotated, 'nothing')}, not the cells' mask ({' or '.join(masks)}). "
+        "Choose a table that does, or name its column with the ids of the mask: the key ids, beside table and column"
     )

@@ -1,15 +1,15 @@
-"""Text that names cells -> their ids in a mask, through the table that knows the text."""
+"""Find the ids in a mask of cells that are named by text, through the table with these names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
 from cellstamp.source.find.annotations import Column, Table
-from cellstamp.source.find.joining_advice import quoted, some_ids
+from cellstamp.source.find.joining_advice import first_ids, quoted
 from cellstamp.source.find.table_joins import rows_in_mask
 from cellstamp.source.read.arrays import ArrayHandle
 
@@ -22,20 +22,20 @@ def ids_of_texts(
     *,
     heading: str | None = None,
 ) -> NDArray[np.uint64]:
-    """Find the ids in the mask of cells that are named by text, in the table that knows their names.
+    """Find the ids in the mask of cells that are named by text, through the table with most of the names.
 
     Parameters
     ----------
     texts
-        The names.
+        Names of the cells.
     tables
-        All tables there are.
+        All tables of the store.
     masks
         The masks.
     origin
-        What asks for it, for messages.
+        Configuration key that names the cells, for messages.
     heading
-        A text that counts as a name when a table knows it.
+        First row of a file: a name if a table has it, else the header.
 
     Returns
     -------
@@ -45,41 +45,50 @@ def ids_of_texts(
     Raises
     ------
     ConfigError
-        If no table knows all of them, or the one that does cannot be joined to the masks.
+        If no table has all of them, or if the table cannot be joined to the masks.
     """
     wanted = sorted(texts)
     asked = wanted if heading is None else [heading, *wanted]
-    best, where = _table_that_knows(asked, tables)
+    best, rows_of = _table_with_most(asked, tables)
     if best is None:
-        raise ConfigError(_nobody_knows(wanted, masks[0], origin))
-    known = {text for text, rows in where.items() if rows}
-    unknown = [text for text in wanted if text not in known]
+        raise ConfigError(
+            f"{origin}: the cells are named by text ({quoted(wanted)}), but ids in the mask '{masks[0].name}' are "
+            f"integers ({first_ids(masks[0])}), and no table in {masks[0].store} has these texts. Give the integers"
+        )
+    unknown = [text for text in wanted if not rows_of[text]]
     if unknown:
         raise ConfigError(
             f"{origin}: {len(unknown)} of {len(wanted)} cells are not in table {best.name!r}, which has the others: "
             f"{', '.join(map(repr, unknown[:5]))}{', ...' if len(unknown) > 5 else ''}"
         )
     cells = rows_in_mask(best, masks, f"{origin}: table {best.name!r}")
-    chosen = np.zeros(cells.rows.shape, np.bool_)
-    for text in known:
-        rows = [row for row in where[text] if cells.rows[row]]
-        if len(rows) != 1:
-            named = " or ".join(mask.name for mask in masks)
-            raise ConfigError(f"{origin}: {text!r} is {len(rows)} rows of {named} in table {best.name!r}; must be one")
+    where = f"{' or '.join(mask.name for mask in masks)} in table {best.name!r}"
+    return cells.of(_one_row_each(rows_of, cells.rows, where, origin), origin)
+
+
+def _one_row_each(
+    rows_of: Mapping[str, Sequence[int]], is_cell: NDArray[np.bool_], where: str, origin: str
+) -> NDArray[np.bool_]:
+    """Return a boolean array with the row of each text."""
+    chosen = np.zeros(is_cell.shape, np.bool_)
+    for text, named in rows_of.items():
+        rows = [row for row in named if is_cell[row]]
+        if named and len(rows) != 1:
+            raise ConfigError(f"{origin}: {text!r} names {len(rows)} rows of {where}; it must name one")
         chosen[rows] = True
-    return cells.of(chosen, origin)
+    return chosen
 
 
-def _table_that_knows(texts: Sequence[str], tables: Iterable[Table]) -> tuple[Table | None, dict[str, list[int]]]:
-    """The table with a column that has most of the texts, and the rows of each."""
+def _table_with_most(texts: Sequence[str], tables: Iterable[Table]) -> tuple[Table | None, dict[str, list[int]]]:
+    """Return the table with a column that has most of the texts, and the rows of each text."""
     best: Table | None = None
-    where: dict[str, list[int]] = {}
+    most: dict[str, list[int]] = {}
     for table in tables:
         for names in _columns_of_names(table):
             found = _rows_of(texts, names)
-            if len(found) > len(where):
-                best, where = table, found
-    return best, {text: where.get(text, []) for text in texts}
+            if len(found) > len(most):
+                best, most = table, found
+    return best, {text: most.get(text, []) for text in texts}
 
 
 def _columns_of_names(table: Table) -> Iterator[Column]:
@@ -96,10 +105,3 @@ def _rows_of(texts: Sequence[str], names: Column) -> dict[str, list[int]]:
         if name in wanted:
             found.setdefault(name, []).append(row)
     return found
-
-
-def _nobody_knows(texts: Sequence[str], mask: ArrayHandle, origin: str) -> str:
-    return (
-        f"{origin}: names cells by text ({quoted(texts)}), the mask '{mask.name}' by integers ({some_ids(mask)}), and "
-        f"no table in {mask.store} has these texts. Give the integers"
-    )

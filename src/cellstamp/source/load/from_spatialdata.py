@@ -12,7 +12,6 @@ import numpy as np
 
 from cellstamp.errors import InputError
 from cellstamp.source import ome
-from cellstamp.source.find.elements import open_root
 from cellstamp.source.find.grid import check_same_grid
 from cellstamp.source.load.checks import (
     channel_names_for,
@@ -28,10 +27,11 @@ from cellstamp.source.load.pixels import Pixels
 from cellstamp.source.load.raster import FACTORS, copy_raster, copyable, write_raster
 from cellstamp.source.load.staging import Format, Staging, staged, zarr_format
 from cellstamp.source.load.store import open_group, write_centers
-from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of
+from cellstamp.source.load.tables import annotated, retarget
+from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, mask_kind
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.read.centers import Run
-from cellstamp.source.tables import annotated, retarget
+from cellstamp.source.store_root import open_root
 from cellstamp.source.values import Centers
 
 _KINDS = ("images", "labels", "points", "shapes", "tables")
@@ -130,7 +130,7 @@ def _check_elements(chosen: Chosen) -> None:
     for element, origin in chosen.elements.items():
         if element != IMAGE:
             mask, _ = open_group(chosen.store / origin, ome.AXES["labels"])
-            check_mask(mask, kind_of(element), image.shape)
+            check_mask(mask, mask_kind(element), image.shape)
             check_same_grid(root, _handle(chosen, IMAGE, image), _handle(chosen, element, mask))
 
 

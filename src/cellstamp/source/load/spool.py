@@ -16,10 +16,10 @@ from cellstamp.source.find.placement import placements, same
 from cellstamp.source.load.pixels import as_pixels, full_resolution
 from cellstamp.source.load.raster import write_raster
 from cellstamp.source.load.staging import Staging, staged, zarr_format
+from cellstamp.source.load.tables import write_centers_table
 from cellstamp.source.location import is_remote, path_of
 from cellstamp.source.points import write_frame
 from cellstamp.source.read.signatures import state_content
-from cellstamp.source.tables import write_centers_table
 
 
 @dataclass(frozen=True)

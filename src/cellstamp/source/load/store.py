@@ -32,8 +32,8 @@ from cellstamp.source.load.spool import spool
 from cellstamp.source.load.stacks import Stack, letters, named_along
 from cellstamp.source.load.staging import Staging, recover, staged
 from cellstamp.source.location import below, is_remote
-from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, kind_of, mask_of
-from cellstamp.source.points import read_points, write_points
+from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, mask_kind, mask_of
+from cellstamp.source.points import write_points
 from cellstamp.source.read.centers import Run, compute_centers
 from cellstamp.source.read.shared_ids import survey
 from cellstamp.source.thirdparty import quiet
@@ -43,7 +43,6 @@ from cellstamp.warnings import warn
 __all__ = [
     "has_element",
     "image_pixels",
-    "load_centers",
     "load_image",
     "load_masks",
     "open_image",
@@ -173,7 +172,7 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
     check_free(store, list(elements), overwrite=overwrite)
     shape = image_pixels(store).shape
     for element, mask in elements.items():
-        check_mask(mask, kind_of(element), shape)
+        check_mask(mask, mask_kind(element), shape)
     with staged(store) as staging:
         for element, mask in elements.items():
             write_raster(staging, element, mask)
@@ -208,7 +207,7 @@ def write_centers(staging: Staging, elements: Sequence[str], *, run: Run) -> dic
     """Compute and write the centres of masks that are in the staged store."""
     masks = {element: find_labels(staging.folder, Path(element).name) for element in elements}
     centers = {
-        element: survey(labels, run, called=f"{kind_of(element)} mask for '{labels.name}' in {staging.store}")
+        element: survey(labels, run, called=f"{mask_kind(element)} mask for '{labels.name}' in {staging.store}")
         for element, labels in masks.items()
     }
     for element, cells in centers.items():
@@ -308,14 +307,3 @@ def store_centers(
         raise InputError(f"{store} is a URL: centres are stored in folders only")
     with staged(Path(store)) as staging:
         write_points(staging, Path(centers_of(labels_name)).name, centers, signature)
-
-
-def load_centers(store: str | os.PathLike[str], labels_name: str) -> Centers | None:
-    """Read the stored centres of the cells of labels; None when there are none.
-
-    Raises
-    ------
-    InputError
-        When what is stored cannot be centres; see `cellstamp.source.points.read_points`.
-    """
-    return read_points(store, Path(centers_of(labels_name)).name)

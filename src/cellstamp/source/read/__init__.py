@@ -1,1 +1,1 @@
-"""Windows of pixels, centres and extents of cells; runs in the workers."""
+"""Read windows of pixels, and compute centres and extents of cells; runs in the workers."""

@@ -1,4 +1,4 @@
-"""Where an image and its masks are; windows of them are read straight from zarr chunks, by whoever holds a handle."""
+"""Read windows of an image and its masks from zarr chunks, through small picklable handles."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ArrayHandle:
-    """Where one array of a store is: small, picklable, opened on first use in whichever process uses it.
+    """Handle of an array in a store: small, picklable, opened on first use in each process.
 
     Attributes
     ----------
@@ -40,9 +40,9 @@ class ArrayHandle:
     dtype
         Name of the data type.
     axes
-        The axes of an image as it is stored, by their letters: "cyx", "yxc" or "yx"; it is (c, y, x) here in any case.
+        Axes of the stored array: "cyx", "yxc" or "yx". `shape` and the pixels read are (c, y, x) in any case.
     picked
-        The stored channels that an image has here, in its order; None: all of them.
+        Stored channels of the image that the handle has, in this order; None: all.
     """
 
     store: str
@@ -56,32 +56,32 @@ class ArrayHandle:
 
     @cached_property
     def array(self) -> zarr.Array[Any]:
-        """The opened array."""
+        """Return the opened array."""
         import zarr
 
         return zarr.open_array(store=self.store, path=self.path, mode="r")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the opened array behind, and say where it is to who may have another current directory."""
+        """Return the state without the opened array, and with an absolute path: workers may have another folder."""
         state = {key: value for key, value in self.__dict__.items() if key != "array"}
         return state if is_remote(self.store) else state | {"store": str(Path(self.store).absolute())}
 
     def signature(self) -> str:
-        """Tell this array from any other, and from itself before anything was written to it; see `state_of`."""
+        """Return a digest that changes with every write to the array; see `state_of`."""
         return state_of(self.array, self.store, self.path)
 
     def sample(self) -> str:
-        """Tell this array from any other, but not from a copy; see `sample_of`."""
+        """Return a digest that copies of the array share; see `sample_of`."""
         return sample_of(self.array, self.store, self.path)
 
     def pick(self, channels: Sequence[int]) -> ArrayHandle:
-        """The same image with some of its channels only, in this order."""
+        """Return the image with these channels only, in this order."""
         return replace(self, shape=(len(channels), *self.shape[1:]), picked=tuple(channels))
 
     def read(self, rect: Rect, channels: tuple[slice, ...] = ()) -> NDArray[Any]:
-        """Read an area: (c, y, x) of an image, of some of its `channels` or all of them; (y, x) of labels.
+        """Read an area: (c, y, x) of an image, all channels or those in `channels`; (y, x) of labels.
 
-        What lies outside of the image is 0.
+        Pixels outside of the image are 0.
         """
         inside = rect.clipped(*self.shape[-2:])
         if inside == rect:
@@ -95,7 +95,7 @@ class ArrayHandle:
     def read_into(self, rect: Rect, out: NDArray[Any]) -> None:
         """Read an area into an array of its shape, of the handle's dtype or a wider one; see `read`.
 
-        An image is read a few channels at a time: what is decoded is in memory twice for so long.
+        An image is read by rows of chunks along c, as decoded pixels are in memory twice.
         """
         inside = rect.clipped(*self.shape[-2:])
         if inside != rect:
@@ -134,7 +134,7 @@ class ArrayHandle:
         return pixels[np.subtract(numbers, first)]
 
     def channels(self) -> list[tuple[slice, ...]]:
-        """Index along the channel axis, for each row of chunks; of labels, which have no such axis, an empty one."""
+        """Return an index along the channel axis for each row of chunks; an empty one for labels."""
         if len(self.shape) == 2:
             return [()]
         rows = groupby(range(self.shape[0]), lambda channel: self._stored_numbers(())[channel] // self.chunks[0])
@@ -142,12 +142,12 @@ class ArrayHandle:
         return [(slice(row[0], row[-1] + 1),) for row in members]
 
     def _stored_numbers(self, channels: tuple[slice, ...]) -> Sequence[int]:
-        """What channels of an image are numbered in the store."""
+        """Return the numbers of channels in the store."""
         every = range(self.shape[0]) if self.picked is None else self.picked
         return every[channels[0]] if channels else every
 
     def _as_stored(self, channels: tuple[slice, ...]) -> tuple[slice, ...] | None:
-        """Index along the stored channel axis, where these channels follow each other; None if that is not so."""
+        """Return the index along the stored channel axis, or None if the channels are not consecutive there."""
         if len(self.shape) == 2:
             return ()
         numbers = self._stored_numbers(channels)
@@ -156,8 +156,8 @@ class ArrayHandle:
 
     @contextmanager
     def _naming(self, rect: Rect) -> Iterator[None]:
-        """Say which pixels of which array could not be read."""
-        # remote stores have errors of their own, as many as there are file systems
+        """Add the array and the pixels to errors of reading."""
+        # every remote file system has other errors
         kinds = (Exception,) if is_remote(self.store) else (OSError, RuntimeError, ValueError)
         try:
             yield
@@ -172,7 +172,7 @@ class ArrayHandle:
 
 @dataclass(frozen=True)
 class PixelSource:
-    """An image and its masks, on one pixel grid.
+    """Image and masks on one pixel grid.
 
     Attributes
     ----------
@@ -190,31 +190,31 @@ class PixelSource:
 
     @property
     def main_mask(self) -> ArrayHandle:
-        """The mask that says which cells there are and where."""
+        """Return the mask that defines the cells and their centres."""
         return self.masks[0]
 
     @property
     def n_planes(self) -> int:
-        """Planes of a stamp: masks, then channels."""
+        """Return the number of planes of a single-cell image: masks and channels."""
         return len(self.masks) + self.image.shape[0]
 
     @property
     def mask_names(self) -> tuple[str, ...]:
-        """Names of the masks, nucleus before cytosol."""
+        """Return the names of the masks, nucleus before cytosol."""
         return tuple(mask.name for mask in self.masks)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """Return height and width in pixels."""
         return self.image.shape[1], self.image.shape[2]
 
     def pick(self, names: Sequence[str]) -> PixelSource:
-        """The same with some of its channels only, in this order.
+        """Return the source with these channels only, in this order.
 
         Raises
         ------
         InputError
-            If there is no such channel, or more than one.
+            If a name is missing, or the name of several channels.
         """
         for name in names:
             if self.channel_names.count(name) != 1:
@@ -229,34 +229,34 @@ class PixelSource:
 
     @property
     def bytes_per_pixel(self) -> int:
-        """Memory of one pixel of a block: all channels and masks."""
+        """Return the memory of one pixel with all channels and masks, in bytes."""
         image = self.image.shape[0] * np.dtype(self.image.dtype).itemsize
         return image + len(self.masks) * self.label_dtype.itemsize
 
     @property
     def label_dtype(self) -> np.dtype[Any]:
-        """The type in which blocks hold cell ids: uint32 where every mask fits, else uint64."""
+        """Return the dtype of cell ids in blocks: uint32 if all masks fit, else uint64."""
         wide = any(np.dtype(mask.dtype).itemsize > 4 for mask in self.masks)
         return np.dtype(np.uint64 if wide else np.uint32)
 
     def check_pixels(self, channel: int, pixels: NDArray[Any], rect: Rect, *, brightest: float) -> None:
-        """Refuse pixels that cannot be worked with: what is masked is 0, and must be the darkest there is.
+        """Check that pixels are valid: masked pixels become 0, so 0 must be the smallest value.
 
         Parameters
         ----------
         channel
             Number of the channel.
         pixels
-            Pixels of it, one at least.
+            Pixels of the channel, at least one.
         rect
-            Where they are.
+            Their area.
         brightest
-            The largest value that is allowed.
+            Largest allowed value.
 
         Raises
         ------
         InputError
-            If there are negative values, larger ones, NaN or infinity.
+            If there are negative or too large values, NaN or infinity.
         """
         if pixels.dtype.kind == "u":
             return
@@ -267,11 +267,11 @@ class PixelSource:
         seen = f"values from {low:g} to {high:g}" if math.isfinite(low + high) else "NaN or infinity"
         if math.isfinite(low + high) and low >= 0:
             wanted = (
-                "float images that are not normalised must lie in 0 to 1: divide the image first, or set "
-                "normalize_output to True"
+                "float images that are not normalised must have values from 0 to 1. Set normalize_output to True, or "
+                "divide the image first"
             )
         else:
-            wanted = "pixels must be finite numbers, 0 or more: shift, clip or fill the image first"
+            wanted = "pixels must be finite numbers, 0 or larger. Clip, shift or fill the image first"
         message = (
             f"image '{image.name}' in {image.store}, channel '{name}': {seen} in rows {rect.top} to {rect.bottom}, "
             f"columns {rect.left} to {rect.right}; {wanted}"

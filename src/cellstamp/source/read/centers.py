@@ -1,4 +1,4 @@
-"""Id and centre of every cell of a mask, block by block: memory goes with the number of cells."""
+"""Compute the centre of every cell of a mask, block by block: memory grows with the number of cells."""
 
 from __future__ import annotations
 
@@ -16,43 +16,47 @@ from cellstamp.source.values import Centers, Rect
 __all__ = ["BlockSums", "Centers", "compute_centers"]
 
 BLOCK_SIDE = 2048
-"""Pixels a block is meant to measure, where chunks leave the choice."""
+"""Side of a block in pixels, rounded to complete chunks."""
 
 _STRIP_PIXELS = 2**18
-"""Pixels that are widened to int64 at a time."""
+"""Number of pixels that are converted to int64 at a time."""
 
 Run = Callable[["BlockSums", Sequence[Rect]], Iterable["Sums"]]
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Pixels of some cells.
+    """Sums over the pixels of cells.
 
     Attributes
     ----------
     ids
         int64 (n,), ascending.
     totals
-        int64 (n, 3): for each the number of pixels, and the sums of their x and y.
+        int64 (n, 3): number of pixels, sum of their x, sum of their y.
     spans
-        int64 (n, 3): for each the number of runs, its first row and its last.
+        int64 (n, 3): number of horizontal runs, first row, last row.
     """
 
     ids: NDArray[np.int64]
     totals: NDArray[np.int64]
     spans: NDArray[np.int64]
 
+    def __getitem__(self, which: NDArray[Any]) -> Sums:
+        """Return the sums of some cells, by index or by a boolean mask."""
+        return Sums(self.ids[which], self.totals[which], self.spans[which])
+
 
 @dataclass(frozen=True)
 class BlockSums:
-    """Callable from a block of a mask to the sums of the cells in it; picklable.
+    """Picklable callable that sums up the cells in a block of a mask.
 
     Attributes
     ----------
     labels
         The mask.
     called
-        What to call it in a message, when it is in a place that nobody has heard of; else it is told where it is.
+        Name of the mask in messages, if it is in a temporary folder; None: its name and store.
     """
 
     labels: ArrayHandle
@@ -64,26 +68,29 @@ class BlockSums:
         Raises
         ------
         InputError
-            If a label is negative or does not fit into int64.
+            If an id is negative or does not fit into int64.
         """
         pixels = self.labels.read(block)
         if pixels.dtype == np.uint64 and pixels.size and pixels.max() > np.iinfo(np.int64).max:
-            raise InputError(f"{self._name()}: ids above 2**63 - 1; renumber the cells")
+            raise InputError(f"{self._name()}: ids above 2**63 - 1. Renumber the cells")
         ids, totals = runs_of(pixels, block)
         if ids.size and ids.min() < 0:
             raise InputError(
                 f"{self._name()}: the negative value {ids.min()}; cell ids are positive, 0 is background. If negative "
                 "values are background, use this as mask: numpy.where(mask < 0, 0, mask)"
             )
-        return _of_runs(ids, totals)
+        return _sums_of_runs(ids, totals)
 
     def _name(self) -> str:
         return self.called or f"labels '{self.labels.name}' in {self.labels.store}"
 
 
 def runs_of(pixels: NDArray[Any], block: Rect) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The runs of a block, a few rows after the other: the wider copy of their labels stays small."""
-    # compiled code is loaded with it, which only those who sum up need
+    """Return the ids and sums of a block's horizontal runs; see `cellstamp.source.read.runs.sum_runs`.
+
+    A few rows are converted at a time, so that their int64 copy stays small.
+    """
+    # imported here: it loads compiled code, which other users of this file do not need
     from cellstamp.source.read.runs import sum_runs
 
     height = max(1, _STRIP_PIXELS // max(1, pixels.shape[1]))
@@ -102,20 +109,19 @@ def compute_centers(labels: ArrayHandle, run: Run = map, *, called: str | None =
     labels
         Integer mask (y, x), 0 = background.
     run
-        How to apply a callable to every block; ``map`` does it here, one after the other. Results may come in any
-        order.
+        Applies a callable to every block, like ``map``. Results may come in any order.
     called
-        What to call the mask in a message; None: its name and the store it is in.
+        Name of the mask in messages; None: its name and store.
 
     Returns
     -------
     Centers
-        Every id of the mask but 0.
+        All ids of the mask but 0.
 
     Raises
     ------
     InputError
-        If the mask holds a negative value or one above 2**63 - 1.
+        If the mask has a negative value or one above 2**63 - 1.
     """
     return centers_of_sums(sum_up(labels, run, called=called))
 
@@ -140,7 +146,7 @@ def centers_of_sums(sums: Sums) -> Centers:
 
 
 def blocks_of(array: ArrayHandle) -> list[Rect]:
-    """Areas of whole chunks, about `BLOCK_SIDE` pixels a side, that cover a mask or an image."""
+    """Return areas of complete chunks, about `BLOCK_SIDE` pixels a side, that cover a mask or an image."""
     height, width = array.shape[-2:]
     rows, columns = (chunk * max(1, BLOCK_SIDE // chunk) for chunk in array.chunks[-2:])
     return [
@@ -150,8 +156,8 @@ def blocks_of(array: ArrayHandle) -> list[Rect]:
     ]
 
 
-def _of_runs(ids: NDArray[np.int64], totals: NDArray[np.int64]) -> Sums:
-    """Add up the runs that have the same id; they are in the order of their rows."""
+def _sums_of_runs(ids: NDArray[np.int64], totals: NDArray[np.int64]) -> Sums:
+    """Sum up the runs of each id; runs are ordered by row."""
     order, first = by_id(ids)
     if not first.size:
         return Sums(ids, totals, totals)
@@ -161,7 +167,7 @@ def _of_runs(ids: NDArray[np.int64], totals: NDArray[np.int64]) -> Sums:
     return Sums(ids[order][first], np.add.reduceat(totals[order], first), spans)
 
 
-def places_of(totals: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def positions_of_runs(totals: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return the row, the first column and the last column of runs, from what `runs_of` returns."""
     n_pixels, sum_x, sum_y = totals.T
     first = (2 * sum_x // n_pixels - n_pixels + 1) // 2
@@ -169,6 +175,6 @@ def places_of(totals: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def by_id(ids: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The order that brings the same ids together, ascending, and where in it each id begins."""
+    """Return the order that sorts ids, and the positions in it where each id begins."""
     order = np.argsort(ids, kind="stable")
     return order, np.flatnonzero(np.diff(ids[order], prepend=-1))

@@ -1,4 +1,4 @@
-"""How large cells are that may not fit into their windows."""
+"""Find the extents of cells that may not fit into their crops."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.source.read.arrays import ArrayHandle
-from cellstamp.source.read.centers import blocks_of, by_id, places_of, runs_of
+from cellstamp.source.read.boxes import boxes_around, wanted_runs
+from cellstamp.source.read.centers import blocks_of, by_id
 from cellstamp.source.values import Rect
 
 
 @dataclass(frozen=True)
 class Extents:
-    """Boxes around cells: ids ascending, and for each the first row, the last, the first column, the last (int64)."""
+    """Boxes around cells.
+
+    Attributes
+    ----------
+    ids
+        int64 (n,), ascending.
+    boxes
+        int64 (n, 4): first row, last row, first column, last column.
+    """
 
     ids: NDArray[np.int64]
     boxes: NDArray[np.int64]
@@ -23,24 +32,21 @@ class Extents:
 
 @dataclass(frozen=True)
 class BlockExtents:
-    """Callable from a block of a mask to the boxes around some of its cells in it; picklable."""
+    """Picklable callable that finds the boxes around wanted cells in a block of a mask."""
 
     labels: ArrayHandle
     ids: NDArray[np.int64]
 
     def __call__(self, block: Rect) -> Extents:
-        """Read one block and look for the cells."""
-        found, totals = runs_of(self.labels.read(block), block)
-        wanted = np.isin(found, self.ids)
-        row, first, last = places_of(totals[wanted])
-        return _merge(found[wanted], np.stack([row, row, first, last], axis=1))
+        """Read one block and find the boxes."""
+        return _merge(*wanted_runs(self.labels, self.ids, block))
 
 
 Run = Callable[[BlockExtents, Sequence[Rect]], Iterable[Extents]]
 
 
 def find_extents(labels: ArrayHandle, ids: NDArray[np.uint64], around: NDArray[np.int64], run: Run = map) -> Extents:
-    """Find the boxes around some cells of a mask.
+    """Find the boxes around cells of a mask.
 
     Parameters
     ----------
@@ -49,14 +55,14 @@ def find_extents(labels: ArrayHandle, ids: NDArray[np.uint64], around: NDArray[n
     ids
         The cells.
     around
-        (n, 4): areas (top, bottom, left, right, half open) where they are: only blocks that touch one are read.
+        int64 (n, 4): areas of the cells (top, bottom, left, right, half open). Only blocks that overlap one are read.
     run
-        How to apply a callable to every block; ``map`` does it here.
+        Applies a callable to every block, like ``map``.
 
     Returns
     -------
     Extents
-        Of those that have pixels there.
+        Boxes of the cells that have pixels there.
     """
     tops, bottoms, lefts, rights = around.T
     blocks = [
@@ -69,10 +75,6 @@ def find_extents(labels: ArrayHandle, ids: NDArray[np.uint64], around: NDArray[n
 
 
 def _merge(ids: NDArray[np.int64], boxes: NDArray[np.int64]) -> Extents:
-    """One box around all that have the same id."""
+    """Merge the boxes of each id into one."""
     order, first = by_id(ids)
-    ids, boxes = ids[order], boxes[order]
-    if not first.size:
-        return Extents(ids, boxes)
-    low, high = np.minimum.reduceat(boxes, first), np.maximum.reduceat(boxes, first)
-    return Extents(ids[first], np.stack([low[:, 0], high[:, 1], low[:, 2], high[:, 3]], axis=1))
+    return Extents(ids[order][first], boxes_around(boxes, order, first))

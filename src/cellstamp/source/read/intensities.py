@@ -1,8 +1,8 @@
-"""Quantiles of the channels of a whole image: exact, in memory that does not depend on its size.
+"""Compute exact quantiles of an image's channels, in memory that does not depend on the image's size.
 
-A number that is not negative is ordered like the bits it is stored in, so a value of some rank is found 16 bits at a
-time: pixels are counted by their upper 16 bits, then, among those that have the right ones, by the next 16. That takes
-one pass over the image for 8 and 16 bits, two for 32 and four for 64.
+Numbers that are not negative have the same order as their bits. A value of a given rank is found 16 bits at a time:
+pixels are counted by their upper 16 bits, then, among those with the matching bits, by the next 16. This takes one pass
+over the image for 8 and 16 bits, two for 32 and four for 64.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from cellstamp.source.read.centers import blocks_of
 from cellstamp.source.values import Rect
 
 _DIGIT = 16
-"""Bits looked at in one pass."""
+"""Bits counted in one pass."""
 
 
 @dataclass(frozen=True)
 class ChannelBlock:
-    """An area of one channel."""
+    """Area of one channel."""
 
     channel: int
     rect: Rect
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Return the numbers of rows and columns."""
         return self.rect.shape
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixels that begin with some bits, counted by the bits that follow.
+    """Numbers of pixels by their leading bits.
 
     Attributes
     ----------
     channel
         int64 (1,).
     keys
-        uint64, ascending: the bits looked at so far.
+        uint64, ascending: the bits compared so far.
     counts
-        int64: pixels that begin with them.
+        int64: number of pixels that begin with them.
     """
 
     channel: NDArray[np.int64]
@@ -57,18 +57,18 @@ class Counts:
 
 @dataclass(frozen=True)
 class DigitCounts:
-    """Callable from an area of a channel to counts of its pixels; picklable.
+    """Picklable callable that counts the pixels of an area of a channel.
 
     Attributes
     ----------
     source
         The image.
     prefixes
-        For each channel, the upper bits of pixels that count; None in the first pass, when all do.
+        For each channel, the upper bits of pixels to count; None in the first pass: all pixels.
     shift
-        Lower bits that are not looked at yet.
+        Number of lower bits that later passes count.
     brightest
-        The largest value that a pixel may have.
+        Largest allowed value of a pixel.
     """
 
     source: PixelSource
@@ -82,7 +82,7 @@ class DigitCounts:
         Raises
         ------
         InputError
-            If a pixel cannot be worked with.
+            If a pixel is invalid; see `PixelSource.check_pixels`.
         """
         pixels = self.source.image.read(block.rect, (slice(block.channel, block.channel + 1),)).ravel()
         self.source.check_pixels(block.channel, pixels, block.rect, brightest=self.brightest)
@@ -116,21 +116,21 @@ def channel_quantiles(
     source
         The image; its pixels are finite and not negative.
     quantiles
-        Lower and upper one for each channel, from 0 to 1.
+        Lower and upper quantile for each channel, from 0 to 1.
     run
-        How to apply a callable to every area; ``map`` does it here. Results may come in any order.
+        Applies a callable to every area, like ``map``. Results may come in any order.
     brightest
-        The largest value that a pixel may have.
+        Largest allowed value of a pixel.
 
     Returns
     -------
     list of tuple
-        For each channel what ``numpy.quantile`` gives for its pixels as float64, exactly.
+        For each channel, exactly the result of ``numpy.quantile`` for its pixels as float64.
 
     Raises
     ------
     InputError
-        If a pixel cannot be worked with.
+        If a pixel is invalid; see `PixelSource.check_pixels`.
     """
     n_pixels = math.prod(source.shape)
     ranks = [sorted({rank for q in pair for rank in _neighbours(n_pixels, q)}) for pair in quantiles]
@@ -142,7 +142,7 @@ def channel_quantiles(
 
 
 def _neighbours(n_pixels: int, q: float) -> tuple[int, int]:
-    """Ranks of the values that a quantile lies between."""
+    """Return the ranks of the two values around a quantile."""
     below = math.floor((n_pixels - 1) * q)
     return below, min(below + 1, n_pixels - 1)
 
@@ -157,24 +157,24 @@ def _interpolated(n_pixels: int, q: float, known: Mapping[int, float]) -> float:
 def _values_of_rank(
     source: PixelSource, ranks: Sequence[Sequence[int]], run: Run, brightest: float
 ) -> list[dict[int, float]]:
-    """For each channel the values of these ranks (from 0, ascending)."""
+    """Return the values of these ranks (from 0, ascending) for each channel."""
     dtype = np.dtype(source.image.dtype)
     blocks = [ChannelBlock(k, rect) for rect in blocks_of(source.image) for k in range(source.image.shape[0])]
-    # for each channel and rank: its upper bits, as far as they are known, and its rank among pixels that have them
+    # for each channel and rank: the upper bits found so far, and the rank among pixels with these bits
     found = [{rank: (np.uint64(0), rank) for rank in wanted} for wanted in ranks]
     prefixes: dict[int, NDArray[np.uint64]] | None = None
     for shift in range(max(8 * dtype.itemsize, _DIGIT) - _DIGIT, -1, -_DIGIT):
         totals = _add_up(run(DigitCounts(source, prefixes, shift, brightest), blocks), source.image.shape[0])
         found = [
-            {rank: _next_digit(total, *place) for rank, place in places.items()}
-            for total, places in zip(totals, found, strict=True)
+            {rank: _next_digit(total, *known) for rank, known in ranked.items()}
+            for total, ranked in zip(totals, found, strict=True)
         ]
-        prefixes = {k: np.unique([bits for bits, _ in places.values()]) for k, places in enumerate(found)}
-    return [{rank: _value(bits, dtype) for rank, (bits, _) in places.items()} for places in found]
+        prefixes = {k: np.unique([bits for bits, _ in ranked.values()]) for k, ranked in enumerate(found)}
+    return [{rank: _value(bits, dtype) for rank, (bits, _) in ranked.items()} for ranked in found]
 
 
 def _add_up(parts: Iterable[Counts], n_channels: int) -> list[dict[int, NDArray[np.int64]]]:
-    """For each channel and each prefix the counts of the 16 bits that follow."""
+    """Return the counts of the next 16 bits, for each channel and each prefix."""
     totals: list[dict[int, NDArray[np.int64]]] = [{} for _ in range(n_channels)]
     for part in parts:
         total = totals[int(part.channel[0])]
@@ -186,17 +186,17 @@ def _add_up(parts: Iterable[Counts], n_channels: int) -> list[dict[int, NDArray[
 
 
 def _next_digit(total: Mapping[int, NDArray[np.int64]], prefix: np.uint64, rank: int) -> tuple[np.uint64, int]:
-    """The prefix of the value of a rank, 16 bits longer, and the rank among the pixels that begin with it."""
+    """Return the prefix of a rank's value, 16 bits longer, and the rank among pixels that begin with it."""
     ends = np.cumsum(total[int(prefix)])
     digit = int(np.searchsorted(ends, rank, side="right"))
     return (prefix << np.uint64(_DIGIT)) | np.uint64(digit), rank - (int(ends[digit - 1]) if digit else 0)
 
 
 def _bits(pixels: NDArray[Any]) -> NDArray[Any]:
-    """The bits of numbers that are not negative, as unsigned integers of 16 bits at least."""
+    """Return the bits of numbers that are not negative, as unsigned integers of at least 16 bits."""
     if pixels.dtype.itemsize == 1:
         return pixels.astype(np.uint16)
-    # -0.0 counts as 0.0
+    # turns -0.0 into 0.0, which has other bits
     pixels = pixels + pixels.dtype.type(0) if pixels.dtype.kind == "f" else pixels
     return pixels.view(f"u{pixels.dtype.itemsize}")
 

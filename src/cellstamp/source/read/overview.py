@@ -1,4 +1,4 @@
-"""A view of an image or of labels that is no larger than what can be shown of it."""
+"""Read an image or labels at the resolution of a picture."""
 
 from __future__ import annotations
 
@@ -12,20 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
-from cellstamp.source.find.elements import open_root
-from cellstamp.source.find.given_centers import given_centers
-from cellstamp.source.load.store import load_centers
 from cellstamp.source.location import reachable
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.read.arrays import ArrayHandle
-from cellstamp.source.read.centers import compute_centers
-from cellstamp.source.values import Centers, Rect
+from cellstamp.source.store_root import open_root
+from cellstamp.source.values import Rect
 
 LONGEST_SIDE = 1500
-"""Pixels of a view along its longer side, at most."""
+"""Largest number of pixels along the longer side of a view."""
 
 _BLOCK = 1024
-"""Pixels along a side that are read at once, or a chunk, if that is larger."""
+"""Side in pixels of the blocks that are read at once, or of a chunk, if that is larger."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +32,12 @@ class View:
     Attributes
     ----------
     pixels
-        (c, y, x) float32, means of the pixels shown as one; or (y, x), ids.
+        (c, y, x) float32: means of squares of pixels; or (y, x): ids.
     area
-        What of the full-resolution image is asked for.
+        Requested area of the full-resolution image.
     extent
-        Left, right, top and bottom of what the pixels show, in pixels of the full-resolution image: a little more than
-        the area, where that is no whole number of them.
+        Left, right, top and bottom of `pixels`, in pixels of the full-resolution image. It is a little larger than the
+        area unless that is a multiple of the squares.
     """
 
     pixels: NDArray[Any]
@@ -49,12 +46,12 @@ class View:
 
 
 def area_of(region: Any, shape: tuple[int, int]) -> Rect:
-    """The part of an image that is asked for: ``[(first row, end), (first column, end)]``; None: all of it.
+    """Return the area of a region ``[(first row, end), (first column, end)]``; None: the complete image.
 
     Raises
     ------
     ConfigError
-        When it is no such thing, or not inside the image.
+        If the region is invalid or not inside the image.
     """
     if region is None:
         return Rect(0, shape[0], 0, shape[1])
@@ -73,7 +70,7 @@ def area_of(region: Any, shape: tuple[int, int]) -> Rect:
 def view_image(image: ArrayHandle, channels: Sequence[int], region: Any = None, *, side: int = LONGEST_SIDE) -> View:
     """Read channels of an image for a picture of at most `side` pixels.
 
-    A coarser resolution level is read where it shows enough; each chunk is decoded once, a block at a time.
+    The coarsest sufficient resolution level is read. Each chunk is decoded once, a block at a time.
     """
     area = area_of(region, (image.shape[1], image.shape[2]))
     with reachable(image.store):
@@ -85,7 +82,7 @@ def view_image(image: ArrayHandle, channels: Sequence[int], region: Any = None, 
 
 
 def view_labels(labels: ArrayHandle, region: Any = None, *, side: int = LONGEST_SIDE) -> View:
-    """Read labels for a picture of at most `side` pixels: every so many pixels one, as ids have no mean."""
+    """Read labels for a picture of at most `side` pixels: every n-th pixel, as ids have no mean."""
     area = area_of(region, (labels.shape[0], labels.shape[1]))
     with reachable(labels.store):
         level = _level_for(labels, "labels", area, side)
@@ -96,14 +93,14 @@ def view_labels(labels: ArrayHandle, region: Any = None, *, side: int = LONGEST_
 
 
 def _level_for(full: ArrayHandle, kind: str, area: Rect, side: int) -> ArrayHandle:
-    """The coarsest resolution level that still has as many pixels of the area as the picture."""
+    """Return the coarsest resolution level that has at least as many pixels of the area as the picture."""
     needed = min(side, max(area.shape))
     fitting = [level for level in _levels(full, kind) if max(_scaled(area, full, level).shape) >= needed]
     return min(fitting, key=lambda level: level.shape[-1] * level.shape[-2], default=full)
 
 
 def _levels(full: ArrayHandle, kind: str) -> list[ArrayHandle]:
-    """All resolution levels of an element, the full one first."""
+    """Return all resolution levels of an element, the full one first."""
     root = open_root(full.store)
     element = f"{kind}/{full.name}"
     datasets = metadata_of(root, element)["multiscales"][0]["datasets"]
@@ -121,7 +118,7 @@ def _resized(full: ArrayHandle, path: str, array: Any) -> ArrayHandle:
 
 
 def _scaled(area: Rect, full: ArrayHandle, level: ArrayHandle) -> Rect:
-    """The same area in pixels of a resolution level: all that it touches."""
+    """Return the area in pixels of a resolution level, rounded outwards."""
     (height, width), (rows, columns) = full.shape[-2:], level.shape[-2:]
     return Rect(
         area.top * rows // height,
@@ -144,21 +141,21 @@ def _step(rect: Rect, side: int) -> int:
 
 
 def _means(level: ArrayHandle, rect: Rect, step: int) -> NDArray[np.float32]:
-    """Means of squares of `step` pixels, of each channel; at the far edges of what is left of them."""
+    """Return the means of squares of `step` pixels for each channel; squares at the far edges may be smaller."""
     rows, columns = (-(-n // step) for n in rect.shape)
     sums, counts = np.zeros((level.shape[0], rows, columns)), np.zeros((rows, columns))
     for block in _blocks(level, rect):
-        (ys, y), (xs, x) = (_runs(*span, step) for span in _spans(block, rect))
-        place = np.s_[y : y + ys.size, x : x + xs.size]
-        counts[place] += np.outer(_lengths(ys, block.shape[0]), _lengths(xs, block.shape[1]))
+        (ys, y), (xs, x) = (_squares(*span, step) for span in _spans(block, rect))
+        window = np.s_[y : y + ys.size, x : x + xs.size]
+        counts[window] += np.outer(np.diff(ys, append=block.shape[0]), np.diff(xs, append=block.shape[1]))
         for channels in level.channels():  # those of one chunk
             pixels = np.add.reduceat(level.read(block, channels), ys, axis=1, dtype=np.float64)
-            sums[(*channels, *place)] += np.add.reduceat(pixels, xs, axis=2)
+            sums[(*channels, *window)] += np.add.reduceat(pixels, xs, axis=2)
     return np.asarray(sums / counts, np.float32)
 
 
 def _sample(level: ArrayHandle, rect: Rect, step: int) -> NDArray[Any]:
-    """Every so many pixels one, beginning with the first."""
+    """Return every `step`-th pixel along both axes, beginning with the first."""
     rows, columns = (-(-n // step) for n in rect.shape)
     ids = np.zeros((rows, columns), level.dtype)
     for block in _blocks(level, rect):
@@ -170,7 +167,7 @@ def _sample(level: ArrayHandle, rect: Rect, step: int) -> NDArray[Any]:
 
 
 def _blocks(level: ArrayHandle, rect: Rect) -> list[Rect]:
-    """Divide an area where chunks end, so that each is decoded once, into blocks of a moderate size."""
+    """Divide an area into blocks along the borders of chunks, so that each chunk is decoded once."""
     rows, columns = (
         _cuts(first, end, chunk)
         for (first, end), chunk in zip(
@@ -187,29 +184,10 @@ def _cuts(first: int, end: int, chunk: int) -> list[tuple[int, int]]:
 
 
 def _spans(block: Rect, rect: Rect) -> tuple[tuple[int, int], tuple[int, int]]:
-    """First and end of a block's rows and columns, counted from those of the area."""
+    """Return the first and the end of a block's rows and columns, relative to the area."""
     return (block.top - rect.top, block.bottom - rect.top), (block.left - rect.left, block.right - rect.left)
 
 
-def _runs(first: int, end: int, step: int) -> tuple[NDArray[np.int64], int]:
-    """Where in a block its pixels begin to belong to another pixel of the view; and to which the first ones belong."""
+def _squares(first: int, end: int, step: int) -> tuple[NDArray[np.int64], int]:
+    """Return where squares of `step` pixels begin in a block, along one axis, and the number of the first square."""
     return np.array([0, *range(step - first % step, end - first, step)]), first // step
-
-
-def _lengths(starts: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    return np.diff(starts, append=size)
-
-
-def centers_of_cells(labels: ArrayHandle, given: str | None) -> Centers:
-    """The centres of the cells of a mask: of the element that a run was given, else those stored, else computed.
-
-    Raises
-    ------
-    InputError
-        When they cannot be used, or the mask cannot be read.
-    """
-    with reachable(labels.store):
-        if given is not None:
-            return given_centers(labels, given)
-        centers = load_centers(labels.store, labels.name)
-        return compute_centers(labels) if centers is None else centers

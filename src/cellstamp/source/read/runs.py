@@ -1,4 +1,4 @@
-"""Compiled: a block of labels -> the runs of equal labels in its rows, and their connected components."""
+"""Find the runs of equal labels in the rows of a block, and their connected components; compiled."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ def sum_runs(rows: Any, top: int, left: int) -> Any:
     rows
         int64 (y, x), C-contiguous; 0 = background.
     top, left
-        Where the block's first pixel is in the mask.
+        Position of the block's first pixel in the mask.
 
     Returns
     -------
     ids, totals
-        int64 (n,), the label of each run; int64 (n, 3), its pixels, and the sums of their x and of their y.
+        int64 (n,): the label of each run; int64 (n, 3): its number of pixels, and the sums of their x and y.
     """
     height, width = rows.shape
     count = 0
@@ -58,7 +58,7 @@ def join_runs(ids: Any, rows: Any, firsts: Any, lasts: Any) -> Any:
     Returns
     -------
     int64 (n,)
-        For each run the number of the first run of its component.
+        For each run, the index of the first run of its component.
     """
     root = np.arange(ids.size)
     above = 0
@@ -80,6 +80,6 @@ def join_runs(ids: Any, rows: Any, firsts: Any, lasts: Any) -> Any:
 @compiled
 def _root(root: Any, run: int) -> Any:
     while root[run] != run:
-        root[run] = root[root[run]]  # half the way for the next one
+        root[run] = root[root[run]]  # shortens the path for the next look-up
         run = root[run]
     return run

@@ -1,4 +1,4 @@
-"""Digests of an array: one that changes with anything that is written to it, and one that copies share."""
+"""Compute digests of an array: one that changes with every write, and one that copies share."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 _SAMPLED = 64
 _SAMPLE_BYTES = 4096
-"""So many chunks, and so many bytes of each, tell an array from another one of the same shape."""
+"""Number of sampled chunks, and of sampled bytes of each."""
 
 _CONTENT = "cellstamp_content"
-"""Attribute of an array that is written again for each run: the digest of all its bytes, as their times say nothing."""
+"""Attribute with the digest of all bytes, of arrays that are written again for each run: their times always differ."""
 
-_STATED = (
+_FILE_STATE = (
     "size",
     "ETag",
     "etag",
@@ -37,26 +37,26 @@ _STATED = (
     "updated",
     "created",
 )
-"""What file systems say of a file that changes when it is written."""
+"""File attributes that change when a file is written, by file systems' names for them."""
 
 _UNLISTED = ("http://", "https://")
-"""Servers of pages: their listings, where they have any, say nothing of times."""
+"""Web servers: their listings, if any, lack times."""
 
 
 def state_of(array: zarr.Array[Any], store: str, path: str) -> str:
-    """Digest of what an array is now: its metadata, samples of its content, and each file's size and time of change.
+    """Return the digest of an array's state: metadata, samples of its content, and size and time of each file.
 
     Parameters
     ----------
     array
         The array.
     store, path
-        Folder or URL of its store, and where it is in there.
+        Folder or URL of its store, and its path in the store.
 
     Returns
     -------
     str
-        Of a store behind a URL, files are those the server lists, if it does, and no content is sampled.
+        The digest. For a URL it covers the files that the server lists, if any, and no content.
     """
     digest = hashlib.sha256(sample_of(array, store, path).encode())
     if _CONTENT not in array.attrs:
@@ -66,21 +66,21 @@ def state_of(array: zarr.Array[Any], store: str, path: str) -> str:
 
 
 def sample_of(array: zarr.Array[Any], store: str, path: str) -> str:
-    """Digest that a copy of an array shares: its metadata and, on a disk, samples of some of its chunks."""
+    """Return a digest that copies of an array share: its metadata and, on a disk, samples of its chunks."""
     known = json.dumps(array.metadata.to_dict(), sort_keys=True, default=str)
     digest = hashlib.sha256(known.encode())
-    for chunk in _some_chunks(array, Path(store) / path):
+    for chunk in _sampled_chunks(array, Path(store) / path):
         digest.update(_sample(chunk))
     return digest.hexdigest()
 
 
 def state_content(folder: Path) -> None:
-    """Have an array say what it holds, so that the same pixels written again are the same array.
+    """Store the digest of an array's content in its attributes, so that rewriting the same pixels changes nothing.
 
     Parameters
     ----------
     folder
-        The array's, all of it written.
+        Folder of the array, completely written.
     """
     import zarr
 
@@ -92,12 +92,12 @@ def state_content(folder: Path) -> None:
 
 
 def _holds_pixels(name: str) -> bool:
-    """Whether a file is a chunk, and not metadata or what the system puts beside (.DS_Store)."""
+    """Return whether a file is a chunk, not metadata or a system file (.DS_Store)."""
     return name != "zarr.json" and not name.startswith(".")
 
 
 def _files(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Each chunk (or shard) of an array on a disk, with its size in bytes and its time of change in ns."""
+    """Yield each chunk (or shard) of an array on a disk, with its size in bytes and its modification time in ns."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if not _holds_pixels(entry.name):
@@ -110,35 +110,35 @@ def _files(folder: Path, prefix: str = "") -> Iterator[str]:
 
 
 def _remote_files(url: str) -> Iterator[str]:
-    """Each chunk of an array behind a URL, with what its server says of it; nothing where it does not list files."""
+    """Yield each chunk of an array behind a URL, with its `_FILE_STATE` attributes; nothing if files are not listed."""
     if url.startswith(_UNLISTED):
         return
     import fsspec
 
-    files, place = fsspec.core.url_to_fs(url)
+    files, root = fsspec.core.url_to_fs(url)
     try:
-        found: Mapping[str, Mapping[str, Any]] = files.find(place, detail=True)
-    # as many kinds of errors as there are file systems; one that cannot list can still be read
+        found: Mapping[str, Mapping[str, Any]] = files.find(root, detail=True)
+    # every file system has other errors; without a listing, the array can still be read
     except Exception:  # noqa: BLE001
         return
     for name, about in found.items():
         if _holds_pixels(name.rpartition("/")[2]):
-            yield f"{name.removeprefix(place)} " + " ".join(str(about[key]) for key in _STATED if key in about)
+            yield f"{name.removeprefix(root)} " + " ".join(str(about[key]) for key in _FILE_STATE if key in about)
 
 
-def _some_chunks(array: zarr.Array[Any], folder: Path) -> Iterator[Path]:
-    """Files of some chunks (or shards), evenly taken; none if the store is not a folder."""
+def _sampled_chunks(array: zarr.Array[Any], folder: Path) -> Iterator[Path]:
+    """Yield the files of evenly spaced chunks (or shards); none if the store is not a folder."""
     if not folder.is_dir():
         return
     grid = [-(-n // side) for n, side in zip(array.shape, array.shards or array.chunks, strict=True)]
     n_chunks = math.prod(grid)
     for number in np.linspace(0, n_chunks - 1, min(n_chunks, _SAMPLED)).round().astype(int):
-        place = tuple(int(k) for k in np.unravel_index(number, grid))
-        yield folder / array.metadata.encode_chunk_key(place)
+        chunk = tuple(int(k) for k in np.unravel_index(number, grid))
+        yield folder / array.metadata.encode_chunk_key(chunk)
 
 
 def _sample(chunk: Path) -> bytes:
-    """The size of a file and some bytes from its middle; of an empty chunk, which has no file, nothing."""
+    """Return the size of a file and bytes from its middle; an empty chunk has no file."""
     if not chunk.is_file():
         return b"-"
     size = chunk.stat().st_size

@@ -1,4 +1,4 @@
-"""The pixels of tiles, read one after the other, each chunk once as far as possible."""
+"""Read the pixels of tiles one after the other, each chunk once if possible."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.values import TILES_ABREAST, Rect
 
 _FETCHED = 6
-"""Strips kept of tiles that someone else reads: those of the three beside the first tile of a walk."""
+"""Number of strips kept from tiles that other readers read: two each of the three beside a first tile."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """The pixels of one tile with what its windows reach above and to the left.
+    """Pixels of one tile and of its margin: crops reach above it and to its left.
 
     Attributes
     ----------
@@ -38,16 +38,16 @@ class Block:
 
 
 class TileReader:
-    """Reads tiles in turn, each chunk once as long as neighbouring tiles follow each other.
+    """Read tiles in turn, each chunk once while consecutive tiles are neighbours.
 
     Parameters
     ----------
     source
-        What to read.
+        Image and masks.
     reach
-        Pixels that a window may reach above or to the left of its tile: strips so wide are kept from the tiles before.
+        Pixels that a crop may reach above or to the left of its tile: the width of the strips kept from earlier tiles.
     brightest
-        The largest value that a pixel may have.
+        Largest allowed value of a pixel.
     """
 
     def __init__(self, source: PixelSource, reach: int, brightest: float = math.inf) -> None:
@@ -69,21 +69,21 @@ class TileReader:
         area
             The tile.
         region
-            What its windows need: inside the tile, or up to ``reach`` above and to the left of it.
+            Area of its crops: inside the tile, or up to ``reach`` above and to the left of it.
         """
         if self._block is not None and self._block.rect.holds(region):
             return self._block
         beside = self._keep_strips()
         self._drop_strips(area)
-        # the old block's memory is about to be overwritten; should reading fail, it must not be handed out again
+        # the old block's memory is overwritten now; if reading fails, the block must not be returned again
         self._block = None
         block = self._new_block(region)
         own = [*self._strips] if beside is None else [beside, *self._strips]
         elsewhere = False
-        for part in _parts(area, region):
+        for part in _split(area, region):
             if area.holds(part):
                 self._load(block, part)
-            elif (strip := _holding(part, own)) is not None:
+            elif (strip := _strip_with(part, own)) is not None:
                 _copy(strip, block, part)
             else:
                 self._fetch(block, part)
@@ -107,7 +107,7 @@ class TileReader:
         return _cut(block, Rect(rect.top, rect.bottom, left, rect.right)) if left < rect.right else None
 
     def _drop_strips(self, area: Rect) -> None:
-        """Let go of strips that a walk row by row does not come back to: those of a row above, and to the left."""
+        """Drop strips that later tiles of a row-by-row walk do not reach: those further above or to the left."""
         useful = (
             strip
             for strip in self._strips
@@ -117,7 +117,7 @@ class TileReader:
         self._strips = deque(useful, self._strips.maxlen)
 
     def _new_block(self, region: Rect) -> Block:
-        """A block over memory that is used again and again."""
+        """Return a block in memory that is reused for every block."""
         pixels = region.shape[0] * region.shape[1]
         n_masks, n_channels = len(self._source.masks), self._source.image.shape[0]
         if self._labels.size < n_masks * pixels:
@@ -138,11 +138,11 @@ class TileReader:
         self._source.image.read_into(part, block.image[:, rows, columns])
 
     def _fetch(self, block: Block, part: Rect) -> None:
-        """Fill a part of a block that lies in a tile not read here: at the start of a walk.
+        """Fill a part of a block from a tile that this reader has not read: at the start of a walk.
 
-        The chunks that hold it are decoded whole, so their lower and right strips are kept, for the tiles that follow.
+        Its chunks are decoded anyway, so their lower and right strips are kept for the next tiles.
         """
-        strip = _holding(part, self._fetched)
+        strip = _strip_with(part, self._fetched)
         if strip is None:
             chunks = self._chunks_around(part)
             top, left = max(chunks.top, chunks.bottom - self._reach), max(chunks.left, chunks.right - self._reach)
@@ -150,20 +150,22 @@ class TileReader:
                 self._empty(Rect(top, chunks.bottom, chunks.left, chunks.right)),
                 self._empty(Rect(chunks.top, chunks.bottom, left, chunks.right)),
             )
-            strip = _holding(part, strips)
+            strip = _strip_with(part, strips)
             if strip is None:
                 self._load(block, part)
                 return
             for number, mask in enumerate(self._source.masks):
-                _deal_out(mask.read(chunks), chunks, [(each.rect, each.labels[number]) for each in strips])
+                _copy_parts(mask.read(chunks), chunks, [(each.rect, each.labels[number]) for each in strips])
             image = self._source.image
             for channels in image.channels():
-                _deal_out(image.read(chunks, channels), chunks, [(each.rect, each.image[channels]) for each in strips])
+                _copy_parts(
+                    image.read(chunks, channels), chunks, [(each.rect, each.image[channels]) for each in strips]
+                )
             self._fetched.extend(strips)
         _copy(strip, block, part)
 
     def _chunks_around(self, part: Rect) -> Rect:
-        """The chunks that hold a part, where image and masks have the same; else the part."""
+        """Return the area of the chunks around a part if image and masks have the same chunks, else the part."""
         arrays = (self._source.image, *self._source.masks)
         chunks = {(array.chunks[-2], array.chunks[-1]) for array in arrays}
         if len(chunks) > 1:
@@ -185,20 +187,20 @@ class TileReader:
         )
 
 
-def _holding(part: Rect, strips: Iterable[Block]) -> Block | None:
-    """The first strip that holds a part."""
+def _strip_with(part: Rect, strips: Iterable[Block]) -> Block | None:
+    """Return the first strip that contains a part."""
     return next((strip for strip in strips if strip.rect.holds(part)), None)
 
 
 def _copy(strip: Block, block: Block, part: Rect) -> None:
-    """Copy a part from a strip that holds it."""
+    """Copy a part from a strip that contains it."""
     (y, x), (rows, columns) = part.slices(strip.rect), part.slices(block.rect)
     block.labels[:, rows, columns] = strip.labels[:, y, x]
     block.image[:, rows, columns] = strip.image[:, y, x]
 
 
-def _deal_out(pixels: NDArray[Any], rect: Rect, targets: Iterable[tuple[Rect, NDArray[Any]]]) -> None:
-    """Copy parts of an area; it is gone before the next is read, so that there is never more than one in memory."""
+def _copy_parts(pixels: NDArray[Any], rect: Rect, targets: Iterable[tuple[Rect, NDArray[Any]]]) -> None:
+    """Copy parts of an area; a function, so that its pixels are freed before the next area is read."""
     for part, target in targets:
         target[...] = pixels[..., *part.slices(rect)]
 
@@ -208,8 +210,8 @@ def _cut(block: Block, rect: Rect) -> Block:
     return Block(rect, block.labels[:, rows, columns].copy(), block.image[:, rows, columns].copy())
 
 
-def _parts(area: Rect, region: Rect) -> list[Rect]:
-    """Divide a region where its tile begins: what lies above, to the left, at the corner, and in the tile itself."""
+def _split(area: Rect, region: Rect) -> list[Rect]:
+    """Divide a region into its parts above the tile, to its left, at the corner, and inside."""
     rows = [(region.top, min(area.top, region.bottom)), (max(area.top, region.top), region.bottom)]
     columns = [(region.left, min(area.left, region.right)), (max(area.left, region.left), region.right)]
     return [

@@ -1,4 +1,4 @@
-"""Tables that annotate a mask: they follow it to its new name, and come into the project's store."""
+"""Write tables that annotate a mask into a project's store, and rename the mask in them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import zarr
-from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.source import ome
@@ -34,31 +30,31 @@ def retarget(
     *,
     keep_region: bool,
 ) -> None:
-    """Write a table of another store into the staged one so that it annotates masks under their new names.
+    """Write a table of another store into the staged one, so that it annotates masks by their new names.
 
     Parameters
     ----------
     staging
-        Where to.
+        The staged store.
     store, element
-        The other store, and the table in it, like ``"tables/measured"``.
+        The other store and its table, like ``"tables/measured"``.
     renamed
         Old name of a mask -> new name.
     cell_id_column
-        Column with the id of each row's cell; None: as the table says.
+        Column with the id of each row's cell; None: the table's instance key.
     keep_region
-        Whether it goes on annotating the mask under its old name.
+        Whether the table keeps the mask's old name.
 
     Raises
     ------
     InputError
-        When the table has no such column, or it does not hold whole numbers.
+        If the column is missing, or does not have whole numbers.
     """
     with quiet():
         import spatialdata
         from spatialdata.models import TableModel
 
-        # Tables are read and written here without the masks they annotate.
+        # tables are read and written here without their masks
         warnings.filterwarnings("ignore", message="The table is annotating")
         name = Path(element).name
         table = spatialdata.read_zarr(store, selection=("tables",)).tables[name]
@@ -71,25 +67,25 @@ def retarget(
 
 
 def add_table(store: Path, name: str, table: Any, *, overwrite: bool) -> None:
-    """Write a table of cells into the store, so that it annotates their mask; all of it or nothing.
+    """Write a table of cells into the store, so that it annotates their mask; the write is atomic.
 
     Parameters
     ----------
     store
         The project's store.
     name
-        The table's name there.
+        Name of the table in the store.
     table
-        An AnnData that says which labels it annotates.
+        AnnData with SpatialData's attributes, which name the labels.
     overwrite
-        Whether a table of that name may be replaced.
+        Whether a table with this name may be replaced.
 
     Raises
     ------
     InputError
-        When the table does not say so, the labels are not in the store, or the name cannot be used.
+        If the table names no labels, the labels are not in the store, or the name is invalid.
     OutputError
-        When there is such a table already, and it may not be replaced.
+        If the table exists and may not be replaced.
     """
     _check_name(store, name)
     check_free(store, [f"tables/{name}"], overwrite=overwrite)
@@ -100,23 +96,26 @@ def add_table(store: Path, name: str, table: Any, *, overwrite: bool) -> None:
         target = dict(table.uns.pop(TableModel.ATTRS_KEY, {}))
         region = target.get("region")
         if not region:
-            raise InputError("the extraction does not say which mask its cells are of: extract again with cellstamp")
+            raise InputError("the extraction does not name the mask of its cells. Extract again with cellstamp")
         if not (store / "labels" / region).is_dir():
-            raise InputError(f"{store}: the extraction's cells are those of {region!r}, and there are no such labels")
+            raise InputError(f"{store}: the labels {region!r} of the extraction's cells are missing")
         _write(staging, name, TableModel.parse(table, **target))
 
 
 def _check_name(store: Path, name: str) -> None:
-    """Refuse a name that SpatialData would not open again: names are unique over all kinds, whatever their case."""
+    """Check a name as SpatialData does: names are unique over all kinds of elements, ignoring case."""
     if not isinstance(name, str) or not re.fullmatch(r"(?!__)[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
-        raise InputError(f"name = {name!r}: a table's name must be letters, digits, and '_', '-', '.' between them")
+        raise InputError(
+            f"name = {name!r}: a table's name must have only letters, digits, '_', '-' and '.', and must not begin "
+            "with '.' or '__'"
+        )
     taken = [
         f"{path.parent.name}/{path.name}"
         for path in store.glob("*/*")
         if path.is_dir() and path.name.lower() == name.lower() and path != store / "tables" / name
     ]
     if taken:
-        raise InputError(f"name = {name!r}: {taken[0]} in {store} is called so; choose another name")
+        raise InputError(f"name = {name!r}: {taken[0]} in {store} has this name; choose another")
 
 
 def _write(staging: Staging, name: str, table: Any) -> None:
@@ -132,11 +131,11 @@ def _write(staging: Staging, name: str, table: Any) -> None:
 
 def _checked_column(obs: Any, column: str, name: str) -> str:
     if column not in obs:
-        there = ", ".join(obs.columns)
-        raise InputError(f"table {name!r} has no column {column!r} (cell_id_identifier); it has {there}")
+        columns = ", ".join(obs.columns)
+        raise InputError(f"table {name!r} has no column {column!r} (cell_id_identifier); it has {columns}")
     if obs[column].dtype.kind not in "ui":
         raise InputError(
-            f"table {name!r}, column {column!r} (cell_id_identifier): must hold cell ids, whole numbers "
+            f"table {name!r}, column {column!r} (cell_id_identifier): must have cell ids, whole numbers "
             f"(dtype {obs[column].dtype})"
         )
     return column
@@ -152,44 +151,14 @@ def _rename_regions(table: Any, target: dict[str, Any], renamed: Mapping[str, st
 
 
 def _container(format_: Format) -> Any:
-    """SpatialData's own name for a zarr format."""
+    """Return SpatialData's format object for a zarr format."""
     from spatialdata._io.format import SpatialDataContainerFormatV01, SpatialDataContainerFormatV02
 
     return {2: SpatialDataContainerFormatV01, 3: SpatialDataContainerFormatV02}[format_]()
 
 
-def read_column(obs: Any, name: str, where: str) -> NDArray[Any]:
-    """Read a column of a table's ``obs`` from its zarr group: numbers, text, or categories.
-
-    Raises
-    ------
-    InputError
-        When there is none, or some of its values are missing.
-    """
-    if name not in obs:
-        there = ", ".join(sorted(key for key in obs if key != obs.attrs.get("_index"))) or "none"
-        raise InputError(f"{where}: the table has no column '{name}'; it has {there}")
-    values, missing = column_of(obs[name])
-    if missing.any():
-        raise InputError(f"{where}: the column '{name}' has no value in {missing.sum()} rows; each row needs one")
-    return values
-
-
-def column_of(node: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Values as anndata stores them, and where there is none."""
-    if isinstance(node, zarr.Array):
-        values = np.asarray(node[...])
-        values = values if values.dtype.kind in "uifb" else values.astype(object)  # text of whatever type
-        return values, np.zeros(values.shape, bool)
-    if "categories" in node:
-        categories, _ = column_of(node["categories"])
-        codes = np.asarray(node["codes"][...])
-        return categories[codes] if len(categories) else codes, codes < 0
-    return np.asarray(node["values"][...]), np.asarray(node["mask"][...], bool)
-
-
 def write_centers_table(staging: Staging, name: str, table: Any) -> None:
-    """Write of a table in memory what tells cells' centres: ``obs``, ``obsm["spatial"]`` and what it annotates."""
+    """Write the part of a table that has centres: ``obs``, ``obsm["spatial"]`` and the attributes."""
     with quiet():
         from spatialdata.models import TableModel
 

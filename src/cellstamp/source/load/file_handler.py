@@ -1,0 +1,50 @@
+"""A step's file handler -> the store to read: a path, or a temporary store for elements in memory."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cellstamp.errors import InputError
+from cellstamp.source.find.masks import KINDS, MaskChoice, check_there
+from cellstamp.source.load.spool import spool
+from cellstamp.source.location import path_of
+
+
+def open_store(handler: Any, image: str, masks: MaskChoice, centers: str | None, folder: Path) -> str:
+    """Return the store of a file handler.
+
+    Parameters
+    ----------
+    handler
+        An object with its store's path (``sdata_path``), a path or URL, or a SpatialData object.
+    image, masks, centers
+        The elements to read; see the keys of the configuration.
+    folder
+        Folder for a temporary store with the elements that are in memory only.
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or if the image, the masks or the centres are missing.
+    """
+    path = path_of(handler)
+    if path is not None:
+        return path
+    if not (hasattr(handler, "images") and hasattr(handler, "labels")):
+        message = (
+            f"filehandler is {type(handler).__name__}; it must be the path of a SpatialData zarr store, a SpatialData "
+            "object, or an object with the attribute sdata_path"
+        )
+        raise InputError(message)
+
+    where, kind_of = "the SpatialData object", partial(_kind_in_memory, handler)
+    names = masks.names(sorted(handler.labels), where, kind_of)
+    check_there("images", image, sorted(handler.images), where, kind_of)
+    return spool(handler, [image, *names], folder, centers)
+
+
+def _kind_in_memory(sdata: Any, name: str) -> str | None:
+    """Return the kind of an element of a SpatialData object, or None if it has no element with this name."""
+    return next((kind for kind in KINDS if name in getattr(sdata, kind, ())), None)
