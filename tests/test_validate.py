@@ -165,7 +165,7 @@ def test_a_file_that_cannot_even_be_judged(tmp_path: Path, whole: Path, damage: 
         damage(file)
     faults = faults_of(damaged)
     assert faults
-    assert all("damaged, or not written by us" in fault for fault in faults)
+    assert all("damaged, or another program wrote them" in fault for fault in faults)
 
 
 def test_where_ids_cannot_be_read_rows_are_told(tmp_path: Path, whole: Path) -> None:
