@@ -386,7 +386,10 @@ def test_a_type_may_be_numpys(path: Path) -> None:
         ({"cells": [0.5]}, r"must be cell ids \(integers\), a boolean for each cell, or the name of a boolean"),
         ({"cells": "regoin"}, r"obs of .*a\.h5sc has no column 'regoin', the nearest is 'region'"),
         ({"cells": "region"}, r"obs\['region'\] of .* is category; it must be a boolean for every cell"),
-        ({"labels": [1, 2]}, r"has the shape \(2,\); must have one label for each of the 1 files, .* of their 40 cells"),
+        (
+            {"labels": [1, 2]},
+            r"has the shape \(2,\); must have one label for each of the 1 files, .* of their 40 cells",
+        ),
         ({"labels": [np.arange(3)]}, r"a\.h5sc has 40 cells, but its labels have the shape \(3,\)"),
         ({"labels": "gene"}, "obs of .* has no column 'gene'"),
         ({"dtype": "uint8"}, "dtype = 'uint8': must be 'float32' or 'float16'"),
@@ -419,7 +422,9 @@ def test_files_that_do_not_fit_together(path: Path, tmp_path: Path) -> None:
     write_file(other, layout_of(3, channel_names=("DAPI", "tubulin")))
     with pytest.raises(InputError, match=r"image size, but .*a\.h5sc has 16 pixels and .*larger\.h5sc has 32"):
         iter_batches([path, larger])
-    with pytest.raises(InputError, match=r"same channels, but .*a\.h5sc has nucleus.* and .*other\.h5sc has .*tubulin\. Choose"):
+    with pytest.raises(
+        InputError, match=r"same channels, but .*a\.h5sc has nucleus.* and .*other\.h5sc has .*tubulin\. Choose"
+    ):
         iter_batches([path, other])
     assert together(iter_batches([path, other], channels=["DAPI"]))[0].shape == (43, 1, 16, 16)
 

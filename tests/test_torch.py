@@ -192,9 +192,7 @@ def test_the_order_is_the_same_with_workers(path: Path, persistent: bool) -> Non
 
 def test_what_cannot_be_used_is_told(path: Path) -> None:
     dataset = SingleCellDataset(path)
-    with pytest.raises(
-        ConfigError, match="a SingleCellSampler yields batches; pass it to the DataLoader as batch_sam"
-    ):
+    with pytest.raises(ConfigError, match="a SingleCellSampler yields batches; pass it to the DataLoader as batch_sam"):
         next(iter(DataLoader(dataset, sampler=SingleCellSampler(dataset, 4))))
     with pytest.raises(ConfigError, match="transform = 3: must be a function that takes an image, or None"):
         SingleCellDataset(path, transform=3)  # type: ignore[arg-type]
