@@ -72,6 +72,14 @@ def test_tools(cells: anndata.AnnData) -> None:
     assert np.array_equal(got, cells.obsm["single_cell_images"][3:6])
 
 
+def test_row_names_are_row_numbers(path: str, cells: anndata.AnnData) -> None:
+    """scportrait.tools.h5sc uses the names of rows as row numbers: names such as cell ids would give other images."""
+    ids, images = cells.obs["scportrait_cell_id"].tolist(), cells.obsm["single_cell_images"][:]
+    assert np.array_equal(tools.get_image_with_cellid(cellstamp.read_h5sc(path), ids[3:6]), images[3:6])
+    cells.obs_names = cells.obs_names[::-1].tolist()
+    assert np.array_equal(tools.get_image_with_cellid(cells, ids[3:5]), images[::-1][3:5])
+
+
 def _images(figure: Figure) -> int:
     """Draw a figure, and return its number of images."""
     figure.canvas.draw()

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellstamp.codecs import StampEncoder
+from cellstamp.encoded_cells import EncodedCells
 from cellstamp.h5sc.layout import Layout
 from encoding import encoded
 from writing import new_writer
@@ -58,7 +59,8 @@ def write_file(path: Path, layout: Layout, columns: Mapping[str, Any] | None = N
     with new_writer(path, layout) as writer:
         for rows in np.array_split(np.random.default_rng(seed).permutation(layout.shape[0]), 3):
             payload, sizes = encoded(encoder, np.ascontiguousarray(stamps[rows]), boxes[rows])
-            writer.write(rows, sizes, payload, np.zeros(len(layout.mask_names), np.int64), np.zeros(0, np.int64))
+            n_empty = np.zeros(len(layout.mask_names), np.int64)
+            writer.write(EncodedCells(rows, sizes, payload, n_empty, np.zeros(0, np.int64)))
     path.with_suffix(".journal").unlink(missing_ok=True)
     if columns:
         _add_columns(path, columns)

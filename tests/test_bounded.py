@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from numpy.typing import NDArray
 
 from cellstamp.cells.plan import Batch
 from cellstamp.config import ExtractionConfig
+from cellstamp.encoded_cells import EncodedCells
 from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.h5sc.layout import Layout
@@ -81,8 +81,8 @@ class SlowWriter(StampWriter):
         super().__init__(path, layout, path.with_suffix(".journal"), {})
         self._watch = watch
 
-    def write(self, *arrays: NDArray[Any]) -> None:
-        super().write(*arrays)
+    def write(self, cells: EncodedCells) -> None:
+        super().write(cells)
         self.flush()
         self._watch.wait_for_looks(4)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cellstamp import read_h5sc
 from cellstamp.codecs import StampEncoder
+from cellstamp.encoded_cells import EncodedCells
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.reader import describe_h5sc
@@ -57,7 +58,8 @@ def write_file(path: Path, layout: Layout = LAYOUT) -> NDArray[np.float16]:
     with new_writer(path, layout) as writer:
         for rows in (np.array([2, 0]), np.array([1])):
             payload, sizes = encoded(encoder, np.ascontiguousarray(stamps[rows]).view(np.uint16), boxes[rows])
-            writer.write(rows, sizes, payload, np.zeros(len(layout.mask_names), np.int64), NOBODY)
+            n_empty = np.zeros(len(layout.mask_names), np.int64)
+            writer.write(EncodedCells(rows, sizes, payload, n_empty, NOBODY))
             writer.flush()
     return stamps
 
@@ -240,7 +242,7 @@ def test_the_chunk_index_is_small(tmp_path: Path) -> None:
     with new_writer(tmp_path / "f.h5sc", layout) as writer:
         n_planes = layout.shape[1]
         sizes, payload = np.full((n_cells, n_planes), 8), np.zeros(8 * n_planes * n_cells, np.uint8)
-        writer.write(np.arange(n_cells), sizes, payload, np.zeros(2, np.int64), NOBODY)
+        writer.write(EncodedCells(np.arange(n_cells), sizes, payload, np.zeros(2, np.int64), NOBODY))
     with h5py.File(tmp_path / "f.h5sc") as file:
         info = file[IMAGES].id
         n_chunks = info.get_num_chunks()
@@ -483,10 +485,10 @@ FAULTS = {
     folder: "there is no file",
     text: "is not an HDF5 file, or it is damaged",
     truncated: "is not an HDF5 file, or it is damaged",
-    foreign: r"is not an \.h5sc file: it has no obsm/single_cell_images, obs, var, uns",
-    other_anndata: r"is not an \.h5sc file: it has no obsm/single_cell_images",
-    images_are_a_group: r"is not an \.h5sc file: obsm/single_cell_images is no array of four axes",
-    without_table: r"is not an \.h5sc file: it has no obs",
+    foreign: r"is not an \.h5sc file: it lacks obsm/single_cell_images, obs, var, uns",
+    other_anndata: r"is not an \.h5sc file: it lacks obsm/single_cell_images",
+    images_are_a_group: r"is not an \.h5sc file: obsm/single_cell_images must be an array with four axes",
+    without_table: r"is not an \.h5sc file: it lacks obs",
 }
 
 

@@ -130,7 +130,7 @@ class TestCells:
         data = read_h5sc(copy)
         data.var["channels"] = ["nucleus", "cytosol", "DAPI", "DAPI", "DAPI"]
         assert np.array_equal(tiles_of(plot_cells(data, cells=ids[:1], channels=4))[0], stamps[0, 4])
-        with pytest.raises(ConfigError, match="has more than one named 'DAPI': give its number instead"):
+        with pytest.raises(ConfigError, match="has several named 'DAPI': pass the number instead"):
             plot_cells(data, channels="DAPI")
 
     def test_cells_can_be_chosen_by_a_mask_or_a_column(self, copy, ids) -> None:
@@ -144,7 +144,7 @@ class TestCells:
         assert texts_of(plot_cells(copy, cells=mask, n=2, channels="DAPI")) == [chosen[0], chosen[-1]]
 
     def test_a_part_without_cells_is_told(self, h5sc) -> None:
-        with pytest.raises(InputError, match=r"^the part of an AnnData has no cells"):
+        with pytest.raises(InputError, match=r"^a subset of an AnnData has no cells"):
             plot_cells(read_h5sc(h5sc)[:0])
 
     def test_between_tiles_the_page_shows(self, h5sc) -> None:
@@ -191,7 +191,7 @@ class TestCells:
         assert np.array_equal(tiles_of(plot_cells(copy, cells=cells, channels="actin")), stamps[[3, 8], 3])
         assert np.array_equal(tiles_of(plot_cells(read_h5sc(copy), cells=cells, channels="actin")), stamps[[3, 8], 3])
         with pytest.raises(
-            InputError, match=rf"the stamp of cell {ids[3]} cannot be read: .*; cellstamp validate tells"
+            InputError, match=rf"the image of cell {ids[3]} cannot be read: .*; cellstamp validate lists"
         ):
             plot_cells(copy, cells=cells, channels="DAPI")
 
@@ -199,9 +199,9 @@ class TestCells:
     def test_values_that_no_stamp_has_are_refused(self, value, copy, ids) -> None:
         with h5py.File(copy, "r+") as file:
             file["obsm/single_cell_images"][4, 3, 7, 9] = value
-        told = f": the stamp of cell {ids[4]} is damaged: actin has values that are not from 0 to 1"
+        told = f": the image of cell {ids[4]} is damaged: actin has values outside 0 to 1"
         part = read_h5sc(copy)[3:6]
-        for cells, where in ((copy, "cells.h5sc"), (read_h5sc(copy), "cells.h5sc"), (part, "part of an AnnData")):
+        for cells, where in ((copy, "cells.h5sc"), (read_h5sc(copy), "cells.h5sc"), (part, "subset of an AnnData")):
             with pytest.raises(InputError, match=where + told):
                 plot_cells(cells, cells=ids[3:6])
         assert plot_cells(copy, cells=ids[3:6], channels="DAPI").has_data()
@@ -404,15 +404,21 @@ class TestMistakes:
                 {"channels": ["DAPI", "xyz"]},
                 "no channel named 'xyz' in .*h5sc. It has .*tubulin and the masks seg_all_nu",
             ),
-            ({"channels": []}, r"channels = \[\]: name one at least"),
-            ({"n": 0}, "n = 0: must be how many cells to show"),
-            ({"n": True}, "n = True: must be how many"),
-            ({"cells": []}, r"cells = \[\]: must be ids of cells, whole numbers, like \[\d+, "),
-            ({"cells": [1.5]}, "must be ids of cells, .*; or true or false for each cell; or the name of a column"),
+            ({"channels": []}, r"channels = \[\]: must name at least one"),
+            ({"n": 0}, "n = 0: must be the number of cells to show"),
+            ({"n": True}, "n = True: must be the number"),
+            ({"cells": []}, r"cells = \[\]: must be cell ids \(integers\), such as \[\d+, "),
+            (
+                {"cells": [1.5]},
+                r"must be cell ids \(integers\), such as .*, a boolean for each cell, or the name of a",
+            ),
             ({"cells": "exceeds"}, "obs of .*h5sc has no column 'exceeds', the nearest is 'exceeds_crop'"),
-            ({"cells": "x"}, r"obs\['x'\] of .*h5sc must be true or false for every cell, is float64"),
-            ({"cells": [True]}, r"each of the 36 cells of .*h5sc, .*; it has the shape \(1,\)"),
-            ({"cells": [False] * 36}, "and true for some; it is false for all of them"),
+            ({"cells": "x"}, r"obs\['x'\] of .*h5sc is float64; it must be a boolean for every cell"),
+            (
+                {"cells": [True]},
+                r"shape \(1,\); it must have one value for each of the 36 cells of .*h5sc",
+            ),
+            ({"cells": [False] * 36}, "mask is False for all cells; it must .* be True for some"),
             ({"channels": 5}, "h5sc has no 5: must be a name, or a number from 0 to 4, masks first; it has the chan"),
             ({"channels": [-1]}, "has no -1: must be"),
             ({"channels": [True]}, "has no True: must be"),
@@ -430,18 +436,18 @@ class TestMistakes:
 
     def test_cells_that_are_not_there(self, h5sc, ids) -> None:
         with pytest.raises(
-            InputError, match=rf"2 of 3 ids are not in .*h5sc: 99999, -1. It has 36 cells, like {ids[0]}"
+            InputError, match=rf"2 of 3 ids are not in .*h5sc: 99999, -1. It has 36 cells, such as {ids[0]}"
         ):
             plot_cells(h5sc, cells=[99999, ids[1], -1])
 
     def test_what_is_no_h5sc_file(self, made, h5sc) -> None:
         with pytest.raises(InputError, match="there is no file nowhere"):
             plot_cells("nowhere")
-        with pytest.raises(InputError, match=r"h5sc is Project: give the path .* or what read_h5sc"):
+        with pytest.raises(InputError, match=r"h5sc is Project: must be the path .*, or the AnnData from read_h5sc"):
             plot_cells(made)
-        with pytest.raises(InputError, match=r"h5sc is NoneType: .*an extraction that found no cells wrote none"):
+        with pytest.raises(InputError, match=r"h5sc is NoneType: .*An extraction without cells writes no file"):
             plot_cells(None)
-        with pytest.raises(InputError, match=r"AnnData is not one of an .h5sc file with its images"):
+        with pytest.raises(InputError, match=r"AnnData is not from an .h5sc file with its images"):
             plot_cells(read_h5sc(h5sc, images=False))
 
 
@@ -630,14 +636,14 @@ class TestRemoved:
         ):
             plot_removed(copy)
         assert plot_removed(copy, made.sdata_path).get_title() == "36 of 64 cells kept"
-        with pytest.raises(InputError, match="is AnnData, and no open file: give the path"):
+        with pytest.raises(InputError, match="is AnnData without an open file: pass the path"):
             plot_removed(read_h5sc(h5sc)[:3])
         store = shutil.copytree(made.sdata_path, tmp_path / "store")
         shutil.rmtree(store / "points")
         assert plot_removed(h5sc, store).get_title() == "36 of 64 cells kept"  # centres are computed, not stored
         assert not (store / "points").exists()
         (copy.parent / "removed_classes.csv").write_text("7\nseven\n")
-        with pytest.raises(InputError, match=r"removed_classes.csv: must hold the id of a cell in each line"):
+        with pytest.raises(InputError, match=r"removed_classes.csv: must have one cell id in each line"):
             plot_removed(copy, made.sdata_path)
         (copy.parent / "removed_classes.csv").unlink()
         with pytest.raises(InputError, match="the list of removed cells"):

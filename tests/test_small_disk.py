@@ -96,7 +96,7 @@ def test_a_disk_that_is_full_all_of_a_sudden(
 ) -> None:
     """As if someone else had filled it between two looks."""
     monkeypatch.setattr("cellstamp.pipeline.disk_space._TOLERANCE", 0.0)
-    with pytest.raises(OutputError, match=r"cannot be written.*(No space left|errno = 28).*goes on from there"):
+    with pytest.raises(OutputError, match=r"cannot be written.*(No space left|errno = 28).*extract again to resume"):
         make_step(store, disk, threads=threads)()
     assert_goes_on(store, disk, undisturbed, threads)
 

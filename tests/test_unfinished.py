@@ -199,7 +199,7 @@ def test_stamps_that_are_not_what_the_journal_says_are_made_again(
     make_step()()
     assert_same(tmp_path / "out" / FILE, undisturbed)
     assert n_done_before(tmp_path) == sum(len(other.rows) for other in others)
-    assert f"{len(entry.rows)} finished cells could not be read back from {attempt}" in log_of(tmp_path)
+    assert f"Could not read {len(entry.rows)} finished cells from {attempt}: extracting them again" in log_of(tmp_path)
 
 
 def test_a_file_cut_short(tmp_path: Path, make_step: MakeStep, undisturbed: Path) -> None:
@@ -251,7 +251,7 @@ def test_half_of_what_is_needed_to_go_on_is_nothing(
     make_step()()
     assert_same(tmp_path / "out" / FILE, undisturbed)
     assert n_done_before(tmp_path) == 0
-    assert f"what an earlier run left in {attempt} cannot be gone on with, and is removed" in log_of(tmp_path)
+    assert f"Removed unfinished results that cannot be resumed: {attempt}" in log_of(tmp_path)
 
 
 def test_a_finished_file_that_did_not_get_its_name(tmp_path: Path, make_step: MakeStep, undisturbed: Path) -> None:
@@ -323,10 +323,10 @@ def _shifted(sample: Sample) -> Sample:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda _: {"normalize_output": False}, r"normalization_range: \[0.001, 0.999\] then, None now"),
-        (lambda _: {"compression": "gzip"}, "compression: lzf then, gzip now"),
-        (lambda _: {"image_size": 30}, "image_size: 32 then, 30 now"),
-        (_other_pixels, r"input_image: \[3, .*\] uint16, digest \w+ then, \[3, .*\] uint16, digest \w+ now"),
+        (lambda _: {"normalize_output": False}, r"normalization_range: \[0.001, 0.999\] -> None"),
+        (lambda _: {"compression": "gzip"}, "compression: lzf -> gzip"),
+        (lambda _: {"image_size": 30}, "image_size: 32 -> 30"),
+        (_other_pixels, r"input_image: \[3, .*\] uint16, digest \w+ -> \[3, .*\] uint16, digest \w+"),
     ],
 )
 def test_what_was_made_from_something_else_is_not_gone_on_with(
@@ -334,7 +334,7 @@ def test_what_was_made_from_something_else_is_not_gone_on_with(
 ) -> None:
     end_a_run(make_step, Refused, InputError)
     keys = change(tmp_path)
-    with pytest.raises(OutputError, match=rf"(?s)left unfinished .*something else.*{told}.*overwrite=True"):
+    with pytest.raises(OutputError, match=rf"(?s)unfinished results .* inputs or settings.*{told}.*overwrite=True"):
         make_step(**keys)()
     make_step()()  # as before: it is still there
     assert_same(tmp_path / "out" / FILE, undisturbed)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cellstamp import cell_images, read_h5sc
+from cellstamp import cell_images, read_h5sc, select_cells
 from cellstamp.errors import ConfigError, InputError
 from stamp_files import layout_of, write_file
 
@@ -79,6 +79,83 @@ def test_parts_of_the_images_are_read_as_of_any_dataset(data: anndata.AnnData, s
     assert np.array_equal(images.astype("float32")[:2], stored[:2].astype(np.float32))
 
 
+CHOSEN = np.arange(N_CELLS) % 3 == 1
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [5, 2],
+        [5, 2, 5, -1, -20],
+        np.array([5, 2, 2], np.uint8),
+        np.array([[7, 3], [3, -2]]),
+        [],
+        np.array([], np.int64),
+        range(9, 3, -2),
+        CHOSEN,
+        CHOSEN.tolist(),
+        np.zeros(N_CELLS, bool),
+        np.ones((N_CELLS, 4), bool),
+        slice(None, None, -1),
+        slice(12, 3, -4),
+        slice(3, 12, -1),
+        slice(-1, None, -7),
+        ([5, 2], 1),
+        ([5, 2], slice(None), 3),
+        ([5, 2], -1, slice(None, None, -2)),
+        ([5, 2, 2], [3, 0, -1]),
+        ([[5], [2]], [3, 0]),
+        (slice(2, 9), [3, 0, 3]),
+        (slice(9, 2, -1), [3, 0]),
+        (4, [2, 1], slice(8, 2, -1), [1, 0]),
+        (CHOSEN, slice(None, None, -1)),
+        (Ellipsis, [3, 1, 1]),
+        ([5, 2], Ellipsis, 7),
+        (Ellipsis, slice(None, None, -1)),
+        np.int64(-3),
+        (slice(None), np.array([True, False, False, True])),
+    ],
+    ids=repr,
+)
+def test_a_selection_has_the_result_of_numpy(data: anndata.AnnData, stored: np.ndarray, args: Any) -> None:
+    got = data.obsm[IMAGES][args]
+    assert got.dtype == stored[args].dtype
+    assert got.shape == stored[args].shape
+    assert np.array_equal(got, stored[args])
+    assert np.array_equal(data.obsm[IMAGES].astype("float32")[args], stored[args].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([5, 20], "index 20 is out of bounds for axis 0 with size 20"),
+        ([-21], "index -21 is out of bounds for axis 0 with size 20"),
+        ((slice(None), [4]), "index 4 is out of bounds for axis 1 with size 4"),
+        (CHOSEN[:7], r"boolean mask has the shape \(7,\), the images have \(20,\)"),
+        ([1.5], r"indexed by integers, slices, booleans and '...', not by \[1.5\]"),
+        (([1], 0, 0, 0, 0), "too many indices: the images have 4 axes, 5 were indexed"),
+        (([1], Ellipsis, Ellipsis), "only one '...' is allowed"),
+    ],
+)
+def test_an_invalid_selection_is_an_error(data: anndata.AnnData, args: Any, words: str) -> None:
+    with pytest.raises(IndexError, match=words):
+        data.obsm[IMAGES][args]
+
+
+def test_only_the_selected_images_are_read(tmp_path: Path, data: anndata.AnnData, stored: np.ndarray) -> None:
+    """Other images may be damaged: they are not decoded."""
+    places = h5py.File(tmp_path / "a.h5sc")[f"obsm/{IMAGES}"].id
+    with (tmp_path / "a.h5sc").open("r+b") as file:
+        for row, plane in [(3, 0), (5, 3)]:
+            chunk = places.get_chunk_info_by_coord((row, plane, 0, 0))
+            file.seek(chunk.byte_offset)
+            file.write(b"\xff" * chunk.size)
+    assert np.array_equal(data.obsm[IMAGES][[5, 2], :3], stored[[5, 2], :3])
+    assert np.array_equal(data.obsm[IMAGES][[5, 2], [2, 0]], stored[[5, 2], [2, 0]])
+    with pytest.raises(OSError, match="filter"):
+        data.obsm[IMAGES][[5, 3]]
+
+
 def test_in_memory_nothing_is_needed_of_the_file(tmp_path: Path, data: anndata.AnnData, stored: np.ndarray) -> None:
     loaded = data.to_memory()
     del data
@@ -132,7 +209,8 @@ def test_a_pickled_one_whose_file_was_written_again_says_so(tmp_path: Path, data
 @pytest.mark.parametrize("given", ["path", "AnnData", "a part of it"])
 def test_chosen_cells_as_images(tmp_path: Path, data: anndata.AnnData, stored: np.ndarray, given: str) -> None:
     h5sc = {"path": tmp_path / "a.h5sc", "AnnData": data, "a part of it": data[:10]}[given]
-    images = cell_images(h5sc, [14, 5], ["actin", "nucleus"])
+    assert np.array_equal(cell_images(h5sc, [14, 5], ["actin", "nucleus"]), stored[[3, 0]][:, [3, 0]])
+    images = cell_images(h5sc, [14, 5], ["actin", "nucleus"], dtype="uint8")
     assert images.dtype == np.uint8
     wanted = stored[[3, 0]][:, [3, 0]].astype(np.float32)
     assert np.array_equal(images, np.rint(wanted * 255))
@@ -141,6 +219,10 @@ def test_chosen_cells_as_images(tmp_path: Path, data: anndata.AnnData, stored: n
 
 
 def test_all_cells_and_channels_unless_some_are_chosen(tmp_path: Path, stored: np.ndarray) -> None:
+    images = cell_images(tmp_path / "a.h5sc")
+    assert images.dtype == np.float16
+    assert np.array_equal(images, stored[:, 2:])
+    assert np.array_equal(cell_images(tmp_path / "a.h5sc", channels="DAPI"), stored[:, 2:3])
     assert np.array_equal(cell_images(tmp_path / "a.h5sc", dtype="float32"), stored[:, 2:].astype(np.float32))
 
 
@@ -157,7 +239,7 @@ def test_matplotlib_takes_them(tmp_path: Path, data: anndata.AnnData) -> None:
     from matplotlib.figure import Figure
 
     axes = Figure().subplots()
-    axes.imshow(np.moveaxis(cell_images(data, 17, ["DAPI", "actin", "nucleus"])[0], 0, -1))
+    axes.imshow(np.moveaxis(cell_images(data, 17, ["DAPI", "actin", "nucleus"], dtype="float32")[0], 0, -1))
     axes.figure.savefig(tmp_path / "17.png")
     assert (tmp_path / "17.png").stat().st_size > 0
 
@@ -166,14 +248,21 @@ def test_integers_as_they_are_stored_are_scaled_alike(tmp_path: Path) -> None:
     stored = write_file(tmp_path / "a.h5sc", layout_of(N_CELLS, dtype="uint16"))
     images = cell_images(tmp_path / "a.h5sc", dtype="uint16")
     assert np.array_equal(images, stored[:, 2:])
-    assert np.array_equal(cell_images(tmp_path / "a.h5sc"), np.rint(stored[:, 2:] / 257))
+    assert np.array_equal(cell_images(tmp_path / "a.h5sc"), stored[:, 2:])
+    assert np.array_equal(cell_images(tmp_path / "a.h5sc", dtype="uint8"), np.rint(stored[:, 2:] / 257))
 
 
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"dtype": "float16"}, ConfigError, r"dtype = 'float16': must be 'uint8', 'uint16' or 'float32'"),
+        (
+            {"dtype": "float16"},
+            ConfigError,
+            r"dtype = 'float16': must be 'uint8', 'uint16', 'float32', or None",
+        ),
         ({"cells": 6}, InputError, r"1 of 1 ids are not in .*a\.h5sc: 6"),
+        ({"cells": "DAPI"}, ConfigError, r"cells = 'DAPI': this is a channel or mask; write channels='DAPI'"),
+        ({"cells": "large"}, ConfigError, r"has no column 'large'"),
         ({"channels": "dapi"}, ConfigError, r"no channel named 'dapi' in .*; did you mean 'DAPI'\?"),
     ],
 )
@@ -183,3 +272,35 @@ def test_what_cannot_be_is_an_error(
     del stored
     with pytest.raises(error, match=words):
         cell_images(tmp_path / "a.h5sc", **options)
+
+
+# --- cells by id ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["path", "AnnData", "a part of it"])
+def test_cells_are_selected_by_id(tmp_path: Path, data: anndata.AnnData, stored: np.ndarray, given: str) -> None:
+    h5sc = {"path": tmp_path / "a.h5sc", "AnnData": data, "a part of it": data[2:10]}[given]
+    for ids, rows in ((14, [3]), ([26, 11], [7, 2]), (np.array([11, 11]), [2, 2])):
+        part = select_cells(h5sc, ids)
+        assert part.obs["scportrait_cell_id"].tolist() == np.atleast_1d(ids).tolist()
+        assert np.array_equal(np.asarray(part.obsm[IMAGES]), stored[rows])
+
+
+def test_cells_are_selected_by_a_column_or_booleans(data: anndata.AnnData) -> None:
+    data.obs["is_large"] = CHOSEN
+    for chosen in ("is_large", CHOSEN):
+        assert select_cells(data, chosen).obs_names.tolist() == data.obs_names[CHOSEN].tolist()
+
+
+def test_names_of_rows_count_the_rows_for_scportrait(data: anndata.AnnData) -> None:
+    """scportrait's tools and plots look images up by these names, as row numbers."""
+    assert data.obs_names.tolist() == list(map(str, range(N_CELLS)))
+    assert data["8"].obs["scportrait_cell_id"].tolist() == [29]
+    assert select_cells(data, 8).obs_names.tolist() == ["1"]
+
+
+def test_an_unknown_id_is_an_error(data: anndata.AnnData) -> None:
+    with pytest.raises(InputError, match=r"1 of 2 ids are not in .*a\.h5sc: 6. It has 20 cells, such as 5, 8"):
+        select_cells(data, [5, 6])
+    with pytest.raises(ConfigError, match=r"cells = \['5'\]: must be cell ids \(integers\)"):
+        select_cells(data, ["5"])

@@ -104,19 +104,19 @@ def _one_missing(file: h5py.File) -> None:
     ("damage", "told"),
     [
         (_garbage, r"cell \d+ \(row 3\), plane 1: cannot be read: .+"),
-        (_too_bright, r"cell \d+ \(row 5\), plane 2: values that are not from 0 to 1"),
-        (_no_number, r"cell \d+ \(row 5\), plane 2: values that are not from 0 to 1"),
-        (_twice, r"obs/scportrait_cell_id: 1 ids are there more than once, like \d+"),
-        (_background, r"obs/scportrait_cell_id: the id 0 is no cell"),
-        (_attribute, r".* has the shape \(43, 5, 32, 32\), and its attribute n_cells is 44"),
-        (_sum, r"uns/cellstamp: .* add up to 44, cells_in_mask is 72"),
-        (_not_chosen, r"uns/cellstamp: .* add up to 74, cells_in_mask is 72"),
-        (_moved, r"obs/x and obs/y are not what obsm/spatial says"),
-        (_without_centres, r"obs/x and obs/y are not what obsm/spatial says"),
+        (_too_bright, r"cell \d+ \(row 5\), plane 2: values outside 0 to 1"),
+        (_no_number, r"cell \d+ \(row 5\), plane 2: values outside 0 to 1"),
+        (_twice, r"obs/scportrait_cell_id: 1 ids are repeated, such as \d+"),
+        (_background, r"obs/scportrait_cell_id: the id 0 is invalid; ids must be at least 1"),
+        (_attribute, r".* has the shape \(43, 5, 32, 32\), but its attribute n_cells is 44"),
+        (_sum, r"uns/cellstamp: .* add up to 44, but cells_in_mask is 72"),
+        (_not_chosen, r"uns/cellstamp: .* add up to 74, but cells_in_mask is 72"),
+        (_moved, r"obs/x and obs/y differ from obsm/spatial"),
+        (_without_centres, r"obs/x and obs/y differ from obsm/spatial"),
         (_two_regions, r"obs/region: must be one mask, is seg_all_nucleus, tissue"),
         (_of_another, r"uns/spatialdata_attrs: must be \{'region': 'seg_all_nucleus', .*\}, is \{.*'tissue'.*\}"),
         (_of_nothing, r"uns/spatialdata_attrs: must be \{'region': 'seg_all_nucleus', .*\}, is None"),
-        (_one_missing, r"214 chunks are stored for 43 cells of 5 planes: 215 are needed"),
+        (_one_missing, r"214 chunks are stored, but 43 cells with 5 planes need 215"),
     ],
 )
 def test_each_fault_is_told(tmp_path: Path, whole: Path, damage: Callable[[h5py.File], Any], told: str) -> None:
@@ -165,7 +165,7 @@ def test_a_file_that_cannot_even_be_judged(tmp_path: Path, whole: Path, damage: 
         damage(file)
     faults = faults_of(damaged)
     assert faults
-    assert all("damaged, or not written by us" in fault for fault in faults)
+    assert all("damaged, or another program wrote them" in fault for fault in faults)
 
 
 def test_where_ids_cannot_be_read_rows_are_told(tmp_path: Path, whole: Path) -> None:
@@ -174,7 +174,7 @@ def test_where_ids_cannot_be_read_rows_are_told(tmp_path: Path, whole: Path) -> 
     with h5py.File(damaged, "r+") as file:
         _without_ids(file)
         _too_bright(file)
-    assert faults_of(damaged)[-1] == "the cell of row 5, plane 2: values that are not from 0 to 1"
+    assert faults_of(damaged)[-1] == "the cell of row 5, plane 2: values outside 0 to 1"
 
 
 def test_a_file_that_anndata_wrote_of_some_cells(tmp_path: Path, whole: Path) -> None:
@@ -192,7 +192,7 @@ def test_very_many_faults_are_cut_short(tmp_path: Path, whole: Path) -> None:
         file[IMAGES][:] = -1
     faults = faults_of(damaged)
     assert len(faults) == 21
-    assert faults[-1] == "... and perhaps more"
+    assert faults[-1] == "... and possibly more"
 
 
 def test_a_file_of_another_kind(tmp_path: Path) -> None:

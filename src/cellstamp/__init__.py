@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cellstamp.config import ExtractionConfig
     from cellstamp.errors import CellstampError, ConfigError, InputError, OutputError, WorkerError
-    from cellstamp.h5sc.cell_images import cell_images
+    from cellstamp.h5sc.cell_images import cell_images, select_cells
     from cellstamp.h5sc.reader import read_h5sc
     from cellstamp.pipeline.base import Logable, ProcessingStep
     from cellstamp.pipeline.extraction import HDF5CellExtraction
@@ -41,6 +41,7 @@ __all__ = [
     "plot_removed",
     "rasterize_labels",
     "read_h5sc",
+    "select_cells",
 ]
 
 # Imported on first use: what they need takes seconds to import.
@@ -53,6 +54,7 @@ _HOMES = {
     "WorkerError": "errors",
     "cell_images": "h5sc.cell_images",
     "read_h5sc": "h5sc.reader",
+    "select_cells": "h5sc.cell_images",
     "Logable": "pipeline.base",
     "ProcessingStep": "pipeline.base",
     "HDF5CellExtraction": "pipeline.extraction",

@@ -1,16 +1,16 @@
-"""Stamp planes -> the bytes that HDF5's own filters read back.
+"""Encode planes of single-cell images for HDF5's filters.
 
-A plane is one chunk of the file. Most of it is zeros whose place is known (everything outside the plane's box), so the
-lzf encoder here steps over them instead of looking at them. It takes 16 bits at a time, whatever the type of the pixels
-is: what is called a pixel in it is a float16, two uint8, or half a float32.
+Each plane is one chunk of the file. A plane is zero outside its box, so the lzf encoder here skips these zeros. It
+encodes 16 bits at a time, whatever the pixel type: one "pixel" in its functions is a float16, two uint8, or half a
+float32.
 
-The lzf stream is a sequence of two kinds of records (byte ``c`` leads): ``c < 32``, followed by ``c + 1`` bytes to
-copy; or a repetition of ``length`` bytes that lie ``distance`` bytes back (3 to 264 bytes, 1 to 8192 back): ``(length -
-2) << 5 | (distance - 1) >> 8``, then, if that length field is 7, one byte with the remaining length, then the low byte
-of ``distance - 1``.
+An lzf stream is a sequence of two kinds of records. A first byte ``c < 32`` is followed by ``c + 1`` bytes to copy.
+Otherwise the record repeats ``length`` bytes (3 to 264) from ``distance`` bytes back (1 to 8192). It has the byte
+``(length - 2) << 5 | (distance - 1) >> 8``, one byte with the remaining length if the length field is 7, and the low
+byte of ``distance - 1``.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numba.core import cgutils, types
@@ -18,24 +18,25 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from cellstamp.compiling.decorators import compiled, compiled_part
-
-Compression = Literal["lzf", "gzip"]
+from cellstamp.compression import Compression
 
 GZIP_LEVEL = 4
-"""The level h5py uses when none is named."""
+"""Default level of h5py."""
 
-_MAX_LITERALS = 32
+BLOCK = 32
+"""Bytes that `copy_block` copies."""
+_MAX_LITERALS = BLOCK
 _MAX_LENGTH = 264
 _MAX_DISTANCE = 8192
 _HASH_BITS = 12
 _PATIENCE = 5
-"""Every ``2**_PATIENCE`` misses, one more pixel is stepped over."""
+"""One more pixel is skipped after every ``2**_PATIENCE`` misses."""
 _MOST_MISSES = 255
 
 
 @intrinsic
-def _copy_32(typing: Any, source: Any, start: Any, target: Any, at: Any) -> Any:
-    """Copy 32 bytes, ``target[at:at + 32] = source[start:start + 32]``, without looking at bounds."""
+def copy_block(typing: Any, source: Any, start: Any, target: Any, at: Any) -> Any:
+    """Copy `BLOCK` bytes, ``target[at:at + BLOCK] = source[start:start + BLOCK]``, without checking bounds."""
     del typing
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -43,20 +44,19 @@ def _copy_32(typing: Any, source: Any, start: Any, target: Any, at: Any) -> Any:
             data = context.make_array(signature.args[array])(context, builder, args[array]).data
             return builder.gep(data, [args[array + 1]])
 
-        n_bytes = context.get_constant(types.intp, _MAX_LITERALS)
-        cgutils.raw_memcpy(builder, place(2), place(0), n_bytes, 1)
+        cgutils.raw_memcpy(builder, place(2), place(0), context.get_constant(types.intp, BLOCK), 1)
         return context.get_dummy_value()
 
     return types.void(source, start, target, at), build
 
 
 class StampEncoder:
-    """Encodes stamps; one per thread, since it keeps its working memory.
+    """Encode single-cell images. Not thread-safe: it reuses its working memory.
 
     Parameters
     ----------
     compression
-        ``"lzf"``, ``"gzip"`` or None for no compression.
+        ``"lzf"``, ``"gzip"``, or None for no compression.
     """
 
     def __init__(self, compression: Compression | None) -> None:
@@ -65,28 +65,27 @@ class StampEncoder:
 
     @staticmethod
     def room(n_planes: int, plane_bytes: int) -> int:
-        """Bytes that so many planes of ``plane_bytes`` each may take while they are encoded."""
-        # a plane may grow before it is found not to shrink; those before it take their raw size at most
+        """Return the bytes needed to encode ``n_planes`` planes of ``plane_bytes`` each."""
+        # encoded planes take at most their raw size; only the one being encoded may grow beyond it
         return n_planes * plane_bytes + plane_bytes // 16 + 64
 
     def encode(self, stamps: NDArray[Any], boxes: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Encode every plane of every stamp.
+        """Encode every plane of every image.
 
         Parameters
         ----------
         stamps
             (n_cells, n_planes, size, size), C-contiguous, ``size`` even.
         boxes
-            (n_cells, n_planes, 4): top, bottom, left, right (half open); a plane is zero outside its box.
+            (n_cells, n_planes, 4): top, bottom, left, right (half open) in pixels. A plane is zero outside its box.
         out
-            At least as many bytes as `room` says; the encoded planes are put here, one after the other in C order of
-            (cell, plane).
+            uint8, at least `room` bytes. Receives the encoded planes in C order of (cell, plane).
 
         Returns
         -------
         numpy.ndarray
-            Bytes of each plane, int64 (n_cells, n_planes). A plane that encoding did not shrink is there as it was: its
-            size is that of the raw plane, and HDF5 must be told that no filter was applied to it.
+            Bytes of each plane, int64 (n_cells, n_planes). A plane that encoding did not shrink is stored raw, with its
+            full size. HDF5 must be informed that no filter was applied to it.
         """
         n_cells, n_planes, _, width = stamps.shape
         raw = stamps.reshape(n_cells, n_planes, -1).view(np.uint8)
@@ -102,7 +101,7 @@ class StampEncoder:
 
 
 def _boxes_in_halves(boxes: NDArray[np.int64], itemsize: int) -> NDArray[np.int64]:
-    """Columns counted in 16 bits instead of pixels."""
+    """Convert columns of boxes from pixels to units of 16 bits."""
     if itemsize == 2:
         return boxes
     wider = boxes.copy()
@@ -126,10 +125,10 @@ def _gzip_planes(planes: NDArray[np.uint8], out: NDArray[np.uint8], sizes: NDArr
 
 @compiled
 def _lzf_planes(planes, raw, width, boxes, table, out, sizes):
-    """Encode planes (n_cells, n_planes, pixels), also given as bytes, into ``out``."""
-    # typed, here and below: a literal 0 would have every function that is given one compiled once more
+    """Encode planes (n_cells, n_planes, pixels), given as uint16 and as bytes, into ``out``."""
+    # typed, here and below: numba compiles functions once more for a literal 0
     at = np.int64(0)
-    # positions in the table are counted through all planes, so that those of an earlier plane are recognised as stale
+    # positions in the table count through all planes, so entries of earlier planes are recognised as stale
     base = np.int64(0)
     table[:] = -1
     for i in range(planes.shape[0]):
@@ -146,7 +145,7 @@ def _lzf_planes(planes, raw, width, boxes, table, out, sizes):
 
 @compiled_part
 def _lzf_plane(plane, raw, width, box, table, base, out, at):
-    """Encode one plane (uint16 (pixels,) and the same as bytes) at ``out[at:]``; return where it ends."""
+    """Encode one plane, given as uint16 (pixels,) and as bytes, at ``out[at:]``; return its end."""
     done, lead, misses = np.int64(0), np.int64(0), np.int64(0)
     for y in range(box[0], box[1]):
         first, end = y * width + box[2], y * width + box[3]
@@ -166,7 +165,7 @@ def _lzf_plane(plane, raw, width, box, table, base, out, at):
 
 @compiled_part
 def _put_zeros(raw, start, end, lead, out, at):
-    """Put the zeros from pixel ``start`` to ``end``, if possible by pointing at the plane's first ``lead`` zeros."""
+    """Write the zeros from pixel ``start`` to ``end``, if possible as a repetition of the first ``lead`` zeros."""
     n_bytes = 2 * (end - start)
     if n_bytes < 4:
         return _put_literals(raw, 2 * start, 2 * end, out, at)
@@ -179,10 +178,10 @@ def _put_zeros(raw, start, end, lead, out, at):
 
 @compiled_part
 def _put_pixels(plane, raw, start, end, table, base, misses, out, at):
-    """Put pixels of one row, pointing back at runs and at pairs of pixels seen before.
+    """Write pixels of one row, as repetitions of runs and of pairs of pixels seen before.
 
-    Where nothing has been found for a while (``misses``, kept from row to row), fewer pairs are looked up: noise does
-    not repeat itself, and looking for it costs more than all the rest.
+    After many ``misses``, counted across rows, fewer pairs are looked up: noise does not repeat, and searching it costs
+    more than the rest of the encoding.
     """
     waiting = start
     x = start
@@ -210,14 +209,14 @@ def _put_pixels(plane, raw, start, end, table, base, misses, out, at):
 
 @compiled_part
 def _slot(first, second):
-    """Where a pair of pixels is remembered (multiplicative hashing, Knuth, TAOCP 3, 6.4)."""
+    """Return the table slot of a pair of pixels (multiplicative hashing, Knuth, TAOCP 3, 6.4)."""
     pair = np.uint64(first) | np.uint64(second) << np.uint64(16)
     return np.int64((pair * np.uint64(0x9E3779B1) & np.uint64(0xFFFFFFFF)) >> np.uint64(32 - _HASH_BITS))
 
 
 @compiled_part
 def _is_pair(plane, x, source):
-    """Whether the pair at ``source`` is in this plane, near enough, and equal to the pair at ``x``."""
+    """Check that the pair at ``source`` is in this plane, near enough, and equal to the pair at ``x``."""
     if source < 0 or 2 * (x - source) > _MAX_DISTANCE:
         return False
     return plane[source] == plane[x] and plane[source + 1] == plane[x + 1]
@@ -225,13 +224,13 @@ def _is_pair(plane, x, source):
 
 @compiled_part
 def _put_literals(raw, start, end, out, at):
-    """Put bytes as they are."""
+    """Write literal bytes."""
     while start < end:
         n = min(end - start, _MAX_LITERALS)
         out[at] = n - 1
         if start + _MAX_LITERALS <= raw.size:
-            # too many bytes as often as not: what follows is overwritten, and a fixed number is two instructions
-            _copy_32(raw, start, out, at + 1)  # type: ignore[call-arg]  # numba adds the first one
+            # copies too many bytes, which later records overwrite: a fixed number takes two instructions
+            copy_block(raw, start, out, at + 1)  # type: ignore[call-arg]  # numba adds the first one
         else:
             for k in range(n):
                 out[at + 1 + k] = raw[start + k]
@@ -242,7 +241,7 @@ def _put_literals(raw, start, end, out, at):
 
 @compiled_part
 def _put_repeat(distance, n_bytes, out, at):
-    """Put a repetition of what lies ``distance`` bytes back; it may overlap itself."""
+    """Write a repetition of the bytes ``distance`` back; it may overlap itself."""
     while n_bytes:
         n = min(n_bytes, _MAX_LENGTH)
         if 0 < n_bytes - n < 3:

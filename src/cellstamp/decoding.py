@@ -1,7 +1,7 @@
-"""The bytes of HDF5's filters -> stamp planes, and stamps of any stored type -> float32 or float16.
+"""Decode planes from the bytes of HDF5's filters, and convert images of any stored type to float32 or float16.
 
-The reverse of `cellstamp.codecs`, which tells what an lzf stream is. Nothing is assumed about who wrote the bytes: a
-damaged chunk is found out, never read or written past its end.
+The reverse of `cellstamp.codecs`, which describes lzf streams. Any program may have written the bytes: damaged chunks
+are detected, and nothing is read or written beyond a chunk.
 """
 
 from typing import Any
@@ -12,18 +12,18 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from cellstamp.codecs import BLOCK, copy_block
 from cellstamp.compiling.decorators import compiled, compiled_part
+from cellstamp.compression import Compression
 
-_BLOCK = 32
-"""Bytes copied at once: too many as often as not, which is why buffers have so many to spare."""
-SPARE = _BLOCK
-"""Bytes that must follow the encoded chunks, and the decoded planes, in their buffers."""
+SPARE = BLOCK
+"""Bytes that must follow the encoded and the decoded planes in their buffers: blocks may be copied beyond the end."""
 _LITERALS = 32
-"""A lead byte below it announces bytes to copy; any other one a repetition."""
+"""Smaller first bytes of a record mean bytes to copy, others a repetition."""
 
 
 class DamagedPlaneError(ValueError):
-    """Bytes that do not decode to a plane; ``plane`` is its place among those given."""
+    """Raised for bytes that do not decode to a plane; ``plane`` is its index."""
 
     def __init__(self, plane: int) -> None:
         super().__init__(f"plane {plane} cannot be decoded")
@@ -34,20 +34,20 @@ def decode_planes(
     payload: NDArray[np.uint8],
     starts: NDArray[np.int64],
     sizes: NDArray[np.int64],
-    compression: str | None,
+    compression: Compression | None,
     out: NDArray[np.uint8],
 ) -> None:
-    """Decode planes, one after the other.
+    """Decode planes into one buffer.
 
     Parameters
     ----------
     payload
-        The encoded planes, and `SPARE` bytes behind them.
+        uint8: the encoded planes, followed by `SPARE` bytes.
     starts
-        (n_planes,): where in it each plane begins.
+        int64 (n_planes,): first byte of each plane.
     sizes
-        (n_planes,): bytes of each plane; negative for one that is stored as it is, 0 for one that is not stored, being
-        zero.
+        int64 (n_planes,): bytes of each plane. Negative for a plane that is not compressed, 0 for one that is zero and
+        not stored.
     compression
         ``"lzf"``, ``"gzip"`` or None.
     out
@@ -56,7 +56,7 @@ def decode_planes(
     Raises
     ------
     DamagedPlaneError
-        If the bytes of a plane are not what the filter writes.
+        If the bytes of a plane are invalid.
     """
     n_bytes = (out.size - SPARE) // max(1, len(sizes))
     if compression == "gzip":
@@ -68,7 +68,7 @@ def decode_planes(
 
 
 def to_float(stored: NDArray[Any], out: NDArray[Any]) -> None:
-    """Convert stamps to float32 or float16, 1 being the largest value of an integer type.
+    """Convert images to float32 or float16; the largest value of an integer type becomes 1.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def to_float(stored: NDArray[Any], out: NDArray[Any]) -> None:
 
 
 def load_decoders() -> None:
-    """Compile the kernels, or load them: workers that are forked after it need not do so."""
+    """Compile or load the kernels; workers forked afterwards have them."""
     numbers, payload = np.zeros(1, np.int64), np.zeros(SPARE, np.uint8)
     decode_planes(payload, numbers, numbers, "lzf", np.empty(2 + SPARE, np.uint8))
     to_float(np.zeros(1, np.float16), np.empty(1, np.float32))
@@ -117,24 +117,8 @@ def _inflate_planes(
 
 
 @intrinsic
-def _copy_block(typing: Any, source: Any, start: Any, target: Any, at: Any) -> Any:
-    """Copy ``_BLOCK`` bytes, ``target[at:at + 32] = source[start:start + 32]``, without looking at bounds."""
-    del typing
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def place(array: int) -> Any:
-            data = context.make_array(signature.args[array])(context, builder, args[array]).data
-            return builder.gep(data, [args[array + 1]])
-
-        cgutils.raw_memcpy(builder, place(2), place(0), context.get_constant(types.intp, _BLOCK), 1)
-        return context.get_dummy_value()
-
-    return types.void(source, start, target, at), build
-
-
-@intrinsic
 def _fill(typing: Any, target: Any, at: Any, n_bytes: Any, value: Any) -> Any:
-    """Set ``target[at:at + n_bytes]`` to one byte, without looking at bounds."""
+    """Set ``target[at:at + n_bytes]`` to one byte, without checking bounds."""
     del typing
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -147,7 +131,7 @@ def _fill(typing: Any, target: Any, at: Any, n_bytes: Any, value: Any) -> Any:
 
 @intrinsic
 def _as_float(typing: Any, bits: Any) -> Any:
-    """The float32 of these bits."""
+    """Return the float32 with these bits."""
     del typing, bits
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -159,7 +143,7 @@ def _as_float(typing: Any, bits: Any) -> Any:
 
 @intrinsic
 def _as_bits(typing: Any, value: Any) -> Any:
-    """The bits of a float32."""
+    """Return the bits of a float32."""
     del typing, value
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -171,7 +155,7 @@ def _as_bits(typing: Any, value: Any) -> Any:
 
 @compiled
 def _lzf_planes(payload, starts, sizes, n_bytes, out):
-    """Decode planes; return the first that is damaged, or -1."""
+    """Decode planes; return the index of the first damaged one, or -1."""
     for plane in range(sizes.size):
         begin, start, size = plane * n_bytes, starts[plane], sizes[plane]
         if size > 0:
@@ -188,14 +172,14 @@ def _lzf_planes(payload, starts, sizes, n_bytes, out):
 
 @compiled_part
 def _copy(source, target):
-    """Copy bytes. A plain loop: numba takes seconds to compile the assignment of a slice to another one."""
+    """Copy bytes in a loop: numba takes seconds to compile the assignment of one slice to another."""
     for k in range(target.size):
         target[k] = source[k]
 
 
 @compiled_part
 def _unlzf(payload, at, end, out, begin, room):
-    """Decode ``payload[at:end]`` into ``out[begin:room]``; return whether it is that and no more."""
+    """Decode ``payload[at:end]`` into ``out[begin:room]``; return whether it fills that exactly."""
     done = begin
     while at < end:
         lead = np.int64(payload[at])
@@ -204,7 +188,7 @@ def _unlzf(payload, at, end, out, begin, room):
             n = lead + 1
             if at + n > end or done + n > room:
                 return False
-            _copy_block(payload, at, out, done)  # type: ignore[call-arg]  # numba adds the first one
+            copy_block(payload, at, out, done)  # type: ignore[call-arg]  # numba adds the first one
             at += n
         else:
             n = (lead >> 5) + 2
@@ -224,27 +208,27 @@ def _unlzf(payload, at, end, out, begin, room):
 
 @compiled_part
 def _repeat(out, at, distance, n):
-    """Put ``n`` bytes that lie ``distance`` bytes back; they may overlap themselves."""
+    """Repeat ``n`` bytes from ``distance`` bytes back; they may overlap themselves."""
     if distance == 1:
         _fill(out, at, n, out[at - 1])  # type: ignore[call-arg]
         return
-    # what repeats itself every few bytes also does so every few times as many: blocks are copied from that far back
-    period = distance * ((_BLOCK + distance - 1) // distance) if distance < _BLOCK else distance
+    # bytes with a short period also repeat with a multiple of it, which is long enough to copy blocks
+    period = distance * ((BLOCK + distance - 1) // distance) if distance < BLOCK else distance
     done = min(n, period - distance)
     for k in range(at, at + done):
         out[k] = out[k - distance]
     while done < n:
-        _copy_block(out, at + done - period, out, at + done)  # type: ignore[call-arg]
-        done += _BLOCK
+        copy_block(out, at + done - period, out, at + done)  # type: ignore[call-arg]
+        done += BLOCK
 
 
 @compiled
 def _widen(halves, out):
-    """Convert the bits of float16 to float32, exactly: six times as fast as numpy."""
+    """Convert the bits of float16 to float32, exactly; six times as fast as numpy."""
     for k in range(halves.size):
         half = np.uint32(halves[k])
         magnitude = (half & np.uint32(0x7FFF)) << np.uint32(13)
-        # shifted, the exponent is too small by 112, also that of numbers below the smallest normal one
+        # the shifted exponent is too small by 112, for subnormal numbers too
         bits = _as_bits(_as_float(magnitude) * np.float32(2.0**112))  # type: ignore[call-arg, var-annotated]
         special = np.uint32(0x7F800000) if magnitude >= np.uint32(0x0F800000) else np.uint32(0)
         out[k] = _as_float(bits | special | (half & np.uint32(0x8000)) << np.uint32(16))

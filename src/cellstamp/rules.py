@@ -15,6 +15,9 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from pydantic import PlainValidator
 
+from cellstamp.compression import COMPRESSIONS
+from cellstamp.compression import Compression as CompressionName
+
 DEFAULT_IMAGE = "input_image"
 DEFAULT_KEY = "seg_all"
 DEFAULT_RANGE = (0.001, 0.999)
@@ -279,7 +282,7 @@ def _normalize(value: object) -> object:
 
 
 def _compression(value: object) -> object:
-    return _choice({True: "lzf", "lzf": "lzf", "gzip": "gzip", False: None}, value)
+    return _choice({True: "lzf", False: None} | {name: name for name in COMPRESSIONS}, value)
 
 
 def _engine(value: object) -> object:
@@ -389,7 +392,7 @@ StoreCenters = Annotated[StoreCentersName, PlainValidator(_store_centers), Allow
 Border = Annotated[Literal["drop", "pad"], PlainValidator(_border), Allowed('"drop" or "pad"')]
 Dtype = Annotated[StampType, PlainValidator(_dtype), Allowed(", ".join(f'"{name}"' for name in _DTYPES))]
 Compression = Annotated[
-    Literal["lzf", "gzip"] | None, PlainValidator(_compression), Allowed('True or "lzf", "gzip", or False for none')
+    CompressionName | None, PlainValidator(_compression), Allowed('True or "lzf", "gzip", or False for none')
 ]
 Engine = Annotated[EngineName, PlainValidator(_engine), Allowed(", ".join(f'"{name}"' for name in _ENGINES))]
 Scheduler = Annotated[

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from cellstamp.encoded_cells import EncodedCells
 
 if TYPE_CHECKING:
-    from cellstamp.codecs import Compression
+    from cellstamp.compression import Compression
     from cellstamp.rules import StampType
 
 
@@ -50,30 +51,15 @@ class CropSettings:
 
 
 @dataclass(frozen=True)
-class Stamps:
-    """Finished stamps of one batch.
+class Stamps(EncodedCells):
+    """Finished single-cell images of one batch, and the time they took.
 
     Attributes
     ----------
-    rows
-        int64 (n_cells,): where they stand in the result.
-    sizes
-        int64 (n_cells, n_planes): bytes of each plane in ``payload``; a plane of full size is not compressed.
-    payload
-        uint8: the planes, one after the other in C order of (cell, plane).
-    n_empty
-        int64 (n_masks,): for each mask, the cells that have no pixel of it in their window.
-    on_edge
-        int64: the rows among them whose cell mask reaches the edge of the window, and may go on outside.
     read_s, cut_s
         Seconds for reading pixels, and for cutting and encoding.
     """
 
-    rows: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    payload: NDArray[np.uint8]
-    n_empty: NDArray[np.int64]
-    on_edge: NDArray[np.int64]
     read_s: float
     cut_s: float
 

@@ -1,4 +1,4 @@
-"""Where the stamps of a finished file lie, so that they can be read without HDF5; and reading with it, where not."""
+"""Find the bytes of the images of a finished file, to read them without HDF5, or read them with HDF5."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellstamp.compression import Compression
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
 from cellstamp.h5sc.opening import open_h5sc
 
 _DTYPES = tuple(map(np.dtype, ("float16", "float32", "uint8", "uint16")))
-_FILTERS = {(): None, (h5py.h5z.FILTER_DEFLATE,): "gzip", (h5py.h5z.FILTER_LZF,): "lzf"}
+_FILTERS: dict[tuple[int, ...], Compression | None] = {
+    (): None,
+    (h5py.h5z.FILTER_DEFLATE,): "gzip",
+    (h5py.h5z.FILTER_LZF,): "lzf",
+}
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Tells a file from what it may be changed into: its size, when it was changed, and its number on the disk."""
+    """Size, time of modification and inode of a file: they show whether it was replaced or modified."""
 
     n_bytes: int
     changed_ns: int
@@ -31,41 +36,42 @@ class Mark:
 
     @classmethod
     def of(cls, status: os.stat_result) -> Mark:
-        """The mark of a file with this status."""
+        """Return the mark of a file with this status."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @dataclass(frozen=True)
 class ChunkIndex:
-    """Where the planes of some stamps lie in their file.
+    """Bytes of planes in their file.
 
     Attributes
     ----------
     offsets
-        int64 (n_cells, n_planes): the first byte of each plane.
+        int64 (n_cells, n_planes): first byte of each plane.
     sizes
-        int32 (n_cells, n_planes): its bytes; negative if it is stored as it is, 0 if it is not stored, being zero.
+        int32 (n_cells, n_planes): bytes of each plane. Negative for a plane that is not compressed, 0 for one that is
+        zero and not stored.
     compression
-        HDF5 filter.
+        HDF5 filter, or None.
     """
 
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int32]
-    compression: str | None
+    compression: Compression | None
 
 
 @dataclass(frozen=True)
 class StoredStamps:
-    """What is in a file.
+    """Cells and planes of a file, and the bytes of its images.
 
     Attributes
     ----------
     obs
-        The table of the cells.
+        Table of cells.
     channel_names
-        Of all planes, masks first.
+        Names of all planes, masks first.
     index
-        Where the planes are; None if that way of storing them is none that we read ourselves.
+        Bytes of the planes. None: the images are stored in a way that only HDF5 reads.
     """
 
     path: Path
@@ -78,17 +84,17 @@ class StoredStamps:
 
     @property
     def cell_ids(self) -> NDArray[np.uint64]:
-        """(n_cells,), in the order of the stamps."""
+        """Ids of the cells (n_cells,), in the order of the file."""
         return np.asarray(self.obs[CELL_ID], np.uint64)
 
 
 def look_into(path: Path) -> StoredStamps:
-    """Read everything but the stamps, and where they are.
+    """Read the tables of a file, and find the bytes of its images.
 
     Raises
     ------
     InputError
-        If there is no such file, or it is no `.h5sc` file.
+        If the file is missing, or is not an `.h5sc` file.
     """
     with open_h5sc(path) as file:
         mark = Mark.of(path.stat())
@@ -96,8 +102,8 @@ def look_into(path: Path) -> StoredStamps:
         obs, var = anndata.io.read_elem(file["obs"]), anndata.io.read_elem(file["var"])
         if CELL_ID not in obs or "channels" not in var or (len(obs), len(var)) != images.shape[:2]:
             message = (
-                f"{path} is not an .h5sc file: it must have a row of obs, with {CELL_ID}, for each of the "
-                f"{images.shape[0]} cells, and a row of var, with channels, for each of the {images.shape[1]} planes"
+                f"{path} is not an .h5sc file: obs must have {CELL_ID} and one row for each of the {images.shape[0]} "
+                f"cells, var must have channels and one row for each of the {images.shape[1]} planes"
             )
             raise InputError(message)
         names = tuple(map(str, var["channels"]))
@@ -117,7 +123,7 @@ def _index(file: h5py.File, images: h5py.Dataset) -> ChunkIndex | None:
 
 
 def _contiguous(images: h5py.Dataset) -> ChunkIndex | None:
-    """The planes of stamps that are one block of memory, as a program writes them that asks for nothing else."""
+    """Find the planes of images that are stored without chunks, the default of h5py."""
     start = images.id.get_offset()
     if start is None:
         return None
@@ -127,7 +133,7 @@ def _contiguous(images: h5py.Dataset) -> ChunkIndex | None:
 
 
 def _places(images: h5py.Dataset) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Go through HDF5's own index once; asked for one chunk after the other, it would go through it each time."""
+    """Find all chunks in one pass through the index of HDF5; a request for one chunk also takes a pass."""
     offsets, sizes = np.zeros(images.shape[:2], np.int64), np.zeros(images.shape[:2], np.int32)
     is_plain = images.compression is None
 
@@ -141,16 +147,16 @@ def _places(images: h5py.Dataset) -> tuple[NDArray[np.int64], NDArray[np.int32]]
 
 
 class SlicedStamps:
-    """Some stamps of a file, read with HDF5: for files whose stamps are stored in ways we do not read ourselves.
+    """Read images with HDF5, for files stored in ways that cellstamp does not decode itself.
 
-    Picklable; each process opens the file for itself.
+    Picklable; each process opens the file.
 
     Parameters
     ----------
     path
         The file.
     rows, planes
-        Which stamps, and which planes of them.
+        Rows of the cells, int64 (n_cells,), and numbers of the planes, int64 (n_planes,).
     """
 
     def __init__(self, path: Path, rows: NDArray[np.int64], planes: NDArray[np.int64]) -> None:
@@ -158,12 +164,12 @@ class SlicedStamps:
         self._opened: tuple[int, h5py.File] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Take along no open file."""
+        """Pickle without the open file."""
         return type(self), (self._path, self._rows, self._planes)
 
     def read(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
-        """Read stamps by their place among those chosen: (n, n_planes, y, x), as stored."""
-        file = self._file()  # a local name: another thread may open the file at the same time and replace this one
+        """Read images by their index among the chosen cells: (n, n_planes, y, x), as stored."""
+        file = self._file()  # a local name: another thread may replace the attribute meanwhile
         images = file["obsm"][IMAGES]
         return np.stack([images[row][self._planes] for row in self._rows[numbers].tolist()])
 

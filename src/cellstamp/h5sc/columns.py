@@ -1,4 +1,4 @@
-"""Columns of a file's table of cells, by the names a caller gives."""
+"""Find columns of a table of cells by name."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from cellstamp.errors import ConfigError
 
 
 def column_of(obs: pd.DataFrame, name: str, key: str, where: str | os.PathLike[str]) -> pd.Series[Any]:
-    """The column of this name.
+    """Return the column with this name.
 
     Parameters
     ----------
     key
-        The argument that names it, for the message.
+        Name of the argument, for the message.
     where
-        The file, for the message.
+        File of the table, for the message.
 
     Raises
     ------
     ConfigError
-        When there is none.
+        If the column is missing.
     """
     if name not in obs:
         message = f"{key}: obs of {where} has no column {name!r}, the nearest is {nearest(name, list(obs))!r}"
@@ -37,16 +37,16 @@ def column_of(obs: pd.DataFrame, name: str, key: str, where: str | os.PathLike[s
 
 
 def chosen_by(obs: pd.DataFrame, name: str, where: str | os.PathLike[str]) -> NDArray[np.bool_]:
-    """Whether each cell is chosen by a column: bool (n_cells,).
+    """Return a boolean column: bool (n_cells,).
 
     Raises
     ------
     ConfigError
-        When there is none, or it is not true or false for every cell.
+        If the column is missing, or is not a boolean for every cell.
     """
     column = column_of(obs, name, "cells", where)
     if not pd.api.types.is_bool_dtype(column.dtype) or column.isna().any():
-        message = f"cells: obs[{name!r}] of {where} must be true or false for every cell, is {column.dtype}"
+        message = f"cells: obs[{name!r}] of {where} is {column.dtype}; it must be a boolean for every cell"
         raise ConfigError(message)
     return np.asarray(column, np.bool_)
 

@@ -1,11 +1,11 @@
-"""What has been written to a growing `.h5sc` file, and where in it: enough to go on after any end of the process.
+"""The journal of a growing `.h5sc` file: which cells are stored, and at which bytes, to resume an interrupted run.
 
-An HDF5 file that is not closed is no HDF5 file: its index is in memory. Its stamps are in it all the same, and the
-journal beside it says where. An entry is written once its stamps are on the disk, so what the journal says is true even
-after a power failure; and each entry has a checksum of its stamps, so nothing depends on it.
+An HDF5 file that was not closed is invalid: its index was in memory. Its images are on disk, and the journal records
+where. An entry is written after its images are on disk, so it is true even after a power failure. It has a checksum of
+its images.
 
-The journal is text, a line an entry: a checksum of the line (CRC-32, hexadecimal), and JSON. The first says what the
-file is made from.
+The journal is text, one line for each entry: a CRC-32 checksum of the line (hexadecimal), and JSON. The first line says
+which inputs and settings the file is made from.
 """
 
 from __future__ import annotations
@@ -17,33 +17,34 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from imagecodecs import zlibng_crc32
-from numpy.typing import NDArray
+
+from cellstamp.encoded_cells import EncodedCells
 
 _CLOSED = {"closed": True}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Some cells whose stamps are in the file.
+    """Some cells whose images are in the file.
 
     Attributes
     ----------
     rows
-        Where the cells stand.
+        Rows of the cells.
     sizes
         Bytes of each plane of each cell, in C order.
     extents
-        Where in the file the planes are, one after the other: pairs of a first byte and a number of bytes.
+        First byte and number of bytes of each stretch of the file that holds the planes, in their order.
     checksum
         CRC-32 of all these bytes.
     n_empty
-        For each mask, the cells among them without a pixel of it.
+        For each mask, number of these cells without a pixel of it.
     on_edge
-        Those rows whose cell mask reaches the edge of the window.
+        Rows of the cells whose cell mask touches the edge of the crop.
     """
 
     rows: list[int]
@@ -53,15 +54,24 @@ class Entry:
     n_empty: list[int]
     on_edge: list[int]
 
-    def read(self, descriptor: int) -> NDArray[np.uint8] | None:
-        """Read the planes from the file; None if they are not there after all."""
+    @classmethod
+    def of(cls, cells: EncodedCells, extents: list[tuple[int, int]]) -> Self:
+        """Return the entry of cells that were written to these stretches of the file."""
+        sizes, n_empty, on_edge = cells.sizes.ravel().tolist(), cells.n_empty.tolist(), cells.on_edge.tolist()
+        return cls(cells.rows.tolist(), sizes, extents, checksum(cells.payload), n_empty, on_edge)
+
+    def read(self, descriptor: int) -> EncodedCells | None:
+        """Read the cells from an open file. None: the bytes do not match the checksum."""
         found = b"".join(os.pread(descriptor, n_bytes, start) for start, n_bytes in self.extents)
         payload = np.frombuffer(found, np.uint8)
-        return payload if payload.size == sum(self.sizes) and checksum(payload) == self.checksum else None
+        if payload.size != sum(self.sizes) or checksum(payload) != self.checksum:
+            return None
+        rows, n_empty, on_edge = (np.array(each, np.int64) for each in (self.rows, self.n_empty, self.on_edge))
+        return EncodedCells(rows, np.array(self.sizes).reshape(rows.size, -1), payload, n_empty, on_edge)
 
 
 def checksum(data: Any) -> int:
-    """CRC-32 of some bytes."""
+    """Return the CRC-32 of some bytes."""
     return int(zlibng_crc32(data))
 
 
@@ -71,9 +81,9 @@ class Journal:
     Parameters
     ----------
     path
-        The journal; one that is there is gone on with.
+        The journal. An existing one is continued.
     about
-        What the file is made from; for a new journal.
+        Inputs and settings of the file, for a new journal.
     """
 
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
@@ -83,16 +93,16 @@ class Journal:
         self._append([{"about": about} if is_new else {"opened": True}])
 
     def add(self, entry: Entry) -> None:
-        """Keep an entry until its stamps are on the disk."""
+        """Keep an entry until its images are on disk."""
         self._pending.append(entry)
 
     def take(self) -> list[Entry]:
-        """Hand over what was kept: whoever takes it brings the stamps to the disk, and then calls `append`."""
-        # one by one: another may be added meanwhile, by another thread, and stays for the next time
+        """Return the kept entries. The caller brings their images to the disk, and then calls `append`."""
+        # another thread may add an entry meanwhile; it stays for the next call
         return [self._pending.popleft() for _ in range(len(self._pending))]
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Write entries whose stamps are on the disk."""
+        """Write entries whose images are on disk."""
         self._append([asdict(entry) for entry in entries])
 
     def close(self, *, file_is_closed: bool) -> None:
@@ -101,9 +111,9 @@ class Journal:
         Parameters
         ----------
         file_is_closed
-            Whether the file has been closed as it should be, and can be opened again.
+            Whether the file was closed properly, and can be opened again.
         """
-        # without its last line the file is not opened again, but its stamps are carried into another one
+        # without this line, the next run copies the images into a new file
         with suppress(OSError), self._file:
             if file_is_closed:
                 self._append([_CLOSED])
@@ -121,7 +131,7 @@ def _line(record: dict[str, Any]) -> bytes:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """What a journal says, up to the first line that is not whole."""
+    """Read the lines of a journal, up to the first incomplete or damaged one."""
     with path.open("rb") as file:
         for line in file:
             said, _, text = line.rstrip(b"\n").partition(b" ")
@@ -131,16 +141,16 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
-    """What the file beside a journal is made from; None if there is no journal, or nothing can be read from it."""
+    """Read the inputs and settings of the file beside a journal. None: the journal is missing or unreadable."""
     first = next(_records(path), {}) if path.is_file() else {}
     return first.get("about")
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
-    """The entries of a journal."""
+    """Read the entries of a journal."""
     return (Entry(**record) for record in _records(path) if "rows" in record)
 
 
 def is_closed(path: Path) -> bool:
-    """Whether the file beside a journal was closed as it should be."""
+    """Check whether the file beside a journal was closed properly."""
     return list(deque(_records(path), maxlen=1)) == [_CLOSED]

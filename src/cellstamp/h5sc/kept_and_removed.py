@@ -1,4 +1,4 @@
-"""Where the cells of an `.h5sc` file are on the slide, and which ones its run removed."""
+"""Read the ids and centres of the kept cells of an `.h5sc` file, and the ids of removed ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cellstamp.h5sc.reader import read_h5sc
 
 @dataclass(frozen=True)
 class KeptAndRemoved:
-    """What a file tells of its cells' places.
+    """Kept and removed cells of a file.
 
     Attributes
     ----------
@@ -27,15 +27,15 @@ class KeptAndRemoved:
     kept, removed
         Ids, uint64 (n,).
     kept_xy
-        Centres of the kept cells, float64 (n, 2): x, y in pixels; None: the file does not tell.
+        Centres of the kept cells, float64 (n, 2): x, y in pixels. None: not in the file.
     mask
-        The labels that say which cells there are.
+        Name of the mask that defines the cells.
     centers
-        The element with their centres; None: those stored for the mask.
+        Name of the element with the centres. None: the centres stored for the mask.
     image_size
-        Side of a stamp in pixels.
+        Side of a crop in pixels.
     keeps_border
-        Whether cells at the border were kept, so that none was removed for being there.
+        Whether cells at the image border were kept.
     """
 
     path: Path
@@ -49,12 +49,12 @@ class KeptAndRemoved:
 
 
 def kept_and_removed(h5sc: Any) -> KeptAndRemoved:
-    """Read what a file, or an open one (`read_h5sc`), tells of places; its stamps are not read.
+    """Read the kept and removed cells of a path, or of an `AnnData` from `read_h5sc`. Reads no images.
 
     Raises
     ------
     InputError
-        When it is no `.h5sc` file, or the list of removed cells is not beside it.
+        If it is not an `.h5sc` file, or the list of removed cells is missing beside it.
     """
     path = _path_of(h5sc)
     data = read_h5sc(path, images=False)
@@ -79,18 +79,18 @@ def _path_of(h5sc: Any) -> Path:
     file = getattr(images, "file", None)
     if file is None:
         raise InputError(
-            f"h5sc is {type(h5sc).__name__}, and no open file: give the path of the .h5sc file (the list of removed "
-            "cells lies beside it), or all that read_h5sc(path) or project.h5sc returns"
+            f"h5sc is {type(h5sc).__name__} without an open file: pass the path of the .h5sc file, or the complete "
+            "AnnData from read_h5sc(path) or project.h5sc"
         )
     return Path(file.filename)
 
 
 def _removed(path: Path) -> NDArray[np.uint64]:
     if not path.is_file():
-        raise InputError(f"there is no {path}: the list of removed cells, which a run writes beside its .h5sc file")
+        raise InputError(f"{path} is missing: the list of removed cells that an extraction writes beside its file")
     try:
         return np.array(
             [int(float(line)) if "." in line else int(line) for line in path.read_text().split()], np.uint64
         )
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{path}: must hold the id of a cell in each line: {error}") from error
+        raise InputError(f"{path}: must have one cell id in each line: {error}") from error

@@ -1,32 +1,33 @@
-"""The `.h5sc` file: names, shapes, types and attributes, declared apart from how they are computed."""
+"""Names, shapes, types and attributes of the `.h5sc` file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.compression import Compression
 from cellstamp.rules import StampType
 
 IMAGES = "single_cell_images"
-"""Name of the stamps in ``obsm`` and of their description in ``uns``."""
+"""Name of the images in ``obsm``, and of their settings in ``uns``."""
 
 OURS = "cellstamp"
-"""Name in ``uns`` of what made the file, and from what."""
+"""Name in ``uns`` of the version, inputs and settings that made the file."""
 
 CELL_ID = "scportrait_cell_id"
 EXCEEDS = "exceeds_crop"
-"""Name in ``obs`` of whether a cell reaches out of its crop."""
+"""Column of ``obs``: whether a cell extends beyond its crop."""
 REGION = "region"
 ANNOTATION = "spatialdata_attrs"
-"""Name in ``uns`` of what SpatialData wants to know of a table: what it annotates, and by which columns."""
+"""Name in ``uns`` of SpatialData's table metadata: the annotated mask, and the columns that match rows to it."""
 
 FILE_NAME = "single_cells.h5sc"
 REMOVED_NAME = "removed_classes.csv"
 PER_CHANNEL = "per channel"
-"""In place of a quantile where channels have different ones; ``uns/cellstamp`` has them."""
+"""Stored instead of quantiles that differ between channels; ``uns/cellstamp`` has them."""
 
 HDF5_BOUND = ("v110", "v110")
 """Oldest and newest HDF5 format used; its chunk index is a quarter the size of the oldest format's."""
@@ -34,24 +35,24 @@ HDF5_BOUND = ("v110", "v110")
 
 @dataclass(frozen=True)
 class Layout:
-    """All that a file says about its stamps.
+    """Cells, planes and pixel type of a file.
 
     Attributes
     ----------
     cell_ids
-        uint64 (n_cells,), in the order of the stamps.
+        uint64 (n_cells,), in the order of the images.
     centers
         float64 (n_cells, 2): unrounded x, y in pixels.
     mask_names, channel_names
         In the order of the planes: masks first.
     image_size
-        Side of a stamp in pixels.
+        Side of a single-cell image in pixels.
     normalization_ranges
-        Quantiles of each channel, or None for stamps that are not normalised.
+        Quantiles of each channel, or None without normalisation.
     compression
-        HDF5 filter.
+        HDF5 filter, or None.
     dtype
-        Of the stamps.
+        Pixel type of the images.
     """
 
     cell_ids: NDArray[np.uint64]
@@ -60,12 +61,12 @@ class Layout:
     channel_names: tuple[str, ...]
     image_size: int
     normalization_ranges: tuple[tuple[float, float], ...] | None
-    compression: Literal["lzf", "gzip"] | None
+    compression: Compression | None
     dtype: StampType = "float16"
 
     @property
     def normalization_range(self) -> tuple[float, float] | tuple[str, str]:
-        """The quantiles as the format has room for: one pair, or words where there is none, or more than one."""
+        """The quantiles as the format stores them: one pair, or words for none and for several pairs."""
         if self.normalization_ranges is None:
             return "None", "None"
         pairs = set(self.normalization_ranges)
@@ -78,16 +79,16 @@ class Layout:
 
     @property
     def kinds(self) -> list[str]:
-        """What each plane is."""
+        """Kind of each plane: mask or image channel."""
         return ["mask"] * len(self.mask_names) + ["image_channel"] * len(self.channel_names)
 
     @property
     def region(self) -> str:
-        """The mask that says which cells there are: the first."""
+        """The mask that defines the cells: the first."""
         return self.mask_names[0]
 
     def annotation(self) -> dict[str, str]:
-        """Which element the table annotates, and how its rows are matched with that."""
+        """Return SpatialData's table metadata."""
         return {"region": self.region, "region_key": REGION, "instance_key": CELL_ID}
 
     @property
@@ -110,7 +111,7 @@ class Layout:
         }
 
     def attributes(self) -> dict[str, Any]:
-        """Attributes of the stamps' dataset."""
+        """Return the attributes of the dataset of images."""
         return {
             "encoding-type": "array",
             "encoding-version": "0.2.0",
@@ -123,7 +124,7 @@ class Layout:
         }
 
     def description(self) -> dict[str, Any]:
-        """What ``uns`` says about the stamps."""
+        """Return the settings in ``uns``."""
         lower, upper = self.normalization_range
         return {
             **self._counts(),

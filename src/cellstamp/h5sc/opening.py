@@ -1,4 +1,4 @@
-"""Opens `.h5sc` files, ours and scportrait's."""
+"""Open `.h5sc` files of cellstamp and scportrait."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from cellstamp.h5sc.layout import IMAGES
 
 
 def open_h5sc(path: Path) -> h5py.File:
-    """Open a file for reading, and see that it is one of ours or scportrait's."""
+    """Open a file for reading, and check that it is an `.h5sc` file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or not an `.h5sc` file.
+    """
     if not path.is_file():
         message = f"there is no file {path}"
         raise InputError(message)
@@ -29,11 +35,11 @@ def open_h5sc(path: Path) -> h5py.File:
 
 
 def _problem(file: h5py.File) -> str | None:
-    """Why an HDF5 file is no `.h5sc` file."""
+    """Return why an HDF5 file is not an `.h5sc` file."""
     missing = [name for name in (f"obsm/{IMAGES}", "obs", "var", "uns") if name not in file]
     if missing:
-        return f"it has no {', '.join(missing)}"
+        return f"it lacks {', '.join(missing)}"
     images = file["obsm"][IMAGES]
     if not isinstance(images, h5py.Dataset) or images.ndim != 4:
-        return f"obsm/{IMAGES} is no array of four axes"
+        return f"obsm/{IMAGES} must be an array with four axes"
     return None

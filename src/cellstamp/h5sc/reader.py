@@ -1,4 +1,4 @@
-"""Reads `.h5sc` files."""
+"""Read `.h5sc` files."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _ATTRIBUTES = ("n_masks", "n_image_channels", "channel_names", "compression", "n
 
 @dataclass(frozen=True)
 class H5scInfo:
-    """What an `.h5sc` file says about itself; sizes in bytes.
+    """Counts, sizes and settings of an `.h5sc` file.
 
     Attributes
     ----------
     normalization_range
-        Lower and upper quantile; words where channels have different ones; None for stamps that are not normalised.
+        Lower and upper quantile; text for quantiles that differ between channels; None without normalisation.
     settings
-        How the stamps were made, beside that; empty if the file does not say.
-    stored_bytes, raw_bytes
-        The stamps as they are stored, and uncompressed.
+        Other settings of the extraction; empty for files without them.
+    stored_bytes, raw_bytes, file_bytes
+        Bytes of the images as stored and uncompressed, and of the file.
     """
 
     n_cells: int
@@ -49,35 +49,38 @@ class H5scInfo:
 
 
 def read_h5sc(path: str | PathLike[str] | None, *, images: bool = True) -> anndata.AnnData:
-    """Open an `.h5sc` file without reading its stamps.
+    """Open an `.h5sc` file without reading its images.
+
+    Row names (``obs_names``) are "0", "1", ..., not cell ids: scportrait's tools use them as row numbers. For cells by
+    id, use `select_cells` and `cell_images`.
 
     Parameters
     ----------
     path
-        The file.
+        Path of the file.
     images
-        Whether the stamps are there at all; without them it is a table for a SpatialData object.
+        Whether to include the images. Without them, the result is a table for a SpatialData object.
 
     Returns
     -------
     anndata.AnnData
-        ``obs["scportrait_cell_id"]``, ``var["channels"]``, ``obsm["spatial"]`` (x, y in pixels) in memory, and
-        ``obsm["single_cell_images"]``, an `h5py.Dataset` (n_cells, n_masks + n_channels, y, x) that reads from
-        disk what is asked of it. The file stays open as long as that dataset is in use; it is closed at once without
-        ``images``. Copies (``copy()``, `copy.deepcopy`, pickled ones) read from the same file; a copy of some cells
-        (``data[:5].copy()``) and ``to_memory()`` hold their images in memory.
+        Has ``obs["scportrait_cell_id"]``, ``var["channels"]`` and ``obsm["spatial"]`` (x, y in pixels) in memory, and
+        ``obsm["single_cell_images"]``, an `h5py.Dataset` (n_cells, n_masks + n_channels, y, x) that takes all
+        selections of numpy, and reads them from disk. The file stays open while that dataset is in use. Copies
+        (``copy()``, `copy.deepcopy`, pickles) read from the same file. ``data[:5].copy()`` and ``to_memory()`` hold
+        their images in memory.
 
     Raises
     ------
     InputError
-        If there is no such file, or it is no `.h5sc` file.
+        If the file is missing, or is not an `.h5sc` file.
     """
     if path is None:
-        message = "path = None: must be the path of an .h5sc file (an extraction that found no cells wrote none)"
+        message = "path = None: must be the path of an .h5sc file. An extraction without cells writes no file"
         raise InputError(message)
     file = open_h5sc(Path(path))
     try:
-        data = _read_all_but_stamps(file)
+        data = _read_tables(file)
     except BaseException:
         file.close()
         raise
@@ -88,19 +91,19 @@ def read_h5sc(path: str | PathLike[str] | None, *, images: bool = True) -> annda
     return data
 
 
-def _read_all_but_stamps(file: h5py.File) -> anndata.AnnData:
+def _read_tables(file: h5py.File) -> anndata.AnnData:
     read = anndata.io.read_elem
     obsm = {name: read(file["obsm"][name]) for name in file["obsm"] if name != IMAGES}
     return anndata.AnnData(obs=read(file["obs"]), var=read(file["var"]), uns=read(file["uns"]), obsm=obsm)
 
 
 def describe_h5sc(path: str | PathLike[str]) -> H5scInfo:
-    """Read what an `.h5sc` file says about itself.
+    """Read the counts, sizes and settings of an `.h5sc` file.
 
     Raises
     ------
     InputError
-        If there is no such file, or it is no `.h5sc` file.
+        If the file is missing, or is not an `.h5sc` file.
     """
     with open_h5sc(Path(path)) as file:
         images = file["obsm"][IMAGES]

@@ -1,4 +1,4 @@
-"""Some of the stamps of an `.h5sc` file: those rows and planes that are asked for, and no others."""
+"""Select cells and channels of an `.h5sc` file, and read only those images."""
 
 from __future__ import annotations
 
@@ -22,32 +22,34 @@ from cellstamp.h5sc.layout import CELL_ID, IMAGES
 from cellstamp.h5sc.opening import open_h5sc
 
 _EXAMPLES = 5
+"""Number of ids in a message."""
+_VALIDATE = "cellstamp validate lists all damage"
 
 
 @dataclass(frozen=True)
 class SelectedImages:
-    """What stamps there are, and a way to read some of them.
+    """The cells and planes of a file or an `AnnData`, and a way to read some of their images.
 
     Attributes
     ----------
     where
         The file, for messages.
     cell_ids
-        uint64 (n_cells,), in the order of the stamps.
+        uint64 (n_cells,), in the order of the file.
     plane_names
         Masks, then channels.
     n_masks
-        How many of the planes are masks.
+        Number of masks among the planes.
     image_size
-        Side of a stamp in pixels.
+        Side of a single-cell image in pixels.
+    dtype
+        Stored pixel type.
     is_normalized
-        Whether values are stretched over 0 to 1 already.
-    unit
-        What 1 is stored as.
+        Whether the file says that its channels are normalised.
     read_obs
-        Reads the table of the cells.
+        Reads the table of cells.
     read_plane
-        Row and number of the plane -> (y, x), as stored.
+        Row and number of the plane -> stored image (y, x).
     """
 
     where: str
@@ -55,8 +57,8 @@ class SelectedImages:
     plane_names: tuple[str, ...]
     n_masks: int
     image_size: int
+    dtype: np.dtype[Any]
     is_normalized: bool
-    unit: float
     read_obs: Callable[[], pd.DataFrame]
     read_plane: Callable[[int, int], NDArray[Any]]
 
@@ -65,47 +67,58 @@ class SelectedImages:
         """Names of the masks."""
         return self.plane_names[: self.n_masks]
 
-    def rows_of(self, cells: Any, n: int) -> NDArray[np.int64]:
-        """Rows of the cells with these ids, in this order; or of `n` cells, evenly taken from those chosen.
+    def rows_of(self, cells: Any, n: int | None = None) -> NDArray[np.int64]:
+        """Return the rows of cells: int64 (n_rows,).
 
         Parameters
         ----------
         cells
-            Ids; or None: all are chosen; or true or false for each cell, or the name of such a column of ``obs``.
+            Ids, in the order of the result. Or a boolean for each cell, or the name of a boolean column of ``obs``.
+            None: all cells.
+        n
+            Largest number of cells chosen by None or booleans; they are evenly spaced. None: no limit.
 
         Raises
         ------
         ConfigError
-            When `n` is no number of cells, or `cells` none of these, or none at all.
+            If `n` or `cells` is invalid, or no cell is chosen.
         InputError
-            When the file has no cells, or not these.
+            If the file has no cells, or lacks one of these.
         """
         if not self.cell_ids.size:
             raise InputError(f"{self.where} has no cells")
         if isinstance(cells, str):
-            cells = chosen_by(self.read_obs(), cells, self.where)
+            cells = self._chosen_by(cells)
         wanted = np.atleast_1d(np.asarray(np.ones(self.cell_ids.size, np.bool_) if cells is None else cells))
         return self._some_of(wanted, n) if wanted.dtype.kind == "b" else self._with_ids(wanted, cells)
 
-    def _some_of(self, mask: NDArray[np.bool_], n: int) -> NDArray[np.int64]:
+    def _chosen_by(self, column: str) -> NDArray[np.bool_]:
+        obs = self.read_obs()
+        if column in self.plane_names and column not in obs:
+            raise ConfigError(f"cells = {column!r}: this is a channel or mask; write channels={column!r}")
+        return chosen_by(obs, column, self.where)
+
+    def _some_of(self, mask: NDArray[np.bool_], n: int | None) -> NDArray[np.int64]:
         _check_count(n)
         if mask.shape != self.cell_ids.shape or not mask.any():
-            told = f"has the shape {mask.shape}" if mask.shape != self.cell_ids.shape else "is false for all of them"
+            problem = f"has the shape {mask.shape}" if mask.shape != self.cell_ids.shape else "is False for all cells"
             raise ConfigError(
-                f"cells: a mask must be true or false for each of the {self.cell_ids.size:,} cells of {self.where}, "
-                f"and true for some; it {told}"
+                f"cells: the boolean mask {problem}; it must have one value for each of the {self.cell_ids.size:,} "
+                f"cells of {self.where}, and be True for some"
             )
         rows = np.flatnonzero(mask)
+        if n is None:
+            return rows
         return np.asarray(rows[np.unique(np.linspace(0, rows.size - 1, min(n, rows.size)).round().astype(np.int64))])
 
     def _with_ids(self, wanted: NDArray[Any], cells: Any) -> NDArray[np.int64]:
         if wanted.dtype.kind not in "ui" or wanted.ndim != 1 or not wanted.size:
             raise ConfigError(
-                f"cells = {_short(cells)}: must be ids of cells, whole numbers, like [{self._examples()}]; or true or "
-                "false for each cell; or the name of a column of obs that is"
+                f"cells = {_short(cells)}: must be cell ids (integers), such as [{self._examples()}], a boolean for "
+                "each cell, or the name of a boolean column of obs"
             )
         order = np.argsort(self.cell_ids, kind="stable")
-        # of one type: where signed meets unsigned, numpy compares as floats, and large ids lose digits
+        # numpy compares signed with unsigned integers as floats, which changes large ids
         ids = wanted.astype(np.uint64)
         places = np.searchsorted(self.cell_ids, ids, sorter=order).clip(0, order.size - 1)
         rows: NDArray[np.int64] = order[places].astype(np.int64)
@@ -113,30 +126,30 @@ class SelectedImages:
         if missing.size:
             raise InputError(
                 f"cells: {missing.size} of {wanted.size} ids are not in {self.where}: "
-                f"{_list(missing)}. It has {self.cell_ids.size:,} cells, like {self._examples()}"
+                f"{_list(missing)}. It has {self.cell_ids.size:,} cells, such as {self._examples()}"
             )
         return rows
 
     def planes_of(self, channels: str | int | Sequence[str | int] | None) -> list[int]:
-        """Numbers of the planes with these names or numbers, in this order; None: of all channels, without the masks.
+        """Return the numbers of planes by name or number, in this order. None: all channels, without the masks.
 
         Raises
         ------
         ConfigError
-            When there is no such plane, more than one of that name, or none is named.
+            If a name or number is unknown, a name is ambiguous, or the list is empty.
         """
         if channels is None:
             return list(range(self.n_masks, len(self.plane_names)))
         names = [channels] if isinstance(channels, str | int | np.integer) else list(channels)
         if not names:
-            raise ConfigError(f"channels = {channels!r}: name one at least; {self.where} has {self._planes()}")
+            raise ConfigError(f"channels = {channels!r}: must name at least one; {self.where} has {self._planes()}")
         return [self._plane_of(name) for name in names]
 
     def _plane_of(self, name: Any) -> int:
         if not isinstance(name, str):
             return self._plane_numbered(name)
         if self.plane_names.count(name) > 1:
-            raise ConfigError(f"channels: {self.where} has more than one named {name!r}: give its number instead")
+            raise ConfigError(f"channels: {self.where} has several named {name!r}: pass the number instead")
         if name in self.plane_names:
             return self.plane_names.index(name)
         near = get_close_matches(name.lower(), [known.lower() for known in self.plane_names], n=1, cutoff=0.5)
@@ -160,35 +173,47 @@ class SelectedImages:
     def _examples(self) -> str:
         return _list(self.cell_ids)
 
-    def stamp(self, row: int, planes: Sequence[int]) -> NDArray[np.float32]:
-        """Read some planes of one cell: float32 (planes, y, x), values from 0 to 1.
+    def scaled_image(self, row: int, planes: Sequence[int]) -> NDArray[np.float32]:
+        """Read some planes of one cell: float32 (n_planes, y, x) from 0 to 1; errors as for `stored`."""
+        return self.scaled(self.stored(row, planes))
+
+    def stored(self, row: int, planes: Sequence[int]) -> NDArray[Any]:
+        """Read some planes of one cell: (n_planes, y, x), as stored.
 
         Raises
         ------
         InputError
-            When they cannot be read, or hold what no stamp holds.
+            If they cannot be read, or have values outside 0 to 1.
         """
         try:
             read = [self.read_plane(row, plane) for plane in planes]
         except OSError as error:
             raise InputError(
-                f"{self.where}: the stamp of cell {self.cell_ids[row]} cannot be read: {error}; cellstamp validate "
-                "tells what is damaged"
+                f"{self.where}: the image of cell {self.cell_ids[row]} cannot be read: {error}; {_VALIDATE}"
             ) from error
-        stamp = np.asarray(read, np.float32).reshape(-1, self.image_size, self.image_size) / np.float32(self.unit)
-        wrong = np.flatnonzero(~((stamp >= 0) & (stamp <= 1)).all(axis=(1, 2)))  # of no number, neither is so
+        image = np.asarray(read, self.dtype).reshape(-1, self.image_size, self.image_size)
+        # NaN fails both comparisons
+        wrong = np.flatnonzero(~((image >= 0) & (image <= self._unit)).all(axis=(1, 2)))
         if wrong.size:
             raise InputError(
-                f"{self.where}: the stamp of cell {self.cell_ids[row]} is damaged: "
-                f"{self.plane_names[planes[wrong[0]]]} has values that are not from 0 to 1; cellstamp validate tells "
-                "what else is"
+                f"{self.where}: the image of cell {self.cell_ids[row]} is damaged: "
+                f"{self.plane_names[planes[wrong[0]]]} has values outside 0 to 1; {_VALIDATE}"
             )
-        return stamp
+        return image
+
+    def scaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """Convert stored values to float32 from 0 to 1."""
+        return np.asarray(stored, np.float32) / np.float32(self._unit)
+
+    @property
+    def _unit(self) -> int:
+        """The stored value of 1."""
+        return int(np.iinfo(self.dtype).max) if self.dtype.kind in "ui" else 1
 
 
 def _check_count(n: object) -> None:
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ConfigError(f"n = {n!r}: must be how many cells to show, an integer >= 1")
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1):
+        raise ConfigError(f"n = {n!r}: must be the number of cells to show, an integer >= 1")
 
 
 def _list(ids: NDArray[Any]) -> str:
@@ -202,12 +227,12 @@ def _short(value: Any) -> str:
 
 @contextmanager
 def selected_images(h5sc: Any) -> Iterator[SelectedImages]:
-    """Look into a file given by its path, or one that is open: an `AnnData` as of `read_h5sc`, or a part of it.
+    """Open a file by its path, or use an `AnnData` from `read_h5sc`, or a subset of it.
 
     Raises
     ------
     InputError
-        When it is none of these, or no `.h5sc` file.
+        If it is none of these, or is not an `.h5sc` file.
     """
     if isinstance(h5sc, str | os.PathLike):
         with closing(open_h5sc(Path(h5sc))) as file:
@@ -215,8 +240,8 @@ def selected_images(h5sc: Any) -> Iterator[SelectedImages]:
         return
     if not isinstance(h5sc, anndata.AnnData):
         raise InputError(
-            f"h5sc is {type(h5sc).__name__}: give the path of an .h5sc file, or what read_h5sc(path) or project.h5sc "
-            "returns (an extraction that found no cells wrote none)"
+            f"h5sc is {type(h5sc).__name__}: must be the path of an .h5sc file, or the AnnData from read_h5sc(path) or "
+            "project.h5sc. An extraction without cells writes no file"
         )
     yield _of_anndata(h5sc)
 
@@ -233,13 +258,13 @@ def _of_file(file: h5py.File, where: str) -> SelectedImages:
 def _of_anndata(data: anndata.AnnData) -> SelectedImages:
     if IMAGES not in data.obsm or CELL_ID not in data.obs or "channels" not in data.var:
         raise InputError(
-            f"the AnnData is not one of an .h5sc file with its images: it needs obsm['{IMAGES}'], obs['{CELL_ID}'] and "
-            "var['channels']; read_h5sc(path) returns one"
+            f"the AnnData is not from an .h5sc file with its images: it must have obsm['{IMAGES}'], obs['{CELL_ID}'] "
+            "and var['channels']. Read the file with read_h5sc(path)"
         )
-    # Of a part of an open file, only the row that is looked at: its images as a whole are read when they are named.
+    # obsm of a view reads all its images: take views of single rows instead
     sample = data[:1].obsm[IMAGES] if data.is_view else data.obsm[IMAGES]
     file = getattr(sample, "file", None)
-    where = "the part of an AnnData" if data.is_view else file.filename if file is not None else "the AnnData"
+    where = "a subset of an AnnData" if data.is_view else file.filename if file is not None else "the AnnData"
 
     def read_plane(row: int, plane: int) -> NDArray[Any]:
         return np.asarray(data[row : row + 1].obsm[IMAGES][0, plane] if data.is_view else sample[row, plane])
@@ -264,8 +289,8 @@ def _made(
         plane_names=tuple(map(str, var["channels"])),
         n_masks=kinds.count("mask"),
         image_size=int(images.shape[-1]),
+        dtype=np.dtype(images.dtype),
         is_normalized=bool(about.get("normalization", False)),
-        unit=float(np.iinfo(images.dtype).max) if images.dtype.kind in "ui" else 1.0,
         read_obs=read_obs,
         read_plane=read_plane,
     )

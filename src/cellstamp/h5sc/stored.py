@@ -1,16 +1,19 @@
-"""The single-cell images of an open file, as an `AnnData` holds them."""
+"""The single-cell images of an open file, in the `obsm` of an `AnnData`."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import h5py
+import numpy as np
 from anndata import AnnData
 from anndata._io.specs.registry import _REGISTRY
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
+from cellstamp.h5sc.indexing import read_as_numpy
 from cellstamp.h5sc.layout import IMAGES
 from cellstamp.h5sc.opening import open_h5sc
 
@@ -18,8 +21,8 @@ from cellstamp.h5sc.opening import open_h5sc
 class StoredImages(h5py.Dataset):  # type: ignore[misc]
     """The single-cell images of an open file, an `h5py.Dataset` that can be copied and pickled.
 
-    Copies read from the same file, which is open for reading only, so that none can change what another one holds.
-    ``images[...]`` reads images into memory.
+    Copies read from the same file. It is open for reading only, so copies cannot change each other. ``images[...]``
+    reads images into memory.
     """
 
     def copy(self) -> Self:
@@ -32,16 +35,12 @@ class StoredImages(h5py.Dataset):  # type: ignore[misc]
         return self.copy()
 
     def __getitem__(self, args: Any, new_dtype: Any = None) -> NDArray[Any]:
-        """Read images; unlike `h5py.Dataset`, also backwards along the cells (``images[::-1]``)."""
-        cells, *others = args if isinstance(args, tuple) else (args,)
-        if not isinstance(cells, slice) or cells.step is None or cells.step > 0:
-            return super().__getitem__(args, new_dtype)  # type: ignore[no-any-return]
-        rows = range(len(self))[cells]
-        forwards = slice(rows[-1], rows[0] + 1, -cells.step) if rows else slice(0)
-        return super().__getitem__((forwards, *others), new_dtype)[::-1]  # type: ignore[no-any-return]
+        """Read images. Selections have numpy's results: unsorted, repeated, negative and boolean ones, too."""
+        read = partial(super().__getitem__, new_dtype=new_dtype)
+        return read_as_numpy(read, self.shape, np.dtype(new_dtype or self.dtype), args)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Take along the path: the file is opened where the images are unpickled."""
+        """Pickle the path: the process that unpickles the images opens the file."""
         path = Path(self.file.filename).absolute()
         return images_of, (str(path), _state(path))
 
@@ -59,7 +58,7 @@ def images_of(path: str, state: tuple[int, int]) -> StoredImages:
     Raises
     ------
     InputError
-        If there is no such file, it is no `.h5sc` file, or it was written again since.
+        If the file is missing, is not an `.h5sc` file, or was written again after the images were pickled.
     """
     images = StoredImages(open_h5sc(Path(path))["obsm"][IMAGES].id)
     if _state(Path(path)) != state:
@@ -73,7 +72,7 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _let_anndata_write() -> None:
-    """Have anndata write these images as any `h5py.Dataset`: it looks writers up by the very type, in no public way."""
+    """Register anndata's writers of `h5py.Dataset` for `StoredImages`: anndata looks them up by exact type."""
     for (target, source, modifiers), write in [*_REGISTRY.write.items()]:
         if source is h5py.Dataset:
             _REGISTRY.write[target, StoredImages, modifiers] = write

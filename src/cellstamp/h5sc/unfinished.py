@@ -1,8 +1,9 @@
-"""What a run that was ended has left, and how the next one goes on with it.
+"""Resume an interrupted run: keep its unfinished file, or copy its finished images into a new one.
 
-The folder of unfinished work has a numbered folder for each attempt, with a file and its journal. A file that was
-closed as it should be is gone on with as it is. One that was not has no index: its stamps are carried into a new file
-in the next numbered folder, and it goes when they are safe there. So the lowest number always has all that is known.
+The folder of unfinished results has a numbered folder for each attempt, with a file and its journal. The next run
+continues a file that was closed properly. A file that was not closed has no index: its images are copied into a new
+file in the next numbered folder, and the old one is removed when they are on disk. So the lowest number always has all
+finished cells.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from cellstamp.errors import OutputError
 from cellstamp.h5sc.journal import is_closed, read_about, read_entries
@@ -25,23 +24,23 @@ _JOURNAL = "journal"
 
 
 def settle(work: Path, about: Mapping[str, Any], *, overwrite: bool, log: Callable[[str], None]) -> None:
-    """Decide whether what was left can be gone on with; what cannot is removed.
+    """Check whether unfinished results match this run; remove those that do not.
 
     Parameters
     ----------
     work
-        The folder of unfinished work.
+        Folder of unfinished results.
     about
-        What the result is made from.
+        Inputs and settings of this run.
     overwrite
-        Whether what was made from something else may go.
+        Whether to remove results of other inputs or settings.
     log
-        Told of what goes.
+        Called with a line for each removed folder.
 
     Raises
     ------
     OutputError
-        If something was made from something else, and may not go.
+        If there are results of other inputs or settings, and ``overwrite`` is not set.
     """
     attempts = _attempts(work)
     before = read_about(attempts[0] / _JOURNAL) if attempts else None
@@ -49,23 +48,23 @@ def settle(work: Path, about: Mapping[str, Any], *, overwrite: bool, log: Callab
         return
     if before is not None and not overwrite and n_finished(work):
         changed = [
-            f"  {key}: {before.get(key)} then, {about.get(key)} now"
+            f"  {key}: {before.get(key)} -> {about.get(key)}"
             for key in {**before, **about}
             if before.get(key) != about.get(key)
         ]
         message = (
-            f"{work} holds what a run has left unfinished that was made from something else:\n"
+            f"{work} has unfinished results of a run with other inputs or settings:\n"
             + "\n".join(changed)
-            + "\nSet overwrite=True to begin anew, or extract as then to finish it"
+            + "\nSet overwrite=True to discard them, or restore the old inputs and settings to resume"
         )
         raise OutputError(message)
     for attempt in _numbered(work):
-        log(f"what an earlier run left in {attempt} cannot be gone on with, and is removed")
+        log(f"Removed unfinished results that cannot be resumed: {attempt}")
         shutil.rmtree(attempt)
 
 
 def n_finished(work: Path) -> int:
-    """Count the cells whose stamps there are."""
+    """Count the finished cells."""
     return sum(len(entry.rows) for attempt in _attempts(work)[:1] for entry in read_entries(attempt / _JOURNAL))
 
 
@@ -73,21 +72,21 @@ def n_finished(work: Path) -> int:
 def open_writer(
     work: Path, layout: Layout, about: Mapping[str, Any], log: Callable[[str], None]
 ) -> Iterator[tuple[Path, StampWriter]]:
-    """Open a file to write, with all stamps in it that were left in the folder of unfinished work; close it afterwards.
+    """Open a file to write, with all cells that an interrupted run has finished; close it afterwards.
 
     Parameters
     ----------
     work
-        The folder of unfinished work.
+        Folder of unfinished results.
     layout, about
-        What the result holds, and what it is made from.
+        Layout of the file, and its inputs and settings.
     log
-        Told of stamps that are not there after all.
+        Called with a line about finished cells that could not be read back.
 
     Yields
     ------
     Path, StampWriter
-        The folder the file is in, and the writer.
+        Folder of the file, and its writer.
     """
     before = next(iter(_attempts(work)), None)
     for useless in _numbered(work):
@@ -108,42 +107,41 @@ def open_writer(
 
 
 def _numbered(work: Path) -> list[Path]:
-    """Folders of attempts, in order."""
+    """Return the folders of attempts, in order."""
     return sorted((path for path in work.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
 
 
 def _attempts(work: Path) -> list[Path]:
-    """Folders of attempts that have come as far as a file and a journal, in order."""
+    """Return the folders of attempts with a file and a journal, in order."""
     return [path for path in _numbered(work) if (path / FILE_NAME).is_file() and (path / _JOURNAL).is_file()]
 
 
 def _reopen(attempt: Path, layout: Layout, about: Mapping[str, Any]) -> StampWriter | None:
-    """Go on with a file; None if it was not closed as it should be."""
+    """Continue a file; None if it was not closed properly."""
     journal = attempt / _JOURNAL
     if not is_closed(journal):
         return None
     entries = list(read_entries(journal))
     try:
-        writer = StampWriter(attempt / FILE_NAME, layout, journal, about, go_on=True)
+        writer = StampWriter(attempt / FILE_NAME, layout, journal, about, resume=True)
     except OSError:
         return None
     for entry in entries:
-        writer.note_written(entry.rows, entry.n_empty, entry.on_edge)
+        writer.note_written(entry)
     return writer
 
 
 def _carry(attempt: Path, writer: StampWriter, log: Callable[[str], None]) -> None:
-    """Write what an attempt has left, and remove it."""
+    """Copy the finished cells of an attempt, and remove it."""
     n_lost = 0
     with (attempt / FILE_NAME).open("rb") as file:
         for entry in read_entries(attempt / _JOURNAL):
-            payload = entry.read(file.fileno())
-            if payload is None:
+            cells = entry.read(file.fileno())
+            if cells is None:
                 n_lost += len(entry.rows)
-                continue
-            rows, n_empty, on_edge = np.array(entry.rows), np.array(entry.n_empty), np.array(entry.on_edge, np.int64)
-            writer.write(rows, np.array(entry.sizes).reshape(rows.size, -1), payload, n_empty, on_edge)
+            else:
+                writer.write(cells)
     if n_lost:
-        log(f"{n_lost} finished cells could not be read back from {attempt}, and are made again")
+        log(f"Could not read {n_lost} finished cells from {attempt}: extracting them again")
     writer.flush()
     shutil.rmtree(attempt)

@@ -1,4 +1,4 @@
-"""Checks a finished `.h5sc` file, all of it."""
+"""Check a complete `.h5sc` file for errors."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, IMAGES, OURS, REGION
 from cellstamp.h5sc.opening import open_h5sc
 
 _BLOCK_BYTES = 2**26
-"""Stamps looked at together."""
-_MOST_FAULTS = 20
+"""Images checked together."""
+_MOST_ERRORS = 20
 
 
 def faults_of(path: str | PathLike[str]) -> list[str]:
-    """Check a file: counts that agree, every stamp there and readable, values from 0 to 1, ids unique.
+    """Check a file: counts agree, all images are stored and readable, values are from 0 to 1, ids are unique.
 
     Parameters
     ----------
     path
-        The file.
+        Path of the file.
 
     Returns
     -------
     list of str
-        What is wrong, one sentence each; empty if nothing is. Of very many faults, the first.
+        One sentence for each error; empty for a valid file. Only the first 20, if there are more.
 
     Raises
     ------
     InputError
-        If there is no such file, or it is no `.h5sc` file.
+        If the file is missing, or is not an `.h5sc` file.
     """
     with open_h5sc(Path(path)) as file:
-        faults = [fault for check in (_wrong_counts, _wrong_ids, _wrong_annotation) for fault in _told(check, file)]
-        for fault in _wrong_stamps(file[f"obsm/{IMAGES}"], _names_of(file)):
-            faults.append(fault)
-            if len(faults) >= _MOST_FAULTS:
-                return [*faults, "... and perhaps more"]
-        return faults
+        errors = [error for check in (_wrong_counts, _wrong_ids, _wrong_annotation) for error in _found(check, file)]
+        for error in _wrong_images(file[f"obsm/{IMAGES}"], _names_of(file)):
+            errors.append(error)
+            if len(errors) >= _MOST_ERRORS:
+                return [*errors, "... and possibly more"]
+        return errors
 
 
-def _told(check: Callable[[h5py.File], Iterator[str]], file: h5py.File) -> list[str]:
-    """What a check finds; if it cannot even be made, that."""
+def _found(check: Callable[[h5py.File], Iterator[str]], file: h5py.File) -> list[str]:
+    """Return the errors that a check finds, or why it failed."""
     try:
         return list(check(file))
     except (KeyError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        return [f"{' '.join(str(error).split())}: what this file says of its cells is damaged, or not written by us"]
+        return [f"{' '.join(str(error).split())}: the tables of this file are damaged, or another program wrote them"]
 
 
 def _wrong_counts(file: h5py.File) -> Iterator[str]:
@@ -60,7 +60,7 @@ def _wrong_counts(file: h5py.File) -> Iterator[str]:
     expected = {"n_cells": n_cells, "n_channels": n_planes, "image_size": sides[0]}
     for name, value in expected.items():
         if images.attrs.get(name) != value:
-            yield f"obsm/{IMAGES} has the shape {images.shape}, and its attribute {name} is {images.attrs.get(name)}"
+            yield f"obsm/{IMAGES} has the shape {images.shape}, but its attribute {name} is {images.attrs.get(name)}"
     if len(obs) != n_cells:
         yield f"obs has {len(obs)} rows for {n_cells} cells"
     if len(var) != n_planes:
@@ -69,38 +69,38 @@ def _wrong_counts(file: h5py.File) -> Iterator[str]:
         yield f"obsm/spatial has the shape {file['obsm/spatial'].shape} for {n_cells} cells"
     n_chunks = None if images.chunks is None else images.id.get_num_chunks()
     if n_chunks is not None and images.chunks[:2] == (1, 1) and n_chunks != n_cells * n_planes:
-        yield f"{n_chunks} chunks are stored for {n_cells} cells of {n_planes} planes: {n_cells * n_planes} are needed"
+        yield f"{n_chunks} chunks are stored, but {n_cells} cells with {n_planes} planes need {n_cells * n_planes}"
     if f"uns/{OURS}" in file:
         yield from _wrong_sums(anndata.io.read_elem(file[f"uns/{OURS}"]), n_cells)
 
 
 def _wrong_sums(about: dict[str, Any], n_cells: int) -> Iterator[str]:
     names = ("cells_not_chosen", "cells_removed_at_border", "cells_not_drawn", "cells_written")
-    parts = [name for name in names if name in about]  # the first of them is not in the oldest files
+    parts = [name for name in names if name in about]  # the oldest files lack the first one
     total = sum(int(about[name]) for name in parts)
     if total != about["cells_in_mask"]:
-        yield f"uns/{OURS}: {', '.join(parts)} add up to {total}, cells_in_mask is {about['cells_in_mask']}"
+        yield f"uns/{OURS}: {', '.join(parts)} add up to {total}, but cells_in_mask is {about['cells_in_mask']}"
     if about["cells_written"] != n_cells:
-        yield f"uns/{OURS}: cells_written is {about['cells_written']}, there are {n_cells}"
+        yield f"uns/{OURS}: cells_written is {about['cells_written']}, but there are {n_cells} cells"
 
 
 def _wrong_ids(file: h5py.File) -> Iterator[str]:
     ids = anndata.io.read_elem(file["obs"])[CELL_ID].to_numpy()
     known, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
-        yield f"obs/{CELL_ID}: {(counts > 1).sum()} ids are there more than once, like {known[counts > 1][0]}"
+        yield f"obs/{CELL_ID}: {(counts > 1).sum()} ids are repeated, such as {known[counts > 1][0]}"
     if known.size and known[0] < 1:
-        yield f"obs/{CELL_ID}: the id {known[0]} is no cell"
+        yield f"obs/{CELL_ID}: the id {known[0]} is invalid; ids must be at least 1"
 
 
 def _wrong_annotation(file: h5py.File) -> Iterator[str]:
-    """What is wrong with where the cells are and what they belong to; the oldest files do not say it in ``obs``."""
+    """Find errors in the centres and the region of cells; the oldest files lack these columns."""
     obs, uns = anndata.io.read_elem(file["obs"]), anndata.io.read_elem(file["uns"])
     if not {"x", "y", REGION} <= set(obs):
         return
     spatial = file["obsm/spatial"][:] if "spatial" in file["obsm"] else None
     if spatial is None or not np.array_equal(obs[["x", "y"]].to_numpy(), spatial):
-        yield "obs/x and obs/y are not what obsm/spatial says"
+        yield "obs/x and obs/y differ from obsm/spatial"
     regions = sorted(map(str, obs[REGION].unique()))
     expected = {"region": regions[0] if regions else None, "region_key": REGION, "instance_key": CELL_ID}
     if len(regions) > 1:
@@ -110,15 +110,15 @@ def _wrong_annotation(file: h5py.File) -> Iterator[str]:
 
 
 def _names_of(file: h5py.File) -> Callable[[int], str]:
-    """Row -> what to call the cell: by its id, where that can be told."""
+    """Return a function that names the cell of a row, by its id if possible."""
     try:
         ids = anndata.io.read_elem(file["obs"])[CELL_ID].to_numpy()
-    except (KeyError, OSError, RuntimeError, ValueError, TypeError, AttributeError):  # told already, see _told
+    except (KeyError, OSError, RuntimeError, ValueError, TypeError, AttributeError):  # already reported by _found
         ids = np.empty(0, np.uint64)
     return lambda row: f"cell {ids[row]} (row {row})" if row < len(ids) else f"the cell of row {row}"
 
 
-def _wrong_stamps(images: h5py.Dataset, name: Callable[[int], str]) -> Iterator[str]:
+def _wrong_images(images: h5py.Dataset, name: Callable[[int], str]) -> Iterator[str]:
     at_once = max(1, _BLOCK_BYTES // max(1, images.dtype.itemsize * int(np.prod(images.shape[1:]))))
     for start in range(0, images.shape[0], at_once):
         rows = range(start, min(start + at_once, images.shape[0]))
@@ -127,11 +127,11 @@ def _wrong_stamps(images: h5py.Dataset, name: Callable[[int], str]) -> Iterator[
         except OSError:
             yield from _unreadable(images, rows, name)
             continue
-        if images.dtype.kind == "u":  # of these, every value stands for one from 0 to 1
+        if images.dtype.kind == "u":  # every integer stands for a value from 0 to 1
             continue
         in_range = ((stamps >= 0) & (stamps <= 1)).all(axis=(2, 3))
         for row, plane in zip(*np.nonzero(~in_range), strict=True):
-            yield f"{name(start + row)}, plane {plane}: values that are not from 0 to 1"
+            yield f"{name(start + row)}, plane {plane}: values outside 0 to 1"
 
 
 def _unreadable(images: h5py.Dataset, rows: range, name: Callable[[int], str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Has a growing file written to the disk while it grows, so that nobody has to wait for much of it at the end."""
+"""Bring a growing file to the disk in the background, so that closing it is fast."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def sync(path: Path) -> None:
-    """Bring a file to the disk, or the names in a folder."""
+    """Bring a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -18,12 +18,12 @@ def sync(path: Path) -> None:
 
 
 class Writeback:
-    """Brings a file to the disk in a thread of its own, over and over, as long as there is something new in it.
+    """Bring a file to the disk in a background thread, whenever `begin` is called.
 
     Parameters
     ----------
     commit
-        Does it; may raise `OSError`. The file must stay open until `stop`.
+        Brings the file to the disk; may raise `OSError`. The file must stay open until `stop`.
     """
 
     def __init__(self, commit: Callable[[], None]) -> None:
@@ -35,22 +35,22 @@ class Writeback:
         self._thread.start()
 
     def begin(self) -> None:
-        """Have what was written so far brought to the disk, and do not wait for it."""
+        """Start bringing the file to the disk, without waiting."""
         self._news.set()
 
     def check(self) -> None:
-        """Raise what went wrong meanwhile.
+        """Raise the error of the thread, if there was one.
 
         Raises
         ------
         OSError
-            If something could not be brought to the disk: the system tells of it only once.
+            If the file could not be brought to the disk. The system reports this only once.
         """
         if self._error is not None:
             raise self._error
 
     def stop(self) -> None:
-        """End the thread; the file may be closed then."""
+        """Stop the thread; then the file may be closed."""
         self._stopped = True
         self._news.set()
         self._thread.join()

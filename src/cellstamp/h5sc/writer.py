@@ -1,4 +1,4 @@
-"""Writes an `.h5sc` file: its frame first, then finished chunks in any order."""
+"""Write an `.h5sc` file: its tables and attributes first, then encoded images in any order."""
 
 from __future__ import annotations
 
@@ -17,54 +17,54 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellstamp.encoded_cells import EncodedCells
 from cellstamp.errors import OutputError
 from cellstamp.h5sc.chunk_offsets import ChunkFinder
-from cellstamp.h5sc.journal import Entry, Journal, checksum
+from cellstamp.h5sc.journal import Entry, Journal
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, EXCEEDS, HDF5_BOUND, IMAGES, OURS, REGION, Layout
 from cellstamp.h5sc.writeback import Writeback
 
 _WRITEBACK_BYTES = 2**27
-"""The disk is given something to do whenever so much has been written: seldom enough that writing is not held up."""
-
+"""Written bytes after which they are brought to the disk in the background: rarely enough not to delay writing."""
 
 _SPARE_BYTES = 2**18
-"""Kept free for closing the file and the journal on a disk that is full."""
+"""Reserved on the disk, so that the file and the journal can be closed when it is full."""
 
 
 class StampWriter:
-    """An `.h5sc` file being written. A context manager; the file is whole when it was left without an error.
+    """Write an `.h5sc` file. A context manager; the file is complete after leaving it without an error.
 
     Parameters
     ----------
     path
-        The file; it must not exist, unless it is gone on with.
+        The file. It must not exist, unless ``resume`` is set.
     layout
-        What it holds.
+        Cells, planes and pixel type of the file.
     journal
-        The journal, see `cellstamp.h5sc.journal`; made when it is not there.
+        Path of the journal, see `cellstamp.h5sc.journal`. A missing one is created.
     made_from
-        What the file is made from, for the journal.
-    go_on
-        Whether the file is there, and was closed as it should be.
+        Inputs and settings of the file, for the journal.
+    resume
+        Whether to continue an existing file that was closed properly.
 
     Attributes
     ----------
     is_written
-        bool (n_cells,): which cells are in the file.
+        bool (n_cells,): whether each cell is in the file.
     n_empty
-        int64 (n_masks,): for each mask, how many of them have no pixel of it in their window.
+        int64 (n_masks,): for each mask, number of written cells without a pixel of it in their crop.
     on_edge
-        bool (n_cells,): which of them have a cell mask that reaches the edge of the window.
+        bool (n_cells,): whether the cell mask of each written cell touches the edge of the crop.
     """
 
     def __init__(
-        self, path: Path, layout: Layout, journal: Path, made_from: Mapping[str, Any], *, go_on: bool = False
+        self, path: Path, layout: Layout, journal: Path, made_from: Mapping[str, Any], *, resume: bool = False
     ) -> None:
         self._path = path
-        # who may write is settled by the lock on the folder; HDF5's own fails on network file systems without locks
-        self._file = h5py.File(path, "r+" if go_on else "x", libver=HDF5_BOUND, locking=False)
+        # the lock on the folder keeps other writers out; HDF5's lock fails on network file systems without locks
+        self._file = h5py.File(path, "r+" if resume else "x", libver=HDF5_BOUND, locking=False)
         try:
-            if not go_on:
+            if not resume:
                 _write_frame(self._file, layout)
             self._journal = Journal(journal, dict(made_from))
         except BaseException:
@@ -83,28 +83,8 @@ class StampWriter:
         self.on_edge = np.zeros(layout.shape[0], np.bool_)
         self.n_empty = np.zeros(len(layout.mask_names), np.int64)
 
-    def write(
-        self,
-        rows: NDArray[np.int64],
-        sizes: NDArray[np.int64],
-        payload: NDArray[np.uint8],
-        n_empty: NDArray[np.int64],
-        on_edge: NDArray[np.int64],
-    ) -> None:
-        """Store the finished chunks of some cells.
-
-        Parameters
-        ----------
-        rows
-            (n,): where the cells stand in the file.
-        sizes
-            (n, n_planes): bytes of each chunk. A chunk of full size has not been through the filter, and is marked so.
-        payload
-            The chunks, one after the other.
-        n_empty
-            (n_masks,): for each mask, how many of the cells have no pixel of it.
-        on_edge
-            The rows among them whose cell mask reaches the edge of the window.
+    def write(self, cells: EncodedCells) -> None:
+        """Store the images of some cells.
 
         Raises
         ------
@@ -112,54 +92,53 @@ class StampWriter:
             If the file cannot be written.
         """
         try:
-            self._write_chunks(rows.tolist(), sizes.tolist(), payload)
+            self._write_chunks(cells)
             if not self._is_reserved:
                 self._reserve()
         except (OSError, RuntimeError) as error:
-            raise unwritable(self._path, error, payload.nbytes) from error
-        extents = self._finder.find(rows, sizes, payload)
-        sums = checksum(payload), n_empty.tolist(), on_edge.tolist()
-        self._journal.add(Entry(rows.tolist(), sizes.ravel().tolist(), extents, *sums))
-        self.note_written(rows, n_empty, on_edge)
-        self._fresh_bytes += payload.nbytes
+            raise unwritable(self._path, error, cells.payload.nbytes) from error
+        entry = Entry.of(cells, self._finder.find(cells))
+        self._journal.add(entry)
+        self.note_written(entry)
+        self._fresh_bytes += cells.payload.nbytes
         if self._fresh_bytes >= _WRITEBACK_BYTES:
             self._writeback.begin()
             self._fresh_bytes = 0
 
-    def _write_chunks(self, rows: list[int], sizes: list[list[int]], payload: NDArray[np.uint8]) -> None:
+    def _write_chunks(self, cells: EncodedCells) -> None:
         write, raw, unfiltered = self._id.write_direct_chunk, self._raw_bytes, self._unfiltered
-        view, at = payload.data, 0
-        for row, planes in zip(rows, sizes, strict=True):
+        view, at = cells.payload.data, 0
+        for row, planes in zip(cells.rows.tolist(), cells.sizes.tolist(), strict=True):
             for plane, size in enumerate(planes):
+                # the filter mask of a chunk says that it did not go through the filter
                 write((row, plane, 0, 0), view[at : at + size], unfiltered if size == raw else 0)
                 at += size
 
     def _reserve(self) -> None:
-        """Have the disk set aside what closing the file will need: the index of the chunks, and something to spare.
+        """Reserve disk space for closing the file: for its index of chunks, and some more.
 
-        Should the disk be full by then, HDF5 could neither write nor close the file, and would crash the process when
-        it ends (2.0 does).
+        On a full disk, HDF5 can neither write nor close the file, and HDF5 2.0 crashes the process when it exits.
         """
         self._is_reserved = True
         _set_aside(self._file.id.get_vfd_handle(), self._file.id.get_filesize())
         with self._spare.open("wb") as spare:
             _set_aside(spare.fileno(), _SPARE_BYTES)
 
-    def note_written(self, rows: Any, n_empty: Any, on_edge: Any) -> None:
-        """Take in that cells are in the file."""
-        self.is_written[rows] = True
-        self.on_edge[on_edge] = True
-        self.n_empty += n_empty
+    def note_written(self, entry: Entry) -> None:
+        """Record that the cells of an entry are in the file."""
+        self.is_written[entry.rows] = True
+        self.on_edge[entry.on_edge] = True
+        self.n_empty += entry.n_empty
 
     def describe(self, about: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
-        """Write what is known at the end.
+        """Write the parts that are known at the end.
 
         Parameters
         ----------
         about
-            What made the file, and from what (``uns/cellstamp``): numbers, text, and lists and dicts of them.
+            Content of ``uns/cellstamp``: numbers, text, and lists and dicts of them.
         exceeding
-            Rows of the cells that reach out of their crops.
+            Rows of the cells that extend beyond their crops.
         """
         anndata.io.write_elem(self._file["uns"], OURS, dict(about))
         column = np.zeros(self.is_written.size, np.bool_)
@@ -167,12 +146,12 @@ class StampWriter:
         self._file[f"obs/{EXCEEDS}"][...] = column
 
     def flush(self) -> None:
-        """Bring everything written so far to the disk, and into the journal.
+        """Bring all written cells to the disk, and their entries into the journal.
 
         Raises
         ------
         OutputError
-            If that does not succeed.
+            If this fails.
         """
         try:
             self._commit()
@@ -187,17 +166,17 @@ class StampWriter:
             self._journal.append(entries)
 
     def __enter__(self) -> Self:
-        """Begin writing."""
+        """Return the writer."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Bring the file to the disk and close it, also after an error: what is written is gone on with later."""
+        """Bring the file to the disk and close it, also after an error: the next run continues it."""
         closed = False
         try:
             self._spare.unlink(missing_ok=True)
-            # the journal first: should the rest fail, nothing that was written is lost
+            # the journal first: if the rest fails, no written cell is lost
             self._commit()
             self._file.flush()
             self.flush()
@@ -205,7 +184,7 @@ class StampWriter:
             self._file.close()
             closed = True
         except (OSError, RuntimeError, OutputError) as failure:
-            # after an error it is that which has to be told
+            # an earlier error is raised instead of this one
             if kind is None:
                 raise unwritable(self._path, failure, 0) from failure
         finally:
@@ -216,7 +195,7 @@ class StampWriter:
 
 
 def _set_aside(descriptor: int, n_bytes: int) -> None:
-    """Have the disk take the first bytes of a file for its own, where it can."""
+    """Reserve disk space for the first bytes of a file, if the file system can."""
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(descriptor, 0, n_bytes)
@@ -226,21 +205,22 @@ def _set_aside(descriptor: int, n_bytes: int) -> None:
 
 
 def unwritable(path: Path, error: Exception, n_bytes: int) -> OutputError:
-    """Say what could not be written, and what to do."""
+    """Return the error for a file that cannot be written, with the fix."""
     needed = f" ({n_bytes:,} more bytes were to be written)" if n_bytes else ""
     return OutputError(
-        f"{path} cannot be written{needed}: {' '.join(str(error).split())}. What is finished is kept: make room, or "
-        "mend the folder, and extract again: it goes on from there"
+        f"{path} cannot be written{needed}: {' '.join(str(error).split())}. Finished cells are kept: free disk space "
+        "or repair the folder, and extract again to resume"
     )
 
 
 def _write_frame(file: h5py.File, layout: Layout) -> None:
-    """Write everything but the stamps, in the encodings that readers in use know (see `_text`)."""
+    """Write everything but the images, in encodings that older readers know (see `_text`)."""
     n_cells, n_planes = layout.shape[:2]
     file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
     x, y = layout.centers.T
     region = pd.Categorical.from_codes(np.zeros(n_cells, np.int8), categories=_text([layout.region]))
     columns = {CELL_ID: layout.cell_ids, REGION: region, "x": x, "y": y, EXCEEDS: False}
+    # not the ids: scportrait's tools and plots use these names as row numbers
     obs = pd.DataFrame(columns, index=_text(map(str, range(n_cells))))
     kinds = pd.Categorical(layout.kinds, categories=_text(sorted(set(layout.kinds))))
     var = pd.DataFrame({"channel_mapping": kinds}, index=_text(map(str, range(n_planes))))
@@ -261,5 +241,5 @@ def _write_frame(file: h5py.File, layout: Layout) -> None:
 
 
 def _text(words: object) -> pd.Index:
-    """An index of plain Python strings: pandas 3 would choose a type that anndata stores in a newer encoding."""
+    """Return an index of Python strings. anndata stores the default type of pandas 3 in a newer encoding."""
     return pd.Index(list(words), dtype=object)  # type: ignore[call-overload]

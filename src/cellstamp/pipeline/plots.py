@@ -108,7 +108,7 @@ def plot_cells(
             canvas.colours_of_channels(color, names)  # errors come before data is read
         masks = [plane for plane, name in enumerate(look.mask_names) if name in outlines]
         shown = gather(
-            (look.stamp(row, [*planes, *masks]) for row in rows.tolist()),
+            (look.scaled_image(row, [*planes, *masks]) for row in rows.tolist()),
             names=[str(cell) for cell in look.cell_ids[rows].tolist()],
             channel_names=names,
             mask_names=[look.mask_names[plane] for plane in masks],

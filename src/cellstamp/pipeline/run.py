@@ -98,14 +98,7 @@ class Limit(Protocol):
 class Writer(Protocol):
     """Where finished stamps go."""
 
-    def write(
-        self,
-        rows: NDArray[np.int64],
-        sizes: NDArray[np.int64],
-        payload: NDArray[np.uint8],
-        n_empty: NDArray[np.int64],
-        on_edge: NDArray[np.int64],
-    ) -> None:
+    def write(self, cells: Stamps, /) -> None:
         """Store the finished chunks of some cells."""
         ...
 
@@ -204,7 +197,7 @@ def run_batches(
                 batch_bytes=stamps.nbytes,
             )
             started = time.perf_counter()
-            writer.write(stamps.rows, stamps.sizes, stamps.payload, stamps.n_empty, stamps.on_edge)
+            writer.write(stamps)
             room.wrote(stamps.rows.size, stamps.nbytes)
             if flushing.wrote_batch() or tally.n_batches == engine.n_workers:
                 room.check()

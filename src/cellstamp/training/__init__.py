@@ -1,1 +1,1 @@
-"""Finished stamps -> batches for training."""
+"""Read finished single-cell images in batches for training."""

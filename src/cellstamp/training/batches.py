@@ -1,4 +1,4 @@
-"""Batches of stamps as numpy arrays."""
+"""Read batches of single-cell images as numpy arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cellstamp.training.stamps import FloatName, Paths, StampSet
 def iter_batches(
     path: Paths,
     batch_size: int = 256,
-    shuffle: bool = False,  # noqa: FBT001, FBT002  # one word in every loader there is
+    shuffle: bool = False,  # noqa: FBT001, FBT002  # the name in other loaders
     seed: int = 0,
     *,
     channels: Any = None,
@@ -28,56 +28,55 @@ def iter_batches(
     drop_last: bool = False,
     n_threads: int | None = None,
 ) -> Iterator[tuple[NDArray[Any], ...]]:
-    """Go through the images of one `.h5sc` file, or of several as one, in batches.
+    """Iterate over the images of one or several `.h5sc` files in batches.
 
-    Each cell comes once. The next batch is read while the caller works on the last one.
+    Returns each cell once. Reads the next batch while the caller works on the current one.
 
     Parameters
     ----------
     path
-        A file, or a list of files, which must have images of one size. Files that scportrait wrote will do.
+        Path of a file, or a list of paths. All images must have one size. Files of scportrait work too.
     batch_size
-        Cells in a batch; the last one may have fewer.
+        Number of cells in a batch; the last batch may have fewer.
     shuffle
-        Whether they come in random order.
+        Whether to return cells in random order.
     seed
-        Of that order: the same seed, the same order. Another one for each epoch.
+        Seed of that order. Pass another seed in each epoch.
     channels
-        Names or numbers (from 0, masks first) of the planes wanted, in the order wanted; None for all. Files must have
-        the same ones, named alike.
+        Names or numbers of channels and masks, in the order of the result. Numbers start at 0, masks first. None: all
+        planes; all files must then have the same ones.
     cells
-        Ids, in the order wanted; or true or false for each cell of all files; or the name of a boolean column of `obs`;
-        or a list of one of these for each file. Ids are looked for in every file. None for all cells.
+        Ids, in the order of the result; each id is searched in every file. Or a boolean for each cell of all files, the
+        name of a boolean column of ``obs``, or a list with one of these for each file. None: all cells.
     labels
-        One for each file; or one for each cell of all files, whether it is chosen by ``cells`` or not; or a list of one
-        array for each file; or the name of a column of `obs`. None for none.
+        One label for each file; or one for each cell of all files, chosen or not; or a list with one array for each
+        file; or the name of a column of ``obs``. None: no labels.
     dtype
-        ``"float32"`` or ``"float16"``. What is stored as an integer is divided by the largest one of its type, so that
-        all values are from 0 to 1.
+        ``"float32"`` or ``"float16"``. Stored integers are divided by the largest value of their type, so that all
+        values are from 0 to 1.
     block_size
-        So many neighbours in the file stay together when they are shuffled: then one call reads them all. 1 mixes all.
+        Number of neighbours in the file that shuffling keeps together, for one call to read. 1 shuffles all cells.
     drop_last
-        Whether a last batch that has fewer cells is left out.
+        Whether to omit a last batch with fewer cells.
     n_threads
-        That read and decode; None for one for each core.
+        Number of threads that read and decode. None: one for each core.
 
     Yields
     ------
     images : numpy.ndarray
-        (batch_size, n_channels, y, x) of ``dtype``; an array of its own each time.
+        (batch_size, n_channels, y, x) of ``dtype``; a new array for each batch.
     labels : numpy.ndarray
-        (batch_size,), as they were given; only if they were.
+        (batch_size,), in the given type; only with ``labels``.
     ids : numpy.ndarray
-        uint64 (batch_size,): ids of the cells.
+        uint64 (batch_size,): cell ids.
 
     Raises
     ------
     ConfigError
-        If there is no such channel, cell or column (the message names the nearest, or examples), if there are more or
-        fewer labels than cells, or if a number is not what it must be.
+        If a channel, cell or column is unknown, the numbers of labels and cells differ, or an argument is invalid.
     InputError
-        If a file is not there, is no `.h5sc` file, has images of another size or other channels than the first, was
-        changed meanwhile, or is damaged.
+        If a file is missing, damaged, modified meanwhile, or not an `.h5sc` file, or its image size or channels differ
+        from the first.
     """
     stamps = StampSet(path, channels=channels, cells=cells, labels=labels, dtype=dtype)
     order = BatchOrder(len(stamps), batch_size, shuffle, seed, block_size, drop_last)

@@ -1,4 +1,4 @@
-"""Which channels, which cells and which labels: what a caller says, for each file."""
+"""Choose channels, cells and labels of each file from the arguments of loaders."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from cellstamp.h5sc.chunks import StoredStamps
 from cellstamp.h5sc.columns import chosen_by, column_of, nearest
 
 _EXAMPLES = 5
-"""So many of the cells that something is wrong with are named."""
+"""Number of cell ids in a message."""
 
 
 def check_alike(files: Sequence[StoredStamps]) -> None:
-    """See that stamps of all files have one size.
+    """Check that the images of all files have one size.
 
     Raises
     ------
     InputError
-        If not; the message names two that differ.
+        If the sizes of two files differ.
     """
     first = files[0]
     for other in files[1:]:
         if other.image_size != first.image_size:
             message = (
-                f"files of one dataset must have stamps of one size: {first.path} has {first.image_size} pixels, "
+                f"path: all files must have the same image size, but {first.path} has {first.image_size} pixels and "
                 f"{other.path} has {other.image_size}"
             )
             raise InputError(message)
 
 
 def choose_planes(files: Sequence[StoredStamps], channels: Any) -> list[NDArray[np.int64]]:
-    """For each file the planes wanted, in the order wanted."""
+    """Return the numbers of the chosen planes of each file, in the order of the result."""
     if channels is None:
         _check_same_channels(files)
         return [np.arange(len(file.channel_names)) for file in files]
     wanted = [channels] if isinstance(channels, (str, int, np.integer)) else list(channels)
     if not wanted:
-        message = "channels = []: must be None for all of them, or names or numbers of some"
+        message = "channels = []: must name at least one; None means all"
         raise ConfigError(message)
     return [np.array([_plane(file, channel) for channel in wanted]) for file in files]
 
@@ -53,8 +53,8 @@ def _check_same_channels(files: Sequence[StoredStamps]) -> None:
     for other in files[1:]:
         if other.channel_names != first.channel_names:
             message = (
-                f"files of one dataset must have the same channels: {first.path} has {', '.join(first.channel_names)}; "
-                f"{other.path} has {', '.join(other.channel_names)}. Name those wanted with channels=[...]"
+                f"path: all files must have the same channels, but {first.path} has {', '.join(first.channel_names)} "
+                f"and {other.path} has {', '.join(other.channel_names)}. Choose channels with channels=[...]"
             )
             raise InputError(message)
 
@@ -67,7 +67,7 @@ def _plane(file: StoredStamps, channel: Any) -> int:
             message = f"channels: {file.path} has no {channel!r}, the nearest is {near!r}; it has {', '.join(names)}"
             raise ConfigError(message)
         if names.count(channel) > 1:
-            message = f"channels: {file.path} has {names.count(channel)} named {channel!r}: give their numbers instead"
+            message = f"channels: {file.path} has {names.count(channel)} named {channel!r}: pass their numbers instead"
             raise ConfigError(message)
         return names.index(channel)
     if isinstance(channel, bool) or not isinstance(channel, (int, np.integer)) or not 0 <= channel < len(names):
@@ -80,7 +80,7 @@ def _plane(file: StoredStamps, channel: Any) -> int:
 
 
 def choose_rows(files: Sequence[StoredStamps], cells: Any) -> list[NDArray[np.int64]]:
-    """For each file the cells wanted: by id in the order given, else in the order of the file."""
+    """Return the rows of the chosen cells of each file: ids in their order, others in the order of the file."""
     if cells is None:
         return [np.arange(len(file.obs)) for file in files]
     if isinstance(cells, str):
@@ -93,8 +93,8 @@ def choose_rows(files: Sequence[StoredStamps], cells: Any) -> list[NDArray[np.in
         return _masked(files, values)
     if values.ndim != 1 or (values.dtype.kind not in "iu" and values.size):
         message = (
-            f"cells: must be cell ids, true or false for each cell, or the name of a column of obs; is {values.dtype} "
-            f"of shape {values.shape}"
+            f"cells: is {values.dtype} of shape {values.shape}; must be cell ids (integers), a boolean for each cell, "
+            "or the name of a boolean column of obs"
         )
         raise ConfigError(message)
     return _with_ids(files, values)
@@ -103,7 +103,10 @@ def choose_rows(files: Sequence[StoredStamps], cells: Any) -> list[NDArray[np.in
 def _masked(files: Sequence[StoredStamps], mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     bounds = np.cumsum([0, *(len(file.obs) for file in files)])
     if mask.shape != (bounds[-1],):
-        message = f"cells: a mask must have a value for each of the {bounds[-1]} cells, has the shape {mask.shape}"
+        message = (
+            f"cells: the boolean mask has the shape {mask.shape}; it must have one value for each of the {bounds[-1]} "
+            "cells"
+        )
         raise ConfigError(message)
     return [np.flatnonzero(mask[start:end]) for start, end in pairwise(bounds)]
 
@@ -111,12 +114,12 @@ def _masked(files: Sequence[StoredStamps], mask: NDArray[np.bool_]) -> list[NDAr
 def _with_ids(files: Sequence[StoredStamps], ids: NDArray[Any]) -> list[NDArray[np.int64]]:
     known, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
-        message = f"cells: ids that are given more than once: {_examples(known[counts > 1])}"
+        message = f"cells: ids are repeated: {_examples(known[counts > 1])}. Pass each id once"
         raise ConfigError(message)
     found = [np.where(ids < 0, -1, pd.Index(file.cell_ids).get_indexer(ids.astype(np.uint64))) for file in files]
     absent = ids[np.all([rows < 0 for rows in found], axis=0)]
     if absent.size:
-        message = f"cells: ids that are not in {_named(files)}: {_examples(absent)}"
+        message = f"cells: ids are missing in {_named(files)}: {_examples(absent)}"
         raise ConfigError(message)
     return [rows[rows >= 0].astype(np.int64) for rows in found]
 
@@ -125,7 +128,7 @@ def _with_ids(files: Sequence[StoredStamps], ids: NDArray[Any]) -> list[NDArray[
 
 
 def choose_labels(files: Sequence[StoredStamps], rows: Sequence[NDArray[np.int64]], labels: Any) -> NDArray[Any] | None:
-    """Labels of the cells wanted, of all files in one array."""
+    """Return the labels of the chosen cells of all files in one array."""
     if labels is None:
         return None
     if isinstance(labels, str):
@@ -143,8 +146,8 @@ def choose_labels(files: Sequence[StoredStamps], rows: Sequence[NDArray[np.int64
         places = [start + of for start, of in zip(starts[:-1], rows, strict=True)]
         return np.asarray(values[np.concatenate(places)])
     message = (
-        f"labels: must be one for each of the {len(files)} files, one for each of their {n_cells} cells, a list of "
-        f"such arrays, or the name of a column of obs; has the shape {values.shape}"
+        f"labels: has the shape {values.shape}; must have one label for each of the {len(files)} files, one for each "
+        f"of their {n_cells} cells, or be a list with one array for each file, or the name of a column of obs"
     )
     raise ConfigError(message)
 
@@ -154,7 +157,7 @@ def _of_file(file: StoredStamps, rows: NDArray[np.int64], labels: Any) -> NDArra
     if values.ndim == 0:
         return np.repeat(values, len(rows))
     if values.shape != (len(file.obs),):
-        message = f"labels: {file.path} has {len(file.obs)} cells, its labels have the shape {values.shape}"
+        message = f"labels: {file.path} has {len(file.obs)} cells, but its labels have the shape {values.shape}"
         raise ConfigError(message)
     return values[rows]
 
@@ -164,7 +167,7 @@ def _of_column(file: StoredStamps, rows: NDArray[np.int64], name: str) -> NDArra
     absent = column.isna().to_numpy()
     if absent.any():
         ids = file.cell_ids[rows][absent]
-        message = f"labels: obs[{name!r}] of {file.path} has no value for {absent.sum()} cells: {_examples(ids)}"
+        message = f"labels: obs[{name!r}] of {file.path} lacks values for {absent.sum()} cells: {_examples(ids)}"
         raise ConfigError(message)
     return np.asarray(column)
 
@@ -172,7 +175,7 @@ def _of_column(file: StoredStamps, rows: NDArray[np.int64], name: str) -> NDArra
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     kinds = {"number" if part.dtype.kind in "biuf" else "text" for part in parts}
     if len(kinds) > 1:
-        message = "labels: must be numbers in all files, or text in all"
+        message = "labels: some files have numbers, others text; all must have the same kind"
         raise ConfigError(message)
     return np.concatenate(parts) if kinds == {"number"} else np.concatenate([part.astype(str) for part in parts])
 
@@ -181,13 +184,13 @@ def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _is_nested(values: Any) -> bool:
-    """Whether what is given has a part for each file."""
+    """Check whether an argument has one part for each file."""
     return isinstance(values, (list, tuple)) and any(part is None or np.ndim(part) for part in values)
 
 
 def _check_one_per_file(files: Sequence[StoredStamps], parts: Sequence[Any], key: str) -> None:
     if len(parts) != len(files):
-        message = f"{key}: a list of one for each file has {len(parts)} for {len(files)} files"
+        message = f"{key}: has {len(parts)} parts for {len(files)} files; must have one for each file"
         raise ConfigError(message)
 
 

@@ -1,4 +1,4 @@
-"""The chosen stamps of one file: where they are, and reading them from any process."""
+"""Read the chosen images of one file, from any process."""
 
 from __future__ import annotations
 
@@ -11,57 +11,58 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.compression import Compression
 from cellstamp.decoding import SPARE, DamagedPlaneError, decode_planes
 from cellstamp.errors import InputError
 from cellstamp.h5sc.chunks import ChunkIndex, Mark, SlicedStamps, StoredStamps
 
 _GAP = 2**14
-"""Bytes nobody asked for that are read to save a call: they cost as much as it does."""
+"""Unneeded bytes that are read to save a call: reading them takes as long as the call."""
 _PIECE_BYTES = 2**21
-"""Decoded stamps that one thread reads together; they should stay in its core's cache."""
+"""Decoded bytes that one thread reads together; they should fit into the cache of its core."""
 
 
 class Piece(NamedTuple):
-    """Stamps of one file that are read together, and where in a batch they belong."""
+    """Images of one file that are read together, and their places in a batch."""
 
     file: StampFile
     rows: NDArray[np.int64]
     places: NDArray[np.int64]
 
     def fetch(self) -> Encoded | Plain:
-        """Bring their bytes here."""
+        """Read their bytes."""
         return self.file.fetch(self.rows)
 
 
 @dataclass(frozen=True)
 class Plain:
-    """Stamps as HDF5 reads them: (n, n_planes, y, x) as stored."""
+    """Images read with HDF5: (n, n_planes, y, x) as stored."""
 
     stamps: NDArray[Any]
 
     def decode(self) -> NDArray[Any]:
-        """Nothing has to be decoded."""
+        """Return the images, which HDF5 has decoded."""
         return self.stamps
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The bytes of stamps of one file, and what it takes to decode them, in this process or another one.
+    """The encoded images of some cells of a file, to be decoded in this or another process.
 
     Attributes
     ----------
     payload, starts, sizes, compression
-        As `cellstamp.decoding.decode_planes` takes them.
+        Arguments of `cellstamp.decoding.decode_planes`.
     side, dtype
-        Of the planes.
+        Side in pixels and pixel type of the planes.
     path, ids, channel_names
-        Where they are from, for messages.
+        File, cells and planes, for messages.
     """
 
     payload: NDArray[np.uint8]
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    compression: str | None
+    compression: Compression | None
     side: int
     dtype: np.dtype[Any]
     path: Path
@@ -69,7 +70,7 @@ class Encoded:
     channel_names: tuple[str, ...]
 
     def decode(self) -> NDArray[Any]:
-        """Decode them: (n, n_planes, y, x) as stored.
+        """Return the decoded images: (n, n_planes, y, x) as stored.
 
         Raises
         ------
@@ -82,25 +83,25 @@ class Encoded:
             decode_planes(self.payload, self.starts, self.sizes, self.compression, out)
         except DamagedPlaneError as error:
             row, plane = divmod(error.plane, len(self.channel_names))
-            message = f"{self.path}: cell {self.ids[row]}, {self.channel_names[plane]}: the file is damaged there"
+            message = f"{self.path} is damaged: {self.channel_names[plane]} of cell {self.ids[row]} cannot be decoded"
             raise InputError(message) from error
         return out[:-SPARE].view(self.dtype).reshape(len(self.ids), -1, self.side, self.side)
 
 
 class StampFile:
-    """Some planes of some cells of a file; picklable, each process opens the file for itself.
+    """Some planes of some cells of a file. Picklable; each process opens the file.
 
     Parameters
     ----------
     stored
-        What is in the file.
+        Cells and planes of the file.
     rows, planes
-        Which cells and which planes of them, in the order wanted.
+        Rows of the chosen cells and numbers of the chosen planes, in the order of the result.
 
     Attributes
     ----------
     ids
-        uint64 (n_cells,): the cells' ids.
+        uint64 (n_cells,): ids of the chosen cells.
     """
 
     def __init__(self, stored: StoredStamps, rows: NDArray[np.int64], planes: NDArray[np.int64]) -> None:
@@ -115,16 +116,16 @@ class StampFile:
         return len(self.ids)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Take along no open file."""
+        """Pickle without the open file."""
         return self.__dict__ | {"_handle": None}
 
     @property
     def plane_bytes(self) -> int:
-        """Of one plane, decoded and as stored."""
+        """Decoded bytes of one plane, in the stored type."""
         return self._side**2 * self.dtype.itemsize
 
     def pieces(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> list[Piece]:
-        """Divide stamps into what is read together, in the order of the file."""
+        """Divide images into pieces to read together, in the order of the file."""
         first = self._source.offsets[rows, 0] if isinstance(self._source, ChunkIndex) else rows
         order = np.argsort(first, kind="stable")
         at_once = max(1, _PIECE_BYTES // (self.plane_bytes * len(self.channel_names)))
@@ -132,22 +133,22 @@ class StampFile:
         return [Piece(self, rows[part], places[part]) for part in parts]
 
     def check(self) -> None:
-        """See that the file is still what it was.
+        """Check that the file was not removed or modified.
 
         Raises
         ------
         InputError
-            If it was removed, or changed.
+            If it was.
         """
         self._open()
 
     def fetch(self, rows: NDArray[np.int64]) -> Encoded | Plain:
-        """Read stamps, without decoding them; any number of threads may do so at the same time.
+        """Read images without decoding them. Thread-safe.
 
         Raises
         ------
         InputError
-            If the file was changed, or ends too early.
+            If the file was modified, or ends too early.
         """
         index = self._source
         if isinstance(index, SlicedStamps):
@@ -158,7 +159,7 @@ class StampFile:
         return Encoded(payload, starts, sizes, *how, self.path, self.ids[rows], self.channel_names)
 
     def _open(self) -> _Handle:
-        # a local name: another thread may open the file at the same time and replace this handle
+        # a local name: another thread may replace the attribute meanwhile
         handle = self._handle
         if handle is None or handle.pid != os.getpid():
             handle = self._handle = _Handle(self.path)
@@ -167,25 +168,25 @@ class StampFile:
 
 
 class _Handle:
-    """A file open for reading in this process; closed when nobody refers to the handle, so keep it while reading."""
+    """A file open for reading in this process, closed when the handle is freed: keep the handle while reading."""
 
     def __init__(self, path: Path) -> None:
         self._path, self.pid = path, os.getpid()
         try:
             self.number = os.open(path, os.O_RDONLY)
         except OSError as error:
-            message = f"{path} cannot be opened any more: {error.strerror}"
+            message = f"{path} can no longer be opened: {error.strerror}"
             raise InputError(message) from error
         weakref.finalize(self, os.close, self.number)
 
     def check(self, mark: Mark) -> None:
         if Mark.of(os.fstat(self.number)) != mark:
-            message = f"{self._path} has changed since it was opened: make the dataset, or begin the iteration, anew"
+            message = f"{self._path} was modified after it was opened: create the dataset or the iterator again"
             raise InputError(message)
 
 
 def _source(stored: StoredStamps, rows: NDArray[np.int64], planes: NDArray[np.int64]) -> ChunkIndex | SlicedStamps:
-    """What stamps are read by: where they are, of those chosen only, or else HDF5."""
+    """Return the bytes of the chosen planes, or a reader that uses HDF5."""
     if stored.index is None:
         return SlicedStamps(stored.path, rows, planes)
     chosen = np.ix_(rows, planes)
@@ -195,7 +196,7 @@ def _source(stored: StoredStamps, rows: NDArray[np.int64], planes: NDArray[np.in
 def _read(
     handle: _Handle, path: Path, offsets: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Read stretches of a file, neighbours together; return the bytes, and where each stretch begins in them."""
+    """Read stretches of a file, neighbours together; return the bytes, and the first byte of each stretch in them."""
     order = np.argsort(offsets, kind="stable")
     begins, ends = offsets[order], offsets[order] + sizes[order]
     is_first = np.ones(len(order), np.bool_)
@@ -216,6 +217,6 @@ def _read_run(handle: _Handle, path: Path, begin: int, target: memoryview) -> No
     while done < len(target):
         n_bytes = os.preadv(handle.number, [target[done:]], begin + done)
         if n_bytes == 0:
-            message = f"{path} ends at byte {begin + done:,}, before its last stamp: it is damaged"
+            message = f"{path} is damaged: it ends at byte {begin + done:,}, before its last image"
             raise InputError(message)
         done += n_bytes

@@ -1,4 +1,4 @@
-"""Memory for batches that is used again when nobody uses it any more: new memory costs as much as decoding does."""
+"""Reuse the memory of batches: new memory takes as long as decoding."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 
 class Recycler:
-    """Gives out arrays, and takes their memory back when the last view of it, of numpy's or of torch's, is gone.
+    """Provide arrays, and reuse their memory when the last view of it, in numpy or torch, is freed.
 
     Parameters
     ----------
     most_kept
-        So many unused ones are kept.
+        Largest number of unused arrays to keep.
     """
 
     def __init__(self, most_kept: int = 2) -> None:
@@ -23,11 +23,11 @@ class Recycler:
         self._unused: list[NDArray[np.uint8]] = []
 
     def __reduce__(self) -> tuple[type[Recycler], tuple[int]]:
-        """Take along no memory."""
+        """Pickle without memory."""
         return type(self), (self._most_kept,)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Give an array with anything in it."""
+        """Return an array without initialising it."""
         n_bytes = int(np.prod(shape)) * dtype.itemsize
         lease = _Lease(self._memory(n_bytes))
         weakref.finalize(lease, self._take_back, lease.memory).atexit = False
@@ -46,7 +46,7 @@ class Recycler:
 
 
 class _Lease:
-    """What arrays made of some memory keep alive as long as they live themselves."""
+    """Owner of an array's memory: it is freed with the last view of that array."""
 
     def __init__(self, memory: NDArray[np.uint8]) -> None:
         self.memory = memory

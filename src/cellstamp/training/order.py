@@ -1,4 +1,4 @@
-"""In which order cells are read: all the same, but near ones together."""
+"""Order in which cells are read: random, with neighbours in the file together."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from numpy.typing import NDArray
 from cellstamp.errors import ConfigError
 
 BLOCK_SIZE = 8
-"""Neighbours in the file that stay together, unless told otherwise."""
+"""Default number of neighbours in the file that stay together."""
 
 
 def check_number(name: str, value: object, least: int) -> int:
-    """See that a number is a whole one, and large enough."""
+    """Return a number as an int, or raise `ConfigError` if it is not an integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        message = f"{name} = {value!r}: must be a whole number of at least {least}"
+        message = f"{name} = {value!r}: must be an integer of at least {least}"
         raise ConfigError(message)
     return int(value)
 
 
 @dataclass(frozen=True)
 class BatchOrder:
-    """Which cells are in which batch.
+    """The cells of each batch.
 
     Attributes
     ----------
     n_cells
-        How many there are.
+        Number of cells.
     batch_size
-        Cells of a batch.
+        Number of cells in a batch.
     shuffle
-        Whether cells are in random order, another one in each epoch.
+        Whether cells are in random order, different in each epoch.
     seed
-        Of that order; the same seed gives the same order.
+        Seed of that order.
     block_size
-        So many neighbours in the file stay together when cells are shuffled, and are read together; 1 mixes all.
+        Number of neighbours in the file that shuffling keeps together. 1 shuffles all cells.
     drop_last
-        Whether a last batch of fewer cells is left out.
+        Whether to omit a last batch with fewer cells.
 
     Raises
     ------
     ConfigError
-        If one of them is not what it must be.
+        If one of them is invalid.
     """
 
     n_cells: int
@@ -63,14 +63,14 @@ class BatchOrder:
         return (self.n_cells + rest) // self.batch_size
 
     def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
-        """Give the places of each batch's cells, of every cell once."""
+        """Yield the indices of the cells of each batch, int64 (n,); every cell once."""
         cells = self._shuffled(epoch) if self.shuffle else np.arange(self.n_cells)
         for number in range(len(self)):
             yield cells[number * self.batch_size : (number + 1) * self.batch_size]
 
     def _shuffled(self, epoch: int) -> NDArray[np.int64]:
         rng = np.random.default_rng((self.seed, epoch))
-        # blocks begin elsewhere in each epoch, so that cells have other companions
+        # blocks start at another cell in each epoch, so that cells get other neighbours
         shift = int(rng.integers(self.block_size))
         starts = np.arange(-shift, self.n_cells, self.block_size)
         cells = (rng.permutation(starts)[:, None] + np.arange(self.block_size)).ravel()

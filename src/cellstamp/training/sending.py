@@ -1,8 +1,8 @@
-"""Batches of a DataLoader: items that were read together, and the way from a worker to the process that trains.
+"""Send batches from the workers of a DataLoader to the training process.
 
-torch sends tensors through shared memory that is new for every batch. The system has to clear each of its pages and to
-show it to two processes, which takes twice as long as reading and decoding. So what a worker sends can be the bytes of
-the file, a tenth as many, which the process that gets them decodes in memory that it uses again.
+torch sends tensors through new shared memory for every batch. The system must clear its pages and map them into two
+processes, which takes twice as long as reading and decoding. So workers can send the bytes of the file instead, a tenth
+of the size, and the training process decodes them into memory that it reuses.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from cellstamp.engines.threads import Threads
 from cellstamp.training.memory import Recycler
 from cellstamp.training.stamps import Fetched, decode
 
-# Where a process decodes what its workers send: they name it, since they cannot send it.
+# Desks by name: workers send the name of the desk that decodes in the training process.
 _DESKS: weakref.WeakValueDictionary[str, Desk] = weakref.WeakValueDictionary()
 
 
 class Desk:
-    """Threads that decode, and memory for batches; picklable, of its own in each process.
+    """Threads that decode, and memory for batches. Picklable; each process has its threads and memory.
 
     Parameters
     ----------
     n_threads
-        How many.
+        Number of threads.
     name
-        The same in all processes.
+        Name that is the same in all processes.
     """
 
     def __init__(self, n_threads: int, name: str | None = None) -> None:
@@ -43,36 +43,36 @@ class Desk:
         _DESKS[self.name] = self
 
     def __reduce__(self) -> tuple[type[Desk], tuple[int, str]]:
-        """Take along neither threads nor memory."""
+        """Pickle without threads and memory."""
         return type(self), (self.threads.n_threads, self.name)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
-        """Memory for images."""
+        """Return memory for images."""
         return torch.from_numpy(self.memory.empty(shape, dtype))
 
 
 class EncodedBatch:
-    """Stamps that a worker has read and not decoded; where it is unpickled, it is a tensor of images.
+    """Images that a worker has read but not decoded. Unpickling returns a tensor of images.
 
     Parameters
     ----------
     fetched
-        The stamps.
+        The encoded images.
     shape, dtype
-        Of the images.
+        Shape and pixel type of the images.
     desk
-        Whose counterpart decodes them.
+        Its counterpart in the training process decodes the images.
     """
 
     def __init__(self, fetched: list[Fetched], shape: tuple[int, ...], dtype: np.dtype[Any], desk: Desk) -> None:
         self._fetched, self._shape, self._dtype, self._desk = fetched, shape, dtype, desk
 
     def __reduce__(self) -> tuple[Callable[..., torch.Tensor], tuple[Any, ...]]:
-        """Become images."""
+        """Unpickle as a tensor of images."""
         return _unpack, (self._fetched, self._shape, self._dtype, *self._desk.__reduce__()[1])
 
     def into(self, images: torch.Tensor, threads: Threads) -> torch.Tensor:
-        """Decode here."""
+        """Decode in this process."""
         decode(self._fetched, images.numpy(), threads)
         return images
 
@@ -87,16 +87,16 @@ def _unpack(
 
 
 class LoaderBatch:
-    """Items that were asked for together.
+    """Items that were requested together.
 
     Parameters
     ----------
     images
-        Makes their images, when they are looked at.
+        Returns their images, when first used.
     rest
-        Their labels and ids, as far as they are wanted: tensors (n,), and what of each is in an item, in a sequence.
+        Their requested labels and ids: tensors (n,), and sequences of the values in single items.
     parcel
-        The images as they can be sent, in a worker.
+        The encoded images, in a worker.
     """
 
     def __init__(
@@ -114,20 +114,20 @@ class LoaderBatch:
 
     @property
     def rest(self) -> list[torch.Tensor]:
-        """Tensors of the labels and ids."""
+        """Tensors of labels and ids."""
         return [tensor for tensor, _ in self._rest]
 
     def items(self) -> list[Item]:
-        """All of them."""
+        """Return all items."""
         return [Item(self, place) for place in range(len(self.rest[0]))]
 
     def parts(self, place: int) -> tuple[Any, ...]:
-        """One of them: image, label, id."""
+        """Return one item: image, label, id."""
         return (self.images[place], *(each[place] for _, each in self._rest))
 
 
 class Item(Sequence[Any]):
-    """An item of a batch: if all of that is wanted, it is there already."""
+    """An item of a batch, which `whole_batch` returns without copying."""
 
     def __init__(self, batch: LoaderBatch, place: int) -> None:
         self.batch, self.place = batch, place
@@ -139,16 +139,16 @@ class Item(Sequence[Any]):
         return self.batch.parts(self.place)[index]
 
     def __iter__(self) -> Iterator[Any]:
-        # a sequence would be asked for one part after the other, and each time all are made
+        # a Sequence would make all parts again for each part
         return iter(self.batch.parts(self.place))
 
     def __reduce__(self) -> tuple[type[tuple[Any, ...]], tuple[Any, ...]]:
-        """Take along the item alone."""
+        """Pickle only this item."""
         return tuple, (tuple(self),)
 
 
 def whole_batch(items: Sequence[Any]) -> LoaderBatch | None:
-    """The batch whose items these are, if they are all of it, in their order."""
+    """Return the batch if these are all its items, in their order."""
     batch = items[0].batch if isinstance(items[0], Item) else None
     if batch is None or len(items) != len(batch.rest[0]):
         return None
@@ -156,11 +156,11 @@ def whole_batch(items: Sequence[Any]) -> LoaderBatch | None:
 
 
 def _collate(items: Sequence[Any], *, collate_fn_map: object = None) -> Any:
-    """Put items together as torch does: without copying, if they are one whole batch."""
+    """Collate items as torch does, without copying a complete batch."""
     del collate_fn_map
     batch = whole_batch(items)
     return default_collate([tuple(item) for item in items]) if batch is None else [batch.images, *batch.rest]
 
 
-# torch's way to tell its default_collate of a type: see its documentation
+# documented by torch: register a type with default_collate
 default_collate_fn_map.update({Item: _collate})

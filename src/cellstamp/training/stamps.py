@@ -1,4 +1,4 @@
-"""Stamps of several files as one sequence."""
+"""Read the images of several files as one sequence."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from cellstamp.training.files import Encoded, Piece, Plain, StampFile
 Paths = str | PathLike[str] | list[str | PathLike[str]] | tuple[str | PathLike[str], ...]
 FloatName = Literal["float32", "float16"]
 Fetched = tuple[NDArray[np.int64], Encoded | Plain]
-"""Stamps that were read, and their places in a batch."""
+"""Places in a batch, and the images read for them."""
 
 
 class StampSet:
-    """The chosen stamps of one file or of several, one after the other; picklable.
+    """The chosen images of one or several files, in one sequence. Picklable.
 
     Parameters
     ----------
     paths, channels, cells, labels, dtype
-        As `cellstamp.iter_batches` takes them.
+        Arguments of `cellstamp.iter_batches`.
 
     Attributes
     ----------
     files
-        The files, each with the cells and channels chosen.
+        The files, with their chosen cells and channels.
     labels
-        (n_cells,), or None.
+        Labels (n_cells,), or None.
     shape
-        Of one stamp: (n_channels, y, x).
+        Shape of one image: (n_channels, y, x).
     dtype
-        Of the stamps given out.
+        Pixel type of the returned images.
     """
 
     def __init__(self, paths: Paths, *, channels: Any, cells: Any, labels: Any, dtype: FloatName) -> None:
@@ -54,7 +54,8 @@ class StampSet:
         self._ends = np.cumsum([len(file) for file in self.files])
         self.shape = (planes[0].size, stored[0].image_size, stored[0].image_size)
         if not len(self):
-            message = f"cells: none of the cells of {', '.join(str(file.path) for file in self.files)} are chosen"
+            listed = ", ".join(str(file.path) for file in self.files)
+            message = f"cells: chooses no cell of {listed}; must choose at least one"
             raise ConfigError(message)
 
     def __len__(self) -> int:
@@ -62,22 +63,22 @@ class StampSet:
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        """Of the channels chosen."""
+        """Names of the chosen channels."""
         return self.files[0].channel_names
 
     def load(self) -> None:
-        """Load compiled code: processes that are forked after it have it."""
+        """Load compiled code, for processes forked afterwards."""
         load_decoders()
 
     def ids(self, numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """Ids of some cells, by their place in the sequence."""
+        """Return the ids of cells, uint64 (n,), by their places in the sequence."""
         ids = np.empty(len(numbers), np.uint64)
         for file, rows, places in self._by_file(numbers):
             ids[places] = file.ids[rows]
         return ids
 
     def read(self, numbers: NDArray[np.int64], out: NDArray[Any], threads: Threads) -> None:
-        """Read stamps.
+        """Read images.
 
         Parameters
         ----------
@@ -86,22 +87,22 @@ class StampSet:
         out
             (n, n_channels, y, x) of ``dtype``, C-contiguous.
         threads
-            Who decodes.
+            Threads that read and decode.
 
         Raises
         ------
         InputError
-            If a file was removed, has changed, or is damaged.
+            If a file was removed or modified, or is damaged.
         """
         threads.each(partial(_read_piece, out), self._pieces(numbers))
 
     def fetch(self, numbers: NDArray[np.int64]) -> list[Fetched]:
-        """Bring the bytes of stamps here, for `decode` to decode, here or in another process.
+        """Read the encoded images, for `decode` in this or another process.
 
         Raises
         ------
         InputError
-            If a file was removed, has changed, or ends too early.
+            If a file was removed or modified, or ends too early.
         """
         return [(piece.places, piece.fetch()) for piece in self._pieces(numbers)]
 
@@ -113,7 +114,7 @@ class StampSet:
         return pieces
 
     def _by_file(self, numbers: NDArray[np.int64]) -> Iterator[tuple[StampFile, NDArray[np.int64], NDArray[np.int64]]]:
-        """Each file that has some of the cells, their places in it, and those among ``numbers``."""
+        """Yield each file with some of the cells, their places in it, and their places in ``numbers``."""
         which = np.searchsorted(self._ends, numbers, side="right")
         for number in np.unique(which).tolist():
             places = np.flatnonzero(which == number)
@@ -122,7 +123,7 @@ class StampSet:
 
 
 def decode(fetched: list[Fetched], out: NDArray[Any], threads: Threads) -> None:
-    """Decode what `StampSet.fetch` has read; ``out`` and ``threads`` as `StampSet.read` takes them.
+    """Decode the result of `StampSet.fetch`; ``out`` and ``threads`` as in `StampSet.read`.
 
     Raises
     ------
@@ -154,12 +155,12 @@ def _paths(paths: Paths) -> list[Path]:
     given = [paths] if isinstance(paths, (str, PathLike)) else paths
     if not isinstance(given, (list, tuple)) or not all(isinstance(path, (str, PathLike)) for path in given):
         message = (
-            f"path: must be the path of an .h5sc file, or a list of paths; is {type(paths).__name__} (a project's is "
-            "project.extraction_f.output_path)"
+            f"path: is {type(paths).__name__}; must be the path of an .h5sc file, or a list of paths. For a project, "
+            "pass project.extraction_f.output_path"
         )
         raise ConfigError(message)
     listed = [Path(path) for path in given]
     if not listed:
-        message = "path = []: must be the path of an .h5sc file, or a list of at least one"
+        message = "path = []: must have at least one path of an .h5sc file"
         raise ConfigError(message)
     return listed

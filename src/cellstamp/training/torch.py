@@ -1,4 +1,4 @@
-"""Stamps for torch: a dataset, and the order in which a DataLoader should ask for them."""
+"""Dataset and batch sampler for torch's DataLoader."""
 
 from __future__ import annotations
 
@@ -18,60 +18,61 @@ from cellstamp.training.stamps import FloatName, Paths, StampSet
 
 
 class SingleCellDataset(Dataset[Any]):
-    """Images of one `.h5sc` file, or of several as one, for a `torch.utils.data.DataLoader`.
+    """Dataset of the images of one or several `.h5sc` files, for a `torch.utils.data.DataLoader`.
 
-    A DataLoader gets whole batches from it: they are read with few calls, decoded by threads of their own, and need not
-    be put together any more. It is picklable and may be used in any number of processes, forked or spawned: each opens
-    the files for itself.
+    Returns complete batches, read with few calls and decoded by threads. Picklable; works in any number of forked or
+    spawned processes, each of which opens the files.
 
     Parameters
     ----------
     path_or_paths
-        A file, or a list of files, which must have images of one size. Files that scportrait wrote will do.
+        Path of a file, or a list of paths. All images must have one size. Files of scportrait work too.
     channels
-        Names or numbers (from 0, masks first) of the planes wanted, in the order wanted; None for all. Files must have
-        the same ones, named alike.
+        Names or numbers of channels and masks, in the order of the result. Numbers start at 0, masks first. None: all
+        planes; all files must then have the same ones.
     cells
-        Ids, in the order wanted; or true or false for each cell of all files; or the name of a boolean column of `obs`;
-        or a list of one of these for each file. Ids are looked for in every file. None for all cells.
+        Ids, in the order of the result; each id is searched in every file. Or a boolean for each cell of all files, the
+        name of a boolean column of ``obs``, or a list with one of these for each file. None: all cells.
     transform
-        Called with each image, a tensor (n_channels, y, x), in the process that reads it; what it returns is the image.
+        Function that the reading process calls with each image, a tensor (n_channels, y, x). Its result replaces the
+        image.
     return_id
-        Whether ids of cells are given, too.
+        Whether to return cell ids.
     labels
-        One for each file; or one for each cell of all files, whether it is chosen by ``cells`` or not; or a list of one
-        array for each file; or the name of a column of `obs`. None for none. Text becomes numbers, see ``classes``.
+        One label for each file; or one for each cell of all files, chosen or not; or a list with one array for each
+        file; or the name of a column of ``obs``. None: no labels. Text becomes
+        numbers, see ``classes``.
     dtype
-        ``"float32"`` or ``"float16"``. What is stored as an integer is divided by the largest one of its type, so that
-        all values are from 0 to 1.
+        ``"float32"`` or ``"float16"``. Stored integers are divided by the largest value of their type, so that all
+        values are from 0 to 1.
     n_threads
-        That read and decode; None for one in each worker of a DataLoader, and one for each core without workers.
+        Number of threads that read and decode. None: one in each worker of a DataLoader, or one for each core without
+        workers.
 
     Attributes
     ----------
     channel_names
-        Of the channels, in the order of the planes.
+        Names of the planes, in their order.
     cell_ids
-        int64 tensor (n_cells,): ids of all cells, in the order of the dataset.
+        int64 tensor (n_cells,): cell ids, in the order of the dataset.
     labels
-        Tensor (n_cells,): labels of all cells; None without. Integers, and true and false, are int64, floats float32.
+        Tensor (n_cells,), or None without labels. Integers and booleans are int64, floats float32.
     classes
-        What labels that are text stand for: number ``i`` is ``classes[i]``, in alphabetical order. Otherwise empty.
+        Text labels in alphabetical order: label ``i`` is ``classes[i]``. Empty for other labels.
 
     Raises
     ------
     ConfigError
-        If there is no such channel, cell or column (the message names the nearest, or examples), if there are more or
-        fewer labels than cells, or if a number is not what it must be.
+        If a channel, cell or column is unknown, the numbers of labels and cells differ, or an argument is invalid.
     InputError
-        If a file is not there, is no `.h5sc` file, has images of another size or other channels than the first; and
-        when images are asked for, if it was changed meanwhile, or is damaged.
+        If a file is missing or not an `.h5sc` file, or its image size or channels differ from the first. When reading
+        images: if a file was modified, or is damaged.
 
     Notes
     -----
-    An item is ``(image, label, id)``, without what was not asked for; if it is the image alone, it is no tuple. The
-    image is a tensor (n_channels, y, x), the id an int, the label a tensor without axes. A batch has the same parts: a
-    tensor (n, n_channels, y, x), and tensors (n,).
+    An item is ``(image, label, id)``, without label or id if not requested, or only the image without both. The image
+    is a tensor (n_channels, y, x), the id an int, the label a tensor without axes. A batch has the same parts: a tensor
+    (n, n_channels, y, x), and tensors (n,).
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class SingleCellDataset(Dataset[Any]):
         channels: Any = None,
         cells: Any = None,
         transform: Callable[[torch.Tensor], Any] | None = None,
-        return_id: bool = True,  # noqa: FBT001, FBT002  # as in datasets that users come from
+        return_id: bool = True,  # noqa: FBT001, FBT002  # as in other datasets
         labels: Any = None,
         *,
         dtype: FloatName = "float32",
@@ -108,7 +109,7 @@ class SingleCellDataset(Dataset[Any]):
         return item if isinstance(item, torch.Tensor) or self._is_image_alone else tuple(item)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """Read several items at once: what a DataLoader asks for when it wants a batch."""
+        """Read several items at once; a DataLoader calls this for each batch."""
         numbers = self._places(indices)
         if self._is_image_alone or self._transform:
             images = list(map(self._transform, self._read(numbers))) if self._transform else list(self._read(numbers))
@@ -118,16 +119,16 @@ class SingleCellDataset(Dataset[Any]):
 
     @staticmethod
     def collate(items: list[Any]) -> Any:
-        """Put the items of a batch together, for ``DataLoader(..., collate_fn=SingleCellDataset.collate)``.
+        """Collate the items of a batch, for ``DataLoader(..., collate_fn=SingleCellDataset.collate)``.
 
-        The batch is the one that there is without it. But where workers read, they send the bytes of the file instead
-        of images, and the process that trains decodes them by its own threads, which takes a fraction of the time. It
-        makes no difference without workers, with a ``transform``, or where there are neither ids nor labels.
+        The batch is the same as without it. But workers send the bytes of the file instead of images, and threads of
+        the training process decode them, which takes a fraction of the time. Makes no difference without workers, with
+        a ``transform``, or without ids and labels.
 
         Parameters
         ----------
         items
-            What the dataset has given out for one batch.
+            Items of the dataset for one batch.
         """
         batch = whole_batch(items)
         if batch is None or batch.parcel is None:
@@ -149,7 +150,7 @@ class SingleCellDataset(Dataset[Any]):
         return LoaderBatch(lambda: parcel.into(self._empty(len(numbers)), self._threads()), rest, parcel)
 
     def _labels_and_ids(self, numbers: NDArray[np.int64]) -> list[tuple[torch.Tensor, Any]]:
-        """What of them is wanted, as tensors, and as they are in single items."""
+        """Return the requested ones as tensors, and as sequences of the values in single items."""
         labels = [] if self.labels is None else [self.labels[torch.from_numpy(numbers)]]
         ids = [self._ids(numbers)] if self._return_id else []
         return [*((each, each) for each in labels), *((each, each.tolist()) for each in ids)]
@@ -161,12 +162,12 @@ class SingleCellDataset(Dataset[Any]):
 
     def _places(self, indices: Sequence[int]) -> NDArray[np.int64]:
         if any(isinstance(index, Sequence) for index in indices):
-            message = "sampler: a SingleCellSampler draws whole batches; give it to the DataLoader as batch_sampler"
+            message = "sampler: a SingleCellSampler yields batches; pass it to the DataLoader as batch_sampler"
             raise ConfigError(message)
         numbers = np.asarray(indices, np.int64)
         wrong = numbers[(numbers < -len(self)) | (numbers >= len(self))]
         if wrong.size:
-            message = f"there is no item {wrong[0]}: the dataset has {len(self)} cells"
+            message = f"index {wrong[0]} is out of range: the dataset has {len(self)} cells"
             raise IndexError(message)
         return np.where(numbers < 0, numbers + len(self), numbers)
 
@@ -174,47 +175,46 @@ class SingleCellDataset(Dataset[Any]):
         return torch.from_numpy(self._stamps.ids(numbers).astype(np.int64))
 
     def _empty(self, n_cells: int) -> torch.Tensor:
-        """Memory for images; in a worker it is shared with the process that waits for them, which spares a copy."""
+        """Return memory for images; in a worker it is shared with the training process, which saves a copy."""
         shape, dtype = (n_cells, *self._stamps.shape), self._stamps.dtype
         if get_worker_info() is None:
             return self._desk.empty(shape, dtype)
         return torch.from_numpy(np.empty(shape, dtype)).share_memory_()
 
     def _threads(self) -> Threads:
-        # workers share the cores among themselves already
+        # workers already share the cores
         return Threads(1) if self._n_threads is None and get_worker_info() is not None else self._desk.threads
 
 
 class SingleCellSampler(Sampler[list[int]]):
-    """Batches of a dataset, for ``DataLoader(dataset, batch_sampler=...)``: in random order, and yet quickly read.
+    """Batches in random order that are fast to read, for ``DataLoader(dataset, batch_sampler=...)``.
 
-    Blocks of cells that are neighbours in the file are shuffled, and cut differently in each epoch; each batch is
-    of many blocks.
+    Shuffles blocks of neighbours in the file. Blocks start at another cell in each epoch, and each batch has many.
 
     Parameters
     ----------
     dataset
-        A `SingleCellDataset`, or anything that has a length.
+        A `SingleCellDataset`, or any object with a length.
     batch_size
-        Cells in a batch; the last one may have fewer.
+        Number of cells in a batch; the last batch may have fewer.
     shuffle
-        Whether they come in random order.
+        Whether to return cells in random order.
     seed
-        Of that order: the same seed, the same orders of one epoch after the other.
+        Seed of the orders of all epochs.
     block_size
-        So many neighbours stay together, and one call reads them all. 1 mixes all.
+        Number of neighbours that shuffling keeps together, so that one call reads them. 1 shuffles all cells.
     drop_last
-        Whether a last batch that has fewer cells is left out.
+        Whether to omit a last batch with fewer cells.
 
     Attributes
     ----------
     epoch
-        Number of the next epoch's order; counted up when its first batch is drawn. It may be set, to go on from there.
+        Number of the next epoch, increased with its first batch. Set it to resume a training.
 
     Raises
     ------
     ConfigError
-        If a number is not what it must be.
+        If a number is invalid.
     """
 
     def __init__(
@@ -234,7 +234,7 @@ class SingleCellSampler(Sampler[list[int]]):
         return len(self._order)
 
     def __iter__(self) -> Iterator[list[int]]:
-        # counted when the first batch is drawn: with workers, torch makes two iterators and draws from one
+        # increased with the first batch: with workers, torch makes two iterators and uses one
         epoch = check_number("epoch", self.epoch, least=0)
         self.epoch = epoch + 1
         for numbers in self._order.batches(epoch):
@@ -243,13 +243,13 @@ class SingleCellSampler(Sampler[list[int]]):
 
 def _check_transform(transform: Any) -> Any:
     if transform is not None and not callable(transform):
-        message = f"transform = {transform!r}: must be a function of an image, or None"
+        message = f"transform = {transform!r}: must be a function that takes an image, or None"
         raise ConfigError(message)
     return transform
 
 
 def _encoded(labels: NDArray[Any] | None) -> tuple[tuple[str, ...], torch.Tensor | None]:
-    """Text as numbers, numbers as the types that torch works with."""
+    """Convert text to numbers, and numbers to int64 or float32."""
     if labels is None:
         return (), None
     if labels.dtype.kind not in "biuf":

@@ -1,0 +1,33 @@
+"""The encoded images of some cells, as workers return them and a file stores them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class EncodedCells:
+    """The encoded single-cell images of some cells.
+
+    Attributes
+    ----------
+    rows
+        int64 (n_cells,): rows of the cells in the file.
+    sizes
+        int64 (n_cells, n_planes): bytes of each plane. A plane of full size is not compressed.
+    payload
+        uint8: the planes, in C order of (cell, plane).
+    n_empty
+        int64 (n_masks,): for each mask, number of cells without a pixel of it in their crop.
+    on_edge
+        int64: rows of the cells whose cell mask touches the edge of the crop, and may extend beyond it.
+    """
+
+    rows: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    payload: NDArray[np.uint8]
+    n_empty: NDArray[np.int64]
+    on_edge: NDArray[np.int64]
