@@ -163,7 +163,7 @@ def test_where_code_cannot_be_written_the_run_goes_on(package: Path, run: Run) -
     assert run(package)[0] == "compiled"
 
 
-@pytest.mark.parametrize("changed", ["source/read/runs.py", "cells/kernels.py", "compiling/decorators.py"])
+@pytest.mark.parametrize("changed", ["source/read/runs.py", "cells/kernels/blur.py", "compiling/decorators.py"])
 def test_a_change_in_any_kernel_makes_kept_code_invalid(package: Path, run: Run, changed: str) -> None:
     run(package)
     with (package / "cellstamp" / changed).open("a") as file:

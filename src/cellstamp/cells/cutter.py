@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.cells.kernels import cut_stamps, new_scratch
+from cellstamp.cells.kernels.crops import cut_stamps, new_scratch
 from cellstamp.cells.plan import Batch
 from cellstamp.cells.stamps import CropSettings, Stamps
 from cellstamp.codecs import StampEncoder

@@ -9,7 +9,7 @@ from cellstamp.compiling.cache_folders import USUAL, Types, is_kept, note_kept
 
 def load_kernels(types: Types = USUAL) -> None:
     """Run the kernels for these types on a tiny image: compiled code is then in memory, and kept for later runs."""
-    from cellstamp.cells.kernels import cut_stamps, new_scratch
+    from cellstamp.cells.kernels.crops import cut_stamps, new_scratch
     from cellstamp.codecs import StampEncoder
     from cellstamp.source.read.runs import sum_runs
 

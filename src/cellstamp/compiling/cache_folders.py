@@ -15,7 +15,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PACKAGE = Path(__file__).parents[1]
-SOURCES = ("cells/kernels.py", "codecs.py", "compiling/decorators.py", "decoding.py", "source/read/runs.py")
+SOURCES = (
+    "cells/kernels/blur.py",
+    "cells/kernels/boxes.py",
+    "cells/kernels/crops.py",
+    "cells/kernels/holes.py",
+    "cells/kernels/masks.py",
+    "cells/kernels/quantiles.py",
+    "cells/kernels/rounding.py",
+    "codecs.py",
+    "compiling/decorators.py",
+    "decoding.py",
+    "source/read/runs.py",
+)
 """Files of compiled functions: a change in any of them makes all kept code invalid, since functions include others."""
 _CPU_BYTES = 8192
 """Bytes of ``/proc/cpuinfo`` that describe the first core."""
