@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import pickle
+import re
 import shutil
 import socket
 import subprocess
@@ -31,7 +32,17 @@ from cellstamp.errors import ConfigError, WorkerError
 from cellstamp.source.values import Centers
 from clusters import Cluster
 from comparing import assert_same
-from engine_tasks import Arrays, Batch, DieOnce, DieOnceThenLook, EndsScheduler, PageFaults, Square, Wait, page_faults
+from engine_tasks import (
+    Arrays,
+    Batch,
+    DieOnce,
+    EndsScheduler,
+    PageFaults,
+    Square,
+    Wait,
+    count_batches_here,
+    page_faults,
+)
 from pixel_stores import write_source
 from stamp_tasks import Counting, Killed, KilledOnce, SchedulerKilled
 from stores import make_sample, write_store
@@ -261,8 +272,14 @@ def test_the_batch_that_a_worker_died_at_is_blamed(tmp_path: Path, dask_client: 
 
 @pytest.mark.once
 def test_a_batch_that_may_be_to_blame_runs_alone(tmp_path: Path, dask_client: Any) -> None:
-    outcomes = DaskEngine(dask_client).run(DieOnceThenLook(3, tmp_path), batches(200), lambda: 12)
-    assert sum(outcome.value for outcome in outcomes) == 1
+    log: list[str] = []
+    task = DieOnce(3, tmp_path, then=count_batches_here)
+    outcomes = DaskEngine(dask_client, log=log.append).run(task, batches(200), lambda: 12)
+    n_batches = dict(outcome.value for outcome in outcomes)
+    # on a busy machine, the caller may learn of the end of the batch before too late, and blames that one
+    (blamed,) = [int(found[1]) for line in log if (found := re.search(r"died .*batch number (\d+); the batch", line))]
+    assert n_batches[blamed] == 1
+    assert len(n_batches) == 200
 
 
 @pytest.mark.once
