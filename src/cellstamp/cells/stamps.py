@@ -1,4 +1,4 @@
-"""How single-cell images are made, and those of one finished batch."""
+"""Settings of the crops, and the single-cell images of one finished batch."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CropSettings:
-    """How stamps are made.
+    """How single-cell images are cut.
 
     Attributes
     ----------
     image_size
-        Side of a stamp in pixels.
+        Side of a crop in pixels.
     limits
-        For each channel what becomes 0 and what becomes 1.
+        For each channel, the values that become 0 and 1.
     per_cell
-        Whether these are quantiles of each stamp, or values.
+        Whether ``limits`` are quantiles of each crop, or values.
     brightest
         The largest value that a pixel of the image may have.
     apply_masks
         Whether channels are multiplied by the cell mask.
     dtype
-        Of the stamps; what is 1 is the largest value of an integer type.
+        Type of the single-cell images; 1 becomes the largest value of an integer type.
     compression
         HDF5 filter.
     """
@@ -45,26 +45,26 @@ class CropSettings:
 
     @property
     def plane_bytes(self) -> int:
-        """Memory of one plane."""
+        """Bytes of one plane."""
         return self.image_size**2 * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
 class Stamps:
-    """Finished stamps of one batch.
+    """Finished single-cell images of one batch.
 
     Attributes
     ----------
     rows
-        int64 (n_cells,): where they stand in the result.
+        int64 (n_cells,): their rows in the result.
     sizes
         int64 (n_cells, n_planes): bytes of each plane in ``payload``; a plane of full size is not compressed.
     payload
         uint8: the planes, one after the other in C order of (cell, plane).
     n_empty
-        int64 (n_masks,): for each mask, the cells that have no pixel of it in their window.
+        int64 (n_masks,): for each mask, the number of cells without a pixel of it in their crop.
     on_edge
-        int64: the rows among them whose cell mask reaches the edge of the window, and may go on outside.
+        int64 (n,): rows of cells whose cell mask reaches the edge of the crop, and may continue outside.
     read_s, cut_s
         Seconds for reading pixels, and for cutting and encoding.
     """
@@ -79,5 +79,5 @@ class Stamps:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the result."""
+        """Bytes of the result."""
         return self.payload.nbytes + self.sizes.nbytes + self.rows.nbytes
