@@ -97,7 +97,7 @@ def test_numbas_own_setting_says_where(read_only: Path, run: Run, tmp_path: Path
     assert how == "compiled"
     assert folder is not None
     assert folder.parent == tmp_path / "chosen"
-    assert list(folder.glob("runs.sum_runs-source.*.nbi"))
+    assert list(folder.glob("runs.sum_runs-read.*.nbi"))
     assert run(read_only, NUMBA_CACHE_DIR=str(tmp_path / "chosen")) == ("loaded", folder)
 
 
