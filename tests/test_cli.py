@@ -279,7 +279,7 @@ def test_an_interrupted_segmentation_leaves_no_masks(unsegmented, tmp_path, numb
 
 SEGMENT_ERRORS = {
     "no folder": (["segment"], "Missing argument 'PROJECT_FOLDER'"),
-    "no project": (["segment", "{tmp}/empty"], "no scportrait.sdata"),
+    "no project": (["segment", "{tmp}/empty"], "scportrait.sdata is missing"),
     "no section": (
         ["segment", "{project}", "--config", "{tmp}/extraction_only.yml"],
         "no section 'ThresholdSegmentation' for this step (it has: HDF5CellExtraction)",
@@ -366,7 +366,7 @@ MISTAKES = {
         ["extract", "{project}", "--partial", "7"],
         "--partial = 7 is more than the 6 cells that can be extracted; lower --partial",
     ),
-    "no project": (["extract", "{tmp}/empty"], "no scportrait.sdata"),
+    "no project": (["extract", "{tmp}/empty"], "scportrait.sdata is missing"),
     "a project below": (
         ["extract", "{tmp}"],
         "no scportrait.sdata in it; there is a project in {tmp}/project: give that",

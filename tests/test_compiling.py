@@ -97,7 +97,7 @@ def test_numbas_own_setting_says_where(read_only: Path, run: Run, tmp_path: Path
     assert how == "compiled"
     assert folder is not None
     assert folder.parent == tmp_path / "chosen"
-    assert list(folder.glob("runs.sum_runs-source.*.nbi"))
+    assert list(folder.glob("runs.sum_runs-read.*.nbi"))
     assert run(read_only, NUMBA_CACHE_DIR=str(tmp_path / "chosen")) == ("loaded", folder)
 
 
@@ -191,7 +191,7 @@ def test_where_code_cannot_be_written_the_run_goes_on(package: Path, run: Run) -
     assert run(package)[0] == "compiled"
 
 
-@pytest.mark.parametrize("changed", ["source/read/runs.py", "cells/kernels.py", "compiling/decorators.py"])
+@pytest.mark.parametrize("changed", ["source/read/runs.py", "cells/kernels/blur.py", "compiling/decorators.py"])
 def test_a_change_in_any_kernel_makes_kept_code_invalid(package: Path, run: Run, changed: str) -> None:
     run(package)
     with (package / "cellstamp" / changed).open("a") as file:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import pickle
+import re
 import shutil
 import socket
 import subprocess
@@ -31,7 +32,17 @@ from cellstamp.errors import ConfigError, WorkerError
 from cellstamp.source.values import Centers
 from clusters import Cluster
 from comparing import assert_same
-from engine_tasks import Arrays, Batch, DieOnce, DieOnceThenLook, EndsScheduler, PageFaults, Square, Wait, page_faults
+from engine_tasks import (
+    Arrays,
+    Batch,
+    DieOnce,
+    EndsScheduler,
+    PageFaults,
+    Square,
+    Wait,
+    count_batches_here,
+    page_faults,
+)
 from pixel_stores import write_source
 from stamp_tasks import Counting, Killed, KilledOnce, SchedulerKilled
 from stores import make_sample, write_store
@@ -232,7 +243,7 @@ def test_a_worker_killed_mid_run(
     assert (tmp_path / "input/killed-once").exists()
     assert_same(tmp_path / "out" / FILE, serial)
     (line,) = [line for line in (tmp_path / "out/processing.log").read_text().splitlines() if "died" in line]
-    assert "is gone) while it had a batch of 5 cells, ids" in line
+    assert "left) while working on 5 cells, ids" in line
 
 
 @pytest.mark.once
@@ -242,7 +253,7 @@ def test_a_cell_that_kills_every_worker_is_named_and_the_rest_is_kept(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cellstamp.pipeline.job.StampTask", Killed)
-        with pytest.raises(WorkerError, match=r"again and again \(3 times.*a batch of cell 40\. .*--memory-limit"):
+        with pytest.raises(WorkerError, match=r"3 workers died while working on cell 40 .*--memory-limit"):
             make_step(dask_client, max_batch_size=2)()
     make_step(dask_client)()
     assert "continuing: " in (tmp_path / "out/processing.log").read_text()
@@ -256,13 +267,19 @@ def test_the_batch_that_a_worker_died_at_is_blamed(tmp_path: Path, dask_client: 
     outcomes = list(engine.run(DieOnce(4, tmp_path), batches(12), lambda: 8))
     assert sorted(outcome.value for outcome in outcomes) == list(range(12))
     (blamed,) = [line for line in log if "died" in line]
-    assert "batch number 4; the batch runs again" in blamed
+    assert "batch number 4; retrying the batch" in blamed
 
 
 @pytest.mark.once
 def test_a_batch_that_may_be_to_blame_runs_alone(tmp_path: Path, dask_client: Any) -> None:
-    outcomes = DaskEngine(dask_client).run(DieOnceThenLook(3, tmp_path), batches(200), lambda: 12)
-    assert sum(outcome.value for outcome in outcomes) == 1
+    log: list[str] = []
+    task = DieOnce(3, tmp_path, then=count_batches_here)
+    outcomes = DaskEngine(dask_client, log=log.append).run(task, batches(200), lambda: 12)
+    n_batches = dict(outcome.value for outcome in outcomes)
+    # on a busy machine, the caller may learn of the end of the batch before too late, and blames that one
+    (blamed,) = [int(found[1]) for line in log if (found := re.search(r"died .*batch number (\d+); retrying", line))]
+    assert n_batches[blamed] == 1
+    assert len(n_batches) == 200
 
 
 @pytest.mark.once
@@ -280,7 +297,7 @@ def test_a_worker_that_comes_late_is_used(tmp_path: Path, own: Cluster) -> None:
                 task.release()  # until now, the first worker waited
         assert 0 not in values[:10]
         assert sorted(values) == list(range(30))
-    assert [line.partition(":")[0] for line in log[1:]] == ["a worker came"]
+    assert [line.partition(":")[0] for line in log[1:]] == ["a worker joined"]
 
 
 @pytest.mark.once
@@ -297,12 +314,12 @@ def test_a_worker_that_goes_is_replaced_by_the_others(tmp_path: Path, own: Clust
         values = [first, *(outcome.value for outcome in left)]
         releasing.join()
     assert sorted(values) == list(range(20))
-    assert "batch number 0; the batch runs again" in log[1], log
+    assert "batch number 0; retrying the batch" in log[1], log
 
 
 @pytest.mark.once
 def test_without_any_worker(own: Cluster, tmp_path: Path) -> None:
-    message = r"has had no worker for 0\.1 s; start some with 'dask worker tcp://"
+    message = r"has had no worker for 0\.1 s\. Start some with 'dask worker tcp://"
     task = Wait(0, tmp_path).prepare()
     with own.client() as client:
         with pytest.raises(WorkerError, match=message):
@@ -326,7 +343,7 @@ def test_the_scheduler_killed_mid_run(
     store.with_name("scheduler.pid").write_text(str(own.scheduler.pid))
     with own.client(1) as client, pytest.MonkeyPatch.context() as patch:
         patch.setattr("cellstamp.pipeline.job.StampTask", SchedulerKilled)
-        with pytest.raises(WorkerError, match=r"the scheduler at tcp://.* is lost.*what is finished is kept"):
+        with pytest.raises(WorkerError, match=r"the scheduler at tcp://.* is lost.*Finished cells are kept"):
             make_step(client)()
     assert not (tmp_path / "out/data").exists()
     make_step(engine="serial")()
@@ -442,7 +459,7 @@ def test_a_late_worker_with_another_version_is_not_used(tmp_path: Path, own: Clu
         own.add(nanny=False, path=[other_version])
         assert sorted(outcome.value for outcome in outcomes) == list(range(10))
     (line,) = warned
-    assert line.startswith("not used: worker tcp://")
+    assert line.startswith("not using worker tcp://")
 
 
 @pytest.mark.once

@@ -143,9 +143,7 @@ def test_what_is_not_the_demos_stays(there, tmp_path):
     result = CliRunner().invoke(commands, ["demo", str(tmp_path)])
     assert result.exit_code == 2, result.exception
     (line,) = result.stderr.splitlines()
-    held = (
-        f"Error: {tmp_path} is not empty and not from an earlier demo (it holds {there.split('/')[0]}): give the demo"
-    )
+    held = f"Error: {tmp_path} is not empty and not from an earlier demo (it holds {there.split('/')[0]}): choose"
     assert line.startswith(held)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / there]
     assert (tmp_path / there).read_text() == "years of work"

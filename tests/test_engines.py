@@ -252,7 +252,7 @@ def test_a_worker_that_dies_is_replaced_and_its_batches_run_again(tmp_path: Path
     assert sorted(outcome.value for outcome in outcomes) == list(range(10))
     assert not descendants() - before
     how = "killed by SIGKILL" if by_signal else "exit code 7"
-    assert told.log == [f"a worker died ({how}) while it had a batch of batch number {at}; the batch runs again"]
+    assert told.log == [f"a worker died ({how}) while working on batch number {at}; retrying the batch"]
     assert told.warnings == []
 
 
@@ -281,7 +281,7 @@ def test_a_batch_that_kills_every_worker_is_an_error_naming_it(at: int, *, by_si
     engine = ProcessEngine(2)
     before = descendants()
     hint = "lower threads" if by_signal else "standard error"
-    with pytest.raises(WorkerError, match=rf"died again and again \(3 times.*batch number {at}\b.*{hint}"):
+    with pytest.raises(WorkerError, match=rf"3 workers died while working on batch number {at}\b.*{hint}"):
         list(engine.run(Die(at, by_signal), batches(10), lambda: 4))
     assert not descendants() - before
 
@@ -291,9 +291,9 @@ def test_a_batch_that_kills_every_worker_is_divided_until_the_culprit_is_found(c
     told = Told()
     task = DieAtNumber(culprit)
     spans = [Span(range(start, start + 16)) for start in range(0, 64, 16)]
-    with pytest.raises(WorkerError, match=rf"died again and again .*numbers {culprit} to {culprit}\b"):
+    with pytest.raises(WorkerError, match=rf"workers died while working on numbers {culprit} to {culprit}\b"):
         list(told.engine().run(task, spans, lambda: 4))
-    deaths = [line for line in told.log if "its halves run by themselves" in line]
+    deaths = [line for line in told.log if "retrying its halves separately" in line]
     assert len(deaths) == 4  # 16, 8, 4, 2
 
 
@@ -303,8 +303,8 @@ def test_when_workers_are_killed_again_and_again_fewer_go_on(tmp_path: Path) -> 
     outcomes = list(told.engine(3).run(task, batches(15), lambda: 6))
     assert sorted(outcome.value for outcome in outcomes) == list(range(15))
     assert [warning.partition(":")[2][:40] for warning in told.warnings] == [
-        " going on with 2 instead of 3. Lower thr",
-        " going on with 1 instead of 2. Lower thr",
+        " Continuing with 2 instead of 3. Lower thr",
+        " Continuing with 1 instead of 2. Lower thr",
     ]
     assert "memory ran out" in told.warnings[0]
 

@@ -245,4 +245,4 @@ def test_a_killed_worker_is_no_mistake_of_the_users(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("cellstamp.pipeline.job.StampTask", Killed)
     result = CliRunner().invoke(commands, ["extract", str(project.directory)])
     assert result.exit_code == 1
-    assert "workers died again and again" in result.output
+    assert "workers died while working on" in result.output

@@ -13,7 +13,11 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 import restatement
-from cellstamp.cells.kernels import cut_stamps, fill_holes, gaussian_weights, new_scratch, normalise, round_to_half
+from cellstamp.cells.kernels.blur import gaussian_weights
+from cellstamp.cells.kernels.crops import cut_stamps, new_scratch
+from cellstamp.cells.kernels.holes import fill_holes
+from cellstamp.cells.kernels.quantiles import normalise
+from cellstamp.cells.kernels.rounding import round_to_half
 
 pytestmark = pytest.mark.once
 

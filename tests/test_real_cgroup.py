@@ -68,11 +68,14 @@ def test_a_cell_that_takes_more_than_there_is_is_named_and_the_rest_is_kept(grou
     out = tmp_path / "out"
     failed = run_in(group, _EXTRACT, store, out, "hungry")
     assert failed.returncode == 1
-    assert "killed by SIGKILL) while they had a batch of cell 40. Most often memory has run out" in failed.stderr
+    assert (
+        "workers died while working on cell 40 (the last one: killed by SIGKILL). Most often memory has run out"
+        in failed.stderr
+    )
     log = (out / "processing.log").read_text()
-    assert "the batch runs again" in log
-    assert "its halves run by themselves" in log
-    assert "going on with 1 instead of 2" in log
+    assert "retrying the batch" in log
+    assert "retrying its halves separately" in log
+    assert "Continuing with 1 instead of 2" in log
     assert not (out / "data").exists()
     done = run_in(group, _EXTRACT, store, out, "modest")
     assert done.returncode == 0, done.stderr

@@ -75,7 +75,7 @@ def test_killed_while_it_imports(modules: Path) -> None:
     os.kill(int((modules / "pid").read_text()), signal.SIGKILL)
     run.join()
     assert sorted(values) == list(range(6))
-    assert log == ["the process that workers are forked from died (killed by SIGKILL); it is started again"]
+    assert log == ["the process that forks workers died (killed by SIGKILL); restarting it"]
 
 
 def _function_of(thread: threading.Thread) -> str:
@@ -100,8 +100,8 @@ def test_a_worker_that_dies_with_it_is_not_put_down_to_its_batch(tmp_path: Path)
     engine = ProcessEngine(2, log=log.append)
     values = [o.value for o in engine.run(KillsServerAndItself(3, tmp_path / "mark"), batches(9), lambda: 8)]
     assert sorted(values) == list(range(9))
-    assert "a worker died (how is not known, since the process that it was forked from died too)" in log[0]
-    assert "batch number 3; the batch runs again" in log[0]
+    assert "a worker died (exit code unknown, because the process that forked it died too)" in log[0]
+    assert "batch number 3; retrying the batch" in log[0]
 
 
 def test_its_workers_go_on_when_it_dies(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_its_workers_go_on_when_it_dies(tmp_path: Path) -> None:
 def test_one_that_always_dies_is_one_clear_error(modules: Path, code: str, told: str) -> None:
     name = "killed_always" if "SIGKILL" in code else "broken_always"
     (modules / f"{name}.py").write_text(code)
-    with pytest.raises(WorkerError, match=rf"workers are forked from died 3 times in a row .*{told}"):
+    with pytest.raises(WorkerError, match=rf"that forks workers died 3 times in a row .*{told}"):
         list(ProcessEngine(2, [name]).run(number_of, batches(4), lambda: 4))
 
 
@@ -302,7 +302,7 @@ def test_from_another_thread(tmp_path: Path) -> None:
 def test_no_python_to_start_is_told() -> None:
     code = "import multiprocessing; multiprocessing.set_executable('/nowhere/python')\nfrom server_tasks import count"
     done = run_python(f"{code}\ncount(4, 2)", check=False)
-    told = "WorkerError: cannot start a worker: '/nowhere/python' is not a Python interpreter that can be started"
+    told = "WorkerError: cannot start a worker: '/nowhere/python' is not an executable Python interpreter"
     assert told in done.stderr.splitlines()[-1]
 
 

@@ -102,7 +102,7 @@ def end_a_run(
     """Have something else in the place of a part of a run, and the run ended by it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(f"cellstamp.pipeline.{where}", what)
-        with pytest.raises(error, match=r"on purpose|again and again"):
+        with pytest.raises(error, match=r"on purpose|workers died while working"):
             make_step(**config)(partial=n_cells is not None, n_cells=n_cells)
 
 
@@ -280,7 +280,7 @@ def test_a_run_whose_worker_was_killed_makes_the_same_file(
     monkeypatch.setattr("cellstamp.pipeline.job.StampTask", KilledOnce)
     make_step(store, threads=2)()
     assert (tmp_path / "killed-once").exists()
-    assert "a worker died (killed by SIGKILL) while it had a batch of" in log_of(tmp_path)
+    assert "a worker died (killed by SIGKILL) while working on" in log_of(tmp_path)
     assert_same(tmp_path / "out" / FILE, undisturbed)
 
 

@@ -130,13 +130,13 @@ def test_each_fault_is_told(tmp_path: Path, whole: Path, damage: Callable[[h5py.
     assert named is None or int(named[1]) == read_h5sc(whole).obs["scportrait_cell_id"].iloc[int(named[2])]
     result = CliRunner().invoke(commands, ["validate", str(damaged)])
     assert result.exit_code == 1
-    assert f"{damaged} is not whole:\n  {fault}\n" in result.output
+    assert f"{damaged} is invalid:\n  {fault}\n" in result.output
 
 
 def test_a_whole_file(whole: Path) -> None:
     assert faults_of(whole) == []
     result = CliRunner().invoke(commands, ["validate", str(whole)])
-    assert (result.exit_code, result.output) == (0, f"{whole} is whole\n")
+    assert (result.exit_code, result.output) == (0, f"{whole} is valid\n")
 
 
 def test_a_file_of_the_first_version_is_whole_without_the_later_columns(tmp_path: Path, whole: Path) -> None:

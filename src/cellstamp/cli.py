@@ -1,7 +1,7 @@
-"""The command line: arguments, and then the same calls a notebook makes.
+"""The command line: parse arguments, then make the same calls as a notebook.
 
-Exit code 0; 2 for the user's mistakes (one readable line each); 130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP; 1
-otherwise. What takes long to import is imported by the command that needs it.
+Exit codes: 0; 2 for invalid input (one line each); 130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP; 1 otherwise. Slow
+modules are imported by the command that needs them.
 """
 
 import atexit
@@ -33,14 +33,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class _TerminatedError(BaseException):
-    """This process was asked to end, as batch systems do before they kill, and a terminal does that is closed."""
+    """SIGTERM or SIGHUP arrived, from a batch system or a closed terminal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.exit_code = 128 + number
-
-
-_GOES_ON = "What is finished is kept: the same command goes on from there."
 
 
 _OPTIONS = {
@@ -57,25 +54,28 @@ _OPTIONS = {
         r"^save\b": "--output",
     },
 }
-"""What messages call the arguments of a call (in a pattern), and what they are called here, for each command."""
+"""Patterns of arguments in messages, and the options for them, for each command."""
 
-_LEFT = {"extract": f" {_GOES_ON}", "segment": " No masks were written. Run the command again to start over."}
+_LEFT = {
+    "extract": " Finished cells are kept. Run the command again to resume.",
+    "segment": " No masks were written. Run the command again to start over.",
+}
 """The state after an interrupt, for each command."""
 
 
 def _end_on(number: int) -> None:
-    """Have a signal end the command tidily, unless whoever started it has it ignored, as nohup does."""
+    """End the command cleanly on a signal, unless the caller ignores the signal, as nohup does."""
     if signal.getsignal(number) is not signal.SIG_IGN:
         signal.signal(number, _terminated)
 
 
 def _terminated(number: int, _: object) -> None:
-    # one is enough: another one would end the tidying up
+    # a second signal would interrupt the cleanup
     signal.signal(number, signal.SIG_IGN)
     raise _TerminatedError(number)
 
 
-class _UserMistake(click.ClickException):
+class _UserError(click.ClickException):
     exit_code = 2
 
 
@@ -84,24 +84,24 @@ class _Failure(click.ClickException):
 
 
 class _Commands(click.Group):
-    """Commands that tell what went wrong in one line each: the user's mistakes with exit code 2, failures with 1."""
+    """Commands that report each error in one line: invalid input with exit code 2, failures with 1."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _mistakes_in_one_line():
+        with _usage_errors_in_one_line():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with _mistakes_in_one_line():
+            with _usage_errors_in_one_line():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise _told_end(ctx, "Interrupted", 128 + signal.SIGINT) from None
+            raise _report_end(ctx, "Interrupted", 128 + signal.SIGINT) from None
         except _TerminatedError as end:
-            raise _told_end(ctx, "Terminated", end.exit_code) from None
+            raise _report_end(ctx, "Terminated", end.exit_code) from None
         except CellstampError as error:
             if ctx.meta.get(__name__):
                 traceback.print_exc()
-            kind = _Failure if isinstance(error, WorkerError) else _UserMistake
+            kind = _Failure if isinstance(error, WorkerError) else _UserError
             raise kind(_with_options(str(error), ctx.invoked_subcommand)) from error
 
 
@@ -109,8 +109,8 @@ class _EndedBySignal(SystemExit):
     pass
 
 
-def _told_end(ctx: click.Context, word: str, code: int) -> _EndedBySignal:
-    # a terminal that was closed can be told nothing any more
+def _report_end(ctx: click.Context, word: str, code: int) -> _EndedBySignal:
+    # the terminal may be closed
     with suppress(OSError):
         click.echo(f"{word}.{_LEFT.get(ctx.invoked_subcommand or '', '')}", err=True)
     return _EndedBySignal(code)
@@ -123,14 +123,14 @@ def _with_options(message: str, command: str | None) -> str:
 
 
 @contextmanager
-def _mistakes_in_one_line() -> Iterator[None]:
+def _usage_errors_in_one_line() -> Iterator[None]:
     try:
         yield
-    except click.exceptions.NoArgsIsHelpError:  # no mistake: the command's name alone asks for its help
+    except click.exceptions.NoArgsIsHelpError:  # the command's name alone prints its help
         raise
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "cellstamp"
-        raise _UserMistake(f"{error.format_message()} (see {where} --help)") from error
+        raise _UserError(f"{error.format_message()} (see {where} --help)") from error
 
 
 def _set_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
@@ -144,7 +144,7 @@ _debug_option = click.option(
     is_flag=True,
     expose_value=False,
     callback=_set_debug,
-    help="Show the log while running, and where an error comes from.",
+    help="Show the log, and the traceback of an error.",
 )
 
 
@@ -153,7 +153,7 @@ def main() -> None:
     _end_on(signal.SIGTERM)
     if hasattr(signal, "SIGHUP"):
         _end_on(signal.SIGHUP)
-    sys.excepthook = _tell_in_one_line
+    sys.excepthook = _report_in_one_line
     warnings.showwarning = _show_warning
     try:
         commands(prog_name="cellstamp")
@@ -162,7 +162,7 @@ def main() -> None:
 
 
 def _leave_at_once(end: _EndedBySignal) -> None:
-    """Leave without taking the interpreter apart: with all that is imported, that takes seconds on a busy machine."""
+    """Exit without the interpreter's cleanup, which takes seconds on a busy machine."""
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
@@ -170,11 +170,11 @@ def _leave_at_once(end: _EndedBySignal) -> None:
     os._exit(end.code if isinstance(end.code, int) else 1)
 
 
-def _tell_in_one_line(kind: type[BaseException], error: BaseException, _where: TracebackType | None) -> None:
+def _report_in_one_line(kind: type[BaseException], error: BaseException, _where: TracebackType | None) -> None:
     text = " ".join(str(error).split())
     name = kind.__name__
     click.echo(f"Error: {name}: {text}" if text else f"Error: {name}", err=True)
-    click.echo("This should not have happened; with --debug you see where it comes from.", err=True)
+    click.echo("This is an error in cellstamp. Run again with --debug for the traceback.", err=True)
 
 
 def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
@@ -194,13 +194,17 @@ def _together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 _project_options = _together(
     click.argument("project_folder", type=_FOLDER),
-    click.option("--config", type=_FILE, help="YAML file to replace the folder's config.yml."),
+    click.option("--config", type=_FILE, help="YAML file that replaces the folder's config.yml."),
     click.option(
-        "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Set a key of the configuration, in YAML."
+        "--set",
+        "settings",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Set a key of the configuration; the value is YAML.",
     ),
 )
 _run_options = _together(
-    click.option("--progress/--no-progress", default=None, help="Show progress.  [default: where someone can see it]"),
+    click.option("--progress/--no-progress", default=None, help="Show progress.  [default: in a terminal]"),
     _debug_option,
     click.pass_context,
 )
@@ -219,7 +223,7 @@ def segment(
     overwrite: bool,
     progress: bool | None,
 ) -> None:
-    """Segment the nuclei and cells of the image in PROJECT_FOLDER by a threshold, and write both masks."""
+    """Segment nuclei and cells in the image of PROJECT_FOLDER with a threshold, and write both masks."""
     overrides = _overrides(settings, progress=progress)
     from cellstamp import ThresholdSegmentation
 
@@ -231,10 +235,10 @@ def segment(
 
 @commands.command(short_help="Extract the single-cell images of a project.")
 @_project_options
-@click.option("--partial", "n_cells", type=click.IntRange(min=1), metavar="N", help="Only N cells, drawn at random.")
-@click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True, help="Seed of that draw.")
-@click.option("--output-folder", metavar="NAME", help="Folder for the result, inside the step's.  [default: data]")
-@click.option("--overwrite", is_flag=True, help="Replace the result of an earlier run of the same kind.")
+@click.option("--partial", "n_cells", type=click.IntRange(min=1), metavar="N", help="Extract N random cells only.")
+@click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True, help="Seed for --partial.")
+@click.option("--output-folder", metavar="NAME", help="Name of the result's folder.  [default: data]")
+@click.option("--overwrite", is_flag=True, help="Replace existing results.")
 @_run_options
 def extract(
     ctx: click.Context,
@@ -248,7 +252,7 @@ def extract(
     overwrite: bool,
     progress: bool | None,
 ) -> None:
-    """Extract the single-cell images of the segmented project in PROJECT_FOLDER."""
+    """Extract the single-cell images of the project in PROJECT_FOLDER. An interrupted run resumes."""
     overrides = _overrides(settings, progress=progress)
     from cellstamp import HDF5CellExtraction
 
@@ -275,7 +279,7 @@ def _open_project(ctx: click.Context, folder: Path, config: Path | None, **steps
 
     if not (folder / STORE).is_dir():
         found = lying_below(folder)
-        raise InputError(f"{folder} is no project: there is no {STORE} in it" + (f"; {found}" if found else ""))
+        raise InputError(f"{folder} is not a project: {STORE} is missing" + (f"; {found}" if found else ""))
     from cellstamp import Project
 
     return Project(folder, config_path=config, debug=bool(ctx.meta.get(__name__)), **steps)
@@ -295,7 +299,7 @@ def _no_nucleus_is_an_error() -> Iterator[None]:
 
 
 def _parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
-    """What the ``--set`` options say, their values read as YAML."""
+    """Parse the ``--set`` options; values are YAML."""
     import yaml
 
     parsed: dict[str, Any] = {}
@@ -351,11 +355,11 @@ def _closing_line_on_stdout() -> Iterator[None]:
     handler.check()
 
 
-@commands.command(short_help="Tell what is in a .h5sc file.")
+@commands.command(short_help="Show the content of a .h5sc file.")
 @click.argument("file", type=_FILE)
 @_debug_option
 def info(file: Path) -> None:
-    """Tell what is in FILE, a .h5sc file: counts, channels, size, compression, settings."""
+    """Show the number of cells, channels, size, compression and settings of FILE, a .h5sc file."""
     from cellstamp.h5sc.reader import describe_h5sc
 
     for name, value in _info_lines(file, describe_h5sc(file)):
@@ -378,30 +382,30 @@ def _info_lines(file: Path, about: "H5scInfo") -> Iterator[tuple[str, str]]:
     if not about.settings.get("apply_masks", True):
         yield "surroundings", "kept: channels are not multiplied by the cell mask"
     if about.settings.get("border") == "pad":
-        yield "border", "padded: cells near it are there, as if the image went on, black, beyond it"
+        yield "border", "padded: cells near the border are included; pixels outside the image are 0"
 
 
 def _normalization(about: "H5scInfo") -> str:
     if about.normalization_range is None:
-        return "none (divided by the largest value of the image's type; floats as they are)"
+        return "none (integers divided by the largest value of their type, floats unchanged)"
     whole = "the whole image" if about.settings.get("normalization_scope") == "image" else "each cell"
     if isinstance(about.normalization_range, str):
-        return f"quantiles of each channel of {whole}, different by channel"
+        return f"quantiles of each channel of {whole}, different for each channel"
     lower, upper = about.normalization_range
     return f"quantiles {lower:g} to {upper:g} of each channel of {whole}"
 
 
-@commands.command(short_help="Check that a .h5sc file is whole.")
+@commands.command(short_help="Check that a .h5sc file is complete and valid.")
 @click.argument("file", type=_FILE)
 @_debug_option
 def validate(file: Path) -> None:
-    """Check FILE, a .h5sc file: counts that agree, every stamp readable, values in range, ids unique."""
+    """Check FILE, a .h5sc file: counts agree, every image is readable, values are in range, ids are unique."""
     from cellstamp.h5sc.validate import faults_of
 
     faults = faults_of(file)
     if faults:
-        raise _Failure("\n  ".join([f"{file} is not whole:", *faults]))
-    click.echo(f"{file} is whole")
+        raise _Failure("\n  ".join([f"{file} is invalid:", *faults]))
+    click.echo(f"{file} is valid")
 
 
 @commands.command(short_help="Draw some of the single-cell images.")
@@ -409,12 +413,10 @@ def validate(file: Path) -> None:
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Picture to write."
 )
-@click.option("--n", type=click.IntRange(min=1), default=16, show_default=True, help="How many cells.")
-@click.option(
-    "--cell", "cells", type=click.IntRange(min=1), multiple=True, metavar="ID", help="This cell, and no other."
-)
-@click.option("--channel", "channels", multiple=True, metavar="NAME", help="This channel, and no other.")
-@click.option("--color", "colors", multiple=True, metavar="NAME", help="Colour of each channel, in turn; or auto.")
+@click.option("--n", type=click.IntRange(min=1), default=16, show_default=True, help="Number of cells.")
+@click.option("--cell", "cells", type=click.IntRange(min=1), multiple=True, metavar="ID", help="Draw this cell only.")
+@click.option("--channel", "channels", multiple=True, metavar="NAME", help="Draw this channel only.")
+@click.option("--color", "colors", multiple=True, metavar="NAME", help="Colour of the next channel, or auto.")
 @click.option("--outlines/--no-outlines", default=True, show_default=True, help="Draw the outlines of masks.")
 @_debug_option
 def preview(
@@ -427,9 +429,9 @@ def preview(
     colors: tuple[str, ...],
     outlines: bool,
 ) -> None:
-    """Draw cells of FILE_OR_PROJECT: a .h5sc file, or a project, of which it is the latest result.
+    """Draw single-cell images of FILE_OR_PROJECT: a .h5sc file, or the latest result of a project.
 
-    Without --channel, all channels, in a row for each cell. --cell, --channel and --color may be given more than once.
+    Each cell is a row with all channels. Repeat --cell, --channel and --color for several.
     """
     from cellstamp import plot_cells
     from cellstamp.pipeline.plots import find_h5sc

@@ -1,1 +1,1 @@
-"""A batch of cells -> compressed stamps; this runs in the workers."""
+"""Cut, process and compress the single-cell images of batches of cells. This runs in the workers."""

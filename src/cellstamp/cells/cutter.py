@@ -1,4 +1,4 @@
-"""Cuts and encodes the stamps of a batch. This runs in the workers."""
+"""Cut and encode the single-cell images of a batch. This runs in the workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.cells.kernels import cut_stamps, new_scratch
+from cellstamp.cells.kernels.crops import cut_stamps, new_scratch
 from cellstamp.cells.plan import Batch
 from cellstamp.cells.stamps import CropSettings, Stamps
 from cellstamp.codecs import StampEncoder
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from cellstamp.rules import StampType
 
 _STACK_BYTES = 2**22
-"""Uncompressed stamps held at a time: so many that calling the kernels costs little. Only their boxes are touched."""
+"""Bytes of uncompressed single-cell images per kernel call: enough that a call costs little."""
 
 
 class StampCutter:
-    """Works on one batch after the other, with memory that is used again and again.
+    """Processes one batch after the other in the same memory.
 
     Parameters
     ----------
     source
-        Where pixels are.
+        Image and masks.
     recipe
-        How stamps are made.
+        How single-cell images are cut.
     """
 
     def __init__(self, source: PixelSource, recipe: CropSettings) -> None:
@@ -47,7 +47,7 @@ class StampCutter:
         self._on_edge = np.zeros(len(self._stack), np.bool_)
 
     def cut(self, batch: Batch) -> Stamps:
-        """Read, cut and encode a batch; the payload of what is returned is valid until the next call."""
+        """Read, cut and encode a batch; the payload of the result is valid until the next call."""
         started = time.perf_counter()
         block = _told_apart(self._reader.read(batch.tile.area, batch.tile.region), batch.ids, self._largest_ids)
         read = time.perf_counter()
@@ -79,7 +79,7 @@ class StampCutter:
 
 
 def _largest_ids(source: PixelSource) -> tuple[int, ...]:
-    """Largest id of each mask that a block's labels can hold: of a signed mask, larger values there are negative."""
+    """Return the largest id of each mask in a block's labels; in a signed mask, larger values are negative."""
     held = source.label_dtype
     signed = (np.dtype(mask.dtype).kind == "i" for mask in source.masks)
     return tuple(
@@ -89,9 +89,9 @@ def _largest_ids(source: PixelSource) -> tuple[int, ...]:
 
 
 def _told_apart(block: Block, ids: NDArray[np.uint64], largest: tuple[int, ...]) -> Block:
-    """Return a block whose labels tell ids that no mask can hold from those that wrap around to the same bits.
+    """Return a block in which too large ids cannot match labels that wrap around to the same bits.
 
-    Only centres that are not of the mask name such ids, so the usual block is returned as it was read.
+    Only given centres can name such ids, so the usual block is returned unchanged.
     """
     if not ids.size or int(ids.max()) <= min(largest):
         return block
@@ -102,12 +102,12 @@ def _told_apart(block: Block, ids: NDArray[np.uint64], largest: tuple[int, ...])
 
 
 def _levels(dtype: StampType) -> float:
-    """What 1 becomes."""
+    """Return the stored value of 1."""
     return float(np.iinfo(dtype).max) if dtype.startswith("uint") else 1.0
 
 
 def _room_for_stamps(source: PixelSource, recipe: CropSettings) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Stamps, all zero, and their boxes, all empty."""
+    """Allocate planes, all zero, and their boxes, all empty."""
     n_planes, size = source.n_planes, recipe.image_size
     n_cells = max(1, _STACK_BYTES // (n_planes * recipe.plane_bytes))
     stamps = np.zeros((n_cells, n_planes, size, size), Types(stamps=recipe.dtype).in_memory)

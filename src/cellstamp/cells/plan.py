@@ -1,4 +1,4 @@
-"""Which cells are extracted, and in which batches: values in, values out, nothing is read or written here."""
+"""Choose the cells to extract, and divide them into batches. Nothing is read or written here."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from cellstamp.errors import ConfigError
 from cellstamp.source.values import TILES_ABREAST, Centers, Rect
 
 TILE_SIDE = 2048
-"""Pixels a tile is meant to measure, where chunks leave the choice."""
+"""Intended side of a tile in pixels, if chunks allow it."""
 
 BATCH_BYTES = 32 * 2**20
-"""Uncompressed stamps in one batch, at most."""
+"""Largest size of a batch, in bytes of uncompressed single-cell images."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile: its own area, and the pixels that windows need: those of a batch and of all after it in the tile."""
+    """A tile: its area, and the region that crops of a batch and of later batches in the tile need."""
 
     area: Rect
     region: Rect
@@ -34,9 +34,9 @@ class Batch:
     Attributes
     ----------
     tile
-        What to read.
+        Pixels to read.
     rows
-        int64 (n,): where each cell stands in the result.
+        int64 (n,): row of each cell in the result.
     ids
         uint64 (n,).
     tops, lefts
@@ -58,7 +58,7 @@ class Batch:
         )
 
     def __getitem__(self, which: slice | NDArray[np.bool_]) -> Batch:
-        """Some of its cells."""
+        """Return some of its cells."""
         return Batch(self.tile, self.rows[which], self.ids[which], self.tops[which], self.lefts[which])
 
     def halves(self) -> tuple[Batch, ...]:
@@ -73,7 +73,7 @@ def window_corners(cells: Centers, image_size: int) -> NDArray[np.int64]:
 
 
 def inside_image(cells: Centers, image_size: int, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which cells are kept: those whose rounded centre is more than half a window from every edge.
+    """Return which cells are kept, bool (n,): those whose rounded centre is more than half a window from every edge.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def tile_shape(
 
 
 def _sides(chunk: Sequence[int], counts: Sequence[int], shape: tuple[int, int]) -> tuple[int, int, int]:
-    """Height, width and pixels of so many chunks, or of the whole image where it is smaller."""
+    """Height, width and pixels of ``counts`` chunks, or of the complete image if it is smaller."""
     height, width = (min(side * count, whole) for side, count, whole in zip(chunk, counts, shape, strict=True))
     return height, width, height * width
 
@@ -169,12 +169,12 @@ def plan_batches(
     max_batch_size
         Cells in a batch, at most. A tile's cells are divided evenly.
     margin
-        Pixels that windows may reach over the image's border: what is there belongs to the tiles at it.
+        Pixels that crops may reach over the image's border; these belong to the tiles at the border.
     """
     corners = window_corners(cells, image_size)
     last_x, last_y = (corners + image_size - 1).T
     row, column = np.minimum(last_y, shape[0] - 1) // tile[0], np.minimum(last_x, shape[1] - 1) // tile[1]
-    # inside a tile from top to bottom: who begins in the middle of it needs nothing above
+    # inside a tile from top to bottom: a later batch needs no pixels above it
     order = np.lexsort((last_y, column, row, column // TILES_ABREAST))
     row, column = row[order], column[order]
     starts = np.flatnonzero(np.diff(row, prepend=-1) | np.diff(column, prepend=-1))
@@ -199,7 +199,7 @@ def _stretch(number: int, tile: int, whole: int, *, margin: int) -> tuple[int, i
 
 
 def cells_per_batch(max_batch_size: int, cell_bytes: int) -> int:
-    """Cells in a batch: at most ``max_batch_size``, and at most `BATCH_BYTES` of uncompressed stamps."""
+    """Cells in a batch: at most ``max_batch_size``, and at most `BATCH_BYTES` of uncompressed single-cell images."""
     return max(1, min(max_batch_size, BATCH_BYTES // cell_bytes))
 
 
@@ -208,7 +208,7 @@ def _batch(tile: Tile, members: NDArray[np.int64], cells: Centers, corners: NDAr
 
 
 def _region(corners: NDArray[np.int64], image_size: int, area: Rect, chunk: tuple[int, int]) -> Rect:
-    """What the windows need: exactly that outside the tile, whole chunks inside it (they are decoded anyway)."""
+    """Return the region that crops need: exact outside the tile, complete chunks inside it (decoded anyway)."""
     left, top = corners.min(axis=0).tolist()
     right, bottom = (corners.max(axis=0) + image_size).tolist()
     return Rect(

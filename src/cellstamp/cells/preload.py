@@ -1,8 +1,7 @@
-"""Imported by the server that workers are forked from: loads what they need, compiled kernels included, once.
+"""Load the modules and compiled kernels that workers need. The server that forks workers imports this once.
 
-Kernels that were not compiled before are not compiled here, where nobody is told, but by a worker (see
-`cellstamp.pipeline.compile_kernels`), which knows the types. Only where code cannot be kept do workers get it in no
-other way.
+Kernels are loaded here, not compiled: a worker compiles them, with a message and for the right types (see
+`cellstamp.pipeline.compile_kernels`). Only if no folder can keep compiled code, the server compiles them.
 """
 
 import ctypes
@@ -17,9 +16,9 @@ _ARENA_MAX = -8
 
 
 def load_without_scipy() -> None:
-    """Load the kernels as if scipy were not installed: numba would import its BLAS, which none of them uses.
+    """Load the kernels without scipy: numba would import its BLAS, which none of them uses.
 
-    That would be a fifth of the time that a run needs to start.
+    That would take a fifth of the time that a run needs to start.
     """
     absent = "scipy.linalg" not in sys.modules
     if absent:
@@ -32,27 +31,27 @@ def load_without_scipy() -> None:
 
 
 def load_reader() -> None:
-    """Import what reads pixels."""
+    """Import the modules that read pixels."""
     import zarr
 
     import cellstamp.cells.cutter  # noqa: F401
 
-    # workers share the cores among themselves: a second thread to decode chunks would only take turns with the first
+    # workers already use all cores, so a second thread to decode chunks gains nothing
     zarr.config.set({"threading.max_workers": 1})
 
 
 def share_one_heap() -> None:
-    """Have the threads of a worker take memory from one heap.
+    """Make the threads of a worker use one heap.
 
-    They take turns, one decoding chunks and the other cutting cells. With a heap for each, as glibc has it, each keeps
-    what the other could use: 30 MiB a worker. Elsewhere there is nothing to do.
+    By default, glibc has a heap for each thread. The threads that decode chunks and cut cells take turns, so one heap
+    saves 30 MiB per worker. Without glibc, this does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_ARENA_MAX, 1)
 
 
-# nothing that is made here is garbage; what is frozen stays shared with the workers, whose collectors leave it alone
+# no garbage is made here, and frozen objects stay shared with the workers: their collectors skip them
 gc.disable()
 share_one_heap()
 if is_kept(USUAL) or find_folder() is None:

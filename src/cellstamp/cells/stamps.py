@@ -1,4 +1,4 @@
-"""How single-cell images are made, and those of one finished batch."""
+"""Settings of the crops, and the single-cell images of one finished batch."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CropSettings:
-    """How stamps are made.
+    """How single-cell images are cut.
 
     Attributes
     ----------
     image_size
-        Side of a stamp in pixels.
+        Side of a crop in pixels.
     limits
-        For each channel what becomes 0 and what becomes 1.
+        For each channel, the values that become 0 and 1.
     per_cell
-        Whether these are quantiles of each stamp, or values.
+        Whether ``limits`` are quantiles of each crop, or values.
     brightest
         The largest value that a pixel of the image may have.
     apply_masks
         Whether channels are multiplied by the cell mask.
     dtype
-        Of the stamps; what is 1 is the largest value of an integer type.
+        Type of the single-cell images; 1 becomes the largest value of an integer type.
     compression
         HDF5 filter.
     """
@@ -46,7 +46,7 @@ class CropSettings:
 
     @property
     def plane_bytes(self) -> int:
-        """Memory of one plane."""
+        """Bytes of one plane."""
         return self.image_size**2 * np.dtype(self.dtype).itemsize
 
 
@@ -65,5 +65,5 @@ class Stamps(EncodedCells):
 
     @property
     def nbytes(self) -> int:
-        """Memory of the result."""
+        """Bytes of the result."""
         return self.payload.nbytes + self.sizes.nbytes + self.rows.nbytes

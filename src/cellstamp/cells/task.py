@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def types_of(source: PixelSource, dtype: StampType) -> Types:
-    """Which types the kernels are compiled for, to make single-cell images of ``dtype``."""
+    """Return the types that the kernels are compiled for, for single-cell images of ``dtype``."""
     return Types(np.dtype(source.label_dtype).name, np.dtype(source.image.dtype).name, dtype)
 
 
 class StampTask:
-    """Callable from a batch to its stamps; picklable, what it works with is made in the process that uses it.
+    """Callable that returns the single-cell images of a batch; picklable, with buffers made in each process.
 
-    The payload it returns is valid until the next call.
+    The payload of a result is valid until the next call.
     """
 
     def __init__(self, source: PixelSource, recipe: CropSettings) -> None:
@@ -33,7 +33,7 @@ class StampTask:
         self._recipe = recipe
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Take along only what says what to do."""
+        """Pickle the arguments only."""
         return type(self), (self._source, self._recipe)
 
     def __call__(self, batch: Batch) -> Stamps:
@@ -41,18 +41,18 @@ class StampTask:
         return self._cutter.cut(batch)
 
     def signature(self) -> tuple[str, ...]:
-        """Tell the image and the masks that it reads from any others; on another host a copy will do."""
+        """Return samples that identify the image and the masks; copies on other hosts give the same."""
         return tuple(array.sample() for array in (self._source.image, *self._source.masks))
 
     def warm_up(self) -> None:
-        """Load compiled code, or compile it: where batches are dealt out, nobody then has to wait for who does so."""
+        """Load compiled code, or compile it, before batches are assigned to workers."""
         from cellstamp.cells.warm import load_kernels
 
         load_kernels(types_of(self._source, self._recipe.dtype))
 
     @cached_property
     def _cutter(self) -> StampCutter:
-        # compiled code is loaded with it: time and memory that only those who cut stamps should need
+        # this import loads compiled code, which only processes that cut cells should pay for
         from cellstamp.cells.cutter import StampCutter
 
         return StampCutter(self._source, self._recipe)

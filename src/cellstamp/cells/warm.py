@@ -1,4 +1,4 @@
-"""Compiled kernels in memory before there is work for them: they take a second to load, and more to compile."""
+"""Load or compile kernels before the first batch: loading takes a second, compiling about ten."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from cellstamp.compiling.cache_folders import USUAL, Types, is_kept, note_kept
 
 
 def load_kernels(types: Types = USUAL) -> None:
-    """Run the kernels for these types on a tiny image: compiled code is then in memory, and kept for later runs."""
-    from cellstamp.cells.kernels import cut_stamps, new_scratch
+    """Load or compile the kernels for these types by running them on a tiny image; keep the code for later runs."""
+    from cellstamp.cells.kernels.crops import cut_stamps, new_scratch
     from cellstamp.codecs import StampEncoder
     from cellstamp.source.read.runs import sum_runs
 

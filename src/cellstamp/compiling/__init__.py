@@ -1,1 +1,1 @@
-"""Compiled functions: how they are compiled, and where their machine code is kept."""
+"""Compile functions, and keep their machine code."""

@@ -1,7 +1,7 @@
-"""numba's cache of one function, in a folder that we choose and with a stamp of all kernels.
+"""Keep the compiled code of a function in our folder, valid as long as no kernel changes.
 
-numba has no public way to say where the code of some functions is kept, so this uses what it does not document:
-`cellstamp.compiling.decorators` does without it, should it change.
+numba has no public way to set the folder for some functions only, so this uses undocumented classes. If they change,
+`cellstamp.compiling.decorators` works without them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cellstamp.compiling.cache_folders import find_folder, source_stamp
 
 
 class _Locator(_CacheLocator):
-    """Where the code of a function is kept."""
+    """The folder that keeps the code of a function."""
 
     def __init__(self, folder: Path, source: str) -> None:
         self._folder, self._py_file = folder, source
@@ -25,11 +25,11 @@ class _Locator(_CacheLocator):
         return str(self._folder)
 
     def get_source_stamp(self) -> str:
-        # numba looks at the function's own file; the code also has in it what functions of other files come to
+        # numba checks the function's file only, but compiled code includes functions of other files
         return source_stamp()
 
     def get_disambiguator(self) -> str:
-        # numba takes the line: then files of a function that has moved would stay behind for good
+        # numba uses the line number, which would leave files behind for functions that have moved
         return Path(self._py_file).parent.name
 
     @classmethod
@@ -44,7 +44,7 @@ class _Files(CompileResultCacheImpl):
 
 
 class KeptCode(FunctionCache):
-    """The code of one function; what cannot be read or written is compiled again, and no error."""
+    """The code of one function; unreadable code is compiled again, without an error."""
 
     _impl_class = _Files
 
@@ -52,14 +52,14 @@ class KeptCode(FunctionCache):
         """Load code, or return None."""
         try:
             return super().load_overload(*arguments)
-        except Exception:  # noqa: BLE001 - whatever unpickling a damaged file comes to
+        except Exception:  # noqa: BLE001 - unpickling a damaged file may raise anything
             return None
 
     def save_overload(self, *arguments: Any) -> None:
-        """Save code, if that is possible."""
+        """Save code, if possible."""
         try:
             super().save_overload(*arguments)
-        except Exception:  # noqa: BLE001 - a damaged index, or no room on the disk
+        except Exception:  # noqa: BLE001 - a damaged index, or a full disk
             with suppress(Exception):
                 self.flush()
                 super().save_overload(*arguments)

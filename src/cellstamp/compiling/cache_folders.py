@@ -1,4 +1,4 @@
-"""Where compiled code is kept, and what is kept there. Imports no numba, which takes long."""
+"""Find the folder for compiled code, and the code in it. Doesn't import numba, which is slow."""
 
 from __future__ import annotations
 
@@ -16,8 +16,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PACKAGE = Path(__file__).parents[1]
-SOURCES = ("cells/kernels.py", "codecs.py", "compiling/decorators.py", "decoding.py", "source/read/runs.py")
-"""Files of compiled functions: a change in any of them makes all kept code invalid, since functions include others."""
+SOURCES = (
+    "cells/kernels/blur.py",
+    "cells/kernels/boxes.py",
+    "cells/kernels/crops.py",
+    "cells/kernels/holes.py",
+    "cells/kernels/masks.py",
+    "cells/kernels/quantiles.py",
+    "cells/kernels/rounding.py",
+    "codecs.py",
+    "compiling/decorators.py",
+    "decoding.py",
+    "source/read/runs.py",
+)
+"""Files of compiled functions. A change in one makes all compiled code invalid, since functions include others."""
 _CPU_BYTES = 8192
 """Bytes of ``/proc/cpuinfo`` that describe the first core."""
 _CPU_LINES = ("model name", "flags", "CPU part", "Features")
@@ -29,9 +41,9 @@ class Types(NamedTuple):
     Attributes
     ----------
     labels, image
-        Of masks and image as they are read.
+        Types of masks and image in memory.
     stamps
-        Of single-cell images as they are in the file.
+        Type of single-cell images in the file.
     """
 
     labels: str = "uint32"
@@ -43,7 +55,7 @@ class Types(NamedTuple):
 
     @property
     def in_memory(self) -> str:
-        """Of single-cell images where they are made: of float16, kernels write the bits."""
+        """Type of single-cell images in memory: kernels write float16 as bits in uint16."""
         return "uint16" if self.stamps == "float16" else self.stamps
 
 
@@ -60,20 +72,20 @@ def find_folder() -> Path | None:
 
 
 def _candidates() -> Iterator[Path]:
-    # several installations may share a place
+    # several installations may share a folder
     ours = f"cellstamp_{hashlib.sha256(os.fsencode(_PACKAGE)).hexdigest()[:16]}"
     if chosen := os.environ.get("NUMBA_CACHE_DIR"):
         yield Path(chosen) / ours
     yield _PACKAGE / "__pycache__"
     yield from (folder / ours for folder in _user_caches())
-    with suppress(OSError):  # no temporary directory, or no folder there for us alone
+    with suppress(OSError):  # no temporary directory, or no private folder in it
         yield _private_folder(Path(tempfile.gettempdir())) / ours
 
 
 def _user_caches() -> Iterator[Path]:
     if chosen := os.environ.get("XDG_CACHE_HOME"):
         yield Path(chosen)
-    with suppress(RuntimeError):  # a user whom the system does not know
+    with suppress(RuntimeError):  # the system does not know the user
         if Path.home().is_dir():
             yield Path.home() / ".cache"
 
@@ -88,12 +100,12 @@ def _is_writable(folder: Path) -> bool:
 
 
 def _private_folder(parent: Path) -> Path:
-    """Make a folder that only this user can write to: whoever writes compiled code decides what we execute.
+    """Create a folder that only this user can write to, since its compiled code is executed.
 
     Raises
     ------
     PermissionError
-        If somebody else could have put something there.
+        Another user could write to the folder.
     """
     folder = parent / _private_name()
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -111,17 +123,17 @@ def _private_name() -> str:
 
 
 def is_in_temporary_directory(folder: Path) -> bool:
-    """Whether a folder of `find_folder` is the one that lasts only as long as temporary files do."""
+    """Whether a folder of `find_folder` is in the temporary directory."""
     return folder.parent.name == _private_name()
 
 
-# --- what is kept there -----------------------------------------------------------------------------------------------
+# --- compiled code in the folder --------------------------------------------------------------------------------------
 
 
 def is_kept(types: Types) -> bool:
-    """Whether the kernels for these types have been compiled, by this version and for this processor, and are intact.
+    """Whether the kernels for these types are compiled, by this version and for this processor, and are intact.
 
-    Files that are missing or of another size are noticed; other damage is not: such code is compiled again silently.
+    Missing files and files of another size are noticed. Code that is damaged otherwise is compiled again silently.
     """
     folder = find_folder()
     if folder is None:
@@ -137,7 +149,7 @@ def note_kept(types: Types) -> None:
     """Note that the kernels for these types have been compiled."""
     folder = find_folder()
     if folder is not None:
-        with suppress(OSError):  # a full disk: they are compiled again, which is no reason to stop
+        with suppress(OSError):  # a full disk: the next run compiles them again
             _note(folder, types).write_text("\n".join([_state(), *sorted(_sizes(folder))]), encoding="utf-8")
 
 
@@ -173,7 +185,7 @@ def source_stamp() -> str:
 
 @cache
 def _processor() -> str:
-    """Tell processors apart that need other code; where the system does not tell, all are alike."""
+    """Return a digest of the processor's model and features; 'unknown' if the system doesn't provide them."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
             lines = file.read(_CPU_BYTES).splitlines()

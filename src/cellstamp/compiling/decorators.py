@@ -1,4 +1,4 @@
-"""Decorators of compiled functions: all are compiled alike, and their code is kept in one folder."""
+"""Decorators that compile functions in the same way, and keep their code in one folder."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from numba import njit
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a function when it is first called with arguments of some types, or load what was compiled before.
+    """Compile a function at its first call with arguments of some types, or load compiled code.
 
-    It runs without Python's lock, and its indices are not checked.
+    It releases the GIL, and doesn't check indices.
     """
     return _kept(njit(nogil=True, boundscheck=False)(function))
 
 
 def compiled_part(function: Callable[..., Any]) -> Any:
-    """Compile a function that only compiled functions call: without the entry for Python that takes a fifth as long.
+    """Compile a function that only compiled functions call, without an entry for Python, which saves compile time.
 
     Calling it from Python crashes the process.
     """
@@ -27,7 +27,7 @@ def compiled_part(function: Callable[..., Any]) -> Any:
 
 
 def _kept(dispatcher: Any) -> Any:
-    """Have the code kept; with NUMBA_DISABLE_JIT there is none."""
+    """Keep the compiled code; with NUMBA_DISABLE_JIT there is none."""
     if not hasattr(dispatcher, "enable_caching"):
         return dispatcher
     try:
@@ -35,7 +35,7 @@ def _kept(dispatcher: Any) -> Any:
 
         dispatcher._cache = KeptCode(dispatcher.py_func)
     except (ImportError, AttributeError, TypeError):
-        with suppress(RuntimeError):  # a numba that works otherwise: where it finds no folder, nothing is kept
+        with suppress(RuntimeError):  # another numba: if it finds no folder, nothing is kept
             dispatcher.enable_caching()
     except RuntimeError:
         pass  # no folder

@@ -15,7 +15,7 @@ MARKER = ".made-by-cellstamp-demo"
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demonstration has written.
+    """Files that the demo has written.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ def run_demo(folder: Path, report: Callable[[str], object] = lambda line: None) 
     Parameters
     ----------
     folder
-        Where to write: absent, empty, or made by an earlier demo.
+        Folder to write to: missing, empty, or made by an earlier demo.
     report
         Called with one line of text before each step.
 
@@ -100,8 +100,7 @@ def _claim(folder: Path) -> None:
     if names and MARKER not in names:
         held = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise OutputError(
-            f"{folder} is not empty and not from an earlier demo (it holds {held}): "
-            "give the demo a new or an empty folder"
+            f"{folder} is not empty and not from an earlier demo (it holds {held}): choose a new or empty folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).write_text(

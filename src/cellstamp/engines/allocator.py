@@ -1,8 +1,7 @@
-"""Whether the C library keeps memory that a process has freed, while a run takes the same again and again.
+"""Make the C library keep freed memory during a run, which needs the same memory again and again.
 
-Dask starts workers with ``MALLOC_TRIM_THRESHOLD_=65536``: freed memory goes back to the system at once, and glibc no
-longer adapts to what is used. Every chunk that is decoded then takes new pages, and reading takes two to three times as
-long.
+Dask sets ``MALLOC_TRIM_THRESHOLD_=65536`` in workers, which returns freed memory to the system at once. Each decoded
+chunk then needs new pages, and reading takes two to three times as long.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ import os
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of ``mallopt``, from glibc's malloc.h."""
 _KEPT, _LARGEST = 2**30, 2**25
-"""Free memory that may be kept, and the largest piece that may be kept of it (glibc allows no more)."""
+"""Bytes of free memory to keep, and the largest block that glibc can keep."""
 _DEFAULT = 2**17
-"""What both are if nothing else is said."""
+"""glibc's default for both, in bytes."""
 
 
 def keep_freed() -> None:
-    """Keep freed memory from now on, where dask's settings, or the user's, are against it."""
+    """Keep freed memory from now on, if the environment prevents that."""
     if "MALLOC_TRIM_THRESHOLD_" in os.environ:
         _set(_KEPT, _LARGEST)
 
 
 def give_back() -> None:
-    """Give freed memory back, and from now on do as the environment says."""
+    """Return freed memory to the system, and restore the environment's settings."""
     if "MALLOC_TRIM_THRESHOLD_" in os.environ:
         _set(_from_environment("MALLOC_TRIM_THRESHOLD_"), _from_environment("MALLOC_MMAP_THRESHOLD_"))
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -1,4 +1,4 @@
-"""What an engine is, and the engine that needs nothing: this process."""
+"""The interface of engines, and the serial engine, which runs in this process."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Outcome(Generic[R]):
     value
         What the task returned.
     pid
-        Process id of the worker; a negative number for one that may be on another machine.
+        Process id of the worker; negative for one that may be on another machine.
     rss
-        Resident memory of the worker when it was done, in bytes; 0 if it may not be this machine's.
+        Resident memory of the worker after the batch, in bytes; 0 if it may be on another machine.
     """
 
     value: R
@@ -43,7 +43,7 @@ class Engine(Protocol):
     Attributes
     ----------
     n_workers
-        How many batches it works on at the same time.
+        Number of batches it works on at the same time.
     """
 
     n_workers: int
@@ -54,34 +54,34 @@ class Engine(Protocol):
         Parameters
         ----------
         task
-            Picklable callable; one copy of it lives in each worker, so it may keep what it has opened or read.
+            Picklable callable. Each worker has one copy, so it may keep open files and read data.
         batches
-            Neighbours share data: a worker is given neighbours as far as possible.
+            Neighbours share data, so a worker gets neighbours where possible.
         limit
-            How many batches may be submitted and not yet taken from the iterator (a batch counts as taken when the next
-            one is asked for). Asked again before every submission.
+            Returns the number of batches that may be in flight: submitted, and not yet taken from the iterator. A batch
+            counts as taken when the next one is requested. Called before every submission.
 
         Yields
         ------
         Outcome
-            In order of completion. Large arrays of a result may be memory that is used again when the next one is asked
-            for. Closing the iterator before its end stops the workers.
+            In order of completion. Large arrays of a result are valid until the next one is requested. Closing the
+            iterator early stops the workers.
 
         Raises
         ------
         WorkerError
-            If the task fails; the message names the batch. A `CellstampError` of the task's is passed on as it is.
+            The task fails. The message names the batch. A `CellstampError` of the task is raised unchanged.
         """
         ...
 
 
 def outcome(value: R) -> Outcome[R]:
-    """Wrap what a task returned in this process."""
+    """Wrap the value that a task returned in this process."""
     return Outcome(value, os.getpid(), psutil.Process().memory_info().rss)
 
 
 def failed(batch: object, error: BaseException) -> WorkerError:
-    """Say which batch an error was at; our own errors say enough by themselves."""
+    """Return an error that names the batch."""
     return WorkerError(f"a batch failed ({batch}): {type(error).__name__}: {error}")
 
 

@@ -1,8 +1,8 @@
 """Batches on the workers of a dask cluster.
 
-Each thread of a worker is a slot, and walks a span of neighbouring batches, as the process engine's workers do. Batches
-are submitted to the worker whose slot it is, and to no other: so it is known which batch a worker died at, none comes
-to a worker that has not been looked at, and chunks are decoded where their neighbours were.
+Each thread of a worker is a slot with a span of neighbouring batches, as in the process engine. A batch is submitted to
+the worker of its slot only. So the batch that a worker died at is known, unchecked workers get none, and neighbouring
+chunks are decoded by the same worker.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ B = TypeVar("B")
 R = TypeVar("R")
 
 _QUEUED, _AHEAD = 2, 4
-"""Batches a slot has at least and at most, as with the process engine."""
+"""Least and largest number of batches of a slot, as in the process engine."""
 _LOOK = 1.0
-"""Seconds after which workers are counted again."""
+"""Seconds between two counts of the workers."""
 _FETCHING = 8
-"""Results fetched at the same time, while another one is written: from several workers, whose links may be slow."""
+"""Results fetched at the same time, since the connections to workers may be slow."""
 _HINT = "Most often memory has run out: lower max_batch_size, or give the workers more memory (--memory-limit)"
 
 
 @dataclass(frozen=True)
 class WorkerMemory:
-    """What the worker with the least memory has for each of its threads."""
+    """Bytes of memory per thread of the worker with the least memory."""
 
     address: str
     n_bytes: int
@@ -52,27 +52,27 @@ class WorkerMemory:
 class DaskEngine:
     """Runs batches on a dask cluster; see `cellstamp.engines.base.Engine`.
 
-    Workers may come and go. Before a worker is given anything, its versions are compared with those here, and what the
-    task says of what it works on (its method ``signature``, if it has one).
+    Workers may join and leave. Each new worker is checked first: its versions, and the task's ``signature`` of its data
+    (if the task has this method), must be the same as here.
 
-    An outcome's ``pid`` is a negative number for each thread of a worker, and its ``rss`` is 0: workers may be
-    anywhere, and dask keeps each to its own limit.
+    An outcome's ``pid`` is a negative number, one for each thread of a worker. Its ``rss`` is 0: workers may be on
+    other machines, and dask limits their memory.
 
     Parameters
     ----------
     client
-        Of the cluster; it is not closed.
+        Client of the cluster; it stays open.
     packages
-        Whose versions must be the same on the workers, up to the second number.
+        Packages whose major and minor versions must be the same on the workers.
     log, warn
-        Told of workers that came, went, and cannot be used.
+        Called with one line about workers that join, leave, or cannot be used.
     patience
-        Seconds to wait for a worker when there is none.
+        Seconds to wait for a worker when none is running.
 
     Raises
     ------
     WorkerError
-        If the cluster has no workers.
+        The cluster has no workers.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class DaskEngine:
         self.n_workers = sum(client.nthreads().values())
 
     def smallest_memory(self) -> WorkerMemory | None:
-        """The least memory that a thread of a worker has; None if no worker has a limit."""
+        """Return the least memory per thread of any worker; None if no worker has a limit."""
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
         limits = [
             WorkerMemory(address, worker["memory_limit"] // worker["nthreads"])
@@ -108,34 +108,34 @@ class DaskEngine:
         Raises
         ------
         WorkerError
-            If workers die at a batch that cannot be divided (the message names it), if a worker cannot be used, if
-            there is none any more, or if the scheduler is lost.
+            Workers die at a batch that cannot be divided (the message names it), a worker cannot be used, no worker is
+            left, or the scheduler is lost.
         """
         if len(batches):
-            crew = _DaskRun[B, R](self._client, task, batches, self._packages, self._log, self._warn, self._patience)
-            with crew:
-                yield from crew.results(limit)
+            current = _DaskRun[B, R](self._client, task, batches, self._packages, self._log, self._warn, self._patience)
+            with current:
+                yield from current.results(limit)
 
 
 @dataclass(eq=False)
 class _Flight(Generic[B]):
-    """A batch that was submitted, until its result is taken.
+    """A batch in flight: submitted, and its result not yet taken.
 
     Attributes
     ----------
     slot
-        To whom.
+        Slot it was submitted to.
     number
-        Those submitted to a slot are done in this order.
+        Order of submission; a slot runs its batches in this order.
     made
-        Whether its worker has come to an end with it.
+        Whether its worker has finished it.
     landed
-        Whether its result is here, or the error it ended with.
+        Whether its result or error has arrived here.
     lost
-        Whether its worker went away with it, so that nobody waits for it any more.
+        Whether its worker left before the result arrived.
     """
 
-    job: Attempt[B]
+    attempt: Attempt[B]
     slot: int
     number: int
     future: Future[Any]
@@ -145,7 +145,7 @@ class _Flight(Generic[B]):
 
 
 class _DaskRun(Generic[B, R]):
-    """The slots of one run and what is left for them to do; a context manager that leaves nothing on the cluster."""
+    """The slots of one run and their remaining batches; a context manager that cleans up the cluster."""
 
     def __init__(
         self,
@@ -183,7 +183,7 @@ class _DaskRun(Generic[B, R]):
         self._fetchers.shutdown(wait=False, cancel_futures=True)
 
     def results(self, limit: Callable[[], int]) -> Results[R]:
-        """Yield what the batches come to, in order of completion."""
+        """Yield the results of the batches, in order of completion."""
         self._begin()
         while self._n_waiting or self._flights:
             self._hand_out(limit)
@@ -199,41 +199,41 @@ class _DaskRun(Generic[B, R]):
     # --- batches go out ---
 
     def _hand_out(self, limit: Callable[[], int]) -> None:
-        """Submit as many batches as may be."""
+        """Submit as many batches as the limit allows."""
         loads = Counter(dict.fromkeys(self._slots, 0))
         loads.update(flight.slot for flight in self._flights if flight.slot in self._slots)
         while self._slots and self._n_waiting and len(self._flights) < limit():
             slot = self._place_for_next(loads)
-            # less and less towards the end: what one has been given is not taken by another
+            # fewer towards the end: another slot cannot take a submitted batch
             if slot is None or loads[slot] >= max(_QUEUED, min(_AHEAD, self._n_waiting // (2 * len(self._slots)))):
                 break
             self._submit(slot, self._again.popleft() if self._again else Attempt(self._spans.take(slot)))
             loads[slot] += 1
 
     def _place_for_next(self, loads: Counter[int]) -> int | None:
-        """The slot with the least to do; a batch at which a worker died gets a worker to itself.
+        """Return the slot with the fewest batches; a batch at which a worker died gets a worker to itself.
 
-        That a batch has come to an end may not be known here yet when its worker dies at the next one. So it could be
-        blamed again and again for what another one does, if the two kept each other's company.
+        When a worker dies at a batch, the end of the batch before may not be known here yet. That one is blamed
+        then. Alone on a worker, it cannot be blamed again.
         """
         if self._again and self._again[0].deaths:
             closed = {self._slots[slot] for slot, n_batches in loads.items() if n_batches}
         else:
-            closed = {self._slots.get(flight.slot, "") for flight in self._flights if flight.job.deaths}
+            closed = {self._slots.get(flight.slot, "") for flight in self._flights if flight.attempt.deaths}
         return min(
             (slot for slot in self._slots if self._slots[slot] not in closed), key=loads.__getitem__, default=None
         )
 
-    def _submit(self, slot: int, job: Attempt[B]) -> None:
+    def _submit(self, slot: int, attempt: Attempt[B]) -> None:
         self._n_submitted += 1
         try:
             future = self._client.submit(
                 carry_out,
                 Order(self._run, self._task, slot),
-                job.batch,
+                attempt.batch,
                 key=(f"cellstamp-{self._run}", self._n_submitted),
                 workers=[self._slots[slot]],
-                # the scheduler may take in what was submitted at about the same time in another order
+                # without a priority, the scheduler may reorder batches submitted at about the same time
                 priority=-self._n_submitted,
                 pure=False,
             )
@@ -241,7 +241,7 @@ class _DaskRun(Generic[B, R]):
             if self._roster.is_lost:
                 raise self._roster.lost(error) from error
             raise
-        flight = _Flight(job, slot, self._n_submitted, future)
+        flight = _Flight(attempt, slot, self._n_submitted, future)
         self._flights.add(flight)
         future.add_done_callback(lambda _: self._fetch_later(flight))
 
@@ -252,12 +252,12 @@ class _DaskRun(Generic[B, R]):
             self._fetchers.submit(self._fetch, flight)
 
     def _fetch(self, flight: _Flight[B]) -> None:
-        """Bring a result here, from the worker itself where it can be reached, and let the cluster forget it."""
+        """Fetch a result, directly from the worker if possible, and release it on the cluster."""
         if flight.lost:
             return
         try:
             arrived: Any = self._client.gather(flight.future, direct=True)
-        except BaseException as error:  # noqa: BLE001 - dask has errors of many kinds; they are told apart in `_take`
+        except BaseException as error:  # noqa: BLE001 - `_take` distinguishes dask's errors
             arrived = error
         flight.landed = True
         flight.future.release()
@@ -266,7 +266,7 @@ class _DaskRun(Generic[B, R]):
     # --- results come in ---
 
     def _next_news(self) -> tuple[_Flight[B] | None, Any]:
-        """What has arrived first; nothing, if that takes so long that workers should be counted again."""
+        """Return the next arrival; nothing if workers should be counted first."""
         try:
             flight, arrived = self._news.get(timeout=_LOOK)
         except queue.Empty:
@@ -274,36 +274,36 @@ class _DaskRun(Generic[B, R]):
         return (None, None) if flight.lost else (flight, arrived)
 
     def _take(self, flight: _Flight[B], arrived: Any) -> bool:
-        """Look at what has arrived; return whether it is a result."""
+        """Handle an arrival, and return whether it is a result."""
         self._flights.discard(flight)
         if isinstance(arrived, BaseException):
-            self._again.extend(self._after_trouble(flight.job, arrived))
+            self._again.extend(self._after_trouble(flight.attempt, arrived))
             return False
         if not isinstance(arrived, Failure):
             return True
         if isinstance(arrived.error, CellstampError):
             raise arrived.error
-        raise failed(flight.job.batch, arrived.error) from arrived.error
+        raise failed(flight.attempt.batch, arrived.error) from arrived.error
 
-    def _after_trouble(self, job: Attempt[B], error: BaseException) -> Sequence[Attempt[B]]:
-        """What to run again after an error of the cluster's own."""
+    def _after_trouble(self, attempt: Attempt[B], error: BaseException) -> Sequence[Attempt[B]]:
+        """Return the batches to retry after an error of the cluster."""
         from distributed import KilledWorker
 
         if self._roster.is_lost or isinstance(error, CancelledError | asyncio.CancelledError):
             raise self._roster.lost(error) from error
         if isinstance(error, KilledWorker | OSError):
-            return try_again(job, end=type(error).__name__, hint=_HINT, log=self._log)
-        raise failed(job.batch, error) from error
+            return try_again(attempt, end=type(error).__name__, hint=_HINT, log=self._log)
+        raise failed(attempt.batch, error) from error
 
-    # --- workers come and go ---
+    # --- workers join and leave ---
 
     def _begin(self) -> None:
-        """Give every worker that is there a span."""
+        """Give each thread of each worker a span."""
         threads = self._roster.threads()
         faults = self._roster.faults(threads)
         if faults:
             raise WorkerError("; ".join(faults.values()))
-        # who is ready first would take over much of the others' spans
+        # otherwise the first worker that is ready takes over the spans of the others
         self._roster.warm_up(threads)
         places = [address for address, n in threads.items() for _ in range(n)]
         self._log(f"on the dask cluster at {self._roster.address}: {len(threads)} workers, {len(places)} threads")
@@ -311,7 +311,7 @@ class _DaskRun(Generic[B, R]):
         self._slots = dict(enumerate(places))
 
     def _look(self) -> None:
-        """Every so often, see which workers there are."""
+        """Count the workers, at most once per `_LOOK`."""
         now = time.monotonic()
         if now - self._looked < _LOOK:
             return
@@ -326,35 +326,35 @@ class _DaskRun(Generic[B, R]):
             raise no_workers(self._client, self._patience)
 
     def _welcome(self, threads: dict[str, int]) -> None:
-        """Let workers help that have come later."""
+        """Add workers that joined during the run."""
         if not threads:
             return
         faults = self._roster.faults(threads)
         for address, fault in faults.items():
             self._refused.add(address)
-            self._warn(f"not used: {fault}")
+            self._warn(f"not using {fault}")
         for address in threads.keys() - faults.keys():
-            self._log(f"a worker came: {address}")
+            self._log(f"a worker joined: {address}")
             for _ in range(threads[address]):
                 self._slots[self._spans.add()] = address
 
     def _gone(self, address: str) -> None:
-        """Have done again what was lost with a worker."""
+        """Retry the batches of a worker that left."""
         slots = [slot for slot, place in self._slots.items() if place == address]
         for slot in slots:
             del self._slots[slot]
         flights = [flight for flight in self._flights if flight.slot in slots and not flight.landed]
         if not flights:
-            self._log(f"a worker is gone that had no batch: {address}")
+            self._log(f"an idle worker left: {address}")
         flights.sort(key=lambda flight: flight.number)
-        # a thread does one batch after the other: it died at the first that has not come to an end
+        # a thread runs its batches in order: it died at the first one that is not finished
         suspects = {flight.slot: flight for flight in reversed(flights) if not flight.made}.values()
         for flight in flights:
             flight.lost = True
-            flight.future.release()  # which is an end, too: it counts as made from now on
+            flight.future.release()  # this also marks it as made
             self._flights.discard(flight)
         for flight in flights:
             if flight in suspects:
-                self._again.extend(try_again(flight.job, end=f"{address} is gone", hint=_HINT, log=self._log))
+                self._again.extend(try_again(flight.attempt, end=f"{address} left", hint=_HINT, log=self._log))
             else:
-                self._again.append(flight.job)
+                self._again.append(flight.attempt)

@@ -1,4 +1,4 @@
-"""A client of the dask cluster that a configuration means: given, current, at an address, or one of our own."""
+"""Connect to the configured dask cluster: a given client, the current one, an address, or a local cluster."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _ANSWERS = 10
-"""Seconds that a scheduler has to answer."""
+"""Seconds to wait for an answer of a scheduler."""
 
 
 @contextmanager
 def connect(scheduler: str | Client | None, *, n_workers: int, worker_bytes: int) -> Iterator[Client]:
-    """Find a cluster; what was started here ends with the context, what was there before stays.
+    """Connect to a cluster. A cluster that starts here ends with the context; others keep running.
 
     Parameters
     ----------
     scheduler
-        Address of a scheduler, or a client of it; None: the current client, or else processes of this machine.
+        Address of a scheduler, or a client. None uses the current client, or else starts processes on this machine.
     n_workers, worker_bytes
-        How many processes, and memory that each may use, if they are started here.
+        Number of processes, and bytes of memory for each, if they start here.
 
     Raises
     ------
     ConfigError
-        If distributed is not installed, or there is no scheduler at the address.
+        distributed is not installed, or no scheduler answers at the address.
     WorkerError
-        If no processes can be started here.
+        The processes cannot start.
     """
     try:
         import distributed  # noqa: F401
@@ -68,7 +68,11 @@ def _client_at(address: str) -> Client:
 
     try:
         return Client(address, timeout=_ANSWERS, set_as_default=False)
-    except (OSError, ValueError, MemoryError) as error:  # what another server says is read as a number of bytes
+    except (
+        OSError,
+        ValueError,
+        MemoryError,
+    ) as error:  # MemoryError: dask reads the answer of another server as a number of bytes
         message = (
             f"dask_scheduler = {address!r}: no scheduler answers there ({error}). Start one with 'dask scheduler', and "
             f"workers with 'dask worker ADDRESS --nthreads 1'; or leave dask_scheduler out to use this machine"

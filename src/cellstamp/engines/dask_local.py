@@ -1,8 +1,7 @@
-"""A dask cluster of this machine, in a process of ours.
+"""Start a dask cluster on this machine, in a separate process.
 
-A `LocalCluster` starts workers with ``multiprocessing``, which imports the main module of the process that it is in: a
-script without a guard would run again. From a daemonic process it cannot start any. So it gets a process that has
-nothing in it, and which ends when the caller's does.
+A `LocalCluster` starts workers with ``multiprocessing``, which imports the caller's main module: a script without a
+guard would run twice. It also fails in a daemonic process. So it runs in an empty process that ends with the caller's.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ from cellstamp.engines.interpreter import start_python, take_standard_input
 from cellstamp.errors import WorkerError
 
 _PATIENCE = 10.0
-"""Seconds that a cluster has to end before it is killed."""
+"""Seconds until a cluster that doesn't end is killed."""
 
 
 @contextmanager
 def local_cluster(n_workers: int, worker_bytes: int) -> Iterator[str]:
-    """Start a scheduler and workers, and return the scheduler's address; they end with the context.
+    """Start a scheduler and workers, and yield the scheduler's address; they end with the context.
 
     Parameters
     ----------
     n_workers, worker_bytes
-        How many workers, each with one thread, and the memory that each may use.
+        Number of workers, each with one thread, and bytes of memory for each.
 
     Raises
     ------
     WorkerError
-        If they cannot be started.
+        The cluster cannot start.
     """
     import dask
 
@@ -44,7 +43,7 @@ def local_cluster(n_workers: int, worker_bytes: int) -> Iterator[str]:
             cluster.send((n_workers, worker_bytes, dask.config.config))
             address: str = cluster.recv()
         except (EOFError, OSError) as error:
-            message = "the dask cluster of this machine did not start. What it wrote to the standard error may say why"
+            message = "the local dask cluster did not start. See the messages on standard error"
             raise WorkerError(message) from error
         yield address
 
@@ -64,7 +63,7 @@ def _ending(process: subprocess.Popen[Any]) -> Iterator[None]:
 
 
 def main() -> None:
-    """Have a cluster until the process at the other end of the standard input closes it."""
+    """Run a cluster until the caller closes the socket at the standard input."""
     caller: Connection[Any, Any] = Connection(take_standard_input().detach())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     n_workers, worker_bytes, config = caller.recv()

@@ -1,4 +1,4 @@
-"""The workers of a dask cluster: which there are, whether they can be used, and what they keep of a run."""
+"""List and check the workers of a dask cluster, prepare them for a run, and clean up after it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 class Roster:
-    """Who is there for one run.
+    """The workers for one run.
 
     Parameters
     ----------
     client
-        Of the cluster.
+        Client of the cluster.
     packages
-        Whose versions must be the same on the workers, up to the second number.
+        Packages whose major and minor versions must be the same on the workers.
     task
         The pickled task.
 
     Attributes
     ----------
     address
-        That of the scheduler.
+        Address of the scheduler.
     """
 
     def __init__(self, client: Client, packages: Sequence[str], task: bytes) -> None:
@@ -38,24 +38,24 @@ class Roster:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the scheduler is not there any more."""
+        """Whether the connection to the scheduler is lost."""
         return self._client.status != "running"
 
     def lost(self, error: BaseException | None = None) -> WorkerError:
-        """The error that says so."""
+        """Return the error for a lost scheduler."""
         detail = f" ({type(error).__name__})" if error is not None else ""
         return WorkerError(
-            f"the scheduler at {self.address} is lost, or was restarted{detail}: what is finished is kept; extract "
-            "again to go on"
+            f"the scheduler at {self.address} is lost, or was restarted{detail}. Finished cells are kept; extract "
+            "again to resume"
         )
 
     def threads(self) -> dict[str, int]:
-        """Threads of each worker, by its address.
+        """Return the number of threads of each worker, by its address.
 
         Raises
         ------
         WorkerError
-            If the scheduler is lost.
+            The scheduler is lost.
         """
         with self._scheduler_answers():
             return dict(self._client.nthreads())
@@ -70,12 +70,12 @@ class Roster:
             raise self.lost(error) from error
 
     def faults(self, addresses: Iterable[str]) -> dict[str, str]:
-        """What is wrong with workers, by their address.
+        """Return a message for each unusable worker, by its address.
 
         Raises
         ------
         WorkerError
-            If the scheduler is lost.
+            The scheduler is lost.
         """
         addresses = list(addresses)
         with self._scheduler_answers():
@@ -84,9 +84,10 @@ class Roster:
         return {address: f"worker {address}: {fault}" for address, fault in faults.items() if fault}
 
     def _fault(self, found: Findings | BaseException | None) -> str:
-        """What is wrong with a worker, in words; empty if nothing is."""
+        """Return the reason why a worker cannot be used; empty if it can."""
         if not isinstance(found, Findings):
-            return f"cannot be used: {type(found).__name__}: {found}. Has it the same cellstamp, and the same paths?"
+            advice = "Check that it has the same cellstamp and the same paths"
+            return f"cannot be used: {type(found).__name__}: {found}. {advice}"
         differing = [
             f"{name} {found.versions.get(name)} (here {here})"
             for name, here in self._expected.versions.items()
@@ -95,34 +96,36 @@ class Roster:
         if differing:
             return f"has {', '.join(differing)}; install the same versions there"
         if found.signature != self._expected.signature:
-            return "sees other data at the path of the input than this process; is it the same file system?"
+            return (
+                "reads other data at the path of the input than this process. Check that both use the same file system"
+            )
         return ""
 
     def warm_up(self, addresses: Iterable[str]) -> None:
-        """Have workers load what takes long; what goes wrong there is told at their first batch.
+        """Load slow modules on workers; their first batch raises any error.
 
         Raises
         ------
         WorkerError
-            If the scheduler is lost.
+            The scheduler is lost.
         """
         with self._scheduler_answers():
             self._client.run(warm_up, self._task, workers=list(addresses), on_error="ignore")
 
     def forget(self, run: str) -> None:
-        """Have all workers drop what they keep for a run."""
+        """Make all workers drop their state of a run."""
         if not self.is_lost:
-            # workers that are gone have nothing to forget
+            # workers that left have nothing to drop
             with suppress(OSError):
                 self._client.run(forget, run, on_error="ignore")
 
 
 def no_workers(client: Client, patience: float) -> WorkerError:
-    """The error that says that nobody is there."""
+    """Return the error for a cluster without workers."""
     address = _where(client)
     return WorkerError(
-        f"the scheduler at {address} has had no worker for {patience:g} s; start some with 'dask worker {address} "
-        "--nthreads 1', and run it again: what is finished is kept"
+        f"the scheduler at {address} has had no worker for {patience:g} s. Start some with 'dask worker {address} "
+        "--nthreads 1', and run again; finished cells are kept"
     )
 
 

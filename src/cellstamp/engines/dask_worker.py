@@ -1,4 +1,4 @@
-"""What a dask worker is asked to do. It may be somebody's for other things, too: all that is kept can be dropped."""
+"""Functions that run on a dask worker. Others may share the worker, so all state can be dropped."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from cellstamp.engines.allocator import give_back, keep_freed
 from cellstamp.engines.retries import portable
 
 _KEPT = "cellstamp_tasks"
-"""Attribute of a dask worker: what is kept there."""
+"""Attribute of a dask worker that holds our state."""
 _IDLE = 600.0
-"""Seconds after which a copy of a task that nobody used is dropped: its caller may have died without a word."""
+"""Seconds until an unused copy of a task is dropped: its caller may have died."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a worker is like, or the caller.
+    """Versions and data of a worker, or of the caller.
 
     Attributes
     ----------
     versions
-        Of Python, of cellstamp, and of some packages; what is compared of them.
+        Compared part of the versions of Python, cellstamp and some packages, by name.
     signature
-        What the task says of what it works on.
+        Result of the task's method ``signature``.
     """
 
     versions: dict[str, str]
@@ -40,7 +40,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Order:
-    """Which task is to be run, and where.
+    """The task to run, and its slot.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Order:
     task
         The pickled task.
     slot
-        Batches with the same slot are neighbours: they are given to the same copy of the task.
+        Batches with the same slot are neighbours, and use the same copy of the task.
     """
 
     run: str
@@ -59,13 +59,13 @@ class Order:
 
 @dataclass(frozen=True)
 class Failure:
-    """The error that a batch ended with."""
+    """The error of a failed batch."""
 
     error: Exception
 
 
 def probe(packages: Sequence[str], task: bytes) -> Findings:
-    """Look at versions, and at what the task works on (if it has a method ``signature``)."""
+    """Return the versions, and the task's ``signature`` of its data (if it has this method)."""
     versions = {"cellstamp": __version__, "Python": _minor(platform.python_version())}
     for package in packages:
         try:
@@ -77,7 +77,7 @@ def probe(packages: Sequence[str], task: bytes) -> Findings:
 
 
 def warm_up(task: bytes) -> None:
-    """Load what takes long, as the task says (if it has a method ``warm_up``), before there is work to wait for."""
+    """Load slow modules before the first batch, with the task's ``warm_up`` (if it has this method)."""
     copy = pickle.loads(task)
     if hasattr(copy, "warm_up"):
         copy.warm_up()
@@ -88,24 +88,24 @@ def _minor(text: str) -> str:
 
 
 def carry_out(order: Order, batch: Any) -> Any:
-    """Run the task on a batch; return what it made, or a `Failure`."""
+    """Run the task on a batch; return its result, or a `Failure`."""
     from distributed import get_worker
 
     try:
         with _kept_by(get_worker()).borrow(order) as task:
-            # what is returned waits here until it is fetched, while the task uses its memory again
+            # copy: the result waits here until it is fetched, while the task reuses its memory
             return _copied(task(batch))
-    except Exception as error:  # noqa: BLE001 - it is raised where it can be told
+    except Exception as error:  # noqa: BLE001 - the caller raises it
         return Failure(portable(error))
 
 
 def forget(run: str, dask_worker: Any = None) -> None:
-    """Drop all that was kept for a run."""
+    """Drop all state of a run."""
     _kept_by(dask_worker).end(run)
 
 
 def n_kept(dask_worker: Any = None) -> int:
-    """How many copies of tasks are kept."""
+    """Return the number of copies of tasks."""
     return len(_kept_by(dask_worker).copies)
 
 
@@ -116,7 +116,7 @@ def _kept_by(worker: Any) -> _Kept:
 
 @dataclass(eq=False)
 class _Copy:
-    """A task, who may use it (one thread at a time), and when it was asked for."""
+    """A task, its lock (one thread at a time), and the time of its last use."""
 
     task: Callable[[Any], Any]
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -129,7 +129,7 @@ class _Kept:
     Attributes
     ----------
     copies
-        By run and slot.
+        Copies by run and slot.
     """
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class _Kept:
 
     @contextmanager
     def borrow(self, order: Order) -> Iterator[Callable[[Any], Any]]:
-        """The copy that had the neighbours of a batch, as soon as it is free."""
+        """Yield the copy for a slot as soon as it is free."""
         with self._lock:
             copy = self._find(order)
         with copy.lock:
@@ -148,7 +148,7 @@ class _Kept:
     def _find(self, order: Order) -> _Copy:
         copy = self.copies.get((order.run, order.slot)) or _Copy(pickle.loads(order.task))
         copy.used = time.monotonic()
-        # a batch may begin after its run was ended: nobody waits for it, and nothing is kept
+        # a batch may start after its run has ended: then nothing is kept
         if order.run not in self._ended:
             self.copies = {key: other for key, other in self.copies.items() if copy.used - other.used < _IDLE}
             self.copies[order.run, order.slot] = copy
@@ -156,7 +156,7 @@ class _Kept:
         return copy
 
     def end(self, run: str) -> None:
-        """Drop the copies of a run, and keep none from now on."""
+        """Drop the copies of a run, and keep no new ones."""
         with self._lock:
             self._ended.add(run)
             self.copies = {key: copy for key, copy in self.copies.items() if key[0] != run}
@@ -165,7 +165,7 @@ class _Kept:
 
 
 def _copied(value: Any) -> Any:
-    """A copy of what may be memory that is used again, its large arrays copied once."""
+    """Return a copy of a value; its large arrays are copied once."""
     buffers: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(value, 5, buffer_callback=buffers.append)
     return pickle.loads(pickled, buffers=[bytearray(buffer.raw()) for buffer in buffers])

@@ -1,4 +1,4 @@
-"""How many files a process may have open, raised while workers run: each of them takes some."""
+"""Raise the limit on open files while workers run, since each worker needs some."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cellstamp.errors import ConfigError
 _RESERVE = 32
 """Open files that a run needs besides those of its workers."""
 _PLENTY = 10_240
-"""As many as any system allows; a soft limit of a million makes programs slow that close them one by one."""
+"""Allowed on every system; a soft limit of a million slows programs that close all descriptors one by one."""
 
 
 class OpenFiles:
-    """The soft limit on open files, raised to the hard one as long as anybody needs that; thread-safe."""
+    """The soft limit on open files, raised to the hard limit while workers run; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,19 +27,19 @@ class OpenFiles:
 
     @contextmanager
     def room_for(self, n_workers: int, per_worker: int) -> Iterator[None]:
-        """Have room for the files of workers; the limit is restored when nobody needs it any more.
+        """Raise the limit for the files of workers; the last user restores it.
 
         Parameters
         ----------
         n_workers
-            How many are started.
+            Number of workers to start.
         per_worker
-            Open files that each takes in this process.
+            Open files that each worker needs in this process.
 
         Raises
         ------
         ConfigError
-            If the hard limit has no room for so many workers; the message says for how many it has.
+            The hard limit is too low for ``n_workers``. The message names a number that fits.
         """
         with self._lock:
             if not self._n_users:
@@ -56,7 +56,7 @@ class OpenFiles:
 
 
 def _raise_limit() -> tuple[int, int]:
-    """Raise the soft limit, and return what it was and what it is."""
+    """Raise the soft limit, and return the old and the new one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     raised = max(soft, min(hard, _PLENTY)) if _is_limit(hard) else max(soft, _PLENTY)
     if not _is_limit(soft) or raised == soft:
@@ -67,7 +67,7 @@ def _raise_limit() -> tuple[int, int]:
 
 def _restore_limit(before: int, raised: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == raised != before:  # otherwise somebody else has changed it meanwhile
+    if soft == raised != before:  # otherwise other code has changed it
         resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
 
 
@@ -88,4 +88,4 @@ def _is_limit(number: int) -> bool:
 
 
 OPEN_FILES = OpenFiles()
-"""Of this process: its limit is one for all threads."""
+"""Shared by all threads, since a process has one limit."""

@@ -1,9 +1,8 @@
-"""Starts worker processes: what depends on the system about that is here, and in `interpreter` and `server`.
+"""Start worker processes. Everything that depends on the system is here, in `interpreter`, and in `server`.
 
-Workers are forked from a server, a process that has imported what they need and has no threads. It is our own: the one
-of ``multiprocessing`` is shared by everything in the caller's process, which would get our preloaded modules and their
-settings into its own processes. Workers never import the caller's ``__main__``, so a script needs no
-``if __name__ == "__main__"`` guard.
+A server forks the workers. It is a process without threads that has imported the modules they need. cellstamp doesn't
+use the server of ``multiprocessing``: other code of the caller shares it, and would get our preloaded modules. Workers
+never import the caller's ``__main__``, so a script needs no ``if __name__ == "__main__"`` guard.
 
 A server is kept for the next run. Servers and workers end when the caller's process does.
 """
@@ -28,7 +27,7 @@ from cellstamp.engines.server import FORK, KILL, REAP, REPLY, REQUEST
 
 _WORK = "cellstamp.engines.worker:work"
 _DYING = 1.0
-"""Seconds that a process has to end that was killed."""
+"""Seconds to wait for a killed process."""
 
 
 class ServerDiedError(Exception):
@@ -36,17 +35,17 @@ class ServerDiedError(Exception):
 
 
 class Server:
-    """A process that workers are forked from; thread-safe.
+    """A process that forks workers; thread-safe.
 
     Parameters
     ----------
     preload
-        Modules that it imports once, beginning now.
+        Modules that it imports once, starting now.
 
     Raises
     ------
     WorkerError
-        If the system refuses to start a process.
+        The system refuses to start a process.
     """
 
     def __init__(self, preload: Sequence[str]) -> None:
@@ -55,23 +54,23 @@ class Server:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can be asked for workers."""
+        """Whether it can fork workers."""
         return self._control.fileno() >= 0 and self._process.poll() is None
 
     def fork(self, descriptors: Sequence[int]) -> int:
-        """Fork a worker and return its process id; waits until the server has imported everything.
+        """Fork a worker and return its process id. Waits until the server has imported its modules.
 
         Parameters
         ----------
         descriptors
-            File descriptors that the worker gets.
+            File descriptors to pass to the worker.
 
         Raises
         ------
         ServerDiedError
-            If the server is dead, or dies meanwhile.
+            The server is dead, or dies meanwhile.
         WorkerError
-            If the system refuses to fork.
+            The system refuses to fork.
         """
         try:
             return self._ask(FORK, 0, descriptors)
@@ -79,7 +78,7 @@ class Server:
             raise refused(error) from error
 
     def reap(self, pid: int) -> int | None:
-        """Wait for a worker that is ending, and return its exit code; None if the server does not know it any more."""
+        """Wait for a worker that is ending, and return its exit code; None if the server doesn't know it."""
         try:
             return self._ask(REAP, pid)
         except (ServerDiedError, OSError):
@@ -101,11 +100,11 @@ class Server:
             try:
                 reply = self._exchange(REQUEST.pack(kind, pid), descriptors)
             except BaseException:
-                # without its reply, the next request would be given this one's
+                # the next request would receive the reply of this one
                 self._end()
                 raise
             if len(reply) < REPLY.size:
-                # it may say good-bye before it has ended, and how it ends is told
+                # it closes the connection before it ends; wait for its exit code
                 with suppress(subprocess.TimeoutExpired):
                     self._process.wait(_DYING)
                 self._end()
@@ -116,7 +115,7 @@ class Server:
         return int(value)
 
     def _exchange(self, request: bytes, descriptors: Sequence[int]) -> bytes:
-        """Send a request and return the reply; an incomplete one says that the server is dead."""
+        """Send a request and return the reply; an incomplete reply means that the server is dead."""
         if self._control.fileno() < 0:
             return b""
         with suppress(ConnectionError):
@@ -130,8 +129,8 @@ class Server:
         close(self._control)
 
     def close(self) -> None:
-        """End the server, whatever it is doing; workers that were forked from it stay."""
-        self._process.kill()  # whoever waits for a reply need not wait any longer
+        """Kill the server; its workers keep running."""
+        self._process.kill()  # a thread that waits for a reply stops waiting
         with self._lock:
             self._end()
 
@@ -139,7 +138,7 @@ class Server:
 def exit_text(code: int | None) -> str:
     """Say how a process ended."""
     if code is None:
-        return "how is not known, since the process that it was forked from died too"
+        return "exit code unknown, because the process that forked it died too"
     return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 
@@ -149,23 +148,23 @@ class Child:
     Parameters
     ----------
     preload
-        Modules that it needs; the server that it is forked from has imported them.
+        Modules that it needs; its server has imported them.
     memory
         File descriptor of the memory for its results.
 
     Attributes
     ----------
     connection
-        To the worker; it ends when the worker does.
+        Connection to the worker; it ends when the worker does.
     exit_code
-        Once it has ended: its exit code, the negative number of a signal, or None if nobody knows.
+        After its end: the exit code, the negative number of a signal, or None if unknown.
 
     Raises
     ------
     ServerDiedError
-        If the server died. The next child gets another one.
+        The server died. The next child gets a new one.
     WorkerError
-        If the system refuses to start a process.
+        The system refuses to start a process.
     """
 
     def __init__(self, preload: Sequence[str], memory: int) -> None:
@@ -181,7 +180,8 @@ class Child:
             close(theirs)
 
     def kill(self) -> None:
-        """End the worker at once, whatever it is doing."""
+        """Kill the worker."""
+        # the system may have reused the id of a worker that has ended
         if self.connection.closed or self._has_ended(0):
             return
         try:
@@ -191,7 +191,7 @@ class Child:
                 os.kill(self._pid, signal.SIGKILL)
 
     def wait(self, deadline: float) -> None:
-        """Wait until the worker has ended, kill it at the deadline, and close the connection.
+        """Wait for the worker, kill it at the deadline, and close the connection.
 
         Parameters
         ----------
@@ -207,7 +207,7 @@ class Child:
         close(self.connection)
 
     def _has_ended(self, seconds: float) -> bool:
-        """Wait until nobody has the other end of the connection any more; whatever it sent before can still be read."""
+        """Wait until the other end of the connection is closed; earlier messages can still be read."""
         watch = select.poll()
         watch.register(self.connection, 0)
         return bool(watch.poll(1000 * max(0.0, seconds)))
@@ -215,16 +215,16 @@ class Child:
 
 _lock = threading.Lock()
 _servers: dict[tuple[int, tuple[str, ...]], Server] = {}
-"""By the process that started them, and what they have imported."""
+"""Servers by the process that started them and their imported modules."""
 
 
 def running_server(preload: Sequence[str]) -> Server:
-    """Return this process's server with some modules; starts one if there is none, or if it has died.
+    """Return this process's server with these modules; start one if it is missing or dead.
 
     Raises
     ------
     WorkerError
-        If the system refuses to start a process.
+        The system refuses to start a process.
     """
     key = os.getpid(), tuple(preload)
     with _lock:
@@ -244,7 +244,7 @@ def _close_servers() -> None:
 
 
 def _replace_lock() -> None:
-    """In a fork of the caller's process: another thread may have held the lock, and is not there to release it."""
+    """Replace the lock in a fork of the caller's process, where the thread that may hold it does not exist."""
     global _lock
     _lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""How many batches may be in flight: memory measured, memory allowed -> a number. Nothing is measured here."""
+"""Compute the number of batches in flight from measured and allowed memory. Nothing is measured here."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from dataclasses import dataclass, field
 class InflightLimit:
     """The number of batches that may be submitted and not yet written.
 
-    Until every worker has returned a batch, as many as there are workers. Then what is left of the budget, divided by
-    the size of a batch: ``(budget - RSS) // batch bytes``, where RSS is that of this process and all workers. Results
-    that wait here are part of the RSS, so under pressure the limit settles below what would just fit, which leaves room
-    for the copies that sending a result needs.
+    Until every worker has returned a batch, the limit is the number of workers. Then it is the free budget divided by
+    the size of a batch: ``(budget - RSS) // batch bytes``, with the RSS of this process and all workers. Waiting
+    results are part of the RSS. So the limit stays a little low, which leaves room for copies while sending.
 
     Attributes
     ----------
     budget
         Bytes that all processes together may use.
     n_workers
-        The limit never goes below.
+        Lower bound of the limit.
     n_batches
-        The limit never goes above.
+        Upper bound of the limit.
     override
-        A fixed limit; nothing is then computed.
+        A fixed limit instead of a computed one.
     warn, log
-        Told once if the budget is too small for one batch per worker, and whenever the limit is calibrated or halved.
+        Called with one line: ``warn`` once if the budget is too small for one batch per worker, ``log`` whenever the
+        limit is first known, halved or doubled.
     """
 
     budget: int
@@ -42,7 +42,7 @@ class InflightLimit:
     _warned: bool = False
 
     def __call__(self) -> int:
-        """Return the limit as it is now."""
+        """Return the current limit."""
         if self.override is not None:
             return self.override
         if len(self._rss) < min(self.n_workers, self.n_batches):
@@ -50,7 +50,7 @@ class InflightLimit:
         return max(self.n_workers, min(self.n_batches, self._affordable()))
 
     def observe(self, *, pid: int, rss: int, parent_pid: int, parent_rss: int, batch_bytes: int) -> None:
-        """Take in what one result showed.
+        """Use the measurements of one result.
 
         Parameters
         ----------
@@ -65,21 +65,21 @@ class InflightLimit:
         self._parent_rss = parent_rss
         self._batch_bytes = max(self._batch_bytes, batch_bytes, 1)
         if self.override is None and len(self._rss) >= min(self.n_workers, self.n_batches):
-            self._tell()
+            self._report()
 
     def forget(self, pid: int) -> None:
-        """Take in that a worker has ended, and uses no memory any more."""
+        """Remove a worker that has ended."""
         self._rss.pop(pid, None)
 
     def _affordable(self) -> int:
         return (self.budget - self._parent_rss - sum(self._rss.values())) // self._batch_bytes
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         """Log the numbers when they are first known, and when the limit has halved or doubled since."""
         limit = self()
         if not self._logged or limit <= self._logged // 2 or limit >= self._logged * 2:
             self._logged = limit
-            # workers elsewhere, or none: their memory is not this machine's, or counted already
+            # without workers, or with workers on other machines, there is nothing to add
             theirs = sum(self._rss.values())
             workers = f"{len(self._rss)} workers {_mib(theirs)}, " if theirs else ""
             self.log(
@@ -89,8 +89,8 @@ class InflightLimit:
         if self._affordable() < self.n_workers and not self._warned:
             self._warned = True
             self.warn(
-                f"the memory budget of {_mib(self.budget)} has no room for one batch ({_mib(self._batch_bytes)}) for "
-                f"each of {self.n_workers} workers; going on with {self.n_workers} batches. Lower threads or "
+                f"the memory budget of {_mib(self.budget)} is too small for one batch ({_mib(self._batch_bytes)}) for "
+                f"each of {self.n_workers} workers; continuing with {self.n_workers} batches. Lower threads or "
                 "max_batch_size, or raise target_ram_utilization"
             )
 

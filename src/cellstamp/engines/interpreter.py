@@ -1,4 +1,4 @@
-"""Another Python interpreter, with a socket to it as its standard input: both ends of that."""
+"""Start another Python interpreter with a socket as its standard input; both ends of it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _CODE = "import sys; sys.path[:] = {path!r}; from {module} import main; main({ar
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a process takes over from the caller before it imports anything; not the caller's main module.
+    """Settings that a process copies from the caller before it imports anything.
 
     Attributes
     ----------
     path
-        Where modules are.
+        ``sys.path``.
     folder
         The current directory; None if it was removed.
     """
@@ -43,7 +43,7 @@ class Surroundings:
         return cls(tuple(entry or folder or "" for entry in sys.path), folder)
 
     def enter(self) -> None:
-        """Take them over."""
+        """Use them in this process."""
         sys.path[:] = self.path
         if self.folder is not None:
             with suppress(OSError):
@@ -51,21 +51,21 @@ class Surroundings:
 
 
 def start_python(module: str, *arguments: object) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start an interpreter that calls the function ``main`` of a module, and return it and our end of the socket.
+    """Start an interpreter that calls ``main`` of a module; return the process and our end of the socket.
 
-    Ctrl-C does not reach it, from its first moment on: it is the caller who stops it, by closing the socket.
+    It starts with SIGINT blocked; the caller stops it by closing the socket.
 
     Parameters
     ----------
     module
-        Where ``main`` is. It is imported with this process's ``sys.path``.
+        Module with the function ``main``, imported with this process's ``sys.path``.
     arguments
-        What ``main`` is called with; their ``repr`` is Python code.
+        Arguments of ``main``; their ``repr`` must be Python code.
 
     Raises
     ------
     WorkerError
-        If the system refuses to start a process.
+        The system refuses to start a process.
     """
     code = _CODE.format(path=list(Surroundings.here().path), module=module, arguments=", ".join(map(repr, arguments)))
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
@@ -87,7 +87,7 @@ def _executable() -> str:
 
 
 def take_standard_input() -> socket.socket:
-    """Return the socket that is the standard input, and open all three standard streams that are closed."""
+    """Return the socket of the standard input, and open any closed standard stream."""
     null = os.open(os.devnull, os.O_RDWR)
     while null <= 2:
         null = os.open(os.devnull, os.O_RDWR)
@@ -101,8 +101,8 @@ def refused(error: OSError) -> WorkerError:
     """Return the error for a process that cannot be started."""
     if isinstance(error, FileNotFoundError | PermissionError):
         return WorkerError(
-            f"cannot start a worker: {_executable()!r} is not a Python interpreter that can be started "
-            f"({error.strerror}). Name one with multiprocessing.set_executable(path), or set threads to 1"
+            f"cannot start a worker: {_executable()!r} is not an executable Python interpreter "
+            f"({error.strerror}). Set one with multiprocessing.set_executable(path), or set threads to 1"
         )
     return WorkerError(
         f"cannot start a worker: {error.strerror}. Set threads lower, or raise the limits on processes and memory "

@@ -1,4 +1,4 @@
-"""How much memory this process may really use."""
+"""Memory that this process may use."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import psutil
 
 
 def memory_limit(proc: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that this process may use: the tightest cgroup limit (v1 or v2) above it, else the physical memory.
+    """Return the bytes that this process may use: the lowest cgroup limit (v1 or v2), else the physical memory.
 
     Parameters
     ----------
     proc
-        The list of cgroups this process is in.
+        List of the cgroups of this process.
     mount
         Where the cgroup file systems are mounted.
     """
@@ -23,7 +23,7 @@ def memory_limit(proc: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sy
 
 
 def _limit_files(proc: Path, mount: Path) -> list[tuple[Path, str]]:
-    """Every folder whose limit applies, from the process's own cgroup up to the root, and the file that holds it."""
+    """Return folder and file name of each limit, from the process's cgroup up to the root."""
     files: list[tuple[Path, str]] = []
     try:
         lines = proc.read_text().splitlines()
@@ -51,5 +51,5 @@ def _read_limit(file: Path) -> int | None:
 
 
 def memory_budget(share: float, limit: int | None = None) -> int:
-    """Bytes that a run may use: a share of ``limit``, by default of what this process may really use."""
+    """Return the bytes that a run may use: a share of ``limit``, by default of `memory_limit`."""
     return int(share * (memory_limit() if limit is None else limit))

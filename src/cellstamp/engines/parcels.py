@@ -1,8 +1,8 @@
-"""Results handed from a worker to its parent through shared memory.
+"""Send results from a worker to its parent through shared memory.
 
-A pipe carries every byte through the kernel twice, in pieces of 64 KiB, each a turn of both processes. Here the large
-buffers of a result are copied into memory that both processes have mapped (pickle's out-of-band buffers, PEP 574), and
-the pipe carries the rest.
+A pipe copies every byte through the kernel twice, in pieces of 64 KiB. Instead, large buffers of a result (pickle's
+out-of-band buffers, PEP 574) are copied into a `Slots` file that both processes map. The pipe carries the rest, a
+`Parcel`.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from itertools import accumulate
 from typing import Any
 
 _LARGE = 2**12
-"""Buffers of fewer bytes go through the pipe: so few that the results a worker may have on their way never fill it."""
+"""Smaller buffers go through the pipe: few enough bytes that results in flight never fill it."""
 _ALIGNMENT = 64
-"""Buffers begin at multiples of so many bytes, as arrays do elsewhere."""
+"""Buffers start at multiples of this number of bytes, as numpy's arrays do."""
 _SLOT_BYTES = 2**32
-"""Distance of the slots in their file, which has holes where nothing was written. What is larger takes the pipe."""
+"""Distance of the slots in their sparse file. Larger results go through the pipe."""
 
 
 class Slots:
-    """Memory that a worker shares with its parent, in numbered slots for one result each.
+    """Memory shared by a worker and its parent, in numbered slots for one result each.
 
-    A slot takes room as results need it, and keeps it. The memory has no name: when both processes have ended, however
-    they did, it is gone. It is not in ``/dev/shm``, which containers keep small.
+    A slot grows with its results and never shrinks. The memory has no name, so the system frees it when both processes
+    have ended. It is not in ``/dev/shm``, which containers keep small.
 
     Parameters
     ----------
     file
-        Descriptor of the file; None makes one.
+        Descriptor of the file; None creates one.
     keep
-        Whether slots stay mapped, as in the worker, which fills them again and again. Python has a descriptor open for
-        each, so the parent, which has many workers, maps a slot only for as long as its result is in use.
+        Whether slots stay mapped, as in the worker. Each mapping keeps a descriptor open, so the parent of many workers
+        maps a slot only while its result is in use.
     """
 
     def __init__(self, file: int | None = None, *, keep: bool = False) -> None:
@@ -44,7 +44,7 @@ class Slots:
         self._maps: dict[int, mmap.mmap] = {}
 
     def memory(self, slot: int, n_bytes: int) -> memoryview:
-        """Map at least the first ``n_bytes`` of a slot; what is in them stays."""
+        """Map at least the first ``n_bytes`` of a slot; their content is kept."""
         kept = self._maps.get(slot)
         if kept is not None and len(kept) >= n_bytes:
             return memoryview(kept)
@@ -57,23 +57,23 @@ class Slots:
         return memoryview(mapped)
 
     def close(self) -> None:
-        """Give the memory up; views of it stay valid until they are gone."""
+        """Close the file; existing views stay valid."""
         self._maps.clear()
         os.close(self.file)
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """A result on its way.
+    """A result in flight.
 
     Attributes
     ----------
     pickled
-        The result but for its large buffers.
+        The result without its large buffers.
     slot
-        Which slot has these.
+        Number of the slot that holds the buffers.
     places
-        Where each of them is in the slot.
+        Place of each buffer in the slot, in bytes.
     """
 
     pickled: bytes
@@ -82,7 +82,7 @@ class Parcel:
 
 
 def pack(value: Any, slots: Slots, slot: int) -> Parcel:
-    """Put the large buffers of a value into a slot, in place of what was there."""
+    """Write the large buffers of a value into a slot, and return the rest."""
     buffers: list[memoryview] = []
     room = _SLOT_BYTES
 
@@ -104,7 +104,7 @@ def pack(value: Any, slots: Slots, slot: int) -> Parcel:
 
 
 def unpack(parcel: Parcel, slots: Slots) -> Any:
-    """Take the value out; its large arrays are views of the slot, valid until the slot is used again."""
+    """Return the value; its large arrays are views of the slot, valid until the slot is reused."""
     if not parcel.places:
         return pickle.loads(parcel.pickled)
     memory = slots.memory(parcel.slot, parcel.places[-1].stop)

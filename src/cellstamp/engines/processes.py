@@ -1,8 +1,7 @@
 """Batches in worker processes of this machine.
 
-Each worker has its own connection, for batches and for results. That gives what a pool with shared queues does not: a
-worker keeps to neighbouring batches; when it dies, its connection ends, even in the middle of a result; and it is known
-which batch it had.
+Each worker has a separate connection for batches and results, which a pool with shared queues does not offer. A worker
+gets neighbouring batches. When it dies, its connection ends, even in the middle of a result, and its batch is known.
 """
 
 from __future__ import annotations
@@ -30,33 +29,33 @@ B = TypeVar("B")
 R = TypeVar("R")
 
 _QUEUED = 2
-"""Batches a worker has at least: the one it works on, and the next, so that it need not wait."""
+"""Least number of batches a worker has: the current one and the next, so that it never waits."""
 _AHEAD = 4
-"""Batches a worker has at most, so that a writer that halts for a moment does not halt the workers."""
+"""Largest number of batches a worker has: enough to keep it busy while the writer pauses."""
 _PATIENCE = 5.0
-"""Seconds that workers have to end, all together, before they are killed."""
+"""Seconds until workers that don't end are killed, for all workers together."""
 _KILLED = 2
-"""When so many workers were killed from outside, one fewer is started: most likely there is not memory for all."""
+"""After this number of killed workers, continue with one fewer: the likely cause is too little memory."""
 _SERVER_DEATHS = 3
-"""When the server that workers are forked from dies so often without a result in between, it is not started again."""
+"""Number of deaths of the server, without a result in between, after which it is not restarted."""
 _DESCRIPTORS = 2
-"""Open files that a worker takes in this process: the connection to it, and the memory for results."""
+"""Open files that each worker needs in this process: its connection, and the memory for results."""
 
 
 class ProcessEngine:
     """Runs batches in worker processes; see `cellstamp.engines.base.Engine`.
 
-    When a worker dies, another takes its place and its batches. A batch at which workers die again and again is divided
-    (if it has a method ``halves``) until what remains cannot be.
+    When a worker dies, another one replaces it and retries its batches. A batch at which several workers die is
+    divided if it has a method ``halves``.
 
     Parameters
     ----------
     n_workers
-        How many processes.
+        Number of processes.
     preload
-        Modules that workers need: the server that workers are forked from imports them once, beginning now.
+        Modules that workers need. The server that forks workers imports them once, starting now.
     log, warn
-        Called with a line about each worker that died, and when fewer workers continue.
+        Called with one line when a worker dies, and when the run continues with fewer workers.
 
     Raises
     ------
@@ -82,21 +81,21 @@ class ProcessEngine:
         Raises
         ------
         WorkerError
-            If workers die at a batch that cannot be divided; the message names it. If no worker can be started.
+            Workers die at a batch that cannot be divided (the message names it), or no worker can start.
         ConfigError
-            If this process may not open as many files as the workers need.
+            This process may not open as many files as the workers need.
         """
         n_workers = max(1, min(self.n_workers, len(batches)))
         with (
             OPEN_FILES.room_for(n_workers, _DESCRIPTORS),
-            _ProcessRun[B, R](task, Spans(batches, n_workers), self._preload, self._log, self._warn) as crew,
+            _ProcessRun[B, R](task, Spans(batches, n_workers), self._preload, self._log, self._warn) as current,
         ):
-            crew.start(n_workers)
-            yield from crew.results(limit)
+            current.start(n_workers)
+            yield from current.results(limit)
 
 
 class _ProcessRun(Generic[B, R]):
-    """The workers of one run and what is left for them to do; a context manager that ends with all of them gone."""
+    """The workers of one run and their remaining batches; a context manager that ends all workers."""
 
     def __init__(
         self,
@@ -131,14 +130,14 @@ class _ProcessRun(Generic[B, R]):
         Raises
         ------
         WorkerError
-            If not even one can be started.
+            No worker can start.
         """
         for number in range(n_workers):
             if not self._add(number):
                 break
 
     def _add(self, number: int) -> bool:
-        """Start a worker; if the system has no room for another one, continue with those there are."""
+        """Start a worker; if the system refuses, continue with the workers that run already."""
         try:
             self._workers[number] = self._new_worker()
         except WorkerError as error:
@@ -149,24 +148,24 @@ class _ProcessRun(Generic[B, R]):
         return True
 
     def _new_worker(self) -> _Worker[B, R]:
-        """Start a worker, and its server again when that has died."""
+        """Start a worker, and restart its server if that has died."""
         while True:
             try:
                 return _Worker(self._task, self._preload)
             except ServerDiedError as error:
-                self._log(f"the process that workers are forked from died ({error}); it is started again")
+                self._log(f"the process that forks workers died ({error}); restarting it")
                 self._count_server_death(str(error))
 
     def _count_server_death(self, end: str) -> None:
         self._n_server_deaths += 1
         if self._n_server_deaths >= _SERVER_DEATHS:
             raise WorkerError(
-                f"the process that workers are forked from died {self._n_server_deaths} times in a row (the last "
-                f"time: {end}). {_hint(was_killed=end.startswith('killed'))}"
+                f"the process that forks workers died {self._n_server_deaths} times in a row (the last time: {end}). "
+                f"{_hint(was_killed=end.startswith('killed'))}"
             )
 
     def results(self, limit: Callable[[], int]) -> Results[R]:
-        """Yield what the batches come to, in order of completion."""
+        """Yield the results of the batches, in order of completion."""
         while self._n_waiting or self._in_flight:
             self._hand_out(limit)
             number = self._first_with_news()
@@ -188,28 +187,28 @@ class _ProcessRun(Generic[B, R]):
         return sum(worker.load for worker in self._workers.values())
 
     def _hand_out(self, limit: Callable[[], int]) -> None:
-        """Submit as many batches as may be."""
+        """Submit as many batches as the limit allows."""
         while self._n_waiting and self._in_flight < limit():
             number, worker = min(self._workers.items(), key=lambda item: item[1].load)
-            # less and less towards the end: what one has been given can no longer be taken by another
+            # fewer towards the end: another worker cannot take a submitted batch
             if worker.load >= max(_QUEUED, min(_AHEAD, self._n_waiting // (2 * len(self._workers)))):
                 break
             worker.submit(self._again.popleft() if self._again else Attempt(self._spans.take(number)))
 
     def _first_with_news(self) -> int:
-        """Wait until a worker has a result, or is dead."""
+        """Wait until a worker has a result or has died."""
         ready = connection.wait([worker.results for worker in self._workers.values()])
         return next(number for number, worker in self._workers.items() if worker.results in ready)
 
     def _replace(self, number: int) -> None:
-        """Put another worker in the place of a dead one, and have done again what was lost with it."""
+        """Replace a dead worker, and retry its batches."""
         dead = self._workers.pop(number)
         dead.close(time.monotonic() + _PATIENCE)
         self._again.extend(self._lost_with(dead))
         self._n_killed += dead.was_killed
         if self._workers and dead.was_killed and self._n_killed % _KILLED == 0:
             self._warn(
-                f"{self._n_killed} workers were killed, most likely because memory ran out: going on with "
+                f"{self._n_killed} workers were killed, most likely because memory ran out. Continuing with "
                 f"{len(self._workers)} instead of {len(self._workers) + 1}. Lower threads or max_batch_size, or give "
                 "the job more memory"
             )
@@ -217,35 +216,35 @@ class _ProcessRun(Generic[B, R]):
             self._add(number)
 
     def _lost_with(self, dead: _Worker[B, R]) -> Sequence[Attempt[B]]:
-        """Return what has to be done again after a worker died."""
-        if not dead.jobs:
-            self._log(f"a worker died ({dead.end}) that had no batch")
+        """Return the batches to retry after a worker died."""
+        if not dead.attempts:
+            self._log(f"an idle worker died ({dead.end})")
             return ()
-        # a worker does one batch after the other: it died at the first that has not come to an end
-        suspect, *others = dead.jobs
+        # a worker runs its batches in order: it died at the first one without a result
+        suspect, *others = dead.attempts
         if dead.exit_code is not None:
             return [*try_again(suspect, end=dead.end, hint=dead.hint, log=self._log), *others]
-        # something ended its server, too; the batch is not to blame until that is known of a worker
-        self._log(f"a worker died ({dead.end}) while it had a batch of {suspect.batch}; the batch runs again")
+        # its server died too, so the batch may not be the cause
+        self._log(f"a worker died ({dead.end}) while working on {suspect.batch}; retrying the batch")
         self._count_server_death(dead.end)
-        return dead.jobs
+        return dead.attempts
 
 
 class _Worker(Generic[B, R]):
-    """One process, the batches it has, and the memory that their results come in.
+    """One process, its batches, and the memory for their results.
 
     Attributes
     ----------
-    jobs
-        What it has been given and has not returned, in order.
+    attempts
+        Submitted batches without a result, in order.
     results
-        Where its results come from; it ends when the process does.
+        Connection for its results; it ends when the process does.
     """
 
     def __init__(self, task: bytes, preload: Sequence[str]) -> None:
-        self.jobs: deque[Attempt[B]] = deque()
+        self.attempts: deque[Attempt[B]] = deque()
         self._slots = Slots()
-        # the one used last is used again first, so that the others take memory only when a writer halts
+        # reuse the last slot first, so that the others need memory only when the writer pauses
         self._free = list(range(_AHEAD))
         try:
             self._child = Child(preload, self._slots.file)
@@ -253,88 +252,88 @@ class _Worker(Generic[B, R]):
             self._slots.close()
             raise
         self.results = self._child.connection
-        # a dead one is noticed by the end of its results; so below
+        # a dead worker is noticed when its results end, here and below
         with suppress(OSError):
             self.results.send(Surroundings.here())
             self.results.send_bytes(task)
 
     def dismiss(self) -> None:
-        """Have the process end when it has nothing more to do."""
+        """Ask the process to end after its last batch."""
         with suppress(OSError):
             self.results.send(None)
 
     def kill(self) -> None:
-        """Have the process end now, whatever it is doing."""
+        """Kill the process."""
         self._child.kill()
 
     def close(self, deadline: float) -> None:
-        """Wait until the process has ended, kill it at the deadline (of `time.monotonic`), and give its memory up."""
+        """Wait for the process, kill it at the deadline (of `time.monotonic`), and release its memory."""
         self._child.wait(deadline)
         self._slots.close()
 
     @property
     def load(self) -> int:
-        """How many batches it has, the one included whose result was taken last and is not yet released."""
+        """Number of its batches, including the one whose result is not yet released."""
         return _AHEAD - len(self._free)
 
-    def submit(self, job: Attempt[B]) -> None:
-        """Give the worker a batch; wait, if need be, until it reads. It never waits for anybody to read from it."""
-        self.jobs.append(job)
+    def submit(self, attempt: Attempt[B]) -> None:
+        """Send a batch to the worker. This may wait until the worker reads; a worker never waits to send."""
+        self.attempts.append(attempt)
         with suppress(OSError):
-            self.results.send((job.batch, self._free.pop()))
+            self.results.send((attempt.batch, self._free.pop()))
 
     def receive(self) -> Outcome[Parcel] | None:
-        """Take a result; None if the worker has died.
+        """Receive a result; None if the worker has died.
 
         Raises
         ------
         WorkerError
-            If the batch failed. A `CellstampError` is passed on as it is.
+            The batch failed. A `CellstampError` is raised unchanged.
         """
         try:
             arrived = self.results.recv()
         except (EOFError, OSError):
             return None
-        job = self.jobs.popleft()
+        attempt = self.attempts.popleft()
         if not isinstance(arrived, Failure):
-            return arrived  # type: ignore[no-any-return]  # whatever comes through a connection is Any
+            return arrived  # type: ignore[no-any-return]  # a connection returns Any
         if isinstance(arrived.error, CellstampError):
             raise arrived.error
-        raise failed(job.batch, arrived.error) from arrived.error
+        raise failed(attempt.batch, arrived.error) from arrived.error
 
     def unpack(self, arrived: Outcome[Parcel]) -> Outcome[R]:
-        """Open a result; its large arrays are valid until it is released."""
+        """Unpack a result; its large arrays are valid until it is released."""
         return Outcome(unpack(arrived.value, self._slots), arrived.pid, arrived.rss)
 
     def release(self, arrived: Outcome[Parcel]) -> None:
-        """Use a result's memory for another one."""
+        """Free a result's memory for another one."""
         self._free.append(arrived.value.slot)
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended; None if nobody knows."""
+        """Exit code, or the negative number of a signal; None if unknown."""
         return self._child.exit_code
 
     @property
     def was_killed(self) -> bool:
-        """Whether a dead worker was ended by the signal that nothing but a kill sends."""
+        """Whether SIGKILL ended a dead worker."""
         return self.exit_code == -signal.SIGKILL
 
     @property
     def hint(self) -> str:
-        """What may help when workers end like this one."""
+        """Advice for workers that end like this one."""
         return _hint(was_killed=self.was_killed)
 
     @property
     def end(self) -> str:
-        """How a dead worker ended."""
+        """How a dead worker ended, in words."""
         return exit_text(self.exit_code)
 
 
 def _hint(*, was_killed: bool) -> str:
     if was_killed:
         return "Most often memory has run out: lower threads or max_batch_size, or give the job more memory"
-    return "What they wrote to the standard error may say why"
+    return "See the messages on standard error"
 
 
 def _workers(number: int) -> str:

@@ -1,7 +1,7 @@
-"""Runs in the server: a process that imports what workers need once, and forks them when it is asked to.
+"""Run the server: a process that imports the modules workers need once, and forks workers on request.
 
-It has one socket, to the process that started it. It answers one request after the other, and ends when the other end
-is closed. Requests and replies are of fixed sizes, so that none can be read in part.
+It has one socket, to the process that started it. It answers requests in order, and ends when the other end is closed.
+Requests and replies have fixed sizes, so none can be read in part.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import NoReturn
 from cellstamp.engines.interpreter import take_standard_input
 
 FORK, REAP, KILL = b"F", b"R", b"K"
-"""Requests: fork a worker, which takes the file descriptors sent along; wait for a worker to end; kill a worker."""
+"""Requests: fork a worker with the file descriptors sent along; wait for a worker to end; kill a worker."""
 REQUEST = struct.Struct("!cq")
 """The kind of a request, and the process id of the worker to wait for or to kill."""
 REPLY = struct.Struct("!?q")
@@ -30,7 +30,7 @@ MAX_DESCRIPTORS = 8
 """File descriptors that can be sent along with a request."""
 
 Work = Callable[[Sequence[int]], object]
-"""What a worker does with the file descriptors sent to it."""
+"""Function that a worker calls with the file descriptors sent to it."""
 
 
 def main(preload: Sequence[str], work: str) -> NoReturn:
@@ -41,20 +41,20 @@ def main(preload: Sequence[str], work: str) -> NoReturn:
     preload
         Modules to import first.
     work
-        What workers do: ``module:function``, imported in the server.
+        Function that workers call, as ``module:function``; imported in the server.
     """
     try:
         _serve(take_standard_input(), preload, work)
-    except BaseException:  # noqa: BLE001 - the interpreter's own end would take long, with all that is imported
+    except BaseException:  # noqa: BLE001 - a normal exit is slow with many imported modules
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
 
 
 def _serve(control: socket.socket, preload: Sequence[str], work: str) -> None:
-    # the terminal sends Ctrl-C to every process of a job: it is the caller who stops the workers
+    # the terminal sends Ctrl-C to every process; the caller stops the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # a caller that ignores the end of its children hands that on, and no exit code would be known
+    # a caller that ignores SIGCHLD passes that on, and exit codes would be lost
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for name in preload:
         import_module(name)
@@ -63,7 +63,7 @@ def _serve(control: socket.socket, preload: Sequence[str], work: str) -> None:
 
 
 class _Nursery:
-    """Forks workers, and remembers how they end."""
+    """Forks workers, and keeps their exit codes."""
 
     def __init__(self, control: socket.socket, work: Work) -> None:
         self._control, self._work = control, work
@@ -71,7 +71,7 @@ class _Nursery:
         signal.signal(signal.SIGCHLD, self._note_ends)
 
     def answer(self) -> None:
-        """Carry out requests until there are no more."""
+        """Answer requests until the other end is closed."""
         with suppress(ConnectionError):
             while True:
                 request, descriptors, _, _ = socket.recv_fds(
@@ -97,7 +97,7 @@ class _Nursery:
             if not pid:
                 self._become_worker(descriptors)
         finally:
-            # only the worker has them now: its connection ends when it does
+            # only the worker keeps them, so its connection ends when it does
             for descriptor in descriptors:
                 os.close(descriptor)
         return pid
@@ -126,7 +126,7 @@ class _Nursery:
         self._exit_codes[pid] = os.waitstatus_to_exitcode(status)
 
     def _reap(self, pid: int) -> int:
-        with suppress(ChildProcessError):  # it is noted already
+        with suppress(ChildProcessError):  # its exit code is known already
             self._note(*os.waitpid(pid, 0))
         if pid not in self._exit_codes:
             raise ChildProcessError(errno.ECHILD, "not a child")

@@ -1,4 +1,4 @@
-"""Which batch goes to which worker: everyone walks a stretch of neighbours, and helps where most is left."""
+"""Assign batches to workers: each works through a span of neighbours, then helps with the longest span left."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ B = TypeVar("B")
 
 
 class Spans(Generic[B]):
-    """Deals out a sequence to workers, each its own contiguous span.
+    """Divides a sequence among workers, one contiguous span each.
 
     Parameters
     ----------
     items
         The sequence.
     n_workers
-        How many spans to begin with, about equally long.
+        Number of spans at the start, of about equal length.
     """
 
     def __init__(self, items: Sequence[B], n_workers: int) -> None:
@@ -26,21 +26,21 @@ class Spans(Generic[B]):
         self._spans = [range(start, end) for start, end in pairwise(bounds)]
 
     def __len__(self) -> int:
-        """Items not yet dealt out."""
+        """Number of items not yet taken."""
         return sum(map(len, self._spans))
 
     def add(self) -> int:
-        """Let one more worker help, and return its number; it has nothing of its own to begin with."""
+        """Add a worker with an empty span, and return its number."""
         self._spans.append(range(0))
         return len(self._spans) - 1
 
     def take(self, worker: int) -> B:
-        """The next item for a worker: of its own span, else of the far half of the longest span left.
+        """Return the next item of a worker's span; if that is empty, take the far half of the longest span first.
 
         Raises
         ------
         IndexError
-            If everything has been dealt out.
+            All items have been taken.
         """
         if not self._spans[worker]:
             self._spans[worker] = self._far_half()

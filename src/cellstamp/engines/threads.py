@@ -1,4 +1,4 @@
-"""Work shared among threads of one process; for what releases Python's lock."""
+"""Share work among threads of one process, for functions that release the GIL."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ R = TypeVar("R")
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Threads:
-    """Threads that are started when they are needed; picklable, and safe when the process forks.
+    """Threads that start when needed; picklable, and safe when the process forks.
 
     Parameters
     ----------
     n_threads
-        How many; 1 works in the calling thread.
+        Number of threads; 1 uses the calling thread.
     """
 
     def __init__(self, n_threads: int) -> None:
@@ -31,11 +31,11 @@ class Threads:
         self._pid = 0
 
     def __reduce__(self) -> tuple[type[Threads], tuple[int]]:
-        """Take along how many, no running thread."""
+        """Pickle the number of threads only."""
         return type(self), (self.n_threads,)
 
     def each(self, function: Callable[[T], object], items: list[T]) -> None:
-        """Call a function with every item; the first error is raised when no call is running any more."""
+        """Call a function with every item; after all calls, raise the first error."""
         if self.n_threads == 1 or len(items) <= 1:
             for item in items:
                 function(item)
@@ -46,14 +46,14 @@ class Threads:
             raise errors[0]
 
     def _threads(self) -> ThreadPoolExecutor:
-        # threads do not live on in a process that is forked, and the pool would wait for them
+        # a forked process has no threads, and its pool would wait for them
         if self._pool is None or self._pid != os.getpid():
             self._pool, self._pid = ThreadPoolExecutor(self.n_threads, "cellstamp"), os.getpid()
         return self._pool
 
 
 def one_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Call a function with one item after the other, always one further than what has been asked for."""
+    """Yield the results of a function for each item, computing one result ahead in a thread."""
     with ThreadPoolExecutor(1, "cellstamp-ahead") as pool:
         waiting: Future[R] | None = None
         for item in items:

@@ -1,4 +1,4 @@
-"""Runs in a worker: does one batch after the other until there are no more."""
+"""Run batches in a worker process until there are no more."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from cellstamp.engines.retries import portable
 
 @dataclass(frozen=True)
 class Failure:
-    """The error that a batch ended with."""
+    """The error of a failed batch."""
 
     error: Exception
 
 
 def work(descriptors: Sequence[int]) -> None:
-    """Do batch after batch, until there are no more.
+    """Run one batch after the other until there are no more.
 
     Parameters
     ----------
     descriptors
-        Of the connection to the caller, and of the memory for results. Through the connection come the caller's
-        `Surroundings`, the task, and then pairs of a batch and the slot for its result; None at the end.
+        Descriptors of the connection to the caller, and of the memory for results. The caller sends its
+        `Surroundings`, the task, then pairs of a batch and the slot for its result, and None at the end.
     """
     connection, memory = descriptors
     caller: Connection[Any, Any] = Connection(connection)
@@ -46,14 +46,14 @@ def work(descriptors: Sequence[int]) -> None:
             batch, slot = order
             try:
                 done: object = outcome(pack(task(batch), slots, slot))
-            except Exception as error:  # noqa: BLE001 - it is raised where it can be told
+            except Exception as error:  # noqa: BLE001 - the caller raises it
                 done = Failure(portable(error))
             with suppress(ConnectionError):
                 caller.send(done)
 
 
 def _receive(caller: Connection[Any, Any]) -> Any:
-    """Receive a message; an `EOFError` says that there is no caller any more."""
+    """Receive a message; raise an `EOFError` if the caller has ended."""
     try:
         message = caller.recv_bytes()
     except ConnectionError as error:
@@ -62,8 +62,8 @@ def _receive(caller: Connection[Any, Any]) -> Any:
 
 
 def _end_with_caller(connection: int) -> None:
-    """Wait until nobody is at the other end any more, and end; a worker in the middle of a batch would not notice."""
+    """End this process when the caller ends, even in the middle of a batch."""
     watch = select.poll()
-    watch.register(connection, 0)  # that the other end was closed is always told
+    watch.register(connection, 0)  # poll always reports that the other end was closed
     watch.poll()
     os._exit(1)
