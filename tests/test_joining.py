@@ -248,7 +248,8 @@ def test_the_example_in_the_documentation_runs(
     tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (REPOSITORY / "docs" / "output.md").read_text()
-    shown = re.search(r"## Join the cells to SpatialData.*?```python\n(.*?)\n```.*?```python\n(.*?)\n```", page, re.DOTALL)
+    example = r"```python\n(.*?)\n```"
+    shown = re.search(rf"## Join the cells to SpatialData.*?{example}.*?{example}", page, re.DOTALL)
     assert shown is not None
     project = Project(tmp_path / "my_project", config)
     project.load_input_from_array(IMAGE)
