@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from nbclient import NotebookClient
@@ -35,11 +34,6 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_timeout = 120
-# torch is optional: without it, the page that trains a network shows stored results and a stored picture.
-if find_spec("torch"):
-    tags.add("torch")  # noqa: F821 - Sphinx puts it here
-else:
-    nb_execution_excludepatterns = ["training-a-network.md"]
 nb_merge_streams = True
 logging.getLogger("traitlets").setLevel(logging.WARNING)
 # Kernels without encryption print a warning.

@@ -27,7 +27,7 @@ MODELS: dict[str, tuple[type[StepConfig], dict[str, str]]] = {
     "extraction": (ExtractionConfig, EXTRACTION),
     "segmentation": (SegmentationConfig, SEGMENTATION),
 }
-HEADER = ["| key | default | allowed | what it does |", "|---|---|---|---|"]
+HEADER = ["| key | meaning | default | allowed |", "|---|---|---|---|"]
 
 
 def lines(step: str = "extraction") -> Iterator[str]:
@@ -40,7 +40,7 @@ def lines(step: str = "extraction") -> Iterator[str]:
         meaning = " ".join(str(field.description).replace("``", "`").split())
         # values in code keep straight quotes, so that readers can paste them into a configuration
         allowed = re.sub(r'"\w+"', r"`\g<0>`", model.allowed_for(key))
-        yield f"| `{key}` | {default} | {allowed} | {meaning} |"
+        yield f"| `{key}` | {meaning} | {default} | {allowed} |"
 
 
 def _shown(value: object) -> str:

@@ -898,7 +898,7 @@ def test_the_table_in_the_documentation_is_made_of_the_model() -> None:
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == KEYS
     for key, field in ExtractionConfig.model_fields.items():
         (row,) = re.findall(rf"^\| `{key}` \| (.*) \|$", text, re.MULTILINE)
-        default, allowed, meaning = row.split(" | ")
+        meaning, default, allowed = row.split(" | ")
         assert allowed.replace("`", "") == ExtractionConfig.allowed_for(key)
         assert not re.search(r'(?<!`)"', allowed.replace('"`', "`"))
         assert meaning.replace("`", "") == " ".join(str(field.description).split()).replace("`", "")

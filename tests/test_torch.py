@@ -241,8 +241,10 @@ def test_a_file_that_has_changed(path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
-def test_the_page_that_trains_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its cells, one after the other: the network is better than guessing, and much better when it sees amounts."""
+def test_the_page_that_trains_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page's code gives the outputs stored on the page; accuracies depend on the version of torch."""
     pytest.importorskip("skimage")
     matplotlib = pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
@@ -251,10 +253,31 @@ def test_the_page_that_trains_a_network(tmp_path: Path, monkeypatch: pytest.Monk
     n_threads = torch.get_num_threads()
     try:
         with matplotlib.rc_context({"backend": "agg"}):
-            for cell in re.findall(r"^```{code-cell} ipython3\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
-                exec(cell, names)
+            for block in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+                exec(block, names)
     finally:
         torch.set_num_threads(n_threads)
         matplotlib.pyplot.close("all")
+    counts, first, second = re.findall(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert capsys.readouterr().out.startswith(counts)
+    accuracies = [int(re.match(r"accuracy: (\d+)%", shown)[1]) / 100 for shown in (first, second)]  # type: ignore[index]
+    assert accuracies[0] == pytest.approx(names["is_right"].mean(), abs=0.06)
+    assert accuracies[1] == pytest.approx(np.mean(names["said"] == names["label"][names["held_out"]]), abs=0.06)
     assert names["is_right"].mean() > names["majority"] + 0.08
     assert np.mean(names["said"] == names["label"][names["held_out"]]) > 0.92
+
+
+def test_the_page_on_training_shows_the_batches_of_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The output stored on the page is the one of its code."""
+    pytest.importorskip("skimage")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    opening = r"^```(?:{code-cell} ipython3\n(?::tags:[^\n]*\n\n)?|python\n)"
+    blocks = re.findall(rf"{opening}(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks[:3]:  # the file, NumPy, torch
+        exec(block, names)
+    (shown,) = re.findall(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert capsys.readouterr().out.endswith(shown)
