@@ -197,7 +197,7 @@ def test_without_a_cache_it_is_the_current_folder(
 
 def test_step_that_requires_a_cache_gets_none_filled_in(tmp_path: Path) -> None:
     class Strict(Step):
-        CACHE_REQUIRED = True
+        FILLS_IN_CACHE = False
 
     made = Strict({"a": 1}, tmp_path / "s")
     assert made.config == {"a": 1}

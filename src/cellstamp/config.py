@@ -12,15 +12,26 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cellstamp import rules
+from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError
 
 # What scportrait's configs may hold to tune HDF5's chunk cache, which chunks written directly go past.
 _IGNORED_PREFIX = "hdf5_rdcc_"
 _MOST_BYTES = 2**24
 """A file of more is no configuration, whatever else it is."""
+
+
+def usable_threads() -> Any:
+    """Return the default of ``threads``, and its words for the documentation."""
+    return Field(default_factory=default_workers, json_schema_extra={"shown": "usable cores"})
+
+
+def temporary_folder() -> Any:
+    """Return the default of ``cache``, and its words for the documentation."""
+    return Field(default_factory=rules.system_cache, json_schema_extra={"shown": "the system's temporary folder"})
 
 
 class StepConfig(BaseModel):
@@ -37,6 +48,10 @@ class StepConfig(BaseModel):
     def contradictions(self) -> Iterator[str]:
         """What is wrong between keys that are fine by themselves."""
         yield from ()
+
+    def fitted(self) -> Self:
+        """Return this configuration with the defaults that depend on other keys."""
+        return self
 
     @classmethod
     def parse(cls, mapping: Mapping[str, object]) -> Self:
@@ -71,7 +86,7 @@ class StepConfig(BaseModel):
         unknown = {key: value for key, value in mapping.items() if key not in known and key not in ignored}
         faults = [cls._unknown_fault(key, value) for key, value in unknown.items() if not cls._is_section(key, value)]
         try:
-            parsed = cls.model_validate(known)
+            parsed = cls.model_validate(known).fitted()
             faults = [*parsed.contradictions(), *faults]
         except ValidationError as error:
             faults = cls._rule_faults(error) + faults
@@ -137,12 +152,15 @@ class ExtractionConfig(StepConfig):
     STEP: ClassVar[str] = "HDF5CellExtraction"
     MAPPINGS: ClassVar[tuple[str, ...]] = ("cells", "normalization_range")
 
-    threads: rules.Count
-    """Worker processes; 1 runs in the calling process."""
+    threads: rules.Count = usable_threads()
+    """Number of worker processes; 1 runs in the calling process. By default one for each core that this process may
+    use, or fewer if memory is short."""
     image_size: rules.CropSize
-    """Side of a single-cell image, in pixels; not larger than the image, unless ``border`` is ``"pad"``."""
-    cache: rules.Folder
-    """Where temporary files go; made when missing, a relative one is seen from the current directory."""
+    """Side of a single-cell image, in pixels; at most the image's, unless ``border`` is ``"pad"``. ``"auto"`` measures
+    the masks: the smallest even size that holds 99% of the cells completely. Only a project without a configuration may
+    omit it; it is then ``"auto"``."""
+    cache: rules.Folder = temporary_folder()
+    """Folder for temporary files, created if missing. A relative path starts at the current directory."""
 
     image: rules.ImageName = rules.DEFAULT_IMAGE
     """The image to extract from."""
@@ -201,8 +219,14 @@ class ExtractionConfig(StepConfig):
     progress: rules.Progress = "auto"
     """Progress bar; ``"auto"`` shows it where someone can see it."""
 
+    def fitted(self) -> Self:
+        """Limit the default number of workers to the share of memory in ``target_ram_utilization``."""
+        if "threads" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"threads": default_workers(self.target_ram_utilization)})
+
     def contradictions(self) -> Iterator[str]:
-        """What is wrong between keys that are fine by themselves."""
+        """Yield an error for each combination of valid keys that is invalid."""
         if self.dtype.startswith("uint") and self.normalize_output:
             yield (
                 f"dtype = {self.dtype!r}: integers are for what is not normalised; set normalize_output to False, or "
@@ -279,7 +303,9 @@ def read_config(config: Mapping[str, Any] | str | os.PathLike[str], section: str
         whole = _read_yaml(config)
     else:
         raise ConfigError(f"config: must be a dict, or the path of a YAML file (got {_typed(type(config).__name__)})")
-    part = whole.get(section)
+    part = whole.get(section, whole)
+    if part is None:  # a section without keys, in YAML
+        return {}
     return dict(part) if isinstance(part, Mapping) else whole
 
 

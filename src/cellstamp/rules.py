@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,14 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from pydantic import PlainValidator
 
+from cellstamp.errors import ConfigError
+
 DEFAULT_IMAGE = "input_image"
 DEFAULT_KEY = "seg_all"
 DEFAULT_RANGE = (0.001, 0.999)
+AUTO = "auto"
+MEASURED = 0
+"""Value of `image_size` for ``"auto"``: an extraction replaces it by a size that it measures in the masks."""
 
 _MASK_WORDS = ("nucleus", "cytosol")
 LARGEST_ID = 2**63 - 1
@@ -134,6 +140,8 @@ def _optional_channel(value: object) -> str | None:
 
 
 def _crop_size(value: object) -> int:
+    if isinstance(value, str) and value == AUTO:
+        return MEASURED
     size = _integer(value)
     if size < 2 or size % 2:
         raise ValueError
@@ -343,6 +351,21 @@ def as_folder(value: object) -> Path:
     return Path(text)
 
 
+def system_cache() -> Path:
+    """Return the system's folder for temporary files (``$TMPDIR``, usually ``/tmp``).
+
+    Raises
+    ------
+    ConfigError
+        If the system has no writable folder.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        message = f"cache: the system has no writable folder for temporary files ({error.strerror}). Set cache to one"
+        raise ConfigError(message) from error
+
+
 EngineName = Literal["serial", "processes", "dask"]
 StampType = Literal["float16", "float32", "uint8", "uint16"]
 StoreCentersName = Literal["auto", "never", "always"]
@@ -357,7 +380,7 @@ OptionalCount = Annotated[
 Whole = Annotated[int, PlainValidator(_whole), Allowed("an integer >= 0")]
 Odd = Annotated[int, PlainValidator(_odd), Allowed("an odd integer >= 3")]
 Length = Annotated[float, PlainValidator(_at_least_0), Allowed("a number >= 0")]
-CropSize = Annotated[int, PlainValidator(_crop_size), Allowed("an even integer >= 2")]
+CropSize = Annotated[int, PlainValidator(_crop_size), Allowed('an even integer >= 2, or "auto"')]
 Folder = Annotated[Path, PlainValidator(as_folder), Allowed("the path of a folder for temporary files")]
 Share = Annotated[float, PlainValidator(_share), Allowed("a number above 0 and at most 1")]
 QuantileRange = Annotated[

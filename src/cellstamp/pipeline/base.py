@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from cellstamp.config import read_config
+from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError, OutputError
 from cellstamp.pipeline import temporary
-from cellstamp.rules import as_folder
+from cellstamp.rules import as_folder, system_cache
+from cellstamp.source.location import path_of
 
 
 class Logable:
@@ -135,7 +137,8 @@ class ProcessingStep(Logable):
     Attributes
     ----------
     config : dict
-        The step's configuration. Without a ``cache`` the current directory is filled in, unless `CACHE_REQUIRED`.
+        The step's configuration. If it has no ``cache``, the current directory is added, unless `FILLS_IN_CACHE` is
+        False.
     deep_debug : bool
         Whether the folder for temporary files is kept after a run; ``False`` unless set.
     _tmp_dir_path : str
@@ -148,8 +151,9 @@ class ProcessingStep(Logable):
         When `config` cannot be read, or `directory` is not a path.
     """
 
-    CACHE_REQUIRED = False
-    """Whether a configuration without ``cache`` is left as it is, for the step to refuse."""
+    FILLS_IN_CACHE = True
+    """Whether ``config`` gets the current directory as ``cache`` if it has none. Otherwise temporary files go to the
+    system's folder for them."""
 
     deep_debug: bool = False
 
@@ -175,9 +179,26 @@ class ProcessingStep(Logable):
         self.filehandler = filehandler
         self.from_project = from_project
         self.config = read_config(config, type(self).__name__)
-        if not self.CACHE_REQUIRED and self.config.get("cache") is None:
+        if self.FILLS_IN_CACHE and self.config.get("cache") is None:
             self.config["cache"] = str(Path.cwd())
             self.log(f"No cache in the config: temporary files go to the current directory, {self.config['cache']}")
+
+    def __repr__(self) -> str:
+        """Return the step's folder and, a line each, its input, main settings, result and next step."""
+        lines = [f"  {name}: {value}" for name, value in self._about().items()]
+        return "\n".join([f"{type(self).__name__} in {self.directory}", *lines])
+
+    def _about(self) -> dict[str, str]:
+        """Return what `repr` shows of the step."""
+        return {}
+
+    def _shown_config(self, *keys: str) -> dict[str, str]:
+        """Return some keys of the configuration, and the number of workers, for `repr`."""
+        threads = self.config.get("threads", f"{default_workers()} (default)")
+        return {**{key: str(self.config[key]) for key in keys if key in self.config}, "threads": str(threads)}
+
+    def _how_to_run(self, method: str) -> str:
+        return f"call project.{method}()" if self.from_project else "call this step, like step()"
 
     def __call__(self, *args: Any, debug: bool | None = None, overwrite: bool | None = None, **kwargs: Any) -> Any:
         """Run the step: call ``process`` with a folder for temporary files, and remove that whatever happens.
@@ -260,7 +281,7 @@ class ProcessingStep(Logable):
         ConfigError
             When `cache` is not the path of a folder, or nothing can be made there.
         """
-        cache = self.config.get("cache")
+        cache = self.config.get("cache") if "cache" in self.config else system_cache()
         prefix = f"{type(self).__name__} config: cache = {cache!r}"
         try:
             folder = as_folder(cache).absolute()
@@ -316,3 +337,9 @@ class ProcessingStep(Logable):
     def get_directory(self) -> str:
         """Return the step's folder, as given."""
         return self.directory
+
+
+def source_of(filehandler: object) -> str:
+    """Return the path or URL of a step's input, or the type of an object in memory, for `repr`."""
+    path = path_of(filehandler)
+    return type(filehandler).__name__ if path is None else str(path)

@@ -22,20 +22,23 @@ from cellstamp.errors import ConfigError, OutputError
 from cellstamp.h5sc.layout import EXCEEDS, FILE_NAME, REMOVED_NAME
 from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
-from cellstamp.pipeline.base import ProcessingStep
+from cellstamp.pipeline.base import ProcessingStep, source_of
 from cellstamp.pipeline.cluster import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
+from cellstamp.pipeline.crop_size import SHARE, measure_size
 from cellstamp.pipeline.disk_space import DiskSpace
+from cellstamp.pipeline.earlier import check_equal, in_the_way, read_origin
 from cellstamp.pipeline.folder import STORE
 from cellstamp.pipeline.job import Job, Selection, check_crop_fits, select_cells
 from cellstamp.pipeline.lock import holding
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import BlockRunner, n_local_workers, open_engine
-from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark
+from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark, conclude
+from cellstamp.rules import MEASURED
 from cellstamp.source.find.elements import find_source
 from cellstamp.source.find.filehandlers import find_centers, open_store, why_not_stored
 from cellstamp.source.find.masks import MaskChoice
-from cellstamp.source.find.selection import find_cells
+from cellstamp.source.find.selection import ChosenCells, find_cells
 from cellstamp.source.names import centers_of
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.read.shared_ids import survey
@@ -43,6 +46,8 @@ from cellstamp.source.values import Centers
 from cellstamp.warnings import warn
 
 _LONGEST_NAME = 100
+_MANY = 0.05
+"""Share of the selected cells; if more are removed at the border, the user is warned."""
 _BETWEEN = "an id that stands for many cells has its centre between them"
 
 
@@ -75,7 +80,7 @@ class HDF5CellExtraction(ProcessingStep):
     'out/data/single_cells.h5sc'
     """
 
-    CACHE_REQUIRED = True
+    FILLS_IN_CACHE = False
     DEFAULT_DATA_DIR = "data"
 
     output_path: str | None = None
@@ -144,19 +149,24 @@ class HDF5CellExtraction(ProcessingStep):
             config = ExtractionConfig.parse(self.config)
             _check_arguments(partial=partial, n_cells=n_cells, seed=seed)
             folder = self._claim_folder(output_folder_name, f"_ncells_{n_cells}_seed_{seed}" if partial else None)
+            finished = folder / FILE_NAME
+            origin = read_origin(finished) if finished.exists() and not self._may_replace else None
             watch = Stopwatch()
             with open_engine(config, log=self.log, warn=self._warn) as engine:
                 source = self._find_source(config)
+                measured = config.image_size == MEASURED
                 check_crop_fits(config, source)
                 check_ranges(config, source)
                 source = source if config.channels is None else source.pick(config.channels)
                 watch.lap("setup")
-                if config.engine != "dask":  # its workers are on other machines: each compiles for its own
+                if config.engine != "dask" and origin is None:  # workers of a cluster compile for their machines
                     compile_kernels(types_of(source, config.dtype), engine, lambda line: self._tell(line, config))
                     watch.skip()
                 chosen = find_cells(config.cells, source, self.filehandler)
                 blocks = BlockRunner(n_local_workers(config))
                 centers = self._find_centers(source, config, blocks)
+                if measured:
+                    config = self._measure_size(centers, chosen, source, config, blocks)
                 selection = select_cells(
                     centers, source, config, chosen=chosen, partial=partial, n_cells=n_cells, seed=seed
                 )
@@ -164,10 +174,17 @@ class HDF5CellExtraction(ProcessingStep):
                 if selection.shared is not None:
                     self._warn(selection.shared.message(f"'{source.main_mask.name}' in {source.main_mask.store}"))
                 if not len(selection.cells):
-                    self._warn(_nothing_left(source, config, selection))
+                    if origin is not None:
+                        raise in_the_way(finished, " with different settings or input (no cell can be extracted now)")
+                    self._warn(f"{_nothing_left(source, config, selection)}. No file was written")
                     return
+                self._warn_of_removed(selection, config)
                 scaling = find_scaling(config, source, blocks, log=self.log)
-                job = Job(config, source, selection, scaling, folder)
+                job = Job(config, source, selection, scaling, folder, measured)
+                if origin is not None:
+                    check_equal(origin, job.begun_from(), finished)
+                    self._finish(finished, config, f"Up to date: {_n_cells(len(job.cells))} -> {finished}")
+                    return
                 tally, n_empty = self._extract(job, engine, blocks, watch)
             self._warn_of_empty(job, n_empty)
             self._report(job, tally, int(n_empty[-1]), watch, engine.n_workers)
@@ -209,7 +226,9 @@ class HDF5CellExtraction(ProcessingStep):
                     progress=progress,
                 )
                 exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), blocks)
-                writer.describe(job.description(made_from, writer.n_empty, exceeding.rows.size), exceeding.rows)
+                writer.describe(
+                    job.description(made_from, begun_from, writer.n_empty, exceeding.rows.size), exceeding.rows
+                )
             np.savetxt(attempt / REMOVED_NAME, job.selection.removed, fmt="%d")
             run.publish([REMOVED_NAME, FILE_NAME], attempt, job.folder)
         watch.lap("extracting")
@@ -221,7 +240,7 @@ class HDF5CellExtraction(ProcessingStep):
         return self.overwrite if self.overwrite_run_path is None else self.overwrite_run_path
 
     def _claim_folder(self, name: str | None, draw: str | None) -> Path:
-        """Where the results go; an error if results are there that must not be replaced."""
+        """Return the folder for the results, and check that nothing else has its name."""
         base = self.DEFAULT_DATA_DIR if name is None else name
         if not isinstance(base, str) or base[:1] in {"", "."} or Path(base).name != base or len(base) > _LONGEST_NAME:
             message = (
@@ -233,11 +252,6 @@ class HDF5CellExtraction(ProcessingStep):
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             kind = "a link" if folder.is_symlink() else "no folder"
             message = f"{folder} is in the way: it is {kind}. Move it, or give another output_folder_name"
-            raise OutputError(message)
-        if (folder / FILE_NAME).exists() and not self._may_replace:
-            message = (
-                f"{folder} already exists. Set overwrite=True to replace its files, or give another output_folder_name"
-            )
             raise OutputError(message)
         return folder
 
@@ -293,6 +307,22 @@ class HDF5CellExtraction(ProcessingStep):
         """The store of the project that this step belongs to."""
         return None if self.project_location is None else Path(self.project_location) / STORE
 
+    def _measure_size(
+        self,
+        centers: Centers,
+        chosen: ChosenCells | None,
+        source: PixelSource,
+        config: ExtractionConfig,
+        blocks: BlockRunner,
+    ) -> ExtractionConfig:
+        """Return the configuration with the size of crops that holds nearly all selected cells."""
+        cells = centers if chosen is None else chosen.among(centers, source.main_mask.name)
+        size = measure_size(cells, source, blocks) if len(cells) else 2
+        self.log(f"image_size auto: {size} holds {SHARE:.0%} of {_n_cells(len(cells))} completely")
+        config = config.model_copy(update={"image_size": size})
+        check_crop_fits(config, source, measured=True)
+        return config
+
     def _tell(self, line: str, config: ExtractionConfig) -> None:
         self.log(line)
         announce(line, mode=config.progress)
@@ -314,12 +344,23 @@ class HDF5CellExtraction(ProcessingStep):
             }
         )
 
+    def _warn_of_removed(self, selection: Selection, config: ExtractionConfig) -> None:
+        n_removed, n_chosen = selection.removed.size, selection.n_in_mask - selection.n_not_chosen
+        if n_removed > _MANY * n_chosen:
+            self._warn(
+                f"{n_removed:,} of {n_chosen:,} cells ({n_removed / n_chosen:.0%}) are too close to the image border "
+                f"for image_size {config.image_size}, and are not extracted. Set border to 'pad' to extract them, or "
+                "choose a smaller image_size"
+            )
+
     def _warn_of_exceeding(self, job: Job, exceeding: run.Exceeding) -> None:
         if exceeding.rows.size:
             size, (height, width) = job.config.image_size, exceeding.largest
-            self._warn(
-                f"{exceeding.rows.size} of {len(job.cells)} cells reach out of their crop of {size} x {size} pixels, "
-                f"and are cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] tells which. "
+            # with image_size auto, one cell in a hundred is expected
+            report = self.log if job.measured else self._warn
+            report(
+                f"{exceeding.rows.size} of {len(job.cells)} cells exceed their crop of {size} x {size} pixels and are "
+                f"cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] marks them. "
                 f"{_larger_crop(job, exceeding)}"
             )
 
@@ -340,9 +381,8 @@ class HDF5CellExtraction(ProcessingStep):
             )
 
     def _report(self, job: Job, tally: run.Tally, n_empty: int, watch: Stopwatch, n_workers: int) -> None:
-        """Tell people and the log how it went."""
+        """Report the run to the user, the log and the table of runs."""
         path = job.folder / FILE_NAME
-        self.output_path = str(path)
         summary = RunSummary(
             image_size=job.source.shape,
             cells_in_mask=job.selection.n_in_mask,
@@ -367,7 +407,22 @@ class HDF5CellExtraction(ProcessingStep):
             f"seconds of all workers: reading {tally.read_s:.1f}, cutting and encoding {tally.cut_s:.1f}; "
             f"writing {tally.write_s:.1f}"
         )
-        self._tell(summary.closing_line(), job.config)
+        self._finish(path, job.config, summary.closing_line())
+
+    def _finish(self, path: Path, config: ExtractionConfig, line: str) -> None:
+        self.output_path = str(path)
+        self.log(line)
+        conclude(line, mode=config.progress)
+
+    def _about(self) -> dict[str, str]:
+        path = Path(self.output_path or self.extraction_file)
+        how = self._how_to_run("extract")
+        found = f"{path}; read it with cellstamp.read_h5sc({str(path)!r})" if path.exists() else f"none yet; {how}"
+        return {"cells from": source_of(self.filehandler), **self._shown_config("image_size"), "result": found}
+
+
+def _n_cells(n: int) -> str:
+    return "1 cell" if n == 1 else f"{n:,} cells"
 
 
 def _nothing_left(source: PixelSource, config: ExtractionConfig, selection: Selection) -> str:
@@ -375,13 +430,13 @@ def _nothing_left(source: PixelSource, config: ExtractionConfig, selection: Sele
     mask = source.main_mask
     if not selection.n_in_mask:
         where = f"the mask '{mask.name}' in {mask.store} is" if config.centers is None else f"'{config.centers}' is"
-        return f"no cell can be extracted: {where} empty (no cells at all); no file was written"
+        return f"no cell can be extracted: {where} empty (no cells at all)"
     height, width = source.shape
     n_chosen, kind = selection.n_in_mask - selection.n_not_chosen, "chosen " if selection.n_not_chosen else ""
     return (
         f"no cell can be extracted: none of the {n_chosen} {kind}cells of '{mask.name}' is more than "
-        f"{config.image_size // 2} pixels from the border of the {height} x {width} image; no file was written. Choose "
-        "a smaller image_size, or set border to 'pad'"
+        f"{config.image_size // 2} pixels from the border of the {height} x {width} image. Choose a smaller "
+        "image_size, or set border to 'pad'"
     )
 
 

@@ -14,6 +14,7 @@ import yaml
 from cellstamp.config import ExtractionConfig, read_config
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.layout import FILE_NAME
+from cellstamp.rules import AUTO
 from cellstamp.segmentation_config import SegmentationConfig
 
 CONFIG = "config.yml"
@@ -35,18 +36,26 @@ def find_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, A
     directory
         The project folder.
     config
-        Path of a YAML file, a mapping, or None for the folder's own file; {} when there is none.
+        Path of a YAML file, a mapping, or None for the file in the folder.
+
+    Returns
+    -------
+    dict
+        Without a file and a mapping: both steps with their defaults.
 
     Raises
     ------
     ConfigError
-        When it cannot be read.
+        If it cannot be read.
     """
     own = directory / CONFIG
-    if config is None:
-        # No section has an empty name: the whole configuration is read.
-        return read_config(own, "") if own.is_file() else {}
-    return read_config(config, "")
+    if config is None and not own.is_file():
+        return {DEFAULT_SEGMENTATION: {}, DEFAULT_EXTRACTION: {"image_size": AUTO}}
+    # no section has an empty name, so all sections are read
+    found = read_config(own if config is None else config, "")
+    # in YAML, a section without keys is None
+    steps = (DEFAULT_SEGMENTATION, DEFAULT_EXTRACTION)
+    return {key: {} if key in steps and value is None else value for key, value in found.items()}
 
 
 def keep_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, Any] | None) -> None:

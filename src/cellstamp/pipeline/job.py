@@ -73,7 +73,9 @@ class Job:
     scaling
         How pixels become values from 0 to 1.
     folder
-        Where the results go.
+        Folder of the results.
+    measured
+        Whether ``image_size`` was ``"auto"``; ``config`` has the measured size.
     """
 
     config: ExtractionConfig
@@ -81,6 +83,7 @@ class Job:
     selection: Selection
     scaling: Scaling
     folder: Path
+    measured: bool = False
 
     @property
     def cells(self) -> Centers:
@@ -141,6 +144,8 @@ class Job:
             "channels": list(source.channel_names),
             "cells": _told_cells(config.cells),
             "centers": str(config.centers),
+            "image_size_measured": self.measured,
+            "intensities": self.scaling.meaning,
         }
 
     def made_from(self) -> dict[str, Any]:
@@ -159,7 +164,11 @@ class Job:
 
     def begun_from(self) -> dict[str, Any]:
         """What has to be the same for a run to continue: `made_from`, and that no file of image and masks changed."""
-        return {**self.made_from(), **self._arrays(ArrayHandle.signature)}
+        return {**self.made_from(), **self.inputs()}
+
+    def inputs(self) -> dict[str, str]:
+        """Return a signature of the image and each mask, which changes with each change of their files."""
+        return self._arrays(ArrayHandle.signature)
 
     def _arrays(self, digest: Callable[[ArrayHandle], str]) -> dict[str, str]:
         return {
@@ -167,12 +176,23 @@ class Job:
             for array in (self.source.image, *self.source.masks)
         }
 
-    def description(self, made_from: dict[str, Any], n_empty: NDArray[np.int64], n_exceeding: int) -> dict[str, Any]:
-        """What the file says of itself (``uns/cellstamp``)."""
+    def description(
+        self, made_from: dict[str, Any], begun_from: dict[str, Any], n_empty: NDArray[np.int64], n_exceeding: int
+    ) -> dict[str, Any]:
+        """Return the file's description of itself (``uns/cellstamp``).
+
+        Parameters
+        ----------
+        made_from, begun_from
+            Results of `made_from` and `begun_from` before the images were read, so that later changes are noticed.
+        n_empty, n_exceeding
+            For each mask, the number of cells without a pixel; the number of cells that exceed their crop.
+        """
         text = json.dumps(made_from)
         return {
             "version": __version__,
             "made_from": text,
+            "begun_from": json.dumps(begun_from),
             "fingerprint": hashlib.sha256(text.encode()).hexdigest(),
             **self.selection.counts(),
             "cells_empty_in_main_mask": int(n_empty[0]),
@@ -215,8 +235,13 @@ def _in_short(pairs: Pairs | None) -> Any:
     return list(pairs[0]) if len(set(pairs)) == 1 else [list(pair) for pair in pairs]
 
 
-def check_crop_fits(config: ExtractionConfig, source: PixelSource) -> None:
-    """Refuse crops larger than the image, where all of a crop has to be inside.
+def check_crop_fits(config: ExtractionConfig, source: PixelSource, *, measured: bool = False) -> None:
+    """Check that crops are not larger than the image, unless they are padded.
+
+    Parameters
+    ----------
+    measured
+        Whether ``image_size`` was measured in the masks.
 
     Raises
     ------
@@ -224,9 +249,12 @@ def check_crop_fits(config: ExtractionConfig, source: PixelSource) -> None:
         If ``image_size`` is larger than the image's shorter side.
     """
     height, width = source.shape
+    # while the size is to be measured, it is 0
     if config.border == "drop" and config.image_size > min(height, width):
+        size, mask = f"image_size = {config.image_size}", source.main_mask.name
+        begin = f"image_size = 'auto': the cells of '{mask}' need {config.image_size}, which" if measured else size
         message = (
-            f"image_size = {config.image_size}: must not be larger than the image, which is {height} x {width} pixels "
+            f"{begin} must not be larger than the image, which is {height} x {width} pixels "
             f"(y, x): '{source.image.name}' in {source.image.store}; or set border to 'pad'"
         )
         raise ConfigError(message)

@@ -18,6 +18,7 @@ from cellstamp.cells.plan import Batch, window_corners
 from cellstamp.cells.stamps import Stamps
 from cellstamp.engines.base import Engine
 from cellstamp.h5sc.writeback import sync
+from cellstamp.pipeline.crop_size import half_sizes
 from cellstamp.pipeline.disk_space import DiskSpace
 from cellstamp.pipeline.job import Job
 from cellstamp.report import PeakMemory, Progress
@@ -61,10 +62,9 @@ def find_exceeding(job: Job, on_edge: NDArray[np.int64], run: Run) -> Exceeding:
     size, cells = job.config.image_size, job.cells[on_edge]
     left, top = window_corners(cells, size).T
     around = np.stack([top - size, top + 2 * size, left - size, left + 2 * size], axis=1)
-    first_row, last_row, first_column, last_column = find_extents(job.source.masks[-1], cells.ids, around, run).boxes.T
-    y, x = top + size // 2, left + size // 2
-    # half a crop reaches so far before its centre, and one pixel less behind it
-    halves = np.max([y - first_row, last_row - y + 1, x - first_column, last_column - x + 1], axis=0)
+    boxes = find_extents(job.source.masks[-1], cells.ids, around, run).boxes
+    first_row, last_row, first_column, last_column = boxes.T
+    halves = half_sizes(cells, boxes)
     outside = 2 * halves > size
     if not outside.any():
         return Exceeding(on_edge[outside], (0, 0), 0)

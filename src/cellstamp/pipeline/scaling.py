@@ -16,6 +16,11 @@ from cellstamp.source.read.intensities import Run, channel_quantiles
 
 Pairs = tuple[tuple[float, float], ...]
 
+_NOT_COMPARABLE = (
+    "Intensities are scaled per cell and channel: they are not comparable between cells. To compare cells, set "
+    "normalization_scope to 'image', or normalize_output to False"
+)
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -37,6 +42,16 @@ class Scaling:
     limits: Pairs
     per_cell: bool
     brightest: float = math.inf
+
+    @property
+    def meaning(self) -> str:
+        """Return in words how intensities are scaled, and whether they compare between cells."""
+        if self.per_cell:
+            return "scaled per cell and channel: not comparable between cells"
+        if self.quantiles is not None:
+            return "scaled per channel of the image: comparable between cells of this image"
+        how = "as in the image" if self.brightest == 1 else f"divided by {self.brightest:.0f}"
+        return f"{how}: comparable between cells and images"
 
 
 def check_ranges(config: ExtractionConfig, source: PixelSource) -> None:
@@ -73,6 +88,7 @@ def find_scaling(config: ExtractionConfig, source: PixelSource, run: Run, *, log
         return Scaling(None, ((0.0, largest),) * n_channels, per_cell=False, brightest=largest)
     quantiles = _quantiles(config, source)
     if config.normalization_scope == "cell":
+        log(_NOT_COMPARABLE)
         return Scaling(quantiles, quantiles, per_cell=True)
     limits = tuple(channel_quantiles(source, quantiles, run))
     log({f"0 and 1 of channel {name}": f"{low:g}, {high:g}" for name, (low, high) in _named(source, limits)})
