@@ -155,8 +155,11 @@ def test_partial_with_a_seed_and_a_folder_of_its_own(project):
 def test_a_finished_result_stays_unless_overwrite(project):
     assert invoke("extract", project).exit_code == 0
     result = invoke("extract", project)
+    assert result.exit_code == 0
+    assert result.stdout == f"Up to date: 6 cells -> {result_of(project)}\n"
+    result = invoke("extract", project, "--set", "image_size=22")
     assert result.exit_code == 2
-    told = "already exists. Set --overwrite to replace its files, or give another --output-folder\n"
+    told = " Set --overwrite to replace its files, or give another --output-folder\n"
     assert result.stderr.endswith(told)
     assert result.stdout == ""
     assert invoke("extract", project, "--overwrite").exit_code == 0

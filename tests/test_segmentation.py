@@ -416,7 +416,6 @@ class TestFaults:
         assert str(caught.value).split("\n  ") == [
             "ThresholdSegmentation config: 3 faults",
             "threads = '4': must be an integer >= 1 (got a str)",
-            "cache: missing; must be the path of a folder for temporary files",
             "expnsion = 3: unknown key; did you mean expansion?",
         ]
 
