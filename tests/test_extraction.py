@@ -119,7 +119,7 @@ def test_not_normalised(make_step: MakeStep) -> None:
 
 def test_other_quantiles_and_another_size(make_step: MakeStep) -> None:
     step = make_step(normalization_range=[0.3, 0.9], image_size=10)
-    with pytest.warns(UserWarning, match="69 of 69 cells reach out of their crop of 10 x 10 pixels"):
+    with pytest.warns(UserWarning, match="69 of 69 cells exceed their crop of 10 x 10 pixels"):
         step()
     check(step, SAMPLE, size=10, quantiles=(0.3, 0.9))
 

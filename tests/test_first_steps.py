@@ -94,7 +94,7 @@ def test_a_system_without_a_writable_temporary_folder(monkeypatch: pytest.Monkey
         raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/']")
 
     monkeypatch.setattr(tempfile, "gettempdir", fail)
-    with pytest.raises(ConfigError, match="cache: the system has no writable folder .*Set cache to one"):
+    with pytest.raises(ConfigError, match=r"cache: the system has no writable folder .*Set cache to one"):
         ExtractionConfig.parse({"image_size": 64})
 
 
@@ -276,9 +276,10 @@ class TestSummary:
     @pytest.mark.parametrize("progress", ["auto", False])
     def test_a_script_prints_it_once(self, tmp_path: Path, make_step: Callable[..., object], progress: object) -> None:
         step = make_step()
+        config = {**step.config, "progress": progress}
         code = (
             "from cellstamp import HDF5CellExtraction\n"
-            f"HDF5CellExtraction({ {**step.config, 'progress': progress}!r}, 'out', filehandler={str(step.filehandler)!r})()"
+            f"HDF5CellExtraction({config!r}, 'out', filehandler={str(step.filehandler)!r})()"
         )
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=tmp_path, text=True)
         assert out.stdout.count("Extracted 16 of 16 cells") == (progress == "auto")

@@ -1,6 +1,6 @@
-"""The rules a configuration's values obey: each a type that carries its check and the words for what is allowed.
+"""Define the rules for values of a configuration: types with a check, and words that describe allowed values.
 
-A check takes any value and returns its meaning, or raises a `ValueError`; the words belong to whoever reports it.
+A check takes any value and returns its meaning, or raises a `ValueError`. The words go into the error message.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ Quantiles = tuple[float, float]
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a value may be, in words that follow "must be"."""
+    """Describe the allowed values, in words that follow "must be"."""
 
     words: str
 
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column of true and false of a table in the store; `ids` is the column with each row's id in the mask."""
+    """Boolean column of a table in the store; `ids` is the column with each row's id in the mask."""
 
     table: str
     column: str
@@ -49,18 +49,18 @@ class TableColumn:
 
 @dataclass(frozen=True)
 class FileColumn:
-    """A column of ids of a CSV file."""
+    """Column of ids in a CSV file."""
 
     path: Path
     ids: str
 
 
 CellChoice = tuple[int, ...] | tuple[str, ...] | Path | FileColumn | TableColumn | None
-"""What the key ``cells`` may mean: ids in the mask, ids in a table, a file of either, a column of a table, or all."""
+"""Meaning of the key ``cells``: ids in the mask, ids in a table, a file of either, a column of a table, or all."""
 
 
 class WrongTypeError(ValueError):
-    """A value of a type the rule does not take, so that the message can name it."""
+    """A value has the wrong type; the message can name it."""
 
     def __init__(self, value: object) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class WrongTypeError(ValueError):
 
 
 class WrongItemError(ValueError):
-    """A value in a long list, so that the message can show which."""
+    """An item of a list is invalid; the message can show it."""
 
     def __init__(self, index: int, value: object) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class WrongItemError(ValueError):
 
 
 def is_none(value: object) -> bool:
-    """Whether a value stands for none: in YAML, ``None`` is a text."""
+    """Return whether a value means None; in YAML, ``None`` is a text."""
     return value is None or (isinstance(value, str) and value == "None")
 
 
@@ -192,7 +192,7 @@ def _optional_name(value: object) -> str | None:
 
 
 def _channel(value: object) -> str:
-    """The name of a channel; in YAML one that is a number is written like a number."""
+    """Return the name of a channel; YAML reads a name like 405 as an integer."""
     return str(_integer(value)) if isinstance(value, (int, np.integer)) else _name(value)
 
 
@@ -250,7 +250,7 @@ def _masks(value: object) -> str | tuple[str, ...] | None:
     if not isinstance(value, (list, tuple)):
         return _name(value)
     names = tuple(map(_name, value))
-    # Only a name that stands alone may do without: of two, neither could be told to be the nucleus.
+    # of two names, these words show which is the nucleus
     if not all(any(word in name for word in _MASK_WORDS) for name in names):
         raise ValueError
     if not 1 <= len(names) <= 2 or len(set(names)) != len(names):
@@ -259,7 +259,7 @@ def _masks(value: object) -> str | tuple[str, ...] | None:
 
 
 def _choice(meanings: Mapping[object, object], value: object) -> object:
-    # By type before the look-up: 1 equals True, and is not it.
+    # check the type first: 1 == True
     if not isinstance(value, (str, bool)) and value is not None:
         raise WrongTypeError(value)
     if value not in meanings:
@@ -280,7 +280,7 @@ def _engine(value: object) -> object:
 
 
 def is_client(value: object) -> bool:
-    """Whether a value is a client of a dask cluster, as far as can be seen without importing dask."""
+    """Return whether a value looks like a client of a dask cluster, without importing dask."""
     return hasattr(value, "scheduler") and hasattr(value, "submit")
 
 
@@ -327,7 +327,7 @@ def _progress(value: object) -> object:
 
 
 def as_folder(value: object) -> Path:
-    """Take a value as the path of a folder, which need not exist.
+    """Return a value as the path of a folder, which need not exist.
 
     Parameters
     ----------
@@ -342,7 +342,7 @@ def as_folder(value: object) -> Path:
     Raises
     ------
     ValueError
-        When it is anything else.
+        If it is anything else.
     """
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     text = _name(path)

@@ -1,4 +1,4 @@
-"""The extraction step."""
+"""The extraction step: cut single-cell images and write them to a file."""
 
 from __future__ import annotations
 
@@ -48,29 +48,28 @@ from cellstamp.warnings import warn
 _LONGEST_NAME = 100
 _MANY = 0.05
 """Share of the selected cells; if more are removed at the border, the user is warned."""
-_BETWEEN = "an id that stands for many cells has its centre between them"
+_BETWEEN = "the centre of an id that stands for many cells lies between them"
 
 
 class HDF5CellExtraction(ProcessingStep):
-    """Cuts a segmented image into single-cell images and stores them in ``single_cells.h5sc``.
+    """Cut single-cell images from a segmented image, and write them to ``single_cells.h5sc``.
 
-    Parameters are those of `ProcessingStep`. ``filehandler`` says where the image and masks are: an object with the
-    attribute ``sdata_path`` (a project's handler), a SpatialData zarr store's path or URL, or a SpatialData object.
-    The configuration's keys are listed on the documentation's page "Configuration".
+    Parameters are those of `ProcessingStep`. ``filehandler`` is the path or URL of a SpatialData zarr store, a
+    SpatialData object, or an object with the attribute ``sdata_path`` (a project's handler). The documentation's page
+    "Configuration" lists the keys of the configuration.
 
     The file is an AnnData: ``obsm["single_cell_images"]`` (n_cells, n_masks + n_channels, y, x), values from 0 to 1,
     float16 unless ``dtype`` says otherwise; ``obsm["spatial"]`` float64 (n_cells, 2), centres as x, y in pixels;
     ``obs["scportrait_cell_id"]`` uint64. It is a table that annotates the mask, in SpatialData's sense.
-    Centres that a store lacks are computed, and stored in it as points ``centers_<labels>``, if it is a folder that was
-    given by its path and can be written to.
+    Missing centres are computed; ``store_centers`` says whether they are stored as points ``centers_<labels>``.
 
     Attributes
     ----------
     output_path : str or None
-        The file the latest run wrote; None before the first.
+        Path of the file of the latest run; None before the first.
     overwrite_run_path : bool or None
-        Whether the next run may replace results, instead of what ``overwrite`` says; forgotten after that run. None:
-        as ``overwrite`` says. scportrait's projects set it.
+        Whether the next run may replace results; reset after this run. None: ``overwrite`` decides. scportrait's
+        projects set it.
 
     Examples
     --------
@@ -87,29 +86,29 @@ class HDF5CellExtraction(ProcessingStep):
     overwrite_run_path: bool | None = None
 
     def __call__(self, *args: Any, overwrite: bool | None = None, **kwargs: Any) -> Any:
-        """Run the step, see `ProcessingStep.__call__`; what is said of overwriting holds for this run only."""
+        """Run the step, see `ProcessingStep.__call__`; ``overwrite`` is for this run only."""
         if overwrite is not None:
             self.overwrite_run_path = overwrite
         try:
             return super().__call__(*args, overwrite=overwrite, **kwargs)
         finally:
-            # scportrait's project says nothing in a later call, and does not mean the same once more
+            # scportrait's project does not reset it, and expects the default in the next call
             self.overwrite_run_path = None
 
     def check_config(self) -> None:
-        """Refuse a configuration with faults, naming all of them.
+        """Check the configuration.
 
         Raises
         ------
         ConfigError
-            If there is any.
+            If it has errors; the message lists all of them.
         """
-        with warnings.catch_warnings(action="ignore"):  # what there is to warn of is told by the run itself
+        with warnings.catch_warnings(action="ignore"):  # the run itself warns
             ExtractionConfig.parse(self.config)
 
     @property
     def extraction_file(self) -> str:
-        """Where a full run with the default folder name puts its file."""
+        """Return the path of the file of a full run with the default folder name."""
         return str(Path(self.directory) / self.DEFAULT_DATA_DIR / FILE_NAME)
 
     def process(
@@ -119,31 +118,32 @@ class HDF5CellExtraction(ProcessingStep):
         seed: int = 42,
         output_folder_name: str | None = None,
     ) -> None:
-        """Extract all cells, or some for a preview; called by calling the step.
+        """Extract all cells, or a random sample; called by calling the step.
+
+        A finished file with equal settings and input is up to date: it is kept, and this returns at once.
 
         Parameters
         ----------
         partial
-            Extract ``n_cells`` cells only, into ``partial_<folder>_ncells_<n_cells>_seed_<seed>``.
+            Extract a sample of ``n_cells`` cells into ``partial_<folder>_ncells_<n_cells>_seed_<seed>``.
         n_cells
-            How many, at most as many as can be extracted.
+            Size of the sample.
         seed
-            Of the drawing of cells.
+            Seed of the sample.
         output_folder_name
-            Folder for the results inside the step's own; ``data`` by default. A preview's name begins with ``partial_``
-            and this.
+            Name of the folder for the results, in the step's folder; ``data`` by default.
 
         Raises
         ------
         ConfigError
-            If the configuration or an argument cannot be used; nothing has been done then.
+            If the configuration or an argument is invalid. Nothing is written.
         InputError
-            If the image or the masks cannot be used.
+            If the image or a mask is missing or invalid.
         OutputError
-            If there is a result already, and overwriting was not asked for; if another run writes it; or if it cannot
-            be written. What is finished is kept, and gone on with by the next run.
+            If a result with different settings or input exists and `overwrite` is False, another run writes to the
+            folder, or writing fails. Finished cells are kept; the next run resumes.
         WorkerError
-            If a batch failed, or workers died at it again and again; as before, what is finished is kept.
+            If a batch failed, or workers died at it repeatedly. Finished cells are kept.
         """
         with self._log_for(partial=partial):
             config = ExtractionConfig.parse(self.config)
@@ -192,12 +192,12 @@ class HDF5CellExtraction(ProcessingStep):
     def _extract(
         self, job: Job, engine: Engine, blocks: BlockRunner, watch: Stopwatch
     ) -> tuple[run.Tally, NDArray[np.int64]]:
-        """Make and write all stamps aside, and give the files their names when they are whole.
+        """Write all images to a temporary folder, and rename the files when they are complete.
 
         Returns
         -------
         Tally, ndarray
-            What added up, and for each mask the cells without a pixel of it.
+            Sums over the batches; for each mask, the number of cells without a pixel.
         """
         config = job.config
         budget = memory_budget(config.target_ram_utilization)
@@ -213,7 +213,7 @@ class HDF5CellExtraction(ProcessingStep):
             with open_writer(work, layout, begun_from, self.log) as (attempt, writer):
                 n_done = int(writer.is_written.sum())
                 if n_done:
-                    self._tell(f"continuing: {n_done:,} of {len(job.cells):,} cells done", config)
+                    self._tell(f"Resuming: {n_done:,} of {len(job.cells):,} cells done", config)
                     progress.advance(n_done)
                 tally = run.run_batches(
                     engine,
@@ -257,7 +257,7 @@ class HDF5CellExtraction(ProcessingStep):
 
     @contextmanager
     def _work_folder(self, folder: Path) -> Iterator[Path]:
-        """A folder beside the final one for what is not finished; it stays if there is something to go on with."""
+        """Lock the folder for results; yield a folder next to it for unfinished results, kept if it has any."""
         work = folder.with_name(f".unfinished_{folder.name}")
         with holding(folder.with_name(f".{folder.name}.lock"), what=folder):
             if work.is_symlink():
@@ -272,13 +272,13 @@ class HDF5CellExtraction(ProcessingStep):
 
     @contextmanager
     def _log_for(self, *, partial: bool) -> Iterator[None]:
-        """Log to a file of its own during a partial extraction."""
+        """Log to a separate file during a partial extraction."""
         name = self.log_name
         self.log_name = "partial_processing.log" if partial else name
         try:
             yield
         except BaseException as error:
-            # where the log is in the same trouble, it is the first error that has to be told
+            # if the log cannot be written either, report the first error
             with suppress(OutputError):
                 self.log(f"failed: {type(error).__name__}: {error}".removesuffix(": "))
             raise
@@ -294,7 +294,7 @@ class HDF5CellExtraction(ProcessingStep):
         return find_source(store, image=config.image, masks=masks)
 
     def _find_centers(self, source: PixelSource, config: ExtractionConfig, blocks: BlockRunner) -> Centers:
-        """Centres that are given, or from the store, or computed and, where that is wanted and possible, stored."""
+        """Return given or stored centres, or compute and, if wanted, store them."""
         return find_centers(
             source.main_mask,
             config.centers,
@@ -304,7 +304,7 @@ class HDF5CellExtraction(ProcessingStep):
         )
 
     def _own_store(self) -> Path | None:
-        """The store of the project that this step belongs to."""
+        """Return the store of the step's project."""
         return None if self.project_location is None else Path(self.project_location) / STORE
 
     def _measure_size(
@@ -426,7 +426,7 @@ def _n_cells(n: int) -> str:
 
 
 def _nothing_left(source: PixelSource, config: ExtractionConfig, selection: Selection) -> str:
-    """Why no cell can be extracted, and what to do."""
+    """Return why no cell can be extracted, and a fix."""
     mask = source.main_mask
     if not selection.n_in_mask:
         where = f"the mask '{mask.name}' in {mask.store} is" if config.centers is None else f"'{config.centers}' is"
@@ -441,7 +441,7 @@ def _nothing_left(source: PixelSource, config: ExtractionConfig, selection: Sele
 
 
 def _larger_crop(job: Job, exceeding: run.Exceeding) -> str:
-    """What to do about cells that are larger than their crops; a larger crop helps only where an id is one cell."""
+    """Return a fix for cells that exceed their crops; a larger crop helps only if each id is one cell."""
     mask = job.source.main_mask.name
     if job.selection.shared is not None:
         return f"A larger image_size does not help where one id of '{mask}' stands for many cells"
@@ -452,7 +452,7 @@ def _larger_crop(job: Job, exceeding: run.Exceeding) -> str:
 
 
 def _doubt(given: str | None, mask: str) -> str:
-    """What may be wrong with centres."""
+    """Return the likely error in the centres."""
     if given is not None:
         wrong = f"the centres in '{given}' are not those of its cells"
     else:
@@ -462,17 +462,17 @@ def _doubt(given: str | None, mask: str) -> str:
 
 
 def _check_arguments(*, partial: object, n_cells: object, seed: object) -> None:
-    """Refuse arguments of `HDF5CellExtraction.process` that cannot be meant.
+    """Check the arguments of `HDF5CellExtraction.process`.
 
     Raises
     ------
     ConfigError
-        If ``partial`` is no bool, ``seed`` no integer >= 0, or ``n_cells`` given without ``partial``.
+        If ``partial`` is not a boolean, ``seed`` not an integer >= 0, or ``n_cells`` given without ``partial``.
     """
     if not isinstance(partial, bool):
         message = f"partial = {partial!r}: must be True or False"
         if isinstance(partial, str | os.PathLike):
-            message += " (image and masks are found through the filehandler, their paths are no arguments)"
+            message += " (the filehandler gives the image and masks; their paths are not arguments)"
         raise ConfigError(message)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         message = f"seed = {seed!r}: must be an integer >= 0"

@@ -1,4 +1,4 @@
-"""How pixels become values from 0 to 1, as the configuration says."""
+"""Choose how pixels become values from 0 to 1."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _NOT_COMPARABLE = (
 
 @dataclass(frozen=True)
 class Scaling:
-    """What becomes 0 and 1.
+    """Values that become 0 and 1.
 
     Attributes
     ----------
     quantiles
-        Lower and upper quantile of each channel; None for what is not normalised.
+        Lower and upper quantile of each channel; None without normalisation.
     limits
-        What becomes 0 and 1 in each channel: ``quantiles`` of each cell, or values.
+        Pair for each channel that becomes 0 and 1: quantiles of each cell, or values.
     per_cell
-        Which of both.
+        Whether ``limits`` are quantiles.
     brightest
-        The largest value that a pixel may have.
+        Maximum valid value of a pixel.
     """
 
     quantiles: Pairs | None
@@ -55,12 +55,12 @@ class Scaling:
 
 
 def check_ranges(config: ExtractionConfig, source: PixelSource) -> None:
-    """Refuse normalisation ranges of channels that there are not.
+    """Check that the channels of ``normalization_range`` exist.
 
     Raises
     ------
     ConfigError
-        Naming them.
+        If some do not; the message names them.
     """
     ranges = config.normalization_range
     unknown = [name for name in ranges if name not in source.channel_names] if isinstance(ranges, dict) else []
@@ -73,14 +73,14 @@ def check_ranges(config: ExtractionConfig, source: PixelSource) -> None:
 
 
 def find_scaling(config: ExtractionConfig, source: PixelSource, run: Run, *, log: Callable[[object], None]) -> Scaling:
-    """Resolve the configuration's normalisation for the channels of an image.
+    """Return the scaling of each channel of an image.
 
     Parameters
     ----------
     run
-        How to apply a callable to every area of the image, where the whole of it has to be looked at.
+        Applies a callable to every block of the image, for quantiles of the image.
     log
-        Told what was found in the image.
+        Called with each line for the log.
     """
     dtype, n_channels = np.dtype(source.image.dtype), source.image.shape[0]
     if not config.normalize_output:

@@ -144,7 +144,7 @@ class ThresholdSegmentation(ProcessingStep):
             )
             raise InputError(message)
         if is_remote(path):
-            raise InputError(f"{path} is no folder: the masks have to go there")
+            raise InputError(f"{path} is not a folder on a disk: the masks must be written to it")
         if Path(path).exists() and not is_writable(path):
             raise InputError(f"{path} is read-only: the masks must be written to it. Segment a copy on a local disk")
         check_not_linked(Path(path), ("labels", "points"))
