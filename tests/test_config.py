@@ -105,7 +105,7 @@ def faults(mapping: Any) -> list[str]:
     with pytest.raises(ConfigError, match="HDF5CellExtraction config: ") as caught:
         ExtractionConfig.parse(mapping)
     title, *lines = str(caught.value).split("\n  ")
-    assert title == f"HDF5CellExtraction config: {len(lines)} fault{'s' if len(lines) > 1 else ''}"
+    assert title == f"HDF5CellExtraction config: {len(lines)} error{'s' if len(lines) > 1 else ''}"
     return lines
 
 

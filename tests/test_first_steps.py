@@ -175,7 +175,7 @@ def test_a_measured_size_larger_than_the_image(tmp_path: Path, sample_store: Cal
     mask = np.zeros((40, 200), np.uint32)
     mask[20, 10:190] = 1
     store = sample_store(cells=(np.ones((1, 40, 200), np.uint16), mask, None))
-    config = {**CONFIG, "image": "image", "segmentation_mask": "nucleus", "image_size": "auto"}
+    config = {**CONFIG, "image": "image", "segmentation_mask": "nucleus", "image_size": "auto", "border": "drop"}
     with pytest.raises(ConfigError, match="image_size = 'auto': the cells of 'nucleus' need 180, which must not be"):
         HDF5CellExtraction(config, tmp_path / "out", filehandler=store)()
 

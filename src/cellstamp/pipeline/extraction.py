@@ -154,33 +154,19 @@ class HDF5CellExtraction(ProcessingStep):
             watch = Stopwatch()
             with open_engine(config, log=self.log, warn=self._warn) as engine:
                 source = self._find_source(config)
-                measured = config.image_size == MEASURED
-                check_crop_fits(config, source)
-                check_ranges(config, source)
-                source = source if config.channels is None else source.pick(config.channels)
                 watch.lap("setup")
                 if config.engine != "dask" and origin is None:  # workers of a cluster compile for their machines
                     compile_kernels(types_of(source, config.dtype), engine, lambda line: self._tell(line, config))
                     watch.skip()
-                chosen = find_cells(config.cells, source, self.filehandler)
                 blocks = BlockRunner(n_local_workers(config))
-                centers = self._find_centers(source, config, blocks)
-                if measured:
-                    config = self._measure_size(centers, chosen, source, config, blocks)
-                selection = select_cells(
-                    centers, source, config, chosen=chosen, partial=partial, n_cells=n_cells, seed=seed
-                )
-                self._log_selection(source, selection)
-                if selection.shared is not None:
-                    self._warn(selection.shared.message(f"'{source.main_mask.name}' in {source.main_mask.store}"))
+                sized, selection = self._select(config, source, blocks, partial=partial, n_cells=n_cells, seed=seed)
                 if not len(selection.cells):
                     if origin is not None:
                         raise in_the_way(finished, " with different settings or input (no cell can be extracted now)")
-                    self._warn(f"{_nothing_left(source, config, selection)}. No file was written")
+                    self._warn(f"{_nothing_left(source, sized, selection)}. No file was written")
                     return
-                self._warn_of_removed(selection, config)
-                scaling = find_scaling(config, source, blocks, log=self.log)
-                job = Job(config, source, selection, scaling, folder, measured)
+                scaling = find_scaling(sized, source, blocks, log=self.log)
+                job = Job(sized, source, selection, scaling, folder, measured=config.image_size == MEASURED)
                 if origin is not None:
                     check_equal(origin, job.begun_from(), finished)
                     self._finish(finished, config, f"Up to date: {_n_cells(len(job.cells))} -> {finished}")
@@ -188,6 +174,22 @@ class HDF5CellExtraction(ProcessingStep):
                 tally, n_empty = self._extract(job, engine, blocks, watch)
             self._warn_of_empty(job, n_empty)
             self._report(job, tally, int(n_empty[-1]), watch, engine.n_workers)
+
+    def _select(
+        self, config: ExtractionConfig, source: PixelSource, blocks: BlockRunner, **sample: Any
+    ) -> tuple[ExtractionConfig, Selection]:
+        """Return the configuration with a size of crops, and the cells to extract."""
+        chosen = find_cells(config.cells, source, self.filehandler)
+        centers = self._find_centers(source, config, blocks)
+        if config.image_size == MEASURED:
+            config = self._measure_size(centers, chosen, source, config, blocks)
+        selection = select_cells(centers, source, config, chosen=chosen, **sample)
+        self._log_selection(source, selection)
+        if selection.shared is not None:
+            self._warn(selection.shared.message(f"'{source.main_mask.name}' in {source.main_mask.store}"))
+        if len(selection.cells):
+            self._warn_of_removed(selection, config)
+        return config, selection
 
     def _extract(
         self, job: Job, engine: Engine, blocks: BlockRunner, watch: Stopwatch
@@ -291,7 +293,10 @@ class HDF5CellExtraction(ProcessingStep):
         )
         folder = self._scratch_folder(config.cache)
         store = open_store(self.filehandler, config.image, masks, config.centers, folder)
-        return find_source(store, image=config.image, masks=masks)
+        source = find_source(store, image=config.image, masks=masks)
+        check_crop_fits(config, source)
+        check_ranges(config, source)
+        return source if config.channels is None else source.pick(config.channels)
 
     def _find_centers(self, source: PixelSource, config: ExtractionConfig, blocks: BlockRunner) -> Centers:
         """Return given or stored centres, or compute and, if wanted, store them."""
