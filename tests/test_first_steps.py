@@ -252,14 +252,12 @@ class TestFinished:
         with pytest.raises(OutputError, match=wanted):
             make_step(**keys)()
 
-    @pytest.mark.parametrize("element", ["images/image/0", "images/image/s0", "labels/cytosol/s0", "labels/cytosol/0"])
+    @pytest.mark.parametrize("element", ["images/image/s0", "labels/cytosol/s0"])
     def test_changed_pixels_are_noticed(self, make_step: Callable[..., HDF5CellExtraction], element: str) -> None:
         step = make_step()
         step()
         array = Path(step.filehandler) / element
-        if not array.exists():
-            pytest.skip("written by another version of spatialdata")
-        chunk = max((path for path in array.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+        chunk = next(path for path in sorted(array.glob("c/**/*")) if path.is_file())
         os.utime(chunk, ns=(1, 1))
         with pytest.raises(OutputError, match=rf"\({element.split('/')[1]} has changed\)"):
             step()
