@@ -147,7 +147,8 @@ class TestFolder:
         Project(tmp_path / "project", overwrite=True).load_input_from_array(IMAGE)
         assert (tmp_path / "project" / "notes.txt").read_text() == "mine"
 
-    def test_without_steps_the_errors_say_so(self, project: Project) -> None:
+    def test_without_steps_the_errors_say_so(self, tmp_path: Path) -> None:
+        project = Project(tmp_path / "project", {"OtherStep": {"a": 1}})
         with pytest.raises(ConfigError, match=r"no extraction step: config.yml in .* needs a section 'HDF5CellExt"):
             project.extract()
         with pytest.raises(ConfigError, match="no segmentation step"):
