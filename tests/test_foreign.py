@@ -88,5 +88,5 @@ def test_the_path_of_a_segmentation_is_no_argument(tmp_path: Path, store: Path) 
     step = ForeignProject(tmp_path, store).step
     with pytest.raises(TypeError, match="unexpected keyword argument 'input_segmentation_path'"):
         step(input_segmentation_path="segmentation.h5")
-    with pytest.raises(ConfigError, match=r"partial = 'segmentation\.h5': must be True or False \(the filehandler gives"):
+    with pytest.raises(ConfigError, match=r"partial = 'segmentation\.h5': must be True or False \(the filehandler"):
         step("segmentation.h5")

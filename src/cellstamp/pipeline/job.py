@@ -251,7 +251,7 @@ def check_crop_fits(config: ExtractionConfig, source: PixelSource, *, measured: 
     height, width = source.shape
     # while the size is to be measured, it is 0
     if config.border == "drop" and config.image_size > min(height, width):
-        size, mask = f"image_size = {config.image_size}", source.main_mask.name
+        size, mask = f"image_size = {config.image_size}:", source.main_mask.name
         begin = f"image_size = 'auto': the cells of '{mask}' need {config.image_size}, which" if measured else size
         message = (
             f"{begin} must not be larger than the image, which is {height} x {width} pixels "
