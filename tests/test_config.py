@@ -372,7 +372,7 @@ def test_the_words_for_what_is_allowed_are_had_for_every_key() -> None:
 
 
 INTEGERS_NEED_NO_NORMALISING = (
-    "dtype = 'uint8': integers are for images without normalisation; set normalize_output to False, or dtype to 'float16' or "
+    "dtype = 'uint8': integers store unnormalised images; set normalize_output to False, or dtype to 'float16' or "
     "'float32'"
 )
 

@@ -479,7 +479,8 @@ def test_nothing_left_to_extract_is_a_warning_and_no_file(
 def test_a_mask_without_cells(tmp_path: Path, make_step: MakeStep) -> None:
     sample = Sample(SAMPLE.image, {NUCLEUS: np.zeros_like(SAMPLE.masks[NUCLEUS])})
     message = (
-        r"no cell can be extracted: the mask 'seg_all_nucleus' in .* is empty \(no cells at all\)\. No file was written$"
+        r"no cell can be extracted: the mask 'seg_all_nucleus' in .* is empty \(no cells at all\)\. "
+        "No file was written$"
     )
     with pytest.warns(UserWarning, match=message):
         make_step(write_store(tmp_path / "s.zarr", sample))()

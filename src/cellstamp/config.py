@@ -227,7 +227,7 @@ class ExtractionConfig(StepConfig):
         """Yield an error for each combination of valid keys that is invalid."""
         if self.dtype.startswith("uint") and self.normalize_output:
             yield (
-                f"dtype = {self.dtype!r}: integers are for images without normalisation; set normalize_output to False, or "
+                f"dtype = {self.dtype!r}: integers store unnormalised images; set normalize_output to False, or "
                 "dtype to 'float16' or 'float32'"
             )
         named = [key for key in ("nucleus_labels", "cytosol_labels") if getattr(self, key) is not None]
