@@ -36,11 +36,16 @@ def lines(step: str = "extraction") -> Iterator[str]:
     for key, field in model.model_fields.items():
         if key in groups:
             yield from ["", f"**{groups[key]}**", "", *HEADER]
-        default = "required" if field.is_required() else f"`{_shown(field.default)}`"
+        default = "required" if field.is_required() else _default(field)
         meaning = " ".join(str(field.description).replace("``", "`").split())
         # values in code keep straight quotes, so that readers can paste them into a configuration
         allowed = re.sub(r'"\w+"', r"`\g<0>`", model.allowed_for(key))
         yield f"| `{key}` | {meaning} | {default} | {allowed} |"
+
+
+def _default(field: Any) -> str:
+    """Return the default of a key; in words if it depends on the machine."""
+    return (field.json_schema_extra or {}).get("shown") or f"`{_shown(field.default)}`"
 
 
 def _shown(value: object) -> str:

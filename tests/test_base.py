@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -195,12 +196,16 @@ def test_without_a_cache_it_is_the_current_folder(
     assert made()["folder"].parent == tmp_path
 
 
-def test_step_that_requires_a_cache_gets_none_filled_in(tmp_path: Path) -> None:
+def test_a_step_can_use_the_systems_temporary_folder(tmp_path: Path) -> None:
     class Strict(Step):
-        CACHE_REQUIRED = True
+        FILLS_IN_CACHE = False
 
     made = Strict({"a": 1}, tmp_path / "s")
     assert made.config == {"a": 1}
+    made.create_temp_dir()
+    assert Path(made._tmp_dir_path).parent == Path(tempfile.gettempdir())
+    made.clear_temp_dir()
+    made.config["cache"] = None
     with pytest.raises(ConfigError, match="Strict config: cache = None: must be the path of a folder"):
         made()
 

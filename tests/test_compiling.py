@@ -218,7 +218,7 @@ def test_an_extraction_runs_where_nothing_is_writable_and_says_where_code_is_kep
         private(temporary).mkdir(0o755)  # not private
     assert run(read_only, EXTRACT.format(**paths)) == ("extracted", None)
     log = (tmp_path / "out" / "processing.log").read_text()
-    assert ("s, kept in " if kept else "s, for this process only: there is no folder to keep it in") in log
+    assert ("s, kept in " if kept else "s, for this process only: no folder for the cache is writable") in log
     assert "set NUMBA_CACHE_DIR to a folder that stays" in log
     assert bool(list(private(temporary).rglob("*.nbc"))) is kept
     with h5py.File(tmp_path / "out" / "data" / "single_cells.h5sc") as file:

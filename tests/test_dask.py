@@ -256,7 +256,7 @@ def test_a_cell_that_kills_every_worker_is_named_and_the_rest_is_kept(
         with pytest.raises(WorkerError, match=r"3 workers died while working on cell 40 .*--memory-limit"):
             make_step(dask_client, max_batch_size=2)()
     make_step(dask_client)()
-    assert "continuing: " in (tmp_path / "out/processing.log").read_text()
+    assert "Resuming: " in (tmp_path / "out/processing.log").read_text()
     assert_same(tmp_path / "out" / FILE, serial)
 
 
@@ -347,7 +347,7 @@ def test_the_scheduler_killed_mid_run(
             make_step(client)()
     assert not (tmp_path / "out/data").exists()
     make_step(engine="serial")()
-    assert "continuing: " in (tmp_path / "out/processing.log").read_text()
+    assert "Resuming: " in (tmp_path / "out/processing.log").read_text()
     assert_same(tmp_path / "out" / FILE, serial)
 
 

@@ -119,7 +119,7 @@ def test_not_normalised(make_step: MakeStep) -> None:
 
 def test_other_quantiles_and_another_size(make_step: MakeStep) -> None:
     step = make_step(normalization_range=[0.3, 0.9], image_size=10)
-    with pytest.warns(UserWarning, match="69 of 69 cells reach out of their crop of 10 x 10 pixels"):
+    with pytest.warns(UserWarning, match="69 of 69 cells exceed their crop of 10 x 10 pixels"):
         step()
     check(step, SAMPLE, size=10, quantiles=(0.3, 0.9))
 
@@ -481,7 +481,8 @@ def test_nothing_left_to_extract_is_a_warning_and_no_file(
 def test_a_mask_without_cells(tmp_path: Path, make_step: MakeStep) -> None:
     sample = Sample(SAMPLE.image, {NUCLEUS: np.zeros_like(SAMPLE.masks[NUCLEUS])})
     message = (
-        r"no cell can be extracted: the mask 'seg_all_nucleus' in .* is empty \(no cells at all\); no file was written$"
+        r"no cell can be extracted: the mask 'seg_all_nucleus' in .* is empty \(no cells at all\)\. "
+        "No file was written$"
     )
     with pytest.warns(UserWarning, match=message):
         make_step(write_store(tmp_path / "s.zarr", sample))()
@@ -549,12 +550,13 @@ def test_crops_larger_than_the_image(tmp_path: Path, make_step: MakeStep) -> Non
 # --- results of earlier runs -----------------------------------------------------------------------------------------
 
 
-def test_a_finished_result_is_in_the_way_before_any_work(tmp_path: Path, make_step: MakeStep) -> None:
+def test_a_finished_result_of_other_settings_is_in_the_way(tmp_path: Path, make_step: MakeStep) -> None:
     step = make_step()
     step()
     before = {path: path.read_bytes() for path in (tmp_path / "out" / "data").iterdir()}
-    step.filehandler = "not even looked at"
-    with pytest.raises(OutputError, match=r"data already exists\. Set overwrite=True"):
+    step.config["image_size"] += 2
+    wanted = r"data already exists with different settings or input \(image_size: .*\)\. Set overwrite=True"
+    with pytest.raises(OutputError, match=wanted):
         step()
     assert {path: path.read_bytes() for path in (tmp_path / "out" / "data").iterdir()} == before
 
@@ -737,8 +739,14 @@ def test_a_row_for_each_run_in_the_table_of_runs(make_step: MakeStep) -> None:
     assert partial["file"] == "partial_data_ncells_3_seed_42/single_cells.h5sc"
 
 
-def test_silent_where_there_is_no_terminal(make_step: MakeStep, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_line_where_there_is_no_terminal(make_step: MakeStep, capfd: pytest.CaptureFixture[str]) -> None:
     make_step(threads=2)()
+    out, err = capfd.readouterr()
+    assert (out.startswith("Extracted "), out.count("\n"), err) == (True, 1, "")
+
+
+def test_silent_without_progress(make_step: MakeStep, capfd: pytest.CaptureFixture[str]) -> None:
+    make_step(threads=2, progress=False)()
     assert capfd.readouterr() == ("", "")
 
 

@@ -87,7 +87,7 @@ def test_surroundings_are_kept(run: Run, engine: str, quantiles: Any) -> None:
     ("size", "chunks", "engine"),
     [(20, 64, "serial"), (66, 64, "two workers"), (32, 100, "two workers"), (32, 400, "serial"), (66, 400, "serial")],
 )
-@pytest.mark.filterwarnings("ignore:.* cells reach out of their crop:UserWarning")
+@pytest.mark.filterwarnings("ignore:.* cells exceed their crop:UserWarning")
 def test_cells_near_the_border_are_padded_with_zeros(
     tmp_path: Path, run: Run, size: int, chunks: int, engine: str
 ) -> None:
@@ -98,7 +98,7 @@ def test_cells_near_the_border_are_padded_with_zeros(
     assert settings(path)["border"] == "pad"
 
 
-@pytest.mark.filterwarnings("ignore:.* cells reach out of their crop:UserWarning")
+@pytest.mark.filterwarnings("ignore:.* cells exceed their crop:UserWarning")
 def test_a_padded_crop_may_be_larger_than_the_image(tmp_path: Path, run: Run) -> None:
     small = make_sample((50, 40))
     store = write_store(tmp_path / "s.zarr", small, chunks=16)
@@ -355,9 +355,9 @@ def test_cells_that_reach_out_of_their_crop_are_told(tmp_path: Path, run: Run, e
     assert obs.loc[obs["exceeds_crop"], "scportrait_cell_id"].tolist() == out
 
 
-@pytest.mark.filterwarnings("ignore:.* cells reach out of their crop:UserWarning")
+@pytest.mark.filterwarnings("ignore:.* cells exceed their crop:UserWarning")
 def test_the_crop_that_is_proposed_holds_them_all(run: Run) -> None:
-    with pytest.warns(UserWarning, match="reach out of their crop of 10 x 10 pixels") as told:
+    with pytest.warns(UserWarning, match="exceed their crop of 10 x 10 pixels") as told:
         run(image_size=10, border="pad")
     proposed = int(re.search(r"image_size (\d+) would hold all of them", str(told[0].message))[1])  # type: ignore[index]
     assert not anndata.read_h5ad(run(image_size=proposed, border="pad")).obs["exceeds_crop"].any()

@@ -79,5 +79,5 @@ def test_a_cell_that_takes_more_than_there_is_is_named_and_the_rest_is_kept(grou
     assert not (out / "data").exists()
     done = run_in(group, _EXTRACT, store, out, "modest")
     assert done.returncode == 0, done.stderr
-    assert "continuing: " in (out / "processing.log").read_text()
+    assert "Resuming: " in (out / "processing.log").read_text()
     assert faults_of(out / "data/single_cells.h5sc") == []

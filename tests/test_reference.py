@@ -24,7 +24,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 # Many of the real cells are larger than the crops of the reference.
 pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:\d+ of \d+ cells reach out of their crop:UserWarning"),
+    pytest.mark.filterwarnings(r"ignore:\d+ of \d+ cells exceed their crop:UserWarning"),
     pytest.mark.skipif(not (SHARED / "reference").is_dir(), reason="the reference files are not here"),
 ]
 

@@ -407,16 +407,15 @@ class TestFaults:
         ],
     )
     def test_each_key_is_checked(self, key: str, value: Any) -> None:
-        with pytest.raises(ConfigError, match=rf"ThresholdSegmentation config: 1 fault\n  {key} = .*: must be"):
+        with pytest.raises(ConfigError, match=rf"ThresholdSegmentation config: 1 error\n  {key} = .*: must be"):
             SegmentationConfig.parse({"threads": 1, "cache": ".", key: value})
 
     def test_all_faults_come_at_once(self) -> None:
         with pytest.raises(ConfigError) as caught:  # noqa: PT011 - its whole text is compared
             SegmentationConfig.parse({"threads": "4", "expnsion": 3})
         assert str(caught.value).split("\n  ") == [
-            "ThresholdSegmentation config: 3 faults",
+            "ThresholdSegmentation config: 2 errors",
             "threads = '4': must be an integer >= 1 (got a str)",
-            "cache: missing; must be the path of a folder for temporary files",
             "expnsion = 3: unknown key; did you mean expansion?",
         ]
 
@@ -448,7 +447,7 @@ class TestFaults:
             file.writestr("zarr.json", "{}")
         config = {"threads": 1, "cache": str(tmp_path / "cache")}
         for store in (tmp_path / "s.zip", "http://127.0.0.1/s.zarr"):
-            with pytest.raises(InputError, match=r"is no folder: the masks have to go there"):
+            with pytest.raises(InputError, match=r"is not a folder on a disk: the masks must be written to it"):
                 ThresholdSegmentation(config, tmp_path / "out", filehandler=store)()
 
     def test_a_file_handler_that_is_no_store(self, tmp_path: Path) -> None:

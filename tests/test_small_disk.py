@@ -74,7 +74,7 @@ def assert_goes_on(store: Path, disk: Path, undisturbed: Path, threads: int) -> 
     """Once there is room, the run goes on, and makes what an undisturbed one makes."""
     resize(disk, "20m")
     make_step(store, disk, threads=threads)()
-    assert "continuing: " in (disk / "out/processing.log").read_text()
+    assert "Resuming: " in (disk / "out/processing.log").read_text()
     assert_same(disk / "out/data/single_cells.h5sc", undisturbed)
     assert faults_of(disk / "out/data/single_cells.h5sc") == []
 
@@ -119,7 +119,7 @@ def test_the_command_line_ends_with_an_error_and_not_with_a_crash(store: Path, d
 
 def test_what_can_never_fit_is_told_before_any_work(store: Path, disk: Path) -> None:
     (disk / "full").write_bytes(bytes(shutil.disk_usage(disk).free - 2**16))
-    with pytest.raises(OutputError, match=r"stamps of \d+ cells need at least .*B, and only .*B are free there"):
+    with pytest.raises(OutputError, match=r"images of \d+ cells need at least .*B, and only .*B are free there"):
         make_step(store, disk, compression=False)()
     assert not (disk / "out/.unfinished_data").exists()
 

@@ -216,7 +216,7 @@ def test_a_run_on_an_object_in_memory_resumes_unless_its_pixels_changed(store: P
     mask.data = dask.array.from_array(pixels, chunks=(CHUNK, CHUNK))
     step = make_step(sdata, overwrite=False)
     step()
-    assert "continuing: " in log_of(step)
+    assert "Resuming: " in log_of(step)
 
 
 def test_what_a_server_says_of_its_files_is_looked_at(store: Path) -> None:

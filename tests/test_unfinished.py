@@ -73,7 +73,7 @@ def log_of(tmp_path: Path) -> str:
 
 def n_done_before(tmp_path: Path) -> int:
     """How many cells the last run found done."""
-    counts = re.findall(r"continuing: ([\d,]+) of [\d,]+ cells done", log_of(tmp_path))
+    counts = re.findall(r"Resuming: ([\d,]+) of [\d,]+ cells done", log_of(tmp_path))
     return int(counts[-1].replace(",", "")) if counts else 0
 
 
@@ -269,7 +269,7 @@ def test_a_preview_is_gone_on_with_too(tmp_path: Path, make_step: MakeStep) -> N
     end_a_run(make_step, Refused, InputError, n_cells=43)
     step = make_step()
     step(partial=True, n_cells=43)
-    assert "continuing: " in (tmp_path / "out/partial_processing.log").read_text()
+    assert "Resuming: " in (tmp_path / "out/partial_processing.log").read_text()
     assert faults_of(str(step.output_path)) == []
 
 
@@ -422,7 +422,7 @@ def test_runs_killed_at_random_moments_are_gone_on_with(
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 killed += 1
-        found = [int(n) for n in re.findall(r"continuing: (\d+) of", (folder / "out/processing.log").read_text())]
+        found = [int(n) for n in re.findall(r"Resuming: (\d+) of", (folder / "out/processing.log").read_text())]
         assert_same(folder / "out" / FILE, undisturbed)
         assert found == sorted(found)  # what was done stayed done
         rows.append((number + 1, killed, found, n_cells))
@@ -514,7 +514,7 @@ def test_the_command_line_ends_tidily_and_goes_on(
     assert list((tmp_path / "cache").iterdir()) == []
     assert not (project / "extraction/data").exists()
     done = subprocess.run([*EXTRACT, str(project)], capture_output=True, text=True, check=True)
-    assert re.search(r"continuing: \d+ of \d+ cells done", done.stdout)
+    assert re.search(r"Resuming: \d+ of \d+ cells done", done.stdout)
     assert_same(project / "extraction" / FILE, undisturbed)
     assert np.array_equal(_ids(project / "extraction" / FILE), _ids(undisturbed))
 

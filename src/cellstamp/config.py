@@ -1,4 +1,4 @@
-"""Every configuration key with its default and its rule, checked once and kept in a frozen object."""
+"""Define every key of an extraction with its default and rule; check a configuration once, into a frozen object."""
 
 from __future__ import annotations
 
@@ -12,56 +12,71 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cellstamp import rules
+from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError
 
-# What scportrait's configs may hold to tune HDF5's chunk cache, which chunks written directly go past.
+# scportrait's configs tune HDF5's chunk cache with these keys; chunks written directly bypass it
 _IGNORED_PREFIX = "hdf5_rdcc_"
 _MOST_BYTES = 2**24
-"""A file of more is no configuration, whatever else it is."""
+"""Maximum size of a configuration file; a larger one is another kind of file."""
+
+
+def usable_threads() -> Any:
+    """Return the default of ``threads``, and its words for the documentation."""
+    return Field(default_factory=default_workers, json_schema_extra={"shown": "usable cores"})
+
+
+def temporary_folder() -> Any:
+    """Return the default of ``cache``, and its words for the documentation."""
+    return Field(default_factory=rules.system_cache, json_schema_extra={"shown": "the system's temporary folder"})
 
 
 class StepConfig(BaseModel):
-    """What the configurations of all steps have in common: all faults are told at once, in the same words."""
+    """Base class of the configurations of all steps; reports all errors at once."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     STEP: ClassVar[str]
-    """The step's class, as messages call it."""
+    """Name of the step's class, for messages."""
 
     MAPPINGS: ClassVar[tuple[str, ...]] = ()
-    """Keys whose value may be a mapping."""
+    """Keys with values that may be mappings."""
 
     def contradictions(self) -> Iterator[str]:
-        """What is wrong between keys that are fine by themselves."""
+        """Yield an error for each combination of valid keys that is invalid."""
         yield from ()
+
+    def fitted(self) -> Self:
+        """Return this configuration with the defaults that depend on other keys."""
+        return self
 
     @classmethod
     def parse(cls, mapping: Mapping[str, object]) -> Self:
-        """Check a configuration, all of it, and resolve it.
+        """Check a configuration and resolve defaults.
 
         Parameters
         ----------
         mapping
-            Keys and values as read. An unknown key that holds a dict is another step's section, and is left alone; but
-            not when it is nearly one of `MAPPINGS`.
+            Keys and values. An unknown key with a dict is the section of another step and is ignored, unless its name
+            is similar to one of `MAPPINGS`.
 
         Returns
         -------
         StepConfig
-            Of this class: every key with its meaning: defaults filled in, ``None`` and ``"None"`` resolved.
+            Instance of this class, with all keys; ``None`` and ``"None"`` are resolved.
 
         Raises
         ------
         ConfigError
-            Naming every fault at once: the key, the value, what is allowed.
+            If the configuration has errors; the message lists all of them with key, value and allowed values.
 
         Warns
         -----
         UserWarning
-            When there are ``hdf5_rdcc_*`` keys, which mean nothing here.
+            If it has ``hdf5_rdcc_*`` keys, which are ignored.
         """
         title = f"{cls.STEP} config"
         if not isinstance(mapping, Mapping):
@@ -71,12 +86,12 @@ class StepConfig(BaseModel):
         unknown = {key: value for key, value in mapping.items() if key not in known and key not in ignored}
         faults = [cls._unknown_fault(key, value) for key, value in unknown.items() if not cls._is_section(key, value)]
         try:
-            parsed = cls.model_validate(known)
+            parsed = cls.model_validate(known).fitted()
             faults = [*parsed.contradictions(), *faults]
         except ValidationError as error:
             faults = cls._rule_faults(error) + faults
         if faults:
-            count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+            count = "1 error" if len(faults) == 1 else f"{len(faults)} errors"
             raise ConfigError("\n  ".join([f"{title}: {count}", *faults]))
         if ignored:
             warnings.warn(_ignored_warning(title, ignored), UserWarning, stacklevel=2)
@@ -84,18 +99,18 @@ class StepConfig(BaseModel):
 
     @classmethod
     def required(cls) -> set[str]:
-        """Keys without a default."""
+        """Return the keys without a default."""
         return {key for key, field in cls.model_fields.items() if field.is_required()}
 
     @classmethod
     def _is_section(cls, key: object, value: object) -> bool:
-        """Whether an unknown key is the name of another step's section."""
+        """Return whether an unknown key is the section of another step."""
         near = difflib.get_close_matches(str(key).lower(), cls.MAPPINGS, n=1, cutoff=0.8)
         return isinstance(value, Mapping) and not near
 
     @classmethod
     def _rule_faults(cls, error: ValidationError) -> list[str]:
-        """Each fault of the keys we know, in our words."""
+        """Return a message for each invalid or missing key."""
         faults = []
         for fault in error.errors(include_url=False):
             key = str(fault["loc"][0])
@@ -112,7 +127,7 @@ class StepConfig(BaseModel):
 
     @classmethod
     def allowed_for(cls, key: str) -> str:
-        """What a key may be, in words that follow "must be"."""
+        """Return the allowed values of a key, in words that follow "must be"."""
         found = (rule.words for rule in cls.model_fields[key].metadata if isinstance(rule, rules.Allowed))
         return next(found)
 
@@ -126,7 +141,7 @@ class StepConfig(BaseModel):
             needed = f"{', '.join(others)} and {last}" if others else last
             return f"{key}: this section is empty; it must hold at least {needed}"
         known = list(cls.model_fields)
-        # Without a cutoff there is always a nearest one; only a near one is worth a question.
+        # without a cutoff there is always a nearest key; ask only about a similar one
         nearest = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.0)[0]
         near = difflib.SequenceMatcher(None, key.lower(), nearest).ratio() >= 0.5
         hint = f"did you mean {nearest}?" if near else f"the nearest key is {nearest}"
@@ -134,84 +149,91 @@ class StepConfig(BaseModel):
 
 
 class ExtractionConfig(StepConfig):
-    """The configuration of an extraction, checked and resolved.
+    """Validated configuration of an `HDF5CellExtraction`; the attributes are its keys.
 
-    Made by `parse`; the attributes are the keys of the configuration. Their docstrings are the documentation's page
-    "Configuration".
+    Create it with `parse`. The documentation's page "Configuration" shows the docstrings of the keys.
     """
 
     STEP: ClassVar[str] = "HDF5CellExtraction"
     MAPPINGS: ClassVar[tuple[str, ...]] = ("cells", "normalization_range")
 
-    threads: rules.Count
-    """Worker processes; 1 runs in the calling process."""
+    threads: rules.Count = usable_threads()
+    """Number of worker processes; 1 runs in the calling process. By default one for each core that this process may
+    use, or fewer if memory is short."""
     image_size: rules.CropSize
-    """Side of a single-cell image, in pixels; not larger than the image, unless ``border`` is ``"pad"``."""
-    cache: rules.Folder
-    """Where temporary files go; made when missing, a relative one is seen from the current directory."""
+    """Side of a single-cell image, in pixels; at most the image's, unless ``border`` is ``"pad"``. ``"auto"`` measures
+    the masks: the smallest even size that holds 99% of the cells completely. Only a project without a configuration may
+    omit it; it is then ``"auto"``."""
+    cache: rules.Folder = temporary_folder()
+    """Folder for temporary files, created if missing. A relative path starts at the current directory."""
 
     image: rules.ImageName = rules.DEFAULT_IMAGE
-    """The image to extract from."""
+    """Name of the image."""
     nucleus_labels: rules.ElementName = None
-    """The nucleus mask, whatever its name; instead of ``segmentation_key``."""
+    """Name of the nucleus mask, instead of ``segmentation_key``."""
     cytosol_labels: rules.ElementName = None
-    """The cytosol mask, whatever its name; instead of ``segmentation_key``."""
+    """Name of the cytosol mask, instead of ``segmentation_key``."""
     centers: rules.ElementName = None
-    """Points or a table with the cells' centres; ``None``: those stored beside the mask, else they are computed."""
+    """Points or a table with the cells' centres. ``None``: centres stored with the mask, otherwise computed ones."""
     store_centers: rules.StoreCenters = "auto"
     """Where computed centres are stored for the next run: ``"auto"`` in a project's own store only, ``"always"`` in any
     folder given by its path, ``"never"`` nowhere."""
     segmentation_key: rules.SegmentationKey = rules.DEFAULT_KEY
     """Use the masks ``<key>_nucleus`` and ``<key>_cytosol``."""
     segmentation_mask: rules.SegmentationMask = None
-    """Use these masks instead; in a list, each name has "nucleus" or "cytosol" in it."""
+    """Names of the masks instead: one name, or a list of two, with "nucleus" in one and "cytosol" in the other."""
 
     cells: rules.Cells = None
-    """Extract these cells only: by id (of the mask, or the text a table has for it), from a CSV file of ids, or where a
-    boolean column of a table is true."""
+    """Extract only these cells: a list of ids (of the mask, or texts from a table), a CSV file of ids, or a boolean
+    column of a table."""
     channels: rules.Channels = None
-    """Extract these channels of the image only, in this order."""
+    """Extract only these channels, in this order."""
     border: rules.Border = "drop"
-    """What happens to cells whose window reaches over the image's border: ``"drop"`` leaves them out, ``"pad"`` keeps
-    them, as if the image went on, black, beyond its border."""
+    """Cells too close to the image border: ``"drop"`` removes them, ``"pad"`` extracts them, with zeros outside of the
+    image."""
 
     apply_masks: rules.Flag = True
-    """Whether channels are multiplied by the cell mask; ``False`` keeps the surroundings."""
+    """Multiply channels by the cell mask; ``False`` keeps the surroundings."""
     normalize_output: rules.Normalize = True
-    """Whether channels are stretched to 0..1 between two of their quantiles; otherwise integers are divided by the
-    largest value of their type, and floats must lie in 0..1 already."""
+    """Scale channels to 0..1 between two quantiles. ``False`` divides integers by the maximum of their type; floats
+    must be in 0..1."""
     normalization_range: rules.QuantileRange = rules.DEFAULT_RANGE
-    """The two quantiles that become 0 and 1; or, for some channels by name, theirs (the others have the default)."""
+    """The two quantiles that become 0 and 1; or a mapping with the quantiles of some channels."""
     normalization_scope: rules.Scope = "cell"
-    """Quantiles of what: of each channel of each ``"cell"``, or of each channel of the whole ``"image"``, so that
-    intensities compare between cells."""
+    """Quantiles of each channel of each ``"cell"``: intensities are not comparable between cells. Or of each channel of
+    the ``"image"``: they are comparable."""
     dtype: rules.Dtype = "float16"
-    """Type of the stored values. In integers, 1 is their largest value; they need ``normalize_output: False``."""
+    """Data type of the images. Integers store 1 as their maximum, and need ``normalize_output: False``."""
     compression: rules.Compression = "lzf"
-    """How single-cell images are compressed; ``True`` is lzf, ``False`` is not at all."""
+    """Compression of single-cell images; ``True`` is lzf, ``False`` is none."""
 
     target_ram_utilization: rules.Share = 0.85
-    """Share of the job's memory (the container's limit, else the machine's) that the extraction keeps to."""
+    """Share of the memory to use, of the limit of the container or job, otherwise of the machine."""
     max_inflight_result_batches: rules.OptionalCount = None
-    """Batches under way or waiting to be written, at most; ``None``: measured, and measured again while running."""
+    """Maximum number of batches in flight; ``None``: chosen from the measured memory, during the run."""
     flush_every: rules.OptionalCount = None
-    """Batches after which written data is pushed to the disk; ``None``: the smaller of the limit above and about 5 s of
-    writing."""
+    """Number of batches between two syncs to the disk; ``None``: the limit above, or about 5 s if that is less."""
     max_batch_size: rules.Count = 1000
-    """Cells in a batch, at most."""
+    """Maximum number of cells in a batch."""
     engine: rules.Engine = "processes"
-    """Where batches run; ``"serial"`` is the calling process, whatever ``threads`` says, ``"dask"`` a cluster."""
+    """Where batches run. ``"serial"`` is the calling process; ``threads`` is then ignored. ``"dask"`` is a cluster."""
     dask_scheduler: rules.Scheduler = None
-    """The cluster for ``engine: dask``; ``None``: that of the current ``Client``, if there is one, else one of
+    """Cluster for ``engine: dask``. ``None``: the cluster of the current ``Client``, otherwise a new one with
     ``threads`` processes on this machine."""
     progress: rules.Progress = "auto"
-    """Progress bar; ``"auto"`` shows it where someone can see it."""
+    """Progress bar; ``"auto"`` shows it in terminals and notebooks. ``False`` also hides the closing line."""
+
+    def fitted(self) -> Self:
+        """Limit the default number of workers to the share of memory in ``target_ram_utilization``."""
+        if "threads" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"threads": default_workers(self.target_ram_utilization)})
 
     def contradictions(self) -> Iterator[str]:
-        """What is wrong between keys that are fine by themselves."""
+        """Yield an error for each combination of valid keys that is invalid."""
         if self.dtype.startswith("uint") and self.normalize_output:
             yield (
-                f"dtype = {self.dtype!r}: integers are for what is not normalised; set normalize_output to False, or "
+                f"dtype = {self.dtype!r}: integers store unnormalised images; set normalize_output to False, or "
                 "dtype to 'float16' or 'float32'"
             )
         named = [key for key in ("nucleus_labels", "cytosol_labels") if getattr(self, key) is not None]
@@ -230,7 +252,7 @@ def _typed(name: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value as Python writes it, on one line and no longer than a message can hold."""
+    """Return the repr of a value, on one line and shortened."""
     limits = reprlib.Repr()
     limits.maxstring = limits.maxother = limits.maxlong = 80
     limits.maxlevel, limits.maxlist, limits.maxdict = 2, 3, 3
@@ -245,7 +267,7 @@ def _shown_key(key: object) -> str:
 
 
 def _got(reason: object) -> str:
-    """What of a value is wrong, where looking at it does not tell."""
+    """Return the type or the item that is invalid, if the value does not show it."""
     if isinstance(reason, rules.WrongTypeError):
         return f" (got {_typed(reason.type_name)})"
     if isinstance(reason, rules.WrongItemError):
@@ -266,24 +288,24 @@ def _ignored_warning(title: str, keys: list[str]) -> str:
 
 
 def read_config(config: Mapping[str, Any] | str | os.PathLike[str], section: str) -> dict[str, Any]:
-    """Read a configuration, and pick a step's part of it.
+    """Read a configuration, and return the section of a step.
 
     Parameters
     ----------
     config
         A mapping, or the path of a YAML file (read with the safe loader).
     section
-        Name of the step. When the configuration has this key and it holds a dict, that is returned, else all of it.
+        Name of the step. Without a section of this name, the complete configuration is returned.
 
     Returns
     -------
     dict
-        A deep copy: changing it changes nothing of the caller's.
+        A deep copy.
 
     Raises
     ------
     ConfigError
-        When it is neither a mapping nor a file that holds one.
+        If it is neither a mapping nor a YAML file with one.
     """
     if isinstance(config, Mapping):
         whole = copy.deepcopy(dict(config), {id(client): client for client in _clients(config)})
@@ -291,12 +313,14 @@ def read_config(config: Mapping[str, Any] | str | os.PathLike[str], section: str
         whole = _read_yaml(config)
     else:
         raise ConfigError(f"config: must be a dict, or the path of a YAML file (got {_typed(type(config).__name__)})")
-    part = whole.get(section)
+    part = whole.get(section, whole)
+    if part is None:  # a section without keys, in YAML
+        return {}
     return dict(part) if isinstance(part, Mapping) else whole
 
 
 def _clients(config: Mapping[str, Any]) -> Iterator[object]:
-    """What cannot be copied: the clients of a dask cluster in a configuration and its sections."""
+    """Yield the dask clients in a configuration and its sections; they can't be copied."""
     for value in config.values():
         if isinstance(value, Mapping):
             yield from _clients(value)
@@ -321,7 +345,7 @@ def _read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"{where}: cannot be read: {error}") from error
     try:
         loaded = yaml.safe_load(content)
-    # PyYAML lets the builtin errors through when a value does not fit its tag, or is no date or number after all.
+    # PyYAML raises builtin errors for values that don't fit their tag, such as an invalid date
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{where}: not valid YAML: {_yaml_problem(error)}") from error
     if loaded is None:

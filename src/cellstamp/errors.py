@@ -1,21 +1,21 @@
-"""Every error cellstamp raises on purpose. Each kind is also the builtin kind a caller would expect."""
+"""Define the errors that cellstamp raises. Each is also a subclass of the matching builtin error."""
 
 
 class CellstampError(Exception):
-    """Base class: catch this to catch all of cellstamp's own errors."""
+    """Base class of all errors of cellstamp."""
 
 
 class ConfigError(CellstampError, ValueError):
-    """A configuration, or an argument of a call, that cannot be used."""
+    """A configuration or an argument is invalid."""
 
 
 class InputError(CellstampError, ValueError):
-    """An image, a mask, a table of centres or a store that cannot be used."""
+    """An image, a mask, a table of centres or a store is missing or invalid."""
 
 
 class OutputError(CellstampError, ValueError):
-    """A result that is in the way, or that cannot be written."""
+    """A result already exists, or cannot be written."""
 
 
 class WorkerError(CellstampError, RuntimeError):
-    """A batch that failed in a worker, or a worker that died."""
+    """A batch failed in a worker, or a worker died."""

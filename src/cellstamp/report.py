@@ -46,14 +46,23 @@ def in_notebook() -> bool:
 
 
 def announce(line: str, *, mode: ProgressMode) -> None:
-    """Show a line of a run once.
+    """Show a line about the progress of a run once, if progress is shown.
 
     The line goes to the logger ``cellstamp`` if that has a handler for level INFO, as on the command line. Otherwise it
-    goes to stdout, if progress is shown.
+    goes to stdout.
     """
+    _show(line, on_stdout=is_visible(mode))
+
+
+def conclude(line: str, *, mode: ProgressMode) -> None:
+    """Show the result of a run once, also in scripts, unless ``mode`` is False; see `announce`."""
+    _show(line, on_stdout=mode is not False)
+
+
+def _show(line: str, *, on_stdout: bool) -> None:
     if _LOGGER.isEnabledFor(logging.INFO) and _LOGGER.hasHandlers():
         _LOGGER.info(line)
-    elif is_visible(mode) and _is_open(sys.stdout):
+    elif on_stdout and _is_open(sys.stdout):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 

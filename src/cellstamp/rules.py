@@ -1,12 +1,13 @@
-"""The rules a configuration's values obey: each a type that carries its check and the words for what is allowed.
+"""Define the rules for values of a configuration: types with a check, and words that describe allowed values.
 
-A check takes any value and returns its meaning, or raises a `ValueError`; the words belong to whoever reports it.
+A check takes any value and returns its meaning, or raises a `ValueError`. The words go into the error message.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,14 @@ from pydantic import PlainValidator
 
 from cellstamp.compression import COMPRESSIONS
 from cellstamp.compression import Compression as CompressionName
+from cellstamp.errors import ConfigError
 
 DEFAULT_IMAGE = "input_image"
 DEFAULT_KEY = "seg_all"
 DEFAULT_RANGE = (0.001, 0.999)
+AUTO = "auto"
+MEASURED = 0
+"""Value of `image_size` for ``"auto"``: an extraction replaces it by a size that it measures in the masks."""
 
 _MASK_WORDS = ("nucleus", "cytosol")
 LARGEST_ID = 2**63 - 1
@@ -30,14 +35,14 @@ Quantiles = tuple[float, float]
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a value may be, in words that follow "must be"."""
+    """Describe the allowed values, in words that follow "must be"."""
 
     words: str
 
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column of true and false of a table in the store; `ids` is the column with each row's id in the mask."""
+    """Boolean column of a table in the store; `ids` is the column with each row's id in the mask."""
 
     table: str
     column: str
@@ -46,18 +51,18 @@ class TableColumn:
 
 @dataclass(frozen=True)
 class FileColumn:
-    """A column of ids of a CSV file."""
+    """Column of ids in a CSV file."""
 
     path: Path
     ids: str
 
 
 CellChoice = tuple[int, ...] | tuple[str, ...] | Path | FileColumn | TableColumn | None
-"""What the key ``cells`` may mean: ids in the mask, ids in a table, a file of either, a column of a table, or all."""
+"""Meaning of the key ``cells``: ids in the mask, ids in a table, a file of either, a column of a table, or all."""
 
 
 class WrongTypeError(ValueError):
-    """A value of a type the rule does not take, so that the message can name it."""
+    """A value has the wrong type; the message can name it."""
 
     def __init__(self, value: object) -> None:
         super().__init__()
@@ -65,7 +70,7 @@ class WrongTypeError(ValueError):
 
 
 class WrongItemError(ValueError):
-    """A value in a long list, so that the message can show which."""
+    """An item of a list is invalid; the message can show it."""
 
     def __init__(self, index: int, value: object) -> None:
         super().__init__()
@@ -81,7 +86,7 @@ class WrongRangeError(ValueError):
 
 
 def is_none(value: object) -> bool:
-    """Whether a value stands for none: in YAML, ``None`` is a text."""
+    """Return whether a value means None; in YAML, ``None`` is a text."""
     return value is None or (isinstance(value, str) and value == "None")
 
 
@@ -145,6 +150,8 @@ def _optional_channel(value: object) -> str | None:
 
 
 def _crop_size(value: object) -> int:
+    if isinstance(value, str) and value == AUTO:
+        return MEASURED
     size = _integer(value)
     if size < 2 or size % 2:
         raise ValueError
@@ -202,7 +209,7 @@ def _optional_name(value: object) -> str | None:
 
 
 def _channel(value: object) -> str:
-    """The name of a channel; in YAML one that is a number is written like a number."""
+    """Return the name of a channel; YAML reads a name like 405 as an integer."""
     return str(_integer(value)) if isinstance(value, (int, np.integer)) else _name(value)
 
 
@@ -260,7 +267,7 @@ def _masks(value: object) -> str | tuple[str, ...] | None:
     if not isinstance(value, (list, tuple)):
         return _name(value)
     names = tuple(map(_name, value))
-    # Only a name that stands alone may do without: of two, neither could be told to be the nucleus.
+    # of two names, these words show which is the nucleus
     if not all(any(word in name for word in _MASK_WORDS) for name in names):
         raise ValueError
     if not 1 <= len(names) <= 2 or len(set(names)) != len(names):
@@ -269,7 +276,7 @@ def _masks(value: object) -> str | tuple[str, ...] | None:
 
 
 def _choice(meanings: Mapping[object, object], value: object) -> object:
-    # By type before the look-up: 1 equals True, and is not it.
+    # check the type first: 1 == True
     if not isinstance(value, (str, bool)) and value is not None:
         raise WrongTypeError(value)
     if value not in meanings:
@@ -290,7 +297,7 @@ def _engine(value: object) -> object:
 
 
 def is_client(value: object) -> bool:
-    """Whether a value is a client of a dask cluster, as far as can be seen without importing dask."""
+    """Return whether a value looks like a client of a dask cluster, without importing dask."""
     return hasattr(value, "scheduler") and hasattr(value, "submit")
 
 
@@ -337,7 +344,7 @@ def _progress(value: object) -> object:
 
 
 def as_folder(value: object) -> Path:
-    """Take a value as the path of a folder, which need not exist.
+    """Return a value as the path of a folder, which need not exist.
 
     Parameters
     ----------
@@ -352,13 +359,28 @@ def as_folder(value: object) -> Path:
     Raises
     ------
     ValueError
-        When it is anything else.
+        If it is anything else.
     """
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     text = _name(path)
     if text == "None" or "\0" in text:
         raise ValueError
     return Path(text)
+
+
+def system_cache() -> Path:
+    """Return the system's folder for temporary files (``$TMPDIR``, usually ``/tmp``).
+
+    Raises
+    ------
+    ConfigError
+        If the system has no writable folder.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        message = f"cache: the system has no writable folder for temporary files ({error.strerror}). Set cache to one"
+        raise ConfigError(message) from error
 
 
 EngineName = Literal["serial", "processes", "dask"]
@@ -375,7 +397,7 @@ OptionalCount = Annotated[
 Whole = Annotated[int, PlainValidator(_whole), Allowed("an integer >= 0")]
 Odd = Annotated[int, PlainValidator(_odd), Allowed("an odd integer >= 3")]
 Length = Annotated[float, PlainValidator(_at_least_0), Allowed("a number >= 0")]
-CropSize = Annotated[int, PlainValidator(_crop_size), Allowed("an even integer >= 2")]
+CropSize = Annotated[int, PlainValidator(_crop_size), Allowed('an even integer >= 2, or "auto"')]
 Folder = Annotated[Path, PlainValidator(as_folder), Allowed("the path of a folder for temporary files")]
 Share = Annotated[float, PlainValidator(_share), Allowed("a number above 0 and at most 1")]
 QuantileRange = Annotated[

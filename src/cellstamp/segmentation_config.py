@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from cellstamp import rules
-from cellstamp.config import StepConfig
+from cellstamp.config import StepConfig, temporary_folder, usable_threads
 
 
 class SegmentationConfig(StepConfig):
@@ -14,9 +14,10 @@ class SegmentationConfig(StepConfig):
 
     STEP: ClassVar[str] = "ThresholdSegmentation"
 
-    threads: rules.Count
-    """Number of worker processes; 1 runs in the calling process."""
-    cache: rules.Folder
+    threads: rules.Count = usable_threads()
+    """Number of worker processes; 1 runs in the calling process. By default one for each core that this process may
+    use, or fewer if memory is short."""
+    cache: rules.Folder = temporary_folder()
     """Folder for temporary files, created if missing. A relative path starts at the current directory."""
 
     image: rules.ImageName = rules.DEFAULT_IMAGE

@@ -9,7 +9,7 @@ class NoNucleusWarning(UserWarning):
 
 
 def warn(message: str, category: type[UserWarning] = UserWarning) -> None:
-    """Warn, and name the line outside this package from which this was reached."""
+    """Warn, and point at the line outside this package that led here."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame, level = frame.f_back, level + 1

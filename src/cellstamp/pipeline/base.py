@@ -1,4 +1,4 @@
-"""What every step of the pipeline has: a folder, a log in it, a configuration, a folder for temporary files."""
+"""Base classes of all steps: a folder, a log, a configuration, and a folder for temporary files."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from pathlib import Path
 from typing import Any
 
 from cellstamp.config import read_config
+from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError, OutputError
 from cellstamp.pipeline import temporary
-from cellstamp.rules import as_folder
+from cellstamp.rules import as_folder, system_cache
+from cellstamp.source.location import path_of
 
 
 class Logable:
-    """Something that keeps a log in its folder.
+    """Base class of objects with a log in their folder.
 
     Parameters
     ----------
     directory
-        Folder of the log, made when first needed.
+        Folder of the log, created when needed.
     debug
-        Whether what is logged is also written to the standard output.
+        Whether log lines also go to stdout.
 
     Attributes
     ----------
     log_name : str
-        Name of the log file in `directory`, at first `DEFAULT_LOG_NAME`; what is logged from then on goes there.
+        Name of the log file in `directory`; `DEFAULT_LOG_NAME` unless set.
 
     Raises
     ------
     ConfigError
-        When `directory` is not a path.
+        If `directory` is not a path.
     """
 
     DEFAULT_LOG_NAME = "processing.log"
@@ -59,34 +61,34 @@ class Logable:
         self.log_name = self.DEFAULT_LOG_NAME
 
     def get_timestamp(self) -> str:
-        """Return the time as each line of the log begins with it: ``"[dd/mm/YYYY HH:MM:SS] "``."""
+        """Return the time in the format of the log: ``"[dd/mm/YYYY HH:MM:SS] "``."""
         return f"[{datetime.now().strftime(self.DEFAULT_FORMAT)}] "
 
     def log(self, message: object) -> None:
-        """Append a message to the log, each of its lines with the time.
+        """Append a message to the log; each line starts with the time.
 
         Parameters
         ----------
         message
-            A `str`, split at newlines; a list, an entry a line; a dict, as ``key: value`` lines; or any object.
+            A `str`, split at newlines; a list, one line per entry; a dict, as ``key: value`` lines; or any object.
 
         Raises
         ------
         OutputError
-            When the log cannot be written.
+            If the log cannot be written.
         """
         stamp = self.get_timestamp()
         text = "".join(f"{stamp}{line}\n" for line in _lines(message))
         path = self._make_directory() / self.log_name
         try:
-            # A file name that is no valid text must not end a run that only wanted to tell of it; so below.
+            # a file name that is invalid text must not stop a run; same below
             with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
         except OSError as error:
             raise OutputError(f"{path}: the log cannot be written: {error.strerror}") from error
         if self.debug and sys.stdout is not None:
             encoding = sys.stdout.encoding or "utf-8"
-            # a terminal that has gone away must not end a run that goes on without it
+            # a closed terminal must not stop a run
             with suppress(OSError, ValueError):
                 sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
@@ -110,46 +112,47 @@ def _lines(message: object) -> list[str]:
 
 
 class ProcessingStep(Logable):
-    """Base class of every step: a subclass has a ``process`` method, and calling the step runs it.
+    """Base class of all steps. A subclass has a method ``process``; calling the step runs it.
 
     Parameters
     ----------
     config
-        A dict, or the path of a YAML file. When it has a key equal to the class's name that holds a dict, that dict is
-        the step's configuration, else all of it. It is copied, the caller's dict is never changed.
+        A dict, or the path of a YAML file. If it has a section with the name of the class, this section is the step's
+        configuration, otherwise all of it. It is copied.
     directory
-        Folder of the step's results and log, made when first needed and never removed.
+        Folder for the step's results and log, created when needed and never removed.
     project_location
-        Folder of the project the step belongs to.
+        Folder of the step's project.
     debug
-        Whether what is logged is also written to the standard output.
+        Whether log lines also go to stdout.
     overwrite
-        Whether results that are there already may be replaced.
+        Whether existing results may be replaced.
     project
-        The project the step belongs to.
+        The step's project.
     filehandler
-        Where the step finds its input.
+        Input of the step.
     from_project
-        Whether a project made the step.
+        Whether a project created the step.
 
     Attributes
     ----------
     config : dict
-        The step's configuration. Without a ``cache`` the current directory is filled in, unless `CACHE_REQUIRED`.
+        The step's configuration. If it has no ``cache``, the current directory is added, unless `FILLS_IN_CACHE` is
+        False.
     deep_debug : bool
-        Whether the folder for temporary files is kept after a run; ``False`` unless set.
+        Whether the folder for temporary files is kept after a run; False unless set.
     _tmp_dir_path : str
-        The folder for temporary files, while there is one: during a run, and after `create_temp_dir`. Otherwise the
-        step has no such attribute.
+        Folder for temporary files. The attribute exists only during a run, and after `create_temp_dir`.
 
     Raises
     ------
     ConfigError
-        When `config` cannot be read, or `directory` is not a path.
+        If `config` cannot be read, or `directory` is not a path.
     """
 
-    CACHE_REQUIRED = False
-    """Whether a configuration without ``cache`` is left as it is, for the step to refuse."""
+    FILLS_IN_CACHE = True
+    """Whether ``config`` gets the current directory as ``cache`` if it has none. Otherwise temporary files go to the
+    system's folder for them."""
 
     deep_debug: bool = False
 
@@ -175,43 +178,60 @@ class ProcessingStep(Logable):
         self.filehandler = filehandler
         self.from_project = from_project
         self.config = read_config(config, type(self).__name__)
-        if not self.CACHE_REQUIRED and self.config.get("cache") is None:
+        if self.FILLS_IN_CACHE and self.config.get("cache") is None:
             self.config["cache"] = str(Path.cwd())
             self.log(f"No cache in the config: temporary files go to the current directory, {self.config['cache']}")
 
+    def __repr__(self) -> str:
+        """Return the step's folder and, a line each, its input, main settings, result and next step."""
+        lines = [f"  {name}: {value}" for name, value in self._about().items()]
+        return "\n".join([f"{type(self).__name__} in {self.directory}", *lines])
+
+    def _about(self) -> dict[str, str]:
+        """Return what `repr` shows of the step."""
+        return {}
+
+    def _shown_config(self, *keys: str) -> dict[str, str]:
+        """Return some keys of the configuration, and the number of workers, for `repr`."""
+        threads = self.config.get("threads", f"{default_workers()} (default)")
+        return {**{key: str(self.config[key]) for key in keys if key in self.config}, "threads": str(threads)}
+
+    def _how_to_run(self, method: str) -> str:
+        return f"call project.{method}()" if self.from_project else "call this step, like step()"
+
     def __call__(self, *args: Any, debug: bool | None = None, overwrite: bool | None = None, **kwargs: Any) -> Any:
-        """Run the step: call ``process`` with a folder for temporary files, and remove that whatever happens.
+        """Run the step: call ``process`` with a folder for temporary files, which is always removed.
 
         Parameters
         ----------
         *args, **kwargs
             Passed to ``process``.
         debug, overwrite
-            When given, hold instead of the step's own for this call.
+            Replace the step's attributes in this call, unless None.
 
         Returns
         -------
         object
-            What ``process`` returns; ``None``, with a `UserWarning`, when the class has none.
+            Result of ``process``; None, with a `UserWarning`, if the class does not have this method.
 
         Raises
         ------
         ConfigError
-            When no folder for temporary files can be made in ``cache``.
+            If no folder for temporary files can be created in ``cache``.
         OutputError
-            When the step's folder cannot be made.
+            If the step's folder cannot be created.
         """
         self.check_config()
         with self._overridden(debug=debug, overwrite=overwrite), self._prepared():
             return self._call("process", *args, **kwargs)
 
     def check_config(self) -> None:
-        """Refuse a configuration that cannot be used, before anything is made; a step with rules overrides this."""
+        """Check the configuration, before anything is written; steps with rules override this."""
 
     def __call_empty__(
         self, *args: Any, debug: bool | None = None, overwrite: bool | None = None, **kwargs: Any
     ) -> Any:
-        """Run ``return_empty_mask`` as calling the step runs ``process``."""
+        """Run ``return_empty_mask``, as calling the step runs ``process``."""
         with self._overridden(debug=debug, overwrite=overwrite), self._prepared():
             return self._call("return_empty_mask", *args, **kwargs)
 
@@ -251,16 +271,16 @@ class ProcessingStep(Logable):
                 self.log(f"Temporary folder kept: {self._tmp_dir_path}")
 
     def create_temp_dir(self) -> None:
-        """Make a new folder for temporary files inside the configuration's ``cache``; its path is `_tmp_dir_path`.
+        """Create a folder for temporary files in ``cache``; its path is `_tmp_dir_path`.
 
-        Folders there that belong to runs that ended without removing them, like killed ones, are removed first.
+        Temporary folders of killed runs are removed first.
 
         Raises
         ------
         ConfigError
-            When `cache` is not the path of a folder, or nothing can be made there.
+            If `cache` is not the path of a folder, or nothing can be created in it.
         """
-        cache = self.config.get("cache")
+        cache = self.config.get("cache") if "cache" in self.config else system_cache()
         prefix = f"{type(self).__name__} config: cache = {cache!r}"
         try:
             folder = as_folder(cache).absolute()
@@ -275,28 +295,28 @@ class ProcessingStep(Logable):
             raise ConfigError(f"{prefix}: no folder for temporary files can be made there: {error.strerror}") from error
 
     def clear_temp_dir(self) -> None:
-        """Remove the folder for temporary files, when there is one."""
+        """Remove the folder for temporary files, if it exists."""
         if not hasattr(self, "_tmp_dir_path"):
             return
         path = Path(self._tmp_dir_path)
         del self._tmp_dir_path
         shutil.rmtree(path, ignore_errors=True)
         if path.exists():
-            self.log(f"Temporary folder could not be removed, and can be deleted by hand: {path}")
+            self.log(f"Temporary folder could not be removed; delete it by hand: {path}")
 
     def _scratch_folder(self, cache: Path) -> Path:
-        """Where temporary files go: into ``cache`` itself when ``process`` is called without calling the step."""
+        """Return the folder for temporary files; ``cache`` itself if ``process`` was called directly."""
         return Path(getattr(self, "_tmp_dir_path", cache))
 
     def register_parameter(self, key: object, value: Any) -> None:
-        """Give a key of the configuration a value when it has none.
+        """Set a key of the configuration, unless it has a value.
 
         Parameters
         ----------
         key
             The key.
         value
-            What is filled in when the key is missing; a key that is there keeps its value.
+            Value for a missing key; an existing key keeps its value.
 
         Raises
         ------
@@ -316,3 +336,9 @@ class ProcessingStep(Logable):
     def get_directory(self) -> str:
         """Return the step's folder, as given."""
         return self.directory
+
+
+def source_of(filehandler: object) -> str:
+    """Return the path or URL of a step's input, or the type of an object in memory, for `repr`."""
+    path = path_of(filehandler)
+    return type(filehandler).__name__ if path is None else str(path)

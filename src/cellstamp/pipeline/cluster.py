@@ -1,4 +1,4 @@
-"""Whether what a worker of a cluster is asked to do fits into the memory that it has: known before any work."""
+"""Check that batches fit into the memory of a cluster's workers, before any work."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import numpy as np
 
 from cellstamp.cells.plan import Batch
 from cellstamp.engines.base import Engine
+from cellstamp.engines.cores import WORKER_BYTES
 from cellstamp.engines.dask import DaskEngine
 from cellstamp.errors import ConfigError
 from cellstamp.pipeline.job import Job
 from cellstamp.report import format_bytes
-
-_PROCESS_BYTES = 200 * 2**20
-"""A worker that has imported all it needs, and has nothing to do."""
 
 
 def plan_for(job: Job, engine: Engine, budget: int) -> list[Batch]:
@@ -23,21 +21,21 @@ def plan_for(job: Job, engine: Engine, budget: int) -> list[Batch]:
     Parameters
     ----------
     budget
-        Bytes that all processes of this machine may use.
+        Bytes of memory for all processes on this machine.
 
     Raises
     ------
     ConfigError
-        If no division would fit into a worker of the cluster.
+        If batches don't fit into the memory of a worker.
     """
     smallest = engine.smallest_memory() if isinstance(engine, DaskEngine) else None
     if smallest is None:
         return job.batches(budget)
     batches = job.batches(smallest.n_bytes * job.config.threads)
-    pixels, stamps = _bytes_of_pixels(job, batches), _bytes_of_stamps(job, batches)
-    needed = _PROCESS_BYTES + pixels + stamps
+    pixels, images = _bytes_of_pixels(job, batches), _bytes_of_images(job, batches)
+    needed = WORKER_BYTES + pixels + images
     if needed > smallest.n_bytes:
-        smaller = ", or lower max_batch_size" if needed - stamps < smallest.n_bytes else ""
+        smaller = ", or lower max_batch_size" if needed - images < smallest.n_bytes else ""
         raise ConfigError(
             f"a batch needs about {format_bytes(needed)} in a worker, and {smallest.address} has "
             f"{format_bytes(smallest.n_bytes)} for each of its threads. Give workers more memory (--memory-limit) or "
@@ -47,7 +45,7 @@ def plan_for(job: Job, engine: Engine, budget: int) -> list[Batch]:
 
 
 def _bytes_of_pixels(job: Job, batches: list[Batch]) -> int:
-    """The pixels of a tile, with a chunk that is being decoded."""
+    """Return the bytes of the pixels of a tile, with a chunk that is being decoded."""
     source = job.source
     tile = max(math.prod(batch.tile.region.shape) for batch in batches) * source.bytes_per_pixel
     return tile + max(
@@ -55,5 +53,5 @@ def _bytes_of_pixels(job: Job, batches: list[Batch]) -> int:
     )
 
 
-def _bytes_of_stamps(job: Job, batches: list[Batch]) -> int:
+def _bytes_of_images(job: Job, batches: list[Batch]) -> int:
     return max(map(len, batches)) * job.source.n_planes * job.recipe.plane_bytes

@@ -1,4 +1,4 @@
-"""Compiles what an extraction needs before its clock runs: once for each machine, version and type of pixels."""
+"""Compile the kernels before an extraction is timed: once for each machine, version and type of pixels."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _REMEDY = "set NUMBA_CACHE_DIR to a folder that stays and that you can write to"
 
 
 def compile_kernels(types: Types, engine: Engine, tell: Callable[[str], None]) -> None:
-    """Compile the kernels for these types in one worker of the engine, unless that was done before.
+    """Compile the kernels for these types in one worker of the engine, unless they are cached.
 
     Parameters
     ----------
     tell
-        Is given a line before and a line after it.
+        Called with a line before and a line after compiling.
     """
     if is_kept(types):
         return
@@ -35,7 +35,7 @@ def compile_kernels(types: Types, engine: Engine, tell: Callable[[str], None]) -
 def _where(types: Types) -> str:
     folder = find_folder()
     if folder is None:
-        return f"for this process only: there is no folder to keep it in ({_REMEDY})"
+        return f"for this process only: no folder for the cache is writable ({_REMEDY})"
     if not is_kept(types):
         return (
             f"but it could not be kept in {folder}: most likely no space is left there. New workers compile again, "

@@ -1,4 +1,4 @@
-"""Whether what is to be written fits on the disk: known before a run for what can never fit, and better during it."""
+"""Check that the results fit on the disk: a minimum before the run, an estimate during the run."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from cellstamp.h5sc.layout import Layout
 from cellstamp.report import format_bytes
 
 _INDEX_BYTES = 16
-"""Of the file's index, for each chunk."""
+"""Size of the entry of a chunk in the file's index."""
 _TOLERANCE = 0.9
-"""Cells differ: a run is stopped if even this share of what it will need, by what is written so far, is not free."""
+"""Cells differ in size: a run stops if less than this share of the estimated size is free."""
 
 
 def smallest_chunk(layout: Layout) -> int:
-    """Bytes that a chunk takes at the least: one of zeros only."""
+    """Return the minimum size of a chunk in bytes: of zeros only."""
     raw = np.dtype(layout.dtype).itemsize * layout.image_size**2
     # lzf repeats at most 264 bytes by three, deflate 258 by two bits
     return {None: raw, "lzf": raw // 264 * 3, "gzip": raw // 1032}[layout.compression] + _INDEX_BYTES
 
 
 class DiskSpace:
-    """Keeps an eye on the room that is left for a file.
+    """Check the free disk space for a file.
 
     Parameters
     ----------
     folder
-        Where the file is made.
+        Folder of the file.
     layout
-        What it will hold.
+        Layout of the file.
     n_done
-        Cells that are in it already.
+        Number of cells that are already written.
 
     Raises
     ------
     OutputError
-        If what is missing does not fit even if it is as small as can be.
+        If the minimum size of the missing cells is larger than the free space.
     """
 
     def __init__(self, folder: Path, layout: Layout, n_done: int) -> None:
@@ -49,23 +49,23 @@ class DiskSpace:
         needed = self._n_left * layout.shape[1] * smallest_chunk(layout)
         if needed > self._free():
             raise OutputError(
-                f"{folder}: the stamps of {self._n_left:,} cells need at least {format_bytes(needed)}, and only "
-                f"{format_bytes(self._free())} are free there. Make room, or give another directory"
+                f"{folder}: the images of {self._n_left:,} cells need at least {format_bytes(needed)}, and only "
+                f"{format_bytes(self._free())} are free there. Free disk space, or give another directory"
             )
 
     def wrote(self, n_cells: int, n_bytes: int) -> None:
-        """Take in what was written."""
+        """Record cells and bytes as written."""
         self._n_cells += n_cells
         self._n_bytes += n_bytes
         self._n_left -= n_cells
 
     def check(self) -> None:
-        """Look whether the rest will fit, if it is like what was written so far.
+        """Check that the rest fits, if its images are as large as the written ones.
 
         Raises
         ------
         OutputError
-            If it will not.
+            If it does not.
         """
         if not self._n_cells:
             return
@@ -73,9 +73,9 @@ class DiskSpace:
         free = self._free()
         if needed * _TOLERANCE > free:
             raise OutputError(
-                f"{self._folder}: the stamps of the {self._n_left:,} cells that are left need about "
-                f"{format_bytes(needed)}, and only {format_bytes(free)} are free there. What is finished is kept: make "
-                "room and extract again, it goes on from there"
+                f"{self._folder}: the images of the remaining {self._n_left:,} cells need about "
+                f"{format_bytes(needed)}, and only {format_bytes(free)} are free there. Finished cells are kept: free "
+                "disk space and extract again to resume"
             )
 
     def _free(self) -> int:

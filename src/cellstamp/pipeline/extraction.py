@@ -1,4 +1,4 @@
-"""The extraction step."""
+"""The extraction step: cut single-cell images and write them to a file."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ from cellstamp.errors import ConfigError, OutputError
 from cellstamp.h5sc.layout import EXCEEDS, FILE_NAME, REMOVED_NAME
 from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
-from cellstamp.pipeline.base import ProcessingStep
+from cellstamp.pipeline.base import ProcessingStep, source_of
 from cellstamp.pipeline.cluster import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
+from cellstamp.pipeline.crop_size import SHARE, measure_size
 from cellstamp.pipeline.disk_space import DiskSpace
+from cellstamp.pipeline.earlier import check_equal, in_the_way, read_origin
 from cellstamp.pipeline.folder import STORE
 from cellstamp.pipeline.job import Job, Selection, check_crop_fits, select_cells
 from cellstamp.pipeline.lock import holding
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import BlockRunner, n_local_workers, open_engine
-from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark
+from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark, conclude
+from cellstamp.rules import MEASURED
 from cellstamp.source.find.cell_centers import find_centers, why_not_stored
 from cellstamp.source.find.elements import find_source
 from cellstamp.source.find.masks import MaskChoice
-from cellstamp.source.find.selection import find_cells
+from cellstamp.source.find.selection import ChosenCells, find_cells
 from cellstamp.source.load.file_handler import open_store
 from cellstamp.source.load.store import store_centers
 from cellstamp.source.names import centers_of
@@ -45,29 +48,30 @@ from cellstamp.source.values import Centers
 from cellstamp.warnings import warn
 
 _LONGEST_NAME = 100
-_BETWEEN = "an id that stands for many cells has its centre between them"
+_MANY = 0.05
+"""Share of the selected cells; if more are removed at the border, the user is warned."""
+_BETWEEN = "the centre of an id that stands for many cells lies between them"
 
 
 class HDF5CellExtraction(ProcessingStep):
-    """Cuts a segmented image into single-cell images and stores them in ``single_cells.h5sc``.
+    """Cut single-cell images from a segmented image, and write them to ``single_cells.h5sc``.
 
-    Parameters are those of `ProcessingStep`. ``filehandler`` says where the image and masks are: an object with the
-    attribute ``sdata_path`` (a project's handler), a SpatialData zarr store's path or URL, or a SpatialData object.
-    The configuration's keys are listed on the documentation's page "Configuration".
+    Parameters are those of `ProcessingStep`. ``filehandler`` is the path or URL of a SpatialData zarr store, a
+    SpatialData object, or an object with the attribute ``sdata_path`` (a project's handler). The documentation's page
+    "Configuration" lists the keys of the configuration.
 
     The file is an AnnData: ``obsm["single_cell_images"]`` (n_cells, n_masks + n_channels, y, x), values from 0 to 1,
     float16 unless ``dtype`` says otherwise; ``obsm["spatial"]`` float64 (n_cells, 2), centres as x, y in pixels;
     ``obs["scportrait_cell_id"]`` uint64. It is a table that annotates the mask, in SpatialData's sense.
-    Centres that a store lacks are computed, and stored in it as points ``centers_<labels>``, if it is a folder that was
-    given by its path and can be written to.
+    Missing centres are computed; ``store_centers`` says whether they are stored as points ``centers_<labels>``.
 
     Attributes
     ----------
     output_path : str or None
-        The file the latest run wrote; None before the first.
+        Path of the file of the latest run; None before the first.
     overwrite_run_path : bool or None
-        Whether the next run may replace results, instead of what ``overwrite`` says; forgotten after that run. None:
-        as ``overwrite`` says. scportrait's projects set it.
+        Whether the next run may replace results; reset after this run. None: ``overwrite`` decides. scportrait's
+        projects set it.
 
     Examples
     --------
@@ -77,36 +81,36 @@ class HDF5CellExtraction(ProcessingStep):
     'out/data/single_cells.h5sc'
     """
 
-    CACHE_REQUIRED = True
+    FILLS_IN_CACHE = False
     DEFAULT_DATA_DIR = "data"
 
     output_path: str | None = None
     overwrite_run_path: bool | None = None
 
     def __call__(self, *args: Any, overwrite: bool | None = None, **kwargs: Any) -> Any:
-        """Run the step, see `ProcessingStep.__call__`; what is said of overwriting holds for this run only."""
+        """Run the step, see `ProcessingStep.__call__`; ``overwrite`` is for this run only."""
         if overwrite is not None:
             self.overwrite_run_path = overwrite
         try:
             return super().__call__(*args, overwrite=overwrite, **kwargs)
         finally:
-            # scportrait's project says nothing in a later call, and does not mean the same once more
+            # scportrait's project does not reset it, and expects the default in the next call
             self.overwrite_run_path = None
 
     def check_config(self) -> None:
-        """Refuse a configuration with faults, naming all of them.
+        """Check the configuration.
 
         Raises
         ------
         ConfigError
-            If there is any.
+            If it has errors; the message lists all of them.
         """
-        with warnings.catch_warnings(action="ignore"):  # what there is to warn of is told by the run itself
+        with warnings.catch_warnings(action="ignore"):  # the run itself warns
             ExtractionConfig.parse(self.config)
 
     @property
     def extraction_file(self) -> str:
-        """Where a full run with the default folder name puts its file."""
+        """Return the path of the file of a full run with the default folder name."""
         return str(Path(self.directory) / self.DEFAULT_DATA_DIR / FILE_NAME)
 
     def process(
@@ -116,73 +120,88 @@ class HDF5CellExtraction(ProcessingStep):
         seed: int = 42,
         output_folder_name: str | None = None,
     ) -> None:
-        """Extract all cells, or some for a preview; called by calling the step.
+        """Extract all cells, or a random sample; called by calling the step.
+
+        A finished file with equal settings and input is up to date: it is kept, and this returns at once.
 
         Parameters
         ----------
         partial
-            Extract ``n_cells`` cells only, into ``partial_<folder>_ncells_<n_cells>_seed_<seed>``.
+            Extract a sample of ``n_cells`` cells into ``partial_<folder>_ncells_<n_cells>_seed_<seed>``.
         n_cells
-            How many, at most as many as can be extracted.
+            Size of the sample.
         seed
-            Of the drawing of cells.
+            Seed of the sample.
         output_folder_name
-            Folder for the results inside the step's own; ``data`` by default. A preview's name begins with ``partial_``
-            and this.
+            Name of the folder for the results, in the step's folder; ``data`` by default.
 
         Raises
         ------
         ConfigError
-            If the configuration or an argument cannot be used; nothing has been done then.
+            If the configuration or an argument is invalid. Nothing is written.
         InputError
-            If the image or the masks cannot be used.
+            If the image or a mask is missing or invalid.
         OutputError
-            If there is a result already, and overwriting was not asked for; if another run writes it; or if it cannot
-            be written. What is finished is kept, and gone on with by the next run.
+            If a result with different settings or input exists and `overwrite` is False, another run writes to the
+            folder, or writing fails. Finished cells are kept; the next run resumes.
         WorkerError
-            If a batch failed, or workers died at it again and again; as before, what is finished is kept.
+            If a batch failed, or workers died at it repeatedly. Finished cells are kept.
         """
         with self._log_for(partial=partial):
             config = ExtractionConfig.parse(self.config)
             _check_arguments(partial=partial, n_cells=n_cells, seed=seed)
             folder = self._claim_folder(output_folder_name, f"_ncells_{n_cells}_seed_{seed}" if partial else None)
+            finished = folder / FILE_NAME
+            origin = read_origin(finished) if finished.exists() and not self._may_replace else None
             watch = Stopwatch()
             with open_engine(config, log=self.log, warn=self._warn) as engine:
                 source = self._find_source(config)
-                check_crop_fits(config, source)
-                check_ranges(config, source)
-                source = source if config.channels is None else source.pick(config.channels)
                 watch.lap("setup")
-                if config.engine != "dask":  # its workers are on other machines: each compiles for its own
+                if config.engine != "dask" and origin is None:  # workers of a cluster compile for their machines
                     compile_kernels(types_of(source, config.dtype), engine, lambda line: self._tell(line, config))
                     watch.skip()
-                chosen = find_cells(config.cells, source, self.filehandler)
                 blocks = BlockRunner(n_local_workers(config))
-                centers = self._find_centers(source, config, blocks)
-                selection = select_cells(
-                    centers, source, config, chosen=chosen, partial=partial, n_cells=n_cells, seed=seed
-                )
-                self._log_selection(source, selection)
-                if selection.shared is not None:
-                    self._warn(selection.shared.message(f"'{source.main_mask.name}' in {source.main_mask.store}"))
+                sized, selection = self._select(config, source, blocks, partial=partial, n_cells=n_cells, seed=seed)
                 if not len(selection.cells):
-                    self._warn(_nothing_left(source, config, selection))
+                    if origin is not None:
+                        raise in_the_way(finished, " with different settings or input (no cell can be extracted now)")
+                    self._warn(f"{_nothing_left(source, sized, selection)}. No file was written")
                     return
-                scaling = find_scaling(config, source, blocks, log=self.log)
-                job = Job(config, source, selection, scaling, folder)
+                scaling = find_scaling(sized, source, blocks, log=self.log)
+                job = Job(sized, source, selection, scaling, folder, measured=config.image_size == MEASURED)
+                if origin is not None:
+                    check_equal(origin, job.begun_from(), finished)
+                    self._finish(finished, config, f"Up to date: {_n_cells(len(job.cells))} -> {finished}")
+                    return
                 tally, n_empty = self._extract(job, engine, blocks, watch)
             self._warn_of_empty(job, n_empty)
             self._report(job, tally, int(n_empty[-1]), watch, engine.n_workers)
 
+    def _select(
+        self, config: ExtractionConfig, source: PixelSource, blocks: BlockRunner, **sample: Any
+    ) -> tuple[ExtractionConfig, Selection]:
+        """Return the configuration with a size of crops, and the cells to extract."""
+        chosen = find_cells(config.cells, source, self.filehandler)
+        centers = self._find_centers(source, config, blocks)
+        if config.image_size == MEASURED:
+            config = self._measure_size(centers, chosen, source, config, blocks)
+        selection = select_cells(centers, source, config, chosen=chosen, **sample)
+        self._log_selection(source, selection)
+        if selection.shared is not None:
+            self._warn(selection.shared.message(f"'{source.main_mask.name}' in {source.main_mask.store}"))
+        if len(selection.cells):
+            self._warn_of_removed(selection, config)
+        return config, selection
+
     def _extract(
         self, job: Job, engine: Engine, blocks: BlockRunner, watch: Stopwatch
     ) -> tuple[run.Tally, NDArray[np.int64]]:
-        """Make and write all stamps aside, and give the files their names when they are whole.
+        """Write all images to a temporary folder, and rename the files when they are complete.
 
         Returns
         -------
         Tally, ndarray
-            What added up, and for each mask the cells without a pixel of it.
+            Sums over the batches; for each mask, the number of cells without a pixel.
         """
         config = job.config
         budget = memory_budget(config.target_ram_utilization)
@@ -198,7 +217,7 @@ class HDF5CellExtraction(ProcessingStep):
             with open_writer(work, layout, begun_from, self.log) as (attempt, writer):
                 n_done = int(writer.is_written.sum())
                 if n_done:
-                    self._tell(f"continuing: {n_done:,} of {len(job.cells):,} cells done", config)
+                    self._tell(f"Resuming: {n_done:,} of {len(job.cells):,} cells done", config)
                     progress.advance(n_done)
                 tally = run.run_batches(
                     engine,
@@ -211,7 +230,9 @@ class HDF5CellExtraction(ProcessingStep):
                     progress=progress,
                 )
                 exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), blocks)
-                writer.describe(job.description(made_from, writer.n_empty, exceeding.rows.size), exceeding.rows)
+                writer.describe(
+                    job.description(made_from, begun_from, writer.n_empty, exceeding.rows.size), exceeding.rows
+                )
             removed = "".join(f"{cell}\n" for cell in job.selection.removed.tolist())
             (attempt / REMOVED_NAME).write_text(removed, encoding="ascii", newline="\n")
             run.publish([REMOVED_NAME, FILE_NAME], attempt, job.folder)
@@ -224,7 +245,7 @@ class HDF5CellExtraction(ProcessingStep):
         return self.overwrite if self.overwrite_run_path is None else self.overwrite_run_path
 
     def _claim_folder(self, name: str | None, draw: str | None) -> Path:
-        """Where the results go; an error if results are there that must not be replaced."""
+        """Return the folder for the results, and check that nothing else has its name."""
         base = self.DEFAULT_DATA_DIR if name is None else name
         if not isinstance(base, str) or base[:1] in {"", "."} or Path(base).name != base or len(base) > _LONGEST_NAME:
             message = (
@@ -237,16 +258,11 @@ class HDF5CellExtraction(ProcessingStep):
             kind = "a link" if folder.is_symlink() else "no folder"
             message = f"{folder} is in the way: it is {kind}. Move it, or give another output_folder_name"
             raise OutputError(message)
-        if (folder / FILE_NAME).exists() and not self._may_replace:
-            message = (
-                f"{folder} already exists. Set overwrite=True to replace its files, or give another output_folder_name"
-            )
-            raise OutputError(message)
         return folder
 
     @contextmanager
     def _work_folder(self, folder: Path) -> Iterator[Path]:
-        """A folder beside the final one for what is not finished; it stays if there is something to go on with."""
+        """Lock the folder for results; yield a folder next to it for unfinished results, kept if it has any."""
         work = folder.with_name(f".unfinished_{folder.name}")
         with holding(folder.with_name(f".{folder.name}.lock"), what=folder):
             if work.is_symlink():
@@ -261,13 +277,13 @@ class HDF5CellExtraction(ProcessingStep):
 
     @contextmanager
     def _log_for(self, *, partial: bool) -> Iterator[None]:
-        """Log to a file of its own during a partial extraction."""
+        """Log to a separate file during a partial extraction."""
         name = self.log_name
         self.log_name = "partial_processing.log" if partial else name
         try:
             yield
         except BaseException as error:
-            # where the log is in the same trouble, it is the first error that has to be told
+            # if the log cannot be written either, report the first error
             with suppress(OutputError):
                 self.log(f"failed: {type(error).__name__}: {error}".removesuffix(": "))
             raise
@@ -280,10 +296,13 @@ class HDF5CellExtraction(ProcessingStep):
         )
         folder = self._scratch_folder(config.cache)
         store = open_store(self.filehandler, config.image, masks, config.centers, folder)
-        return find_source(store, image=config.image, masks=masks)
+        source = find_source(store, image=config.image, masks=masks)
+        check_crop_fits(config, source)
+        check_ranges(config, source)
+        return source if config.channels is None else source.pick(config.channels)
 
     def _find_centers(self, source: PixelSource, config: ExtractionConfig, blocks: BlockRunner) -> Centers:
-        """Centres that are given, or from the store, or computed and, where that is wanted and possible, stored."""
+        """Return given or stored centres, or compute and, if wanted, store them."""
         return find_centers(
             source.main_mask,
             config.centers,
@@ -294,8 +313,24 @@ class HDF5CellExtraction(ProcessingStep):
         )
 
     def _own_store(self) -> Path | None:
-        """The store of the project that this step belongs to."""
+        """Return the store of the step's project."""
         return None if self.project_location is None else Path(self.project_location) / STORE
+
+    def _measure_size(
+        self,
+        centers: Centers,
+        chosen: ChosenCells | None,
+        source: PixelSource,
+        config: ExtractionConfig,
+        blocks: BlockRunner,
+    ) -> ExtractionConfig:
+        """Return the configuration with the size of crops that holds nearly all selected cells."""
+        cells = centers if chosen is None else chosen.among(centers, source.main_mask.name)
+        size = measure_size(cells, source, blocks) if len(cells) else 2
+        self.log(f"image_size auto: {size} holds {SHARE:.0%} of {_n_cells(len(cells))} completely")
+        config = config.model_copy(update={"image_size": size})
+        check_crop_fits(config, source, measured=True)
+        return config
 
     def _tell(self, line: str, config: ExtractionConfig) -> None:
         self.log(line)
@@ -318,12 +353,23 @@ class HDF5CellExtraction(ProcessingStep):
             }
         )
 
+    def _warn_of_removed(self, selection: Selection, config: ExtractionConfig) -> None:
+        n_removed, n_chosen = selection.removed.size, selection.n_in_mask - selection.n_not_chosen
+        if n_removed > _MANY * n_chosen:
+            self._warn(
+                f"{n_removed:,} of {n_chosen:,} cells ({n_removed / n_chosen:.0%}) are too close to the image border "
+                f"for image_size {config.image_size}, and are not extracted. Set border to 'pad' to extract them, or "
+                "choose a smaller image_size"
+            )
+
     def _warn_of_exceeding(self, job: Job, exceeding: run.Exceeding) -> None:
         if exceeding.rows.size:
             size, (height, width) = job.config.image_size, exceeding.largest
-            self._warn(
-                f"{exceeding.rows.size} of {len(job.cells)} cells reach out of their crop of {size} x {size} pixels, "
-                f"and are cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] tells which. "
+            # with image_size auto, one cell in a hundred is expected
+            report = self.log if job.measured else self._warn
+            report(
+                f"{exceeding.rows.size} of {len(job.cells)} cells exceed their crop of {size} x {size} pixels and are "
+                f"cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] marks them. "
                 f"{_larger_crop(job, exceeding)}"
             )
 
@@ -344,9 +390,8 @@ class HDF5CellExtraction(ProcessingStep):
             )
 
     def _report(self, job: Job, tally: run.Tally, n_empty: int, watch: Stopwatch, n_workers: int) -> None:
-        """Tell people and the log how it went."""
+        """Report the run to the user, the log and the table of runs."""
         path = job.folder / FILE_NAME
-        self.output_path = str(path)
         summary = RunSummary(
             image_size=job.source.shape,
             cells_in_mask=job.selection.n_in_mask,
@@ -371,26 +416,41 @@ class HDF5CellExtraction(ProcessingStep):
             f"seconds of all workers: reading {tally.read_s:.1f}, cutting and encoding {tally.cut_s:.1f}; "
             f"writing {tally.write_s:.1f}"
         )
-        self._tell(summary.closing_line(), job.config)
+        self._finish(path, job.config, summary.closing_line())
+
+    def _finish(self, path: Path, config: ExtractionConfig, line: str) -> None:
+        self.output_path = str(path)
+        self.log(line)
+        conclude(line, mode=config.progress)
+
+    def _about(self) -> dict[str, str]:
+        path = Path(self.output_path or self.extraction_file)
+        how = self._how_to_run("extract")
+        found = f"{path}; read it with cellstamp.read_h5sc({str(path)!r})" if path.exists() else f"none yet; {how}"
+        return {"cells from": source_of(self.filehandler), **self._shown_config("image_size"), "result": found}
+
+
+def _n_cells(n: int) -> str:
+    return "1 cell" if n == 1 else f"{n:,} cells"
 
 
 def _nothing_left(source: PixelSource, config: ExtractionConfig, selection: Selection) -> str:
-    """Why no cell can be extracted, and what to do."""
+    """Return why no cell can be extracted, and a fix."""
     mask = source.main_mask
     if not selection.n_in_mask:
         where = f"the mask '{mask.name}' in {mask.store} is" if config.centers is None else f"'{config.centers}' is"
-        return f"no cell can be extracted: {where} empty (no cells at all); no file was written"
+        return f"no cell can be extracted: {where} empty (no cells at all)"
     height, width = source.shape
     n_chosen, kind = selection.n_in_mask - selection.n_not_chosen, "chosen " if selection.n_not_chosen else ""
     return (
         f"no cell can be extracted: none of the {n_chosen} {kind}cells of '{mask.name}' is more than "
-        f"{config.image_size // 2} pixels from the border of the {height} x {width} image; no file was written. Choose "
-        "a smaller image_size, or set border to 'pad'"
+        f"{config.image_size // 2} pixels from the border of the {height} x {width} image. Choose a smaller "
+        "image_size, or set border to 'pad'"
     )
 
 
 def _larger_crop(job: Job, exceeding: run.Exceeding) -> str:
-    """What to do about cells that are larger than their crops; a larger crop helps only where an id is one cell."""
+    """Return a fix for cells that exceed their crops; a larger crop helps only if each id is one cell."""
     mask = job.source.main_mask.name
     if job.selection.shared is not None:
         return f"A larger image_size does not help where one id of '{mask}' stands for many cells"
@@ -401,7 +461,7 @@ def _larger_crop(job: Job, exceeding: run.Exceeding) -> str:
 
 
 def _doubt(given: str | None, mask: str) -> str:
-    """What may be wrong with centres."""
+    """Return the likely error in the centres."""
     if given is not None:
         wrong = f"the centres in '{given}' are not those of its cells"
     else:
@@ -411,17 +471,17 @@ def _doubt(given: str | None, mask: str) -> str:
 
 
 def _check_arguments(*, partial: object, n_cells: object, seed: object) -> None:
-    """Refuse arguments of `HDF5CellExtraction.process` that cannot be meant.
+    """Check the arguments of `HDF5CellExtraction.process`.
 
     Raises
     ------
     ConfigError
-        If ``partial`` is no bool, ``seed`` no integer >= 0, or ``n_cells`` given without ``partial``.
+        If ``partial`` is not a boolean, ``seed`` not an integer >= 0, or ``n_cells`` given without ``partial``.
     """
     if not isinstance(partial, bool):
         message = f"partial = {partial!r}: must be True or False"
         if isinstance(partial, str | os.PathLike):
-            message += " (image and masks are found through the filehandler, their paths are no arguments)"
+            message += " (the filehandler gives the image and masks; their paths are not arguments)"
         raise ConfigError(message)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         message = f"seed = {seed!r}: must be an integer >= 0"

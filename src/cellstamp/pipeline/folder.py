@@ -1,4 +1,4 @@
-"""What is where in a project folder, as scportrait has it; and its configuration file."""
+"""Names and paths in a project folder, as in scportrait, and its configuration file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import yaml
 from cellstamp.config import ExtractionConfig, read_config
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.layout import FILE_NAME
+from cellstamp.rules import AUTO
 from cellstamp.segmentation_config import SegmentationConfig
 
 CONFIG = "config.yml"
@@ -24,7 +25,7 @@ DEFAULT_SEGMENTATION = "ThresholdSegmentation"
 DEFAULT_EXTRACTION = "HDF5CellExtraction"
 
 _KEYS = {*ExtractionConfig.model_fields, *SegmentationConfig.model_fields}
-"""Keys whose value is never another step's section."""
+"""Keys that are never sections of steps."""
 
 
 def find_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -35,27 +36,35 @@ def find_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, A
     directory
         The project folder.
     config
-        Path of a YAML file, a mapping, or None for the folder's own file; {} when there is none.
+        Path of a YAML file, a mapping, or None for the file in the folder.
+
+    Returns
+    -------
+    dict
+        Without a file and a mapping: both steps with their defaults.
 
     Raises
     ------
     ConfigError
-        When it cannot be read.
+        If it cannot be read.
     """
     own = directory / CONFIG
-    if config is None:
-        # No section has an empty name: the whole configuration is read.
-        return read_config(own, "") if own.is_file() else {}
-    return read_config(config, "")
+    if config is None and not own.is_file():
+        return {DEFAULT_SEGMENTATION: {}, DEFAULT_EXTRACTION: {"image_size": AUTO}}
+    # no section has an empty name, so all sections are read
+    found = read_config(own if config is None else config, "")
+    # in YAML, a section without keys is None
+    steps = (DEFAULT_SEGMENTATION, DEFAULT_EXTRACTION)
+    return {key: {} if key in steps and value is None else value for key, value in found.items()}
 
 
 def keep_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, Any] | None) -> None:
-    """Keep a copy of a configuration in the project folder, in place of the one that is there; None: nothing to do.
+    """Copy a configuration to the project folder, and replace an existing one. Do nothing for None.
 
     Raises
     ------
     ConfigError
-        When a mapping holds what YAML cannot.
+        If a mapping has values that YAML cannot store.
     """
     own = directory / CONFIG
     if isinstance(config, Mapping):
@@ -65,11 +74,11 @@ def keep_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, A
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
-    """Writes numbers and arrays of numpy, and columns of pandas, as plain ones."""
+    """Write numbers and arrays of numpy, and columns of pandas, as plain values."""
 
 
 def _column(dumper: _Dumper, value: Any) -> Any:
-    """A list of what has one axis, like a column of pandas, whose classes need not be known here."""
+    """Write an object with one axis, such as a pandas column, as a list."""
     is_column = getattr(value, "ndim", None) == 1 and hasattr(value, "tolist")
     return dumper.represent_data(value.tolist()) if is_column else dumper.represent_undefined(value)
 
@@ -89,10 +98,10 @@ def _as_yaml(config: Mapping[str, Any]) -> str:
 
 
 def has_section(config: Mapping[str, Any], name: str) -> bool:
-    """Whether the configuration is meant for a step: it has a section of that name, or keys and no sections.
+    """Return whether the configuration is for a step: it has its section, or keys and no sections.
 
-    A mapping under a key of ours, like ``normalization_range``, is a value and no section. A configuration with all
-    keys that an extraction needs is one, whatever sections of other steps it has besides.
+    A mapping under a known key, such as ``normalization_range``, is a value. A configuration with ``image_size`` is for
+    an extraction, also if it has sections of other steps.
     """
     if isinstance(config.get(name), Mapping):
         return True
@@ -102,7 +111,7 @@ def has_section(config: Mapping[str, Any], name: str) -> bool:
 
 
 def _holds_values_only(config: Mapping[str, Any]) -> bool:
-    """Whether no mapping in a configuration has the name of a class, as the sections of steps have."""
+    """Return whether no mapping in a configuration has a name like a class, as sections of steps do."""
     named = (str(key) for key, value in config.items() if isinstance(value, Mapping))
     return bool(config) and not any(name[:1].isupper() for name in named)
 
@@ -113,7 +122,7 @@ def section(config: Mapping[str, Any], step: object) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        When `step` is no class, or there is no section for it.
+        If `step` is not a class, or has no section.
     """
     if not isinstance(step, type):
         raise ConfigError(f"Project: a step must be given as a class, like HDF5CellExtraction (got {step!r})")
@@ -131,6 +140,6 @@ def latest_result(directory: Path) -> Path | None:
 
 
 def lying_below(directory: Path) -> str | None:
-    """Name the project that is meant where a folder is given that is none, but has one: as the demo's has."""
+    """Return a hint if a folder is not a project but contains one, as the demo's folder does."""
     below = [] if (directory / STORE).is_dir() else [store.parent for store in directory.glob(f"*/{STORE}")]
     return f"there is a project in {below[0]}: give that" if len(below) == 1 else None

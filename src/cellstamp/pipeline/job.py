@@ -1,4 +1,4 @@
-"""What is to be extracted, and how: decided before any pixel of an image is cut."""
+"""Describe an extraction completely, before any pixel of the image is read."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from cellstamp.source.values import Centers, SharedIds
 
 @dataclass(frozen=True)
 class Selection:
-    """Which cells are extracted, and what becomes of the others.
+    """Cells to extract, and cells that are left out.
 
     Attributes
     ----------
     n_in_mask
-        How many cells the mask has.
+        Number of cells in the mask.
     n_not_chosen
-        How many of them the configuration leaves out.
+        Number of cells not selected by the configuration.
     removed
-        uint64: ids of chosen ones that are too near the border.
+        uint64: ids of selected cells that are too close to the image border.
     cells
-        Those to extract, in the order of the file; of a preview, those that were drawn.
+        Cells to extract, in the order of the file; for a preview, the random sample.
     shared
-        What suggests that ids of the mask are not one cell each, if anything does.
+        Evidence that one id stands for several cells, if there is any.
     """
 
     n_in_mask: int
@@ -51,7 +51,7 @@ class Selection:
     shared: SharedIds | None = None
 
     def counts(self) -> dict[str, int]:
-        """What becomes of the cells in the mask, in numbers that add up."""
+        """Return the number of cells in the mask, by their fate; the parts add up."""
         n_kept = self.n_in_mask - self.n_not_chosen - self.removed.size
         return {
             "cells_in_mask": self.n_in_mask,
@@ -64,16 +64,18 @@ class Selection:
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be extracted, and how.
+    """Complete description of an extraction.
 
     Attributes
     ----------
     selection
-        Which cells.
+        Cells to extract.
     scaling
         How pixels become values from 0 to 1.
     folder
-        Where the results go.
+        Folder of the results.
+    measured
+        Whether ``image_size`` was ``"auto"``; ``config`` has the measured size.
     """
 
     config: ExtractionConfig
@@ -81,15 +83,16 @@ class Job:
     selection: Selection
     scaling: Scaling
     folder: Path
+    measured: bool = False
 
     @property
     def cells(self) -> Centers:
-        """The cells to extract, in the order of the file."""
+        """Return the cells to extract, in the order of the file."""
         return self.selection.cells
 
     @property
     def recipe(self) -> CropSettings:
-        """How stamps are made."""
+        """Return the settings for cutting single-cell images."""
         config, scaling = self.config, self.scaling
         return CropSettings(
             image_size=config.image_size,
@@ -102,7 +105,7 @@ class Job:
         )
 
     def batches(self, budget: int) -> list[Batch]:
-        """Divide the cells into batches that share chunks, each worker's pixels and stamps a part of the budget."""
+        """Divide the cells into batches that share chunks and fit into ``budget`` bytes of memory."""
         config, source = self.config, self.source
         chunks = [(array.chunks[-2], array.chunks[-1]) for array in (source.image, *source.masks)]
         limit = max(budget // (4 * config.threads), 1)
@@ -117,7 +120,7 @@ class Job:
         )
 
     def settings(self) -> dict[str, Any]:
-        """How the stamps are made, as the file says it."""
+        """Return the settings of the images, for the file."""
         config, scaling = self.config, self.scaling
         is_image = config.normalize_output and config.normalization_scope == "image"
         return {
@@ -133,7 +136,7 @@ class Job:
         }
 
     def _origin(self) -> dict[str, Any]:
-        """What the stamps were made from, by the names that the configuration goes by."""
+        """Return the names of the input, and what the values mean, for the file."""
         config, source = self.config, self.source
         return {
             "image": source.image.name,
@@ -141,12 +144,14 @@ class Job:
             "channels": list(source.channel_names),
             "cells": _told_cells(config.cells),
             "centers": str(config.centers),
+            "image_size_measured": self.measured,
+            "intensities": self.scaling.meaning,
         }
 
     def made_from(self) -> dict[str, Any]:
-        """All that decides what is in the file, as JSON has it: two runs with the same make the same file.
+        """Return everything that decides the content of the file, as JSON values.
 
-        Copies of image and masks count as the same, as their digests are of samples.
+        Copies of image and masks count as equal: their digests are of samples.
         """
         cells = hashlib.sha256(self.cells.ids.tobytes() + self.cells.xy.tobytes()).hexdigest()
         return {
@@ -158,8 +163,12 @@ class Job:
         }
 
     def begun_from(self) -> dict[str, Any]:
-        """What has to be the same for a run to continue: `made_from`, and that no file of image and masks changed."""
-        return {**self.made_from(), **self._arrays(ArrayHandle.signature)}
+        """Return what must be equal to resume a run: `made_from`, and signatures of the files of image and masks."""
+        return {**self.made_from(), **self.inputs()}
+
+    def inputs(self) -> dict[str, str]:
+        """Return a signature of the image and each mask, which changes with each change of their files."""
+        return self._arrays(ArrayHandle.signature)
 
     def _arrays(self, digest: Callable[[ArrayHandle], str]) -> dict[str, str]:
         return {
@@ -167,12 +176,23 @@ class Job:
             for array in (self.source.image, *self.source.masks)
         }
 
-    def description(self, made_from: dict[str, Any], n_empty: NDArray[np.int64], n_exceeding: int) -> dict[str, Any]:
-        """What the file says of itself (``uns/cellstamp``)."""
+    def description(
+        self, made_from: dict[str, Any], begun_from: dict[str, Any], n_empty: NDArray[np.int64], n_exceeding: int
+    ) -> dict[str, Any]:
+        """Return the file's description of itself (``uns/cellstamp``).
+
+        Parameters
+        ----------
+        made_from, begun_from
+            Results of `made_from` and `begun_from` before the images were read, so that later changes are noticed.
+        n_empty, n_exceeding
+            For each mask, the number of cells without a pixel; the number of cells that exceed their crop.
+        """
         text = json.dumps(made_from)
         return {
             "version": __version__,
             "made_from": text,
+            "begun_from": json.dumps(begun_from),
             "fingerprint": hashlib.sha256(text.encode()).hexdigest(),
             **self.selection.counts(),
             "cells_empty_in_main_mask": int(n_empty[0]),
@@ -182,11 +202,11 @@ class Job:
         }
 
     def task(self) -> StampTask:
-        """What workers do with a batch."""
+        """Return the task for a batch, for workers."""
         return StampTask(self.source, self.recipe)
 
     def layout(self) -> Layout:
-        """What the file will hold."""
+        """Return the layout of the file."""
         return Layout(
             cell_ids=self.cells.ids,
             centers=self.cells.xy,
@@ -200,7 +220,7 @@ class Job:
 
 
 def _told_cells(cells: CellChoice) -> str:
-    """How cells were chosen; which they are is in ``obs``."""
+    """Return how cells were selected; their ids are in ``obs``."""
     if isinstance(cells, tuple):
         return f"{len(cells)} ids"
     if isinstance(cells, TableColumn):
@@ -209,14 +229,19 @@ def _told_cells(cells: CellChoice) -> str:
 
 
 def _in_short(pairs: Pairs | None) -> Any:
-    """A pair for each channel as JSON has it; one pair where all are the same."""
+    """Return a list of pairs, one for each channel; a single pair if all are equal."""
     if pairs is None:
         return "None"
     return list(pairs[0]) if len(set(pairs)) == 1 else [list(pair) for pair in pairs]
 
 
-def check_crop_fits(config: ExtractionConfig, source: PixelSource) -> None:
-    """Refuse crops larger than the image, where all of a crop has to be inside.
+def check_crop_fits(config: ExtractionConfig, source: PixelSource, *, measured: bool = False) -> None:
+    """Check that crops are not larger than the image, unless they are padded.
+
+    Parameters
+    ----------
+    measured
+        Whether ``image_size`` was measured in the masks.
 
     Raises
     ------
@@ -224,9 +249,12 @@ def check_crop_fits(config: ExtractionConfig, source: PixelSource) -> None:
         If ``image_size`` is larger than the image's shorter side.
     """
     height, width = source.shape
+    # while the size is to be measured, it is 0
     if config.border == "drop" and config.image_size > min(height, width):
+        size, mask = f"image_size = {config.image_size}:", source.main_mask.name
+        begin = f"image_size = 'auto': the cells of '{mask}' need {config.image_size}, which" if measured else size
         message = (
-            f"image_size = {config.image_size}: must not be larger than the image, which is {height} x {width} pixels "
+            f"{begin} must not be larger than the image, which is {height} x {width} pixels "
             f"(y, x): '{source.image.name}' in {source.image.store}; or set border to 'pad'"
         )
         raise ConfigError(message)
@@ -242,21 +270,21 @@ def select_cells(
     n_cells: int | None,
     seed: int,
 ) -> Selection:
-    """Divide cells into those to extract and all others.
+    """Select the cells to extract.
 
     Parameters
     ----------
     centers
-        All cells of the mask.
+        All cells in the mask.
     chosen
-        Those that the configuration chooses; None: all of them.
+        Cells that the configuration selects; None: all.
     partial, n_cells, seed
-        Whether only some are drawn, how many, and the seed of that draw.
+        Whether to draw a random sample, its size, and its seed.
 
     Raises
     ------
     ConfigError
-        If cells were chosen that there are not, or more are to be drawn than can be extracted.
+        If selected cells do not exist, or the sample is larger than the number of cells.
     """
     wanted = centers if chosen is None else chosen.among(centers, source.main_mask.name)
     if config.border == "pad":

@@ -1,4 +1,4 @@
-"""One run a folder: a lock, and who holds it."""
+"""Lock a folder, so that one run at a time writes to it."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from cellstamp.errors import OutputError
 
 @contextmanager
 def holding(path: Path, *, what: Path) -> Iterator[None]:
-    """Hold a lock while the block runs. The system lets go of it when this process ends, however it does.
+    """Hold a lock while the block runs. The system releases it when this process ends, also after a crash.
 
     Parameters
     ----------
     path
-        The lock.
+        Lock file.
     what
-        The folder that nobody else may write meanwhile.
+        Folder that the lock protects.
 
     Raises
     ------
     OutputError
-        If another run holds it; the message says which.
+        If another run holds it; the message names its process.
     """
     about = path.with_suffix(".holder")
     lock = _acquire(path, about, what)
     try:
-        # it is for others to read; a full disk is told where it matters
+        # only for messages; a full disk is reported where results are written
         with suppress(OSError):
             about.write_text(json.dumps(_myself()), encoding="utf-8")
         yield
     finally:
-        # before it is released: nobody may take a lock that is about to go
+        # before the release: another run must not take a lock that is then deleted
         about.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         lock.release()
@@ -50,7 +50,7 @@ def _acquire(path: Path, about: Path, what: Path) -> BaseFileLock:
         try:
             return _acquired(FileLock(path, blocking=False))
         except NotImplementedError:
-            # a network file system without locks: a file that is there or not has to do
+            # on a network file system without locks, the existence of a file is the lock
             return _acquired(SoftFileLock(path.with_suffix(".softlock"), blocking=False))
     except Timeout as error:
         message = (
@@ -58,7 +58,7 @@ def _acquire(path: Path, about: Path, what: Path) -> BaseFileLock:
         )
         raise OutputError(message) from error
     except OSError as error:
-        message = f"{what.parent}: nothing can be written there: {error.strerror}. Give another directory, or mend it"
+        message = f"{what.parent}: cannot write to this folder: {error.strerror}. Repair it, or give another directory"
         raise OutputError(message) from error
 
 
@@ -77,4 +77,4 @@ def _holder(about: Path) -> str:
         holder = json.loads(about.read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "a process that has only begun"
+        return "a process that has just started"

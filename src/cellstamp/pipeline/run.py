@@ -1,4 +1,4 @@
-"""The stages of an extraction, each a function of values."""
+"""Run the stages of an extraction; each is a function of values."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from cellstamp.cells.plan import Batch, window_corners
 from cellstamp.cells.stamps import Stamps
 from cellstamp.engines.base import Engine
 from cellstamp.h5sc.writeback import sync
+from cellstamp.pipeline.crop_size import half_sizes
 from cellstamp.pipeline.disk_space import DiskSpace
 from cellstamp.pipeline.job import Job
 from cellstamp.report import PeakMemory, Progress
 from cellstamp.source.read.extents import Run, find_extents
 
 FLUSH_SECONDS = 5.0
-"""What is written reaches the disk about so often, unless ``flush_every`` says otherwise."""
+"""Seconds between two syncs to the disk, unless ``flush_every`` is set."""
 
 
 @dataclass(frozen=True)
 class Exceeding:
-    """Cells that reach out of their crops.
+    """Cells that exceed their crops.
 
     Attributes
     ----------
     rows
-        int64: where they stand in the file.
+        int64: their rows in the file.
     largest
-        Height and width in pixels of the largest, or (0, 0); where it is larger than three crops, at least that.
+        Height and width in pixels of the largest, or (0, 0). Cells larger than three crops are measured in part.
     fitting
-        Side of the smallest crop that would hold all of them where they are.
+        Side of the smallest crop that would hold all of them.
     """
 
     rows: NDArray[np.int64]
@@ -47,24 +48,23 @@ class Exceeding:
 
 
 def find_exceeding(job: Job, on_edge: NDArray[np.int64], run: Run) -> Exceeding:
-    """Look around cells that reach the edge of their window, how far they go on.
+    """Measure how far cells that touch the edge of their crop exceed it.
 
     Parameters
     ----------
     on_edge
         int64: their rows, ascending.
     run
-        How to apply a callable to every block of a mask.
+        Applies a callable to every block of a mask.
     """
     if not on_edge.size:
         return Exceeding(on_edge, (0, 0), 0)
     size, cells = job.config.image_size, job.cells[on_edge]
     left, top = window_corners(cells, size).T
     around = np.stack([top - size, top + 2 * size, left - size, left + 2 * size], axis=1)
-    first_row, last_row, first_column, last_column = find_extents(job.source.masks[-1], cells.ids, around, run).boxes.T
-    y, x = top + size // 2, left + size // 2
-    # half a crop reaches so far before its centre, and one pixel less behind it
-    halves = np.max([y - first_row, last_row - y + 1, x - first_column, last_column - x + 1], axis=0)
+    boxes = find_extents(job.source.masks[-1], cells.ids, around, run).boxes
+    first_row, last_row, first_column, last_column = boxes.T
+    halves = half_sizes(cells, boxes)
     outside = 2 * halves > size
     if not outside.any():
         return Exceeding(on_edge[outside], (0, 0), 0)
@@ -74,42 +74,42 @@ def find_exceeding(job: Job, on_edge: NDArray[np.int64], run: Run) -> Exceeding:
 
 
 def without(batches: Sequence[Batch], is_written: NDArray[np.bool_]) -> list[Batch]:
-    """What is left of batches when some cells are written already."""
+    """Return batches without the cells that are already written."""
     left = (batch[~is_written[batch.rows]] for batch in batches)
     return [batch for batch in left if len(batch)]
 
 
 class Limit(Protocol):
-    """How many batches may be in flight; learns from every result."""
+    """Maximum number of batches in flight; adapts to the results."""
 
     def __call__(self) -> int:
-        """Return the limit as it is now."""
+        """Return the current limit."""
         ...
 
     def observe(self, *, pid: int, rss: int, parent_pid: int, parent_rss: int, batch_bytes: int) -> None:
-        """Take in what one result showed."""
+        """Record the memory after one result."""
         ...
 
     def forget(self, pid: int) -> None:
-        """Take in that a worker has ended."""
+        """Record that a worker has ended."""
         ...
 
 
 class Writer(Protocol):
-    """Where finished stamps go."""
+    """Destination of finished images."""
 
     def write(self, cells: Stamps, /) -> None:
         """Store the finished chunks of some cells."""
         ...
 
     def flush(self) -> None:
-        """Bring everything written so far to the disk."""
+        """Sync everything written so far to the disk."""
         ...
 
 
 @dataclass
 class Tally:
-    """What adds up over the batches of a run; seconds are those of all workers together."""
+    """Sums over the batches of a run; seconds are of all workers together."""
 
     n_batches: int = 0
     largest_batch: int = 0
@@ -119,7 +119,7 @@ class Tally:
     memory: PeakMemory = field(default_factory=PeakMemory)
 
     def add(self, stamps: Stamps, write_s: float) -> None:
-        """Take in one batch."""
+        """Add one batch."""
         self.n_batches += 1
         self.largest_batch = max(self.largest_batch, stamps.rows.size)
         self.read_s += stamps.read_s
@@ -128,16 +128,16 @@ class Tally:
 
 
 class Flushing:
-    """Brings what was written to the disk every so often, and collects garbage then.
+    """Sync written data to the disk at intervals, and collect garbage.
 
     Parameters
     ----------
     writer
-        Where it was written.
+        The writer to flush.
     every
-        Batches between two flushes; None: as many as may be in flight, or `FLUSH_SECONDS`, whichever comes first.
+        Batches between two syncs; None: as many as may be in flight, or `FLUSH_SECONDS`, whichever comes first.
     limit
-        How many may be in flight.
+        Returns the maximum number of batches in flight.
     """
 
     def __init__(self, writer: Writer, every: int | None, limit: Callable[[], int]) -> None:
@@ -145,12 +145,12 @@ class Flushing:
         self._n_batches, self._since = 0, time.monotonic()
 
     def wrote_batch(self) -> bool:
-        """Take in that a batch has been written; return whether that was the time to flush."""
+        """Count a written batch; return whether data was synced."""
         self._n_batches += 1
         if not self._is_due():
             return False
         self._writer.flush()
-        # what batches leave behind is young; to go through all that is imported takes longer than writing
+        # garbage of batches is young; a full collection takes longer than writing
         gc.collect(1)
         self._n_batches, self._since = 0, time.monotonic()
         return True
@@ -172,16 +172,16 @@ def run_batches(
     room: DiskSpace,
     progress: Progress,
 ) -> Tally:
-    """Have batches made by the engine and written here, each as soon as it is done.
+    """Run batches on the engine, and write each when it is done.
 
     Parameters
     ----------
     limit
-        How many batches may be submitted and not yet written.
+        Maximum number of batches in flight.
     flush_every
         See `Flushing`.
     room
-        Looked at when the first wave is written, and at every flush.
+        Checked after the first batch of each worker, and at every sync.
     """
     tally, flushing = Tally(), Flushing(writer, flush_every, limit)
     with closing(engine.run(task, batches, limit)) as outcomes:
@@ -207,7 +207,7 @@ def run_batches(
 
 
 def publish(files: Sequence[str], work: Path, folder: Path) -> None:
-    """Give finished files their final names, in place of an earlier run's, once all of them are on the disk."""
+    """Sync finished files to the disk, then rename them to their final names; existing files are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in files:
         sync(work / name)

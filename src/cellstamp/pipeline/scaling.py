@@ -1,4 +1,4 @@
-"""How pixels become values from 0 to 1, as the configuration says."""
+"""Choose how pixels become values from 0 to 1."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ from cellstamp.source.read.intensities import Run, channel_quantiles
 
 Pairs = tuple[tuple[float, float], ...]
 
+_NOT_COMPARABLE = (
+    "Intensities are scaled per cell and channel: they are not comparable between cells. To compare cells, set "
+    "normalization_scope to 'image', or normalize_output to False"
+)
+
 
 @dataclass(frozen=True)
 class Scaling:
-    """What becomes 0 and 1.
+    """Values that become 0 and 1.
 
     Attributes
     ----------
     quantiles
-        Lower and upper quantile of each channel; None for what is not normalised.
+        Lower and upper quantile of each channel; None without normalisation.
     limits
-        What becomes 0 and 1 in each channel: ``quantiles`` of each cell, or values.
+        Pair for each channel that becomes 0 and 1: quantiles of each cell, or values.
     per_cell
-        Which of both.
+        Whether ``limits`` are quantiles.
     brightest
-        The largest value that a pixel may have.
+        Maximum valid value of a pixel.
     """
 
     quantiles: Pairs | None
@@ -38,14 +43,24 @@ class Scaling:
     per_cell: bool
     brightest: float = math.inf
 
+    @property
+    def meaning(self) -> str:
+        """Return in words how intensities are scaled, and whether they compare between cells."""
+        if self.per_cell:
+            return "scaled per cell and channel: not comparable between cells"
+        if self.quantiles is not None:
+            return "scaled per channel of the image: comparable between cells of this image"
+        how = "as in the image" if self.brightest == 1 else f"divided by {self.brightest:.0f}"
+        return f"{how}: comparable between cells and images"
+
 
 def check_ranges(config: ExtractionConfig, source: PixelSource) -> None:
-    """Refuse normalisation ranges of channels that there are not.
+    """Check that the channels of ``normalization_range`` exist.
 
     Raises
     ------
     ConfigError
-        Naming them.
+        If some do not; the message names them.
     """
     ranges = config.normalization_range
     unknown = [name for name in ranges if name not in source.channel_names] if isinstance(ranges, dict) else []
@@ -58,14 +73,14 @@ def check_ranges(config: ExtractionConfig, source: PixelSource) -> None:
 
 
 def find_scaling(config: ExtractionConfig, source: PixelSource, run: Run, *, log: Callable[[object], None]) -> Scaling:
-    """Resolve the configuration's normalisation for the channels of an image.
+    """Return the scaling of each channel of an image.
 
     Parameters
     ----------
     run
-        How to apply a callable to every area of the image, where the whole of it has to be looked at.
+        Applies a callable to every block of the image, for quantiles of the image.
     log
-        Told what was found in the image.
+        Called with each line for the log.
     """
     dtype, n_channels = np.dtype(source.image.dtype), source.image.shape[0]
     if not config.normalize_output:
@@ -73,6 +88,7 @@ def find_scaling(config: ExtractionConfig, source: PixelSource, run: Run, *, log
         return Scaling(None, ((0.0, largest),) * n_channels, per_cell=False, brightest=largest)
     quantiles = _quantiles(config, source)
     if config.normalization_scope == "cell":
+        log(_NOT_COMPARABLE)
         return Scaling(quantiles, quantiles, per_cell=True)
     limits = tuple(channel_quantiles(source, quantiles, run))
     log({f"0 and 1 of channel {name}": f"{low:g}, {high:g}" for name, (low, high) in _named(source, limits)})

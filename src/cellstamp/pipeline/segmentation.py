@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from cellstamp.compiling.cache_folders import USUAL, is_kept
 from cellstamp.engines.base import Engine, SerialEngine
 from cellstamp.errors import ConfigError, InputError
-from cellstamp.pipeline.base import ProcessingStep
+from cellstamp.pipeline.base import ProcessingStep, source_of
 from cellstamp.pipeline.workers import PRELOAD, BlockRunner, choose_engine, n_local_workers
-from cellstamp.report import Progress, announce
+from cellstamp.report import Progress, conclude
 from cellstamp.segmentation_config import SegmentationConfig
 from cellstamp.source.find.elements import find_image
 from cellstamp.source.load.checks import check_free
@@ -71,7 +71,7 @@ class ThresholdSegmentation(ProcessingStep):
     >>> step()  # doctest: +SKIP
     """
 
-    CACHE_REQUIRED = True
+    FILLS_IN_CACHE = False
 
     def check_config(self) -> None:
         """Check the configuration.
@@ -144,7 +144,7 @@ class ThresholdSegmentation(ProcessingStep):
             )
             raise InputError(message)
         if is_remote(path):
-            raise InputError(f"{path} is no folder: the masks have to go there")
+            raise InputError(f"{path} is not a folder on a disk: the masks must be written to it")
         if Path(path).exists() and not is_writable(path):
             raise InputError(f"{path} is read-only: the masks must be written to it. Segment a copy on a local disk")
         check_not_linked(Path(path), ("labels", "points"))
@@ -158,12 +158,18 @@ class ThresholdSegmentation(ProcessingStep):
         preload = (*PRELOAD, *_PRELOAD) if is_kept(USUAL) else _PRELOAD
         return choose_engine(config, log=self.log, warn=self._warn, preload=preload)
 
+    def _about(self) -> dict[str, str]:
+        store = Path(path_of(self.filehandler) or ".")
+        masks = [Path(mask).name for mask in (NUCLEUS, CYTOSOL) if (store / mask).exists()]
+        found = f"{', '.join(masks)} in {store / 'labels'}" if masks else f"none yet; {self._how_to_run('segment')}"
+        return {"image from": source_of(self.filehandler), **self._shown_config("method"), "masks": found}
+
     def _report(self, store: Path, n: int, config: SegmentationConfig, seconds: float) -> None:
         found = "1 nucleus and cell" if n == 1 else f"{n:,} nuclei and cells"
         masks = ", ".join(Path(mask).name for mask in (NUCLEUS, CYTOSOL))
         line = f"Segmented {found} -> {store / 'labels'} ({masks}) in {seconds:.1f} s"
         self.log(line)
-        announce(line, mode=config.progress)
+        conclude(line, mode=config.progress)
 
     def _warn(self, message: str, category: type[UserWarning] = UserWarning) -> None:
         self.log(message)

@@ -1,4 +1,4 @@
-"""Who does the work: the engine for a configuration, and workers for what is computed from a mask block by block."""
+"""Choose the engine for a configuration, and run tasks on blocks of a mask or image."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from cellstamp.engines.memory import memory_budget
 from cellstamp.engines.processes import ProcessEngine
 
 _PARALLEL_PIXELS = 16 * 2**20
-"""Masks of fewer pixels are summed up faster than workers start."""
+"""Number of pixels below which one process is faster than starting workers."""
 
 PRELOAD = ("cellstamp.cells.preload",)
-"""What the workers of an extraction need."""
+"""Modules that the workers of an extraction import first."""
 
 
 _PACKAGES = ("numpy", "zarr", "numba", "imagecodecs")
-"""What makes stamps: other versions may make others."""
+"""Packages that decide the values of images; workers need the same versions."""
 
 
 @contextmanager
 def open_engine(
     config: ExtractionConfig, *, log: Callable[[str], None], warn: Callable[[str], None]
 ) -> Iterator[Engine]:
-    """The engine that the configuration asks for, connected to its cluster where it has one.
+    """Yield the engine for the configuration, connected to its cluster if it has one.
 
     Parameters
     ----------
     log, warn
-        Told of workers that died, came or went.
+        Called with a line when workers died, joined or left.
     """
     if config.engine != "dask":
         yield choose_engine(config, log=log, warn=warn)
@@ -45,35 +45,35 @@ def open_engine(
 
 
 class _Workers(Protocol):
-    """What a step's configuration says about workers."""
+    """Keys of a step's configuration about workers."""
 
     @property
     def threads(self) -> int:
-        """How many."""
+        """Number of workers."""
         ...
 
     @property
     def engine(self) -> str:
-        """Where they are."""
+        """Name of the engine."""
         ...
 
 
 def n_local_workers(config: _Workers) -> int:
-    """How many workers of this machine may sum up masks; what they read is not worth a cluster."""
+    """Return the number of workers on this machine for blocks of a mask, also if batches run on a cluster."""
     return 1 if config.engine == "serial" else config.threads
 
 
 def choose_engine(
     config: _Workers, *, log: Callable[[str], None], warn: Callable[[str], None], preload: Sequence[str] = PRELOAD
 ) -> Engine:
-    """The engine of this machine that the configuration asks for; one worker needs no process of its own.
+    """Return the local engine for the configuration; a single worker runs in this process.
 
     Parameters
     ----------
     log, warn
-        Told of workers that died.
+        Called with a line when workers died.
     preload
-        Modules that workers need.
+        Modules that workers import first.
     """
     if config.engine == "serial" or config.threads == 1:
         return SerialEngine()
@@ -81,7 +81,7 @@ def choose_engine(
 
 
 class _Area(Protocol):
-    """A part of an image or a mask."""
+    """Part of an image or mask."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -94,24 +94,24 @@ R = TypeVar("R")
 
 
 class BlockRunner:
-    """Works on an image or a mask block by block, in workers where that is worth starting them.
+    """Apply tasks to blocks of an image or mask, in workers if there are many pixels.
 
     Parameters
     ----------
     n_workers
-        How many, at most.
+        Maximum number of workers.
     """
 
     def __init__(self, n_workers: int) -> None:
         self._n_workers = n_workers
 
     def __call__(self, task: Callable[[A], R], blocks: Sequence[A]) -> Iterator[R]:
-        """Return what the task makes of every block, dataclasses of arrays, in any order."""
+        """Yield the results of the task for all blocks, dataclasses of arrays, in any order."""
         n_pixels = sum(block.shape[0] * block.shape[1] for block in blocks)
         alone = self._n_workers == 1 or n_pixels < _PARALLEL_PIXELS
         engine: Engine = SerialEngine() if alone else ProcessEngine(self._n_workers, PRELOAD)
         for outcome in engine.run(task, blocks, lambda: 4 * engine.n_workers):
-            # they are kept to the end, but the engine uses their memory again
+            # results are kept, but the engine reuses their memory
             yield _copied(outcome.value)
 
 

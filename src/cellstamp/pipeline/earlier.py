@@ -1,0 +1,59 @@
+"""Compare a finished extraction with the one that is asked for: it is up to date, or in the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cellstamp.errors import CellstampError, OutputError
+from cellstamp.h5sc.layout import OURS
+from cellstamp.h5sc.reader import read_h5sc
+
+Origin = Mapping[str, Any]
+"""Settings, and a signature of each input, that decide the content of a file."""
+
+
+def read_origin(path: Path) -> Origin:
+    """Return what a finished file was made from.
+
+    Raises
+    ------
+    OutputError
+        If the file does not say so, for example because another program wrote it.
+    """
+    try:
+        origin = json.loads(str(read_h5sc(path, images=False).uns[OURS]["begun_from"]))
+    except (CellstampError, KeyError, ValueError) as error:
+        raise in_the_way(path) from error
+    return dict(origin)
+
+
+def check_equal(before: Origin, now: Origin, path: Path) -> None:
+    """Check that an extraction would make the same file again.
+
+    Raises
+    ------
+    OutputError
+        If it would not; the message names the differences.
+    """
+    differences = "; ".join(_differences(before, now))
+    if differences:
+        raise in_the_way(path, f" with different settings or input ({differences})")
+
+
+def in_the_way(path: Path, how: str = "") -> OutputError:
+    """Return the error for a finished file that must not be replaced."""
+    return OutputError(
+        f"{path.parent} already exists{how}. Set overwrite=True to replace its files, or give another "
+        "output_folder_name"
+    )
+
+
+def _differences(before: Origin, now: Origin) -> Iterator[str]:
+    for key in {**before, **now}:
+        was, is_now = before.get(key), now.get(key)
+        if was != is_now:
+            shown, shown_now = (str(value).partition(", digest ")[0] for value in (was, is_now))
+            yield f"{key} has changed" if shown == shown_now else f"{key}: {shown} -> {shown_now}"
