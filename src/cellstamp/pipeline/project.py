@@ -63,7 +63,7 @@ class Project(ProjectPictures):
         Whether loaders and steps may replace existing elements of the same name. The folder is never emptied: all else
         stays (only masks of an image leave with it, see `load_input_from_sdata`).
     debug
-        Whether what is logged is also written to the standard output.
+        Whether log messages are also written to the standard output.
 
     Attributes
     ----------
@@ -137,7 +137,7 @@ class Project(ProjectPictures):
         Parameters
         ----------
         overwrite
-            Whether masks that are there are replaced, in this call; None: as the project says.
+            Whether existing masks are replaced, in this call; None: as the project says.
 
         Raises
         ------
@@ -290,7 +290,7 @@ def _returned_masks(returned: object, step: object) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        When it is no dict of them: what a step has made must not be lost without a word.
+        If it is not a dict of them: results of a step must not be lost silently.
     """
     begin = f"{type(step).__name__}.process returned"
     if not isinstance(returned, Mapping):
