@@ -30,9 +30,9 @@ class ProjectInput(Logable):
     directory
         Folder of the project.
     overwrite
-        Whether loaders may replace what is there under the same name.
+        Whether loaders may replace existing elements of the same name.
     debug
-        Whether what is logged is also written to the standard output.
+        Whether log messages are also written to the standard output.
     """
 
     def __init__(self, directory: PathLike, *, overwrite: bool, debug: bool) -> None:
@@ -69,7 +69,7 @@ class ProjectInput(Logable):
         channel_names
             One for each channel. When not given: those of an xarray, else ``channel_0``, ``channel_1``, ...
         overwrite
-            Whether an image that is there is replaced; None: as the project says. Masks stay.
+            Whether an existing image is replaced; None: as the project says. Masks stay.
         remap
             New order of the channels and their names: ``[1, 0, 2]`` exchanges the first two.
         axes
@@ -242,7 +242,7 @@ class ProjectInput(Logable):
         cell_id_identifier
             Column with the cell ids in the tables that annotate a mask; None: the one each table names.
         overwrite
-            Whether an image and masks that are there are replaced; None: as the project says.
+            Whether an existing image and masks are replaced; None: as the project says.
         keep_all
             Whether all other elements of the store come along, under their own names. Tables that annotate a mask then
             annotate it under its new name. What bears a name that projects use (``input_image``, ``seg_all_nucleus``,
@@ -298,7 +298,7 @@ class ProjectInput(Logable):
             labels. 0 is
             background, a cell has the same id in both. Floats become uint32. Axes of length 1 are dropped.
         overwrite
-            Whether masks that are there are replaced; None: as the project says.
+            Whether existing masks are replaced; None: as the project says.
         series
             Index of the image to load, of TIFF files with several images.
         z, t

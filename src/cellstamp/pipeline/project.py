@@ -1,4 +1,4 @@
-"""The class a user meets first: a folder with a segmented image, and what is made from it."""
+"""Project: a folder with a segmented image and its results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import ProcessingStep
@@ -39,7 +40,7 @@ class FileHandler:
         self.sdata_path = os.fspath(sdata_path)
 
     def get_sdata(self) -> SpatialData:
-        """Open the store as it is now."""
+        """Open the store in its current state."""
         return store.open_sdata(self.sdata_path)
 
 
@@ -59,10 +60,10 @@ class Project(ProjectPictures):
         `ThresholdSegmentation`, when the configuration has a section for that. Without `extraction_f` it is
         `HDF5CellExtraction`, when the configuration has a section for that (or no sections at all).
     overwrite
-        Whether loaders and steps may replace what is there under the same name. The folder is never emptied: all else
+        Whether loaders and steps may replace existing elements of the same name. The folder is never emptied: all else
         stays (only masks of an image leave with it, see `load_input_from_sdata`).
     debug
-        Whether what is logged is also written to the standard output.
+        Whether log messages are also written to the standard output.
 
     Attributes
     ----------
@@ -112,9 +113,9 @@ class Project(ProjectPictures):
 
     @property
     def _n_workers(self) -> int:
-        """As many as the extraction has."""
+        """Return the `threads` of the extraction step; if not set, the default for this machine."""
         threads = getattr(self.extraction_f, "config", {}).get("threads")
-        return threads if isinstance(threads, int) and threads > 0 else 1
+        return threads if isinstance(threads, int) and threads > 0 else default_workers()
 
     def _make_step(self, step: type[ProcessingStep] | None, name: str) -> Any:
         if step is None:
@@ -136,7 +137,7 @@ class Project(ProjectPictures):
         Parameters
         ----------
         overwrite
-            Whether masks that are there are replaced, in this call; None: as the project says.
+            Whether existing masks are replaced, in this call; None: as the project says.
 
         Raises
         ------
@@ -289,7 +290,7 @@ def _returned_masks(returned: object, step: object) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        When it is no dict of them: what a step has made must not be lost without a word.
+        If it is not a dict of them: results of a step must not be lost silently.
     """
     begin = f"{type(step).__name__}.process returned"
     if not isinstance(returned, Mapping):

@@ -53,7 +53,7 @@ def array_stack(array: Any, axes: str | None = None, choice: PlaneChoice | None 
 
 
 def mask_plane(mask: Any, where: str, choice: PlaneChoice) -> Any:
-    """Return a mask as it is, when it is one plane; else the plane that was chosen.
+    """Return a mask unchanged if it is one plane, else the chosen plane.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def mask_plane(mask: Any, where: str, choice: PlaneChoice) -> Any:
 
 
 def _with_axes(mask: Any, choice: PlaneChoice) -> tuple[Any, str | None]:
-    """A mask without surplus axes of length 1, and its axes by what was chosen; None when they stay unclear."""
+    """Return a mask without surplus axes of length 1, and its axes by the choice; None if they stay unclear."""
     pixels = mask if isinstance(mask, Pixels) else as_pixels(mask)
     wanted = [axis for axis in "tz" if getattr(choice, axis) is not None]
     n_leading = len(pixels.shape) - 2

@@ -23,7 +23,7 @@ def check_free(store: Path, elements: Sequence[str], *, overwrite: bool) -> None
     Raises
     ------
     OutputError
-        Naming those that are there.
+        If a name is unknown; lists the existing ones.
     """
     taken = [element for element in elements if (store / element).exists()]
     if taken and not overwrite:
@@ -166,7 +166,7 @@ def check_mask_type(dtype: np.dtype[Any], name: str) -> None:
     Raises
     ------
     InputError
-        Telling of what type it is.
+        If the type is wrong; names the type found.
     """
     if dtype.kind not in "ui":
         is_boolean = dtype.kind == "b"

@@ -40,7 +40,7 @@ _OURS = (IMAGE, NUCLEUS, CYTOSOL, centers_of(NUCLEUS), centers_of(CYTOSOL))
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is taken from a SpatialData store.
+    """Elements to read from a SpatialData store.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run
     chosen
         What to take.
     overwrite
-        Whether an image and masks that are there may be replaced.
+        Whether an existing image and masks may be replaced.
     run
         How to apply a callable to every block of a mask; see `compute_centers`.
 
@@ -114,7 +114,7 @@ def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run
 
 
 def _check_elements(chosen: Chosen) -> None:
-    """Everything that metadata tells is checked before a pixel is copied."""
+    """Check all metadata before a pixel is copied."""
     for origin in chosen.elements.values():
         if not (chosen.store / origin).is_dir():
             kind, name = origin.split("/")
@@ -172,7 +172,7 @@ def _take_others(staging: Staging, chosen: Chosen, source_format: Format) -> Non
 
 
 def _others(chosen: Chosen) -> Iterator[str]:
-    """What comes along: not what was chosen already, and nothing that bears a name of ours."""
+    """Return the other elements: without chosen ones and names that cellstamp uses."""
     skipped = {*_OURS} if chosen.originals else {*_OURS, *chosen.elements.values()}
     for kind in _KINDS:
         for path in sorted((chosen.store / kind).glob("[!.]*")):

@@ -180,7 +180,7 @@ def _opened(mask: Any, kind: str, files: ExitStack, choice: TiffChoice) -> Any:
 
 
 def _check_one_image(name: str, choice: TiffChoice) -> None:
-    """Refuse the number of an image of what is no TIFF file, and so holds one."""
+    """Refuse an image number for files other than TIFF, which hold one image."""
     if choice.series not in (None, 0):
         raise InputError(
             f"{name}: series = {choice.series}, which chooses an image of a TIFF file; this mask holds one image. "

@@ -194,7 +194,7 @@ def _damaged(path: Path, kind: str, error: Exception) -> str:
 
 
 def _why_not(path: Path, kind: str) -> str:
-    """Why a file of this kind is no mask, and what to do."""
+    """Return why a file of this kind is not a mask, and the fix."""
     shown = str(path)
     lossy = f"is a {kind} file, whose compression changes ids. Export the mask as TIFF or PNG"
     proprietary = f"is a microscope's {kind} file. Export the mask as TIFF"
@@ -213,7 +213,7 @@ def _why_not(path: Path, kind: str) -> str:
 
 
 def _why_not_npz(members: list[str]) -> str:
-    """Why a zip file is no mask, and what to do."""
+    """Return why a zip file is not a mask, and the fix."""
     if any(name.lower().endswith(".roi") for name in members):
         return _OUTLINES
     listed = f"{', '.join(members[:3])}{', ...' if len(members) > 3 else ''}"

@@ -1,7 +1,7 @@
 """OME-TIFF images of several files: which planes are in this one, and which file is missing.
 
 Every file of such a set can name all the others (Xenium, Bio-Formats, Micro-Manager), and tifffile then reads the set,
-with zeros for what is missing. Here each file contributes the planes that are in it.
+with zeros for missing planes. Here each file contributes the planes that are in it.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def _marked(stack: Stack, there: NDArray[np.bool_]) -> Stack:
 
 
 def restricted(stack: Stack, *, whole: str = "") -> Stack:
-    """Return the smallest block of planes that holds all that are there; what is missing inside of it is marked.
+    """Return the smallest block that holds all existing planes; missing planes inside it are marked.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ def check_complete(path: Path, file: tifffile.TiffFile) -> None:
 
 
 def _check_size(path: Path, file: tifffile.TiffFile, root: ElementTree.Element | None) -> None:
-    """Refuse pages that are no planes of the image that the OME-XML describes."""
+    """Refuse pages that are not planes of the image that the OME-XML describes."""
     pixels = None if root is None else root.find("{*}Image/{*}Pixels")
     if pixels is None or not file.series or file.series[0].kind in SET_KINDS:
         return

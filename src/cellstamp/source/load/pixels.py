@@ -34,7 +34,7 @@ class Pixels:
     read
         Region (a slice of an axis each, with start and stop) -> array.
     names
-        Of the channels, where the file tells them.
+        Of the channels, if the file has them.
     """
 
     shape: tuple[int, ...]
@@ -82,7 +82,7 @@ def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def full_resolution(element: Any) -> Any:
-    """The largest level of a multi-scale element of SpatialData (an `xarray.DataTree`); anything else as it is."""
+    """Return the largest level of a multi-scale element (an `xarray.DataTree`); anything else unchanged."""
     return element["scale0"].image if hasattr(element, "children") else element
 
 
@@ -108,7 +108,7 @@ def stack(planes: Sequence[Pixels]) -> Pixels:
 
 
 def as_channels(pixels: Pixels) -> Pixels:
-    """An image (y, x) as one of a single channel (1, y, x); one of three axes as it is."""
+    """Return an image (y, x) as (1, y, x); an image of three axes unchanged."""
     if len(pixels.shape) not in (2, 3):
         raise InputError(f"image of shape {pixels.shape}: must have the axes (c, y, x), or (y, x) for one channel")
     return pixels if len(pixels.shape) == 3 else _as_channel(pixels)

@@ -51,7 +51,7 @@ def mask_choice(z: Any = None, t: Any = None) -> PlaneChoice:
     Raises
     ------
     InputError
-        When one of them is no index.
+        If one of them is not an index.
     """
     if isinstance(z, str | Sequence | np.ndarray):
         raise InputError(f"z = {z!r}: a mask is one plane, so z must be an index")

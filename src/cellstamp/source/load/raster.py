@@ -109,7 +109,7 @@ def regions(
 
 
 def copyable(group: Path, kind: str, format_: Format) -> bool:
-    """Whether an element's folder is fit to be copied as it is: its format, its axes, and blocks of a sensible size."""
+    """Return whether an element's folder can be copied unchanged: format, axes and block size fit."""
     _, multiscale = ome.multiscale_of(group)
     array = zarr.open_array(str(group / multiscale["datasets"][0]["path"]), mode="r")
     if array.metadata.zarr_format != format_ or tuple(ome.axes_of(multiscale)) != ome.AXES[kind]:
@@ -143,7 +143,7 @@ def _append_levels(group: Path, multiscale: dict[str, Any], factors: Sequence[in
         (group / first).rename(group / "s0")
         multiscale["datasets"][0]["path"] = "s0"
     shapes = level_shapes(zarr.open_array(str(group / "s0"), mode="r").shape, factors)
-    # The base may be scaled itself (microns): smaller levels are so many times coarser than it.
+    # The base may be scaled itself (microns): factors of smaller levels are relative to it.
     base = next(
         (t["scale"] for t in multiscale["datasets"][0]["coordinateTransformations"] if t["type"] == "scale"), None
     )

@@ -15,7 +15,7 @@ from cellstamp.source.load.pixels import full_resolution
 from cellstamp.source.thirdparty import quiet
 
 _BLOCK = 2048
-"""Side in pixels of what is read of the labels for one block of the result, about."""
+"""Approximate side in pixels of the labels read for one block of the result."""
 _AXES = ("y", "x")
 
 

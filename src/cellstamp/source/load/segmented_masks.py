@@ -1,4 +1,4 @@
-"""Masks that come block by block -> a project's store, and what is kept of an image between two passes over it."""
+"""Write masks block by block to a project's store; keep image blocks between two passes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MASK_SIDE = CHUNK
 """Side of the blocks that masks come in, in pixels: no two of them touch one chunk."""
 
 _SCRATCH_CHUNK = 500
-"""Side of a chunk of what is kept for a while: small, so that a little more than a block can be read."""
+"""Side of a chunk of temporary arrays: small, so that a little more than a block can be read."""
 
 
 class MaskPart(Protocol):
@@ -67,12 +67,12 @@ def write_masks(
     *,
     run: Run,
 ) -> dict[str, Centers]:
-    """Write both masks of an image, and the centres of their cells; they are in the store when all of it is whole.
+    """Write both masks of an image, and the centres of their cells; they appear in the store when complete.
 
     Parameters
     ----------
     store
-        The project's store. Masks that are there are replaced.
+        The project's store. Existing masks are replaced.
     image
         What they are masks of: they have its size, and lie where it lies.
     parts

@@ -1,4 +1,4 @@
-"""A SpatialData object, as it is in memory -> a store that can be read without it."""
+"""Write a SpatialData object in memory to a store that can be read without it."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class Raster:
 
 
 def spool(sdata: Any, names: Sequence[str], folder: Path, centers: str | None = None) -> str:
-    """Return a store that holds images and labels of a SpatialData object as they are in memory.
+    """Return a store that holds images and labels of a SpatialData object in their state in memory.
 
-    What was read from disk and not changed since is not copied: when that is so of every element, the store is the one
+    Unchanged elements read from disk are not copied: when that is so of every element, the store is the one
     it was read from, else a new one in `folder` that links to it. All else is written there, block by block.
 
     Parameters
@@ -99,7 +99,7 @@ def spool(sdata: Any, names: Sequence[str], folder: Path, centers: str | None = 
     if centers is None and len(stores) == 1 and (store := stores.pop()) is not None:
         return str(store)
     target = Path(folder) / "spool.zarr"
-    # A store is of one zarr format: what is linked to decides which.
+    # A store has one zarr format: that of the linked elements.
     formats = [zarr_format(raster.on_disk.parent) for raster in rasters if raster.on_disk]
     with staged(target, new_format=next((form for form in formats if form), 3)) as staging:
         for raster in rasters:
@@ -117,7 +117,7 @@ def store_on_disk(given: Any, names: Sequence[str]) -> Path:
     given
         The path or the object.
     names
-        Images and labels that will be read: an object's must be as they are on disk.
+        Images and labels that will be read: an object's must equal those on disk.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def _array_on_disk(array: Any) -> Path | None:
     """The folder of the zarr array that a dask array reads, and does nothing else with."""
     layers = getattr(getattr(array, "dask", None), "layers", {})
     origins = [layer for layer in layers.values() if len(layer) == 1]
-    # dask keeps the array as it is, or wrapped, by version.
+    # Depending on its version, dask keeps the array itself or wraps it.
     held = [getattr(value, "value", value) for layer in origins for value in dict(layer).values()]
     values = [value for value in held if isinstance(value, zarr.Array)]
     if len(layers) != 2 or len(values) != 1 or not str(array.name).startswith("from-zarr-"):

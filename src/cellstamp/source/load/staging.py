@@ -1,4 +1,4 @@
-"""All or nothing: elements are written beside a store, and become part of it when all of them are whole."""
+"""Write elements atomically: beside a store first, moved into it when all are complete."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Staging:
     Attributes
     ----------
     folder : pathlib.Path
-        Where to write: a zarr store of its own, with the same layout.
+        Where to write: a separate zarr store with the same layout.
     format : {2, 3}
         Its zarr format.
     """
@@ -86,7 +86,7 @@ class Staging:
         zarr.create_group(str(path), zarr_format=self.format, attributes=attributes)
 
     def commit(self) -> None:
-        """Move every element into its place; when anything fails, the store is as it was."""
+        """Move every element into its place; if anything fails, restore the store."""
         check_not_linked(self.store, {*_kinds(self.folder), *(element.split("/")[0] for element in self._leaving)})
         _list_labels(self.store, self.folder, self._leaving, self.format)
         if zarr_format(self.store) is None:
@@ -114,7 +114,7 @@ class Staging:
 def staged(store: Path, *, new_format: Format = 3) -> Iterator[Staging]:
     """Write elements so that they are all in the store when the block ends well, and none of them otherwise.
 
-    Elements of the same name are replaced, and stay until the new ones are whole. What a process that was killed left
+    Existing elements are replaced, and stay until the new ones are complete. What a process that was killed left
     behind is put right first.
 
     Parameters
@@ -122,7 +122,7 @@ def staged(store: Path, *, new_format: Format = 3) -> Iterator[Staging]:
     store
         The store, made when there is none.
     new_format
-        Zarr format (2 or 3) of a store that has to be made; one that is there keeps its own.
+        Zarr format (2 or 3) of a store that has to be made; an existing store keeps its format.
     """
     check_not_linked(store)
     recover(store)
@@ -188,7 +188,7 @@ def _prefix(store: Path) -> str:
 
 @contextmanager
 def _locked(root: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock that tells others the owner of `root` lives; yields whether it could be had."""
+    """Hold the lock that marks the owner of `root` as alive; yield whether it was acquired."""
     import fcntl
 
     try:

@@ -1,4 +1,4 @@
-"""The project's SpatialData store: what is in it, and what comes into it one array at a time."""
+"""The project's SpatialData store: read it, and add arrays one at a time."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def load_image(
     remap
         New order of the channels, and of their names: ``[1, 0, 2]`` exchanges the first two.
     overwrite
-        Whether an image that is there may be replaced.
+        Whether an existing image may be replaced.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
     masks
         ``"nucleus"`` and ``"cytosol"``, one or both: (y, x) arrays or pixels, integers, 0 = background.
     overwrite
-        Whether masks that are there may be replaced.
+        Whether existing masks may be replaced.
     run
         How to apply a callable to every block of a mask; see `compute_centers`.
 
@@ -285,7 +285,7 @@ def _channel_names(group: Path | str, metadata: Mapping[str, Any], n_channels: i
 def store_centers(
     store: str | os.PathLike[str], labels_name: str, centers: Centers, signature: str | None = None
 ) -> None:
-    """Write the centres of the cells of labels, in place of those that are there.
+    """Write the centres of the cells of labels, and replace existing ones.
 
     Parameters
     ----------
@@ -296,7 +296,7 @@ def store_centers(
     centers
         Ids and centres (x, y in pixels of the full-resolution labels).
     signature
-        That of the labels, so that centres of others are told from them later.
+        That of the labels, to recognize centres of other labels later.
 
     Raises
     ------

@@ -33,7 +33,7 @@ _DAMAGED = (tifffile.TiffFileError, OSError, IndexError, KeyError, NotImplemente
 
 @dataclass(frozen=True)
 class TiffChoice:
-    """What is read of each TIFF file.
+    """Selection to read from each TIFF file.
 
     Attributes
     ----------
@@ -56,18 +56,18 @@ def open_tiffs(paths: Sequence[str | os.PathLike[str]], choice: TiffChoice | Non
     paths
         The files.
     choice
-        What is read of each.
+        Selection to read from each.
 
     Yields
     ------
     list of Pixels
         What each file contributes, (y, x), or (c, y, x) when it holds several channels, or colours; all of one size
-        and dtype. A file without planes of its own, whose siblings are among `paths`, contributes nothing.
+        and dtype. A file without planes, whose siblings are among `paths`, contributes nothing.
 
     Raises
     ------
     InputError
-        When a file is missing, is no TIFF, or holds something else than planes of numbers; when it needs a choice; when
+        When a file is missing, is not a TIFF, or holds other data than planes; when it needs a choice; when
         the files differ in size or dtype.
     """
     given, choice = [Path(path) for path in paths], choice or TiffChoice()
@@ -157,7 +157,7 @@ def _chosen(file: FileStacks, planes: PlaneChoice, first: int) -> Pixels:
 
 
 def _as_planes(file: FileStacks) -> tuple[Stack, ...]:
-    """Images of a file as one stack; as they are, if planes are missing, which `chosen` explains."""
+    """Return images of a file as one stack; unchanged if planes are missing (see `chosen`)."""
     if len({part.pixels.shape for part in file.parts}) > 1:
         raise InputError(f"{file.where}: its images lack different planes. Choose one of them with series")
     if not all(part.present is None or part.present.all() for part in file.parts):
@@ -198,7 +198,7 @@ def _named(path: Path, pixels: Pixels) -> Pixels:
 
 def _pixels(path: Path, series: tifffile.TiffPageSeries, files: ExitStack) -> Pixels:
     if series.dataoffset is not None and series.dtype is not None and not series.is_multifile:
-        # Uncompressed and in one piece: tifffile would read a page at once, a memory map reads what is asked for.
+        # Uncompressed, contiguous: tifffile would read a complete page, a memory map reads only the requested part.
         order = series.parent.byteorder if series.parent is not None else "="
         dtype = series.dtype.newbyteorder(order)
         if path.stat().st_size < series.dataoffset + series.nbytes:

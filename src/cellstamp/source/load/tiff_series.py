@@ -1,4 +1,4 @@
-"""Which of the images in a TIFF file is meant: pages that are channels, and what is no image of the sample."""
+"""Choose the image in a TIFF file: find pages that are channels, and skip images not of the sample."""
 
 from __future__ import annotations
 
