@@ -199,6 +199,7 @@ def test_centres_are_stored_as_the_log_says(tmp_path: Path) -> None:
 
 
 def test_a_result_is_replaced_or_goes_elsewhere(extracted: Project) -> None:
+    extracted.extraction_f.config["border"] = "pad"
     refused(extracted.extract, "Set overwrite=True", "output_folder_name", kind=OutputError)
     extracted.extract(overwrite=True)
     extracted.extract(output_folder_name="other")
@@ -224,7 +225,7 @@ def test_pictures_of_what_a_message_names(extracted: Project, code: str) -> None
     pytest.importorskip("matplotlib")
     refused(lambda: plot_cells(5), "read_h5sc(path) or project.h5sc")
     bare = read_h5sc(extracted.extraction_f.output_path, images=False)
-    refused(lambda: plot_cells(bare.copy()[:, :0].copy()), "read_h5sc(path) returns one")
+    refused(lambda: plot_cells(bare.copy()[:, :0].copy()), "Read the file with read_h5sc(path)")
     scope = {"path": extracted.extraction_f.output_path, "read_h5sc": read_h5sc, "project": extracted}
     plot_cells(run(f"h5sc = {code}", **scope)["h5sc"], n=2)
 
@@ -254,7 +255,7 @@ def test_every_extra_that_is_to_be_installed_is_one() -> None:
 def test_every_command_of_ours_is_one() -> None:
     from cellstamp.cli import commands
 
-    named = set(re.findall(r"cellstamp (validate|info|extract|demo|plot|\w+) (?:tells|makes|made)", messages()))
+    named = set(re.findall(r'cellstamp (\w+)(?: lists| made|")\', messages()))
     assert {"validate", "extract", "demo"} <= named <= set(commands.commands)
 
 

@@ -201,6 +201,8 @@ def test_a_change_in_any_kernel_makes_kept_code_invalid(package: Path, run: Run,
 
 
 EXTRACT = """
+import warnings
+warnings.simplefilter("ignore")
 from cellstamp import HDF5CellExtraction
 keys = {{"threads": 2, "image_size": 32, "cache": {cache!r}}}
 HDF5CellExtraction(keys, {out!r}, filehandler={store!r})()

@@ -380,7 +380,7 @@ def test_a_channel_without_a_usable_range_is_named(bounds: Any, which: str) -> N
 
 def test_an_empty_section_is_named_with_what_it_must_hold() -> None:
     assert faults({"HDF5CellExtraction": None})[-1] == (
-        "HDF5CellExtraction: this section is empty; it must hold at least threads, image_size and cache"
+        "HDF5CellExtraction: this section is empty; it must hold at least image_size"
     )
 
 

@@ -146,7 +146,7 @@ def test_without_a_scheduler_and_without_a_guard_in_the_script(tmp_path: Path, s
         f"HDF5CellExtraction({config}, {str(tmp_path / 'out')!r}, filehandler={str(store)!r})()\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "once\n"), done.stderr
+    assert (done.returncode, done.stdout.count("once"), done.stdout.count("Extracted")) == (0, 1, 1), done.stderr
     assert_same(tmp_path / "out" / FILE, serial)
 
 
@@ -480,7 +480,7 @@ def test_an_input_that_is_another_one_there(make_step: MakeStep, own: Cluster, s
     if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
         pytest.skip("mounting is not allowed here")
     own.add(nanny=False, command=command)
-    with own.client(1) as client, pytest.raises(WorkerError, match=r"worker tcp://.*sees other data at the path"):
+    with own.client(1) as client, pytest.raises(WorkerError, match=r"worker tcp://.*reads other data at the path"):
         make_step(client)()
 
 

@@ -412,7 +412,7 @@ def test_images_of_another_type(copied_store, dtype):
     store = copied_store()
     replace_array(store / "images/input_image", np.ones((3, 200, 200), dtype))
     with pytest.raises(
-        InputError, match=rf"image 'input_image' in .* is {np.dtype(dtype)}; it must be one of .*, float64: convert"
+        InputError, match=rf"image 'input_image' in .* is {np.dtype(dtype)}; it must be one of .*, float64. Convert"
     ):
         find_source(store)
 

@@ -114,7 +114,7 @@ def test_stored_centres_of_cells_that_the_mask_lacks_are_warned_of(tmp_path: Pat
     step = make_step(tmp_path, store)
     with pytest.warns(UserWarning, match="no pixel of") as caught:
         step(overwrite=True)
-    told = [str(warning.message) for warning in caught]
+    told = [text for warning in caught if "too close to" not in (text := str(warning.message))]
     assert len(told) == 2
     assert told[0].startswith("2 of 45 cells have no pixel of 'seg_all_cytosol' in their window")
     assert told[1].startswith("2 of 45 cells have no pixel of 'seg_all_nucleus' in their window, though it says which")

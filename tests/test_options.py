@@ -346,7 +346,7 @@ def test_cells_that_reach_out_of_their_crop_are_told(tmp_path: Path, run: Run, e
     assert 1 <= len(out) < len(ids)
     height, width = max(extents, key=max)
     message = (
-        rf"{len(out)} of {len(ids)} cells reach out .* {SIZE} x {SIZE} .* the largest is {height} x {width} pixels"
+        rf"{len(out)} of {len(ids)} cells exceed their crop of {SIZE} x {SIZE} .* the largest is {height} x {width} pixels"
     )
     with pytest.warns(UserWarning, match=message):
         path = run(write_store(tmp_path / "s.zarr", sample), **ENGINES[engine])
@@ -383,8 +383,10 @@ def test_where_every_cell_fits_none_is_marked(run: Run) -> None:
 def test_without_options_the_settings_say_what_there_is_by_default(run: Run) -> None:
     path = run()
     found = settings(path)
+    assert "not comparable between cells" in found.pop("intensities")
     assert {key: np.asarray(value).tolist() for key, value in found.items()} == {
         "image_size": SIZE,
+        "image_size_measured": False,
         "normalize_output": True,
         "normalization_range": list(RANGE),
         "normalization_scope": "cell",

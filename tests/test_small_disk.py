@@ -84,7 +84,7 @@ def assert_goes_on(store: Path, disk: Path, undisturbed: Path, threads: int) -> 
 def test_what_can_not_fit_is_stopped_early_and_gone_on_with(
     store: Path, disk: Path, undisturbed: Path, threads: int
 ) -> None:
-    with pytest.raises(OutputError, match=r"stamps of the \d+ cells that are left need about .*B, and only "):
+    with pytest.raises(OutputError, match=r"images of the remaining \d+ cells need about .*B, and only "):
         make_step(store, disk, threads=threads)()
     assert_goes_on(store, disk, undisturbed, threads)
 
@@ -107,8 +107,8 @@ def test_the_command_line_ends_with_an_error_and_not_with_a_crash(store: Path, d
     code = (
         "import sys\n"
         "from cellstamp import HDF5CellExtraction\n"
-        "from cellstamp.pipeline import room\n"
-        "room._TOLERANCE = 0.0\n"
+        "from cellstamp.pipeline import disk_space\n"
+        "disk_space._TOLERANCE = 0.0\n"
         "config = {'threads': 1, 'image_size': 32, 'max_batch_size': 10, 'flush_every': 2, 'cache': sys.argv[2]}\n"
         "HDF5CellExtraction(config, sys.argv[2] + '/out', filehandler=sys.argv[1])()\n"
     )

@@ -509,7 +509,7 @@ def test_the_command_line_ends_tidily_and_goes_on(
     # all of them are gone by now, not some time later
     assert [child for child in family if child.is_running()] == []
     _, err = process.communicate()
-    assert "What is finished is kept" in err
+    assert "Finished cells are kept" in err
     assert "Traceback" not in err
     assert list((tmp_path / "cache").iterdir()) == []
     assert not (project / "extraction/data").exists()

@@ -50,12 +50,18 @@ class Server:
 
     def __init__(self, preload: Sequence[str]) -> None:
         self._lock = threading.Lock()
+        self._workers: set[int] = set()
         self._process, self._control = start_python("cellstamp.engines.server", tuple(preload), _WORK)
 
     @property
     def is_alive(self) -> bool:
         """Whether it can fork workers."""
         return self._control.fileno() >= 0 and self._process.poll() is None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all workers that were forked have been reaped."""
+        return not self._workers
 
     def fork(self, descriptors: Sequence[int]) -> int:
         """Fork a worker and return its process id. Waits until the server has imported its modules.
@@ -73,12 +79,15 @@ class Server:
             The system refuses to fork.
         """
         try:
-            return self._ask(FORK, 0, descriptors)
+            pid = self._ask(FORK, 0, descriptors)
         except OSError as error:
             raise refused(error) from error
+        self._workers.add(pid)
+        return pid
 
     def reap(self, pid: int) -> int | None:
         """Wait for a worker that is ending, and return its exit code; None if the server doesn't know it."""
+        self._workers.discard(pid)
         try:
             return self._ask(REAP, pid)
         except (ServerDiedError, OSError):
@@ -231,10 +240,16 @@ def running_server(preload: Sequence[str]) -> Server:
         server = _servers.get(key)
         if server is not None and server.is_alive:
             return server
-        if server is not None:
-            server.close()
+        _close_idle(key)
         _servers[key] = Server(preload)
         return _servers[key]
+
+
+def _close_idle(key: tuple[int, tuple[str, ...]]) -> None:
+    """Close a dead server, and servers with other modules that have no workers: each takes memory that runs may use."""
+    for other, server in list(_servers.items()):
+        if other == key or (other[0] == key[0] and server.is_idle):
+            _servers.pop(other).close()
 
 
 def _close_servers() -> None:
