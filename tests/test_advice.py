@@ -255,7 +255,7 @@ def test_every_extra_that_is_to_be_installed_is_one() -> None:
 def test_every_command_of_ours_is_one() -> None:
     from cellstamp.cli import commands
 
-    named = set(re.findall(r'cellstamp (\w+)(?: lists| made|")\', messages()))
+    named = set(re.findall(r'cellstamp (\w+)(?: lists| made|")', messages()))
     assert {"validate", "extract", "demo"} <= named <= set(commands.commands)
 
 

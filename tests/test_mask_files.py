@@ -302,7 +302,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "notes.csv": (
         lambda path: path.write_text("x,y\n"),
-        r"notes\.csv: is no mask file: it begins with b'x,y\\n'; TIFF",
+        r"notes\.csv: is not a mask file: it begins with b'x,y\\n'; TIFF",
     ),
     "slide.czi": (lambda path: path.write_bytes(b"ZISRAWFILE"), r"slide\.czi: is a microscope's CZI file\. Export"),
     "short.png": (lambda path: cut_short(path, LOADED["eight_bits.png"]), r"short\.png: cannot be read as a PNG file"),

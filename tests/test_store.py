@@ -146,7 +146,7 @@ class TestImages:
     def test_what_is_no_store_is_refused(self, store: Path) -> None:
         store.mkdir()
         (store / "thesis.txt").write_text("mine")
-        with pytest.raises(InputError, match="this is no zarr store"):
+        with pytest.raises(InputError, match="this is not a zarr store"):
             stores.load_image(store, np.ones((2, 40, 50), np.uint8))
         assert contents(store) == {"thesis.txt": b"mine"}
 

@@ -333,7 +333,7 @@ class _Echo(logging.Handler):
         """Raise an error with the last line if stdout could not be written."""
         if self.error is None:
             return
-        # what is left in the buffer would be an error again at the end of the process
+        # otherwise the rest of the buffer would raise this error again when the process ends
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)

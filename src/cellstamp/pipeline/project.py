@@ -56,9 +56,9 @@ class Project(ProjectPictures):
     config_path
         Path of a YAML file, or a dict: copied into the folder. None: the folder's own ``config.yml``, if it has one.
     segmentation_f, extraction_f
-        Classes of the steps, each with a section of its name in the configuration. Without `segmentation_f` it is
-        `ThresholdSegmentation`, when the configuration has a section for that. Without `extraction_f` it is
-        `HDF5CellExtraction`, when the configuration has a section for that (or no sections at all).
+        Classes of the steps, each with a section of its name in the configuration. None: `ThresholdSegmentation` and
+        `HDF5CellExtraction`, if the configuration has their sections. A configuration without sections is that of an
+        extraction. A project without a configuration has both steps, with default settings and `image_size` "auto".
     overwrite
         Whether loaders and steps may replace existing elements of the same name. The folder is never emptied: all else
         stays (only masks of an image leave with it, see `load_input_from_sdata`).

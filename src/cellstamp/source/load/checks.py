@@ -54,7 +54,7 @@ def channel_names_for(
     twice = sorted({text for text in texts if texts.count(text) > 1})
     if twice or not all(text.strip() for text in texts):
         problem = f"{', '.join(twice)} more than once" if twice else "an empty name"
-        raise InputError(f"channel_names: {', '.join(texts)}: {problem}; each channel needs a name of its own")
+        raise InputError(f"channel_names: {', '.join(texts)}: {problem}; each channel needs a unique name")
     return texts
 
 

@@ -209,7 +209,7 @@ def _why_not(path: Path, kind: str) -> str:
         "CZI": proprietary,
         "ND2": proprietary,
     }
-    return reasons.get(kind, f"is no mask file: it begins with {first_bytes(path, 12)!r}; {_READ}")
+    return reasons.get(kind, f"is not a mask file: it begins with {first_bytes(path, 12)!r}; {_READ}")
 
 
 def _why_not_npz(members: list[str]) -> str:

@@ -123,4 +123,4 @@ def _fix(value: Any, code: str) -> str:
         return f"If NaN is background, load numpy.nan_to_num({code})"
     if np.isinf(value):
         return f"If infinity is background, load numpy.nan_to_num({code}, posinf=0, neginf=0)"
-    return f"If it holds probabilities, number what is above a threshold: skimage.measure.label({code} > 0.5)"
+    return f"If it holds probabilities, number the regions above a threshold: skimage.measure.label({code} > 0.5)"

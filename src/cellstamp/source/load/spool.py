@@ -140,7 +140,7 @@ def store_on_disk(given: Any, names: Sequence[str]) -> Path:
     for raster in (_raster(given, name) for name in names):
         if raster.store is None or raster.store != Path(str(folder)).absolute():
             raise InputError(
-                f"sdata_path: {raster.name} of this SpatialData object is not as it is in its store {folder}; write it "
+                f"sdata_path: {raster.name} of this SpatialData object differs from its store {folder}; write it "
                 "first (sdata.write_element) and give the path, or load it with load_input_from_array and "
                 "load_segmentation"
             )

@@ -38,7 +38,7 @@ def zarr_format(store: Path) -> Format | None:
     if (store / ".zgroup").is_file():
         return 2
     if store.exists() and not (store.is_dir() and not any(store.iterdir())):
-        raise InputError(f"{store}: this is no zarr store (it has neither zarr.json nor .zgroup)")
+        raise InputError(f"{store}: this is not a zarr store (it has neither zarr.json nor .zgroup)")
     return None
 
 
@@ -114,7 +114,7 @@ class Staging:
 def staged(store: Path, *, new_format: Format = 3) -> Iterator[Staging]:
     """Write elements so that they are all in the store when the block ends well, and none of them otherwise.
 
-    Existing elements are replaced, and stay until the new ones are complete. What a process that was killed left
+    Elements of the same name are replaced, and stay until the new ones are complete. What a process that was killed left
     behind is put right first.
 
     Parameters
