@@ -204,7 +204,7 @@ EXTRACT = """
 import warnings
 warnings.simplefilter("ignore")
 from cellstamp import HDF5CellExtraction
-keys = {{"threads": 2, "image_size": 32, "cache": {cache!r}}}
+keys = {{"threads": 2, "image_size": 32, "cache": {cache!r}, "progress": False}}
 HDF5CellExtraction(keys, {out!r}, filehandler={store!r})()
 print("extracted", None)
 """

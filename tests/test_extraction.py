@@ -536,17 +536,6 @@ def test_all_faults_are_told_at_once(make_step: MakeStep) -> None:
         assert re.search(message, str(caught.value)), message
 
 
-def test_without_a_cache_temporary_files_go_to_the_systems_folder(
-    tmp_path: Path, shared_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "system").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "system"))
-    step = HDF5CellExtraction({"threads": 1, "image_size": SIZE}, tmp_path / "out", filehandler=str(shared_store))
-    step()
-    assert step.config["cache"] == str(tmp_path / "system")
-    assert list((tmp_path / "system").iterdir()) == []
-
-
 def test_crops_larger_than_the_image(tmp_path: Path, make_step: MakeStep) -> None:
     with pytest.raises(ConfigError, match=r"image_size = 202: .*larger than the image, which is 200 x 230 pixels"):
         make_step(image_size=202)()

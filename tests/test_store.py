@@ -101,7 +101,7 @@ class TestImages:
         ("options", "message"),
         [
             ({"channel_names": ["a"]}, r"channel_names: 1 name \(a\) for 2 channels"),
-            ({"channel_names": ["a", "a"]}, "channel_names: a, a: a more than once; each channel needs a name"),
+            ({"channel_names": ["a", "a"]}, "channel_names: a, a: a more than once; each channel needs a unique name"),
             ({"channel_names": ["a", " "]}, "an empty name"),
             ({"channel_names": "ab"}, "channel_names = 'ab': must be a list of names"),
             ({"remap": [0]}, r"remap = \[0\]: must hold each of the channels 0 to 1 once"),

@@ -114,8 +114,8 @@ class Staging:
 def staged(store: Path, *, new_format: Format = 3) -> Iterator[Staging]:
     """Write elements so that they are all in the store when the block ends well, and none of them otherwise.
 
-    Elements of the same name are replaced, and stay until the new ones are complete. What a process that was killed left
-    behind is put right first.
+    Elements of the same name are replaced, and stay until the new ones are complete. The traces of a killed process are
+    removed first.
 
     Parameters
     ----------
