@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -140,7 +139,8 @@ def is_kept(types: Types) -> bool:
         return False
     try:
         state, *noted = _note(folder, types).read_text(encoding="utf-8").splitlines()
-        return state == _state() and _sizes(folder).issuperset(noted) and _has_code(folder)
+        sizes = _sizes(folder)
+        return state == _state() and _machine_code(sizes).issuperset(noted) and _has_code(sizes)
     except (OSError, ValueError):
         return False
 
@@ -150,7 +150,8 @@ def note_kept(types: Types) -> None:
     folder = find_folder()
     if folder is not None:
         with suppress(OSError):  # a full disk: the next run compiles them again
-            _note(folder, types).write_text("\n".join([_state(), *sorted(_sizes(folder))]), encoding="utf-8")
+            lines = [_state(), *sorted(_machine_code(_sizes(folder)))]
+            _note(folder, types).write_text("\n".join(lines), encoding="utf-8")
 
 
 def _note(folder: Path, types: Types) -> Path:
@@ -158,20 +159,24 @@ def _note(folder: Path, types: Types) -> Path:
 
 
 def _state() -> str:
-    return f"{source_stamp()} numba {version('numba')} {_processor()}"
+    return f"{source_stamp()} numba {_numba_version()} {_processor()}"
 
 
-def _sizes(folder: Path) -> set[str]:
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the sizes of all indices and of all files of machine code. One pass: every run waits for it."""
+    with os.scandir(folder) as files:
+        return {file.name: file.stat().st_size for file in files if file.name.endswith((".nbi", ".nbc"))}
+
+
+def _machine_code(sizes: Mapping[str, int]) -> set[str]:
     """Return the name and the size of each file of machine code."""
-    return {f"{file.name} {file.stat().st_size}" for file in folder.glob("*.nbc")}
+    return {f"{name} {size}" for name, size in sizes.items() if name.endswith(".nbc")}
 
 
-def _has_code(folder: Path) -> bool:
+def _has_code(sizes: Mapping[str, int]) -> bool:
     """Whether each function's index is intact and has machine code; on a full disk, the small index alone is kept."""
-    return all(
-        index.stat().st_size and next(folder.glob(f"{glob.escape(index.stem)}.*.nbc"), None)
-        for index in folder.glob("*.nbi")
-    )
+    with_code = {name.rsplit(".", 2)[0] for name in sizes if name.endswith(".nbc")}
+    return all(size and Path(name).stem in with_code for name, size in sizes.items() if name.endswith(".nbi"))
 
 
 @cache
@@ -181,6 +186,11 @@ def source_stamp() -> str:
     for source in SOURCES:
         digest.update((_PACKAGE / source).read_bytes())
     return digest.hexdigest()
+
+
+@cache
+def _numba_version() -> str:
+    return version("numba")
 
 
 @cache
