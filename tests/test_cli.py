@@ -296,7 +296,7 @@ SEGMENT_ERRORS = {
     "no image": (["segment", "{tmp}/no_image"], "there is no image"),
     "a misspelt key": (
         ["segment", "{project}", "--set", "expnsion=4"],
-        "expnsion = 4: unknown key; did you mean expansion?",
+        "expnsion = 4: unknown key; did you mean 'expansion'?",
     ),
     "a channel that is missing": (
         ["segment", "{project}", "--set", "nucleus_channel=DNA"],
@@ -369,7 +369,10 @@ MISTAKES = {
     "a setting without a key": (["extract", "{project}", "--set", "=4"], "--set: '=4': write KEY=VALUE"),
     "no YAML": (["extract", "{project}", "--set", "threads=[1"], "'threads=[1': the value is not valid YAML"),
     "an odd size": (["extract", "{project}", "--set", "image_size=33"], "image_size = 33: must be an even integer"),
-    "a misspelt key": (["extract", "{project}", "--set", "thread=4"], "thread = 4: unknown key; did you mean threads?"),
+    "a misspelt key": (
+        ["extract", "{project}", "--set", "thread=4"],
+        "thread = 4: unknown key; did you mean 'threads'?",
+    ),
     "none at all": (["extract", "{project}", "--partial", "0"], "'--partial': 0 is not in the range x>=1"),
     "too many": (
         ["extract", "{project}", "--partial", "7"],
