@@ -419,11 +419,11 @@ def _normalization(about: "H5scInfo") -> str:
 @_debug_option
 def validate(file: Path) -> None:
     """Check FILE, a .h5sc file: counts agree, every image is readable, values are in range, ids are unique."""
-    from cellstamp.h5sc.validate import faults_of
+    from cellstamp.h5sc.validate import errors_in
 
-    faults = faults_of(file)
-    if faults:
-        raise _Failure("\n  ".join([f"{file} is invalid:", *faults]))
+    errors = errors_in(file)
+    if errors:
+        raise _Failure("\n  ".join([f"{file} is invalid:", *errors]))
     _print(f"{file} is valid")
 
 
