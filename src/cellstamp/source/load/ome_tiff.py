@@ -155,8 +155,8 @@ def own_planes(path: Path, series: tifffile.TiffPageSeries, stack: Stack, given:
     stack
         Its pixels.
     given
-        All files that are loaded together. A file without planes (a master file) contributes the planes of its set's files
-        that are not among them.
+        All files that are loaded together. A file without planes (a master file) contributes the planes of files of its
+        set that are not given.
 
     Returns
     -------
