@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cellstamp.errors import InputError
+from cellstamp.similar_names import did_you_mean
 from cellstamp.source.names import MASK_KINDS, SEGMENTATION_KEY
 from cellstamp.warnings import warn
 
@@ -97,7 +98,7 @@ def check_there(
         return
     other = kind_of(name)
     what = "labels" if kind == "labels" else f"{kind} element"
-    hint = f"; '{name}' is one of its {other}" if other else ""
+    hint = f"; '{name}' is one of its {other}" if other else did_you_mean(name, available)
     message = f"{key}no {what} named '{name}' in {store}; it has {listing(available)}{hint}"
     raise InputError(message)
 
