@@ -373,7 +373,7 @@ def test_a_type_may_be_numpys(path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"channels": "dapi"}, r"a\.h5sc has no 'dapi', the nearest is 'DAPI'; it has nucleus, cytosol, DAPI, actin"),
+        ({"channels": "dapi"}, r"a\.h5sc has no 'dapi'; did you mean 'DAPI'\? It has nucleus, cytosol, DAPI, actin"),
         ({"channels": [4]}, "no 4: must be a name, or a number from 0 to 3"),
         ({"channels": []}, r"channels = \[\]: must name at least one"),
         ({"cells": [5, 6, 7, 8]}, r"ids are missing in .*a\.h5sc: 6, 7$"),
@@ -384,7 +384,7 @@ def test_a_type_may_be_numpys(path: Path) -> None:
         ({"cells": np.ones(3, bool)}, r"has the shape \(3,\); it must have one value for each of the 40 cells"),
         ({"cells": np.zeros(40, bool)}, r"chooses no cell of .*a\.h5sc; must"),
         ({"cells": [0.5]}, r"must be cell ids \(integers\), a boolean for each cell, or the name of a boolean"),
-        ({"cells": "regoin"}, r"obs of .*a\.h5sc has no column 'regoin', the nearest is 'region'"),
+        ({"cells": "regoin"}, r"obs of .*a\.h5sc has no column 'regoin'; did you mean 'region'\?"),
         ({"cells": "region"}, r"obs\['region'\] of .* is category; it must be a boolean for every cell"),
         (
             {"labels": [1, 2]},

@@ -184,6 +184,28 @@ def test_extract_without_standard_error(project):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("arguments", "outcome"),
+    [
+        (["info", "{h5sc}"], "file           {h5sc}"),
+        (["validate", "{h5sc}"], "{h5sc} is valid"),
+        (["preview", "{h5sc}", "-o", "{tmp}/cells.png"], "Picture: {tmp}/cells.png"),
+        (["demo", "{tmp}/demo"], "Picture of them:    {tmp}/demo/contact_sheet.png"),
+    ],
+)
+def test_every_command_names_a_full_standard_output(project, tmp_path, arguments, outcome):
+    Project(project).extract()
+    values = {"h5sc": result_of(project), "tmp": tmp_path}
+    main = "import sys; from cellstamp.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", main, *(argument.format(**values) for argument in arguments)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    start = "Error: standard output cannot be written (No space left on device). The command finished: "
+    assert done.stderr.splitlines()[-1].startswith(start + outcome.format(**values)), done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_standard_output_does_not_end_the_run_and_the_result_is_named(project):
     main = "import sys; from cellstamp.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", main, "extract", str(project)]
@@ -296,7 +318,7 @@ SEGMENT_ERRORS = {
     "no image": (["segment", "{tmp}/no_image"], "there is no image"),
     "a misspelt key": (
         ["segment", "{project}", "--set", "expnsion=4"],
-        "expnsion = 4: unknown key; did you mean expansion?",
+        "expnsion = 4: unknown key; did you mean 'expansion'?",
     ),
     "a channel that is missing": (
         ["segment", "{project}", "--set", "nucleus_channel=DNA"],
@@ -369,7 +391,10 @@ MISTAKES = {
     "a setting without a key": (["extract", "{project}", "--set", "=4"], "--set: '=4': write KEY=VALUE"),
     "no YAML": (["extract", "{project}", "--set", "threads=[1"], "'threads=[1': the value is not valid YAML"),
     "an odd size": (["extract", "{project}", "--set", "image_size=33"], "image_size = 33: must be an even integer"),
-    "a misspelt key": (["extract", "{project}", "--set", "thread=4"], "thread = 4: unknown key; did you mean threads?"),
+    "a misspelt key": (
+        ["extract", "{project}", "--set", "thread=4"],
+        "thread = 4: unknown key; did you mean 'threads'?",
+    ),
     "none at all": (["extract", "{project}", "--partial", "0"], "'--partial': 0 is not in the range x>=1"),
     "too many": (
         ["extract", "{project}", "--partial", "7"],

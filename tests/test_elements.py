@@ -278,7 +278,7 @@ def test_a_named_mask_that_is_not_there(copied_store):
     store = copied_store()
     with pytest.raises(
         InputError,
-        match=r"segmentation_mask: no labels named 'my_nucleus' in .*; it has seg_all_cytosol, seg_all_nucleus",
+        match=r"segmentation_mask: no labels named 'my_nucleus' in .*; it has .*; did you mean 'seg_all_nucleus'\?",
     ):
         find_source(store, segmentation_mask=["my_nucleus", "seg_all_cytosol"])
 

@@ -512,7 +512,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"image_size": 31}, r"image_size = 31: must be an even integer >= 2"),
     ({"threads": "4"}, r"threads = '4': must be an integer >= 1 \(got a str\)"),
     ({"normalization_range": [0.9, 0.1]}, r"normalization_range = \[0\.9, 0\.1\]: must be two numbers with 0 <= lower"),
-    ({"imagesize": 4}, r"imagesize = 4: unknown key; did you mean image_size\?"),
+    ({"imagesize": 4}, r"imagesize = 4: unknown key; did you mean 'image_size'\?"),
     ({"compression": "zip"}, r"compression = 'zip': must be True or \"lzf\", \"gzip\", or False"),
     ({"flush_every": 0}, r"flush_every = 0: must be an integer >= 1"),
     ({"engine": "cluster"}, r"engine = 'cluster': must be \"serial\", \"processes\", \"dask\""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -117,7 +118,8 @@ def advice(sdata: Any, image: str, labels: str, path: Path) -> list[str]:
 
 
 def pieces_of(message: str) -> list[str]:
-    return re.findall(r"^(?:import|from) \S+.*\n\n(?:.+\n)+(?=\n)", message, re.MULTILINE)
+    blocks = re.findall(r"((?:^    .*\n|^\n)+)", message, re.MULTILINE)
+    return [textwrap.dedent(block) for block in blocks if block.strip()]
 
 
 def keep(sdata: Any, name: str) -> None:

@@ -19,7 +19,7 @@ import restatement
 from cellstamp import HDF5CellExtraction
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.reader import describe_h5sc
-from cellstamp.h5sc.validate import faults_of
+from cellstamp.h5sc.validate import errors_in
 from stores import CYTOSOL, NUCLEUS, Sample, make_sample, write_store
 
 SIZE = 32
@@ -120,7 +120,7 @@ def test_every_dtype_and_compression(run: Run, dtype: str, compression: Any) -> 
     with h5py.File(path) as file:
         assert file["obsm/single_cell_images"].dtype == dtype
         assert file["obsm/single_cell_images"].chunks == (1, 1, SIZE, SIZE)
-    assert faults_of(path) == []
+    assert errors_in(path) == []
     assert describe_h5sc(path).dtype == dtype
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cellstamp.h5sc.validate import faults_of
+from cellstamp.h5sc.validate import errors_in
 from stores import make_sample, write_store
 
 pytestmark = pytest.mark.once
@@ -80,4 +80,4 @@ def test_a_cell_that_takes_more_than_there_is_is_named_and_the_rest_is_kept(grou
     done = run_in(group, _EXTRACT, store, out, "modest")
     assert done.returncode == 0, done.stderr
     assert "Resuming: " in (out / "processing.log").read_text()
-    assert faults_of(out / "data/single_cells.h5sc") == []
+    assert errors_in(out / "data/single_cells.h5sc") == []

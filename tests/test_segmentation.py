@@ -416,7 +416,7 @@ class TestFaults:
         assert str(caught.value).split("\n  ") == [
             "ThresholdSegmentation config: 2 errors",
             "threads = '4': must be an integer >= 1 (got a str)",
-            "expnsion = 3: unknown key; did you mean expansion?",
+            "expnsion = 3: unknown key; did you mean 'expansion'?",
         ]
 
     def test_keys_that_contradict_each_other(self) -> None:

@@ -19,7 +19,7 @@ import yaml
 import restatement
 from cellstamp import HDF5CellExtraction, Project
 from cellstamp.errors import ConfigError
-from cellstamp.h5sc.validate import faults_of
+from cellstamp.h5sc.validate import errors_in
 from cellstamp.source.thirdparty import quiet
 from conftest import make_cells
 from conftest import write_store as write_with_tables
@@ -128,7 +128,7 @@ def test_chosen_cells_are_the_rows_of_the_full_extraction(tmp_path: Path, make_s
     rows = rows_of(full)
     assert set(CHOSEN) < set(rows)
     assert rows_of(chosen) == {cell: rows[cell] for cell in CHOSEN}
-    assert faults_of(str(chosen.output_path)) == []
+    assert errors_in(str(chosen.output_path)) == []
 
 
 def test_values_are_those_of_the_plain_restatement(make_step: MakeStep) -> None:
@@ -170,7 +170,7 @@ def test_counts_add_up_and_removed_cells_are_chosen_ones(tmp_path: Path, make_st
     removed = (file.parent / "removed_classes.csv").read_text().split()
     assert list(map(int, removed)) == [3, 6, 9, 12, 24, 27]
     assert "not chosen: 8\n" in (Path(step.directory) / "partial_processing.log").read_text()
-    assert faults_of(file) == []
+    assert errors_in(file) == []
 
 
 def test_none_of_the_chosen_is_far_enough_from_the_border(make_step: MakeStep) -> None:

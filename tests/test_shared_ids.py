@@ -72,6 +72,10 @@ SHARED_IDS: dict[str, tuple[Callable[[], np.ndarray], SharedIds]] = {
     "0 and 1, four cells": (lambda: (discs(2) > 0).astype(np.uint8), SharedIds("boolean", 1, 4)),
     "0 and 1, one clump and single cells": (lambda: clumped().astype(np.int32), SharedIds("boolean", 1, 33)),
     "two classes": (lambda: wrapped(discs(12), 2).astype(np.uint8), SharedIds("classes", 1, 72)),
+    "two classes, five cells of one": (
+        lambda: np.where(discs(3, rows=2) == 6, 2, np.minimum(discs(3, rows=2), 1)),
+        SharedIds("classes", 1, 5),
+    ),
     "two classes, six cells": (lambda: wrapped(discs(3, rows=2), 2).astype(np.uint8), SharedIds("classes", 1, 3)),
     "five classes": (lambda: wrapped(discs(12), 5).astype(np.uint16), SharedIds("classes", 1, 29)),
     "ten ids for 40 cells": (lambda: wrapped(discs(8, rows=5), 10).astype(np.uint8), SharedIds("classes", 1, 4)),
@@ -86,6 +90,8 @@ SHARED_IDS: dict[str, tuple[Callable[[], np.ndarray], SharedIds]] = {
     ),
     "four tiles": (lambda: tiles(2).astype(np.uint32), SharedIds("repeated", 1, 4)),
     "100 tiles": (lambda: tiles(10).astype(np.uint32), SharedIds("repeated", 1, 100)),
+    "60 of 144 cells share an id": (lambda: with_unassigned(60), SharedIds("repeated", 1, 60)),
+    "30,000 ids, each twice": (lambda: wrapped(discs(245, 10, 4), 30_000), SharedIds("repeated", 1, 3)),
     "ilastik: 1 are cells, 2 background": (
         lambda: np.where(discs(6) > 0, 1, 2).astype(np.uint8),
         SharedIds("boolean", 1, 36, background=2),
@@ -151,6 +157,29 @@ def with_odd_cells() -> np.ndarray:
     return cells
 
 
+def with_crumbs(n: int, side: int) -> np.ndarray:
+    """Many cells, one of which has crumbs all over the image."""
+    cells = discs(12)
+    for number in range(n):
+        y, x = 20 * (number // 11) + 18, 20 * (number % 11) + 18
+        cells[y : y + side, x : x + side] = 7
+    return cells
+
+
+def with_a_shattered_cell(n_rows: int, n_columns: int) -> np.ndarray:
+    """Many cells, and a large one in this number of fragments."""
+    cells = np.pad(discs(12), ((0, 100), (0, 0)))
+    fragments = np.kron(np.ones((n_rows, n_columns), int), np.pad(np.ones((4, 4), int), 2))
+    cells[245 : 245 + 8 * n_rows, 10 : 10 + 8 * n_columns] = 1000 * fragments
+    return cells
+
+
+def with_unassigned(n: int) -> np.ndarray:
+    """Many cells, some of which share an id."""
+    cells = discs(12)
+    return np.where((cells > 0) & (cells <= n), 1, cells)
+
+
 def specks() -> np.ndarray:
     """Cells with crumbs all over the image."""
     cells, rng = discs(10), np.random.default_rng(0)
@@ -178,6 +207,11 @@ FINE: dict[str, Callable[[], np.ndarray]] = {
     "nuclei of large cells": nuclei_of_large_cells,
     "a few odd cells": with_odd_cells,
     "specks": specks,
+    "a cell with crumbs": lambda: with_crumbs(40, 3),
+    "a cell in three pieces": lambda: with_unassigned(3),
+    "a cell in three fragments": lambda: with_a_shattered_cell(1, 3),
+    "a cell in 90 fragments": lambda: with_a_shattered_cell(9, 10),
+    "two cells, one in three pieces": lambda: np.where(discs(2, 40) == 4, 2, np.minimum(discs(2, 40), 1)),
     "rings": lambda: np.where(discs(6, radius=4) > 0, 0, discs(6)),
     "a huge cell among small ones": lambda: np.where(np.arange(240)[:, np.newaxis] > 100, 1000, discs(12)),
 }

@@ -14,7 +14,7 @@ import pytest
 
 from cellstamp import HDF5CellExtraction
 from cellstamp.errors import OutputError
-from cellstamp.h5sc.validate import faults_of
+from cellstamp.h5sc.validate import errors_in
 from comparing import assert_same
 from stores import Sample, make_sample, write_store
 
@@ -76,7 +76,7 @@ def assert_goes_on(store: Path, disk: Path, undisturbed: Path, threads: int) -> 
     make_step(store, disk, threads=threads)()
     assert "Resuming: " in (disk / "out/processing.log").read_text()
     assert_same(disk / "out/data/single_cells.h5sc", undisturbed)
-    assert faults_of(disk / "out/data/single_cells.h5sc") == []
+    assert errors_in(disk / "out/data/single_cells.h5sc") == []
 
 
 @pytest.mark.leaves_files

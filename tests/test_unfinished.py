@@ -27,7 +27,7 @@ from cellstamp import HDF5CellExtraction
 from cellstamp.cells.task import StampTask
 from cellstamp.errors import InputError, OutputError, WorkerError
 from cellstamp.h5sc.journal import read_entries
-from cellstamp.h5sc.validate import faults_of
+from cellstamp.h5sc.validate import errors_in
 from cellstamp.h5sc.writer import StampWriter
 from comparing import assert_same
 from listening import as_started_from_a_terminal, as_started_with_nohup, to_ctrl_c
@@ -270,7 +270,7 @@ def test_a_preview_is_gone_on_with_too(tmp_path: Path, make_step: MakeStep) -> N
     step = make_step()
     step(partial=True, n_cells=43)
     assert "Resuming: " in (tmp_path / "out/partial_processing.log").read_text()
-    assert faults_of(str(step.output_path)) == []
+    assert errors_in(str(step.output_path)) == []
 
 
 def test_a_run_whose_worker_was_killed_makes_the_same_file(
@@ -345,7 +345,7 @@ def test_with_overwrite_what_was_made_from_something_else_goes(tmp_path: Path, m
     end_a_run(make_step, Refused, InputError)
     make_step(compression="gzip", overwrite=True)()
     assert n_done_before(tmp_path) == 0
-    assert faults_of(tmp_path / "out" / FILE) == []
+    assert errors_in(tmp_path / "out" / FILE) == []
 
 
 def test_other_workers_and_batches_are_no_other_settings(

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from cellstamp import HDF5CellExtraction, read_h5sc
 from cellstamp.cli import commands
 from cellstamp.errors import InputError
-from cellstamp.h5sc.validate import faults_of
+from cellstamp.h5sc.validate import errors_in
 from stores import make_sample, write_store
 
 IMAGES = "obsm/single_cell_images"
@@ -124,7 +124,7 @@ def test_each_fault_is_told(tmp_path: Path, whole: Path, damage: Callable[[h5py.
     shutil.copy(whole, damaged)
     with h5py.File(damaged, "r+") as file:
         damage(file)
-    (fault,) = faults_of(damaged)
+    (fault,) = errors_in(damaged)
     assert re.fullmatch(told, fault)
     named = re.search(r"cell (\d+) \(row (\d+)\)", fault)
     assert named is None or int(named[1]) == read_h5sc(whole).obs["scportrait_cell_id"].iloc[int(named[2])]
@@ -134,7 +134,7 @@ def test_each_fault_is_told(tmp_path: Path, whole: Path, damage: Callable[[h5py.
 
 
 def test_a_whole_file(whole: Path) -> None:
-    assert faults_of(whole) == []
+    assert errors_in(whole) == []
     result = CliRunner().invoke(commands, ["validate", str(whole)])
     assert (result.exit_code, result.output) == (0, f"{whole} is valid\n")
 
@@ -146,7 +146,7 @@ def test_a_file_of_the_first_version_is_whole_without_the_later_columns(tmp_path
         for name in ("obs/x", "obs/y", "obs/region", "uns/spatialdata_attrs", "uns/cellstamp/cells_not_chosen"):
             del file[name]
         file["obs"].attrs["column-order"] = ["scportrait_cell_id"]
-    assert faults_of(old) == []
+    assert errors_in(old) == []
 
 
 def _without_region(file: h5py.File) -> None:
@@ -163,7 +163,7 @@ def test_a_file_that_cannot_even_be_judged(tmp_path: Path, whole: Path, damage: 
     shutil.copy(whole, damaged)
     with h5py.File(damaged, "r+") as file:
         damage(file)
-    faults = faults_of(damaged)
+    faults = errors_in(damaged)
     assert faults
     assert all("damaged, or another program wrote them" in fault for fault in faults)
 
@@ -174,7 +174,7 @@ def test_where_ids_cannot_be_read_rows_are_told(tmp_path: Path, whole: Path) -> 
     with h5py.File(damaged, "r+") as file:
         _without_ids(file)
         _too_bright(file)
-    assert faults_of(damaged)[-1] == "the cell of row 5, plane 2: values outside 0 to 1"
+    assert errors_in(damaged)[-1] == "the cell of row 5, plane 2: values outside 0 to 1"
 
 
 def test_a_file_that_anndata_wrote_of_some_cells(tmp_path: Path, whole: Path) -> None:
@@ -182,7 +182,25 @@ def test_a_file_that_anndata_wrote_of_some_cells(tmp_path: Path, whole: Path) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # anndata's own, about writing strings
         anndata.read_h5ad(whole)[:3].copy().write_h5ad(some)
-    assert any("there are 3" in fault for fault in faults_of(some))
+    missing, planned, counted = errors_in(some)
+    n_cells = read_h5sc(whole).n_obs
+    names = "n_cells, n_channels, image_size, n_masks, n_image_channels, channel_names, compression, normalization"
+    assert missing.startswith(f"obsm/single_cell_images lacks the attributes {names}, normalization_range. anndata's ")
+    shape = "(3, 5, 32, 32)"
+    assert planned.endswith(f"has the shape {shape}, but n_cells in uns/single_cell_images is {n_cells}")
+    assert counted == f"uns/cellstamp: cells_written is {n_cells}, but there are 3 cells"
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(3), [5, 2]])
+def test_what_is_advised_for_a_file_that_anndata_wrote_works(tmp_path: Path, whole: Path, rows: Any) -> None:
+    cells, some = read_h5sc(whole)[rows], tmp_path / "some.h5ad"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata's own, about writing strings
+        cells.write_h5ad(some)
+        again = anndata.read_h5ad(some)
+    assert "open such a file with anndata.read_h5ad. " in errors_in(some)[0]
+    assert np.array_equal(again.obsm["single_cell_images"], cells.obsm["single_cell_images"][...])
+    assert again.obs["scportrait_cell_id"].tolist() == cells.obs["scportrait_cell_id"].tolist()
 
 
 def test_very_many_faults_are_cut_short(tmp_path: Path, whole: Path) -> None:
@@ -190,7 +208,7 @@ def test_very_many_faults_are_cut_short(tmp_path: Path, whole: Path) -> None:
     shutil.copy(whole, damaged)
     with h5py.File(damaged, "r+") as file:
         file[IMAGES][:] = -1
-    faults = faults_of(damaged)
+    faults = errors_in(damaged)
     assert len(faults) == 21
     assert faults[-1] == "... and possibly more"
 
@@ -198,4 +216,4 @@ def test_very_many_faults_are_cut_short(tmp_path: Path, whole: Path) -> None:
 def test_a_file_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "x.h5sc").write_text("hello")
     with pytest.raises(InputError, match=r"x\.h5sc is not an HDF5 file"):
-        faults_of(tmp_path / "x.h5sc")
+        errors_in(tmp_path / "x.h5sc")

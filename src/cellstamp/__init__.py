@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cellstamp.pipeline.project import Project
     from cellstamp.pipeline.segmentation import ThresholdSegmentation
     from cellstamp.segmentation_config import SegmentationConfig
+    from cellstamp.source.load.match_masks import MatchedMasks, match_masks
     from cellstamp.source.load.resample import rasterize_labels
     from cellstamp.training.batches import iter_batches
     from cellstamp.training.torch import SingleCellDataset as SingleCellDataset
@@ -29,6 +30,7 @@ __all__ = [
     "HDF5CellExtraction",
     "InputError",
     "Logable",
+    "MatchedMasks",
     "OutputError",
     "ProcessingStep",
     "Project",
@@ -37,6 +39,7 @@ __all__ = [
     "WorkerError",
     "cell_images",
     "iter_batches",
+    "match_masks",
     "plot_cells",
     "plot_removed",
     "rasterize_labels",
@@ -66,6 +69,8 @@ _HOMES = {
     "iter_batches": "training.batches",
     "plot_cells": "pipeline.plots",
     "plot_removed": "pipeline.plots",
+    "MatchedMasks": "source.load.match_masks",
+    "match_masks": "source.load.match_masks",
     "rasterize_labels": "source.load.resample",
 }
 

@@ -323,9 +323,13 @@ class _Echo(logging.Handler):
         self.last = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.last = record.getMessage()
+        self.show(record.getMessage())
+
+    def show(self, line: str) -> None:
+        """Show a line."""
+        self.last = line
         try:
-            click.echo(self.last)
+            click.echo(line)
         except OSError as error:
             self.error = error
 
@@ -333,22 +337,38 @@ class _Echo(logging.Handler):
         """Raise an error with the last line if stdout could not be written."""
         if self.error is None:
             return
-        # otherwise the rest of the buffer would raise this error again when the process ends
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-        message = f"standard output cannot be written ({self.error.strerror}). The command finished: {self.last}"
-        raise _Failure(message) from self.error
+        raise _unwritable(self.error, f"The command finished: {self.last}") from self.error
+
+
+def _unwritable(error: OSError, outcome: str) -> _Failure:
+    """Return the error for a stdout that cannot be written, such as that of a full disk."""
+    # otherwise the rest of the buffer would raise this error again when the process ends
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+    return _Failure(f"standard output cannot be written ({error.strerror}). {outcome}")
+
+
+def _print(*lines: str) -> None:
+    """Print a command's result on stdout."""
+    try:
+        for line in lines:
+            click.echo(line)
+    except BrokenPipeError:  # the reader has enough: click ends the command silently
+        raise
+    except OSError as error:
+        raise _unwritable(error, f"The command finished: {'; '.join(lines)}") from error
 
 
 @contextmanager
-def _closing_line_on_stdout() -> Iterator[None]:
+def _closing_line_on_stdout() -> Iterator[Callable[[str], None]]:
+    """Show log lines on stdout, and lines passed to the function that this yields."""
     logger, handler = logging.getLogger("cellstamp"), _Echo()
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        yield
+        yield handler.show
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
@@ -362,8 +382,7 @@ def info(file: Path) -> None:
     """Show the number of cells, channels, size, compression and settings of FILE, a .h5sc file."""
     from cellstamp.h5sc.reader import describe_h5sc
 
-    for name, value in _info_lines(file, describe_h5sc(file)):
-        click.echo(f"{name:<15}{value}")
+    _print(*(f"{name:<15}{value}" for name, value in _info_lines(file, describe_h5sc(file))))
 
 
 def _info_lines(file: Path, about: "H5scInfo") -> Iterator[tuple[str, str]]:
@@ -400,12 +419,12 @@ def _normalization(about: "H5scInfo") -> str:
 @_debug_option
 def validate(file: Path) -> None:
     """Check FILE, a .h5sc file: counts agree, every image is readable, values are in range, ids are unique."""
-    from cellstamp.h5sc.validate import faults_of
+    from cellstamp.h5sc.validate import errors_in
 
-    faults = faults_of(file)
-    if faults:
-        raise _Failure("\n  ".join([f"{file} is invalid:", *faults]))
-    click.echo(f"{file} is valid")
+    errors = errors_in(file)
+    if errors:
+        raise _Failure("\n  ".join([f"{file} is invalid:", *errors]))
+    _print(f"{file} is valid")
 
 
 @commands.command(short_help="Draw some of the single-cell images.")
@@ -445,7 +464,7 @@ def preview(
         color="auto" if colors == ("auto",) else list(colors) or None,
         save=output,
     )
-    click.echo(f"Picture: {output}")
+    _print(f"Picture: {output}")
 
 
 @commands.command(short_help="Segment, extract and draw the cells of a real image.")
@@ -455,8 +474,8 @@ def demo(folder: Path) -> None:
     """Segment, extract and draw the cells of a real image into FOLDER (cellstamp-demo). Needs no network."""
     from cellstamp.demo import run_demo
 
-    with _closing_line_on_stdout():
-        result = run_demo(folder, click.echo)
-    click.echo(f"Project:            {result.project}")
-    click.echo(f"Single-cell images: {result.h5sc}")
-    click.echo(f"Picture of them:    {result.picture}")
+    with _closing_line_on_stdout() as show:
+        result = run_demo(folder, show)
+        show(f"Project:            {result.project}")
+        show(f"Single-cell images: {result.h5sc}")
+        show(f"Picture of them:    {result.picture}")

@@ -4,3 +4,4 @@ from typing import Literal, get_args
 
 Compression = Literal["lzf", "gzip"]
 COMPRESSIONS: tuple[Compression, ...] = get_args(Compression)
+DEFAULT_COMPRESSION: Compression = "lzf"

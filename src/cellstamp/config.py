@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 import reprlib
 import warnings
@@ -15,8 +14,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cellstamp import rules
+from cellstamp.compression import DEFAULT_COMPRESSION
 from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError
+from cellstamp.similar_names import did_you_mean, similar_name
+from cellstamp.source.names import IMAGE_NAME, SEGMENTATION_KEY
 
 # scportrait's configs tune HDF5's chunk cache with these keys; chunks written directly bypass it
 _IGNORED_PREFIX = "hdf5_rdcc_"
@@ -105,8 +107,7 @@ class StepConfig(BaseModel):
     @classmethod
     def _is_section(cls, key: object, value: object) -> bool:
         """Return whether an unknown key is the section of another step."""
-        near = difflib.get_close_matches(str(key).lower(), cls.MAPPINGS, n=1, cutoff=0.8)
-        return isinstance(value, Mapping) and not near
+        return isinstance(value, Mapping) and similar_name(key, cls.MAPPINGS, cutoff=0.8) is None
 
     @classmethod
     def _rule_faults(cls, error: ValidationError) -> list[str]:
@@ -140,12 +141,8 @@ class StepConfig(BaseModel):
             *others, last = [name for name in cls.model_fields if name in cls.required()]
             needed = f"{', '.join(others)} and {last}" if others else last
             return f"{key}: this section is empty; it must hold at least {needed}"
-        known = list(cls.model_fields)
-        # without a cutoff there is always a nearest key; ask only about a similar one
-        nearest = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.0)[0]
-        near = difflib.SequenceMatcher(None, key.lower(), nearest).ratio() >= 0.5
-        hint = f"did you mean {nearest}?" if near else f"the nearest key is {nearest}"
-        return f"{shown}: unknown key; {hint}"
+        hint = did_you_mean(key, cls.model_fields) or f"; remove it (the documentation lists the keys of {cls.STEP})"
+        return f"{shown}: unknown key{hint}"
 
 
 class ExtractionConfig(StepConfig):
@@ -167,7 +164,7 @@ class ExtractionConfig(StepConfig):
     cache: rules.Folder = temporary_folder()
     """Folder for temporary files, created if missing. A relative path starts at the current directory."""
 
-    image: rules.ImageName = rules.DEFAULT_IMAGE
+    image: rules.ImageName = IMAGE_NAME
     """Name of the image."""
     nucleus_labels: rules.ElementName = None
     """Name of the nucleus mask, instead of ``segmentation_key``."""
@@ -178,7 +175,7 @@ class ExtractionConfig(StepConfig):
     store_centers: rules.StoreCenters = "auto"
     """Where computed centres are stored for the next run: ``"auto"`` in a project's own store only, ``"always"`` in any
     folder given by its path, ``"never"`` nowhere."""
-    segmentation_key: rules.SegmentationKey = rules.DEFAULT_KEY
+    segmentation_key: rules.SegmentationKey = SEGMENTATION_KEY
     """Use the masks ``<key>_nucleus`` and ``<key>_cytosol``."""
     segmentation_mask: rules.SegmentationMask = None
     """Names of the masks instead: one name, or a list of two, with "nucleus" in one and "cytosol" in the other."""
@@ -204,7 +201,7 @@ class ExtractionConfig(StepConfig):
     the ``"image"``: they are comparable."""
     dtype: rules.Dtype = "float16"
     """Data type of the images. Integers store 1 as their maximum, and need ``normalize_output: False``."""
-    compression: rules.Compression = "lzf"
+    compression: rules.Compression = DEFAULT_COMPRESSION
     """Compression of single-cell images; ``True`` is lzf, ``False`` is none."""
 
     target_ram_utilization: rules.Share = 0.85

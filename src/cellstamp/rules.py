@@ -16,18 +16,16 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from pydantic import PlainValidator
 
-from cellstamp.compression import COMPRESSIONS
+from cellstamp.compression import COMPRESSIONS, DEFAULT_COMPRESSION
 from cellstamp.compression import Compression as CompressionName
 from cellstamp.errors import ConfigError
+from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
 
-DEFAULT_IMAGE = "input_image"
-DEFAULT_KEY = "seg_all"
 DEFAULT_RANGE = (0.001, 0.999)
 AUTO = "auto"
 MEASURED = 0
 """Value of `image_size` for ``"auto"``: an extraction replaces it by a size that it measures in the masks."""
 
-_MASK_WORDS = ("nucleus", "cytosol")
 LARGEST_ID = 2**63 - 1
 
 Quantiles = tuple[float, float]
@@ -197,11 +195,11 @@ def _pair(value: object) -> Quantiles:
 
 
 def _key(value: object) -> str:
-    return DEFAULT_KEY if is_none(value) else _name(value)
+    return SEGMENTATION_KEY if is_none(value) else _name(value)
 
 
 def _image(value: object) -> str:
-    return DEFAULT_IMAGE if is_none(value) else _name(value)
+    return IMAGE_NAME if is_none(value) else _name(value)
 
 
 def _optional_name(value: object) -> str | None:
@@ -268,7 +266,7 @@ def _masks(value: object) -> str | tuple[str, ...] | None:
         return _name(value)
     names = tuple(map(_name, value))
     # of two names, these words show which is the nucleus
-    if not all(any(word in name for word in _MASK_WORDS) for name in names):
+    if not all(any(word in name for word in MASK_KINDS) for name in names):
         raise ValueError
     if not 1 <= len(names) <= 2 or len(set(names)) != len(names):
         raise ValueError
@@ -289,7 +287,7 @@ def _normalize(value: object) -> object:
 
 
 def _compression(value: object) -> object:
-    return _choice({True: "lzf", False: None} | {name: name for name in COMPRESSIONS}, value)
+    return _choice({True: DEFAULT_COMPRESSION, False: None} | {name: name for name in COMPRESSIONS}, value)
 
 
 def _engine(value: object) -> object:

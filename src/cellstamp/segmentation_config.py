@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from cellstamp import rules
 from cellstamp.config import StepConfig, temporary_folder, usable_threads
+from cellstamp.source.names import IMAGE_NAME
 
 
 class SegmentationConfig(StepConfig):
@@ -20,7 +21,7 @@ class SegmentationConfig(StepConfig):
     cache: rules.Folder = temporary_folder()
     """Folder for temporary files, created if missing. A relative path starts at the current directory."""
 
-    image: rules.ImageName = rules.DEFAULT_IMAGE
+    image: rules.ImageName = IMAGE_NAME
     """Name of the image to segment."""
     nucleus_channel: rules.Channel = None
     """Channel with bright nuclei; ``None``: the first."""

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from cellstamp.h5sc.layout import CELL_ID, IMAGES
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -93,7 +95,7 @@ def _draw_overview(axes: Any, image: NDArray[Any], nuclei: NDArray[Any], cells: 
 
 
 def _draw_windows(axes: Any, h5sc: "AnnData", rows: NDArray[np.int64]) -> None:
-    side = h5sc.obsm["single_cell_images"].shape[-1]
+    side = h5sc.obsm[IMAGES].shape[-1]
     label = {"fontsize": 17, "weight": "bold", "color": PAPER, "va": "bottom", "ha": "left"}
     for name, (x, y) in zip(_names(h5sc, rows), np.asarray(h5sc.obsm["spatial"])[rows], strict=True):
         left, top = round(x) - side // 2, round(y) - side // 2
@@ -104,7 +106,7 @@ def _draw_windows(axes: Any, h5sc: "AnnData", rows: NDArray[np.int64]) -> None:
 def _draw_planes(figure: Any, h5sc: "AnnData", rows: NDArray[np.int64]) -> None:
     """Draw a row for each plane and a column for each cell."""
     names = ["nucleus", "cell", *h5sc.var["channels"].iloc[2:]]
-    images = np.stack([np.asarray(h5sc.obsm["single_cell_images"][row]) for row in rows]).astype(np.float32)
+    images = np.stack([np.asarray(h5sc.obsm[IMAGES][row]) for row in rows]).astype(np.float32)
     grid = figure.add_gridspec(
         len(names), len(rows), left=0.2, right=0.98, bottom=0.01, top=0.375, wspace=0.05, hspace=0.05
     )
@@ -128,4 +130,4 @@ def _draw_plane(axes: Any, planes: NDArray[np.float32], plane: int) -> None:
 
 
 def _names(h5sc: "AnnData", rows: NDArray[np.int64]) -> Sequence[str]:
-    return [str(name) for name in h5sc.obs["scportrait_cell_id"].to_numpy()[rows]]
+    return [str(name) for name in h5sc.obs[CELL_ID].to_numpy()[rows]]

@@ -8,6 +8,7 @@ import numpy as np
 
 from cellstamp.demo.images import CELL_CHANNELS, CELL_IMAGE_SIZE, CELL_SEGMENTATION, load_cells
 from cellstamp.errors import ConfigError, OutputError
+from cellstamp.source.names import CYTOSOL, NUCLEUS
 
 MARKER = ".made-by-cellstamp-demo"
 """A file in the demo's folder. It allows the next demo to overwrite the project and the picture there."""
@@ -73,7 +74,7 @@ def run_demo(folder: Path, report: Callable[[str], object] = lambda line: None) 
     project.extract()
     picture = folder / "contact_sheet.png"
     report("Drawing the image, its masks and six of the cells ...")
-    masks = [np.asarray(project.sdata[name]) for name in ("seg_all_nucleus", "seg_all_cytosol")]
+    masks = [np.asarray(project.sdata[mask.removeprefix("labels/")]) for mask in (NUCLEUS, CYTOSOL)]
     draw_contact_sheet(project.h5sc, image, *masks, to=picture)
     return DemoResult(project=folder / "project", h5sc=Path(project.extraction_f.output_path), picture=picture)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
+from cellstamp.similar_names import did_you_mean
+
+_SHOWN = 20
+"""Number of columns that a message lists."""
 
 
 def column_of(obs: pd.DataFrame, name: str, key: str, where: str | os.PathLike[str]) -> pd.Series[Any]:
@@ -30,8 +32,9 @@ def column_of(obs: pd.DataFrame, name: str, key: str, where: str | os.PathLike[s
         If the column is missing.
     """
     if name not in obs:
-        message = f"{key}: obs of {where} has no column {name!r}, the nearest is {nearest(name, list(obs))!r}"
-        raise ConfigError(message)
+        more = ", ..." if obs.columns.size > _SHOWN else ""
+        hint = did_you_mean(name, obs) or f"; it has {', '.join(map(str, obs.columns[:_SHOWN]))}{more}"
+        raise ConfigError(f"{key}: obs of {where} has no column {name!r}{hint}")
     column: pd.Series[Any] = obs[name]
     return column
 
@@ -49,8 +52,3 @@ def chosen_by(obs: pd.DataFrame, name: str, where: str | os.PathLike[str]) -> ND
         message = f"cells: obs[{name!r}] of {where} is {column.dtype}; it must be a boolean for every cell"
         raise ConfigError(message)
     return np.asarray(column, np.bool_)
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Of the names there are, the one that is most alike."""
-    return max(known, key=lambda other: difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio())

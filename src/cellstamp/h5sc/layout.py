@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.compression import Compression
-from cellstamp.rules import StampType
+
+if TYPE_CHECKING:
+    from cellstamp.rules import StampType
 
 IMAGES = "single_cell_images"
 """Name of the images in ``obsm``, and of their settings in ``uns``."""

@@ -16,7 +16,8 @@ from cellstamp.h5sc.layout import IMAGES, OURS, PER_CHANNEL
 from cellstamp.h5sc.opening import open_h5sc
 from cellstamp.h5sc.stored import StoredImages
 
-_ATTRIBUTES = ("n_masks", "n_image_channels", "channel_names", "compression", "normalization", "normalization_range")
+ATTRIBUTES = ("n_masks", "n_image_channels", "channel_names", "compression", "normalization", "normalization_range")
+"""Attributes of the images that describe their planes and values."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def describe_h5sc(path: str | PathLike[str]) -> H5scInfo:
     with open_h5sc(Path(path)) as file:
         images = file["obsm"][IMAGES]
         attributes: dict[str, Any] = dict(images.attrs)
-        missing = [name for name in _ATTRIBUTES if name not in attributes]
+        missing = [name for name in ATTRIBUTES if name not in attributes]
         if missing:
             message = f"{path} is not an .h5sc file: obsm/{IMAGES} lacks the attributes {', '.join(missing)}"
             raise InputError(message)

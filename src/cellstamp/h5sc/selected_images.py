@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.columns import chosen_by
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
 from cellstamp.h5sc.opening import open_h5sc
+from cellstamp.similar_names import did_you_mean
 
 _EXAMPLES = 5
 """Number of ids in a message."""
@@ -152,9 +152,7 @@ class SelectedImages:
             raise ConfigError(f"channels: {self.where} has several named {name!r}: pass the number instead")
         if name in self.plane_names:
             return self.plane_names.index(name)
-        near = get_close_matches(name.lower(), [known.lower() for known in self.plane_names], n=1, cutoff=0.5)
-        meant = [known for known in self.plane_names if near and known.lower() == near[0]]
-        hint = f"; did you mean {meant[0]!r}?" if meant else "."
+        hint = did_you_mean(name, self.plane_names) or "."
         raise ConfigError(f"channels: no channel named {name!r} in {self.where}{hint} It has {self._planes()}")
 
     def _plane_numbered(self, number: Any) -> int:

@@ -13,13 +13,14 @@ import numpy as np
 
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, IMAGES, OURS, REGION
 from cellstamp.h5sc.opening import open_h5sc
+from cellstamp.h5sc.reader import ATTRIBUTES
 
 _BLOCK_BYTES = 2**26
 """Images checked together."""
 _MOST_ERRORS = 20
 
 
-def faults_of(path: str | PathLike[str]) -> list[str]:
+def errors_in(path: str | PathLike[str]) -> list[str]:
     """Check a file: counts agree, all images are stored and readable, values are from 0 to 1, ids are unique.
 
     Parameters
@@ -57,10 +58,13 @@ def _found(check: Callable[[h5py.File], Iterator[str]], file: h5py.File) -> list
 def _wrong_counts(file: h5py.File) -> Iterator[str]:
     images, obs, var = file[f"obsm/{IMAGES}"], anndata.io.read_elem(file["obs"]), anndata.io.read_elem(file["var"])
     n_cells, n_planes, *sides = images.shape
+    yield from _missing_attributes(images)
     expected = {"n_cells": n_cells, "n_channels": n_planes, "image_size": sides[0]}
+    about = anndata.io.read_elem(file[f"uns/{IMAGES}"]) if f"uns/{IMAGES}" in file else {}
     for name, value in expected.items():
-        if images.attrs.get(name) != value:
-            yield f"obsm/{IMAGES} has the shape {images.shape}, but its attribute {name} is {images.attrs.get(name)}"
+        for where, found in ((f"its attribute {name}", images.attrs), (f"{name} in uns/{IMAGES}", about)):
+            if name in found and found[name] != value:
+                yield f"obsm/{IMAGES} has the shape {images.shape}, but {where} is {found[name]}"
     if len(obs) != n_cells:
         yield f"obs has {len(obs)} rows for {n_cells} cells"
     if len(var) != n_planes:
@@ -72,6 +76,16 @@ def _wrong_counts(file: h5py.File) -> Iterator[str]:
         yield f"{n_chunks} chunks are stored, but {n_cells} cells with {n_planes} planes need {n_cells * n_planes}"
     if f"uns/{OURS}" in file:
         yield from _wrong_sums(anndata.io.read_elem(file[f"uns/{OURS}"]), n_cells)
+
+
+def _missing_attributes(images: h5py.Dataset) -> Iterator[str]:
+    missing = [name for name in ("n_cells", "n_channels", "image_size", *ATTRIBUTES) if name not in images.attrs]
+    if missing:
+        yield (
+            f"obsm/{IMAGES} lacks the attributes {', '.join(missing)}. anndata's write_h5ad does not write them: open "
+            "such a file with anndata.read_h5ad. For an .h5sc file of some cells, name them in the key cells and "
+            "extract again"
+        )
 
 
 def _wrong_sums(about: dict[str, Any], n_cells: int) -> Iterator[str]:

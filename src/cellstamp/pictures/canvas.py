@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, OutputError
 from cellstamp.report import in_notebook
+from cellstamp.similar_names import did_you_mean
 
 DPI = 150
 """Pixels per inch of a saved picture."""
@@ -218,10 +218,9 @@ def rgb_of(colour: Any, what: str) -> NDArray[np.float32]:
         return np.array(colors.to_rgb(colour), np.float32)
     except (ValueError, TypeError) as error:
         known = [*colors.CSS4_COLORS, *(["auto"] if what == "color" and colour != "auto" else [])]
-        near = get_close_matches(str(colour).lower(), known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(colour, known) or "."
         raise ConfigError(
-            f"{what}: {colour!r} is not a colour{hint}; must be a matplotlib colour, like 'blue' or '#0000ff'"
+            f"{what}: {colour!r} is not a colour{hint} It must be a matplotlib colour, like 'blue' or '#0000ff'"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +13,16 @@ from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.loading import PathLike
 from cellstamp.pipeline.pictures import ProjectPictures
+from cellstamp.similar_names import did_you_mean
 from cellstamp.source.load import store
 from cellstamp.source.load.tables import add_table
-from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of
+from cellstamp.source.names import CYTOSOL, IMAGE, MASK_KINDS, NUCLEUS, centers_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
     from xarray import DataArray
 
-_MASKS = ("nucleus", "cytosol")
 _WANTED = "return a dict {'nucleus': ..., 'cytosol': ...}, or None if it has written the masks itself"
 
 
@@ -296,9 +295,8 @@ def _returned_masks(returned: object, step: object) -> dict[str, Any]:
     if not isinstance(returned, Mapping):
         raise ConfigError(f"{begin} {type(returned).__name__}: {_WANTED}")
     for key in returned:
-        if key not in _MASKS:
-            near = difflib.get_close_matches(str(key).lower(), _MASKS, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+        if key not in MASK_KINDS:
+            hint = did_you_mean(key, MASK_KINDS)
             raise ConfigError(f"{begin} a dict with the key {key!r}: allowed are 'nucleus' and 'cytosol'{hint}")
     if all(mask is None for mask in returned.values()):
         raise ConfigError(f"{begin} a dict without a mask: {_WANTED}")

@@ -1,8 +1,12 @@
-"""What the elements of a project's store are called, as scportrait calls them."""
+"""Define the names of a project's elements, which are scportrait's: the only place for default names."""
 
 IMAGE_NAME = "input_image"
 IMAGE = f"images/{IMAGE_NAME}"
-_MASK_PREFIX = "labels/seg_all_"
+SEGMENTATION_KEY = "seg_all"
+"""Beginning of the names of both masks."""
+MASK_KINDS = ("nucleus", "cytosol")
+
+_MASK_PREFIX = f"labels/{SEGMENTATION_KEY}_"
 NUCLEUS = f"{_MASK_PREFIX}nucleus"
 CYTOSOL = f"{_MASK_PREFIX}cytosol"
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.chunks import StoredStamps
-from cellstamp.h5sc.columns import chosen_by, column_of, nearest
+from cellstamp.h5sc.columns import chosen_by, column_of
+from cellstamp.similar_names import did_you_mean
 
 _EXAMPLES = 5
 """Number of cell ids in a message."""
@@ -63,9 +64,8 @@ def _plane(file: StoredStamps, channel: Any) -> int:
     names = file.channel_names
     if isinstance(channel, str):
         if channel not in names:
-            near = nearest(channel, names)
-            message = f"channels: {file.path} has no {channel!r}, the nearest is {near!r}; it has {', '.join(names)}"
-            raise ConfigError(message)
+            hint = did_you_mean(channel, names) or "."
+            raise ConfigError(f"channels: {file.path} has no {channel!r}{hint} It has {', '.join(names)}")
         if names.count(channel) > 1:
             message = f"channels: {file.path} has {names.count(channel)} named {channel!r}: pass their numbers instead"
             raise ConfigError(message)

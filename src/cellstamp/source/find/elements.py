@@ -18,7 +18,7 @@ from cellstamp.errors import InputError
 from cellstamp.source.find.grid import check_same_grid
 from cellstamp.source.find.masks import KINDS, MaskChoice, check_there, listing
 from cellstamp.source.location import reachable
-from cellstamp.source.names import IMAGE_NAME
+from cellstamp.source.names import IMAGE_NAME, SEGMENTATION_KEY
 from cellstamp.source.ome import described_channels, metadata_of
 from cellstamp.source.read.arrays import ArrayHandle, PixelSource
 from cellstamp.source.store_root import open_root, undamaged
@@ -35,7 +35,7 @@ def find_source(
     store: str | Path,
     *,
     image: str = IMAGE_NAME,
-    segmentation_key: str = "seg_all",
+    segmentation_key: str = SEGMENTATION_KEY,
     segmentation_mask: str | Sequence[str] | None = None,
     masks: MaskChoice | None = None,
 ) -> PixelSource:

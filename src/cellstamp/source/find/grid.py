@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from textwrap import indent
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ _SET_POSITION = (
     "set the position of the labels with spatialdata.transformations.set_transformation, then try again; the next "
     "error shows the next step"
 )
+_INDENT = "    "
+"""Separates code from words in a message: notebooks and ``textwrap.dedent`` remove it."""
 _CROPPED = (0.9, 1.1)
 """Ratios of sizes that suggest cropping, not another resolution."""
 
@@ -80,6 +83,10 @@ class _Step:
     words: str
     code: str = ""
 
+    def text(self, names: Mapping[str, str]) -> str:
+        """Return the words, and the code with these names, indented so that it is easy to see and to take out."""
+        return f"{self.words}\n{indent(self.code.format(**names), _INDENT)}" if self.code else self.words
+
 
 def _advice(
     root: zarr.Group, image: ArrayHandle, labels: ArrayHandle, here: Mapping[str, Matrix], there: Mapping[str, Matrix]
@@ -98,7 +105,7 @@ def _advice(
         words = f"The labels match {on}: set image to that. To extract from '{image.name}' itself:"
         steps = [_Step(words), *steps]
     names = {"image": image.name, "labels": labels.name, "on_image": f"{labels.name}_on_image", "system": system}
-    return "\n".join(f"{step.words}\n{step.code.format(**names)}" if step.code else step.words for step in steps)
+    return "\n".join(step.text(names) for step in steps)
 
 
 def _steps_in_system(

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cellstamp.errors import InputError
+from cellstamp.similar_names import did_you_mean
+from cellstamp.source.names import MASK_KINDS, SEGMENTATION_KEY
 from cellstamp.warnings import warn
 
 KINDS = ("images", "labels", "points", "shapes", "tables")
@@ -28,7 +30,7 @@ class MaskChoice:
         Names of the masks; override the other two keys. One is enough.
     """
 
-    segmentation_key: str = "seg_all"
+    segmentation_key: str = SEGMENTATION_KEY
     segmentation_mask: str | Sequence[str] | None = None
     nucleus_labels: str | None = None
     cytosol_labels: str | None = None
@@ -74,7 +76,7 @@ class MaskChoice:
             check_there("labels", name, available, store, kind_of, key="segmentation_mask: ")
         if not isinstance(mask, str):
             return _nucleus_first(names)
-        if "nucleus" not in mask and "cytosol" not in mask:
+        if not any(kind in mask for kind in MASK_KINDS):
             warn(
                 f"segmentation_mask '{mask}': the name contains neither 'nucleus' nor 'cytosol'. It is used as the "
                 "cytosol mask. To choose, set nucleus_labels or cytosol_labels instead"
@@ -96,7 +98,7 @@ def check_there(
         return
     other = kind_of(name)
     what = "labels" if kind == "labels" else f"{kind} element"
-    hint = f"; '{name}' is one of its {other}" if other else ""
+    hint = f"; '{name}' is one of its {other}" if other else did_you_mean(name, available)
     message = f"{key}no {what} named '{name}' in {store}; it has {listing(available)}{hint}"
     raise InputError(message)
 
@@ -107,7 +109,7 @@ def listing(names: Sequence[str], empty: str = "none") -> str:
 
 
 def _nucleus_first(names: tuple[str, ...]) -> tuple[str, ...]:
-    roles = {name: role for name in names for role in ("nucleus", "cytosol") if role in name}
+    roles = {name: role for name in names for role in MASK_KINDS if role in name}
     if not names or len(set(roles.values())) < len(names):
         message = (
             f"segmentation_mask {list(names)}: a list needs one name containing 'nucleus' and one containing 'cytosol'"

@@ -1,4 +1,4 @@
-"""Names of the channels of a TIFF file, from wherever its kind of file keeps them."""
+"""Read the names of a TIFF file's channels; each kind of file stores them elsewhere."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from numpy.typing import NDArray
 from cellstamp.source.load.stacks import named_along
 
 _COLOURS = ("red", "green", "blue", "alpha")
-# Compressions whose YCbCr tifffile decodes to RGB.
+# tifffile decodes YCbCr of these compressions to RGB.
 _JPEG = (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)
-# What Bio-Formats and ImageJ put before the label of a plane: "c:1/3 z:2/5 - ".
+# Bio-Formats and ImageJ put the position of a plane before its label: "c:1/3 z:2/5 - ".
 _POSITION = re.compile(r"^(?:[a-z]+:\d+/\d+\s*)+(?:-\s*)?")
 
 
 def plane_names(series: tifffile.TiffPageSeries, ome_images: Sequence[ElementTree.Element]) -> NDArray[Any] | None:
-    """Find what the planes of a series are called.
+    """Find the names of a series' planes.
 
     Parameters
     ----------
     series
         The series, of an open file.
     ome_images
-        The images of the file's OME-XML; none when it has no such metadata.
+        The images of the file's OME-XML; empty if it has none.
 
     Returns
     -------
     numpy.ndarray or None
-        str objects, "" where a name is unknown, of a shape that broadcasts to that of the series; None when the file
-        has no names.
+        str objects, "" for unknown names, of a shape that broadcasts to that of the series. None if the file has no
+        names.
     """
     if "S" in series.axes and (colours := _colours(series)):
         return _along(series, "S", colours)
@@ -55,7 +55,7 @@ def _along(series: tifffile.TiffPageSeries, axis: str, names: Sequence[str]) -> 
 
 
 def _colours(series: tifffile.TiffPageSeries) -> tuple[str, ...]:
-    """Names of the samples of a pixel, if they are colours: the eye's three, and how opaque they are."""
+    """Return the names of a pixel's samples if they are colours: red, green, blue, and alpha if there are four."""
     page = series.keyframe
     photometric = getattr(page, "photometric", None)
     is_rgb = photometric == tifffile.PHOTOMETRIC.RGB
@@ -75,7 +75,7 @@ def _names_in(image: ElementTree.Element) -> tuple[str, ...]:
 
 
 def ome_image(series: tifffile.TiffPageSeries, images: Sequence[ElementTree.Element]) -> ElementTree.Element | None:
-    """Return the image in OME-XML that a series is; None when it is unclear which."""
+    """Return the OME-XML element of a series; None if it is ambiguous."""
     all_series = series.parent.series if series.parent is not None else []
     if len(all_series) == len(images) and series in all_series:
         return images[all_series.index(series)]
@@ -84,7 +84,7 @@ def ome_image(series: tifffile.TiffPageSeries, images: Sequence[ElementTree.Elem
 
 
 def _imagej_names(series: tifffile.TiffPageSeries) -> NDArray[Any] | None:
-    """Labels of ImageJ, one for each plane, in the order of the planes; without their numbers and further lines."""
+    """Return ImageJ's label of each plane: its first line, without the plane's position."""
     metadata = series.parent.imagej_metadata if series.parent is not None else None
     labels = (metadata or {}).get("Labels") or []
     labels = [labels] if isinstance(labels, str) else list(labels)
@@ -106,16 +106,16 @@ def _zeiss_names(series: tifffile.TiffPageSeries) -> Sequence[str]:
 
 
 def _tifffile_names(series: tifffile.TiffPageSeries) -> Sequence[str]:
-    """Those that tifffile.imwrite was given as for an OME-TIFF: ``metadata={"Channel": {"Name": [...]}}``."""
+    """Return the names passed to tifffile.imwrite: ``metadata={"Channel": {"Name": [...]}}``."""
     try:
         channel = json.loads(series.keyframe.shaped_description or "{}").get("Channel")
-    except json.JSONDecodeError:  # how tifffile described shapes before it used JSON
+    except json.JSONDecodeError:  # older versions of tifffile described shapes without JSON
         return ()
     return _texts(channel.get("Name", ())) if isinstance(channel, Mapping) else ()
 
 
 def _akoya_names(series: tifffile.TiffPageSeries) -> Sequence[str]:
-    """Those in the XML that each page of a QPTIFF file describes its channel with."""
+    """Return the names in the XML of each page of a QPTIFF file."""
     return tuple(_described(page) for page in series.pages)
 
 
@@ -128,7 +128,7 @@ def _described(page: Any) -> str:
 
 
 def _written_on_pages(series: tifffile.TiffPageSeries) -> Sequence[str]:
-    """The tag PageName of each page."""
+    """Return the tag PageName of each page."""
     pages = [page.aspage() for page in series.pages if page is not None]
     return tuple(str(page.tags.valueof("PageName", default="")).strip() for page in pages)
 

@@ -1,4 +1,4 @@
-"""A step's file handler -> the store to read: a path, or a temporary store for elements in memory."""
+"""Find the store to read from a step's file handler; elements in memory are written to a temporary store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kind of file a file is, by its first bytes: names and extensions are often wrong."""
+"""Detect the kind of a file by its first bytes: extensions are often wrong."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _LONGEST = max(len(signature) for signature, _ in _SIGNATURES)
 
 
 def kind_of_file(path: Path) -> str:
-    """Return the kind of a file, like ``"TIFF"`` or ``"PNG"``; ``"unknown"`` if its first bytes are of none.
+    """Return the kind of a file, like ``"TIFF"`` or ``"PNG"``; ``"unknown"`` for other kinds.
 
     Raises
     ------
     InputError
-        If there is no such file, it is empty, or it can't be read.
+        If the file is missing, empty, or cannot be read.
     """
     start = first_bytes(path, _LONGEST)
     if start.lstrip()[:1] in (b"{", b"["):
@@ -52,7 +52,7 @@ def first_bytes(path: Path, n: int) -> bytes:
     Raises
     ------
     InputError
-        If there is no such file, it is empty, or it can't be read.
+        If the file is missing, empty, or cannot be read.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Images in PNG, BMP, JPEG and ``.npy`` files -> the pixels of channels. The content decides which reader is used."""
+"""Open PNG, BMP, JPEG and ``.npy`` files as channels. The content decides which reader is used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLOURS = ("red", "green", "blue", "alpha")
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is of a kind that `open_picture` reads."""
+    """Return whether `open_picture` reads this kind of file."""
     return kind_of_file(path) in _READERS
 
 
@@ -34,22 +34,22 @@ def open_picture(path: Path, planes: PlaneChoice, series: int | None = None) -> 
     path
         The file. ``.npy`` is mapped into memory, others are decoded.
     planes, series
-        What the user chose. Such a file is one image, so that there is nothing to choose from.
+        The user's choice. Such a file holds one image, so only the defaults and 0 are valid.
 
     Returns
     -------
     Pixels
-        (y, x), or (c, y, x) where it holds channels or colours.
+        (y, x), or (c, y, x) if it has channels or colours.
 
     Raises
     ------
     InputError
-        When the file is damaged, holds no image, or planes of it were chosen.
+        If the file is damaged or not an image, or if planes of it were chosen.
 
     Warns
     -----
     UserWarning
-        When the file is JPEG, which changes intensities.
+        If the file is JPEG, which changes intensities.
     """
     kind = kind_of_file(path)
     if kind == "JPEG":
@@ -70,7 +70,7 @@ def open_picture(path: Path, planes: PlaneChoice, series: int | None = None) -> 
 
 
 def _ways(path: Path, pixels: Pixels) -> str:
-    """How planes of a stack in a ``.npy`` file are loaded."""
+    """Return advice on loading planes of a stack from a ``.npy`` file."""
     axes = _STACKS[len(pixels.shape)]
     chosen = ", ".join(f"{axis}=0" for axis in "zt" if axis in axes)
     code = f"load_input_from_array(numpy.load({str(path)!r}), axes={axes!r}, {chosen})"
@@ -85,7 +85,7 @@ def _decoder(name: str) -> Callable[[Path], Pixels]:
     def read(path: Path) -> Pixels:
         import imagecodecs
 
-        # every bit of 16-bit colours, which Pillow drops; palettes as colours, which a picture's are
+        # Pillow reduces 16-bit colours to 8 bits; imagecodecs also converts palettes to colours
         decoded: NDArray[Any] = getattr(imagecodecs, name)(path.read_bytes())
         if decoded.ndim == 2:
             return as_pixels(decoded)

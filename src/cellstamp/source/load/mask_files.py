@@ -1,4 +1,4 @@
-"""The files that segmentation programs write -> the pixels of a mask. The content decides which reader is used."""
+"""Open mask files of segmentation programs. The content decides which reader is used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cellstamp.source.load.file_kinds import first_bytes, kind_of_file
 from cellstamp.source.load.pixels import Pixels, as_pixels
 from cellstamp.source.load.seg_npy import read_seg_npy
 
-# Pillow's own classes, since Image.open would choose among all formats it knows and limit the size of the image.
+# Pillow's classes of these formats: Image.open would accept other formats, and limit the image's size.
 _PICTURES: dict[str, Callable[[Path], ImageFile]] = {"PNG": PngImageFile, "BMP": BmpImageFile, "GIF": GifImageFile}
 _PICTURE_TYPES = {"L": np.uint8, "P": np.uint8, "I;16": np.uint16, "I;16B": np.uint16, "I": np.int32}
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError)
@@ -56,15 +56,15 @@ def open_mask_file(path: Path, open_tiff: Callable[[Path], Pixels]) -> MaskFile:
     Parameters
     ----------
     path
-        A TIFF file, read block by block; ``.npy``, mapped into memory; PNG, BMP, GIF, ``.npz`` and Cellpose's
-        ``_seg.npy``, decoded as one.
+        A TIFF file (read block by block), ``.npy`` (mapped into memory), or PNG, BMP, GIF, ``.npz`` or Cellpose's
+        ``_seg.npy`` (decoded completely).
     open_tiff
-        Opens the file if it is TIFF.
+        Opens a TIFF file.
 
     Raises
     ------
     InputError
-        If there is no such file, it is of another kind or damaged, or its pixels are bits or colours.
+        If the file is missing, damaged or of another kind, or if its pixels are boolean or colours.
     """
     kind = kind_of_file(path)
     if kind == "TIFF":
@@ -88,7 +88,7 @@ def _open_tiff(path: Path, open_tiff: Callable[[Path], Pixels]) -> MaskFile:
 
 
 def _first_series(path: Path) -> tuple[np.dtype[Any] | None, tuple[int, ...]]:
-    """Type and shape of a TIFF file's first series; nothing if it is damaged, which `open_tiff` explains."""
+    """Return dtype and shape of a TIFF file's first series; None and () if it is damaged, which `open_tiff` reports."""
     try:
         with tifffile.TiffFile(path) as file:
             return file.series[0].dtype, tuple(file.series[0].shape)
@@ -98,7 +98,7 @@ def _first_series(path: Path) -> tuple[np.dtype[Any] | None, tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture that is decoded when its first pixel is read."""
+    """A picture, decoded when a pixel is first read."""
 
     path: Path
     kind: str
@@ -118,7 +118,7 @@ def _open_picture(path: Path) -> MaskFile:
         with _PICTURES[kind](path) as picture:
             mode, (width, height), n_frames = picture.mode, picture.size, getattr(picture, "n_frames", 1)
             if mode not in _PICTURE_TYPES:
-                picture.load()  # so that a damaged file is not advised to be converted
+                picture.load()  # a damaged file raises here: converting it would not help
     except _DAMAGED as error:
         raise InputError(_damaged(path, kind, error)) from error
     if mode == "1":

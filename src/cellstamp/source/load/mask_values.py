@@ -1,4 +1,4 @@
-"""Numbers of a mask -> cell ids: whole numbers of any type, 0 for background."""
+"""Convert the values of a mask to cell ids, and check them while they are read."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _WANTED = "must hold integers, 0 for background and a cell's id in it"
 
 
 def as_ids(mask: Pixels, name: str, code: str = "mask") -> Pixels:
-    """Return a mask as cell ids; its values are checked while they are read.
+    """Return a mask as cell ids; values are checked when they are read.
 
     Parameters
     ----------
     mask
-        Pixels of integers or floats; axes that are one pixel long are dropped.
+        Pixels, integers or floats. Axes of length 1 are dropped.
     name
-        What to call it in a message.
+        Its name in messages.
     code
         Python that gives the mask as an array, for messages.
 
     Returns
     -------
     Pixels
-        (y, x), an integer type; floats become uint32. Reading it raises an `InputError` if a value is negative, not a
+        (y, x) of an integer dtype; floats become uint32. Reading raises an `InputError` if a value is negative, not a
         whole number, or too large to be exact.
 
     Raises
     ------
     InputError
-        If it has more than two axes.
+        If it has more or fewer than two axes.
 
     Warns
     -----
@@ -55,7 +55,7 @@ def as_ids(mask: Pixels, name: str, code: str = "mask") -> Pixels:
 
 
 def _plane(mask: Pixels, name: str, code: str) -> Pixels:
-    """The mask without axes that are one pixel long."""
+    """Return the mask without axes of length 1."""
     kept = [axis for axis, size in enumerate(mask.shape) if size != 1]
     if len(mask.shape) > 2 and len(kept) == 2:
         return without_axes(mask, kept)
@@ -65,7 +65,7 @@ def _plane(mask: Pixels, name: str, code: str) -> Pixels:
 
 
 def _one_plane(shape: tuple[int, ...], code: str) -> str:
-    """How to choose one of several planes; they are along the shortest axis."""
+    """Return advice on choosing a plane: the two longest axes are y and x."""
     if len(shape) < 3:
         return ""
     plane = [":" if axis in np.argsort(shape, kind="stable")[-2:] else "0" for axis in range(len(shape))]
@@ -93,7 +93,7 @@ def _check_sign(block: NDArray[Any], name: str, code: str) -> None:
 
 
 def _or_else(block: NDArray[Any], code: str) -> str:
-    """What else negative values may be: -1 beside a cell 0, or ids that were too large for a signed type."""
+    """Return a second fix: ids may start at 0 (-1 is background), or overflowed a signed type."""
     if block.min() == -1:
         return f". If 0 is a cell, load {code} + 1"
     if block.dtype.kind == "f":

@@ -1,4 +1,4 @@
-"""Files of one OME-TIFF image that hold different z or t planes of the same channels -> one stack."""
+"""Join files of one OME-TIFF image that have different z or t planes of the same channels."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from cellstamp.source.load.stacks import Stack
 
 @dataclass(frozen=True, eq=False)
 class FileStacks:
-    """What a file contributes, before its planes are chosen.
+    """Images of a file, before planes are chosen.
 
     Attributes
     ----------
     path
         The file.
     where
-        What to call it in a message.
+        Its name in messages.
     parts
         Its images; several are channels, or planes of a stack.
     names
-        What the user has called each of them; "" where a program has only numbered it.
+        Name of each image; "" for names that a program numbered.
     members
-        What names the files of the set it is one of; empty: it is none of a set.
+        Identifiers of all files of its set; empty for a single file.
     """
 
     path: Path
@@ -42,12 +42,12 @@ class FileStacks:
 
 
 def joined(files: Sequence[FileStacks]) -> list[FileStacks]:
-    """Join files of a set that hold planes of the same channels; each result is where its first file was.
+    """Join files of a set that have planes of the same channels; each result takes the position of its first file.
 
     Raises
     ------
     InputError
-        When two files hold the same plane.
+        If two files have the same plane.
     """
     groups: list[list[FileStacks]] = []
     of_channel: dict[Hashable, list[FileStacks]] = {}
@@ -65,7 +65,7 @@ def joined(files: Sequence[FileStacks]) -> list[FileStacks]:
 
 
 def _channels(file: FileStacks) -> list[Hashable]:
-    """The channels of a set that a file holds planes of; none of a file that is not one of a set."""
+    """Return the channels of a set for which a file has planes; empty for a single file."""
     stack = file.parts[0]
     if not file.members or len(file.parts) > 1 or stack.present is None:
         return []
@@ -80,13 +80,13 @@ def _as_one(group: Sequence[FileStacks]) -> FileStacks:
         return replace(first, parts=tuple(restricted(part) for part in first.parts))
     more = len(group) - 1
     where = f"{first.path} and {more} more {'file' if more == 1 else 'files'} of its image"
-    # z and t keep their length, so that an index means the same plane whichever files are given.
+    # z and t keep their length: an index must mean the same plane, whichever files are loaded.
     stack = restricted(_overlaid([file.parts[0] for file in group], _owners(group)), whole="zt")
     return replace(first, where=where, parts=(stack,))
 
 
 def _owners(group: Sequence[FileStacks]) -> NDArray[np.intp]:
-    """For each plane, the number of the file that holds it; -1: none."""
+    """Return the number of the file that has each plane; -1 for none."""
     owners = np.full_like(group[0].parts[0].present, -1, np.intp)
     for number, file in enumerate(group):
         held = np.asarray(file.parts[0].present)
@@ -98,7 +98,7 @@ def _owners(group: Sequence[FileStacks]) -> NDArray[np.intp]:
 
 
 def _overlaid(stacks: Sequence[Stack], owners: NDArray[np.intp]) -> Stack:
-    """Stacks of one shape as one, each plane of which is read from the file that holds it."""
+    """Return stacks of equal shape as one stack; each plane is read from its file."""
     first = stacks[0]
     n_leading = min(first.axes.index(axis) for axis in "syx" if axis in first.axes)
 

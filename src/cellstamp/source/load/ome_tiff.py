@@ -1,4 +1,4 @@
-"""OME-TIFF images of several files: which planes are in this one, and which file is missing.
+"""Find the planes of an OME-TIFF file that is part of a set of files, and missing files.
 
 Every file of such a set can name all the others (Xenium, Bio-Formats, Micro-Manager), and tifffile then reads the set,
 with zeros for missing planes. Here each file contributes the planes that are in it.
@@ -27,7 +27,7 @@ SET_KINDS = ("ome", "mmstack", "ndtiff")
 
 
 def ome_xml(file: tifffile.TiffFile) -> ElementTree.Element | None:
-    """Parse the OME-XML of a file; None when it has none that can be read."""
+    """Parse the OME-XML of a file; None if it is missing or invalid."""
     try:
         return ElementTree.fromstring(file.ome_metadata) if file.ome_metadata else None
     except ElementTree.ParseError:
@@ -35,17 +35,17 @@ def ome_xml(file: tifffile.TiffFile) -> ElementTree.Element | None:
 
 
 def open_tiff(path: Path, files: ExitStack) -> tuple[tifffile.TiffFile, frozenset[str]]:
-    """Open a TIFF file with that part of its OME-XML that is about the planes in it.
+    """Open a TIFF file with the part of its OME-XML that describes its planes.
 
-    With it comes what names all files of its set; empty where the OME-XML names none.
+    Returns the file and the identifiers of all files of its set; these are empty if the OME-XML names no files.
 
-    Other files of a set are then not opened by tifffile, which would open all of them again for each of them. They are
-    for a file without planes, and they must be there.
+    tifffile then does not open the other files of the set, which it would do again for each file. It does so only for a
+    file without planes; then the other files must exist.
 
     Raises
     ------
     InputError
-        When a file that is needed is missing, or can't be read: a companion, or all that have the planes.
+        If a required file is missing or cannot be read: a companion, or the files with the planes.
     """
     file = files.enter_context(tifffile.TiffFile(path))
     own = ome_xml(file)
@@ -70,7 +70,7 @@ def open_tiff(path: Path, files: ExitStack) -> tuple[tifffile.TiffFile, frozense
 
 
 def _mine(path: Path, own: str | None, named: Sequence[ElementTree.Element]) -> list[ElementTree.Element]:
-    """Which planes are in this file: by its UUID; by its name where it has none, or one that is unknown."""
+    """Find the planes in this file: by its UUID, or by its name if the UUID is missing or unknown."""
     by_name = [uuid for uuid in named if _parts(uuid.get("FileName", ""))[-1:] == _parts(path.name)]
     by_uuid = [uuid for uuid in named if own is not None and uuid.text == own]
     if by_uuid:  # the name helps where a program gave all files one UUID
@@ -89,12 +89,12 @@ def _mine(path: Path, own: str | None, named: Sequence[ElementTree.Element]) -> 
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """Folders and file of a name that a program on any system wrote."""
+    """Split a path of any operating system into folders and file, in lower case."""
     return tuple(part for part in re.split(r"[\\/]", name.lower()) if part not in ("", "."))
 
 
 def _described_elsewhere(path: Path, own: ElementTree.Element) -> ElementTree.Element:
-    """The OME-XML of the companion that a file names; its own when it names none."""
+    """Return the OME-XML of the companion file; the file's own if it names no companion."""
     pointer = own.find("{*}BinaryOnly")
     if pointer is None:
         return own
@@ -111,7 +111,7 @@ def _described_elsewhere(path: Path, own: ElementTree.Element) -> ElementTree.El
 
 
 def _keep_only(root: ElementTree.Element, mine: Sequence[ElementTree.Element], n_pages: int) -> None:
-    """Have OME-XML speak of one file only: planes in other files are left out, and the file needs no name."""
+    """Reduce OME-XML to one file: remove planes in other files, and the file's name."""
     for pixels in root.iterfind("{*}Image/{*}Pixels"):
         for data in pixels.findall("{*}TiffData"):
             uuid = data.find("{*}UUID")
@@ -155,18 +155,18 @@ def own_planes(path: Path, series: tifffile.TiffPageSeries, stack: Stack, given:
     stack
         Its pixels.
     given
-        All files that are loaded together. A file without planes (a master file) contributes those of its siblings
-        that are not among them.
+        All files that are loaded together. A file without planes (a master file) contributes the planes of files of its
+        set that are not given.
 
     Returns
     -------
     Stack or None
-        None when there is nothing to contribute.
+        None if it contributes no planes.
 
     Raises
     ------
     InputError
-        When planes are needed that are in a missing file.
+        If required planes are in a missing file.
     """
     pages, leading = list(series.pages), series.shape[: len(series.shape) - len(series.keyframe.shape)]
     if series.kind not in SET_KINDS or len(pages) != np.prod(leading):
@@ -182,7 +182,7 @@ def own_planes(path: Path, series: tifffile.TiffPageSeries, stack: Stack, given:
 
 
 def _whose(pages: Sequence[Any], paths: Collection[Path]) -> NDArray[np.bool_]:
-    """Which pages are in one of these files."""
+    """Return whether each page is in one of these files."""
     wanted = {os.path.realpath(path) for path in paths}
     known: dict[str, bool] = {}
     for page in pages:
@@ -192,7 +192,7 @@ def _whose(pages: Sequence[Any], paths: Collection[Path]) -> NDArray[np.bool_]:
 
 
 def files_of(series: tifffile.TiffPageSeries) -> frozenset[str]:
-    """Return the files that tifffile found the pages of a Micro-Manager series in; none of other series."""
+    """Return the files of a Micro-Manager series, as tifffile found them; empty for other series."""
     if series.kind not in ("mmstack", "ndtiff"):
         return frozenset()
     return frozenset(map(os.path.realpath, _files_of(list(series.pages))))
@@ -227,12 +227,12 @@ def restricted(stack: Stack, *, whole: str = "") -> Stack:
 
 
 def check_complete(path: Path, file: tifffile.TiffFile) -> None:
-    """Refuse a file with fewer planes than its OME-XML says are in it.
+    """Check that a file has all planes that its OME-XML declares.
 
     Raises
     ------
     InputError
-        Saying how many there are.
+        If planes are missing, or the file has other pages.
     """
     root = ome_xml(file)
     series = [each for each in file.series if each.kind == "ome"]
@@ -251,7 +251,7 @@ def check_complete(path: Path, file: tifffile.TiffFile) -> None:
 
 
 def _check_size(path: Path, file: tifffile.TiffFile, root: ElementTree.Element | None) -> None:
-    """Refuse pages that are not planes of the image that the OME-XML describes."""
+    """Check that the pages have the size that the OME-XML declares."""
     pixels = None if root is None else root.find("{*}Image/{*}Pixels")
     if pixels is None or not file.series or file.series[0].kind in SET_KINDS:
         return
@@ -265,7 +265,7 @@ def _check_size(path: Path, file: tifffile.TiffFile, root: ElementTree.Element |
 
 
 def _declared(image: ElementTree.Element) -> int:
-    """Planes of an image that its OME-XML says are there; none of a file that is only a master."""
+    """Return the number of planes that the OME-XML declares in this file; 0 for a master file."""
     pixels = image.find("{*}Pixels")
     if pixels is None:
         return 0
@@ -276,5 +276,5 @@ def _declared(image: ElementTree.Element) -> int:
 
 
 def _count(data: ElementTree.Element, every: int) -> int:
-    """Planes that an element TiffData stands for."""
+    """Return the number of planes of a TiffData element."""
     return int(data.get("PlaneCount", data.get("NumPlanes", 1 if "IFD" in data.attrib else every)))

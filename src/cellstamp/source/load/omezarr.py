@@ -1,4 +1,4 @@
-"""OME-Zarr folders, zip files and URLs: which images or labels are in one, and where the one that is meant is.
+"""Find images and labels in OME-Zarr folders, zip files and URLs.
 
 Layouts: one image (0.1 to 0.5), bioformats2raw's group of images, a plate of wells and fields, a group of labels.
 """
@@ -23,16 +23,16 @@ from cellstamp.source.load.store import open_stack
 from cellstamp.source.location import below, check_protocol, in_zip, is_remote, reachable
 
 _LISTED = 24
-"""How many images or labels an error lists."""
+"""Number of images or labels that an error lists."""
 
 
 def find_image(path: str | os.PathLike[str]) -> Path | str:
-    """Return the folder or URL of the image that a path stands for: its own, or the only one in it.
+    """Return the folder or URL of the image at a path: the path itself, or the only image below it.
 
     Raises
     ------
     InputError
-        When there is no image, or more than one: the message lists them.
+        If there is no image, or more than one; the message lists them.
     """
     where = _location(path)
     with reachable(where):
@@ -45,19 +45,19 @@ def find_image(path: str | os.PathLike[str]) -> Path | str:
 
 
 def open_labels(path: str | os.PathLike[str], planes: PlaneChoice) -> Pixels:
-    """Open the labels that a path stands for: a group of labels, the only one in a group, or a zarr array.
+    """Open the labels at a path: labels, a group with one label image, or a zarr array.
 
     Parameters
     ----------
     path
         Folder, URL or zip file.
     planes
-        The plane that is read of labels with an axis z or t.
+        The plane to read from labels with an axis z or t.
 
     Raises
     ------
     InputError
-        When there are none, more than one, or the path is that of an image with labels: the message lists them.
+        If there are no labels or several, or if the path is an image with labels; the message lists them.
     """
     where = _location(path)
     with reachable(where):
@@ -79,7 +79,7 @@ def open_labels(path: str | os.PathLike[str], planes: PlaneChoice) -> Pixels:
 
 
 def is_folder(path: object) -> bool:
-    """Whether a path is that of a folder, a URL, or a zip file with zarr in it."""
+    """Return whether a path is a folder, a URL, or a zip file with zarr in it."""
     if not isinstance(path, (str, os.PathLike)):
         return False
     return is_remote(os.fspath(path)) or Path(path).is_dir() or in_zip(path) is not None
@@ -101,7 +101,7 @@ def _location(path: str | os.PathLike[str]) -> str:
 
 
 def _images_in(where: str) -> list[str]:
-    """Paths of the images below a group, seen from it; "" is the group itself."""
+    """Return the paths of images, relative to a group; "" is the group itself."""
     attributes = ome.part_of(_attributes(where))
     if "multiscales" in attributes:
         return [""]
@@ -116,7 +116,7 @@ def _images_in(where: str) -> list[str]:
 
 
 def _series(where: str) -> list[str]:
-    """The images of bioformats2raw's layout: those it lists, else the groups 0, 1, 2, ..."""
+    """Return the images of bioformats2raw's layout: those in its list, or the groups 0, 1, 2, ..."""
     listed = ome.part_of(_attributes(_below(where, "OME"), missing={})).get("series")
     if listed:
         return [str(path) for path in listed]
@@ -127,7 +127,7 @@ def _series(where: str) -> list[str]:
 
 
 def _names_of_series(where: str) -> dict[str, str]:
-    """Names of the images of bioformats2raw's layout, by their path; {} where no metadata gives them."""
+    """Return the names of images in bioformats2raw's layout, by path; empty without metadata."""
     path = Path(where) / "OME" / "METADATA.ome.xml"
     if is_remote(where) or not path.is_file():
         return {}
@@ -139,7 +139,7 @@ def _names_of_series(where: str) -> dict[str, str]:
 
 
 def _labels_in(where: str, image: str) -> list[str]:
-    """Paths of the labels of an image, or of a group of labels; both seen from the group `where`."""
+    """Return the paths of an image's labels, or of a group's labels, relative to the group `where`."""
     attributes = ome.part_of(_attributes(_below(where, image)))
     group = image if "labels" in attributes else f"{image}/labels".lstrip("/")
     listed = ome.part_of(_attributes(_below(where, group), missing={})).get("labels") or _groups_in(
@@ -150,16 +150,18 @@ def _labels_in(where: str, image: str) -> list[str]:
 
 def _choice(where: str, paths: Sequence[str], what: str, names: Mapping[str, str]) -> str:
     shown = paths[:_LISTED]
-    told = [f"{path} ({', '.join(filter(None, [names.get(path), _sizes(_below(where, path))]))})" for path in shown]
+    described = [
+        f"{path} ({', '.join(filter(None, [names.get(path), _sizes(_below(where, path))]))})" for path in shown
+    ]
     more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
     one = _below(where, paths[0])
     if len(paths) == 1:
-        return f"{where}: holds one label image: {told[0]}. Give its path: {one}"
-    return f"{where}: holds {len(paths)} {what}: {listing(told)}{more}. Give the path of one, like {one}"
+        return f"{where}: holds one label image: {described[0]}. Give its path: {one}"
+    return f"{where}: holds {len(paths)} {what}: {listing(described)}{more}. Give the path of one, like {one}"
 
 
 def _sizes(where: str) -> str:
-    """The axes of an image and how long they are."""
+    """Return the axes of an image and their lengths."""
     try:
         _, multiscale = ome.multiscale_of(_as_path(where))
         shape = zarr.open_array(_below(where, multiscale["datasets"][0]["path"]), mode="r").shape
@@ -169,7 +171,7 @@ def _sizes(where: str) -> str:
 
 
 def _array(where: str) -> Any:
-    """The zarr array at a place; None when that is a group, or nothing."""
+    """Return the zarr array at a place; None if there is a group or nothing."""
     try:
         return zarr.open_array(where, mode="r")
     except (OSError, ValueError, KeyError):
@@ -184,7 +186,7 @@ def _groups_in(where: str) -> list[str]:
 
 
 def _attributes(where: str, missing: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The attributes of a group; `missing` when there is none, if that is given."""
+    """Return the attributes of a group; if there is no group, return `missing`, or raise if that is None."""
     try:
         return ome.read_attributes(_as_path(where))
     except InputError:

@@ -1,4 +1,4 @@
-"""Which planes of a stack are loaded along z and t, and what they are called as channels."""
+"""Choose planes of a stack along z and t, and name them as channels."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from cellstamp.errors import InputError
 from cellstamp.source.load.pixels import Pixels, brightest, flattened
 from cellstamp.source.load.stacks import Stack
 
-# Axes that can hold the channels: channel, image of a series, unknown, sample of a pixel (tifffile's letters).
+# Axes that can be channels, in tifffile's letters: channel, image of a series, unknown, sample of a pixel.
 _CHANNEL_AXES = "ciqs"
 _UNKNOWN_AXES = "iq"
-"""Axes whose meaning a file doesn't say: z or t where the user says so."""
+"""Axes of unknown meaning: z or t if the user chooses z or t."""
 _ALLOWED = {"z": "an index, a list of them, or 'max' for the maximum projection", "t": "an index"}
 
 
 @dataclass(frozen=True)
 class PlaneChoice:
-    """Which planes of a stack are read.
+    """Planes of a stack to read.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class PlaneChoice:
     t
         An index.
     single
-        Whether one plane is wanted, as of a mask.
+        Whether the result must be one plane, as for a mask.
     """
 
     z: int | tuple[int, ...] | Literal["max"] | None = None
@@ -41,12 +41,12 @@ class PlaneChoice:
 
     @property
     def given(self) -> bool:
-        """Whether the user chose z or t."""
+        """Return whether the user chose z or t."""
         return self.z is not None or self.t is not None
 
 
 def mask_choice(z: Any = None, t: Any = None) -> PlaneChoice:
-    """Check the arguments `z` and `t` of a loader of masks, which are one plane.
+    """Check the arguments `z` and `t` for a mask, which is one plane.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def plane_choice(z: Any = None, t: Any = None) -> PlaneChoice:
     Raises
     ------
     InputError
-        When one of them is of a wrong type.
+        If one of them has a wrong type.
     """
     if isinstance(z, str) and z != "max":
         raise InputError(f"z = {z!r}: must be {_ALLOWED['z']}")
@@ -87,7 +87,7 @@ def _index(name: str, value: Any) -> Any:
 
 
 def chosen(stack: Stack, choice: PlaneChoice, where: str, *, first: int = 0) -> Pixels:
-    """Take the planes that the user wants of a stack.
+    """Return the chosen planes of a stack.
 
     Parameters
     ----------
@@ -96,19 +96,19 @@ def chosen(stack: Stack, choice: PlaneChoice, where: str, *, first: int = 0) -> 
     choice
         Planes along z and t.
     where
-        What it is called in a message.
+        Its name in messages.
     first
-        Number of its first channel among those of all files, for names of channels that have none.
+        Number of its first channel among the channels of all files, to name unnamed channels.
 
     Returns
     -------
     Pixels
-        (y, x), or (c, y, x) when there are several channels. With a list of z: for each channel its planes.
+        (y, x), or (c, y, x) for several channels. With a list of z, the planes of the first channel come first.
 
     Raises
     ------
     InputError
-        When an axis is left that has no choice, or a choice is outside of its axis.
+        If a choice is missing for an axis, or is outside of its axis.
     """
     stack = _without_single(_with_known_axes(stack, choice))
     _check_choice(stack, choice, where)
@@ -133,7 +133,7 @@ def _along_z(stack: Stack, z: Any, where: str, first: int) -> Pixels:
 
 
 def _with_known_axes(stack: Stack, choice: PlaneChoice) -> Stack:
-    """Pages without a meaning are z, or t, where the user says so."""
+    """Name an axis of unknown meaning z or t if the user chose z or t."""
     for axis, wanted in (("z", choice.z), ("t", choice.t)):
         unknown = [a for a, n in zip(stack.axes, stack.pixels.shape, strict=True) if a in _UNKNOWN_AXES and n > 1]
         if wanted is not None and axis not in stack.axes and len(unknown) == 1:
@@ -193,7 +193,7 @@ def _check_present(stack: Stack, where: str) -> None:
 
 
 def _channels(stack: Stack, first: int) -> Pixels:
-    """Without z: (y, x), or (c, y, x), with the names of the channels; numbers where only some have names."""
+    """Return a stack without z as (y, x) or (c, y, x); unnamed channels get numbers if others have names."""
     channel = "".join(axis for axis in stack.axes if axis not in "yx")
     ordered = stack.rearranged(f"{channel}yx")
     if ordered.names is None:
@@ -216,21 +216,21 @@ def _projected(stack: Stack, first: int) -> Pixels:
 
 
 def _common(names: NDArray[Any], axis: int) -> NDArray[Any]:
-    """The name that all planes of a channel have; "" where they differ."""
+    """Return the name that all planes of a channel share; "" if they differ."""
     first = names.take(0, axis)
     same = (names == np.expand_dims(first, axis)).all(axis)
     return np.where(same, first, "")
 
 
 def _names_each_plane(stack: Stack) -> bool:
-    """Whether names are those of planes (ImageJ's labels), not those of channels."""
+    """Return whether the names are of planes (ImageJ's labels), not of channels."""
     if stack.names is None or stack.names.shape[stack.axes.index("z")] == 1:
         return False
     return bool(stack.names.all()) and len(set(stack.names.ravel())) == stack.names.size
 
 
 def _planes_as_channels(stack: Stack, numbers: Sequence[int] | None, first: int) -> Pixels:
-    """Each plane as a channel, with the number of the plane in its name unless its name is its own."""
+    """Return each plane as a channel; its number is added to its name unless each plane has a name."""
     channel = "".join(axis for axis in stack.axes if axis not in "zyx")
     ordered = stack.rearranged(f"{channel}zyx")
     shape = ordered.pixels.shape[:-2] if channel else (1, ordered.pixels.shape[0])

@@ -1,4 +1,4 @@
-"""Labels on another pixel grid -> labels on the grid of an image, looked up block by block."""
+"""Resample labels to the pixel grid of an image, block by block."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def rasterize_labels(
     coordinate_system
         The coordinate system that says where both lie. None: "global" if both are in it, else the only one they share.
     same_field
-        Whether image and labels show the same field of view at two resolutions. The labels are then stretched to the
-        size of the image, and their transformations play no part.
+        Whether image and labels show the same field of view at two resolutions. The labels are then scaled to the size
+        of the image, and their transformations are ignored.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def rasterize_labels(
 
 @dataclass(frozen=True)
 class _Lookup:
-    """An array of `shape` whose pixels are looked up in `source`: what dask reads a block at a time."""
+    """An array of `shape` whose pixels are looked up in `source`; dask reads it block by block."""
 
     source: Any
     shape: tuple[int, int]
@@ -90,9 +90,9 @@ class _Lookup:
         return found
 
     def _at(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where the centres of these rows and columns lie in the source: (2, rows, columns)."""
+        """Return the positions in the source of these rows and columns: (2, rows, columns)."""
         across, down = self.way[:2, 1, None, None] * x, self.way[:2, 0, None, None] * y[:, None]
-        # On the border between two pixels, rounding must not decide which one is meant.
+        # Without this, rounding errors would choose the pixel for positions on the border between two.
         return np.asarray((down + across + self.way[:2, 2, None, None]).round(9))
 
 
@@ -118,7 +118,7 @@ def _element(sdata: Any, kind: str, name: str) -> Any:
 
 
 def _places(element: Any) -> dict[str, Matrix]:
-    """From an element's pixels to each coordinate system, for (y, x, 1): an image's channels play no part."""
+    """Return the matrices from an element's pixels to each coordinate system, for (y, x, 1)."""
     with quiet():
         from spatialdata.transformations import get_transformation
 
@@ -127,7 +127,7 @@ def _places(element: Any) -> dict[str, Matrix]:
 
 
 def _way(here: dict[str, Matrix], there: dict[str, Matrix], system: str | None, which: str) -> Matrix:
-    """From pixels of the image to pixels of the labels."""
+    """Return the matrix from pixels of the image to pixels of the labels."""
     shared = sorted(set(here) & set(there))
     if system is None:
         system = "global" if "global" in shared or len(shared) != 1 else shared[0]

@@ -1,4 +1,4 @@
-"""Cellpose's ``_seg.npy``: a pickled dictionary, read without running any code that it may contain."""
+"""Read Cellpose's ``_seg.npy``, a pickled dictionary, without running code in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ALLOWED = {
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
     *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
 }
-"""All that arrays and numbers of numpy need; lists, dictionaries, text and numbers of Python need nothing."""
+"""Names that pickles of NumPy arrays and numbers need. Builtin containers, text and numbers need none."""
 
 _DAMAGED = (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, KeyError, IndexError, OSError)
 
@@ -37,12 +37,12 @@ class _ForbiddenError(Exception):
 
 
 def read_seg_npy(path: Path) -> Any:
-    """Read the array ``masks`` of a file that Cellpose has saved.
+    """Read the array ``masks`` of a file that Cellpose wrote.
 
     Parameters
     ----------
     path
-        A ``.npy`` file of an object: a dictionary with arrays, numbers, text, lists and dictionaries.
+        A ``.npy`` file of a dictionary with arrays, numbers, text, lists and dictionaries.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def read_seg_npy(path: Path) -> Any:
     Raises
     ------
     InputError
-        If the pickle names anything but numpy's arrays and numbers, is damaged, or has no masks.
+        If the pickle has other objects than arrays and numbers, is damaged, or has no masks.
     """
     try:
         with path.open("rb") as file:

@@ -21,14 +21,14 @@ from cellstamp.source.read.centers import Run
 from cellstamp.source.values import Centers, Rect
 
 MASK_SIDE = CHUNK
-"""Side of the blocks that masks come in, in pixels: no two of them touch one chunk."""
+"""Side of a block of masks in pixels. No two blocks share a chunk."""
 
 _SCRATCH_CHUNK = 500
-"""Side of a chunk of temporary arrays: small, so that a little more than a block can be read."""
+"""Side of a chunk of temporary arrays: small, so that reading a block with a margin reads little more."""
 
 
 class MaskPart(Protocol):
-    """A block of both masks, integer (y, x), and where it is."""
+    """A block of both masks, uint32 (y, x), and its area."""
 
     @property
     def rect(self) -> Rect: ...  # noqa: D102
@@ -39,12 +39,12 @@ class MaskPart(Protocol):
 
 
 class Scratch:
-    """An array (y, x) of uint64 in a folder for temporary files, which is written and read block by block.
+    """A temporary uint64 array (y, x) on disk, written and read block by block.
 
     Attributes
     ----------
     handle : ArrayHandle
-        To read it, in any process.
+        Reads the array, in any process.
     """
 
     def __init__(self, folder: Path, name: str, shape: tuple[int, int]) -> None:
@@ -74,11 +74,11 @@ def write_masks(
     store
         The project's store. Existing masks are replaced.
     image
-        What they are masks of: they have its size, and lie where it lies.
+        The segmented image; the masks get its size and transformations.
     parts
-        Blocks that together cover it, in any order.
+        Blocks that cover the image, in any order.
     run
-        How to apply a callable to every block of a mask; see `compute_centers`.
+        Applies a callable to every block of a mask; see `compute_centers`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""An image with any axes, before its planes are chosen."""
+"""Represent an image with any axes, before planes are chosen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SPARE_LETTERS = "ijklmnopuvw"
 
 @dataclass(frozen=True)
 class Stack:
-    """An image as a file has it.
+    """An image with the axes of its file.
 
     Attributes
     ----------
@@ -25,9 +25,9 @@ class Stack:
     axes
         A letter for each axis, in lower case: x, y, z, t, c, s (samples of a pixel), i and q (unknown), or another.
     names
-        What its planes are called, "" where that is unknown: an array that broadcasts to the shape of `pixels`.
+        Names of its planes, "" for unknown ones: an array that broadcasts to the shape of `pixels`.
     present
-        Whether its planes are there, likewise; None: all of them.
+        Whether each plane exists, an array likewise; None if all do.
     """
 
     pixels: Pixels
@@ -37,11 +37,11 @@ class Stack:
 
     @property
     def sizes(self) -> str:
-        """Axes and their lengths, for messages."""
+        """Return the axes and their lengths, for messages."""
         return ", ".join(f"{axis} = {n}" for axis, n in zip(self.axes, self.pixels.shape, strict=True))
 
     def along(self, axis: int, indices: Sequence[int]) -> Stack:
-        """The same with some positions of one axis only."""
+        """Return the stack with these positions of one axis only."""
         return replace(
             self,
             pixels=along(self.pixels, axis, indices),
@@ -50,7 +50,7 @@ class Stack:
         )
 
     def rearranged(self, axes: str) -> Stack:
-        """The same with only these axes, in this order; the others must have the length 1."""
+        """Return the stack with only these axes, in this order; the others must have length 1."""
         kept = [axis for axis, letter in enumerate(self.axes) if letter in axes]
         order = [axes.index(self.axes[axis]) for axis in kept]
         places = [order.index(k) for k in range(len(order))]
@@ -74,9 +74,9 @@ def pages_as_stack(pages: Sequence[Stack], names: Sequence[str]) -> Stack:
     Parameters
     ----------
     pages
-        The images, all with the same axes, and no plane missing.
+        The images, all with the same axes and without missing planes.
     names
-        What each of them is called, for those whose planes have no names; "" where that is unknown.
+        Name of each image, for images whose planes have no names; "" for unknown ones.
     """
     first = pages[0]
     axis = next(letter for letter in "iq" if letter not in first.axes)
@@ -92,13 +92,13 @@ def pages_as_stack(pages: Sequence[Stack], names: Sequence[str]) -> Stack:
 
 
 def _stacked_names(pages: Sequence[Stack]) -> NDArray[Any] | None:
-    """Names of the planes of several images; None when one of them has none."""
+    """Return the names of the planes of several images; None if an image has none."""
     known = [page.names for page in pages if page.names is not None]
     return np.stack(known) if len(known) == len(pages) and len({each.shape for each in known}) == 1 else None
 
 
 def letters(axes: Sequence[str]) -> str:
-    """Return a letter for each axis, in lower case and each only once."""
+    """Return a unique lower-case letter for each axis."""
     found = ""
     for axis in axes:
         letter = axis[:1].lower()
@@ -107,7 +107,7 @@ def letters(axes: Sequence[str]) -> str:
 
 
 def named_along(axes: str, shape: Sequence[int], axis: str, names: Sequence[str]) -> NDArray[Any] | None:
-    """Return names of the positions along one axis, for `Stack.names`; None when their number is not its length."""
+    """Return names of the positions along one axis, for `Stack.names`; None if their number is not its length."""
     place = axes.find(axis)
     if len(names) != (shape[place] if place >= 0 else 1) or not any(names):
         return None

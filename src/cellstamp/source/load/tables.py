@@ -16,7 +16,7 @@ from cellstamp.source.thirdparty import quiet
 
 
 def annotated(table: Path) -> set[str]:
-    """Return the names of the elements a table annotates."""
+    """Return the names of the elements that a table annotates."""
     region = ome.read_attributes(table).get("region")
     return {region} if isinstance(region, str) else set(region or ())
 

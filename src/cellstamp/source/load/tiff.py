@@ -1,4 +1,4 @@
-"""TIFF files -> pixels that are read block by block."""
+"""Open TIFF files as pixels that are read block by block."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cellstamp.source.load.stacks import Stack, letters, named_along, pages_as_s
 from cellstamp.source.load.tiff_series import images_of, own_name
 from cellstamp.source.thirdparty import quiet
 
-# What tifffile and imagecodecs raise at files that are damaged, or of a kind they don't know.
+# Errors of tifffile and imagecodecs for damaged or unknown files.
 _DAMAGED = (tifffile.TiffFileError, OSError, IndexError, KeyError, NotImplementedError, RuntimeError, ValueError)
 
 
@@ -38,7 +38,7 @@ class TiffChoice:
     Attributes
     ----------
     series
-        Index of the image, in a file of several.
+        Index of the image in a file with several.
     planes
         Planes along z and t.
     """
@@ -61,14 +61,14 @@ def open_tiffs(paths: Sequence[str | os.PathLike[str]], choice: TiffChoice | Non
     Yields
     ------
     list of Pixels
-        What each file contributes, (y, x), or (c, y, x) when it holds several channels, or colours; all of one size
-        and dtype. A file without planes, whose siblings are among `paths`, contributes nothing.
+        Pixels of each file: (y, x), or (c, y, x) for several channels or colours; all of one size and dtype. A file
+        without planes contributes none if other files of its set are in `paths`.
 
     Raises
     ------
     InputError
-        When a file is missing, is not a TIFF, or holds other data than planes; when it needs a choice; when
-        the files differ in size or dtype.
+        If a file is missing, is not a TIFF, has other data than planes, or needs a choice of planes, or if the files
+        differ in size or dtype.
     """
     given, choice = [Path(path) for path in paths], choice or TiffChoice()
     with ExitStack() as files:
@@ -86,12 +86,12 @@ def _n_channels(opened: Sequence[Pixels], choice: TiffChoice) -> int:
 
 
 def check_one_plane(path: str | os.PathLike[str], pixels: Pixels) -> None:
-    """Refuse a TIFF file as a mask that holds several planes.
+    """Check that the TIFF file of a mask has one plane.
 
     Raises
     ------
     InputError
-        Saying how one of them is loaded.
+        If it has several; the message shows how to load one.
     """
     if len(pixels.shape) == 2:
         return
@@ -132,7 +132,7 @@ def _instead(path: Path) -> str:
 
 
 def _contributed(path: Path, number: int | None, files: ExitStack, given: Collection[Path]) -> FileStacks | None:
-    """What a file contributes: its only image, or all of them as channels."""
+    """Return the image of a file, or all of its images as channels."""
     file, members = open_tiff(path, files)
     root = ome_xml(file)
     ome_images = [] if root is None else root.findall("{*}Image")
@@ -145,7 +145,7 @@ def _contributed(path: Path, number: int | None, files: ExitStack, given: Collec
 
 
 def _chosen(file: FileStacks, planes: PlaneChoice, first: int) -> Pixels:
-    """The planes that are wanted of a file, as channels; its images are channels, or planes z or t where those are."""
+    """Return the chosen planes of a file as channels; its images are channels, or planes if z or t is chosen."""
     stacks = _as_planes(file) if planes.given and len(file.parts) > 1 else file.parts
     parts = [chosen(part, planes, file.where, first=first) for part in stacks]
     if len(parts) == 1:
@@ -177,7 +177,7 @@ def _stack(
 
 
 def _check_written(series: tifffile.TiffPageSeries) -> None:
-    """Refuse pages without any data, as a program leaves them that fails while it writes: they would be zeros."""
+    """Check that all pages have data: pages of an interrupted export would be read as zeros."""
     pages = [page for page in series.pages if page is not None and not page.parent.filehandle.closed]
     empty = sum(not any(page.databytecounts) for page in pages)
     if empty:
@@ -185,7 +185,7 @@ def _check_written(series: tifffile.TiffPageSeries) -> None:
 
 
 def _named(path: Path, pixels: Pixels) -> Pixels:
-    """The same pixels, with an error that names the file where they can't be decoded."""
+    """Return the pixels with errors that name the file if they cannot be decoded."""
 
     def read(region: Region) -> NDArray[Any]:
         try:

@@ -14,14 +14,14 @@ from cellstamp.errors import InputError
 from cellstamp.source.load.channel_names import plane_names
 
 _NUMBERED = re.compile(r"(?i)(image|series|scene|position)?[\s:_#]*\d*")
-# What whole-slide scanners add to an image, as tifffile and Bio-Formats call it.
+# Images that slide scanners add to a file, by their names in tifffile and Bio-Formats.
 _EXTRAS = ("label", "macro", "map", "overview", "thumbnail")
 
 
 def images_of(
     path: Path, file: tifffile.TiffFile, number: int | None, ome_images: Sequence[ElementTree.Element]
 ) -> list[tifffile.TiffPageSeries]:
-    """Find the images of a file that are loaded: one, or several of one shape and dtype, which are channels.
+    """Find the images to load from a file: one, or several of one shape and dtype that are channels.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def images_of(
     Raises
     ------
     InputError
-        When there are several images that are not channels of one; when there is no image of this number.
+        If several images are not channels of one image, or if no image has this number.
     """
     if not file.series:
         raise InputError(f"{path}: there is no image in it")
@@ -52,7 +52,7 @@ def images_of(
 
 
 def own_name(series: tifffile.TiffPageSeries) -> str:
-    """What the user has called an image; "" where a program has only numbered it."""
+    """Return the name of an image; "" if a program only numbered it."""
     return "" if _NUMBERED.fullmatch(series.name) else series.name
 
 
@@ -67,7 +67,7 @@ def _checked(path: Path, number: int, file: tifffile.TiffFile) -> int:
 
 
 def _without_extras(series: Sequence[tifffile.TiffPageSeries]) -> list[tifffile.TiffPageSeries]:
-    """Leave out reduced copies, and what a scanner has photographed beside the sample; none of it is the largest."""
+    """Leave out reduced copies and extra images of a scanner; the largest image is always kept."""
     largest = max(_area(each) for each in series)
     return [each for each in series if _area(each) == largest or not _is_extra(each)]
 
@@ -83,7 +83,7 @@ def _area(series: tifffile.TiffPageSeries) -> int:
 
 
 def _as_pages(series: Sequence[tifffile.TiffPageSeries]) -> Iterator[tifffile.TiffPageSeries]:
-    """Pages that tifffile has sorted by how they are stored, in the order of the file again; else the series."""
+    """Return pages in the order of the file, which tifffile groups by storage; other series unchanged."""
     if any(each.kind != "generic" for each in series):
         yield from series
         return
@@ -93,7 +93,7 @@ def _as_pages(series: Sequence[tifffile.TiffPageSeries]) -> Iterator[tifffile.Ti
 
 
 def _difference(images: Sequence[tifffile.TiffPageSeries]) -> str:
-    """Why several images are not channels of one, by what they are."""
+    """Return why shapes, dtypes or axes show that images are not channels of one image; "" if they may be."""
     if len({(*_squeezed(each), each.dtype) for each in images}) > 1:
         return f"it holds {len(images)} images that differ in shape or dtype"
     _, axes = _squeezed(images[0])
@@ -104,13 +104,13 @@ def _difference(images: Sequence[tifffile.TiffPageSeries]) -> str:
 
 
 def _squeezed(series: tifffile.TiffPageSeries) -> tuple[tuple[int, ...], str]:
-    """Return shape and axes without the axes that are one pixel long, other than y and x."""
+    """Return shape and axes without axes of length 1 other than y and x."""
     kept = [(n, axis) for n, axis in zip(series.shape, series.axes, strict=True) if n != 1 or axis in "YX"]
     return tuple(n for n, _ in kept), "".join(axis for _, axis in kept)
 
 
 def _repetition(images: Sequence[tifffile.TiffPageSeries], ome_images: Sequence[ElementTree.Element]) -> str:
-    """Why several images are not channels of one, by what their channels are called: scenes have the same ones."""
+    """Return why channel names show that images are not channels of one image: scenes repeat their names."""
     found = [plane_names(each, ome_images) for each in images]
     names = [name for each in found if each is not None for name in each.ravel() if name]
     repeated = sorted({name for name in names if names.count(name) > 1}) if len(images) > 1 else []

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
+from cellstamp.similar_names import did_you_mean
 from cellstamp.source.location import is_remote
 from cellstamp.source.read.signatures import sample_of, state_of
 from cellstamp.source.values import Rect
@@ -218,10 +219,12 @@ class PixelSource:
         """
         for name in names:
             if self.channel_names.count(name) != 1:
-                problem = "no channel" if name not in self.channel_names else "more than one channel"
+                is_missing = name not in self.channel_names
+                problem = "no channel" if is_missing else "more than one channel"
+                hint = did_you_mean(name, self.channel_names) if is_missing else ""
                 message = (
                     f"channels: {problem} named '{name}' in image '{self.image.name}' of {self.image.store}; it has "
-                    f"{', '.join(self.channel_names)}"
+                    f"{', '.join(self.channel_names)}{hint}"
                 )
                 raise InputError(message)
         numbers = [self.channel_names.index(name) for name in names]

@@ -151,8 +151,11 @@ def _suspects(sums: Sums) -> NDArray[np.int64]:
 
 
 def _least_suspects(n_ids: int) -> float:
-    """Return the number of ids with several pieces that are more than a few unusual cells."""
-    return max(3, 0.01 * n_ids)
+    """Return the number of ids with several pieces that are more than a few unusual cells.
+
+    At most half of the ids that are examined: otherwise very large masks would never have that many.
+    """
+    return min(max(3, 0.01 * n_ids), _MOST_SUSPECTS / 2)
 
 
 def _largest(sums: Sums) -> NDArray[np.intp]:
@@ -190,11 +193,21 @@ def _judge(sums: Sums, pieces: Pieces, dtype: np.dtype[Any]) -> SharedIds | None
     """Decide from the pieces of suspect ids whether one id stands for many cells."""
     order, first = by_id(pieces.ids)
     ids = [_scattered(pieces[of_one]) for of_one in np.split(order, first[1:]) if of_one.size]
-    found = [one for one in ids if one.n_pieces >= _MANY_PIECES] or _few_for_most(sums, ids) or _mixed(sums, ids)
+    found = _many_pieces(sums, pieces, ids) or _few_for_most(sums, ids) or _mixed(sums, ids)
     if not found:
         return None
     example = max(found, key=lambda one: one.n_pieces)
     return SharedIds(_kind_of_mask(sums, dtype), example.id, example.n_pieces)
+
+
+def _many_pieces(sums: Sums, pieces: Pieces, ids: Sequence[_Scattered]) -> list[_Scattered]:
+    """Return ids with many pieces. Of a few such ids among many others, the pieces must be as large as cells."""
+    found = [one for one in ids if one.n_pieces >= _MANY_PIECES]
+    if sums.ids.size <= FEW_IDS or len(found) >= _least_suspects(sums.ids.size):
+        return found
+    # a fragmented cell, or one with crumbs around it, is still one cell
+    large = pieces.ids[pieces.n_pixels >= _ALIKE * np.median(sums.totals[:, 0])]
+    return [one for one in found if np.count_nonzero(large == one.id) >= _MANY_PIECES]
 
 
 def _few_for_most(sums: Sums, ids: Sequence[_Scattered]) -> list[_Scattered]:
@@ -205,8 +218,11 @@ def _few_for_most(sums: Sums, ids: Sequence[_Scattered]) -> list[_Scattered]:
     if sums.ids.size == 1 and any(one.n_pieces >= 4 for one in largest):
         return largest
     # one or two ids may be cells in two fragments, but not 255, the value of thresholds
-    least = 2 if sums.ids.tolist() == [255] else 3 if sums.ids.size <= 2 else 4
-    return [one for one in largest if one.n_pieces >= least and one.is_spread]
+    several = [one for one in largest if one.n_pieces >= (2 if sums.ids.tolist() == [255] else 3) and one.is_spread]
+    if sums.ids.size <= 2 and len(several) == sums.ids.size:
+        return several
+    # one of several ids may be a cell in three pieces
+    return [one for one in several if one.n_pieces >= 4]
 
 
 def _mixed(sums: Sums, ids: Sequence[_Scattered]) -> list[_Scattered]:

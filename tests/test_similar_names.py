@@ -1,0 +1,22 @@
+"""Messages suggest a similar name, and none if no name is similar."""
+
+from __future__ import annotations
+
+import pytest
+
+from cellstamp.similar_names import did_you_mean, similar_name
+
+KNOWN = ["nucleus", "cytosol", "DAPI", "Alexa 488", 405]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("dapi", "DAPI"), ("nuclei", "nucleus"), ("Alexa488", "Alexa 488"), ("406", "405"), (405, "405"), ("actin", None)],
+)
+def test_the_most_similar_name(name: object, meant: str | None) -> None:
+    assert similar_name(name, KNOWN) == meant
+    assert did_you_mean(name, KNOWN) == ("" if meant is None else f"; did you mean {meant!r}?")
+
+
+def test_nothing_is_known() -> None:
+    assert did_you_mean("dapi", []) == ""
