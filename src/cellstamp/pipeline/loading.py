@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellstamp.errors import InputError
 from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import Logable
 from cellstamp.pipeline.workers import BlockRunner
-from cellstamp.source.load import from_spatialdata as adopt
-from cellstamp.source.load import inputs, spool, store
-from cellstamp.source.load.plane_choice import mask_choice, plane_choice
+from cellstamp.source.load import from_spatialdata, inputs, spool
+from cellstamp.source.load.array_axes import assumed_axes
+from cellstamp.source.load.ome_groups import open_group
+from cellstamp.source.load.plane_choice import PlaneChoice, mask_choice, plane_choice
 from cellstamp.source.load.tiff import TiffChoice
-from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
+from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, mask_of
+from cellstamp.source.ome import AXES
 
 if TYPE_CHECKING:
     from cellstamp.source.values import Centers
@@ -61,42 +64,47 @@ class ProjectInput(Logable):
     ) -> None:
         """Load the image from an array.
 
+        An image that the project already has, with the same content, is kept.
+
         Parameters
         ----------
         array
-            (c, y, x), or (y, x) for one channel; numpy, or anything that can be sliced like it. The dtype is kept.
-            An xarray may have its dimensions in any order.
+            (c, y, x), or (y, x) for one channel; a NumPy, zarr, dask or xarray array. The dtype is kept. The named
+            dimensions of an xarray or zarr array may be in any order.
+
+            An array of three axes without names is (y, x, c) if c is at most 16 and both sides have at least 64
+            pixels; the log says so. Otherwise it is (c, y, x), and c larger than a side is an error.
         channel_names
-            One for each channel. When not given: those of an xarray, else ``channel_0``, ``channel_1``, ...
+            A name for each channel. None: the names in an xarray, else ``channel_0``, ``channel_1``, ...
         overwrite
-            Whether an existing image is replaced; None: as the project says. Masks stay.
+            Whether an existing image is replaced; None: the setting of the project. Masks stay.
         remap
             New order of the channels and their names: ``[1, 0, 2]`` exchanges the first two.
         axes
-            A letter for each axis, out of t, c, z, y and x, where they are others: ``"zcyx"``.
+            A letter for each axis, like ``"zcyx"``: t, c, z, y or x. Overrides everything the array says or suggests.
         z
-            Planes of an array with an axis z: an index; a list of them, each of which becomes a channel
-            (``channel_0_z3``); or "max", the maximum projection.
+            Plane of an array with an axis z: an index from 0; a list of indices, each plane of which becomes a channel
+            (``channel_0_z3``); or "max", the maximum projection. Required if z is longer than one plane.
         t
-            Index of the time point, of an array with an axis t.
+            Index of the time point, of an array with an axis t. Required if t is longer than one time point.
 
         Raises
         ------
         InputError
-            When image, names or order cannot be used.
+            If image, names or order are invalid; if the array has an axis z or t and you don't choose; if the order of
+            three axes is unclear.
         OutputError
-            When there is an image, and it may not be replaced.
+            If the project has an image with other content, and it may not be replaced.
         """
-        inputs.from_array(
-            self._store,
+        self._load_array(
             array,
+            "an array",
             channel_names=channel_names,
             overwrite=self._may_replace(overwrite),
             remap=remap,
             axes=axes,
             planes=plane_choice(z, t),
         )
-        self._log_image("an array")
 
     def load_input_from_dask(
         self,
@@ -108,20 +116,25 @@ class ProjectInput(Logable):
         z: Any = None,
         t: int | None = None,
     ) -> None:
-        """Load the image from a dask array (c, y, x), a few blocks at a time; else as `load_input_from_array`."""
-        inputs.from_array(
-            self._store,
+        """Load the image from a dask array, a few blocks at a time; otherwise like `load_input_from_array`."""
+        self._load_array(
             dask_array,
+            "a dask array",
             channel_names=channel_names,
             overwrite=self._may_replace(overwrite),
             axes=axes,
             planes=plane_choice(z, t),
         )
-        self._log_image("a dask array")
+
+    def _load_array(self, array: Any, origin: str, *, axes: str | None, planes: PlaneChoice, **options: Any) -> None:
+        known = axes or (None if planes.given else assumed_axes(array))
+        is_new = inputs.from_array(self._store, array, axes=known, planes=planes, **options)
+        note = "" if known == axes else " (axes assumed to be y, x, c; if they are c, y, x, give axes='cyx')"
+        self._log_image(f"{origin}{note}", is_new=is_new)
 
     def load_input_from_tif_files(
         self,
-        file_paths: Sequence[PathLike],
+        file_paths: PathLike | Sequence[PathLike],
         channel_names: Sequence[str | int] | None = None,
         crop: Sequence[Any] | None = None,
         overwrite: bool | None = None,  # noqa: FBT001 - scportrait's signature
@@ -163,7 +176,7 @@ class ProjectInput(Logable):
         OutputError
             When there is an image, and it may not be replaced.
         """
-        inputs.from_tiffs(
+        is_new = inputs.from_tiffs(
             self._store,
             file_paths,
             channel_names=channel_names,
@@ -172,7 +185,7 @@ class ProjectInput(Logable):
             remap=remap,
             choice=TiffChoice(series, plane_choice(z, t)),
         )
-        self._log_image(", ".join(os.fspath(path) for path in file_paths))
+        self._log_image(", ".join(inputs.listed_paths(file_paths)), is_new=is_new)
 
     def load_input_from_omezarr(
         self,
@@ -206,7 +219,7 @@ class ProjectInput(Logable):
         OutputError
             When there is an image, and it may not be replaced.
         """
-        inputs.from_omezarr(
+        is_new = inputs.from_omezarr(
             self._store,
             ome_zarr_path,
             overwrite=self._may_replace(overwrite),
@@ -214,7 +227,7 @@ class ProjectInput(Logable):
             remap=remap,
             planes=plane_choice(z, t),
         )
-        self._log_image(os.fspath(ome_zarr_path))
+        self._log_image(os.fspath(ome_zarr_path), is_new=is_new)
 
     def load_input_from_sdata(
         self,
@@ -265,18 +278,18 @@ class ProjectInput(Logable):
         """
         names = {IMAGE: input_image_name, NUCLEUS: nucleus_segmentation_name, CYTOSOL: cytosol_segmentation_name}
         taken = [name for name in names.values() if name is not None]
-        chosen = adopt.Chosen(
+        chosen = from_spatialdata.Chosen(
             spool.store_on_disk(sdata_path, taken),
             {element: f"{element.split('/')[0]}/{name}" for element, name in names.items() if name is not None},
             others=keep_all,
             originals=not remove_duplicates,
             cell_id_column=cell_id_identifier,
         )
-        centers = adopt.load_sdata(
+        centers = from_spatialdata.load_sdata(
             self._store, chosen, overwrite=self._may_replace(overwrite), run=BlockRunner(self._n_workers)
         )
-        self._log_image(str(chosen.store))
-        self._log_cells(centers)
+        self._log_image(str(chosen.store), is_new=centers is not None)
+        self._log_masks([element for element in chosen.elements if element != IMAGE], centers or {})
 
     def load_segmentation(
         self,
@@ -284,6 +297,7 @@ class ProjectInput(Logable):
         cytosol: Any = None,
         overwrite: bool | None = None,  # noqa: FBT001 - like the loaders of the image
         *,
+        cells: Any = None,
         series: int | None = None,
         z: int | None = None,
         t: int | None = None,
@@ -319,7 +333,10 @@ class ProjectInput(Logable):
             When one mask has cells that the other one lacks, or a mask has none at all; when a mask holds floats; or
             when one id seems to stand for many cells.
         """
-        masks = {kind: mask for kind, mask in (("nucleus", nucleus), ("cytosol", cytosol)) if mask is not None}
+        if cells is not None and cytosol is not None:
+            raise InputError("cytosol and cells are the same mask, but both are given. Give one of them")
+        given = {"nucleus": nucleus, "cytosol": cytosol if cells is None else cells}
+        masks = {kind: mask for kind, mask in given.items() if mask is not None}
         centers = inputs.load_segmentation(
             self._store,
             masks,
@@ -327,13 +344,18 @@ class ProjectInput(Logable):
             run=BlockRunner(self._n_workers),
             choice=TiffChoice(series, mask_choice(z, t)),
         )
-        self._log_cells(centers)
+        self._log_masks([mask_of(kind) for kind in masks], centers)
 
-    def _log_image(self, origin: str) -> None:
-        image, names = store.open_group(self._store / IMAGE, ("c", "y", "x"))
-        self.log(
-            f"Input image loaded from {origin}: {image.shape} (c, y, x) {image.dtype}, channels {', '.join(names)}"
-        )
+    def _log_image(self, origin: str, *, is_new: bool) -> None:
+        image, names = open_group(self._store / IMAGE, AXES["images"])
+        about = f"{image.shape} (c, y, x) {image.dtype}, channels {', '.join(names)}"
+        if is_new:
+            self.log(f"Input image loaded from {origin}: {about}")
+        else:
+            self.log(f"Input image kept: {origin} has the same content ({about})")
 
-    def _log_cells(self, centers: Mapping[str, Centers]) -> None:
-        self.log([f"Mask {Path(element).name} loaded: {len(cells)} cells" for element, cells in centers.items()])
+    def _log_masks(self, elements: Iterable[str], written: Mapping[str, Centers]) -> None:
+        """Log the masks given to a loader: those in `written` were loaded, the project had the others."""
+        for element in elements:
+            name, cells = Path(element).name, written.get(element)
+            self.log(f"Mask {name} kept: same content" if cells is None else f"Mask {name} loaded: {len(cells)} cells")
