@@ -693,7 +693,7 @@ class TestSegmentation:
     def test_cells_is_another_name_of_cytosol(self, project: Project, make_cells) -> None:
         image, nucleus, cytosol = make_cells()
         project.load_input_from_array(image)
-        with pytest.raises(InputError, match="cytosol and cells are the same mask, but both are given. Give one"):
+        with pytest.raises(InputError, match=r"cytosol and cells are the same mask, but both are given\. Give one"):
             project.load_segmentation(cytosol=cytosol, cells=cytosol)
         assert not project.cyto_seg_status
         project.load_segmentation(nucleus, cells=cytosol)
