@@ -174,7 +174,6 @@ def test_it_is_written_with_its_images(tmp_path: Path, data: anndata.AnnData, st
     assert again.obsm[IMAGES].dtype == np.float16
 
 
-@pytest.mark.filterwarnings("ignore:Observation names are not unique")
 @pytest.mark.parametrize("method", ["write_h5ad", "write"])
 @pytest.mark.parametrize("kind", ["file", "copy", "some cells", "link"])
 def test_it_is_not_written_to_its_own_file(
@@ -195,6 +194,7 @@ def test_it_is_not_written_to_its_own_file(
     np.testing.assert_array_equal(data.obsm[IMAGES][...], stored)
 
 
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
 def test_files_are_concatenated(data: anndata.AnnData, stored: np.ndarray) -> None:
     both = anndata.concat([data, data[:5]], merge="same")
     assert np.array_equal(both.obsm[IMAGES], np.concatenate([stored, stored[:5]]))

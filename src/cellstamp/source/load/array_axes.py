@@ -75,8 +75,8 @@ def _check_three_axes(shape: tuple[int, ...], choice: PlaneChoice) -> None:
         position, name = (1, "second") if sides[0] < sides[1] else (-1, "last")
         raise InputError(
             f"image of shape {shape}: as (c, y, x), it has more channels ({n_channels}) than pixels on a side "
-            f"({min(sides)}). If its channels are the {name} axis, load np.moveaxis(array, {position}, 0). If the axes are "
-            "right, give axes='cyx'"
+            f"({min(sides)}). If its channels are the {name} axis, load np.moveaxis(array, {position}, 0). If the axes "
+            "are right, give axes='cyx'"
         )
 
 
