@@ -1,4 +1,4 @@
-"""How an image and its masks come into a project: one loader for each kind of input."""
+"""Load an image and its masks into a project: one method for each kind of input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PathLike = str | os.PathLike[str]
 
 
 class ProjectInput(Logable):
-    """The part of a project that loads its input into the store.
+    """Methods of a project that load its input into the store.
 
     Parameters
     ----------
@@ -45,10 +45,10 @@ class ProjectInput(Logable):
 
     @property
     def _n_workers(self) -> int:
-        """Processes that may work on the centres of a large mask."""
+        """Return how many processes may compute the centres of a large mask."""
         return 1
 
-    def _may_replace(self, overwrite: bool | None) -> bool:  # noqa: FBT001 - hands on what the caller was given
+    def _may_replace(self, overwrite: bool | None) -> bool:  # noqa: FBT001 - passes an argument of the caller
         return self.overwrite if overwrite is None else overwrite
 
     def load_input_from_array(
@@ -145,36 +145,40 @@ class ProjectInput(Logable):
         z: Any = None,
         t: int | None = None,
     ) -> None:
-        """Load the image from TIFF files, a block at a time, at full resolution and in its dtype.
+        """Load the image from TIFF files, block by block, at full resolution and in its dtype.
 
-        PNG, BMP, JPEG and ``.npy`` files load too; the content decides which, not the extension.
+        PNG, BMP, JPEG and ``.npy`` files load too; the content decides, not the extension. An image that the project
+        already has, with the same content, is kept.
 
         Parameters
         ----------
         file_paths
-            A file for each channel, or files of several channels each, in the order of the channels. Pages of one shape
-            and dtype are channels. Colour images have the channels red, green, blue and, if they have it, alpha. Of an
-            OME-TIFF image of several files, each file gives the planes that are in it.
+            One path or a list, in the order of the channels; a file may hold several channels. Colour images have the
+            channels red, green, blue and sometimes alpha.
+
+            Pages of one shape and dtype are channels, unless the file says that they are z or t, or you give `z` or
+            `t`. Smaller copies of an image (pyramid levels), thumbnails and label images are left out. If an OME-TIFF
+            image is in several files, give all of them.
         channel_names, overwrite, remap
-            As in `load_input_from_array`. Names that are not given come from the file (OME-XML, ImageJ's labels,
-            Micro-Manager, QPTIFF, LSM), where it has them.
+            See `load_input_from_array`. By default, names come from the file (OME-XML, ImageJ labels, Micro-Manager,
+            QPTIFF, LSM), if it has them.
         crop
-            The part to load: ``[(y_start, y_stop), (x_start, x_stop)]`` in pixels, pairs or slices.
+            Part to load: ``[(y_start, y_stop), (x_start, x_stop)]`` in pixels, as pairs or slices.
         cache
-            Accepted for scportrait's sake; there are no temporary files.
+            Ignored; scportrait has this argument.
         series
-            Index of the image to load, of files with several images that are not channels of one.
+            Index of the image to load, from 0, if a file has several images that are not channels of one image.
         z, t
-            Planes of a stack, as in `load_input_from_array`. Pages whose meaning a file doesn't say are z, or t, when
-            it is given.
+            Planes of a stack; see `load_input_from_array`. Indices count from 0 within a file, or over all files of an
+            OME-TIFF image whose planes are in several files.
 
         Raises
         ------
         InputError
-            When a file cannot be read, or lacks planes; when it holds several images, or an axis z or t, and no choice
-            is made; when files differ in size or dtype; when names, crop or order cannot be used.
+            If a file can't be read or lacks planes; if it has several images or an axis z or t, and you don't choose;
+            if files differ in size or dtype; if names, crop or order are invalid.
         OutputError
-            When there is an image, and it may not be replaced.
+            If the project has an image with other content, and it may not be replaced.
         """
         is_new = inputs.from_tiffs(
             self._store,
@@ -197,27 +201,29 @@ class ProjectInput(Logable):
         z: Any = None,
         t: int | None = None,
     ) -> None:
-        """Load the image from OME-Zarr (0.1 to 0.5), its full-resolution level, a block at a time.
+        """Load the image from OME-Zarr (0.1 to 0.5), block by block. Only the full-resolution level is loaded.
+
+        An image that the project already has, with the same content, is kept.
 
         Parameters
         ----------
         ome_zarr_path
-            The folder, URL or zip file of an image, or of a group that holds one: the root of what bioformats2raw
-            writes, a plate, a well. The axes may be in any order.
+            Folder, URL or zip file of an image, or of a group with one image: the root of bioformats2raw's output, a
+            plate, a well. The axes may be in any order.
         overwrite, remap
-            As in `load_input_from_array`.
+            See `load_input_from_array`.
         channel_names
-            When not given, the names in the OME-Zarr metadata, if it has any.
+            By default, the names in the OME-Zarr metadata, if it has any.
         z, t
-            Planes of a stack, as in `load_input_from_array`.
+            Planes of a stack; see `load_input_from_array`.
 
         Raises
         ------
         InputError
-            When there is no such image, it has an axis z or t and no choice is made, or names or order cannot be used.
-            When there are several images, the message lists their paths and sizes.
+            If there is no image, it has an axis z or t and you don't choose, or names or order are invalid. If there
+            are several images, the message lists their paths and sizes.
         OutputError
-            When there is an image, and it may not be replaced.
+            If the project has an image with other content, and it may not be replaced.
         """
         is_new = inputs.from_omezarr(
             self._store,
@@ -240,41 +246,42 @@ class ProjectInput(Logable):
         keep_all: bool = True,  # noqa: FBT001, FBT002 - scportrait's signature
         remove_duplicates: bool = True,  # noqa: FBT001, FBT002 - scportrait's signature
     ) -> None:
-        """Load image and masks from a SpatialData store, and compute and store the centres of the cells of each mask.
+        """Load image and masks from a SpatialData store, and compute and store the centres of each mask's cells.
 
-        An element of the project's zarr format, with axes c, y, x and blocks of a sensible size, is copied as a folder
-        of files, without decoding a pixel; any other is read and written a block at a time. An image without smaller
-        copies is given them. Masks that were in the project before leave it: image and masks are one set.
+        An element with the project's zarr format, suitable axes and suitable chunks is copied as files, without
+        decoding pixels. Any other is read and written block by block, at full resolution. An image without smaller
+        copies gets them. Image and masks are one set: previous masks leave the project. If the project already has
+        everything with the same content, it is kept.
 
         Parameters
         ----------
         sdata_path
-            Folder of the store, or a SpatialData object that was read from one; its image and masks must be unchanged.
+            Folder of the store, or a SpatialData object read from it, with unchanged image and masks.
         input_image_name, nucleus_segmentation_name, cytosol_segmentation_name
-            Names of the image and of the masks in it; no mask, one or both.
+            Names of the image and of the masks in the store; no mask, one or both.
         cell_id_identifier
-            Column with the cell ids in the tables that annotate a mask; None: the one each table names.
+            Column with the cell ids in tables that annotate a mask; None: the column each table names.
         overwrite
-            Whether an existing image and masks are replaced; None: as the project says.
+            Whether an existing image and masks are replaced; None: the setting of the project.
         keep_all
-            Whether all other elements of the store come along, under their own names. Tables that annotate a mask then
-            annotate it under its new name. What bears a name that projects use (``input_image``, ``seg_all_nucleus``,
-            ``seg_all_cytosol`` and their centres) stays behind, unless it was chosen.
+            Whether to copy all other elements too, under their own names. Tables that annotate a mask then annotate it
+            under its new name. Elements with a name that projects use (``input_image``, ``seg_all_nucleus``,
+            ``seg_all_cytosol`` and their centres) are left out, unless you choose them.
         remove_duplicates
-            With `keep_all`: whether the chosen elements are in the project once, under their new names, or a second
-            time under their own.
+            With `keep_all`: whether image and masks are stored once, under their new names. False: also under their
+            own names.
 
         Raises
         ------
         InputError
-            When an element is missing, image and masks differ in size, or each mask has cells that the other one lacks.
+            If an element is missing, image and masks differ in size, or each mask has cells that the other one lacks.
         OutputError
-            When there is an image or a mask, and it may not be replaced.
+            If the project has an image or a mask with other content, and it may not be replaced.
 
         Warns
         -----
         UserWarning
-            When one mask has cells that the other one lacks, or a mask has none at all.
+            If one mask has cells that the other one lacks, or a mask has no cell.
         """
         names = {IMAGE: input_image_name, NUCLEUS: nucleus_segmentation_name, CYTOSOL: cytosol_segmentation_name}
         taken = [name for name in names.values() if name is not None]
@@ -304,34 +311,38 @@ class ProjectInput(Logable):
     ) -> None:
         """Load masks of the project's image, and compute and store the centres of their cells.
 
+        A mask that the project already has, with the same content, is kept with its centres.
+
         Parameters
         ----------
         nucleus, cytosol
-            One or both: an array (y, x) of whole numbers, or the path of a file with one: TIFF, PNG, BMP, GIF,
-            ``.npy``, ``.npz`` or Cellpose's ``_seg.npy`` (the content decides which, not the extension), or of OME-Zarr
-            labels. 0 is
-            background, a cell has the same id in both. Floats become uint32. Axes of length 1 are dropped.
+            One mask or both: an integer array (y, x), OME-Zarr labels, or a file: TIFF, PNG, BMP, GIF, ``.npy``,
+            ``.npz`` or Cellpose's ``_seg.npy`` (the content decides, not the extension). 0 is background; a cell has
+            the same id in both masks. Floats become uint32. Axes of length 1 are dropped.
         overwrite
-            Whether existing masks are replaced; None: as the project says.
+            Whether existing masks are replaced; None: the setting of the project.
+        cells
+            Same as `cytosol`; give one of them.
         series
-            Index of the image to load, of TIFF files with several images.
+            Index of the image to load, from 0, for TIFF files with several images.
         z, t
-            Indices of the plane, of masks (z, y, x), (t, y, x) or (t, z, y, x).
+            Index of the plane and of the time point, from 0, for masks (z, y, x), (t, y, x) or (t, z, y, x). Required
+            for axes longer than one.
 
         Raises
         ------
         InputError
-            When there is no image; when a file can't be read as a mask; when a mask is not 2-D, not of whole numbers,
-            negative, or of another size than the image; or when each mask has cells that the other one, or the one
-            already loaded, lacks.
+            If there is no image; if a file can't be read as a mask; if a mask is not 2-D, not integer, negative, or not
+            of the image's size; if each mask has cells that the other one, or the one already loaded, lacks; if
+            `cytosol` and `cells` are both given.
         OutputError
-            When there is such a mask, and it may not be replaced.
+            If the project has a mask with other content, and it may not be replaced.
 
         Warns
         -----
         UserWarning
-            When one mask has cells that the other one lacks, or a mask has none at all; when a mask holds floats; or
-            when one id seems to stand for many cells.
+            If one mask has cells that the other one lacks; if a mask has no cell or holds floats; if one id seems to
+            stand for many cells.
         """
         if cells is not None and cytosol is not None:
             raise InputError("cytosol and cells are the same mask, but both are given. Give one of them")
