@@ -1,4 +1,4 @@
-"""Another SpatialData store -> the project's: its image and masks under our names, and what else is in it."""
+"""Load image, masks and other elements of a SpatialData store into the project's store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each kind of input a project can be loaded from -> its store."""
+"""Load each kind of input into a project's store: arrays, files, OME-Zarr, masks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def from_array(
     Raises
     ------
     InputError
-        When its axes are not (c, y, x) or (y, x), and `axes` and `planes` don't say what they are and what to take.
+        If the axes are not (c, y, x) or (y, x), and `axes` and `planes` don't name them and choose planes.
     """
     planes = planes or PlaneChoice()
     image = chosen(array_stack(array, axes, planes), planes, "image")
@@ -99,7 +99,7 @@ def _check_different(paths: Sequence[str]) -> None:
 
 
 def _names(planes: Sequence[Pixels]) -> list[str]:
-    """Names of the channels of all files; "" for what has none."""
+    """Return the names of the channels of all files; "" for a channel without one."""
     return [name for plane in planes for name in plane.names or [""] * (1 if len(plane.shape) == 2 else plane.shape[0])]
 
 
@@ -117,12 +117,12 @@ def _window(crop: Sequence[Any], shape: Sequence[int]) -> list[slice]:
 
 
 def _bounds(part: Any, size: int) -> tuple[int, int]:
-    """First pixel and end along one axis, of a pair or of a slice without a step.
+    """Return first pixel and end along one axis, from a pair or from a slice without a step.
 
     Raises
     ------
     TypeError, ValueError
-        When it is neither, or not in whole pixels.
+        If it is neither, or not in whole pixels.
     """
     if isinstance(part, slice) and part.step not in (None, 1):
         raise ValueError("a crop has no step")
@@ -139,12 +139,12 @@ def from_omezarr(
     remap: Sequence[int] | None = None,
     planes: PlaneChoice | None = None,
 ) -> bool:
-    """Load an image from OME-Zarr, its full-resolution level; see `cellstamp.source.load.omezarr.find_image`.
+    """Load the full-resolution level of an OME-Zarr image; see `cellstamp.source.load.omezarr.find_image`.
 
     Raises
     ------
     InputError
-        When there is no such image, or more than one.
+        If there is no image, or more than one.
     """
     image = chosen(open_stack(find_image(path)), planes or PlaneChoice(), os.fspath(path))
     return stores.load_image(
@@ -165,7 +165,7 @@ def load_segmentation(
     Raises
     ------
     InputError
-        When a mask lacks the axis or the image that is chosen.
+        If a mask lacks the chosen plane or image.
     """
     choice = choice or TiffChoice()
     with ExitStack() as files:
@@ -174,7 +174,7 @@ def load_segmentation(
 
 
 def _opened(mask: Any, kind: str, files: ExitStack, choice: TiffChoice) -> Any:
-    """A mask that is given by its path, opened by a reader for what the path holds; the chosen plane of an array."""
+    """Open a mask: a path with the reader for its content, or the chosen plane of an array."""
     name = f"{kind} mask"
     if not isinstance(mask, (str, os.PathLike)):
         _check_one_image(name, choice)
@@ -202,7 +202,7 @@ def _check_one_image(name: str, choice: TiffChoice) -> None:
 
 
 def _tiff_mask(path: Path, files: ExitStack, choice: TiffChoice) -> Pixels:
-    """The plane of a TIFF file; `open_mask_file` explains what to do about colours."""
+    """Open the plane of a TIFF file; `open_mask_file` raises the error for colours."""
     pixels = files.enter_context(open_tiffs([path], choice))[0]
     if pixels.names[:3] != ("red", "green", "blue"):
         check_one_plane(path, pixels)

@@ -1,4 +1,4 @@
-"""The project's SpatialData store: read it, and add arrays one at a time."""
+"""Read a project's SpatialData store, and write its image, its masks and their centres."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ __all__ = [
 
 
 def has_element(store: str | os.PathLike[str], element: str) -> bool:
-    """Whether the store has an element, named like ``"images/input_image"``."""
+    """Return whether the store has an element, named like ``"images/input_image"``."""
     return (Path(store) / element).is_dir()
 
 
@@ -63,7 +63,7 @@ def open_sdata(store: str | os.PathLike[str]) -> Any:
     Raises
     ------
     InputError
-        When there is no store.
+        If there is no store.
     """
     path = Path(store)
     if not path.is_dir():
@@ -75,12 +75,12 @@ def open_sdata(store: str | os.PathLike[str]) -> Any:
 
 
 def open_image(store: str | os.PathLike[str]) -> Any:
-    """Open the project's image at full resolution: an `xarray.DataArray` (c, y, x), read when it is used.
+    """Open the project's image at full resolution: an `xarray.DataArray` (c, y, x), whose pixels are read when used.
 
     Raises
     ------
     InputError
-        When there is none.
+        If there is no image.
     """
     name = Path(IMAGE).name
     if not has_element(store, IMAGE):
@@ -104,11 +104,11 @@ def load_image(
     Parameters
     ----------
     store
-        The project's store, made when there is none.
+        The project's store, created if needed.
     array
         Pixels, or an array (c, y, x), or (y, x) for a single channel; of numpy, zarr or dask.
     channel_names, known_names
-        Names given, and names to use when none are given.
+        Names given by the user, and names to use otherwise.
     remap
         New order of the channels, and of their names: ``[1, 0, 2]`` exchanges the first two.
     overwrite
@@ -143,7 +143,7 @@ def load_image(
 
 
 def _warn_of_other_sizes(store: Path, image: Pixels) -> None:
-    """Masks of an image before this one stay, and can't be used with one of another size."""
+    """Warn about masks of the previous image, which stay, but can't be used if the size differs."""
     for element in (NUCLEUS, CYTOSOL):
         if has_element(store, element) and find_labels(store, Path(element).name).shape != image.shape[1:]:
             name = Path(element).name
@@ -214,13 +214,13 @@ def _mask_pixels(mask: Any, kind: str) -> Pixels:
 
 
 def _cells_of_other_mask(store: Path, elements: Sequence[str], run: Run) -> dict[str, Centers]:
-    """The cells of the mask that is in the store and stays."""
+    """Return the cells of the mask that stays in the store."""
     others = [e for e in (NUCLEUS, CYTOSOL) if e not in elements and has_element(store, e)]
     return {element: compute_centers(find_labels(store, Path(element).name), run) for element in others}
 
 
 def write_centers(staging: Staging, elements: Sequence[str], *, run: Run) -> dict[str, Centers]:
-    """Compute and write the centres of masks that are in the staged store."""
+    """Compute and write the centres of the masks in the temporary store."""
     masks = {element: find_labels(staging.folder, Path(element).name) for element in elements}
     centers = {
         element: survey(labels, run, called=f"{mask_kind(element)} mask for '{labels.name}' in {staging.store}")
@@ -232,12 +232,12 @@ def write_centers(staging: Staging, elements: Sequence[str], *, run: Run) -> dic
 
 
 def image_pixels(store: Path) -> Pixels:
-    """Return the project's image at full resolution.
+    """Open the project's image at full resolution.
 
     Raises
     ------
     InputError
-        When there is none.
+        If there is no image.
     """
     if not has_element(store, IMAGE):
         raise InputError(f"{store}: there is no image {Path(IMAGE).name!r}; load one before its masks")
@@ -247,7 +247,7 @@ def image_pixels(store: Path) -> Pixels:
 def store_centers(
     store: str | os.PathLike[str], labels_name: str, centers: Centers, signature: str | None = None
 ) -> None:
-    """Write the centres of the cells of labels, and replace existing ones.
+    """Write the centres of the cells of labels; existing ones are replaced.
 
     Parameters
     ----------
@@ -258,12 +258,12 @@ def store_centers(
     centers
         Ids and centres (x, y in pixels of the full-resolution labels).
     signature
-        That of the labels, to recognize centres of other labels later.
+        Signature of the labels, by which centres of other labels are recognised later.
 
     Raises
     ------
     InputError
-        When the store is a URL: those are never written to.
+        If the store is a URL: cellstamp never writes to URLs.
     """
     if is_remote(store):
         raise InputError(f"{store} is a URL: centres are stored in folders only")
