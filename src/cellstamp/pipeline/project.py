@@ -124,8 +124,9 @@ class Project(ProjectPictures):
 
     @property
     def _progress(self) -> ProgressMode:
-        """Return False if the extraction step has ``progress: False``, else "auto"."""
-        return False if getattr(self.extraction_f, "config", {}).get("progress") is False else "auto"
+        """Return False if a step has ``progress: False``, else "auto"."""
+        steps = (self.segmentation_f, self.extraction_f)
+        return False if any(getattr(step, "config", {}).get("progress") is False for step in steps) else "auto"
 
     @property
     def _n_workers(self) -> int:
