@@ -196,6 +196,29 @@ def test_without_a_cache_it_is_the_current_folder(
     assert made()["folder"].parent == tmp_path
 
 
+def test_in_a_removed_directory_it_is_the_systems_temporary_folder(tmp_path: Path) -> None:
+    gone, folder = tmp_path / "gone", tmp_path / "step"
+    gone.mkdir()
+    code = f"""
+import os, tempfile
+os.chdir({str(gone)!r})
+os.rmdir({str(gone)!r})
+from cellstamp.pipeline.base import ProcessingStep
+class Step(ProcessingStep):
+    def process(self):
+        return self._tmp_dir_path
+step = Step({{}}, {str(folder)!r})
+assert step.config["cache"] == tempfile.gettempdir(), step.config
+assert step().startswith(tempfile.gettempdir())
+"""
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env, cwd=tmp_path)
+    assert logged(folder) == [
+        "No cache in the config, and the current directory was removed: temporary files go to the system's folder for "
+        f"them, {tmp_path}"
+    ]
+
+
 def test_a_step_can_use_the_systems_temporary_folder(tmp_path: Path) -> None:
     class Strict(Step):
         FILLS_IN_CACHE = False

@@ -16,8 +16,8 @@ import zarr
 
 from cellstamp.errors import InputError
 from cellstamp.source.find.elements import find_labels, find_source
+from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.spool import spool
-from cellstamp.source.load.store import open_group
 from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Rect
 from conftest import make_cells, write_store

@@ -281,7 +281,7 @@ def test_names_that_come_twice_or_are_missing(
 def test_too_few_names_are_not_used(tmp_path: Path, project: Project) -> None:
     omero = {"channels": [{"label": "DAPI"}, {"label": "GFP"}]}
     put(tmp_path / "a.zarr", "", np.stack([IMAGE[0]] * 3), "0.4", "cyx", omero=omero)
-    with pytest.warns(UserWarning, match=r"a\.zarr: its metadata names 2 channels \(DAPI, GFP\), but it has 3"):
+    with pytest.warns(UserWarning, match=r"a\.zarr: the metadata names 2 channels \(DAPI, GFP\), but there are 3"):
         project.load_input_from_omezarr(tmp_path / "a.zarr")
     assert project.input_image.coords["c"].to_numpy().tolist() == ["channel_0", "channel_1", "channel_2"]
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import xarray as xr
 import yaml
 import zarr
 
@@ -193,7 +194,7 @@ class TestArray:
     def test_a_second_load_needs_overwrite(self, project: Project) -> None:
         project.load_input_from_array(IMAGE)
         with pytest.raises(OutputError, match=r"images/input_image already exists. Set overwrite=True"):
-            project.load_input_from_array(IMAGE)
+            project.load_input_from_array(IMAGE[:2])
         project.load_input_from_array(IMAGE[:2], overwrite=True)
         assert pixels(project).shape == (2, 60, 80)
 
@@ -201,7 +202,7 @@ class TestArray:
         project = Project(tmp_path / "project", overwrite=True)
         project.load_input_from_array(IMAGE)
         with pytest.raises(OutputError, match="already exists"):
-            project.load_input_from_array(IMAGE, overwrite=False)
+            project.load_input_from_array(IMAGE[:1], overwrite=False)
         project.load_input_from_array(IMAGE[:1])
         assert pixels(project).shape == (1, 60, 80)
 
@@ -214,6 +215,57 @@ class TestArray:
         with pytest.warns(UserWarning, match=r"seg_all_(nucleus|cytosol) has another size than the new image"):
             loaded.load_input_from_array(IMAGE, overwrite=True)
         assert loaded.nuc_seg_status
+
+    @pytest.mark.parametrize("n_channels", [1, 3, 16])
+    def test_channels_last_are_recognised_with_a_note(self, project: Project, n_channels: int) -> None:
+        image = np.random.default_rng(1).integers(0, 255, (64, 80, n_channels)).astype(np.uint8)
+        names = [f"c{index}" for index in range(n_channels)]
+        project.load_input_from_array(image, names, remap=list(range(n_channels))[::-1])
+        np.testing.assert_array_equal(pixels(project), np.moveaxis(image, -1, 0)[::-1])
+        assert project.input_image.coords["c"].to_numpy().tolist() == names[::-1]
+        assert "an array (axes assumed to be y, x, c; if they are c, y, x, give axes='cyx'): (" in log_of(project)
+        again = Project(project.directory)
+        again.load_input_from_dask(da.from_array(image, chunks=(10, 80, 1)), names, overwrite=True)
+        np.testing.assert_array_equal(pixels(project), np.moveaxis(image, -1, 0))
+        assert "a dask array (axes assumed to be y, x, c; " in log_of(project)
+
+    @pytest.mark.parametrize(
+        "shape",
+        [(3, 500, 3), (16, 16, 64), (3, 64, 64), (64, 80, 64), (64, 64, 64), (3, 500, 10)],
+    )
+    def test_other_shapes_are_channels_first(self, project: Project, shape: tuple[int, ...]) -> None:
+        image = np.random.default_rng(1).integers(0, 255, shape).astype(np.uint8)
+        project.load_input_from_array(image)
+        np.testing.assert_array_equal(pixels(project), image)
+        assert "assumed" not in log_of(project)
+
+    @pytest.mark.parametrize(("axes", "shape"), [("cyx", (64, 80, 3)), ("yxc", (40, 50, 20)), ("yxc", (3, 500, 3))])
+    def test_axes_of_the_call_win(self, project: Project, axes: str, shape: tuple[int, ...]) -> None:
+        image = np.random.default_rng(1).integers(0, 255, shape).astype(np.uint8)
+        project.load_input_from_array(image, axes=axes)
+        np.testing.assert_array_equal(pixels(project), image if axes == "cyx" else np.moveaxis(image, -1, 0))
+        assert "assumed" not in log_of(project)
+
+    @pytest.mark.parametrize("shape", [(70, 64, 20), (64, 70, 20), (10, 500, 3), (5, 4, 4), (70, 20, 80)])
+    def test_unclear_axes_are_an_error_with_both_ways_out(self, project: Project, shape: tuple[int, ...]) -> None:
+        """The code in the message is executed."""
+        array = np.random.default_rng(1).integers(0, 255, shape).astype(np.uint8)
+        with pytest.raises(InputError, match=re.escape(f"image of shape {shape}: as (c, y, x), it has more")) as error:
+            project.load_input_from_array(array)
+        assert not Path(project.sdata_path).exists()
+        line = re.search(r"load (np\.moveaxis\(.*?\))", str(error.value))[1]
+        moved = eval(line, {"np": np, "array": array})
+        assert moved.shape[0] == min(shape[1:])
+        project.load_input_from_array(moved)
+        np.testing.assert_array_equal(pixels(project), moved)
+        axes = re.search(r"give (axes='cyx')", str(error.value))[1]
+        eval(f"load(array, overwrite=True, {axes})", {"load": project.load_input_from_array, "array": array})
+        np.testing.assert_array_equal(pixels(project), array)
+
+    def test_named_dimensions_are_not_guessed(self, project: Project) -> None:
+        image = xr.DataArray(np.zeros((64, 80, 3), np.uint8), dims=("c", "y", "x"))
+        project.load_input_from_array(image)
+        assert pixels(project).shape == (64, 80, 3)
 
     def test_dask(self, project: Project) -> None:
         project.load_input_from_dask(da.from_array(IMAGE, chunks=(1, 7, 80)), channel_names=["a", "b", "c"])
@@ -333,10 +385,16 @@ class TestTiff:
         with pytest.raises(InputError, match=r"none.tif: there is no such file"):
             project.load_input_from_tif_files([tmp_path / "none.tif"])
 
-    @pytest.mark.parametrize("paths", [[], "one.tif", [5], None])
-    def test_a_list_is_needed(self, project: Project, paths: Any) -> None:
-        with pytest.raises(InputError, match=r"file_paths = .*: must be a list of TIFF files"):
+    @pytest.mark.parametrize("paths", [[], [5], None])
+    def test_paths_are_needed(self, project: Project, paths: Any) -> None:
+        with pytest.raises(InputError, match=r"file_paths = .*: must be the path of an image file, or a list of paths"):
             project.load_input_from_tif_files(paths)
+
+    @pytest.mark.parametrize("kind", [str, Path])
+    def test_one_path_is_enough(self, project: Project, files: list[Path], kind: type) -> None:
+        project.load_input_from_tif_files(kind(files[1]), ["actin"])
+        np.testing.assert_array_equal(pixels(project), IMAGE[1:2])
+        assert f"Input image loaded from {files[1]}: (1, 60, 80)" in log_of(project)
 
 
 class TestOmeZarr:
@@ -632,6 +690,15 @@ class TestSegmentation:
         np.testing.assert_array_equal(project.sdata.labels["seg_all_nucleus"].to_numpy(), nucleus)
         np.testing.assert_array_equal(project.sdata.labels["seg_all_cytosol"].to_numpy(), cytosol)
 
+    def test_cells_is_another_name_of_cytosol(self, project: Project, make_cells) -> None:
+        image, nucleus, cytosol = make_cells()
+        project.load_input_from_array(image)
+        with pytest.raises(InputError, match=r"cytosol and cells are the same mask, but both are given\. Give one"):
+            project.load_segmentation(cytosol=cytosol, cells=cytosol)
+        assert not project.cyto_seg_status
+        project.load_segmentation(nucleus, cells=cytosol)
+        np.testing.assert_array_equal(project.sdata.labels["seg_all_cytosol"].to_numpy(), cytosol)
+
     def test_the_second_mask_must_fit_the_first(self, project: Project, make_cells) -> None:
         image, nucleus, cytosol = make_cells()
         project.load_input_from_array(image)
@@ -657,7 +724,7 @@ class TestSegmentation:
     def test_new_masks_have_new_centres(self, loaded: Project, make_cells) -> None:
         _, nucleus, cytosol = make_cells()
         with pytest.raises(OutputError, match=r"labels/seg_all_nucleus, labels/seg_all_cytosol already exist\. Set"):
-            loaded.load_segmentation(nucleus, cytosol)
+            loaded.load_segmentation(nucleus * 2, cytosol * 2)
         loaded.load_segmentation(nucleus * 2, cytosol * 2, overwrite=True)
         assert load_centers(loaded.sdata_path, "seg_all_nucleus").ids.tolist() == list(range(6, 97, 6))
 

@@ -376,11 +376,15 @@ class TestWhatIsThere:
     def test_the_closing_line_of_one_nucleus(self, tmp_path: Path, capsys) -> None:
         image = np.full((90, 90), 500, np.uint16)
         image[disk((45, 45), 6)] = 9000
-        project_with(tmp_path, image, progress=True).segment()
+        project = project_with(tmp_path, image, progress=True)
+        capsys.readouterr()
+        project.segment()
         assert capsys.readouterr().out.startswith("Segmented 1 nucleus and cell -> ")
 
     def test_progress_and_a_closing_line(self, tmp_path: Path, capsys) -> None:
-        project_with(tmp_path, blobs(90), progress=True).segment()
+        project = project_with(tmp_path, blobs(90), progress=True)
+        capsys.readouterr()
+        project.segment()
         out, err = capsys.readouterr()
         assert re.fullmatch(r"Segmented \d+ nuclei and cells -> .* in [\d.]+ s\n", out)
         assert "segmenting: 100%" in err

@@ -297,9 +297,9 @@ class TestAllOrNothing:
         stores.load_image(store, np.ones((2, 40, 50), np.uint8))
         stores.load_masks(store, {"nucleus": np.ones((40, 50), np.uint8)})
         with pytest.raises(OutputError, match=r"images/input_image already exists. Set overwrite=True"):
-            stores.load_image(store, np.ones((2, 40, 50), np.uint8))
+            stores.load_image(store, np.zeros((2, 40, 50), np.uint8))
         with pytest.raises(OutputError, match=r"labels/seg_all_nucleus already exists. Set overwrite=True"):
-            stores.load_masks(store, {"nucleus": np.ones((40, 50), np.uint8)})
+            stores.load_masks(store, {"nucleus": np.full((40, 50), 2, np.uint8)})
 
     def test_overwriting_replaces_metadata_too(self, store: Path) -> None:
         stores.load_image(store, np.ones((2, 40, 50), np.uint8))

@@ -219,6 +219,33 @@ def test_a_column_that_holds_no_ids_joins_nothing(write: Write, run: Run, column
         run(store, {"table": "table", "column": "good"})
 
 
+def test_columns_that_disagree_are_an_error_with_the_key_that_chooses(write: Write, run: Run) -> None:
+    table = make_table("cell_circles", cell_label=ALL, label=ALL[::-1])
+    store = write({"table": table})
+    cells = {"table": "table", "column": "good"}
+    told = r"column 'good': the columns 'cell_label' and 'label' of the table have different ids\. Name the one with "
+    with pytest.raises(ConfigError, match=told) as error:
+        run(store, cells)
+    ids = re.search(r"the mask 'cell_labels', like (ids: (\w+)), beside table", str(error.value))
+    assert ids is not None
+    assert run(store, cells | {"ids": ids[2]}) == CHOSEN
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"cell_label": ALL, "label": ALL},
+        {"cell_label": ALL, "label": ALL.astype(np.float64)},
+        {"cell_label": ALL, "label": np.arange(len(ALL)) % 3},
+        {"cell_labels": ALL, "label": ALL[::-1]},
+    ],
+    ids=["equal", "another type", "clusters", "named like the mask"],
+)
+def test_columns_that_agree_or_hold_no_ids_are_no_choice(write: Write, run: Run, columns: dict[str, Any]) -> None:
+    store = write({"table": make_table("cell_circles", **columns)})
+    assert run(store, {"table": "table", "column": "good"}) == CHOSEN
+
+
 def test_a_text_that_no_table_has(write: Write, run: Run) -> None:
     store = write({"table": make_table("cell_circles", cell_labels=ALL)})
     with pytest.raises(ConfigError, match=r"cells: 1 of 2 cells are not in table 'table', .*: 'aaaazicg-1'$"):

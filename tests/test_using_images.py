@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from cellstamp import cell_images, read_h5sc, select_cells
-from cellstamp.errors import ConfigError, InputError
+from cellstamp.errors import ConfigError, InputError, OutputError
 from stamp_files import layout_of, write_file
 
 IMAGES = "single_cell_images"
@@ -172,6 +172,26 @@ def test_it_is_written_with_its_images(tmp_path: Path, data: anndata.AnnData, st
     again = getattr(anndata, f"read_{kind}")(path)
     assert np.array_equal(again.obsm[IMAGES], stored)
     assert again.obsm[IMAGES].dtype == np.float16
+
+
+@pytest.mark.parametrize("method", ["write_h5ad", "write"])
+@pytest.mark.parametrize("kind", ["file", "copy", "some cells", "link"])
+def test_it_is_not_written_to_its_own_file(
+    tmp_path: Path, data: anndata.AnnData, stored: np.ndarray, method: str, kind: str
+) -> None:
+    path = Path(data.obsm[IMAGES].file.filename)
+    before = path.read_bytes()
+    given = {"copy": data.copy(), "some cells": data[:2]}.get(kind, data)
+    target = path
+    if kind == "link":
+        target = tmp_path / "link.h5sc"
+        target.symlink_to(path)
+    with pytest.raises(
+        OutputError, match=rf"{target.name}: this AnnData reads its images from .*\. Write it to another"
+    ):
+        getattr(given, method)(target)
+    assert path.read_bytes() == before
+    np.testing.assert_array_equal(data.obsm[IMAGES][...], stored)
 
 
 @pytest.mark.filterwarnings("ignore:Observation names are not unique")

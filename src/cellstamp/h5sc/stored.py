@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ from anndata import AnnData
 from anndata._io.specs.registry import _REGISTRY
 from numpy.typing import NDArray
 
-from cellstamp.errors import InputError
+from cellstamp.errors import InputError, OutputError
 from cellstamp.h5sc.indexing import read_as_numpy
 from cellstamp.h5sc.layout import IMAGES
 from cellstamp.h5sc.opening import open_h5sc
@@ -95,3 +95,31 @@ def _let_anndata_copy() -> None:
 
 
 _let_anndata_copy()
+
+
+def _refuse_own_file(name: str) -> None:
+    """Have a method of `AnnData` refuse to write to the file that `StoredImages` read from; h5py's error is unclear."""
+    write = getattr(AnnData, name)
+
+    @wraps(write)
+    def checked(self: AnnData, filename: Any = None, *args: Any, **kwargs: Any) -> None:
+        if filename is not None:
+            _check_other_file(self, Path(filename))
+        write(self, filename, *args, **kwargs)
+
+    setattr(AnnData, name, checked)
+
+
+def _check_other_file(data: AnnData, target: Path) -> None:
+    while data.is_view:  # a view would read its images
+        data = data._adata_ref
+    images = data.obsm.get(IMAGES)
+    if isinstance(images, StoredImages) and images and target.exists() and target.samefile(images.file.filename):
+        raise OutputError(
+            f"{target}: this AnnData reads its images from this file, which can't be overwritten meanwhile. Write it "
+            "to another path"
+        )
+
+
+for _method in ("write", "write_h5ad"):
+    _refuse_own_file(_method)

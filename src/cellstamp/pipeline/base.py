@@ -137,8 +137,8 @@ class ProcessingStep(Logable):
     Attributes
     ----------
     config : dict
-        The step's configuration. If it has no ``cache``, the current directory is added, unless `FILLS_IN_CACHE` is
-        False.
+        The step's configuration. If it has no ``cache``, the current directory is added (the system's temporary folder
+        if that directory was removed), unless `FILLS_IN_CACHE` is False.
     deep_debug : bool
         Whether the folder for temporary files is kept after a run; False unless set.
     _tmp_dir_path : str
@@ -179,8 +179,16 @@ class ProcessingStep(Logable):
         self.from_project = from_project
         self.config = read_config(config, type(self).__name__)
         if self.FILLS_IN_CACHE and self.config.get("cache") is None:
+            self._fill_in_cache()
+
+    def _fill_in_cache(self) -> None:
+        try:
             self.config["cache"] = str(Path.cwd())
-            self.log(f"No cache in the config: temporary files go to the current directory, {self.config['cache']}")
+            where = ": temporary files go to the current directory"
+        except FileNotFoundError:
+            self.config["cache"] = str(system_cache())
+            where = ", and the current directory was removed: temporary files go to the system's folder for them"
+        self.log(f"No cache in the config{where}, {self.config['cache']}")
 
     def __repr__(self) -> str:
         """Return the step's folder and, a line each, its input, main settings, result and next step."""

@@ -132,11 +132,16 @@ def section(config: Mapping[str, Any], step: object) -> dict[str, Any]:
     return read_config(config, step.__name__)
 
 
+def results(directory: Path) -> list[Path]:
+    """Return the finished extractions in a project folder, the newest first."""
+    # a folder with a leading dot has an unfinished run
+    found = (directory / EXTRACTION).glob(f"[!.]*/{FILE_NAME}")
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
 def latest_result(directory: Path) -> Path | None:
     """Return the newest finished extraction in a project folder."""
-    # a folder with a leading dot holds what a run has not finished
-    results = (directory / EXTRACTION).glob(f"[!.]*/{FILE_NAME}")
-    return max(results, key=lambda path: path.stat().st_mtime_ns, default=None)
+    return next(iter(results(directory)), None)
 
 
 def lying_below(directory: Path) -> str | None:

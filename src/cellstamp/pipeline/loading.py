@@ -1,20 +1,23 @@
-"""How an image and its masks come into a project: one loader for each kind of input."""
+"""Load an image and its masks into a project: one method for each kind of input."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellstamp.errors import InputError
 from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import Logable
 from cellstamp.pipeline.workers import BlockRunner
-from cellstamp.source.load import from_spatialdata as adopt
-from cellstamp.source.load import inputs, spool, store
-from cellstamp.source.load.plane_choice import mask_choice, plane_choice
+from cellstamp.source.load import from_spatialdata, inputs, spool
+from cellstamp.source.load.array_axes import assumed_axes
+from cellstamp.source.load.ome_groups import open_group
+from cellstamp.source.load.plane_choice import PlaneChoice, mask_choice, plane_choice
 from cellstamp.source.load.tiff import TiffChoice
-from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
+from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, mask_of
+from cellstamp.source.ome import AXES
 
 if TYPE_CHECKING:
     from cellstamp.source.values import Centers
@@ -23,7 +26,7 @@ PathLike = str | os.PathLike[str]
 
 
 class ProjectInput(Logable):
-    """The part of a project that loads its input into the store.
+    """Methods of a project that load its input into the store.
 
     Parameters
     ----------
@@ -42,10 +45,10 @@ class ProjectInput(Logable):
 
     @property
     def _n_workers(self) -> int:
-        """Processes that may work on the centres of a large mask."""
+        """Return how many processes may compute the centres of a large mask."""
         return 1
 
-    def _may_replace(self, overwrite: bool | None) -> bool:  # noqa: FBT001 - hands on what the caller was given
+    def _may_replace(self, overwrite: bool | None) -> bool:  # noqa: FBT001 - passes an argument of the caller
         return self.overwrite if overwrite is None else overwrite
 
     def load_input_from_array(
@@ -61,42 +64,47 @@ class ProjectInput(Logable):
     ) -> None:
         """Load the image from an array.
 
+        An image that the project already has, with the same content, is kept.
+
         Parameters
         ----------
         array
-            (c, y, x), or (y, x) for one channel; numpy, or anything that can be sliced like it. The dtype is kept.
-            An xarray may have its dimensions in any order.
+            (c, y, x), or (y, x) for one channel; a NumPy, zarr, dask or xarray array. The dtype is kept. The named
+            dimensions of an xarray or zarr array may be in any order.
+
+            An array of three axes without names is (y, x, c) if c is at most 16 and both sides have at least 64
+            pixels; the log says so. Otherwise it is (c, y, x), and c larger than a side is an error.
         channel_names
-            One for each channel. When not given: those of an xarray, else ``channel_0``, ``channel_1``, ...
+            A name for each channel. None: the names in an xarray, else ``channel_0``, ``channel_1``, ...
         overwrite
-            Whether an existing image is replaced; None: as the project says. Masks stay.
+            Whether an existing image is replaced; None: the setting of the project. Masks stay.
         remap
             New order of the channels and their names: ``[1, 0, 2]`` exchanges the first two.
         axes
-            A letter for each axis, out of t, c, z, y and x, where they are others: ``"zcyx"``.
+            A letter for each axis, like ``"zcyx"``: t, c, z, y or x. Overrides everything the array says or suggests.
         z
-            Planes of an array with an axis z: an index; a list of them, each of which becomes a channel
-            (``channel_0_z3``); or "max", the maximum projection.
+            Plane of an array with an axis z: an index from 0; a list of indices, each plane of which becomes a channel
+            (``channel_0_z3``); or "max", the maximum projection. Required if z is longer than one plane.
         t
-            Index of the time point, of an array with an axis t.
+            Index of the time point, of an array with an axis t. Required if t is longer than one time point.
 
         Raises
         ------
         InputError
-            When image, names or order cannot be used.
+            If image, names or order are invalid; if the array has an axis z or t and you don't choose; if the order of
+            three axes is unclear.
         OutputError
-            When there is an image, and it may not be replaced.
+            If the project has an image with other content, and it may not be replaced.
         """
-        inputs.from_array(
-            self._store,
+        self._load_array(
             array,
+            "an array",
             channel_names=channel_names,
             overwrite=self._may_replace(overwrite),
             remap=remap,
             axes=axes,
             planes=plane_choice(z, t),
         )
-        self._log_image("an array")
 
     def load_input_from_dask(
         self,
@@ -108,20 +116,25 @@ class ProjectInput(Logable):
         z: Any = None,
         t: int | None = None,
     ) -> None:
-        """Load the image from a dask array (c, y, x), a few blocks at a time; else as `load_input_from_array`."""
-        inputs.from_array(
-            self._store,
+        """Load the image from a dask array, a few blocks at a time; otherwise like `load_input_from_array`."""
+        self._load_array(
             dask_array,
+            "a dask array",
             channel_names=channel_names,
             overwrite=self._may_replace(overwrite),
             axes=axes,
             planes=plane_choice(z, t),
         )
-        self._log_image("a dask array")
+
+    def _load_array(self, array: Any, origin: str, *, axes: str | None, planes: PlaneChoice, **options: Any) -> None:
+        known = axes or (None if planes.given else assumed_axes(array))
+        is_new = inputs.from_array(self._store, array, axes=known, planes=planes, **options)
+        note = "" if known == axes else " (axes assumed to be y, x, c; if they are c, y, x, give axes='cyx')"
+        self._log_image(f"{origin}{note}", is_new=is_new)
 
     def load_input_from_tif_files(
         self,
-        file_paths: Sequence[PathLike],
+        file_paths: PathLike | Sequence[PathLike],
         channel_names: Sequence[str | int] | None = None,
         crop: Sequence[Any] | None = None,
         overwrite: bool | None = None,  # noqa: FBT001 - scportrait's signature
@@ -132,38 +145,42 @@ class ProjectInput(Logable):
         z: Any = None,
         t: int | None = None,
     ) -> None:
-        """Load the image from TIFF files, a block at a time, at full resolution and in its dtype.
+        """Load the image from TIFF files, block by block, at full resolution and in its dtype.
 
-        PNG, BMP, JPEG and ``.npy`` files load too; the content decides which, not the extension.
+        PNG, BMP, JPEG and ``.npy`` files load too; the content decides, not the extension. An image that the project
+        already has, with the same content, is kept.
 
         Parameters
         ----------
         file_paths
-            A file for each channel, or files of several channels each, in the order of the channels. Pages of one shape
-            and dtype are channels. Colour images have the channels red, green, blue and, if they have it, alpha. Of an
-            OME-TIFF image of several files, each file gives the planes that are in it.
+            One path or a list, in the order of the channels; a file may hold several channels. Colour images have the
+            channels red, green, blue and sometimes alpha.
+
+            Pages of one shape and dtype are channels, unless the file says that they are z or t, or you give `z` or
+            `t`. Smaller copies of an image (pyramid levels), thumbnails and label images are left out. If an OME-TIFF
+            image is in several files, give all of them.
         channel_names, overwrite, remap
-            As in `load_input_from_array`. Names that are not given come from the file (OME-XML, ImageJ's labels,
-            Micro-Manager, QPTIFF, LSM), where it has them.
+            See `load_input_from_array`. By default, names come from the file (OME-XML, ImageJ labels, Micro-Manager,
+            QPTIFF, LSM), if it has them.
         crop
-            The part to load: ``[(y_start, y_stop), (x_start, x_stop)]`` in pixels, pairs or slices.
+            Part to load: ``[(y_start, y_stop), (x_start, x_stop)]`` in pixels, as pairs or slices.
         cache
-            Accepted for scportrait's sake; there are no temporary files.
+            Ignored; scportrait has this argument.
         series
-            Index of the image to load, of files with several images that are not channels of one.
+            Index of the image to load, from 0, if a file has several images that are not channels of one image.
         z, t
-            Planes of a stack, as in `load_input_from_array`. Pages whose meaning a file doesn't say are z, or t, when
-            it is given.
+            Planes of a stack; see `load_input_from_array`. Indices count from 0 within a file, or over all files of an
+            OME-TIFF image whose planes are in several files.
 
         Raises
         ------
         InputError
-            When a file cannot be read, or lacks planes; when it holds several images, or an axis z or t, and no choice
-            is made; when files differ in size or dtype; when names, crop or order cannot be used.
+            If a file can't be read or lacks planes; if it has several images or an axis z or t, and you don't choose;
+            if files differ in size or dtype; if names, crop or order are invalid.
         OutputError
-            When there is an image, and it may not be replaced.
+            If the project has an image with other content, and it may not be replaced.
         """
-        inputs.from_tiffs(
+        is_new = inputs.from_tiffs(
             self._store,
             file_paths,
             channel_names=channel_names,
@@ -172,7 +189,7 @@ class ProjectInput(Logable):
             remap=remap,
             choice=TiffChoice(series, plane_choice(z, t)),
         )
-        self._log_image(", ".join(os.fspath(path) for path in file_paths))
+        self._log_image(", ".join(inputs.listed_paths(file_paths)), is_new=is_new)
 
     def load_input_from_omezarr(
         self,
@@ -184,29 +201,31 @@ class ProjectInput(Logable):
         z: Any = None,
         t: int | None = None,
     ) -> None:
-        """Load the image from OME-Zarr (0.1 to 0.5), its full-resolution level, a block at a time.
+        """Load the image from OME-Zarr (0.1 to 0.5), block by block. Only the full-resolution level is loaded.
+
+        An image that the project already has, with the same content, is kept.
 
         Parameters
         ----------
         ome_zarr_path
-            The folder, URL or zip file of an image, or of a group that holds one: the root of what bioformats2raw
-            writes, a plate, a well. The axes may be in any order.
+            Folder, URL or zip file of an image, or of a group with one image: the root of bioformats2raw's output, a
+            plate, a well. The axes may be in any order.
         overwrite, remap
-            As in `load_input_from_array`.
+            See `load_input_from_array`.
         channel_names
-            When not given, the names in the OME-Zarr metadata, if it has any.
+            By default, the names in the OME-Zarr metadata, if it has any.
         z, t
-            Planes of a stack, as in `load_input_from_array`.
+            Planes of a stack; see `load_input_from_array`.
 
         Raises
         ------
         InputError
-            When there is no such image, it has an axis z or t and no choice is made, or names or order cannot be used.
-            When there are several images, the message lists their paths and sizes.
+            If there is no image, it has an axis z or t and you don't choose, or names or order are invalid. If there
+            are several images, the message lists their paths and sizes.
         OutputError
-            When there is an image, and it may not be replaced.
+            If the project has an image with other content, and it may not be replaced.
         """
-        inputs.from_omezarr(
+        is_new = inputs.from_omezarr(
             self._store,
             ome_zarr_path,
             overwrite=self._may_replace(overwrite),
@@ -214,7 +233,7 @@ class ProjectInput(Logable):
             remap=remap,
             planes=plane_choice(z, t),
         )
-        self._log_image(os.fspath(ome_zarr_path))
+        self._log_image(os.fspath(ome_zarr_path), is_new=is_new)
 
     def load_input_from_sdata(
         self,
@@ -227,56 +246,57 @@ class ProjectInput(Logable):
         keep_all: bool = True,  # noqa: FBT001, FBT002 - scportrait's signature
         remove_duplicates: bool = True,  # noqa: FBT001, FBT002 - scportrait's signature
     ) -> None:
-        """Load image and masks from a SpatialData store, and compute and store the centres of the cells of each mask.
+        """Load image and masks from a SpatialData store, and compute and store the centres of each mask's cells.
 
-        An element of the project's zarr format, with axes c, y, x and blocks of a sensible size, is copied as a folder
-        of files, without decoding a pixel; any other is read and written a block at a time. An image without smaller
-        copies is given them. Masks that were in the project before leave it: image and masks are one set.
+        An element with the project's zarr format, suitable axes and suitable chunks is copied as files, without
+        decoding pixels. Any other is read and written block by block, at full resolution. An image without smaller
+        copies gets them. Image and masks are one set: previous masks leave the project. If the project already has
+        everything with the same content, it is kept.
 
         Parameters
         ----------
         sdata_path
-            Folder of the store, or a SpatialData object that was read from one; its image and masks must be unchanged.
+            Folder of the store, or a SpatialData object read from it, with unchanged image and masks.
         input_image_name, nucleus_segmentation_name, cytosol_segmentation_name
-            Names of the image and of the masks in it; no mask, one or both.
+            Names of the image and of the masks in the store; no mask, one or both.
         cell_id_identifier
-            Column with the cell ids in the tables that annotate a mask; None: the one each table names.
+            Column with the cell ids in tables that annotate a mask; None: the column each table names.
         overwrite
-            Whether an existing image and masks are replaced; None: as the project says.
+            Whether an existing image and masks are replaced; None: the setting of the project.
         keep_all
-            Whether all other elements of the store come along, under their own names. Tables that annotate a mask then
-            annotate it under its new name. What bears a name that projects use (``input_image``, ``seg_all_nucleus``,
-            ``seg_all_cytosol`` and their centres) stays behind, unless it was chosen.
+            Whether to copy all other elements too, under their own names. Tables that annotate a mask then annotate it
+            under its new name. Elements with a name that projects use (``input_image``, ``seg_all_nucleus``,
+            ``seg_all_cytosol`` and their centres) are left out, unless you choose them.
         remove_duplicates
-            With `keep_all`: whether the chosen elements are in the project once, under their new names, or a second
-            time under their own.
+            With `keep_all`: whether image and masks are stored once, under their new names. False: also under their
+            own names.
 
         Raises
         ------
         InputError
-            When an element is missing, image and masks differ in size, or each mask has cells that the other one lacks.
+            If an element is missing, image and masks differ in size, or each mask has cells that the other one lacks.
         OutputError
-            When there is an image or a mask, and it may not be replaced.
+            If the project has an image or a mask with other content, and it may not be replaced.
 
         Warns
         -----
         UserWarning
-            When one mask has cells that the other one lacks, or a mask has none at all.
+            If one mask has cells that the other one lacks, or a mask has no cell.
         """
         names = {IMAGE: input_image_name, NUCLEUS: nucleus_segmentation_name, CYTOSOL: cytosol_segmentation_name}
         taken = [name for name in names.values() if name is not None]
-        chosen = adopt.Chosen(
+        chosen = from_spatialdata.Chosen(
             spool.store_on_disk(sdata_path, taken),
             {element: f"{element.split('/')[0]}/{name}" for element, name in names.items() if name is not None},
             others=keep_all,
             originals=not remove_duplicates,
             cell_id_column=cell_id_identifier,
         )
-        centers = adopt.load_sdata(
+        centers = from_spatialdata.load_sdata(
             self._store, chosen, overwrite=self._may_replace(overwrite), run=BlockRunner(self._n_workers)
         )
-        self._log_image(str(chosen.store))
-        self._log_cells(centers)
+        self._log_image(str(chosen.store), is_new=centers is not None)
+        self._log_masks([element for element in chosen.elements if element != IMAGE], centers or {})
 
     def load_segmentation(
         self,
@@ -284,42 +304,50 @@ class ProjectInput(Logable):
         cytosol: Any = None,
         overwrite: bool | None = None,  # noqa: FBT001 - like the loaders of the image
         *,
+        cells: Any = None,
         series: int | None = None,
         z: int | None = None,
         t: int | None = None,
     ) -> None:
         """Load masks of the project's image, and compute and store the centres of their cells.
 
+        A mask that the project already has, with the same content, is kept with its centres.
+
         Parameters
         ----------
         nucleus, cytosol
-            One or both: an array (y, x) of whole numbers, or the path of a file with one: TIFF, PNG, BMP, GIF,
-            ``.npy``, ``.npz`` or Cellpose's ``_seg.npy`` (the content decides which, not the extension), or of OME-Zarr
-            labels. 0 is
-            background, a cell has the same id in both. Floats become uint32. Axes of length 1 are dropped.
+            One mask or both: an integer array (y, x), OME-Zarr labels, or a file: TIFF, PNG, BMP, GIF, ``.npy``,
+            ``.npz`` or Cellpose's ``_seg.npy`` (the content decides, not the extension). 0 is background; a cell has
+            the same id in both masks. Floats become uint32. Axes of length 1 are dropped.
         overwrite
-            Whether existing masks are replaced; None: as the project says.
+            Whether existing masks are replaced; None: the setting of the project.
+        cells
+            Same as `cytosol`; give one of them.
         series
-            Index of the image to load, of TIFF files with several images.
+            Index of the image to load, from 0, for TIFF files with several images.
         z, t
-            Indices of the plane, of masks (z, y, x), (t, y, x) or (t, z, y, x).
+            Index of the plane and of the time point, from 0, for masks (z, y, x), (t, y, x) or (t, z, y, x). Required
+            for axes longer than one.
 
         Raises
         ------
         InputError
-            When there is no image; when a file can't be read as a mask; when a mask is not 2-D, not of whole numbers,
-            negative, or of another size than the image; or when each mask has cells that the other one, or the one
-            already loaded, lacks.
+            If there is no image; if a file can't be read as a mask; if a mask is not 2-D, not integer, negative, or not
+            of the image's size; if each mask has cells that the other one, or the one already loaded, lacks; if
+            `cytosol` and `cells` are both given.
         OutputError
-            When there is such a mask, and it may not be replaced.
+            If the project has a mask with other content, and it may not be replaced.
 
         Warns
         -----
         UserWarning
-            When one mask has cells that the other one lacks, or a mask has none at all; when a mask holds floats; or
-            when one id seems to stand for many cells.
+            If one mask has cells that the other one lacks; if a mask has no cell or holds floats; if one id seems to
+            stand for many cells.
         """
-        masks = {kind: mask for kind, mask in (("nucleus", nucleus), ("cytosol", cytosol)) if mask is not None}
+        if cells is not None and cytosol is not None:
+            raise InputError("cytosol and cells are the same mask, but both are given. Give one of them")
+        given = {"nucleus": nucleus, "cytosol": cytosol if cells is None else cells}
+        masks = {kind: mask for kind, mask in given.items() if mask is not None}
         centers = inputs.load_segmentation(
             self._store,
             masks,
@@ -327,13 +355,18 @@ class ProjectInput(Logable):
             run=BlockRunner(self._n_workers),
             choice=TiffChoice(series, mask_choice(z, t)),
         )
-        self._log_cells(centers)
+        self._log_masks([mask_of(kind) for kind in masks], centers)
 
-    def _log_image(self, origin: str) -> None:
-        image, names = store.open_group(self._store / IMAGE, ("c", "y", "x"))
-        self.log(
-            f"Input image loaded from {origin}: {image.shape} (c, y, x) {image.dtype}, channels {', '.join(names)}"
-        )
+    def _log_image(self, origin: str, *, is_new: bool) -> None:
+        image, names = open_group(self._store / IMAGE, AXES["images"])
+        about = f"{image.shape} (c, y, x) {image.dtype}, channels {', '.join(names)}"
+        if is_new:
+            self.log(f"Input image loaded from {origin}: {about}")
+        else:
+            self.log(f"Input image kept: {origin} has the same content ({about})")
 
-    def _log_cells(self, centers: Mapping[str, Centers]) -> None:
-        self.log([f"Mask {Path(element).name} loaded: {len(cells)} cells" for element, cells in centers.items()])
+    def _log_masks(self, elements: Iterable[str], written: Mapping[str, Centers]) -> None:
+        """Log the masks given to a loader: those in `written` were loaded, the project had the others."""
+        for element in elements:
+            name, cells = Path(element).name, written.get(element)
+            self.log(f"Mask {name} kept: same content" if cells is None else f"Mask {name} loaded: {len(cells)} cells")

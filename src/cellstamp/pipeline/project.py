@@ -13,6 +13,8 @@ from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.loading import PathLike
 from cellstamp.pipeline.pictures import ProjectPictures
+from cellstamp.pipeline.project_summary import summarize
+from cellstamp.report import ProgressMode, conclude
 from cellstamp.similar_names import did_you_mean
 from cellstamp.source.load import store
 from cellstamp.source.load.tables import add_table
@@ -27,7 +29,7 @@ _WANTED = "return a dict {'nucleus': ..., 'cytosol': ...}, or None if it has wri
 
 
 class FileHandler:
-    """Where a step finds the project's store.
+    """Access to the project's store for a step.
 
     Attributes
     ----------
@@ -44,25 +46,27 @@ class FileHandler:
 
 
 class Project(ProjectPictures):
-    """A project folder: ``config.yml``, ``processing.log``, the store ``scportrait.sdata``, and a folder for each step.
+    """A folder with a segmented image and its single-cell images.
 
-    Names and layout are scportrait's: a folder made by one opens in the other.
+    It has ``config.yml``, ``processing.log``, the SpatialData store ``scportrait.sdata``, and a folder for each step.
+    cellstamp and scportrait open each other's projects. ``repr(project)`` shows image, masks, results and next step.
 
     Parameters
     ----------
     project_location
-        The folder, made when there is none.
+        The folder. If it does not exist, a new, empty project is made, and a line on stdout says so.
     config_path
-        Path of a YAML file, or a dict: copied into the folder. None: the folder's own ``config.yml``, if it has one.
+        Path of a YAML file, or a dict, which is copied to the folder. None: ``config.yml`` of the folder, if it has
+        one.
     segmentation_f, extraction_f
         Classes of the steps, each with a section of its name in the configuration. None: `ThresholdSegmentation` and
-        `HDF5CellExtraction`, if the configuration has their sections. A configuration without sections is that of an
+        `HDF5CellExtraction`, if the configuration has their sections. A configuration without sections is for an
         extraction. A project without a configuration has both steps, with default settings and `image_size` "auto".
     overwrite
-        Whether loaders and steps may replace existing elements of the same name. The folder is never emptied: all else
-        stays (only masks of an image leave with it, see `load_input_from_sdata`).
+        Whether loaders and steps may replace existing elements of the same name. Other elements stay, except that
+        `load_input_from_sdata` removes masks of the previous image.
     debug
-        Whether log messages are also written to the standard output.
+        Whether log lines also go to stdout.
 
     Attributes
     ----------
@@ -78,7 +82,7 @@ class Project(ProjectPictures):
     Raises
     ------
     ConfigError
-        When the configuration cannot be read, or has no section for a step.
+        If the configuration cannot be read, or has no section for a step.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Project(ProjectPictures):
         super().__init__(project_location, overwrite=overwrite, debug=debug)
         self.project_location = self.directory
         self.filehandler = FileHandler(self._store)
+        is_new = not Path(self.directory).exists()
         self._make_directory()
         store.recover(self._store)
         self.config = folder.find_config(Path(self.directory), config_path)
@@ -109,6 +114,18 @@ class Project(ProjectPictures):
                 if step is not None:
                     step.check_config()
             folder.keep_config(Path(self.directory), config_path)
+        if is_new:
+            conclude(f"New, empty project in {self.directory}", mode=self._progress)
+
+    def __repr__(self) -> str:
+        """Return image, masks, results and the next step, a line each; no pixels are read."""
+        return summarize(Path(self.directory), segmentation=self.segmentation_f, extraction=self.extraction_f)
+
+    @property
+    def _progress(self) -> ProgressMode:
+        """Return False if a step has ``progress: False``, else "auto"."""
+        steps = (self.segmentation_f, self.extraction_f)
+        return False if any(getattr(step, "config", {}).get("progress") is False for step in steps) else "auto"
 
     @property
     def _n_workers(self) -> int:
@@ -131,26 +148,26 @@ class Project(ProjectPictures):
         )
 
     def segment(self, overwrite: bool | None = None) -> None:  # noqa: FBT001 - scportrait's signature
-        """Run the segmentation step on the image; a dict of masks that it returns is loaded (`load_segmentation`).
+        """Run the segmentation step on the image. If it returns a dict of masks, `load_segmentation` loads them.
 
         Parameters
         ----------
         overwrite
-            Whether existing masks are replaced, in this call; None: as the project says.
+            Whether existing masks are replaced in this call; None: the setting of the project.
 
         Raises
         ------
         ConfigError
-            When the project has no segmentation step, or that returns something else than a dict of masks or None.
+            If the project has no segmentation step, or the step returns neither a dict of masks nor None.
         InputError
-            When there is no image, or it or the masks cannot be used.
+            If there is no image, or image or masks are invalid.
         OutputError
-            When there are masks already, and they may not be replaced.
+            If the project has other masks, and they may not be replaced.
         """
         if self.segmentation_f is None:
             raise ConfigError(
-                f"Project: there is no segmentation step: {folder.CONFIG} in {self.directory} needs a section "
-                f"{folder.DEFAULT_SEGMENTATION!r}, or give segmentation_f, or use load_segmentation"
+                f"Project: there is no segmentation step. Add a section {folder.DEFAULT_SEGMENTATION!r} to "
+                f"{folder.CONFIG} in {self.directory}, or load masks with load_segmentation"
             )
         may_replace = self._may_replace(overwrite)
         masks = self.segmentation_f(self.input_image, overwrite=may_replace)
@@ -165,32 +182,32 @@ class Project(ProjectPictures):
         overwrite: bool | None = None,  # noqa: FBT001 - scportrait's signature
         output_folder_name: str | None = None,
     ) -> None:
-        """Extract the single-cell images; where they are is ``project.extraction_f.output_path``.
+        """Extract the single-cell images to the file ``project.extraction_f.output_path``.
 
         Parameters
         ----------
         partial
-            Whether only some of the cells are extracted, drawn at random.
+            Whether to extract only some of the cells, drawn at random.
         n_cells, seed
-            How many, and the seed of the draw.
+            Number of cells to draw, and the seed.
         overwrite
-            Whether a result of the same name is replaced, in this call; None: as the project says.
+            Whether a result of the same name is replaced in this call; None: the setting of the project.
         output_folder_name
             Name of the result's folder instead of ``data``.
 
         Raises
         ------
         ConfigError
-            When the project has no extraction step, or an argument cannot be used.
+            If the project has no extraction step, or an argument is invalid.
         InputError
-            When image or masks are missing, or do not belong together.
+            If image or masks are missing, or do not belong together.
         OutputError
-            When the result is there already, and may not be replaced.
+            If the result exists with other settings or input, and may not be replaced.
         """
         if self.extraction_f is None:
             raise ConfigError(
-                f"Project: there is no extraction step: {folder.CONFIG} in {self.directory} needs a section "
-                f"{folder.DEFAULT_EXTRACTION!r}, or give config_path and extraction_f"
+                f"Project: there is no extraction step. Add a section {folder.DEFAULT_EXTRACTION!r} to "
+                f"{folder.CONFIG} in {self.directory}, or give config_path and extraction_f"
             )
         self.extraction_f(
             partial=partial,
@@ -201,23 +218,23 @@ class Project(ProjectPictures):
         )
 
     def add_table(self, name: str = "single_cells", overwrite: bool | None = None) -> None:  # noqa: FBT001 - as loaders
-        """Put the cells of the latest extraction into the project's store, as a table that annotates their mask.
+        """Write the cells of the latest extraction to the project's store, as a table that annotates their mask.
 
-        The images are left out; ``project.sdata[name].obs`` has each cell's id and centre.
+        Images are left out. ``project.sdata[name].obs`` has the id and centre of each cell.
 
         Parameters
         ----------
         name
-            The table's name in the store.
+            Name of the table in the store.
         overwrite
-            Whether a table of that name is replaced, in this call; None: as the project says.
+            Whether a table of this name is replaced in this call; None: the setting of the project.
 
         Raises
         ------
         InputError
-            When there is no extraction, its mask is not in the store, or the name is taken by something else.
+            If there is no extraction, its mask is not in the store, or another element has this name.
         OutputError
-            When there is such a table already, and it may not be replaced.
+            If the table exists, and may not be replaced.
         """
         from cellstamp.h5sc.reader import read_h5sc
 
@@ -232,23 +249,23 @@ class Project(ProjectPictures):
 
     @property
     def sdata(self) -> SpatialData:
-        """The project's store as it is now; pixels are read when they are used."""
+        """Current content of the project's store; pixels are read when they are used."""
         return self.filehandler.get_sdata()
 
     @property
     def input_image(self) -> DataArray:
-        """The image at full resolution (c, y, x), read when it is used."""
+        """Image at full resolution (c, y, x); pixels are read when they are used."""
         image: DataArray = store.open_image(self._store)
         return image
 
     @property
     def h5sc(self) -> AnnData:
-        """The result of the latest extraction; its images are read when they are used.
+        """Result of the latest extraction; images are read when they are used.
 
         Raises
         ------
         InputError
-            When there is none.
+            If there is no extraction.
         """
         from cellstamp.h5sc.reader import read_h5sc
 
@@ -272,7 +289,7 @@ class Project(ProjectPictures):
         return store.has_element(self._store, CYTOSOL)
 
     def get_project_status(self) -> dict[str, bool]:
-        """Return what the project has: its image, masks, centres, and a finished extraction."""
+        """Return whether the project has an image, masks, centres, and a finished extraction."""
         return {
             "input_image": store.has_element(self._store, IMAGE),
             "nucleus_segmentation": self.nuc_seg_status,
@@ -284,12 +301,12 @@ class Project(ProjectPictures):
 
 
 def _returned_masks(returned: object, step: object) -> dict[str, Any]:
-    """The masks that a segmentation step has returned.
+    """Return the masks that a segmentation step returned.
 
     Raises
     ------
     ConfigError
-        If it is not a dict of them: results of a step must not be lost silently.
+        If they are not a dict of masks: results of a step must not be lost silently.
     """
     begin = f"{type(step).__name__}.process returned"
     if not isinstance(returned, Mapping):

@@ -105,6 +105,17 @@ def read_points(store: str | os.PathLike[str], name: str) -> Centers | None:
     return checked_centers(table.index.to_numpy(), as_coordinates(table, where, _COMPUTE), where, _COMPUTE)
 
 
+def n_points(store: Path, name: str) -> int | None:
+    """Return the number of the points `name`, read from metadata of their files; None if there are none."""
+    import pyarrow.parquet
+
+    path = store / "points" / name / "points.parquet"
+    if not path.exists():
+        return None
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    return sum(int(pyarrow.parquet.read_metadata(file).num_rows) for file in files)
+
+
 def read_frame(store: str | os.PathLike[str], name: str) -> pd.DataFrame | None:
     """Read the table of the points `name`; None if it is missing, or if a server does not list its files.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,7 @@ def rows_in_mask(table: Table, masks: Sequence[ArrayHandle], origin: str, ids: s
     """Find the rows of a table that are cells of one of the masks.
 
     The ids are numbers in the table's instance key. If rows annotate something else, or the key is text, the ids are in
-    a column with the name of a mask, or in one of `LABEL_COLUMNS`.
+    a column with the name of a mask, or else in one of `LABEL_COLUMNS`.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def rows_in_mask(table: Table, masks: Sequence[ArrayHandle], origin: str, ids: s
     Raises
     ------
     ConfigError
-        If the table cannot be joined to the masks.
+        If the table cannot be joined to the masks, or two columns have different ids.
     """
     if ids is not None:
         return _by_column(table, ids, origin)
@@ -86,9 +86,11 @@ def rows_in_mask(table: Table, masks: Sequence[ArrayHandle], origin: str, ids: s
     if rows is None and len(set(regions.compressed().tolist())) != 1:
         raise _of_something_else(regions, names, origin)
     rows = np.ones(regions.shape, np.bool_) if rows is None else rows
-    for column in _label_columns(table, names):
-        found = _whole_numbers(table.column(column))
-        if found is not None and _all_differ(found[rows]):
+    # ids of cells differ from those of a nucleus mask, if that is the only mask
+    generic = LABEL_COLUMNS[int(len(masks) == 1 and "nucle" in names[0].lower()) :]
+    for columns in (names, generic):
+        found = _label_column(table, columns, rows, masks, origin)
+        if found is not None:
             return CellRows(rows, found)
     if instances.dtype.kind in "iu":
         raise _of_something_else(regions, names, origin)
@@ -105,10 +107,35 @@ def _first_annotated(regions: Column, masks: Sequence[str]) -> NDArray[np.bool_]
     return None
 
 
-def _label_columns(table: Table, masks: Sequence[str]) -> Iterator[str]:
-    # ids of cells differ from those of a nucleus mask, if that is the only mask
-    generic = LABEL_COLUMNS[int(len(masks) == 1 and "nucle" in masks[0].lower()) :]
-    return (column for column in (*masks, *generic) if column in table.columns)
+def _label_column(
+    table: Table, columns: Sequence[str], rows: NDArray[np.bool_], masks: Sequence[ArrayHandle], origin: str
+) -> NDArray[np.uint64] | None:
+    """Return the ids in the columns of these names that have ids; None if none has.
+
+    Raises
+    ------
+    ConfigError
+        If two of the columns have different ids.
+    """
+    found = {column: ids for column in columns if (ids := _ids_in(table, column, rows)) is not None}
+    if not found:
+        return None
+    (first, ids), *others = found.items()
+    for column, other in others:
+        if not np.array_equal(ids[rows], other[rows]):
+            raise ConfigError(
+                f"{origin}: the columns {first!r} and {column!r} of the table have different ids. Name the one with "
+                f"the ids in the mask '{masks[0].name}', like ids: {first}, beside table and column"
+            )
+    return ids
+
+
+def _ids_in(table: Table, column: str, rows: NDArray[np.bool_]) -> NDArray[np.uint64] | None:
+    """Return the ids in a column; None if it is missing, or its values are not one id for each row."""
+    if column not in table.columns:
+        return None
+    ids = _whole_numbers(table.column(column))
+    return ids if ids is not None and _all_differ(ids[rows]) else None
 
 
 def _by_column(table: Table, column: str, origin: str) -> CellRows:

@@ -1,4 +1,4 @@
-"""What an image and masks must be like before they become part of a project."""
+"""Check an image and masks before they are written to a project's store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_free(store: Path, elements: Sequence[str], *, overwrite: bool) -> None
     Raises
     ------
     OutputError
-        If a name is unknown; lists the existing ones.
+        If some of the elements exist; the message names them.
     """
     taken = [element for element in elements if (store / element).exists()]
     if taken and not overwrite:
@@ -34,14 +34,14 @@ def check_free(store: Path, elements: Sequence[str], *, overwrite: bool) -> None
 def channel_names_for(
     n_channels: int, names: Sequence[str | int] | None, known: Sequence[str] | None = None
 ) -> list[str]:
-    """Return the names of an image's channels: those given, else those known, else ``channel_0``, ``channel_1``, ...
+    """Return the names of an image's channels: given ones, else known ones, else ``channel_0``, ``channel_1``, ...
 
-    Known names that come twice are numbered (``DAPI``, ``DAPI_2``).
+    Repeated known names are numbered (``DAPI``, ``DAPI_2``).
 
     Raises
     ------
     InputError
-        When their number is not that of the channels, one is empty, or one comes twice.
+        If given names are not one for each channel, or a name is empty or repeated.
     """
     if names is None:
         return _distinct(known if known is not None and len(known) == n_channels else [""] * n_channels)
@@ -59,7 +59,7 @@ def channel_names_for(
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Number names that come twice (DAPI of each cycle), and channels without a name."""
+    """Number repeated names (DAPI of each cycle), and channels without a name."""
     found: list[str] = []
     for index, name in enumerate(names):
         wanted = name or f"channel_{index}"
@@ -78,7 +78,7 @@ def check_remap(remap: Sequence[int], n_channels: int) -> list[int]:
     Raises
     ------
     InputError
-        When it does not name each channel once.
+        If it does not name each channel once.
     """
     order = list(remap) if isinstance(remap, Iterable) else [remap]
     if sorted(order) != list(range(n_channels)):
@@ -94,14 +94,14 @@ def check_image(image: Pixels) -> None:
     Raises
     ------
     InputError
-        When one of its sides is 0.
+        If one of its sides is 0.
     """
     if 0 in image.shape:
         raise InputError(f"image of shape {image.shape} (c, y, x): it has no pixels")
 
 
 def without_float16(image: Pixels) -> Pixels:
-    """Return an image of float16 as float32, which holds the same values; an extraction reads no float16.
+    """Return a float16 image as float32, with the same values, because extractions can't read float16.
 
     Warns
     -----
@@ -121,7 +121,7 @@ def check_alike(files: Mapping[Path, Pixels]) -> None:
     Raises
     ------
     InputError
-        When they differ in size or dtype.
+        If they differ in size or dtype.
     """
     known = iter(files.items())
     first_path, first = next(known, (None, None))
@@ -141,14 +141,14 @@ def check_mask(mask: Pixels, name: str, image_shape: Sequence[int]) -> None:
     mask
         The mask.
     name
-        What to call it in a message.
+        Name of the mask for messages.
     image_shape
         (c, y, x) of the image.
 
     Raises
     ------
     InputError
-        When it is not 2-D, not of an integer type, or not of the image's size. (Negative ids show when it is read.)
+        If it is not 2-D, not of an integer type, or not of the image's size. Negative ids raise when they are read.
     """
     if len(mask.shape) != 2:
         raise InputError(f"{name} mask of shape {mask.shape}: must be 2-D (y, x)")
@@ -170,17 +170,14 @@ def check_mask_type(dtype: np.dtype[Any], name: str) -> None:
     """
     if dtype.kind not in "ui":
         is_boolean = dtype.kind == "b"
-        hint = (
-            ". Number its connected components and load the result: skimage.measure.label(mask)" if is_boolean else ""
-        )
+        fix = ". Number its connected components and load the result: skimage.measure.label(mask)" if is_boolean else ""
         raise InputError(
-            f"{name} mask of dtype {dtype}: must hold integers, 0 for background and a cell's id in it"
-            f"{hint if dtype.kind == 'b' else ''}"
+            f"{name} mask of dtype {dtype}: must hold integers, 0 for background and a cell's id in it{fix}"
         )
 
 
 def warn_of_no_cells(centers: Mapping[str, Centers]) -> None:
-    """Say which masks that have come into the store are background only.
+    """Warn about masks that are background only.
 
     Parameters
     ----------
@@ -190,7 +187,7 @@ def warn_of_no_cells(centers: Mapping[str, Centers]) -> None:
     Warns
     -----
     UserWarning
-        When a mask has no cell.
+        If a mask has no cell.
     """
     for element, cells in centers.items():
         if not len(cells):
@@ -198,7 +195,7 @@ def warn_of_no_cells(centers: Mapping[str, Centers]) -> None:
 
 
 def warn_of_shared_ids(centers: Mapping[str, Centers]) -> None:
-    """Say in which masks that have come into the store an id stands for many cells.
+    """Warn about masks in which one id seems to stand for many cells.
 
     Parameters
     ----------
@@ -208,7 +205,7 @@ def warn_of_shared_ids(centers: Mapping[str, Centers]) -> None:
     Warns
     -----
     UserWarning
-        When something suggests it, saying how to number the cells.
+        If there is evidence; the message says how to number the cells.
     """
     for element, cells in centers.items():
         if cells.shared is not None:
@@ -216,7 +213,7 @@ def warn_of_shared_ids(centers: Mapping[str, Centers]) -> None:
 
 
 def check_same_cells(centers: Mapping[str, Centers]) -> None:
-    """Compare the ids of two masks: equal ones are fine.
+    """Compare the ids of two masks.
 
     Parameters
     ----------
@@ -226,12 +223,12 @@ def check_same_cells(centers: Mapping[str, Centers]) -> None:
     Raises
     ------
     InputError
-        When each mask has cells the other one lacks.
+        If each mask has cells that the other one lacks.
 
     Warns
     -----
     UserWarning
-        When one has cells the other one lacks.
+        If one mask has cells that the other one lacks.
     """
     if len(centers) < 2:
         return

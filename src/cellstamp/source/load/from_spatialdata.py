@@ -1,8 +1,9 @@
-"""Another SpatialData store -> the project's: its image and masks under our names, and what else is in it."""
+"""Load image, masks and other elements of a SpatialData store into the project's store."""
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from cellstamp.errors import InputError
 from cellstamp.source import ome
 from cellstamp.source.find.grid import check_same_grid
+from cellstamp.source.find.placement import placements
 from cellstamp.source.load.checks import (
     channel_names_for,
     check_free,
@@ -23,10 +25,12 @@ from cellstamp.source.load.checks import (
     warn_of_shared_ids,
     without_float16,
 )
+from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.pixels import Pixels
 from cellstamp.source.load.raster import FACTORS, copy_raster, copyable, write_raster
-from cellstamp.source.load.staging import Format, Staging, staged, zarr_format
-from cellstamp.source.load.store import open_group, write_centers
+from cellstamp.source.load.same_content import Content, element_names, is_stored, same_files
+from cellstamp.source.load.staging import Format, Staging, recover, staged, zarr_format
+from cellstamp.source.load.store import write_centers
 from cellstamp.source.load.tables import annotated, retarget
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, mask_kind
 from cellstamp.source.read.arrays import ArrayHandle
@@ -63,41 +67,44 @@ class Chosen:
     cell_id_column: str | None = None
 
 
-def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run = map) -> dict[str, Centers]:
+def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run = map) -> dict[str, Centers] | None:
     """Take the image and the masks of another SpatialData store as the project's, and compute the cells' centres.
 
-    An element whose zarr format, axes and block sizes suit us is copied as a folder, without decoding a pixel; any
-    other is read and written block by block. The image and its masks are one set: masks of an image before this one
-    leave the project.
+    An element with a suitable zarr format, axes and chunk size is copied as a folder, without decoding pixels. Any
+    other is read and written block by block. Image and masks are one set: masks of a previous image leave the project.
+    If the project has all of this already, with the same content, nothing is written.
 
     Parameters
     ----------
     store
-        The project's store, made when there is none (then in the zarr format of the other one).
+        The project's store. A new one has the zarr format of the other store.
     chosen
-        What to take.
+        Elements to load.
     overwrite
-        Whether an existing image and masks may be replaced.
+        Whether an existing image and masks are replaced, whatever their content.
     run
         How to apply a callable to every block of a mask; see `compute_centers`.
 
     Returns
     -------
-    dict
-        Element of a mask -> its cells.
+    dict or None
+        Element of a mask -> its cells; None if the project had everything.
 
     Raises
     ------
     InputError
-        When the other store lacks an element, or image and masks do not belong together.
+        If the other store lacks an element, or image and masks do not belong together.
     OutputError
-        When there is an image or a mask already, and it may not be replaced.
+        If the project has an image or a mask with other content, and it may not be replaced.
     """
     source_format = zarr_format(chosen.store) if chosen.store.is_dir() else None
     if source_format is None:
         raise InputError(f"{chosen.store}: there is no SpatialData store here")
-    check_free(store, (IMAGE, NUCLEUS, CYTOSOL), overwrite=overwrite)
     _check_elements(chosen)
+    recover(store)
+    if not overwrite and _is_loaded(store, chosen):
+        return None
+    check_free(store, (IMAGE, NUCLEUS, CYTOSOL), overwrite=overwrite)
     masks = [element for element in (NUCLEUS, CYTOSOL) if element in chosen.elements]
     with staged(store, new_format=source_format) as staging:
         for element, origin in chosen.elements.items():
@@ -111,6 +118,46 @@ def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run
             _take_others(staging, chosen, source_format)
     warn_of_no_cells(centers)
     return centers
+
+
+def _is_loaded(store: Path, chosen: Chosen) -> bool:
+    """Return whether the project has the chosen image and masks, no other mask, and the other elements."""
+    stored = {element for element in (IMAGE, NUCLEUS, CYTOSOL) if (store / element).exists()}
+    return (
+        stored == set(chosen.elements)
+        and all(is_stored(store, name, _content(chosen.store / origin)) for name, origin in chosen.elements.items())
+        and _has_others(store, chosen)
+    )
+
+
+def _content(group: Path) -> Content:
+    """Return an element of the other store as it would be written."""
+    kind = group.parent.name
+    pixels, names = open_group(group, ome.AXES[kind])
+    pixels = without_float16(pixels) if kind == "images" else pixels
+    return Content(pixels, element_names(kind, pixels, names), placements(ome.multiscale_of(group)[0]))
+
+
+def _has_others(store: Path, chosen: Chosen) -> bool:
+    """Return whether the project has the other elements, byte by byte as they would be written."""
+    if not chosen.others or chosen.store.resolve() == store.resolve():
+        return True
+    format_ = zarr_format(store)
+    others = list(_others(chosen))
+    if format_ is None or not all((store / element).is_dir() for element in others):
+        return False
+    with tempfile.TemporaryDirectory() as scratch:
+        staging = Staging(Path(scratch), store, format_)
+        return all(same_files(_as_written(staging, chosen, element), store / element) for element in others)
+
+
+def _as_written(staging: Staging, chosen: Chosen, element: str) -> Path:
+    """Return a folder with the files of another element as they would be written."""
+    renamed = _renamed(chosen)
+    if not _annotates(chosen, element, renamed):
+        return chosen.store / element
+    retarget(staging, chosen.store, element, renamed, chosen.cell_id_column, keep_region=chosen.originals)
+    return staging.folder / element
 
 
 def _check_elements(chosen: Chosen) -> None:
@@ -161,14 +208,24 @@ def _take_others(staging: Staging, chosen: Chosen, source_format: Format) -> Non
             f"{chosen.store} is of zarr format {source_format}, the project's store of format {staging.format}: what "
             "else is in it can't come along; use keep_all=False, or a new project"
         )
-    renamed = {Path(origin).name: Path(element).name for element, origin in chosen.elements.items() if element != IMAGE}
-    if chosen.originals and chosen.cell_id_column is None:
-        renamed = {}
+    renamed = _renamed(chosen)
     for element in others:
-        if element.startswith("tables/") and annotated(chosen.store / element) & set(renamed):
+        if _annotates(chosen, element, renamed):
             retarget(staging, chosen.store, element, renamed, chosen.cell_id_column, keep_region=chosen.originals)
         else:
             shutil.copytree(chosen.store / element, staging.place(element))
+
+
+def _renamed(chosen: Chosen) -> dict[str, str]:
+    """Return the new names of the masks whose tables change."""
+    if chosen.originals and chosen.cell_id_column is None:
+        return {}
+    return {Path(origin).name: Path(element).name for element, origin in chosen.elements.items() if element != IMAGE}
+
+
+def _annotates(chosen: Chosen, element: str, renamed: Mapping[str, str]) -> bool:
+    """Return whether an element is a table of one of these masks."""
+    return element.startswith("tables/") and bool(annotated(chosen.store / element) & set(renamed))
 
 
 def _others(chosen: Chosen) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Each kind of input a project can be loaded from -> its store."""
+"""Load each kind of input into a project's store: arrays, files, OME-Zarr, masks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cellstamp.source.load.array_axes import array_stack, mask_plane
 from cellstamp.source.load.file_kinds import kind_of_file
 from cellstamp.source.load.mask_files import open_mask_file
 from cellstamp.source.load.mask_values import as_ids
+from cellstamp.source.load.ome_groups import open_stack
 from cellstamp.source.load.omezarr import find_image, is_folder, open_labels
 from cellstamp.source.load.pixels import Pixels, cropped, stack
 from cellstamp.source.load.plane_choice import PlaneChoice, chosen
@@ -32,61 +33,73 @@ def from_array(
     remap: Sequence[int] | None = None,
     axes: str | None = None,
     planes: PlaneChoice | None = None,
-) -> None:
+) -> bool:
     """Load an image from a numpy, zarr, dask or xarray array; see `cellstamp.source.load.store.load_image`.
 
     Raises
     ------
     InputError
-        When its axes are not (c, y, x) or (y, x), and `axes` and `planes` don't say what they are and what to take.
+        If the axes are not (c, y, x) or (y, x), and `axes` and `planes` don't name them and choose planes.
     """
     planes = planes or PlaneChoice()
     image = chosen(array_stack(array, axes, planes), planes, "image")
-    stores.load_image(
+    return stores.load_image(
         store, image, channel_names=channel_names, known_names=image.names, overwrite=overwrite, remap=remap
     )
 
 
 def from_tiffs(
     store: Path,
-    paths: Sequence[str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     channel_names: Sequence[str | int] | None = None,
     crop: Sequence[Any] | None = None,
     overwrite: bool = False,
     remap: Sequence[int] | None = None,
     choice: TiffChoice | None = None,
-) -> None:
-    """Load an image from TIFF files, or from pictures, the channels of one after those of another.
+) -> bool:
+    """Load an image from files: TIFF, PNG, BMP, JPEG or ``.npy``. Their channels are joined in the order of the files.
 
     Raises
     ------
     InputError
-        When there is no file, one cannot be read, they differ in size or dtype, or `crop` is not inside them.
+        If there is no file, a file cannot be read, files differ in size or dtype, or `crop` is outside the image.
     """
-    listed = isinstance(paths, Sequence) and not isinstance(paths, str)
-    if not (listed and paths and all(isinstance(path, (str, os.PathLike)) for path in paths)):
-        raise InputError(f"file_paths = {paths!r}: must be a list of TIFF files, one or more")
-    _check_different(paths)
-    with open_tiffs(paths, choice) as planes:
+    listed = listed_paths(paths)
+    _check_different(listed)
+    with open_tiffs(listed, choice) as planes:
         image, known = stack(planes), _names(planes)
         if crop is not None:
             image = cropped(image, _window(crop, image.shape))
-        stores.load_image(
+        return stores.load_image(
             store, image, channel_names=channel_names, known_names=known, overwrite=overwrite, remap=remap
         )
 
 
-def _check_different(paths: Sequence[str | os.PathLike[str]]) -> None:
-    """Refuse a list that holds a file twice, under whatever name: its channels would be there twice."""
+def listed_paths(paths: Any) -> list[str]:
+    """Return one path or several as a list of text.
+
+    Raises
+    ------
+    InputError
+        If there is no path, or something that is not a path.
+    """
+    listed = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    if not (isinstance(listed, Sequence) and listed and all(isinstance(path, (str, os.PathLike)) for path in listed)):
+        raise InputError(f"file_paths = {paths!r}: must be the path of an image file, or a list of paths")
+    return [os.fspath(path) for path in listed]
+
+
+def _check_different(paths: Sequence[str]) -> None:
+    """Refuse a file that is listed twice, also under two names: its channels would come twice."""
     known: dict[str, str] = {}
-    for path in [os.fspath(each) for each in paths]:
+    for path in paths:
         if (first := known.setdefault(os.path.realpath(path), path)) is not path:
             raise InputError(f"file_paths: {path} and {first} are the same file. Give each file once")
 
 
 def _names(planes: Sequence[Pixels]) -> list[str]:
-    """Names of the channels of all files; "" for what has none."""
+    """Return the names of the channels of all files; "" for a channel without one."""
     return [name for plane in planes for name in plane.names or [""] * (1 if len(plane.shape) == 2 else plane.shape[0])]
 
 
@@ -104,12 +117,12 @@ def _window(crop: Sequence[Any], shape: Sequence[int]) -> list[slice]:
 
 
 def _bounds(part: Any, size: int) -> tuple[int, int]:
-    """First pixel and end along one axis, of a pair or of a slice without a step.
+    """Return first pixel and end along one axis, from a pair or from a slice without a step.
 
     Raises
     ------
     TypeError, ValueError
-        When it is neither, or not in whole pixels.
+        If it is neither, or not in whole pixels.
     """
     if isinstance(part, slice) and part.step not in (None, 1):
         raise ValueError("a crop has no step")
@@ -125,16 +138,16 @@ def from_omezarr(
     channel_names: Sequence[str | int] | None = None,
     remap: Sequence[int] | None = None,
     planes: PlaneChoice | None = None,
-) -> None:
-    """Load an image from OME-Zarr, its full-resolution level; see `cellstamp.source.load.omezarr.find_image`.
+) -> bool:
+    """Load the full-resolution level of an OME-Zarr image; see `cellstamp.source.load.omezarr.find_image`.
 
     Raises
     ------
     InputError
-        When there is no such image, or more than one.
+        If there is no image, or more than one.
     """
-    image = chosen(stores.open_stack(find_image(path)), planes or PlaneChoice(), os.fspath(path))
-    stores.load_image(
+    image = chosen(open_stack(find_image(path)), planes or PlaneChoice(), os.fspath(path))
+    return stores.load_image(
         store, image, channel_names=channel_names, known_names=image.names, overwrite=overwrite, remap=remap
     )
 
@@ -152,7 +165,7 @@ def load_segmentation(
     Raises
     ------
     InputError
-        When a mask lacks the axis or the image that is chosen.
+        If a mask lacks the chosen plane or image.
     """
     choice = choice or TiffChoice()
     with ExitStack() as files:
@@ -161,7 +174,7 @@ def load_segmentation(
 
 
 def _opened(mask: Any, kind: str, files: ExitStack, choice: TiffChoice) -> Any:
-    """A mask that is given by its path, opened by a reader for what the path holds; the chosen plane of an array."""
+    """Open a mask: a path with the reader for its content, or the chosen plane of an array."""
     name = f"{kind} mask"
     if not isinstance(mask, (str, os.PathLike)):
         _check_one_image(name, choice)
@@ -189,7 +202,7 @@ def _check_one_image(name: str, choice: TiffChoice) -> None:
 
 
 def _tiff_mask(path: Path, files: ExitStack, choice: TiffChoice) -> Pixels:
-    """The plane of a TIFF file; `open_mask_file` explains what to do about colours."""
+    """Open the plane of a TIFF file; `open_mask_file` raises the error for colours."""
     pixels = files.enter_context(open_tiffs([path], choice))[0]
     if pixels.names[:3] != ("red", "green", "blue"):
         check_one_plane(path, pixels)

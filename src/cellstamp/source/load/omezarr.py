@@ -17,9 +17,9 @@ from cellstamp.errors import InputError
 from cellstamp.source import ome
 from cellstamp.source.find.masks import listing
 from cellstamp.source.load.array_axes import mask_plane
+from cellstamp.source.load.ome_groups import open_stack
 from cellstamp.source.load.pixels import Pixels, as_pixels
 from cellstamp.source.load.plane_choice import PlaneChoice, chosen
-from cellstamp.source.load.store import open_stack
 from cellstamp.source.location import below, check_protocol, in_zip, is_remote, reachable
 
 _LISTED = 24

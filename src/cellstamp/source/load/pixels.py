@@ -1,4 +1,4 @@
-"""Arrays of any make as one thing that is read region by region, so that no image is ever in memory as a whole."""
+"""Read arrays of any kind region by region, so that an image never has to fit in memory."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _PROJECTED = 128 * 2**20
 
 @dataclass(frozen=True)
 class Pixels:
-    """An array that is not in memory: what it is, the blocks it is stored in, and how a region of it is read.
+    """An array that is read region by region.
 
     Attributes
     ----------
     shape
-        Its size along each axis, in pixels: (c, y, x) or (y, x).
+        Size along each axis in pixels: (c, y, x) or (y, x).
     dtype
-        What `read` returns.
+        Type of the arrays that `read` returns.
     chunks
-        The blocks it is decoded in, so that a reader can take whole ones.
+        Shape of the blocks that are decoded at once; reading complete blocks is fastest.
     read
-        Region (a slice of an axis each, with start and stop) -> array.
+        Region (for each axis a slice with start and stop) -> array.
     names
-        Of the channels, if the file has them.
+        Names of the channels, if the file has them.
     """
 
     shape: tuple[int, ...]
@@ -45,17 +45,17 @@ class Pixels:
 
 
 def as_pixels(array: Any) -> Pixels:
-    """Read a numpy, zarr or dask array, or what can be sliced like them, region by region.
+    """Return `Pixels` of a numpy, zarr or dask array, or of anything that can be sliced like one.
 
     Parameters
     ----------
     array
-        Anything with `shape`, `dtype` and slicing; else what `numpy.asarray` understands.
+        Anything with `shape`, `dtype` and slicing, or anything that `numpy.asarray` takes.
 
     Raises
     ------
     InputError
-        When the sizes of a dask array's blocks are unknown, some pixels are masked out, or the dtype is not one of
+        If the sizes of a dask array's blocks are unknown, some pixels are masked out, or the dtype is not one of
         numbers.
     """
     if isinstance(array, np.ma.MaskedArray):
@@ -75,7 +75,7 @@ def as_pixels(array: Any) -> Pixels:
 
 
 def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The type of these numbers that every library knows: native byte order, and int64 for C's long long."""
+    """Return the portable form of a dtype: native byte order, and int64 for C's long long."""
     if dtype.kind not in "uif" or dtype.itemsize > 8:
         raise InputError(f"array of dtype {dtype}: must hold integers or floats of at most 64 bits")
     return np.dtype(f"{dtype.kind}{dtype.itemsize}")
@@ -90,12 +90,12 @@ def _chunks_of(array: Any) -> tuple[int, ...]:
     chunks = getattr(array, "chunks", None)
     if chunks is None:
         return (1,) * len(array.shape)
-    # An array without pixels has blocks of none; a block of at least one keeps the arithmetic of regions sound.
+    # at least 1: an array without pixels has blocks of size 0, which regions can't divide by
     return tuple(max(1, *sizes) if isinstance(sizes, tuple) else int(sizes) for sizes in chunks)
 
 
 def stack(planes: Sequence[Pixels]) -> Pixels:
-    """Planes (y, x), or blocks (c, y, x), of one size and dtype as one array (c, y, x)."""
+    """Join planes (y, x) or images (c, y, x) of one size and dtype to one image (c, y, x)."""
     blocks = [plane if len(plane.shape) == 3 else _as_channel(plane) for plane in planes]
     owners = [(block, channel) for block in blocks for channel in range(block.shape[0])]
     first = blocks[0]
@@ -119,7 +119,7 @@ def _as_channel(plane: Pixels) -> Pixels:
 
 
 def reordered(image: Pixels, order: Sequence[int]) -> Pixels:
-    """The same image with its channels in another order: channel k of the result is channel ``order[k]``."""
+    """Return the image with its channels in another order: channel k of the result is channel ``order[k]``."""
 
     def read(region: Region) -> NDArray[Any]:
         wanted = np.asarray(order[region[0]], dtype=np.intp)
@@ -130,7 +130,7 @@ def reordered(image: Pixels, order: Sequence[int]) -> Pixels:
 
 
 def cropped(image: Pixels, window: Sequence[slice]) -> Pixels:
-    """The part of an image (c, y, x) that `window`, a slice of y and one of x with start and stop, selects."""
+    """Return the part of an image (c, y, x) in `window`: slices of y and x with start and stop."""
     offsets = [0, *(part.start for part in window)]
 
     def read(region: Region) -> NDArray[Any]:
@@ -142,7 +142,7 @@ def cropped(image: Pixels, window: Sequence[slice]) -> Pixels:
 
 
 def arranged(pixels: Pixels, order: Sequence[int]) -> Pixels:
-    """The same pixels with their axes in another order: axis k of the result is axis ``order[k]``."""
+    """Return the pixels with their axes in another order: axis k of the result is axis ``order[k]``."""
 
     def read(region: Region) -> NDArray[Any]:
         own = dict(zip(order, region, strict=True))
@@ -166,7 +166,7 @@ def along(pixels: Pixels, axis: int, indices: Sequence[int]) -> Pixels:
 
 
 def brightest(pixels: Pixels, axis: int) -> Pixels:
-    """Project along one axis, which disappears: the maximum, computed from a few blocks at a time."""
+    """Return the maximum projection along one axis, computed from a few blocks at a time."""
     length, depth = pixels.shape[axis], pixels.chunks[axis]
 
     def read(region: Region) -> NDArray[Any]:
@@ -197,7 +197,7 @@ def _at(region: Sequence[slice], axis: int, start: int, stop: int) -> Region:
 
 
 def _in_narrow_parts(pixels: Pixels, n_bytes: int) -> Pixels:
-    """The same pixels, read in parts of whole blocks along x, so that one part has about `n_bytes`."""
+    """Return the pixels, read in parts of complete blocks along x, so that a part has about `n_bytes`."""
 
     def read(region: Region) -> NDArray[Any]:
         column = math.prod(part.stop - part.start for part in region[:-1]) * pixels.dtype.itemsize
@@ -211,7 +211,7 @@ def _in_narrow_parts(pixels: Pixels, n_bytes: int) -> Pixels:
 
 
 def without_axes(pixels: Pixels, kept: Sequence[int]) -> Pixels:
-    """The same pixels with only the axes `kept`, ascending; the others must be one pixel long."""
+    """Return the pixels with only the axes `kept`, ascending; the others must have length 1."""
 
     def read(region: Region) -> NDArray[Any]:
         whole = [slice(0, 1)] * len(pixels.shape)

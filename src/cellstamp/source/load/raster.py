@@ -1,4 +1,4 @@
-"""Pixels -> the arrays of an image or of labels in a store, block by block, with smaller copies for viewers."""
+"""Write the arrays of an image or of labels to a store, block by block, with smaller copies for viewers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHUNK = 2000
 """Side of a block in pixels; a block holds one channel."""
 
 FACTORS = (2, 4, 8)
-"""How much smaller each resolution level is than the one before, as scportrait writes them."""
+"""Ratio of each resolution level to the one before it, as in scportrait."""
 
 # Bytes that may be read at once: a few blocks of a usual image.
 _BUDGET = 128 * 2**20
@@ -37,23 +37,23 @@ def write_raster(
     factors: Sequence[int] = (),
     transformations: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write pixels as an element, named like ``"images/input_image"``, of the staged store.
+    """Write pixels as an element of the temporary store.
 
-    Read and written region by region: memory does not depend on the size of the image, unless one block of the source
-    is that large.
+    Pixels are read and written region by region, so memory does not depend on the size of the image, unless one block
+    of the source is that large.
 
     Parameters
     ----------
     staging
-        Where to.
+        The temporary store.
     element
-        Kind and name.
+        Kind and name, like ``"images/input_image"``.
     pixels
         (c, y, x) or (y, x); the dtype is kept.
     channel_names
         Names of an image's channels.
     factors
-        For each further resolution level, how much smaller than the one before it is.
+        For each further resolution level, how much smaller it is than the one before.
     transformations
         See `cellstamp.source.ome.raster_attributes`.
     """
@@ -84,18 +84,18 @@ def level_shapes(shape: Sequence[int], factors: Sequence[int]) -> list[tuple[int
 def regions(
     shape: Sequence[int], source: Sequence[int], target: Sequence[int], itemsize: int, budget: int = _BUDGET
 ) -> Iterator[Region]:
-    """Cut an array into regions of whole target blocks that also hold whole source blocks, where memory allows.
+    """Divide an array into regions of complete target blocks and, if memory allows, complete source blocks.
 
     Parameters
     ----------
     shape
-        Of the array, in pixels.
+        Shape of the array, in pixels.
     source, target
         Shapes of the blocks to read and of those to write.
     itemsize
         Bytes of a pixel.
     budget
-        Bytes a region may have; one target block is the least there is.
+        Bytes of a region; it has at least one target block.
     """
     region = [min(n, t * math.ceil(s / t)) for n, s, t in zip(shape, source, target, strict=True)]
     for axis, size in enumerate(target):
@@ -120,9 +120,9 @@ def copyable(group: Path, kind: str, format_: Format) -> bool:
 
 
 def copy_raster(staging: Staging, source: Path, element: str, *, factors: Sequence[int] = ()) -> None:
-    """Copy the folder of an element (see `copyable`) and give it its new name; nothing is decoded or encoded.
+    """Copy the folder of an element (see `copyable`) under a new name, without decoding pixels.
 
-    An image without smaller copies is given them (`factors`).
+    An image without smaller copies gets them (`factors`).
     """
     kind, name = element.split("/")
     group = staging.place(element)
@@ -143,7 +143,7 @@ def _append_levels(group: Path, multiscale: dict[str, Any], factors: Sequence[in
         (group / first).rename(group / "s0")
         multiscale["datasets"][0]["path"] = "s0"
     shapes = level_shapes(zarr.open_array(str(group / "s0"), mode="r").shape, factors)
-    # The base may be scaled itself (microns): factors of smaller levels are relative to it.
+    # the full-resolution level may have a scale (microns), and those of smaller levels include it
     base = next(
         (t["scale"] for t in multiscale["datasets"][0]["coordinateTransformations"] if t["type"] == "scale"), None
     )
@@ -158,8 +158,8 @@ def _append_levels(group: Path, multiscale: dict[str, Any], factors: Sequence[in
 
 
 def create_array(path: Path, shape: Sequence[int], chunks: Sequence[int], dtype: np.dtype[Any], format_: Format) -> Any:
-    """Make the array of a resolution level (y, x) or (c, y, x)."""
-    # A block is never larger than the array, so that a small image is not padded to a large one.
+    """Create the array of a resolution level (y, x) or (c, y, x)."""
+    # a chunk larger than the array would be padded
     fitting = tuple(max(1, min(chunk, size)) for chunk, size in zip(chunks, shape, strict=True))
     axes = ome.AXES["images" if len(shape) == 3 else "labels"]
     layout: dict[str, Any] = (
@@ -171,7 +171,7 @@ def create_array(path: Path, shape: Sequence[int], chunks: Sequence[int], dtype:
 
 
 def _add_levels(group: Path, shapes: Sequence[Sequence[int]], factors: Sequence[int], format_: Format) -> None:
-    """Write the resolution levels after the first, each from the one before it: a pixel is the mean of a square."""
+    """Write the further resolution levels, each from the one before: a pixel is the mean of a square."""
     for level, (shape, factor) in enumerate(zip(shapes[1:], factors, strict=False), 1):
         above = zarr.open_array(str(group / f"s{level - 1}"), mode="r")
         sides = [max(_SMALLEST_CHUNK, side // factor) for side in above.chunks[-2:]]
@@ -181,7 +181,7 @@ def _add_levels(group: Path, shapes: Sequence[Sequence[int]], factors: Sequence[
 
 
 def _smaller(above: Any, region: Region, factor: int) -> np.ndarray[Any, np.dtype[Any]]:
-    """Mean of factor x factor pixels, rounded for integers."""
+    """Return the mean of each factor x factor pixels, rounded for integers."""
     channels, rows, columns = region
     block = above[channels, rows.start * factor : rows.stop * factor, columns.start * factor : columns.stop * factor]
     total = np.zeros((block.shape[0], rows.stop - rows.start, columns.stop - columns.start), np.float64)

@@ -33,9 +33,9 @@ class Raster:
     data
         Its full-resolution level, an `xarray.DataArray`.
     transformations
-        Where it lies, in the words of OME metadata.
+        Its transformations, as in OME metadata.
     on_disk
-        Folder of the zarr array that `data` is a plain reading of; None when it is more than that.
+        Folder of the zarr array with exactly the pixels of `data`; None if `data` was computed or changed.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Raster:
 
     @property
     def store(self) -> Path | None:
-        """The store that holds this very element, with these channels and at this place; None when there is none."""
+        """Store with this element, with the same channels and position; None if there is none."""
         if self.on_disk is None or self.on_disk.parts[-3:-1] != Path(self.name).parts:
             return None
         try:
@@ -78,9 +78,9 @@ def spool(sdata: Any, names: Sequence[str], folder: Path, centers: str | None = 
     sdata
         The SpatialData object.
     names
-        Names of its images and labels that will be read.
+        Names of the images and labels that will be read.
     folder
-        Where a store may be made.
+        Folder for a new store.
     centers
         Name of points or a table that will be read too.
 
@@ -92,7 +92,7 @@ def spool(sdata: Any, names: Sequence[str], folder: Path, centers: str | None = 
     Raises
     ------
     InputError
-        When there is no such element, or it is not 2-D.
+        If an element is missing or not 2-D.
     """
     rasters = [_raster(sdata, name) for name in names]
     stores = {raster.store for raster in rasters}
@@ -110,19 +110,19 @@ def spool(sdata: Any, names: Sequence[str], folder: Path, centers: str | None = 
 
 
 def store_on_disk(given: Any, names: Sequence[str]) -> Path:
-    """Folder of the store that is meant by a path, or by a SpatialData object that was read from it.
+    """Return the folder of a store, given its path or a SpatialData object that was read from it.
 
     Parameters
     ----------
     given
         The path or the object.
     names
-        Images and labels that will be read: an object's must equal those on disk.
+        Names of images and labels that will be read. Those of an object must equal those on disk.
 
     Raises
     ------
     InputError
-        When there is no such folder: it is something else, a URL, or in memory only.
+        If it is neither, a URL, in memory only, or differs from the store on disk.
     """
     path = path_of(given)
     if path is not None and is_remote(path):
@@ -205,7 +205,7 @@ def _raster(sdata: Any, name: str) -> Raster:
 
 
 def _transformations(element: Any, axes: Sequence[str]) -> list[dict[str, Any]]:
-    """Where an element lies, in the words of OME metadata."""
+    """Return the transformations of an element, as in OME metadata."""
     from spatialdata.transformations import get_transformation
 
     found: Mapping[str, Any] = get_transformation(element, get_all=True)
@@ -216,7 +216,7 @@ def _transformations(element: Any, axes: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _array_on_disk(array: Any) -> Path | None:
-    """The folder of the zarr array that a dask array reads, and does nothing else with."""
+    """Return the folder of the zarr array that a dask array reads, if it does nothing else."""
     layers = getattr(getattr(array, "dask", None), "layers", {})
     origins = [layer for layer in layers.values() if len(layer) == 1]
     # Depending on its version, dask keeps the array itself or wraps it.

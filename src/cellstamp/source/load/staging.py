@@ -26,12 +26,12 @@ Format = Literal[2, 3]
 
 
 def zarr_format(store: Path) -> Format | None:
-    """Return 2 or 3, or None where there is no store yet.
+    """Return 2 or 3, or None if there is no store yet.
 
     Raises
     ------
     InputError
-        When `store` is something else than a zarr store.
+        If `store` is not a zarr store.
     """
     if (store / "zarr.json").is_file():
         return 3
@@ -43,12 +43,12 @@ def zarr_format(store: Path) -> Format | None:
 
 
 class Staging:
-    """A store beside the store, to be filled with elements; see `staged`.
+    """A temporary store beside the store, which receives new elements; see `staged`.
 
     Attributes
     ----------
     folder : pathlib.Path
-        Where to write: a separate zarr store with the same layout.
+        The temporary store, a zarr store with the same layout.
     format : {2, 3}
         Its zarr format.
     """
@@ -76,7 +76,7 @@ class Staging:
         return path
 
     def remove(self, element: str) -> None:
-        """Have an element, named like ``"labels/seg_all_nucleus"``, leave the store, if it is there."""
+        """Mark an element, named like ``"labels/seg_all_nucleus"``, for removal by `commit`, if it exists."""
         if (self.store / element).exists():
             self._leaving.append(element)
 
@@ -86,7 +86,7 @@ class Staging:
         zarr.create_group(str(path), zarr_format=self.format, attributes=attributes)
 
     def commit(self) -> None:
-        """Move every element into its place; if anything fails, restore the store."""
+        """Move all elements into the store; after an error, restore the store."""
         check_not_linked(self.store, {*_kinds(self.folder), *(element.split("/")[0] for element in self._leaving)})
         _list_labels(self.store, self.folder, self._leaving, self.format)
         if zarr_format(self.store) is None:
@@ -112,17 +112,17 @@ class Staging:
 
 @contextmanager
 def staged(store: Path, *, new_format: Format = 3) -> Iterator[Staging]:
-    """Write elements so that they are all in the store when the block ends well, and none of them otherwise.
+    """Write elements atomically: all are in the store when the block ends without an error, otherwise none is.
 
-    Elements of the same name are replaced, and stay until the new ones are complete. The traces of a killed process are
-    removed first.
+    Elements of the same name are replaced once the new ones are complete. Leftovers of killed processes are removed
+    first.
 
     Parameters
     ----------
     store
-        The store, made when there is none.
+        The store, created if needed.
     new_format
-        Zarr format (2 or 3) of a store that has to be made; an existing store keeps its format.
+        Zarr format (2 or 3) of a new store; an existing store keeps its format.
     """
     check_not_linked(store)
     recover(store)
@@ -138,12 +138,12 @@ def staged(store: Path, *, new_format: Format = 3) -> Iterator[Staging]:
 
 
 def check_not_linked(store: Path, kinds: Iterable[str] = ()) -> None:
-    """Refuse to write through a link: what it leads to is another folder's store.
+    """Refuse to write through a link, since it leads to another folder's store.
 
     Raises
     ------
     OutputError
-        Naming the link, if the store, its metadata or a group in `kinds` is one.
+        If the store, its metadata or a group in `kinds` is a link; the message names it.
     """
     link = linked_part(store, kinds)
     if link is not None:
@@ -154,7 +154,7 @@ def check_not_linked(store: Path, kinds: Iterable[str] = ()) -> None:
 
 
 def recover(store: Path) -> None:
-    """Undo what a process that was killed while it changed the store left half done."""
+    """Undo the changes of processes that were killed while they changed the store."""
     for root in store.parent.glob(f"{_prefix(store)}*"):
         with _locked(root, wait=False) as free:
             if free:
@@ -163,7 +163,7 @@ def recover(store: Path) -> None:
 
 
 def roll_back(root: Path, store: Path) -> None:
-    """Put the store back as the plan in `root` found it; without a plan nothing was moved."""
+    """Restore the store to its state before the plan in `root`; without a plan nothing was moved."""
     try:
         plan = json.loads((root / _PLAN).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -177,7 +177,7 @@ def roll_back(root: Path, store: Path) -> None:
     for path in (root / "metadata").rglob("*"):
         if path.is_file():
             path.replace(store / path.relative_to(root / "metadata"))
-    for path in store.glob("*.partial"):  # what zarr was writing metadata to
+    for path in store.glob("*.partial"):  # unfinished metadata of zarr
         path.unlink()
     (root / _PLAN).unlink()
 
@@ -193,7 +193,7 @@ def _locked(root: Path, *, wait: bool = True) -> Iterator[bool]:
 
     try:
         handle = os.open(root, os.O_RDONLY)
-    except FileNotFoundError:  # its owner has just removed it
+    except FileNotFoundError:  # removed by its owner meanwhile
         yield False
         return
     try:
@@ -213,12 +213,12 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _kinds(folder: Path) -> list[str]:
-    """The groups of a store that elements are in."""
+    """Return the names of a store's groups of elements."""
     return sorted(path.name for path in folder.iterdir() if path.is_dir())
 
 
 def _arriving(folder: Path, store: Path) -> Iterator[str]:
-    """What of the staged store is moved: an element, or all elements of a kind the store has none of."""
+    """Return the parts of the temporary store to move: elements, or a group that the store lacks."""
     for kind in _kinds(folder):
         if not (store / kind).exists():
             yield kind
@@ -235,7 +235,7 @@ _METADATA = ("zarr.json", ".zmetadata", "labels/zarr.json", "labels/.zattrs")
 
 
 def _keep_metadata(root: Path, store: Path) -> None:
-    """Copy the files that are rewritten, rather than moved, when elements come and go."""
+    """Copy the metadata files that are rewritten, not moved, when elements are added or removed."""
     for name in _METADATA:
         if (store / name).is_file():
             (root / "metadata" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ def _keep_metadata(root: Path, store: Path) -> None:
 
 
 def _list_labels(store: Path, folder: Path, leaving: list[str], format_: Format) -> None:
-    """Write the list of labels that OME-Zarr asks for, as it will be, into the staged store."""
+    """Write the future list of labels, which OME-Zarr requires, to the temporary store."""
     gone = {Path(element).name for element in leaving if element.startswith("labels/")}
     new, old = ({path.name for path in (base / "labels").glob("*") if path.is_dir()} for base in (folder, store))
     if not new and not gone:

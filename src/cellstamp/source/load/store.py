@@ -1,4 +1,4 @@
-"""The project's SpatialData store: read it, and add arrays one at a time."""
+"""Read a project's SpatialData store, and write its image, its masks and their centres."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from cellstamp.errors import InputError
-from cellstamp.source import ome
 from cellstamp.source.find.elements import find_labels
 from cellstamp.source.load.checks import (
     channel_names_for,
@@ -26,12 +24,13 @@ from cellstamp.source.load.checks import (
     without_float16,
 )
 from cellstamp.source.load.mask_values import as_ids
-from cellstamp.source.load.pixels import Pixels, as_channels, as_pixels, full_resolution, reordered, without_axes
+from cellstamp.source.load.ome_groups import open_group
+from cellstamp.source.load.pixels import Pixels, as_channels, as_pixels, full_resolution, reordered
 from cellstamp.source.load.raster import FACTORS, write_raster
+from cellstamp.source.load.same_content import Content, is_stored
 from cellstamp.source.load.spool import spool
-from cellstamp.source.load.stacks import Stack, letters, named_along
 from cellstamp.source.load.staging import Staging, recover, staged
-from cellstamp.source.location import below, is_remote
+from cellstamp.source.location import is_remote
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, mask_kind, mask_of
 from cellstamp.source.points import write_points
 from cellstamp.source.read.centers import Run, compute_centers
@@ -54,7 +53,7 @@ __all__ = [
 
 
 def has_element(store: str | os.PathLike[str], element: str) -> bool:
-    """Whether the store has an element, named like ``"images/input_image"``."""
+    """Return whether the store has an element, named like ``"images/input_image"``."""
     return (Path(store) / element).is_dir()
 
 
@@ -64,7 +63,7 @@ def open_sdata(store: str | os.PathLike[str]) -> Any:
     Raises
     ------
     InputError
-        When there is no store.
+        If there is no store.
     """
     path = Path(store)
     if not path.is_dir():
@@ -76,12 +75,12 @@ def open_sdata(store: str | os.PathLike[str]) -> Any:
 
 
 def open_image(store: str | os.PathLike[str]) -> Any:
-    """Open the project's image at full resolution: an `xarray.DataArray` (c, y, x), read when it is used.
+    """Open the project's image at full resolution: an `xarray.DataArray` (c, y, x), whose pixels are read when used.
 
     Raises
     ------
     InputError
-        When there is none.
+        If there is no image.
     """
     name = Path(IMAGE).name
     if not has_element(store, IMAGE):
@@ -97,43 +96,54 @@ def load_image(
     known_names: Sequence[str] | None = None,
     remap: Sequence[int] | None = None,
     overwrite: bool = False,
-) -> None:
+) -> bool:
     """Write an image as the project's, in resolution levels like scportrait's. Its dtype is kept.
+
+    If the store has an image with the same content, nothing is written.
 
     Parameters
     ----------
     store
-        The project's store, made when there is none.
+        The project's store, created if needed.
     array
         Pixels, or an array (c, y, x), or (y, x) for a single channel; of numpy, zarr or dask.
     channel_names, known_names
-        Names given, and names to use when none are given.
+        Names given by the user, and names to use otherwise.
     remap
         New order of the channels, and of their names: ``[1, 0, 2]`` exchanges the first two.
     overwrite
-        Whether an existing image may be replaced.
+        Whether an existing image is replaced, whatever its content.
+
+    Returns
+    -------
+    bool
+        Whether the image was written; False if the store already had it.
 
     Raises
     ------
     InputError
-        When image, names or order cannot be used.
+        If image, names or order are invalid.
     OutputError
-        When there is an image already, and it may not be replaced.
+        If the store has an image with other content, and it may not be replaced.
     """
-    check_free(store, [IMAGE], overwrite=overwrite)
     image = without_float16(as_channels(array if isinstance(array, Pixels) else as_pixels(array)))
     check_image(image)
     names = channel_names_for(image.shape[0], channel_names, known_names)
     if remap is not None:
         order = check_remap(remap, image.shape[0])
         image, names = reordered(image, order), [names[index] for index in order]
+    recover(store)
+    if not overwrite and is_stored(store, IMAGE, Content(image, tuple(names))):
+        return False
+    check_free(store, [IMAGE], overwrite=overwrite)
     with staged(store) as staging:
         write_raster(staging, IMAGE, image, channel_names=names, factors=FACTORS)
     _warn_of_other_sizes(store, image)
+    return True
 
 
 def _warn_of_other_sizes(store: Path, image: Pixels) -> None:
-    """Masks of an image before this one stay, and can't be used with one of another size."""
+    """Warn about masks of the previous image, which stay, but can't be used if the size differs."""
     for element in (NUCLEUS, CYTOSOL):
         if has_element(store, element) and find_labels(store, Path(element).name).shape != image.shape[1:]:
             name = Path(element).name
@@ -141,7 +151,9 @@ def _warn_of_other_sizes(store: Path, image: Pixels) -> None:
 
 
 def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False, run: Run = map) -> dict[str, Centers]:
-    """Write the masks of the project's image, and the centres of their cells.
+    """Write masks of the project's image, and the centres of their cells.
+
+    Masks that the store already has, with the same content, stay untouched, with their centres.
 
     Parameters
     ----------
@@ -150,35 +162,39 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
     masks
         ``"nucleus"`` and ``"cytosol"``, one or both: (y, x) arrays or pixels, integers, 0 = background.
     overwrite
-        Whether existing masks may be replaced.
+        Whether existing masks are replaced, whatever their content.
     run
         How to apply a callable to every block of a mask; see `compute_centers`.
 
     Returns
     -------
     dict
-        Element of a mask -> its cells.
+        Element of each mask that was written -> its cells.
 
     Raises
     ------
     InputError
-        When there is no image, or a mask is not one of it: its size, its type, its ids.
+        If there is no image, or a mask does not fit it: in its size, dtype or ids.
     OutputError
-        When a mask is there already, and may not be replaced.
+        If the store has a mask with other content, and it may not be replaced.
     """
     if not masks:
         raise InputError("no mask: give nucleus, cytosol, or both")
     elements = {mask_of(kind): _mask_pixels(mask, kind) for kind, mask in masks.items()}
-    check_free(store, list(elements), overwrite=overwrite)
+    recover(store)
+    new = {name: mask for name, mask in elements.items() if overwrite or not is_stored(store, name, Content(mask))}
+    check_free(store, list(new), overwrite=overwrite)
     shape = image_pixels(store).shape
     for element, mask in elements.items():
         check_mask(mask, mask_kind(element), shape)
+    if not new:
+        return {}
     with staged(store) as staging:
-        for element, mask in elements.items():
+        for element, mask in new.items():
             write_raster(staging, element, mask)
-        centers = write_centers(staging, list(elements), run=run)
+        centers = write_centers(staging, list(new), run=run)
         warn_of_shared_ids(centers)
-        check_same_cells({**_cells_of_other_mask(store, list(elements), run), **centers})
+        check_same_cells({**_cells_of_other_mask(store, list(new), run), **centers})
     warn_of_no_cells(centers)
     return centers
 
@@ -198,13 +214,13 @@ def _mask_pixels(mask: Any, kind: str) -> Pixels:
 
 
 def _cells_of_other_mask(store: Path, elements: Sequence[str], run: Run) -> dict[str, Centers]:
-    """The cells of the mask that is in the store and stays."""
+    """Return the cells of the mask that stays in the store."""
     others = [e for e in (NUCLEUS, CYTOSOL) if e not in elements and has_element(store, e)]
     return {element: compute_centers(find_labels(store, Path(element).name), run) for element in others}
 
 
 def write_centers(staging: Staging, elements: Sequence[str], *, run: Run) -> dict[str, Centers]:
-    """Compute and write the centres of masks that are in the staged store."""
+    """Compute and write the centres of the masks in the temporary store."""
     masks = {element: find_labels(staging.folder, Path(element).name) for element in elements}
     centers = {
         element: survey(labels, run, called=f"{mask_kind(element)} mask for '{labels.name}' in {staging.store}")
@@ -216,76 +232,22 @@ def write_centers(staging: Staging, elements: Sequence[str], *, run: Run) -> dic
 
 
 def image_pixels(store: Path) -> Pixels:
-    """Return the project's image at full resolution.
+    """Open the project's image at full resolution.
 
     Raises
     ------
     InputError
-        When there is none.
+        If there is no image.
     """
     if not has_element(store, IMAGE):
         raise InputError(f"{store}: there is no image {Path(IMAGE).name!r}; load one before its masks")
     return open_group(store / IMAGE, ("c", "y", "x"))[0]
 
 
-def open_group(group: Path | str, axes: Sequence[str]) -> tuple[Pixels, list[str]]:
-    """Open an OME-Zarr group: its full-resolution array with these axes, and the names of its channels, if it has any.
-
-    Raises
-    ------
-    InputError
-        When it is none, or has other axes that are longer than one pixel.
-    """
-    pixels, found, names = _open_multiscale(group)
-    kept = [axis for axis, name in enumerate(found) if name in axes]
-    surplus = [size for axis, size in enumerate(pixels.shape) if axis not in kept]
-    if any(size != 1 for size in surplus) or found[-2:] != ["y", "x"]:
-        raise InputError(f"{group}: its axes are {', '.join(found)} {pixels.shape}; must be {', '.join(axes)}")
-    return without_axes(pixels, kept), names
-
-
-def open_stack(group: Path | str) -> Stack:
-    """Open an OME-Zarr group: its full-resolution array with all of its axes.
-
-    Raises
-    ------
-    InputError
-        When it is none.
-    """
-    pixels, found, names = _open_multiscale(group)
-    axes = letters(found)
-    return Stack(pixels, axes, named_along(axes, pixels.shape, "c", names))
-
-
-def _open_multiscale(group: Path | str) -> tuple[Pixels, list[str], list[str]]:
-    """Pixels, axes, and names of channels."""
-    metadata, multiscale = ome.multiscale_of(group)
-    path = below(group, multiscale["datasets"][0]["path"])
-    try:
-        pixels = as_pixels(zarr.open_array(str(path), mode="r"))
-    except (FileNotFoundError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a zarr array: {error}") from error
-    found = ome.axes_of(multiscale)
-    if len(found) != len(pixels.shape):
-        raise InputError(f"{group}: its axes are {', '.join(found)}, but its array has the shape {pixels.shape}")
-    n_channels = dict(zip(found, pixels.shape, strict=True)).get("c", 1)
-    return pixels, found, _channel_names(group, metadata, n_channels)
-
-
-def _channel_names(group: Path | str, metadata: Mapping[str, Any], n_channels: int) -> list[str]:
-    """Names of the channels, "" where one has none; [] if their number is not that of the channels."""
-    labels = [channel.get("label") for channel in ome.described_channels(metadata)]
-    names = ["" if label is None else str(label) for label in labels]
-    if not any(names) or len(names) == n_channels:
-        return names
-    warn(f"{group}: its metadata names {len(names)} channels ({', '.join(names)}), but it has {n_channels}: not used")
-    return []
-
-
 def store_centers(
     store: str | os.PathLike[str], labels_name: str, centers: Centers, signature: str | None = None
 ) -> None:
-    """Write the centres of the cells of labels, and replace existing ones.
+    """Write the centres of the cells of labels; existing ones are replaced.
 
     Parameters
     ----------
@@ -296,12 +258,12 @@ def store_centers(
     centers
         Ids and centres (x, y in pixels of the full-resolution labels).
     signature
-        That of the labels, to recognize centres of other labels later.
+        Signature of the labels, by which centres of other labels are recognised later.
 
     Raises
     ------
     InputError
-        When the store is a URL: those are never written to.
+        If the store is a URL: cellstamp never writes to URLs.
     """
     if is_remote(store):
         raise InputError(f"{store} is a URL: centres are stored in folders only")

@@ -1,0 +1,59 @@
+"""Describe a project for its `repr`: image, masks, results, and the next step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cellstamp.pipeline import folder
+from cellstamp.source.load.store_summary import describe_image, describe_masks, readable
+
+_SHOWN_RESULTS = 5
+
+
+def summarize(directory: Path, *, segmentation: Any, extraction: Any) -> str:
+    """Return the content of a project folder, a line for each part. Damaged files are named and never raise.
+
+    Parameters
+    ----------
+    directory
+        The project folder.
+    segmentation, extraction
+        The steps of the project; None if it lacks one.
+    """
+    store = directory / folder.STORE
+    image, masks = describe_image(store), describe_masks(store)
+    results = folder.results(directory)
+    lines = {
+        "image": image or "none",
+        "masks": ", ".join(masks) or "none",
+        "results": ", ".join(_result(path) for path in results[:_SHOWN_RESULTS]) or "none",
+        "next step": _next_step(image, masks, results, segmentation, extraction),
+    }
+    more = len(results) - _SHOWN_RESULTS
+    if more > 0:
+        lines["results"] += f", and {more} more"
+    return "\n".join([f"Project in {directory}", *(f"  {name}: {value}" for name, value in lines.items())])
+
+
+def _result(path: Path) -> str:
+    from cellstamp.h5sc.reader import describe_h5sc
+
+    def cells() -> str:
+        n_cells = describe_h5sc(path).n_cells
+        return "1 cell" if n_cells == 1 else f"{n_cells:,} cells"
+
+    return f"{path.parent.parent.name}/{path.parent.name} ({readable(cells)})"
+
+
+def _next_step(image: str | None, masks: list[str], results: list[Path], segmentation: Any, extraction: Any) -> str:
+    if image is None:
+        return "load an image, like project.load_input_from_tif_files(['dapi.tif', 'actin.tif'])"
+    if not masks:
+        load = "project.load_segmentation(nucleus=..., cytosol=...)"
+        return f"call {load}" if segmentation is None else f"call project.segment(), or {load}"
+    if results:
+        return "read the single-cell images with project.h5sc"
+    if extraction is None:
+        return f"add a section {folder.DEFAULT_EXTRACTION!r} to {folder.CONFIG}, then call project.extract()"
+    return "call project.extract()"

@@ -1,0 +1,48 @@
+"""Describe the image and the masks of a project's store from their metadata; pixels are not read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from cellstamp.source.load.ome_groups import open_group
+from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of
+from cellstamp.source.ome import AXES
+from cellstamp.source.points import n_points
+
+_SHOWN_CHANNELS = 10
+
+
+def describe_image(store: Path) -> str | None:
+    """Return shape, dtype and channels of the image, or why it can't be read; None if there is no image."""
+    return readable(partial(_image, store / IMAGE)) if (store / IMAGE).exists() else None
+
+
+def describe_masks(store: Path) -> list[str]:
+    """Return each mask with its number of cells, if that is stored, or why it can't be read."""
+    masks = [mask for mask in (NUCLEUS, CYTOSOL) if (store / mask).exists()]
+    return [f"{Path(mask).name} ({readable(partial(_mask, store, mask))})" for mask in masks]
+
+
+def readable(describe: Callable[[], str]) -> str:
+    """Return a description, or the error if a file is damaged. Warnings are ignored."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return describe()
+    except Exception as error:  # noqa: BLE001 - a damaged file raises errors of many kinds
+        return f"can't be read: {error}"
+
+
+def _image(group: Path) -> str:
+    pixels, names = open_group(group, AXES["images"])
+    shown = ", ".join(names[:_SHOWN_CHANNELS]) + (", ..." if len(names) > _SHOWN_CHANNELS else "")
+    return f"{pixels.shape} (c, y, x) {pixels.dtype}" + (f", channels {shown}" if shown else "")
+
+
+def _mask(store: Path, mask: str) -> str:
+    pixels, _ = open_group(store / mask, AXES["labels"])
+    n_cells = n_points(store, Path(centers_of(mask)).name)
+    return str(pixels.dtype) if n_cells is None else f"{n_cells:,} cells" if n_cells != 1 else "1 cell"

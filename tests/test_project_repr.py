@@ -1,0 +1,123 @@
+"""`repr(project)`: its image, masks, results and next step, from metadata; a new folder is announced."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cellstamp.engines.cores import default_workers
+from cellstamp.pipeline.project import Project
+
+
+def line(project: Project, name: str) -> str:
+    (found,) = [text for text in repr(project).splitlines() if text.startswith(f"  {name}: ")]
+    return found.removeprefix(f"  {name}: ")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    return {"HDF5CellExtraction": {"threads": 1, "image_size": 40, "cache": str(tmp_path / "cache"), "progress": False}}
+
+
+def test_it_follows_the_project(tmp_path: Path, config: dict[str, Any], make_cells: Any) -> None:
+    image, nucleus, cytosol = make_cells()
+    project = Project(tmp_path / "project", config)
+    assert repr(project).splitlines()[0] == f"Project in {tmp_path / 'project'}"
+    assert [line(project, name) for name in ("image", "masks", "results")] == ["none"] * 3
+    assert line(project, "next step").startswith("load an image, like project.load_input_from_tif_files(")
+    project.load_input_from_array(image, ["dna", "er", "golgi"])
+    assert line(project, "image") == f"{image.shape} (c, y, x) uint16, channels dna, er, golgi"
+    assert line(project, "next step") == "call project.load_segmentation(nucleus=..., cytosol=...)"
+    project.load_segmentation(nucleus)
+    assert line(project, "masks") == "seg_all_nucleus (16 cells)"
+    project.load_segmentation(cells=cytosol)
+    assert line(project, "masks") == "seg_all_nucleus (16 cells), seg_all_cytosol (16 cells)"
+    assert line(project, "next step") == "call project.extract()"
+    project.extract(partial=True, n_cells=1)
+    project.extract()
+    assert line(project, "results").startswith("extraction/data (16 cells), extraction/")
+    assert line(project, "results").endswith("(1 cell)")
+    assert line(project, "next step") == "read the single-cell images with project.h5sc"
+    assert repr(Project(project.directory)) == repr(project)
+
+
+def test_without_a_config_segment_comes_next(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.load_input_from_array(np.zeros((1, 20, 20), np.uint8))
+    assert line(project, "next step").startswith("call project.segment(), or project.load_segmentation(")
+
+
+def test_masks_of_another_program_without_centres(project_store: Any) -> None:
+    project = Project(project_store().parent)
+    assert line(project, "masks") == "seg_all_nucleus (uint32), seg_all_cytosol (uint32)"
+
+
+@pytest.mark.parametrize("damaged", ["images/input_image", "labels/seg_all_nucleus", "points/centers_seg_all_nucleus"])
+def test_a_damaged_store_is_described(tmp_path: Path, make_cells: Any, damaged: str) -> None:
+    image, nucleus, _ = make_cells()
+    project = Project(tmp_path / "project")
+    project.load_input_from_array(image)
+    project.load_segmentation(nucleus)
+    for path in (Path(project.sdata_path) / damaged).rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"\x00")
+    assert "can't be read: " in repr(project)
+    assert ("can't be read" in line(project, "image")) == damaged.startswith("images")
+
+
+def test_damaged_results_and_stores_of_other_kinds(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    Path(project.sdata_path).write_text("not a folder")
+    result = tmp_path / "project" / "extraction" / "data" / "single_cells.h5sc"
+    result.parent.mkdir(parents=True)
+    result.write_text("not HDF5")
+    assert "single_cells.h5sc is not an HDF5 file" in line(project, "results")
+    assert line(project, "image") == "none"
+
+
+def test_spatialdata_is_not_imported_and_no_pixel_is_read(tmp_path: Path, make_cells: Any) -> None:
+    image, nucleus, cytosol = make_cells()
+    project = Project(tmp_path / "project")
+    project.load_input_from_array(image)
+    project.load_segmentation(nucleus, cytosol)
+    for chunk in Path(project.sdata_path).glob("*/*/s*/c/**/*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"damaged")
+    code = f"""
+import sys
+from cellstamp import Project
+text = repr(Project({str(tmp_path / "project")!r}))
+assert "uint16" in text and "16 cells" in text and "can't" not in text, text
+assert "spatialdata" not in sys.modules, "imported"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestNewFolder:
+    def test_it_is_announced_once(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        Project(tmp_path / "typo")
+        assert capsys.readouterr().out == f"New, empty project in {tmp_path / 'typo'}\n"
+        Project(tmp_path / "typo")
+        assert capsys.readouterr().out == ""
+
+    def test_not_with_progress_off(
+        self, tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Project(tmp_path / "typo", config)
+        assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("threads", "wanted"), [(None, default_workers()), (3, 3), ("many", default_workers())])
+def test_number_of_workers(tmp_path: Path, threads: Any, wanted: int) -> None:
+    """Loaders use the `threads` of the extraction step, or the default of this machine."""
+    project = Project(tmp_path / "project")
+    if threads is not None:
+        project.extraction_f.config["threads"] = threads
+    assert project._n_workers == wanted
+    project.extraction_f = None
+    assert project._n_workers == default_workers()
