@@ -11,14 +11,14 @@ from cellstamp.segmentation_config import SegmentationConfig
 
 # Keys have the order of the models; each entry names the first key of a group.
 EXTRACTION = {
-    "threads": "Required",
+    "threads": "General",
     "image": "Input",
     "cells": "Cells and channels",
     "apply_masks": "Single-cell images",
     "target_ram_utilization": "Memory, workers and display",
 }
 SEGMENTATION = {
-    "threads": "Required",
+    "threads": "General",
     "image": "Input",
     "method": "Nuclei and cells",
     "block_size": "Memory, workers and display",
