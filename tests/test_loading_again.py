@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from spatialdata.transformations import get_transformation
 
 from cellstamp.errors import InputError, OutputError
 from cellstamp.pipeline.project import Project
+from cellstamp.source.find.placement import placements
 from cellstamp.source.load.pixels import as_pixels
 from cellstamp.source.load.same_content import Content, is_stored
 from cellstamp.source.load.store import open_sdata
-from cellstamp.source.ome import raster_attributes
+from cellstamp.source.ome import multiscale_of, raster_attributes
 from cellstamp.source.thirdparty import quiet
 
 IMAGE = np.random.default_rng(0).integers(0, 2**16, (3, 60, 80)).astype(np.uint16)
@@ -306,6 +308,28 @@ class TestSpatialData:
         lines = [r"Input image kept: .*sample\.zarr", "seg_all_nucleus kept", "seg_all_cytosol kept"]
         check_kept(project, lambda: project.load_input_from_sdata(store, *NAMES), *lines)
         check_kept(project, lambda: project.load_input_from_sdata(open_sdata(store), *NAMES), *lines)
+
+    @pytest.mark.parametrize("zarr_format", [2, 3])
+    @pytest.mark.parametrize("chunks", [16, 64])  # small chunks are written again, others copied
+    def test_a_scale_of_the_full_resolution_stays(
+        self, project: Project, sample_store: Any, chunks: int, zarr_format: int
+    ) -> None:
+        store = sample_store(zarr_format=zarr_format, chunks=chunks)
+        for element in ("images/image", "labels/nucleus", "labels/cytosol"):
+            group = zarr.open_group(str(store / element))
+            attributes: Any = group.attrs.asdict()
+            level = attributes.get("ome", attributes)["multiscales"][0]["datasets"][0]
+            level["coordinateTransformations"][0]["scale"][-2:] = [0.5, 0.25]
+            group.attrs.update(attributes)
+        project.load_input_from_sdata(store, *NAMES)
+        for element in ("images/input_image", "labels/seg_all_nucleus", "labels/seg_all_cytosol"):
+            found = placements(multiscale_of(Path(project.sdata_path) / element)[0])
+            np.testing.assert_allclose(found["global"], np.diag([0.5, 0.25, 1]))
+        with quiet():
+            labels = open_sdata(project.sdata_path)["seg_all_nucleus"]
+            in_spatialdata = get_transformation(labels).to_affine_matrix(("y", "x"), ("y", "x"))
+        np.testing.assert_allclose(in_spatialdata, np.diag([0.5, 0.25, 1]))
+        check_kept(project, lambda: project.load_input_from_sdata(store, *NAMES), "kept", "kept", "kept")
 
     @pytest.mark.parametrize("options", [{}, {"keep_all": False}, {"remove_duplicates": False}])
     def test_with_a_table(self, project: Project, sample_store: Any, options: dict) -> None:

@@ -23,14 +23,15 @@ from cellstamp.h5sc.layout import EXCEEDS, FILE_NAME, REMOVED_NAME
 from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep, source_of
+from cellstamp.pipeline.border_rule import check_crop_fits, removed_warning
 from cellstamp.pipeline.cluster import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
 from cellstamp.pipeline.crop_size import SHARE, measure_size
 from cellstamp.pipeline.disk_space import DiskSpace
-from cellstamp.pipeline.earlier import check_equal, in_the_way, read_origin
 from cellstamp.pipeline.folder import STORE
-from cellstamp.pipeline.job import Job, Selection, check_crop_fits, select_cells
+from cellstamp.pipeline.job import Job, Selection, select_cells
 from cellstamp.pipeline.lock import holding
+from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way, made_from, read_origin
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import BlockRunner, n_local_workers, open_engine
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark, conclude
@@ -48,8 +49,6 @@ from cellstamp.source.values import Centers
 from cellstamp.warnings import warn
 
 _LONGEST_NAME = 100
-_MANY = 0.05
-"""Share of the selected cells; if more are removed at the border, the user is warned."""
 _BETWEEN = "the centre of an id that stands for many cells lies between them"
 
 
@@ -170,7 +169,7 @@ class HDF5CellExtraction(ProcessingStep):
                 scaling = find_scaling(sized, source, blocks, log=self.log)
                 job = Job(sized, source, selection, scaling, folder, measured=config.image_size == MEASURED)
                 if origin is not None:
-                    check_equal(origin, job.begun_from(), finished)
+                    check_equal(origin, begun_from(job), finished)
                     self._finish(finished, config, f"Up to date: {_n_cells(len(job.cells))} -> {finished}")
                     return
                 tally, n_empty = self._extract(job, engine, blocks, watch)
@@ -210,11 +209,11 @@ class HDF5CellExtraction(ProcessingStep):
             budget, engine.n_workers, len(batches), config.max_inflight_result_batches, self._warn, self.log
         )
         watch.lap("reading")
-        layout, made_from, begun_from = job.layout(), job.made_from(), job.begun_from()
+        layout, content, inputs = job.layout(), made_from(job), begun_from(job)
         with self._work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
-            settle(work, begun_from, overwrite=self._may_replace, log=self.log)
+            settle(work, inputs, overwrite=self._may_replace, log=self.log)
             room = DiskSpace(work, layout, n_finished(work))
-            with open_writer(work, layout, begun_from, self.log) as (attempt, writer):
+            with open_writer(work, layout, inputs, self.log) as (attempt, writer):
                 n_done = int(writer.is_written.sum())
                 if n_done:
                     self._tell(f"Resuming: {n_done:,} of {len(job.cells):,} cells done", config)
@@ -230,9 +229,7 @@ class HDF5CellExtraction(ProcessingStep):
                     progress=progress,
                 )
                 exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), blocks)
-                writer.describe(
-                    job.description(made_from, begun_from, writer.n_empty, exceeding.rows.size), exceeding.rows
-                )
+                writer.describe(job.description(content, inputs, writer.n_empty, exceeding.rows.size), exceeding.rows)
             removed = "".join(f"{cell}\n" for cell in job.selection.removed.tolist())
             (attempt / REMOVED_NAME).write_text(removed, encoding="ascii", newline="\n")
             run.publish([REMOVED_NAME, FILE_NAME], attempt, job.folder)
@@ -354,13 +351,10 @@ class HDF5CellExtraction(ProcessingStep):
         )
 
     def _warn_of_removed(self, selection: Selection, config: ExtractionConfig) -> None:
-        n_removed, n_chosen = selection.removed.size, selection.n_in_mask - selection.n_not_chosen
-        if n_removed > _MANY * n_chosen:
-            self._warn(
-                f"{n_removed:,} of {n_chosen:,} cells ({n_removed / n_chosen:.0%}) are too close to the image border "
-                f"for image_size {config.image_size}, and are not extracted. Set border to 'pad' to extract them, or "
-                "choose a smaller image_size"
-            )
+        n_selected = selection.n_in_mask - selection.n_not_chosen
+        warning = removed_warning(selection.removed.size, n_selected, config.image_size)
+        if warning is not None:
+            self._warn(warning)
 
     def _warn_of_exceeding(self, job: Job, exceeding: run.Exceeding) -> None:
         if exceeding.rows.size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp import __version__
-from cellstamp.cells.plan import Batch, cells_per_batch, inside_image, plan_batches, sample_cells, tile_shape
+from cellstamp.cells.plan import Batch, cells_per_batch, plan_batches, sample_cells, tile_shape
 from cellstamp.cells.stamps import CropSettings
 from cellstamp.cells.task import StampTask
 from cellstamp.config import ExtractionConfig
-from cellstamp.errors import ConfigError
 from cellstamp.h5sc.layout import Layout
+from cellstamp.pipeline.border_rule import cells_inside
 from cellstamp.pipeline.scaling import Pairs, Scaling
 from cellstamp.rules import CellChoice, FileColumn, TableColumn
 from cellstamp.source.find.selection import ChosenCells
-from cellstamp.source.read.arrays import ArrayHandle, PixelSource
+from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.values import Centers, SharedIds
 
 
@@ -148,51 +148,23 @@ class Job:
             "intensities": self.scaling.meaning,
         }
 
-    def made_from(self) -> dict[str, Any]:
-        """Return everything that decides the content of the file, as JSON values.
-
-        Copies of image and masks count as equal: their digests are of samples.
-        """
-        cells = hashlib.sha256(self.cells.ids.tobytes() + self.cells.xy.tobytes()).hexdigest()
-        return {
-            "cellstamp": __version__,
-            **self.settings(),
-            "channels": list(self.source.channel_names),
-            "cells": f"{len(self.cells)}, digest {cells[:16]}",
-            **self._arrays(ArrayHandle.sample),
-        }
-
-    def begun_from(self) -> dict[str, Any]:
-        """Return what must be equal to resume a run: `made_from`, and signatures of the files of image and masks."""
-        return {**self.made_from(), **self.inputs()}
-
-    def inputs(self) -> dict[str, str]:
-        """Return a signature of the image and each mask, which changes with each change of their files."""
-        return self._arrays(ArrayHandle.signature)
-
-    def _arrays(self, digest: Callable[[ArrayHandle], str]) -> dict[str, str]:
-        return {
-            array.name: f"{list(array.shape)} {array.dtype}, digest {digest(array)[:16]}"
-            for array in (self.source.image, *self.source.masks)
-        }
-
     def description(
-        self, made_from: dict[str, Any], begun_from: dict[str, Any], n_empty: NDArray[np.int64], n_exceeding: int
+        self, made_from: Mapping[str, Any], begun_from: Mapping[str, Any], n_empty: NDArray[np.int64], n_exceeding: int
     ) -> dict[str, Any]:
         """Return the file's description of itself (``uns/cellstamp``).
 
         Parameters
         ----------
         made_from, begun_from
-            Results of `made_from` and `begun_from` before the images were read, so that later changes are noticed.
+            See `cellstamp.pipeline.resume_check`; from before the images were read, so that later changes are noticed.
         n_empty, n_exceeding
             For each mask, the number of cells without a pixel; the number of cells that exceed their crop.
         """
-        text = json.dumps(made_from)
+        text = json.dumps(dict(made_from))
         return {
             "version": __version__,
             "made_from": text,
-            "begun_from": json.dumps(begun_from),
+            "begun_from": json.dumps(dict(begun_from)),
             "fingerprint": hashlib.sha256(text.encode()).hexdigest(),
             **self.selection.counts(),
             "cells_empty_in_main_mask": int(n_empty[0]),
@@ -235,31 +207,6 @@ def _in_short(pairs: Pairs | None) -> Any:
     return list(pairs[0]) if len(set(pairs)) == 1 else [list(pair) for pair in pairs]
 
 
-def check_crop_fits(config: ExtractionConfig, source: PixelSource, *, measured: bool = False) -> None:
-    """Check that crops are not larger than the image, unless they are padded.
-
-    Parameters
-    ----------
-    measured
-        Whether ``image_size`` was measured in the masks.
-
-    Raises
-    ------
-    ConfigError
-        If ``image_size`` is larger than the image's shorter side.
-    """
-    height, width = source.shape
-    # while the size is to be measured, it is 0
-    if config.border == "drop" and config.image_size > min(height, width):
-        size, mask = f"image_size = {config.image_size}:", source.main_mask.name
-        begin = f"image_size = 'auto': the cells of '{mask}' need {config.image_size}, which" if measured else size
-        message = (
-            f"{begin} must not be larger than the image, which is {height} x {width} pixels "
-            f"(y, x): '{source.image.name}' in {source.image.store}; or set border to 'pad'"
-        )
-        raise ConfigError(message)
-
-
 def select_cells(
     centers: Centers,
     source: PixelSource,
@@ -287,10 +234,7 @@ def select_cells(
         If selected cells do not exist, or the sample is larger than the number of cells.
     """
     wanted = centers if chosen is None else chosen.among(centers, source.main_mask.name)
-    if config.border == "pad":
-        inside = np.ones(len(wanted), np.bool_)
-    else:
-        inside = inside_image(wanted, config.image_size, source.shape)
+    inside = cells_inside(wanted, config, source.shape)
     kept = wanted[inside]
     if partial and len(kept):
         kept = sample_cells(kept, n_cells, seed)

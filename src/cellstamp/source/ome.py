@@ -107,6 +107,22 @@ def identity(axes: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def complete_transformations(multiscale: Mapping[str, Any], axes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the transformations from full-resolution pixels to each coordinate system.
+
+    SpatialData keeps them with the element. Other programs put a scale, or an offset, at the full-resolution level; it
+    comes first then.
+    """
+    systems = list(multiscale.get("coordinateTransformations") or [identity(axes)])
+    own = list(multiscale["datasets"][0].get("coordinateTransformations", []))
+    if all(each.get("type") == "scale" and set(each["scale"]) == {1.0} for each in own):
+        return systems
+    sides = identity(axes)
+    ends = {side: sides[side] for side in ("input", "output")}
+    steps = [{**ends, **each} for each in own]
+    return [{**ends, **system, "type": "sequence", "transformations": [*steps, system]} for system in systems]
+
+
 def _axis(name: str) -> dict[str, str]:
     return {"name": name, "type": "channel" if name == "c" else "space"}
 

@@ -14,9 +14,7 @@ from cellstamp.source.find.annotations import Column, Table, column_content
 from cellstamp.source.find.joining_advice import how_to_join
 from cellstamp.source.find.masks import listing
 from cellstamp.source.read.arrays import ArrayHandle
-
-LABEL_COLUMNS = ("cell_labels", "cell_label", "label_id", "label", "scportrait_cell_id")
-"""Columns with a cell's id in the mask, in tables whose rows annotate something else, like circles."""
+from cellstamp.source.table_columns import LABEL_COLUMNS
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -197,7 +196,7 @@ def _take(staging: Staging, group: Path, element: str) -> None:
     pixels = without_float16(pixels) if kind == "images" else pixels
     names = channel_names_for(pixels.shape[0], None, labels) if kind == "images" else ()
     _, multiscale = ome.multiscale_of(group)
-    transformations: list[dict[str, Any]] | None = multiscale.get("coordinateTransformations")
+    transformations = ome.complete_transformations(multiscale, ome.AXES[kind])
     write_raster(staging, element, pixels, channel_names=names, factors=factors, transformations=transformations)
 
 

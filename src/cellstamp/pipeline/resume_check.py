@@ -1,18 +1,52 @@
-"""Compare a finished extraction with the one that is asked for: it is up to date, or in the way."""
+"""Decide which settings and inputs must be equal to resume an extraction, or for its file to be up to date."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cellstamp import __version__
 from cellstamp.errors import CellstampError, OutputError
 from cellstamp.h5sc.layout import OURS
 from cellstamp.h5sc.reader import read_h5sc
+from cellstamp.pipeline.job import Job
+from cellstamp.source.read.arrays import ArrayHandle
 
 Origin = Mapping[str, Any]
 """Settings, and a signature of each input, that decide the content of a file."""
+
+
+def made_from(job: Job) -> dict[str, Any]:
+    """Return everything that decides the content of an extraction's file, as JSON values.
+
+    Copies of image and masks count as equal: their digests are of samples.
+    """
+    cells = hashlib.sha256(job.cells.ids.tobytes() + job.cells.xy.tobytes()).hexdigest()
+    return {
+        "cellstamp": __version__,
+        **job.settings(),
+        "channels": list(job.source.channel_names),
+        "cells": f"{len(job.cells)}, digest {cells[:16]}",
+        **_arrays(job, ArrayHandle.sample),
+    }
+
+
+def begun_from(job: Job) -> Origin:
+    """Return what must be equal to resume a run: `made_from`, and signatures of the files of image and masks.
+
+    A signature changes with each change of the files.
+    """
+    return {**made_from(job), **_arrays(job, ArrayHandle.signature)}
+
+
+def _arrays(job: Job, digest: Callable[[ArrayHandle], str]) -> dict[str, str]:
+    return {
+        array.name: f"{list(array.shape)} {array.dtype}, digest {digest(array)[:16]}"
+        for array in (job.source.image, *job.source.masks)
+    }
 
 
 def read_origin(path: Path) -> Origin:

@@ -1,0 +1,62 @@
+"""Decide which cells are too close to the image border, and warn if these are many."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.cells.plan import inside_image
+from cellstamp.config import ExtractionConfig
+from cellstamp.errors import ConfigError
+from cellstamp.source.read.arrays import PixelSource
+from cellstamp.source.values import Centers
+
+_MANY = 0.05
+"""Share of the selected cells; if more are removed at the border, the user is warned."""
+
+
+def cells_inside(cells: Centers, config: ExtractionConfig, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return which cells can be extracted, bool (n,): all with padding, else those whose crop is inside of the image.
+
+    Parameters
+    ----------
+    shape
+        Height and width of the image in pixels.
+    """
+    return np.ones(len(cells), np.bool_) if config.border == "pad" else inside_image(cells, config.image_size, shape)
+
+
+def removed_warning(n_removed: int, n_selected: int, image_size: int) -> str | None:
+    """Return the warning if many of the selected cells are removed at the border."""
+    if n_removed <= _MANY * n_selected:
+        return None
+    return (
+        f"{n_removed:,} of {n_selected:,} cells ({n_removed / n_selected:.0%}) are too close to the image border for "
+        f"image_size {image_size}, and are not extracted. Set border to 'pad' to extract them, or choose a smaller "
+        "image_size"
+    )
+
+
+def check_crop_fits(config: ExtractionConfig, source: PixelSource, *, measured: bool = False) -> None:
+    """Check that crops are not larger than the image, unless they are padded.
+
+    Parameters
+    ----------
+    measured
+        Whether ``image_size`` was measured in the masks.
+
+    Raises
+    ------
+    ConfigError
+        If ``image_size`` is larger than the image's shorter side.
+    """
+    height, width = source.shape
+    # while the size is to be measured, it is 0
+    if config.border == "drop" and config.image_size > min(height, width):
+        size, mask = f"image_size = {config.image_size}:", source.main_mask.name
+        begin = f"image_size = 'auto': the cells of '{mask}' need {config.image_size}, which" if measured else size
+        message = (
+            f"{begin} must not be larger than the image, which is {height} x {width} pixels "
+            f"(y, x): '{source.image.name}' in {source.image.store}; or set border to 'pad'"
+        )
+        raise ConfigError(message)
