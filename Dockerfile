@@ -8,7 +8,7 @@ WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN python3 -m venv /opt/cellstamp \
-    && /opt/cellstamp/bin/pip install --no-cache-dir '.[plot,segmentation]' \
+    && /opt/cellstamp/bin/pip install --no-cache-dir '.[dask,plot,segmentation]' \
     && /opt/cellstamp/bin/pip uninstall --yes pip
 
 FROM python:3.13-slim
