@@ -21,7 +21,8 @@ LABEL org.opencontainers.image.title="cellstamp" \
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends procps \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 1000 --create-home cellstamp
+    && useradd --uid 1000 --create-home cellstamp \
+    && install --directory --mode=1777 /data
 
 COPY --from=build /opt/cellstamp /opt/cellstamp
 
