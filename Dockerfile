@@ -21,13 +21,15 @@ LABEL org.opencontainers.image.title="cellstamp" \
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends procps \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 1000 --create-home cellstamp \
+    && useradd --uid 1000 --home-dir /tmp --no-create-home cellstamp \
     && install --directory --mode=1777 /data
 
 COPY --from=build /opt/cellstamp /opt/cellstamp
 
-# Compiled code belongs to root: every user of the image loads it, and none can change it.
+# Compiled code belongs to root: every user of the image loads it, and none can change it. A home that all users may write
+# to keeps what else is cached, such as matplotlib's fonts.
 ENV PATH=/opt/cellstamp/bin:$PATH \
+    HOME=/tmp \
     NUMBA_CACHE_DIR=/opt/cellstamp/compiled \
     NUMBA_CPU_NAME=generic
 RUN cellstamp compile --image uint8 --image uint16
