@@ -328,6 +328,20 @@ def test_an_image_with_compiled_code_runs_at_once_as_any_user_on_any_machine(
     assert "Compil" not in (tmp_path / "out" / "processing.log").read_text()
 
 
+def test_compile_fails_where_nothing_can_be_kept(read_only: Path, run: Run, temporary: Path) -> None:
+    private(temporary).mkdir(0o755)  # not private, so no folder is writable
+    code = """
+import sys
+from click.testing import CliRunner
+from cellstamp.cli import commands
+result = CliRunner().invoke(commands, ["compile"])
+assert "Error: Compiled for this process only: no folder for the cache is writable" in result.stderr, result.stderr
+assert "set NUMBA_CACHE_DIR to a folder that stays and that you can write to" in result.stderr
+print(result.exit_code, None)
+"""
+    assert run(read_only, code)[0] == "2"
+
+
 def test_other_functions_are_kept_as_numba_has_it(package: Path, run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("from numba import njit\n@njit(cache=True)\ndef f(x):\n    return x + 1\n")
     run(package, f"import sys\nsys.path.append({str(tmp_path)!r})\n{COMPILE}\nimport mine\nassert mine.f(1) == 2")
