@@ -468,3 +468,23 @@ def test_warnings_are_one_line_each(project):
     assert result.returncode == 0
     (line,) = result.stderr.splitlines()
     assert line.startswith("Warning: HDF5CellExtraction config: hdf5_rdcc_nbytes means nothing here")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--image", "uint12"],
+            "image: 'uint12' is not one of uint8, int8, uint16, int16, uint32, int32, uint64, int64, f",
+        ),
+        (
+            ["--masks", "float32"],
+            "masks: 'float32' is not one of uint8, int8, uint16, int16, uint32, int32, uint64, int64",
+        ),
+        (["--dtype", "float64"], "dtype: 'float64' is not one of float16, float32, uint8, uint16"),
+    ],
+)
+def test_compile_checks_data_types_before_it_compiles(arguments, message):
+    result = invoke("compile", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr

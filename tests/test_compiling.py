@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -68,19 +69,19 @@ def run(temporary: Path) -> Run:
     """``run(package, code, NAME=value, ...)``: in a process without a home; how it got its code, and the folder."""
 
     def start(package: Path, code: str = COMPILE, **environment: Any) -> tuple[str, Path | None]:
-        ours = {
-            "PYTHONPATH": str(package),
-            "TMPDIR": str(temporary),
-            "HOME": "/nowhere",
-            "PATH": os.environ["PATH"],
-        }
-        command = obeying_permissions([sys.executable, "-c", code])
-        done = subprocess.run(command, env=ours | environment, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
-        how, folder = done.stdout.split()
+        how, folder = run_command(package, temporary, code, environment).split()
         return how, None if folder == "None" else Path(folder)
 
     return start
+
+
+def run_command(package: Path, temporary: Path, code: str, environment: dict[str, str]) -> str:
+    """Run code in a process without a home; what it prints."""
+    ours = {"PYTHONPATH": str(package), "TMPDIR": str(temporary), "HOME": "/nowhere", "PATH": os.environ["PATH"]}
+    command = obeying_permissions([sys.executable, "-c", code])
+    done = subprocess.run(command, env=ours | environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 def private(temporary: Path) -> Path:
@@ -225,6 +226,120 @@ def test_an_extraction_runs_where_nothing_is_writable_and_says_where_code_is_kep
     assert bool(list(private(temporary).rglob("*.nbc"))) is kept
     with h5py.File(tmp_path / "out" / "data" / "single_cells.h5sc") as file:
         assert file["obsm/single_cell_images"][:, -1].any(axis=(1, 2)).all()
+
+
+def only_readable(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+
+def test_code_in_a_read_only_folder_is_loaded_and_new_code_is_kept_elsewhere(
+    package: Path, run: Run, temporary: Path
+) -> None:
+    run(package)
+    kept = package / "cellstamp" / "__pycache__"
+    before = sorted(kept.iterdir())
+    only_readable(package)
+    assert run(package)[0] == "loaded"
+    assert not list(private(temporary).rglob("*.nbc"))
+    other_types = COMPILE.replace("[[0, 7, 7]]", "[[0, 7, 7]], np.int32")
+    assert run(package, other_types)[0] == "compiled"
+    assert run(package, other_types)[0] == "loaded"
+    assert list(private(temporary).rglob("*.nbc"))
+    assert sorted(kept.iterdir()) == before
+    package.joinpath("cellstamp").chmod(0o755)  # pytest removes it
+
+
+def test_code_in_a_read_only_folder_is_loaded_where_nothing_is_writable(
+    package: Path, run: Run, temporary: Path, tmp_path: Path
+) -> None:
+    only_readable(package)
+    run(package, NUMBA_CACHE_DIR=str(tmp_path / "chosen"))
+    only_readable(tmp_path / "chosen")
+    private(temporary).mkdir(0o755)  # not private, so it is not used
+    assert run(package, NUMBA_CACHE_DIR=str(tmp_path / "chosen")) == ("loaded", None)
+
+
+def test_a_read_only_home_is_not_loaded_from(read_only: Path, run: Run, temporary: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    run(read_only, HOME=str(tmp_path / "home"))
+    only_readable(tmp_path / "home")
+    how, folder = run(read_only, HOME=str(tmp_path / "home"))
+    assert how == "compiled"
+    assert folder is not None
+    assert folder.parent == private(temporary)
+
+
+KEPT_FOR = """
+from cellstamp.compiling.cache_folders import USUAL, find_folder, is_kept, note_kept
+{action}
+print("ny"[is_kept(USUAL)], None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        ({}, {}, "y"),
+        ({}, {"NUMBA_CPU_NAME": "generic"}, "n"),
+        ({"NUMBA_CPU_NAME": "generic"}, {"NUMBA_CPU_NAME": "Generic", "NUMBA_CPU_FEATURES": ""}, "n"),
+        ({"NUMBA_CPU_NAME": "generic"}, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, "y"),
+        ({"NUMBA_CPU_NAME": "generic"}, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+avx2"}, "n"),
+    ],
+)
+def test_code_is_kept_for_the_processor_that_numba_compiles_for(
+    package: Path, run: Run, first: dict[str, str], second: dict[str, str], kept: str
+) -> None:
+    assert run(package, KEPT_FOR.format(action="note_kept(USUAL)"), **first)[0] == "y"
+    assert run(package, KEPT_FOR.format(action=""), **second)[0] == kept
+
+
+@pytest.mark.parametrize(("name", "expected"), [(None, False), ("generic", True)])
+def test_generic_code_does_not_depend_on_the_machine(
+    monkeypatch: pytest.MonkeyPatch, name: str | None, *, expected: bool
+) -> None:
+    from cellstamp.compiling import cache_folders
+
+    monkeypatch.delenv("NUMBA_CPU_FEATURES", raising=False)
+    if name is None:
+        monkeypatch.delenv("NUMBA_CPU_NAME", raising=False)
+    else:
+        monkeypatch.setenv("NUMBA_CPU_NAME", name)
+    here = cache_folders._processor.__wrapped__()
+    monkeypatch.setattr(cache_folders, "_CPU_LINES", ("processor",))  # as on another machine
+    assert (cache_folders._processor.__wrapped__() == here) is expected
+
+
+def test_an_image_with_compiled_code_runs_at_once_as_any_user_on_any_machine(
+    read_only: Path, run: Run, temporary: Path, tmp_path: Path
+) -> None:
+    paths = {name: str(tmp_path / name) for name in ("cache", "out", "store")}
+    write_store(tmp_path / "store", make_sample())
+    image = {"NUMBA_CACHE_DIR": str(tmp_path / "compiled"), "NUMBA_CPU_NAME": "generic"}
+    compile_it = "import sys; sys.argv[1:] = ['compile']; from cellstamp.cli import main; main()"
+    lines = run_command(read_only, temporary, compile_it, image).splitlines()
+    assert lines[0] == "Compiling for uint32 masks, a uint16 image and float16 single-cell images: 10 to 60 s"
+    assert re.fullmatch(rf"Compiled in .+, kept in {tmp_path}/compiled/cellstamp_\w+", lines[1])
+    again = run_command(read_only, temporary, compile_it, image)
+    assert again == "Already compiled for uint32 masks, a uint16 image and float16 single-cell images\n"
+    only_readable(tmp_path / "compiled")
+    private(temporary).mkdir(0o755)  # not private: nothing is writable
+    assert run(read_only, EXTRACT.format(**paths), **image) == ("extracted", None)
+    assert "Compil" not in (tmp_path / "out" / "processing.log").read_text()
+
+
+def test_compile_fails_where_nothing_can_be_kept(read_only: Path, run: Run, temporary: Path) -> None:
+    private(temporary).mkdir(0o755)  # not private, so no folder is writable
+    code = """
+import sys
+from click.testing import CliRunner
+from cellstamp.cli import commands
+result = CliRunner().invoke(commands, ["compile"])
+assert "Error: Compiled for this process only: no folder for the cache is writable" in result.stderr, result.stderr
+assert "set NUMBA_CACHE_DIR to a folder that stays and that you can write to" in result.stderr
+print(result.exit_code, None)
+"""
+    assert run(read_only, code, NUMBA_OPT="0")[0] == "2"  # compiles faster
 
 
 def test_other_functions_are_kept_as_numba_has_it(package: Path, run: Run, tmp_path: Path) -> None:

@@ -467,6 +467,27 @@ def preview(
     _print(f"Picture: {output}")
 
 
+def _type_option(name: str, target: str, default: str, text: str) -> Callable[[Any], Any]:
+    return click.option(
+        name, target, multiple=True, default=[default], metavar="TYPE", show_default=True, help=f"{text}. Repeatable."
+    )
+
+
+@commands.command(name="compile", short_help="Compile for later runs, for example in a container image.")
+@_type_option("--image", "images", "uint16", "Data type of images")
+@_type_option("--masks", "masks", "uint32", "Data type of masks")
+@_type_option("--dtype", "dtypes", "float16", "Data type of single-cell images")
+@_debug_option
+def compile_kernels(*, images: tuple[str, ...], masks: tuple[str, ...], dtypes: tuple[str, ...]) -> None:
+    """Compile the code of extractions now, so that the first run starts at once.
+
+    With several types, all combinations are compiled. Existing code is kept.
+    """
+    from cellstamp.pipeline.compile_kernels import compile_for_later
+
+    compile_for_later(images, masks, dtypes, click.echo)
+
+
 @commands.command(short_help="Segment, extract and draw the cells of a real image.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="cellstamp-demo")
 @_debug_option

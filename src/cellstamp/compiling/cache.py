@@ -7,22 +7,23 @@ numba has no public way to set the folder for some functions only, so this uses 
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
 
-from cellstamp.compiling.cache_folders import find_folder, source_stamp
+from cellstamp.compiling.cache_folders import find_folders, source_stamp
 
 
 class _Locator(_CacheLocator):
-    """The folder that keeps the code of a function."""
+    """The folders that keep the code of a function; numba knows the first, the only one that may be writable."""
 
-    def __init__(self, folder: Path, source: str) -> None:
-        self._folder, self._py_file = folder, source
+    def __init__(self, folders: tuple[Path, ...], source: str) -> None:
+        self.folders, self._py_file = folders, source
 
     def get_cache_path(self) -> str:
-        return str(self._folder)
+        return str(self.folders[0])
 
     def get_source_stamp(self) -> str:
         # numba checks the function's file only, but compiled code includes functions of other files
@@ -35,18 +36,35 @@ class _Locator(_CacheLocator):
     @classmethod
     def from_function(cls, function: Any, source: str) -> _Locator | None:
         del function
-        folder = find_folder()
-        return None if folder is None else cls(folder, source)
+        folders = find_folders().to_load_from
+        return cls(folders, source) if folders else None
 
 
 class _Files(CompileResultCacheImpl):
     _locator_classes = [_Locator]  # noqa: RUF012 - numba's attribute
 
 
+class _Layers(IndexDataCacheFile):
+    """The code of one function: saved in the first folder, loaded from the first that has it."""
+
+    def __init__(self, folders: tuple[Path, ...], name: str) -> None:
+        first, *others = (str(folder) for folder in folders)
+        super().__init__(first, name, source_stamp())
+        self._others = [IndexDataCacheFile(folder, name, source_stamp()) for folder in others]
+
+    def load(self, key: Any) -> Any:
+        loads = chain([super().load], (file.load for file in self._others))
+        return next((code for load in loads if (code := load(key)) is not None), None)
+
+
 class KeptCode(FunctionCache):
     """The code of one function; unreadable code is compiled again, without an error."""
 
     _impl_class = _Files
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        self._cache_file = _Layers(self._impl.locator.folders, self._impl.filename_base)
 
     def load_overload(self, *arguments: Any) -> Any:
         """Load code, or return None."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import stat
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,24 +63,62 @@ class Types(NamedTuple):
 USUAL = Types()
 
 
-def find_folder() -> Path | None:
-    """Find a folder for compiled code: the first that can be written to, or None.
+class Folders(NamedTuple):
+    """Folders for compiled code.
+
+    Attributes
+    ----------
+    writable
+        Where code is kept; None if no folder is writable.
+    read_only
+        Where code is only loaded from: those of a container image or of an installation for all users.
+    """
+
+    writable: Path | None
+    read_only: tuple[Path, ...] = ()
+
+    @property
+    def to_load_from(self) -> tuple[Path, ...]:
+        """All folders, in the order they are searched."""
+        return self.read_only if self.writable is None else (self.writable, *self.read_only)
+
+
+def find_folders() -> Folders:
+    """Find the folders for compiled code: the first that can be written to, and those that are only readable.
 
     In this order: below ``NUMBA_CACHE_DIR``; ``__pycache__`` of the installed package; below the user's cache folder;
-    below a private folder of this user in the temporary directory.
+    below a private folder of this user in the temporary directory. Only the first two may be read-only: nobody but
+    their owner, whose package runs anyway, can have filled them.
     """
-    return next((folder for folder in _candidates() if _is_writable(folder)), None)
+    shared, read_only = tuple(_shared()), list[Path]()
+    for folder in chain(shared, _private()):
+        if _is_writable(folder):
+            return Folders(folder, tuple(read_only))
+        if folder in shared and folder.is_dir():
+            read_only.append(folder)
+    return Folders(None, tuple(read_only))
 
 
-def _candidates() -> Iterator[Path]:
-    # several installations may share a folder
-    ours = f"cellstamp_{hashlib.sha256(os.fsencode(_PACKAGE)).hexdigest()[:16]}"
+def find_folder() -> Path | None:
+    """Find the folder that compiled code is kept in: the first of `find_folders` that can be written to, or None."""
+    return find_folders().writable
+
+
+def _shared() -> Iterator[Path]:
     if chosen := os.environ.get("NUMBA_CACHE_DIR"):
-        yield Path(chosen) / ours
+        yield Path(chosen) / _ours()
     yield _PACKAGE / "__pycache__"
-    yield from (folder / ours for folder in _user_caches())
+
+
+def _private() -> Iterator[Path]:
+    yield from (folder / _ours() for folder in _user_caches())
     with suppress(OSError):  # no temporary directory, or no private folder in it
-        yield _private_folder(Path(tempfile.gettempdir())) / ours
+        yield _private_folder(Path(tempfile.gettempdir())) / _ours()
+
+
+def _ours() -> str:
+    """Return the name of our folder below another; several installations may share that one."""
+    return f"cellstamp_{hashlib.sha256(os.fsencode(_PACKAGE)).hexdigest()[:16]}"
 
 
 def _user_caches() -> Iterator[Path]:
@@ -134,23 +174,28 @@ def is_kept(types: Types) -> bool:
 
     Missing files and files of another size are noticed. Code that is damaged otherwise is compiled again silently.
     """
-    folder = find_folder()
+    folders = find_folders()
+    kept_alone = (_is_kept_in(folder, types, _state()) for folder in folders.read_only)
+    return _is_kept_in(folders.writable, types, _state(folders.read_only)) or any(kept_alone)
+
+
+def _is_kept_in(folder: Path | None, types: Types, expected: str) -> bool:
     if folder is None:
         return False
     try:
         state, *noted = _note(folder, types).read_text(encoding="utf-8").splitlines()
         sizes = _sizes(folder)
-        return state == _state() and _machine_code(sizes).issuperset(noted) and _has_code(sizes)
+        return state == expected and _machine_code(sizes).issuperset(noted) and _has_code(sizes)
     except (OSError, ValueError):
         return False
 
 
 def note_kept(types: Types) -> None:
     """Note that the kernels for these types have been compiled."""
-    folder = find_folder()
+    folder, read_only = find_folders()
     if folder is not None:
         with suppress(OSError):  # a full disk: the next run compiles them again
-            lines = [_state(), *sorted(_machine_code(_sizes(folder)))]
+            lines = [_state(read_only), *sorted(_machine_code(_sizes(folder)))]
             _note(folder, types).write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -158,8 +203,10 @@ def _note(folder: Path, types: Types) -> Path:
     return folder / "cellstamp.{}.py{}{}.txt".format("-".join(types), *sys.version_info)
 
 
-def _state() -> str:
-    return f"{source_stamp()} numba {_numba_version()} {_processor()}"
+def _state(read_only: tuple[Path, ...] = ()) -> str:
+    """Return what the code in a folder depends on; some of it may be in read-only folders."""
+    behind = "".join(f" and {os.fspath(folder)!r}" for folder in read_only)
+    return f"{source_stamp()} numba {_numba_version()} {_processor()}{behind}"
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -195,6 +242,18 @@ def _numba_version() -> str:
 
 @cache
 def _processor() -> str:
+    """Return the processor that numba compiles for: the chosen one, or this machine's model and features.
+
+    With a name and features, or with the name "generic", code doesn't depend on the machine.
+    """
+    name, features = (os.environ.get(f"NUMBA_CPU_{key}") for key in ("NAME", "FEATURES"))
+    if name and name.lower() == "generic":
+        features = features or ""
+    chosen = f"{platform.machine()} {name or ''} {features or ''}".strip()
+    return chosen if name and features is not None else f"{chosen} {_this_processor()}"
+
+
+def _this_processor() -> str:
     """Return a digest of the processor's model and features; 'unknown' if the system doesn't provide them."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:

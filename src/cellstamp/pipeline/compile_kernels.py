@@ -1,15 +1,21 @@
-"""Compile the kernels before an extraction is timed: once for each machine, version and type of pixels."""
+"""Compile the kernels before an extraction, or on demand: once for each machine, version and type of pixels."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from itertools import product
+from typing import get_args
 
 from cellstamp.cells.warm import load_kernels
 from cellstamp.compiling.cache_folders import Types, find_folder, is_in_temporary_directory, is_kept
 from cellstamp.engines.base import Engine
+from cellstamp.errors import InputError, OutputError
 from cellstamp.report import format_seconds
+from cellstamp.rules import StampType
+from cellstamp.source.find.elements import PIXEL_TYPES
+from cellstamp.source.read.arrays import ids_type
 
 _REMEDY = "set NUMBA_CACHE_DIR to a folder that stays and that you can write to"
 
@@ -30,6 +36,51 @@ def compile_kernels(types: Types, engine: Engine, tell: Callable[[str], None]) -
         for _ in outcomes:
             pass
     tell(f"Compiled in {format_seconds(time.perf_counter() - started)}, {_where(types)}")
+
+
+def compile_for_later(
+    images: Sequence[str], masks: Sequence[str], dtypes: Sequence[str], tell: Callable[[str], None]
+) -> None:
+    """Compile the kernels for all combinations of data types in this process, unless they are cached, and keep them.
+
+    Parameters
+    ----------
+    images, masks, dtypes
+        Data types of images, of masks and of single-cell images.
+    tell
+        Called with a line for types that are cached; for others, with one before and one after compiling.
+
+    Raises
+    ------
+    InputError
+        A data type is invalid.
+    OutputError
+        Compiled code could not be kept.
+    """
+    _check("image", images, PIXEL_TYPES)
+    _check("masks", masks, [name for name in PIXEL_TYPES if "int" in name])
+    _check("dtype", dtypes, get_args(StampType))
+    ids = [ids_type([mask]).name for mask in masks]
+    for types in dict.fromkeys(Types(*each) for each in product(ids, images, dtypes)):
+        if is_kept(types):
+            tell(f"Already compiled for {types}")
+        else:
+            tell(f"Compiling for {types}: 10 to 60 s")
+            tell(f"Compiled in {_compile_and_keep(types)}, kept in {find_folder()}")
+
+
+def _check(what: str, names: Sequence[str], allowed: Sequence[str]) -> None:
+    for name in names:
+        if name not in allowed:
+            raise InputError(f"{what}: {name!r} is not one of {', '.join(allowed)}")
+
+
+def _compile_and_keep(types: Types) -> str:
+    started = time.perf_counter()
+    load_kernels(types)
+    if not is_kept(types):
+        raise OutputError(f"Compiled {_where(types)}")
+    return format_seconds(time.perf_counter() - started)
 
 
 def _where(types: Types) -> str:

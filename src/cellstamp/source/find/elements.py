@@ -23,7 +23,7 @@ from cellstamp.source.ome import described_channels, metadata_of
 from cellstamp.source.read.arrays import ArrayHandle, PixelSource
 from cellstamp.source.store_root import open_root, undamaged
 
-_PIXEL_TYPES = (
+PIXEL_TYPES = (
     *(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("u", "")),
     "float32",
     "float64",
@@ -122,8 +122,8 @@ def _member_names(root: zarr.Group, store: str, kind: str) -> list[str]:
 
 def _image_handle(root: zarr.Group, store: str, name: str) -> tuple[ArrayHandle, tuple[str, ...]]:
     handle, metadata = _full_resolution(root, store, "images", name, axes=("cyx", "yx", "yxc"))
-    if handle.dtype not in _PIXEL_TYPES:
-        types = ", ".join(_PIXEL_TYPES)
+    if handle.dtype not in PIXEL_TYPES:
+        types = ", ".join(PIXEL_TYPES)
         message = f"image '{name}' in {store} is {handle.dtype}; it must be one of {types}. Convert it first"
         raise InputError(message)
     handle = _as_cyx(handle)

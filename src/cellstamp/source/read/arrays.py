@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +22,11 @@ from cellstamp.source.values import Rect
 
 if TYPE_CHECKING:
     import zarr
+
+
+def ids_type(masks: Iterable[str]) -> np.dtype[Any]:
+    """Return the dtype of cell ids in memory for masks of these dtypes: uint32 if all fit, else uint64."""
+    return np.dtype(np.uint64 if any(np.dtype(mask).itemsize > 4 for mask in masks) else np.uint32)
 
 
 @dataclass(frozen=True)
@@ -239,8 +244,7 @@ class PixelSource:
     @property
     def label_dtype(self) -> np.dtype[Any]:
         """Return the dtype of cell ids in blocks: uint32 if all masks fit, else uint64."""
-        wide = any(np.dtype(mask.dtype).itemsize > 4 for mask in self.masks)
-        return np.dtype(np.uint64 if wide else np.uint32)
+        return ids_type(mask.dtype for mask in self.masks)
 
     def check_pixels(self, channel: int, pixels: NDArray[Any], rect: Rect, *, brightest: float) -> None:
         """Check that pixels are valid: masked pixels become 0, so 0 must be the smallest value.
