@@ -8,8 +8,8 @@ else
 VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 endif
 BIN := $(VENV)/bin
-# -E rebuilds every page: Sphinx doesn't notice changes of the library that the pages execute.
-SPHINX = $(BIN)/sphinx-build -E -W --keep-going -q
+# -E rebuilds every page: Sphinx does not notice changes of the library that the pages execute. Two processes read pages.
+SPHINX = $(BIN)/sphinx-build -E -W --keep-going -q -j 2
 
 # Number of test processes (many tests start further workers), and more arguments for pytest.
 JOBS ?= 2

@@ -33,6 +33,7 @@ from comparing import assert_same
 from listening import as_started_from_a_terminal, as_started_with_nohup, to_ctrl_c
 from stamp_tasks import Interrupted, Killed, KilledOnce, Refused
 from stores import Sample, make_sample, write_store
+from waiting import wait_until
 
 pytestmark = pytest.mark.once
 
@@ -385,8 +386,7 @@ def _start(tmp_path: Path, store: Path, **config: Any) -> subprocess.Popen[bytes
 
 def _wait_for_entries(journal: Path, process: subprocess.Popen[bytes]) -> None:
     """Wait until some batches are in the journal of a run, or it has ended."""
-    while process.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) > 3):
-        pass
+    wait_until(lambda: process.poll() is not None or (journal.exists() and journal.read_bytes().count(b"\n") > 3))
 
 
 @pytest.fixture(scope="module")
@@ -459,12 +459,15 @@ def _start_command(project: Path, disposition: Callable[[], None]) -> subprocess
 
 def _server_of(process: subprocess.Popen[bytes]) -> psutil.Process | None:
     """The process that a run forks its workers from; None if there is none yet, or the run has ended."""
-    while process.poll() is None:
-        with suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children():
-                if "cellstamp.engines.server" in " ".join(child.cmdline()):
-                    return child
-    return None
+    servers = wait_until(lambda: [None] if process.poll() is not None else _servers_below(process.pid))
+    return servers[0]
+
+
+def _servers_below(pid: int) -> list[psutil.Process | None]:
+    with suppress(psutil.NoSuchProcess):
+        children = psutil.Process(pid).children()
+        return [child for child in children if "cellstamp.engines.server" in " ".join(child.cmdline())]
+    return []
 
 
 def test_runs_whose_server_is_killed_at_random_moments_make_the_same_file(
