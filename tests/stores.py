@@ -5,12 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+
+from kept_stores import written
 
 NUCLEUS, CYTOSOL = "seg_all_nucleus", "seg_all_cytosol"
 
@@ -42,6 +45,12 @@ def make_sample(shape: tuple[int, int] = (200, 230), *, pitch: int = 26, n_chann
     """Draw round cells about ``pitch`` pixels apart, ids row by row from 1; every fifth nucleus has a hole, every
     seventh is in two pieces, and those at the border are cut off.
     """
+    drawn = _draw(shape, pitch, n_channels, seed)
+    return Sample(drawn.image.copy(), {name: mask.copy() for name, mask in drawn.masks.items()}, [*drawn.channel_names])
+
+
+@cache
+def _draw(shape: tuple[int, int], pitch: int, n_channels: int, seed: int) -> Sample:
     rng = np.random.default_rng(seed)
     yy, xx = np.mgrid[: shape[0], : shape[1]]
     nucleus, cytosol = np.zeros(shape, np.uint32), np.zeros(shape, np.uint32)
@@ -84,11 +93,14 @@ def as_spatialdata(sample: Sample, *, chunks: int = 64, multiscale: bool = False
 
 def write_store(path: Path, sample: Sample, *, chunks: int = 64, multiscale: bool = False) -> Path:
     """Write the sample with spatialdata."""
-    sdata = as_spatialdata(sample, chunks=chunks, multiscale=multiscale)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sdata.write(path)
-    return path
+
+    def write(path: Path) -> None:
+        sdata = as_spatialdata(sample, chunks=chunks, multiscale=multiscale)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sdata.write(path)
+
+    return written(path, write, sample.image, dict(sample.masks), sample.channel_names, chunks, multiscale)
 
 
 def rechunk(store: Path, element: str, chunk: tuple[int, int]) -> None:
