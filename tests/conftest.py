@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -159,14 +160,23 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def _workers() -> set[Any]:
     """Processes below this one, but for the servers that workers are forked from: these are kept."""
-    return {child for own in psutil.Process().children() for child in _below(own)} | set(
-        multiprocessing.active_children()
-    )
+    forked = {child for own in _children(os.getpid()) if _is_server(own) for child in _children(own)}
+    return forked | set(multiprocessing.active_children())
 
 
-def _below(own: psutil.Process) -> list[psutil.Process]:
+def _is_server(pid: int) -> bool:
     with suppress(psutil.NoSuchProcess):
-        return own.children() if "cellstamp.engines.server" in " ".join(own.cmdline()) else []
+        return "cellstamp.engines.server" in " ".join(psutil.Process(pid).cmdline())
+    return False
+
+
+def _children(pid: int) -> list[int]:
+    # psutil looks at every process of the machine, twice for each test
+    with suppress(OSError):
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    with suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(pid).children()]
     return []
 
 
