@@ -17,6 +17,8 @@ import pytest
 import cellstamp
 from stores import make_sample, write_store
 
+pytestmark = pytest.mark.once
+
 PACKAGE = Path(cellstamp.__file__).parent
 COMPILE = """
 import numpy as np
