@@ -159,15 +159,18 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _workers() -> set[Any]:
-    """Processes below this one, but for the servers that workers are forked from: these are kept."""
-    forked = {child for own in _children(os.getpid()) if _is_server(own) for child in _children(own)}
-    return forked | set(multiprocessing.active_children())
+    """Worker processes. The servers that workers are forked from are kept."""
+    workers = {worker for own in _children(os.getpid()) for worker in _workers_of(own)}
+    return workers | set(multiprocessing.active_children())
 
 
-def _is_server(pid: int) -> bool:
+def _workers_of(own: int) -> list[int]:
     with suppress(psutil.NoSuchProcess):
-        return "cellstamp.engines.server" in " ".join(psutil.Process(pid).cmdline())
-    return False
+        command = " ".join(psutil.Process(own).cmdline())
+        if "cellstamp.engines.server" in command:
+            return _children(own)
+        return [own] if "cellstamp.engines.spawned" in command else []
+    return []
 
 
 def _children(pid: int) -> list[int]:
