@@ -8,11 +8,11 @@ else
 VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 endif
 BIN := $(VENV)/bin
-# -E rebuilds every page: Sphinx doesn't notice changes of the library that the pages execute.
-SPHINX = $(BIN)/sphinx-build -E -W --keep-going -q
+# -E rebuilds every page: Sphinx does not notice changes of the library that the pages execute. Two processes read pages.
+SPHINX = $(BIN)/sphinx-build -E -W --keep-going -q -j 2
 
-# Number of test processes (many tests start further workers), and more arguments for pytest.
-JOBS ?= 2
+# Number of test processes (many tests start further workers): the cores, from 2 to 8. And more arguments for pytest.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((n < 2 ? 2 : n > 8 ? 8 : n)))
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_FOLDER ?= demo-output
@@ -43,7 +43,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/cellstamp demo $(DEMO_FOLDER)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 faults: $(VENV)/.installed-test
 	CELLSTAMP_KILLS=40 $(BIN)/python -m pytest -q \
@@ -72,7 +72,7 @@ wheel:
 	.ci/wheel '$(PYTHON)'
 
 test-wheel: wheel
-	.ci/test-wheel '$(PYTHON)' -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	.ci/test-wheel '$(PYTHON)' -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

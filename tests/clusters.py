@@ -13,6 +13,8 @@ from typing import Any, Self
 
 import psutil
 
+from waiting import wait_until
+
 TESTS = Path(__file__).parent
 
 
@@ -92,11 +94,14 @@ class Cluster:
     @property
     def address(self) -> str:
         """Where the scheduler is, as soon as it says so."""
-        while True:
-            try:
-                return str(json.loads(self._file.read_text())["address"])
-            except (FileNotFoundError, json.JSONDecodeError):
-                assert self.scheduler.poll() is None, (self._folder / "dask_scheduler.log").read_text()
+        return wait_until(self._told_address)
+
+    def _told_address(self) -> str | None:
+        try:
+            return str(json.loads(self._file.read_text())["address"])
+        except (FileNotFoundError, json.JSONDecodeError):
+            assert self.scheduler.poll() is None, (self._folder / "dask_scheduler.log").read_text()
+            return None
 
     @contextmanager
     def client(self, n_workers: int = 0) -> Iterator[Any]:

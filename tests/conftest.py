@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from cellstamp.source.thirdparty import quiet
+from kept_stores import keep_in, written
 
 if TYPE_CHECKING:
     from clusters import Cluster
@@ -66,23 +68,37 @@ def write_store(
     zarr_format: int = 3,
 ) -> Path:
     """A SpatialData store as spatialdata writes it."""
-    with quiet():
-        import spatialdata
-        from spatialdata._io.format import SpatialDataContainerFormatV01, SpatialDataContainerFormatV02
-        from spatialdata.models import Image2DModel, Labels2DModel
+    how = (image_name, channel_names, chunks, label_chunks, multiscale, zarr_format)
 
-        names = channel_names or [f"ch{index}" for index in range(len(image))]
-        factors = {"scale_factors": [2]} if multiscale else {}
-        parsed = Image2DModel.parse(image, dims=("c", "y", "x"), c_coords=names, chunks=(1, chunks, chunks), **factors)
-        side = label_chunks or chunks
-        labels = {
-            name: Labels2DModel.parse(mask, dims=("y", "x"), chunks=(side, side), **factors)
-            for name, mask in masks.items()
-        }
-        sdata = spatialdata.SpatialData(images={image_name: parsed}, labels=labels, tables=tables or {})
-        container = {2: SpatialDataContainerFormatV01, 3: SpatialDataContainerFormatV02}[zarr_format]
-        sdata.write(path, sdata_formats=container())
-    return path
+    def write(path: Path) -> None:
+        with quiet():
+            import spatialdata
+            from spatialdata._io.format import SpatialDataContainerFormatV01, SpatialDataContainerFormatV02
+            from spatialdata.models import Image2DModel, Labels2DModel
+
+            names = channel_names or [f"ch{index}" for index in range(len(image))]
+            factors = {"scale_factors": [2]} if multiscale else {}
+            pixels = Image2DModel.parse(
+                image, dims=("c", "y", "x"), c_coords=names, chunks=(1, chunks, chunks), **factors
+            )
+            side = label_chunks or chunks
+            labels = {
+                name: Labels2DModel.parse(mask, dims=("y", "x"), chunks=(side, side), **factors)
+                for name, mask in masks.items()
+            }
+            sdata = spatialdata.SpatialData(images={image_name: pixels}, labels=labels, tables=tables or {})
+            container = {2: SpatialDataContainerFormatV01, 3: SpatialDataContainerFormatV02}[zarr_format]
+            sdata.write(path, sdata_formats=container())
+
+    if tables:
+        write(path)
+        return path
+    return written(path, write, image, masks, how)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _stores_are_kept(tmp_path_factory: pytest.TempPathFactory) -> None:
+    keep_in(tmp_path_factory.mktemp("kept"))
 
 
 @pytest.fixture
@@ -143,15 +159,27 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _workers() -> set[Any]:
-    """Processes below this one, but for the servers that workers are forked from: these are kept."""
-    return {child for own in psutil.Process().children() for child in _below(own)} | set(
-        multiprocessing.active_children()
-    )
+    """Worker processes. The servers that workers are forked from are kept."""
+    workers = {worker for own in _children(os.getpid()) for worker in _workers_of(own)}
+    return workers | set(multiprocessing.active_children())
 
 
-def _below(own: psutil.Process) -> list[psutil.Process]:
+def _workers_of(own: int) -> list[int]:
     with suppress(psutil.NoSuchProcess):
-        return own.children() if "cellstamp.engines.server" in " ".join(own.cmdline()) else []
+        command = " ".join(psutil.Process(own).cmdline())
+        if "cellstamp.engines.server" in command:
+            return _children(own)
+        return [own] if "cellstamp.engines.spawned" in command else []
+    return []
+
+
+def _children(pid: int) -> list[int]:
+    # psutil looks at every process of the machine, twice for each test
+    with suppress(OSError):
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    with suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(pid).children()]
     return []
 
 

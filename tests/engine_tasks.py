@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from waiting import wait_until
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -197,8 +199,7 @@ class Wait:
 
     def worker(self) -> psutil.Process:
         """The process that waits, as soon as it does."""
-        while not (self.folder / "pid").exists():
-            pass
+        wait_until((self.folder / "pid").exists)
         return psutil.Process(int((self.folder / "pid").read_text()))
 
 

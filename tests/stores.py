@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +13,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from kept_stores import written
+
 NUCLEUS, CYTOSOL = "seg_all_nucleus", "seg_all_cytosol"
+_GLOW = 28
+"""Pixels from the middle of a cell beyond which it is darker than 1."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,12 @@ def make_sample(shape: tuple[int, int] = (200, 230), *, pitch: int = 26, n_chann
     """Draw round cells about ``pitch`` pixels apart, ids row by row from 1; every fifth nucleus has a hole, every
     seventh is in two pieces, and those at the border are cut off.
     """
+    drawn = _draw(shape, pitch, n_channels, seed)
+    return Sample(drawn.image.copy(), {name: mask.copy() for name, mask in drawn.masks.items()}, [*drawn.channel_names])
+
+
+@cache
+def _draw(shape: tuple[int, int], pitch: int, n_channels: int, seed: int) -> Sample:
     rng = np.random.default_rng(seed)
     yy, xx = np.mgrid[: shape[0], : shape[1]]
     nucleus, cytosol = np.zeros(shape, np.uint32), np.zeros(shape, np.uint32)
@@ -50,15 +61,17 @@ def make_sample(shape: tuple[int, int] = (200, 230), *, pitch: int = 26, n_chann
     for number, (y, x) in enumerate(places, start=1):
         y, x = y + rng.uniform(-3, 3), x + rng.uniform(-3, 3)
         radius = rng.uniform(3, 6)
-        distance = np.hypot(yy - y, xx - x)
-        cytosol[distance < radius + 4] = number
-        nucleus[distance < radius] = number
+        around = tuple(slice(max(0, int(middle) - _GLOW), int(middle) + _GLOW) for middle in (y, x))
+        in_nucleus, across = nucleus[around], np.abs(xx[around] - x)
+        distance = np.hypot(yy[around] - y, across)
+        cytosol[around][distance < radius + 4] = number
+        in_nucleus[distance < radius] = number
         if number % 5 == 0:
-            nucleus[distance < 1.5] = 0
+            in_nucleus[distance < 1.5] = 0
         if number % 7 == 0:
-            nucleus[(np.abs(xx - x) < 1) & (nucleus == number)] = 0
+            in_nucleus[(across < 1) & (in_nucleus == number)] = 0
         glow = rng.integers(2_000, 40_000, n_channels)
-        image += (glow[:, None, None] * np.exp(-((distance / (radius + 2)) ** 2))).astype(np.int64)
+        image[:, *around] += (glow[:, None, None] * np.exp(-((distance / (radius + 2)) ** 2))).astype(np.int64)
     names = ["dna", "actin", "tubulin", *(f"channel {i}" for i in range(3, n_channels))][:n_channels]
     return Sample(np.minimum(image, 65535).astype(np.uint16), {NUCLEUS: nucleus, CYTOSOL: cytosol}, names)
 
@@ -84,11 +97,14 @@ def as_spatialdata(sample: Sample, *, chunks: int = 64, multiscale: bool = False
 
 def write_store(path: Path, sample: Sample, *, chunks: int = 64, multiscale: bool = False) -> Path:
     """Write the sample with spatialdata."""
-    sdata = as_spatialdata(sample, chunks=chunks, multiscale=multiscale)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sdata.write(path)
-    return path
+
+    def write(path: Path) -> None:
+        sdata = as_spatialdata(sample, chunks=chunks, multiscale=multiscale)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sdata.write(path)
+
+    return written(path, write, sample.image, dict(sample.masks), sample.channel_names, chunks, multiscale)
 
 
 def rechunk(store: Path, element: str, chunk: tuple[int, int]) -> None:

@@ -18,6 +18,8 @@ import pytest
 import cellstamp
 from stores import make_sample, write_store
 
+pytestmark = pytest.mark.once
+
 PACKAGE = Path(cellstamp.__file__).parent
 COMPILE = """
 import numpy as np
@@ -26,6 +28,20 @@ from cellstamp.source.read.runs import sum_runs
 ids, totals = sum_runs(np.array([[0, 7, 7]]), 0, 0)
 assert ids.tolist() == [7] and totals.tolist() == [[2, 3, 0]]
 hits, misses = sum(sum_runs.stats.cache_hits.values()), sum(sum_runs.stats.cache_misses.values())
+print("loaded" if hits and not misses else "compiled", find_folder())
+"""
+PROBE = """
+from cellstamp.compiling.decorators import compiled
+@compiled
+def twice(x):
+    return 2 * x
+"""
+"""A function that is compiled in no time, for tests that need a compiled function and not a certain one."""
+COMPILE_PROBE = """
+from cellstamp.compiling.cache_folders import find_folder
+from cellstamp.source.read.probe import twice
+assert twice(3) == 6
+hits, misses = sum(twice.stats.cache_hits.values()), sum(twice.stats.cache_misses.values())
 print("loaded" if hits and not misses else "compiled", find_folder())
 """
 Run = Callable[..., tuple[str, Path | None]]
@@ -44,6 +60,7 @@ def obeying_permissions(command: list[str]) -> list[str]:
 def package(tmp_path: Path) -> Path:
     """A folder for PYTHONPATH with a copy of the package, not compiled."""
     shutil.copytree(PACKAGE, tmp_path / "site" / "cellstamp", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "site" / "cellstamp" / "source" / "read" / "probe.py").write_text(PROBE)
     return tmp_path / "site"
 
 
@@ -68,7 +85,7 @@ def temporary(tmp_path: Path) -> Path:
 def run(temporary: Path) -> Run:
     """``run(package, code, NAME=value, ...)``: in a process without a home; how it got its code, and the folder."""
 
-    def start(package: Path, code: str = COMPILE, **environment: Any) -> tuple[str, Path | None]:
+    def start(package: Path, code: str = COMPILE_PROBE, **environment: Any) -> tuple[str, Path | None]:
         how, folder = run_command(package, temporary, code, environment).split()
         return how, None if folder == "None" else Path(folder)
 
@@ -89,8 +106,8 @@ def private(temporary: Path) -> Path:
 
 
 def test_code_is_kept_in_the_package_and_loaded_by_the_next_process(package: Path, run: Run) -> None:
-    assert run(package) == ("compiled", package / "cellstamp" / "__pycache__")
-    assert run(package) == ("loaded", package / "cellstamp" / "__pycache__")
+    assert run(package, COMPILE) == ("compiled", package / "cellstamp" / "__pycache__")
+    assert run(package, COMPILE) == ("loaded", package / "cellstamp" / "__pycache__")
 
 
 def test_numbas_own_setting_says_where(read_only: Path, run: Run, tmp_path: Path) -> None:
@@ -98,7 +115,7 @@ def test_numbas_own_setting_says_where(read_only: Path, run: Run, tmp_path: Path
     assert how == "compiled"
     assert folder is not None
     assert folder.parent == tmp_path / "chosen"
-    assert list(folder.glob("runs.sum_runs-read.*.nbi"))
+    assert list(folder.glob("probe.twice-read.*.nbi"))
     assert run(read_only, NUMBA_CACHE_DIR=str(tmp_path / "chosen")) == ("loaded", folder)
 
 
@@ -145,14 +162,16 @@ def test_a_temporary_folder_that_others_may_have_filled_is_not_used(
     assert list((tmp_path / "theirs").iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x80\x04nonsense", None], ids=["empty", "nonsense", "half"])
-def test_damaged_files_are_compiled_again_and_replaced(package: Path, run: Run, damage: bytes | None) -> None:
+def test_damaged_files_are_compiled_again_and_replaced(package: Path, run: Run) -> None:
     _, folder = run(package)
     assert folder is not None
-    for file in folder.glob("runs.sum_runs-*"):
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if damage is None else damage)
-    assert run(package) == ("compiled", folder)
-    assert run(package) == ("loaded", folder)
+    for damaged in (lambda _: b"", lambda _: b"\x80\x04nonsense", lambda code: code[: len(code) // 2]):
+        files = list(folder.glob("probe.twice-*"))
+        assert len(files) == 2
+        for file in files:
+            file.write_bytes(damaged(file.read_bytes()))
+        assert run(package) == ("compiled", folder)
+        assert run(package) == ("loaded", folder)
 
 
 NOTE = """
@@ -185,20 +204,20 @@ def test_damaged_files_and_code_that_was_not_kept_are_noticed(package: Path, run
 
 def test_where_code_cannot_be_written_the_run_goes_on(package: Path, run: Run) -> None:
     # after the imports, which write files too
-    full = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))\nids, totals"
-    limited = COMPILE.replace("ids, totals", full, 1)
+    full = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))\nassert"
+    limited = COMPILE_PROBE.replace("assert", full, 1)
     assert run(package, limited)[0] == "compiled"
     assert list((package / "cellstamp" / "__pycache__").glob("*.nbc")) == []
     assert run(package)[0] == "compiled"
 
 
-@pytest.mark.parametrize("changed", ["source/read/runs.py", "cells/kernels/blur.py", "compiling/decorators.py"])
-def test_a_change_in_any_kernel_makes_kept_code_invalid(package: Path, run: Run, changed: str) -> None:
+def test_a_change_in_any_kernel_makes_kept_code_invalid(package: Path, run: Run) -> None:
     run(package)
-    with (package / "cellstamp" / changed).open("a") as file:
-        file.write("\n_CHANGED = True\n")
-    assert run(package)[0] == "compiled"
-    assert run(package)[0] == "loaded"
+    for changed in ("source/read/runs.py", "cells/kernels/blur.py", "compiling/decorators.py"):
+        with (package / "cellstamp" / changed).open("a") as file:
+            file.write("\n_CHANGED = True\n")
+        assert run(package)[0] == "compiled", changed
+        assert run(package)[0] == "loaded", changed
 
 
 EXTRACT = """
@@ -219,7 +238,9 @@ def test_an_extraction_runs_where_nothing_is_writable_and_says_where_code_is_kep
     write_store(tmp_path / "store", make_sample())
     if not kept:
         private(temporary).mkdir(0o755)  # not private
-    assert run(read_only, EXTRACT.format(**paths)) == ("extracted", None)
+    # where nothing is kept, each worker would compile for ten seconds
+    code = EXTRACT if kept else EXTRACT.replace('"threads": 2', '"threads": 1')
+    assert run(read_only, code.format(**paths)) == ("extracted", None)
     log = (tmp_path / "out" / "processing.log").read_text()
     assert ("s, kept in " if kept else "s, for this process only: no folder for the cache is writable") in log
     assert "set NUMBA_CACHE_DIR to a folder that stays" in log
@@ -236,11 +257,11 @@ def only_readable(folder: Path) -> None:
 def test_code_in_a_read_only_folder_is_loaded_and_new_code_is_kept_elsewhere(
     package: Path, run: Run, temporary: Path
 ) -> None:
-    run(package)
+    run(package, COMPILE)
     kept = package / "cellstamp" / "__pycache__"
     before = sorted(kept.iterdir())
     only_readable(package)
-    assert run(package)[0] == "loaded"
+    assert run(package, COMPILE)[0] == "loaded"
     assert not list(private(temporary).rglob("*.nbc"))
     other_types = COMPILE.replace("[[0, 7, 7]]", "[[0, 7, 7]], np.int32")
     assert run(package, other_types)[0] == "compiled"
@@ -344,14 +365,14 @@ print(result.exit_code, None)
 
 def test_other_functions_are_kept_as_numba_has_it(package: Path, run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("from numba import njit\n@njit(cache=True)\ndef f(x):\n    return x + 1\n")
-    run(package, f"import sys\nsys.path.append({str(tmp_path)!r})\n{COMPILE}\nimport mine\nassert mine.f(1) == 2")
+    run(package, f"import sys\nsys.path.append({str(tmp_path)!r})\n{COMPILE_PROBE}\nimport mine\nassert mine.f(1) == 2")
     assert len(list((tmp_path / "__pycache__").glob("mine.f-*.nbc"))) == 1
 
 
 def test_another_numba_that_works_otherwise_keeps_code_its_own_way(package: Path, run: Run) -> None:
     (package / "cellstamp" / "compiling" / "cache.py").write_text("from numba.core.caching import NoLongerThere\n")
     assert run(package)[0] == "compiled"
-    assert len(list((package / "cellstamp" / "source" / "read" / "__pycache__").glob("runs.sum_runs-*.nbc"))) == 1
+    assert len(list((package / "cellstamp" / "source" / "read" / "__pycache__").glob("probe.twice-*.nbc"))) == 1
     assert run(package)[0] == "loaded"
 
 

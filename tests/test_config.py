@@ -686,6 +686,7 @@ def expected_masks(value: Any) -> Any:
     return tuple(value) if told and 1 <= len(value) <= 2 and len(set(value)) == len(value) else REFUSED
 
 
+@pytest.mark.once
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(key=st.sampled_from(KEYS), value=VALUES)
 @example(key="cache", value="None")
@@ -710,6 +711,7 @@ def test_any_yaml_value_is_accepted_with_its_meaning_or_refused_clearly(tmp_path
         assert getattr(ExtractionConfig.parse(read), key) == meaning
 
 
+@pytest.mark.once
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(content=st.binary() | st.text("{}[]:-&*!?|>#%@ \n\t\"'ab1_.", max_size=40).map(str.encode))
 @example(content=b"!!int ''")

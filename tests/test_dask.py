@@ -46,6 +46,7 @@ from engine_tasks import (
 from pixel_stores import write_source
 from stamp_tasks import Counting, Killed, KilledOnce, SchedulerKilled
 from stores import make_sample, write_store
+from waiting import wait_until
 
 CONFIG = {"threads": 2, "image_size": 32, "max_batch_size": 5, "engine": "dask"}
 FILE = "data/single_cells.h5sc"
@@ -154,8 +155,7 @@ def test_without_a_scheduler_and_without_a_guard_in_the_script(tmp_path: Path, s
 
 
 def _nothing_is_left(client: Any) -> bool:
-    while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
-        pass
+    wait_until(lambda: not client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
     assert not client.futures
     return not any(client.run(n_kept).values())
 

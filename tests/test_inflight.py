@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from cellstamp.engines.inflight import InflightLimit
 
+pytestmark = pytest.mark.once
+
 MIB = 2**20
 PARENT = 1
 

@@ -58,9 +58,11 @@ def test_quantiles_are_those_of_numpy(
         assert [lower, upper] == expected.tolist()
 
 
-def test_quantiles_by_workers(tmp_path: Path) -> None:
-    image = numbers("noise", "float32", (2, 3000, 3000), 0)
-    source = source_of(tmp_path / "x.zarr", image, chunk=500)
+def test_quantiles_by_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # workers are used from this number of pixels on
+    monkeypatch.setattr("cellstamp.pipeline.workers._PARALLEL_PIXELS", 2 * 900**2)
+    image = numbers("noise", "float32", (2, 900, 900), 0)
+    source = source_of(tmp_path / "x.zarr", image, chunk=150)
     pairs = [(0.001, 0.999), (0.0, 1.0)]
     expected = [
         tuple(np.quantile(channel.astype(np.float64), pair)) for channel, pair in zip(image, pairs, strict=True)

@@ -9,6 +9,8 @@ import pytest
 
 from cellstamp.engines.memory import memory_budget, memory_limit
 
+pytestmark = pytest.mark.once
+
 PHYSICAL = psutil.virtual_memory().total
 GIB = 2**30
 

@@ -23,6 +23,8 @@ from cellstamp.cells.plan import (
 from cellstamp.errors import ConfigError
 from cellstamp.source.values import TILES_ABREAST, Centers, Rect
 
+pytestmark = pytest.mark.once
+
 
 def centers(xy, ids=None) -> Centers:
     xy = np.asarray(xy, dtype=np.float64).reshape(-1, 2)

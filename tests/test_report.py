@@ -18,6 +18,8 @@ import pytest
 
 from cellstamp.report import PeakMemory, Progress, RunSummary, announce, append_benchmark, format_bytes
 
+pytestmark = pytest.mark.once
+
 BAR = """
 from cellstamp.report import Progress, announce
 with Progress(1000, {mode!r}) as progress:

@@ -32,6 +32,7 @@ from server_tasks import (
     work_until_killed,
 )
 from stores import make_sample, write_store
+from waiting import wait_until
 
 pytestmark = pytest.mark.once
 
@@ -70,8 +71,7 @@ def test_killed_while_it_imports(modules: Path) -> None:
     values: list[int] = []
     run = threading.Thread(target=lambda: values.extend(o.value for o in engine.run(number_of, batches(6), lambda: 4)))
     run.start()
-    while _function_of(run) != "_exchange":
-        pass  # until it waits for its first worker
+    wait_until(lambda: _function_of(run) == "_exchange")  # it waits for its first worker
     os.kill(int((modules / "pid").read_text()), signal.SIGKILL)
     run.join()
     assert sorted(values) == list(range(6))
@@ -348,8 +348,7 @@ def test_a_fork_made_while_a_worker_starts_does_not_hide_that_it_died(modules: P
         target=lambda: values.extend(o.value for o in engine.run(task, batches(9), lambda: 8)), daemon=True
     )
     run.start()
-    while _function_of(run) != "_exchange":
-        pass  # until it waits for its first worker
+    wait_until(lambda: _function_of(run) == "_exchange")  # it waits for its first worker
     with fork_that_lives():
         (modules / "never").open("wb").close()
         run.join(60)

@@ -136,7 +136,7 @@ class TestImages:
 
     @pytest.mark.once
     def test_memory_does_not_grow_with_the_image(self, store: Path) -> None:
-        image = da.ones((60, 2500, 2500), np.uint8, chunks=(1, 500, 500))
+        image = da.ones((24, 1500, 1500), np.uint8, chunks=(1, 500, 500))
         tracemalloc.start()
         stores.load_image(store, image)
         peak = tracemalloc.get_traced_memory()[1]

@@ -33,6 +33,7 @@ from comparing import assert_same
 from listening import as_started_from_a_terminal, as_started_with_nohup, to_ctrl_c
 from stamp_tasks import Interrupted, Killed, KilledOnce, Refused
 from stores import Sample, make_sample, write_store
+from waiting import wait_until
 
 pytestmark = pytest.mark.once
 
@@ -385,8 +386,7 @@ def _start(tmp_path: Path, store: Path, **config: Any) -> subprocess.Popen[bytes
 
 def _wait_for_entries(journal: Path, process: subprocess.Popen[bytes]) -> None:
     """Wait until some batches are in the journal of a run, or it has ended."""
-    while process.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) > 3):
-        pass
+    wait_until(lambda: process.poll() is not None or (journal.exists() and journal.read_bytes().count(b"\n") > 3))
 
 
 @pytest.fixture(scope="module")
@@ -395,16 +395,21 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_store(tmp_path_factory.mktemp("many") / "sample.zarr", make_sample((500, 560)))
 
 
+@pytest.fixture(scope="module")
+def many_undisturbed(tmp_path_factory: pytest.TempPathFactory, many: Path) -> Path:
+    """What a run that nobody ends makes of it."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert _start(folder, many).wait(120) == 0
+    return folder / "out" / FILE
+
+
 @pytest.mark.leaves_files
 def test_runs_killed_at_random_moments_are_gone_on_with(
-    tmp_path: Path, many: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, many: Path, many_undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The whole tree of processes is killed: those are the moments at which nothing can be tidied up any more."""
     draw = random.Random(N_KILLS)
-    (tmp_path / "whole").mkdir()
-    assert _start(tmp_path / "whole", many).wait(120) == 0
-    undisturbed = tmp_path / "whole/out" / FILE
-    n_cells, rows = _n_cells(undisturbed), []
+    n_cells, rows = _n_cells(many_undisturbed), []
     for number in range(N_KILLS):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -423,7 +428,7 @@ def test_runs_killed_at_random_moments_are_gone_on_with(
                 process.wait()
                 killed += 1
         found = [int(n) for n in re.findall(r"Resuming: (\d+) of", (folder / "out/processing.log").read_text())]
-        assert_same(folder / "out" / FILE, undisturbed)
+        assert_same(folder / "out" / FILE, many_undisturbed)
         assert found == sorted(found)  # what was done stayed done
         rows.append((number + 1, killed, found, n_cells))
     with capsys.disabled():
@@ -459,21 +464,22 @@ def _start_command(project: Path, disposition: Callable[[], None]) -> subprocess
 
 def _server_of(process: subprocess.Popen[bytes]) -> psutil.Process | None:
     """The process that a run forks its workers from; None if there is none yet, or the run has ended."""
-    while process.poll() is None:
-        with suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children():
-                if "cellstamp.engines.server" in " ".join(child.cmdline()):
-                    return child
-    return None
+    servers = wait_until(lambda: [None] if process.poll() is not None else _servers_below(process.pid))
+    return servers[0]
+
+
+def _servers_below(pid: int) -> list[psutil.Process | None]:
+    with suppress(psutil.NoSuchProcess):
+        children = psutil.Process(pid).children()
+        return [child for child in children if "cellstamp.engines.server" in " ".join(child.cmdline())]
+    return []
 
 
 def test_runs_whose_server_is_killed_at_random_moments_make_the_same_file(
-    tmp_path: Path, many: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, many: Path, many_undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The server that workers are forked from: while it imports, while it forks, while they work."""
     draw = random.Random(N_KILLS)
-    (tmp_path / "whole").mkdir()
-    assert _start(tmp_path / "whole", many).wait(120) == 0
     survived = killed = 0
     for number in range(N_KILLS):
         folder = tmp_path / str(number)
@@ -489,7 +495,7 @@ def test_runs_whose_server_is_killed_at_random_moments_make_the_same_file(
                     server.kill()
                     killed += 1
         assert process.wait(120) == 0
-        assert_same(folder / "out" / FILE, tmp_path / "whole/out" / FILE)
+        assert_same(folder / "out" / FILE, many_undisturbed)
         survived += 1
     with capsys.disabled():
         if N_KILLS > 2:

@@ -10,6 +10,8 @@ import pytest
 
 from cellstamp.h5sc.writeback import Writeback
 
+pytestmark = pytest.mark.once
+
 
 def test_an_error_is_told_when_asked(tmp_path: Path) -> None:
     reading, writing = os.pipe()  # a pipe cannot be brought to a disk
