@@ -203,8 +203,10 @@ def test_a_result_is_replaced_or_goes_elsewhere(extracted: Project) -> None:
     refused(extracted.extract, "Set overwrite=True", "output_folder_name", kind=OutputError)
     extracted.extract(overwrite=True)
     extracted.extract(output_folder_name="other")
-    refused(lambda: extracted.load_segmentation(NUCLEI), "Set overwrite=True", kind=OutputError)
-    extracted.load_segmentation(NUCLEI, overwrite=True)
+    other = NUCLEI.copy()
+    other[tuple(np.argwhere(NUCLEI)[0])] = 0
+    refused(lambda: extracted.load_segmentation(other), "Set overwrite=True", kind=OutputError)
+    extracted.load_segmentation(other, overwrite=True)
 
 
 def test_a_preview_is_asked_for(extracted: Project) -> None:

@@ -142,9 +142,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def test_the_configuration_in_the_readme_is_one():
-    (text,) = blocks("README.md", "yaml")
-    config = ExtractionConfig.parse(yaml.safe_load(text)["HDF5CellExtraction"])
-    assert (config.threads, config.image_size) == (4, 128)
+    (shown,) = re.findall(r'Project\("my_project", (\{.*?\})\)', (ROOT / "README.md").read_text())
+    assert ExtractionConfig.parse(ast.literal_eval(shown)).border == "pad"
 
 
 def test_the_code_in_the_readme_runs(tmp_path, monkeypatch):

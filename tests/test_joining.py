@@ -248,7 +248,7 @@ def test_the_example_in_the_documentation_runs(
     tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (REPOSITORY / "docs" / "output.md").read_text()
-    shown = re.search(r"## Join the cells to .*?```python\n(.*?)\n```.*?```python\n(.*?)\n```", page, re.DOTALL)
+    shown = re.search(r"## Join the cells to .*?```python\n(.*?)\n```.*?`(sdata\[[^`]*)`", page, re.DOTALL)
     assert shown is not None
     project = Project(tmp_path / "my_project", config)
     project.load_input_from_array(IMAGE)
@@ -259,5 +259,6 @@ def test_the_example_in_the_documentation_runs(
         exec(shown[1], names)
     check_joins(names["project"].sdata, "single_cells")
     with quiet():
+        names |= {"read_h5sc": read_h5sc, "path": names["project"].extraction_f.output_path}
         exec(shown[2], names)
     check_joins(names["sdata"], "cells")

@@ -151,7 +151,7 @@ class TestFolder:
 
     def test_without_steps_the_errors_say_so(self, tmp_path: Path) -> None:
         project = Project(tmp_path / "project", {"OtherStep": {"a": 1}})
-        with pytest.raises(ConfigError, match=r"no extraction step: config.yml in .* needs a section 'HDF5CellExt"):
+        with pytest.raises(ConfigError, match=r"no extraction step\. Add a section 'HDF5CellExtraction' to"):
             project.extract()
         with pytest.raises(ConfigError, match="no segmentation step"):
             project.segment()
