@@ -49,5 +49,5 @@ def _quota(text: str) -> int | None:
     try:
         quota, period, *_ = text.split()
         return int(quota) // int(period) if int(quota) > 0 else None
-    except (ValueError, ZeroDivisionError):  # "max" is no limit
+    except (ValueError, ZeroDivisionError):  # "max": without a limit
         return None

@@ -104,7 +104,7 @@ class Slots(Protocol):
 
 
 class SparseSlots:
-    """Slots that grow in place, in a file that needs memory only for what was written."""
+    """Slots that grow in place, in a file that needs memory only for written bytes."""
 
     def __init__(self, memory: ResultMemory) -> None:
         self._memory = memory
