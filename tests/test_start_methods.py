@@ -22,9 +22,11 @@ import pytest
 from cellstamp import HDF5CellExtraction
 from cellstamp.engines import connected
 from cellstamp.engines.connected import ConnectedPython
+from cellstamp.engines.descriptors import OPEN_FILES
 from cellstamp.engines.exit_codes import how_it_ended, was_killed
 from cellstamp.engines.processes import ProcessEngine
 from cellstamp.engines.start_methods import METHODS, default_method, find_method
+from cellstamp.engines.threads import usable_cores
 from cellstamp.errors import ConfigError, WorkerError
 from comparing import assert_same
 from engine_tasks import Arrays, Batch, DieOnce, Large, Wait, content_of, fail_with_a_file, number_of
@@ -144,6 +146,23 @@ def test_both_start_methods_write_the_same_file(tmp_path: Path, monkeypatch: pyt
         assert " 2 workers " in (tmp_path / name / "processing.log").read_text()
         files.append(str(step.output_path))
     assert_same(*files)
+
+
+# --- what other systems lack -----------------------------------------------------------------------------------------
+
+
+def test_without_a_limit_on_open_files_any_number_of_workers_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellstamp.engines.descriptors._resource", None)  # as on Windows
+    with OPEN_FILES.room_for(10**6, 3):
+        pass
+
+
+def test_usable_cores_on_windows_and_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cores() == allowed
+    monkeypatch.delattr(psutil.Process, "cpu_affinity")  # macOS
+    assert usable_cores() == os.cpu_count()
 
 
 # --- files for results -----------------------------------------------------------------------------------------------
