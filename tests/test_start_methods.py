@@ -100,7 +100,7 @@ class Counted(Sequence[Any]):
 def test_the_caller_never_waits_to_send_batches(tmp_path: Path) -> None:
     """A worker that is at a batch is sent more of them, though they fill any pipe."""
     task = Wait(0, tmp_path).prepare()
-    orders = Counted([Large(number) for number in range(12)])
+    orders = Counted([Large(number) for number in range(8)])
     values: list[int] = []
     engine = ProcessEngine(1)
     run = threading.Thread(
@@ -108,11 +108,11 @@ def test_the_caller_never_waits_to_send_batches(tmp_path: Path) -> None:
     )
     run.start()
     task.worker()
-    # the fourth is taken when the third was sent
-    assert all(orders.taken.acquire(timeout=60) for _ in range(4))
+    # the third is taken when the second was sent
+    assert all(orders.taken.acquire(timeout=60) for _ in range(3))
     task.release()
     run.join()
-    assert sorted(values) == list(range(12))
+    assert sorted(values) == list(range(8))
 
 
 @each_start_method
@@ -120,7 +120,7 @@ def test_large_batches_and_large_results_pass_each_other() -> None:
     """Neither the caller nor a worker waits for the other to read."""
     found: list[tuple[int, bytes]] = []
     engine = ProcessEngine(2)
-    orders = [Large(number) for number in range(12)]
+    orders = [Large(number) for number in range(6)]
     run = threading.Thread(
         target=lambda: found.extend(o.value for o in engine.run(content_of, orders, lambda: 8)), daemon=True
     )
