@@ -16,7 +16,7 @@ from typing import Any, overload
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellstamp.engines.base import Engine, Outcome, SerialEngine
@@ -238,6 +238,7 @@ def test_a_result_too_large_for_its_slot_takes_the_pipe(monkeypatch: pytest.Monk
     memory.close()
 
 
+@settings(deadline=None)  # a busy disk
 @given(sizes=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 300_000)), max_size=30))
 def test_slots_do_not_overlap_however_their_results_grow(sizes: list[tuple[int, int]]) -> None:
     memory = ResultMemory.with_name()
