@@ -263,6 +263,19 @@ def test_places_of_grown_slots_are_used_again() -> None:
     memory.close()
 
 
+def test_a_file_with_a_name_stays_mapped_until_a_slot_moves() -> None:
+    """On macOS, mapping a file brings it to the disk."""
+    memory = ResultMemory.with_name()
+    slots = PackedSlots(memory)
+    first = carry([np.zeros(100_000, np.uint8)], (memory, slots), 0)[1][0]
+    second = carry([np.ones(90_000, np.uint8)], (memory, slots), 0)[1][0]
+    assert np.shares_memory(first, second)
+    moved = carry([np.ones(900_000, np.uint8)], (memory, slots), 0)[1][0]
+    assert not np.shares_memory(first, moved)
+    memory.close()
+    assert moved.all()
+
+
 _FULL = """
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))

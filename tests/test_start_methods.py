@@ -61,7 +61,9 @@ def test_an_unknown_start_method_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_there_are_no_more_workers_than_the_system_can_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "spawn", dataclasses.replace(METHODS["spawn"], most_workers=3))
-    assert ProcessEngine(8, start_method="spawn").n_workers == 3
+    log: list[str] = []
+    assert ProcessEngine(8, start_method="spawn", log=log.append).n_workers == 3
+    assert log == ["this system can wait for at most 3 workers: using 3, not 8"]
     assert ProcessEngine(2, start_method="spawn").n_workers == 2
 
 
