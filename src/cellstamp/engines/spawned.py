@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from cellstamp.engines.connected import connect_to_caller
+from cellstamp.engines.interpreter import open_standard_streams
 from cellstamp.engines.result_memory import PackedSlots, ResultMemory
 from cellstamp.engines.worker import Caller, run_batches
 
@@ -27,8 +28,10 @@ def main(preload: Sequence[str], memory: str | None) -> NoReturn:
     """
     code = 1
     try:
-        caller = Caller(connect_to_caller())
+        os.close(open_standard_streams())
+        # first: a caller that is killed meanwhile leaves no file
         slots = PackedSlots(ResultMemory.opened(memory))
+        caller = Caller(connect_to_caller())
         for name in preload:
             import_module(name)
         run_batches(caller, slots)
