@@ -127,6 +127,13 @@ def sample_store(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(params=["fork", "spawn"])
+def start_method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How workers start, here and in processes that a test starts: as on Linux, or as on macOS and Windows."""
+    monkeypatch.setenv("CELLSTAMP_START_METHOD", request.param)
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A scheduler and two workers; what a test makes of them, it leaves as it was."""
