@@ -16,6 +16,7 @@ import pytest
 from cellstamp.errors import ConfigError, OutputError
 from cellstamp.pipeline import temporary
 from cellstamp.pipeline.base import Logable, ProcessingStep
+from cellstamp.system import process_start
 
 STAMP = re.compile(r"\[\d\d/\d\d/\d{4} \d\d:\d\d:\d\d\] ")
 
@@ -422,7 +423,7 @@ def of_a_killed_run(cache: Path, **changed: Any) -> Path:
         {"folder": "Step_of_which_this_is_a_copy"},
         {"pid": "none"},
         {"pid": 10**30},
-        {"pid": os.getppid(), "started": temporary._started(os.getppid())},
+        {"pid": os.getppid(), "started": process_start(os.getppid())},
     ],
     ids=lambda changed: ", ".join(changed),
 )

@@ -17,8 +17,8 @@ from typing import Any
 from cellstamp.errors import OutputError
 from cellstamp.h5sc.journal import is_closed, read_about, read_entries
 from cellstamp.h5sc.layout import FILE_NAME, Layout
-from cellstamp.h5sc.writeback import sync
 from cellstamp.h5sc.writer import StampWriter
+from cellstamp.system import RawFile, sync_folder
 
 _JOURNAL = "journal"
 
@@ -100,7 +100,7 @@ def open_writer(
     folder.mkdir()
     with StampWriter(folder / FILE_NAME, layout, folder / _JOURNAL, about) as writer:
         for place in (folder, work, work.parent):
-            sync(place)
+            sync_folder(place)
         if before is not None:
             _carry(before, writer, log)
         yield folder, writer
@@ -134,9 +134,9 @@ def _reopen(attempt: Path, layout: Layout, about: Mapping[str, Any]) -> StampWri
 def _carry(attempt: Path, writer: StampWriter, log: Callable[[str], None]) -> None:
     """Copy the finished cells of an attempt, and remove it."""
     n_lost = 0
-    with (attempt / FILE_NAME).open("rb") as file:
+    with RawFile(attempt / FILE_NAME) as file:
         for entry in read_entries(attempt / _JOURNAL):
-            cells = entry.read(file.fileno())
+            cells = entry.read(file)
             if cells is None:
                 n_lost += len(entry.rows)
             else:
