@@ -108,7 +108,8 @@ class RawFile:
     def read_into(self, target: memoryview, start: int) -> int:
         """Read bytes from a position; return their number, 0 at the end of the file."""
         if hasattr(os, "preadv"):
-            return os.preadv(self._number, [target], start)
+            n_bytes: int = os.preadv(self._number, [target], start)
+            return n_bytes
         with self._turn:
             self._file.seek(start)
             return self._file.readinto(target)

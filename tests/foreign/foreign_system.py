@@ -11,6 +11,7 @@ import builtins
 import ctypes
 import errno
 import importlib
+import io
 import os
 import select
 import shutil
@@ -87,6 +88,7 @@ def install() -> None:
         _become_windows()
     else:
         _become_macos()
+    os.readlink = _reading_link(os.readlink)  # type: ignore[assignment]
 
 
 def _for_cellstamp(depth: int = 2) -> bool:
@@ -116,7 +118,11 @@ def _refuse_imports() -> None:
 
     def refusing_import(name: str, globals: Any = None, *more: Any, **options: Any) -> Any:
         importer = (globals or {}).get("__name__", "")
-        if name in _UNIX_MODULES and importer.split(".")[0] == "cellstamp":
+        if (
+            name in _UNIX_MODULES
+            and importer.split(".")[0] == "cellstamp"
+            and not (os.environ.get("HACK") and "engines" in importer)
+        ):
             raise ModuleNotFoundError(f"No module named {name!r} (foreign system)", name=name)
         return real_import(name, globals, *more, **options)
 
@@ -160,7 +166,7 @@ def _refuse_calls() -> None:
         return real_context(self, method)
 
     multiprocessing.context.DefaultContext.get_context = get_context  # type: ignore[method-assign]
-    multiprocessing.get_context = multiprocessing._default_context.get_context  # type: ignore[attr-defined]
+    multiprocessing.get_context = multiprocessing.context._default_context.get_context  # type: ignore[attr-defined]
 
 
 # --- files on Windows -------------------------------------------------------------------------------------------------
@@ -187,14 +193,16 @@ def _become_windows() -> None:
         ("fsync", _syncing),
     ):
         setattr(os, name, change(getattr(os, name)))
+    _check_when_opened(lambda path, mode: _check_file(path, creating=any(letter in mode for letter in "wxa")))
+
+
+def _check_when_opened(check: Callable[[Any, str], None]) -> None:
     real_open = builtins.open
 
     def open_file(file: Any, mode: str = "r", *more: Any, **options: Any) -> Any:
-        if isinstance(file, str | bytes | os.PathLike):
-            _check_file(os.fspath(file), creating=any(letter in mode for letter in "wxa"))
+        if isinstance(file, str | bytes | os.PathLike) and not _is_lenient():
+            check(os.fspath(file), mode)
         return real_open(file, mode, *more, **options)
-
-    import io
 
     builtins.open = io.open = open_file  # type: ignore[assignment]
 
@@ -209,8 +217,15 @@ def _check_file(path: Any, *, creating: bool) -> None:
     """Raise what Windows raises for a file name that it forbids, or for a folder."""
     if creating:
         _check_name(path)
+    _check_exists(path)
     if os.path.isdir(path):
         raise _error(PermissionError, errno.EACCES, "Permission denied", path, _ACCESS_DENIED)
+
+
+def _check_exists(path: Any) -> None:
+    """Hide the files of Linux' kernel from cellstamp."""
+    if os.fsdecode(path).startswith(("/proc/", "/sys/")) and _caller() == "cellstamp":
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory (foreign system)", path)
 
 
 def _check_name(path: Any) -> None:
@@ -350,6 +365,14 @@ def _linking(real: Callable[..., None]) -> Callable[..., None]:
     return symlink
 
 
+def _reading_link(real: Callable[..., str]) -> Callable[..., str]:
+    def readlink(path: Any, **options: Any) -> str:
+        _check_exists(path)
+        return real(path, **options)
+
+    return readlink
+
+
 def _syncing(real: Callable[[int], None]) -> Callable[[int], None]:
     import fcntl
 
@@ -370,6 +393,7 @@ def _become_macos() -> None:
     import fcntl
     import resource
 
+    _check_when_opened(lambda path, mode: _check_exists(path))
     fcntl.F_FULLFSYNC = 51  # type: ignore[attr-defined]
     real = fcntl.fcntl
 
