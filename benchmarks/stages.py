@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cellstamp.engines.parcels import Slots, pack, unpack
+from cellstamp.engines.parcels import pack, unpack
+from cellstamp.engines.result_memory import PackedSlots, ResultMemory
 
 from .extraction import MIB, ROOT, Case, run_module
 from .meters import Meter, metered
@@ -49,7 +50,8 @@ class _Wire:
 
     def __init__(self) -> None:
         self.send, self.receive = Meter(), Meter()
-        self._slots, self._turn = Slots(), 0
+        self._memory, self._turn = ResultMemory.with_name(), 0
+        self._slots = PackedSlots(self._memory)
 
     def carry(self, value: Any) -> Any:
         """Send a value, and return the received value."""
@@ -57,7 +59,7 @@ class _Wire:
         with self.send.running():
             parcel = pack(value, self._slots, self._turn)
         with self.receive.running():
-            return unpack(parcel, self._slots)
+            return unpack(parcel, self._memory)
 
 
 class _Bare:

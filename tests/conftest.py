@@ -111,6 +111,13 @@ def sample_store(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(params=["fork", "spawn"])
+def start_method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How workers start, here and in processes that a test starts: as on Linux, or as on macOS and Windows."""
+    monkeypatch.setenv("CELLSTAMP_START_METHOD", request.param)
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A scheduler and two workers; what a test makes of them, it leaves as it was."""
@@ -143,15 +150,18 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _workers() -> set[Any]:
-    """Processes below this one, but for the servers that workers are forked from: these are kept."""
-    return {child for own in psutil.Process().children() for child in _below(own)} | set(
+    """Worker processes. The servers that workers are forked from are kept."""
+    return {worker for own in psutil.Process().children() for worker in _workers_of(own)} | set(
         multiprocessing.active_children()
     )
 
 
-def _below(own: psutil.Process) -> list[psutil.Process]:
+def _workers_of(own: psutil.Process) -> list[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
-        return own.children() if "cellstamp.engines.server" in " ".join(own.cmdline()) else []
+        command = " ".join(own.cmdline())
+        if "cellstamp.engines.server" in command:
+            return own.children()
+        return [own] if "cellstamp.engines.spawned" in command else []
     return []
 
 

@@ -18,6 +18,7 @@ import pytest
 from cellstamp.cells.plan import Batch
 from cellstamp.config import ExtractionConfig
 from cellstamp.encoded_cells import EncodedCells
+from cellstamp.engines import choose_engine
 from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.h5sc.layout import Layout
@@ -26,7 +27,7 @@ from cellstamp.pipeline.disk_space import DiskSpace
 from cellstamp.pipeline.job import Job, select_cells
 from cellstamp.pipeline.run import run_batches
 from cellstamp.pipeline.scaling import find_scaling
-from cellstamp.pipeline.workers import choose_engine
+from cellstamp.pipeline.workers import PRELOAD
 from cellstamp.report import Progress
 from cellstamp.source.read.centers import compute_centers
 from pixel_stores import write_source
@@ -133,7 +134,7 @@ def extract(job: Job, batches: Sequence[Batch], budget: int, watch: Watch) -> Se
     limit = Seen(budget, N_WORKERS, len(batches), None, ignore, ignore)
     path = job.folder / "slow.h5sc"
     with watch.watching(), SlowWriter(path, job.layout(), watch) as writer, Progress(0, mode=False) as progress:
-        engine = choose_engine(job.config, log=ignore, warn=ignore)
+        engine = choose_engine(job.config, preload=PRELOAD, log=ignore, warn=ignore)
         room = DiskSpace(job.folder, job.layout(), 0)
         run_batches(engine, job.task(), batches, writer, limit=limit, flush_every=None, room=room, progress=progress)
     path.unlink()
@@ -183,7 +184,7 @@ def test_workers_do_not_grow_from_batch_to_batch(tmp_path: Path) -> None:
     batches = job.batches(2**40)
     assert len(batches) > 100 * N_WORKERS
     sizes: dict[int, list[int]] = {}
-    engine = choose_engine(config, log=lambda line: None, warn=lambda line: None)
+    engine = choose_engine(config, preload=PRELOAD, log=lambda line: None, warn=lambda line: None)
     for outcome in engine.run(job.task(), batches, lambda: 4):
         sizes.setdefault(outcome.pid, []).append(outcome.rss)
     # on a busy machine, one worker may have done nearly all of it

@@ -19,10 +19,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellstamp.engines import parcels
 from cellstamp.engines.base import Engine, Outcome, SerialEngine
 from cellstamp.engines.dask import DaskEngine
+from cellstamp.engines.parcels import Parcel, pack, unpack
 from cellstamp.engines.processes import ProcessEngine
+from cellstamp.engines.result_memory import PackedSlots, ResultMemory, Slots, SparseSlots
 from cellstamp.engines.spans import Spans
 from cellstamp.errors import InputError, WorkerError
 from engine_tasks import (
@@ -41,11 +42,14 @@ from engine_tasks import (
 )
 
 
-@pytest.fixture(params=["serial", "processes", "dask"])
+@pytest.fixture(params=["serial", "fork", "spawn", "dask"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     if request.param == "dask":
         return DaskEngine(request.getfixturevalue("dask_client"))
-    return SerialEngine() if request.param == "serial" else ProcessEngine(2)
+    return SerialEngine() if request.param == "serial" else ProcessEngine(2, start_method=request.param)
+
+
+each_start_method = pytest.mark.usefixtures("start_method")
 
 
 def batches(n: int) -> list[Batch]:
@@ -133,7 +137,7 @@ def test_never_more_in_flight_than_the_limit(engine: Engine, tmp_path: Path, lim
     assert max(watched.in_flight) == (1 if isinstance(engine, SerialEngine) else min(limit, 8))
 
 
-@pytest.mark.parametrize("engine", ["processes", "dask"], indirect=True)
+@pytest.mark.parametrize("engine", ["fork", "spawn", "dask"], indirect=True)
 def test_a_limit_that_changes_is_honoured_at_once(engine: Engine, tmp_path: Path) -> None:
     watched = Watched(40, lambda: 1 if watched.taken < 10 else 4 if watched.taken < 20 else 2)
     watched.take_all(engine.run(Square(tmp_path), watched, watched.limit), tmp_path)
@@ -153,7 +157,7 @@ def test_a_taken_batch_counts_until_the_next_is_asked_for(engine: Engine, tmp_pa
         assert watched.submitted == 2
 
 
-@pytest.mark.parametrize("engine", ["processes", "dask"], indirect=True)
+@pytest.mark.parametrize("engine", ["fork", "spawn", "dask"], indirect=True)
 def test_results_come_in_order_of_completion(engine: Engine, tmp_path: Path) -> None:
     task = Wait(0, tmp_path).prepare()
     order = []
@@ -186,6 +190,7 @@ def test_our_own_errors_pass_as_they_are(engine: Engine) -> None:
         list(engine.run(Fail(3, InputError), batches(6), lambda: 2))
 
 
+@each_start_method
 def test_closing_early_ends_the_workers(tmp_path: Path) -> None:
     engine = ProcessEngine(2)
     before = descendants()  # with the server that workers are forked from
@@ -196,6 +201,7 @@ def test_closing_early_ends_the_workers(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) < 50
 
 
+@each_start_method
 def test_no_process_is_left_after_a_run_or_a_failure() -> None:
     engine = ProcessEngine(2)
     before = descendants()
@@ -216,16 +222,76 @@ def test_arrays_of_any_size_arrive_whole(engine: Engine, sizes: tuple[int, ...])
     assert sorted(seen) == (list(range(40)) if any(sizes) else [-1] * 40)
 
 
+@each_start_method
+def carry(values: list[np.ndarray], memory: tuple[ResultMemory, Slots], slot: int) -> tuple[Parcel, list[np.ndarray]]:
+    parcel = pack(values, memory[1], slot)
+    return parcel, unpack(parcel, memory[0])
+
+
 def test_a_result_too_large_for_its_slot_takes_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parcels, "_SLOT_BYTES", 2 * 2**16)
-    slots = parcels.Slots()
-    arrays = [np.full(2**16, number, np.uint8) for number in range(4)]
-    parcel = parcels.pack(arrays, slots, 1)
-    assert len(parcel.places) == 2
-    assert len(parcel.pickled) > 2 * 2**16
-    for got, sent in zip(parcels.unpack(parcel, slots), arrays, strict=True):
-        assert np.array_equal(got, sent)
-    slots.close()
+    monkeypatch.setattr("cellstamp.engines.result_memory._DISTANCE", 2**16)
+    memory = ResultMemory(os.memfd_create("test"))
+    sent = [np.full(2**15, number, np.uint8) for number in range(3)]
+    parcel, got = carry(sent, (memory, SparseSlots(memory)), 1)
+    assert parcel.places == ()
+    assert np.array_equal(got, sent)
+    memory.close()
+
+
+@given(sizes=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 300_000)), max_size=30))
+def test_slots_do_not_overlap_however_their_results_grow(sizes: list[tuple[int, int]]) -> None:
+    memory = ResultMemory.with_name()
+    slots = PackedSlots(memory)
+    waiting: dict[int, tuple[Parcel, int]] = {}
+    for number, (slot, size) in enumerate(sizes):
+        waiting[slot] = pack([np.full(size, number, np.uint8)], slots, slot), number
+        for parcel, mark in waiting.values():
+            assert set(np.unique(unpack(parcel, memory)[0])) <= {mark}
+    assert memory.file is not None
+    largest = [max((size for slot, size in sizes if slot == number), default=0) for number in range(4)]
+    assert os.fstat(memory.file).st_size <= 6 * sum(largest) + 4 * 2**18
+    memory.close()
+
+
+def test_places_of_grown_slots_are_used_again() -> None:
+    memory = ResultMemory.with_name()
+    slots = PackedSlots(memory)
+    start, _ = slots.memory(0, 100_000)
+    assert slots.memory(0, 1_000_000)[0] > start
+    assert slots.memory(1, 100_000)[0] == start
+    memory.close()
+
+
+_FULL = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+import numpy as np
+from cellstamp.engines.parcels import pack, unpack
+from cellstamp.engines.result_memory import PackedSlots, ResultMemory
+memory = ResultMemory.with_name()
+parcel = pack(np.full(2**22, 7, np.uint8), PackedSlots(memory), 0)
+print(parcel.places, np.unique(unpack(parcel, memory)), memory.path.exists())
+memory.close()
+print(memory.path.exists())
+"""
+
+
+def test_results_take_the_pipe_when_no_room_is_left_for_their_file() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "() [7] True\nFalse\n"
+
+
+def test_without_a_folder_for_their_file_results_take_the_pipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    engine = ProcessEngine(2, start_method="spawn")
+    for outcome in engine.run(Arrays((200_000,)), batches(12), lambda: 8):
+        assert outcome.value[0].size == 200_000
 
 
 # --- workers that die ------------------------------------------------------------------------------------------------
@@ -244,6 +310,7 @@ class Told:
 
 @pytest.mark.parametrize("by_signal", [True, False], ids=["killed", "left"])
 @pytest.mark.parametrize("at", [0, 4, 9])
+@each_start_method
 def test_a_worker_that_dies_is_replaced_and_its_batches_run_again(tmp_path: Path, at: int, *, by_signal: bool) -> None:
     told = Told()
     engine = told.engine()
@@ -258,6 +325,7 @@ def test_a_worker_that_dies_is_replaced_and_its_batches_run_again(tmp_path: Path
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 3])
+@each_start_method
 def test_results_that_were_made_before_a_death_are_kept(tmp_path: Path, n_workers: int) -> None:
     """Every batch but those that died is run once, though results wait while their worker dies."""
     (tmp_path / "runs").mkdir()
@@ -267,6 +335,7 @@ def test_results_that_were_made_before_a_death_are_kept(tmp_path: Path, n_worker
     assert all(len(file.read_text().split()) == 1 for file in (tmp_path / "runs").iterdir())
 
 
+@each_start_method
 def test_arrays_of_a_worker_that_died_arrive_whole(tmp_path: Path) -> None:
     task = DieOnce(5, tmp_path, then=Arrays((200_000, 3, 70_000)))
     seen = []
@@ -278,6 +347,7 @@ def test_arrays_of_a_worker_that_died_arrive_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("by_signal", [True, False], ids=["killed", "left"])
 @pytest.mark.parametrize("at", [0, 4, 9])
+@each_start_method
 def test_a_batch_that_kills_every_worker_is_an_error_naming_it(at: int, *, by_signal: bool) -> None:
     engine = ProcessEngine(2)
     before = descendants()
@@ -288,6 +358,7 @@ def test_a_batch_that_kills_every_worker_is_an_error_naming_it(at: int, *, by_si
 
 
 @pytest.mark.parametrize("culprit", [0, 17, 63])
+@each_start_method
 def test_a_batch_that_kills_every_worker_is_divided_until_the_culprit_is_found(culprit: int) -> None:
     told = Told()
     task = DieAtNumber(culprit)
@@ -298,6 +369,7 @@ def test_a_batch_that_kills_every_worker_is_divided_until_the_culprit_is_found(c
     assert len(deaths) == 4  # 16, 8, 4, 2
 
 
+@each_start_method
 def test_when_workers_are_killed_again_and_again_fewer_go_on(tmp_path: Path) -> None:
     told = Told()
     task = DieOnce((1, 6, 11, 14), tmp_path)
@@ -310,6 +382,7 @@ def test_when_workers_are_killed_again_and_again_fewer_go_on(tmp_path: Path) -> 
     assert "memory ran out" in told.warnings[0]
 
 
+@each_start_method
 def test_workers_that_leave_by_themselves_are_all_replaced(tmp_path: Path) -> None:
     told = Told()
     task = DieOnce((1, 6, 11, 14), tmp_path, by_signal=False)
@@ -317,6 +390,7 @@ def test_workers_that_leave_by_themselves_are_all_replaced(tmp_path: Path) -> No
     assert told.warnings == []
 
 
+@each_start_method
 def test_workers_that_die_before_their_first_batch() -> None:
     engine = ProcessEngine(2)
     before = descendants()
@@ -325,6 +399,7 @@ def test_workers_that_die_before_their_first_batch() -> None:
     assert not descendants() - before
 
 
+@each_start_method
 def test_a_worker_killed_from_outside_is_noticed(tmp_path: Path) -> None:
     task = Wait(0, tmp_path).prepare()
     outcomes = Told().engine().run(task, batches(2), lambda: 2)
@@ -339,7 +414,7 @@ def test_a_worker_killed_from_outside_is_noticed(tmp_path: Path) -> None:
 
 def test_the_server_that_workers_are_forked_from_may_die_too(tmp_path: Path) -> None:
     task = Wait(0, tmp_path).prepare()
-    outcomes = Told().engine().run(task, batches(4), lambda: 4)
+    outcomes = ProcessEngine(2, start_method="fork").run(task, batches(4), lambda: 4)
     first = next(outcomes).value
     server = task.worker().parent()
     assert server is not None
@@ -351,6 +426,7 @@ def test_the_server_that_workers_are_forked_from_may_die_too(tmp_path: Path) -> 
     releasing.join()
 
 
+@each_start_method
 def test_closing_does_not_wait_for_a_batch(tmp_path: Path) -> None:
     task = Wait(0, tmp_path).prepare()
     before = descendants()
@@ -364,6 +440,7 @@ def test_closing_does_not_wait_for_a_batch(tmp_path: Path) -> None:
 # --- clean workers ---------------------------------------------------------------------------------------------------
 
 
+@each_start_method
 def test_workers_have_nothing_of_the_main_module() -> None:
     for outcome in ProcessEngine(1).run(imported_modules, batches(1), lambda: 1):
         assert outcome.value["__main__"] is None or "multiprocessing" in outcome.value["__main__"]
@@ -425,7 +502,7 @@ def test_a_worker_that_is_done_takes_the_far_half_of_the_longest_span() -> None:
     assert not spans
 
 
-@pytest.mark.parametrize("engine", ["processes", "dask"], indirect=True)
+@pytest.mark.parametrize("engine", ["fork", "spawn", "dask"], indirect=True)
 def test_every_worker_has_a_span_of_its_own_from_the_start(engine: Engine, tmp_path: Path) -> None:
     by_worker: dict[int, list[int]] = {}
     for outcome in engine.run(Square(tmp_path), batches(10), lambda: 2):

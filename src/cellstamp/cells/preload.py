@@ -1,15 +1,16 @@
 """Load the modules and compiled kernels that workers need. The server that forks workers imports this once.
+Workers that are new interpreters import it themselves.
 
 Kernels are loaded here, not compiled: a worker compiles them, with a message and for the right types (see
 `cellstamp.pipeline.compile_kernels`). Only if no folder can keep compiled code, the server compiles them.
 """
 
-import ctypes
 import gc
 import sys
 
 from cellstamp.cells.warm import load_kernels
 from cellstamp.compiling.cache_folders import USUAL, find_folder, is_kept
+from cellstamp.system import c_function
 
 _ARENA_MAX = -8
 """``M_ARENA_MAX`` of glibc's malloc.h."""
@@ -46,7 +47,7 @@ def share_one_heap() -> None:
     By default, glibc has a heap for each thread. The threads that decode chunks and cut cells take turns, so one heap
     saves 30 MiB per worker. Without glibc, this does nothing.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = c_function("mallopt")
     if mallopt is not None:
         mallopt(_ARENA_MAX, 1)
 

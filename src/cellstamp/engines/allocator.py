@@ -6,8 +6,9 @@ chunk then needs new pages, and reading takes two to three times as long.
 
 from __future__ import annotations
 
-import ctypes
 import os
+
+from cellstamp.system import c_function
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of ``mallopt``, from glibc's malloc.h."""
@@ -27,13 +28,13 @@ def give_back() -> None:
     """Return freed memory to the system, and restore the environment's settings."""
     if "MALLOC_TRIM_THRESHOLD_" in os.environ:
         _set(_from_environment("MALLOC_TRIM_THRESHOLD_"), _from_environment("MALLOC_MMAP_THRESHOLD_"))
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        trim = c_function("malloc_trim")
         if trim is not None:
             trim(0)
 
 
 def _set(trim: int, mmap: int) -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = c_function("mallopt")
     if mallopt is not None:
         mallopt(_TRIM_THRESHOLD, trim)
         mallopt(_MMAP_THRESHOLD, mmap)

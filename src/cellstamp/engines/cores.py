@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cellstamp.engines.cgroups import MOUNT, PROC, limit_files
 from cellstamp.engines.memory import memory_budget
 from cellstamp.engines.threads import usable_cores
 
@@ -23,7 +24,7 @@ def default_workers(share: float = 0.85) -> int:
     return max(1, min(quota_cores(), affordable))
 
 
-def quota_cores(proc: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> int:
+def quota_cores(proc: Path = PROC, mount: Path = MOUNT) -> int:
     """Return the cores this process may use: CPU affinity, and the tightest cgroup quota (v1 or v2), rounded down.
 
     Parameters
@@ -38,34 +39,15 @@ def quota_cores(proc: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys
     int
         At least 1.
     """
-    return max(1, min([usable_cores(), *_quotas(proc, mount)]))
+    texts = limit_files("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us"), ("cpu.max",), proc, mount)
+    quotas = [quota for text in texts if (quota := _quota(text)) is not None]
+    return max(1, min([usable_cores(), *quotas]))
 
 
-def _quotas(proc: Path, mount: Path) -> list[int]:
-    """Return the quota, in complete cores, of each cgroup that has one, from the root to the one of this process."""
+def _quota(text: str) -> int | None:
+    """Return quota // period, in complete cores; None without a limit."""
     try:
-        lines = proc.read_text().splitlines()
-    except OSError:
-        return []
-    quotas = []
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        # v1 mounts the controller below a folder with its name
-        root = mount / "cpu" if controllers else mount
-        own = root / group.lstrip("/")
-        # in a container, only the root exists here
-        folders = [folder for folder in (own, *own.parents) if folder == root or root in folder.parents]
-        quotas += [quota for folder in folders if (quota := _quota(folder, is_v1=bool(controllers))) is not None]
-    return quotas
-
-
-def _quota(folder: Path, *, is_v1: bool) -> int | None:
-    """Return quota // period of a cgroup; None without a limit."""
-    names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if is_v1 else ("cpu.max",)
-    try:
-        quota, period, *_ = " ".join((folder / name).read_text() for name in names).split()
+        quota, period, *_ = text.split()
         return int(quota) // int(period) if int(quota) > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):  # no such file, or "max"
+    except (ValueError, ZeroDivisionError):  # "max": without a limit
         return None

@@ -7,14 +7,10 @@ guard would run twice. It also fails in a daemonic process. So it runs in an emp
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
-from typing import Any
 
-from cellstamp.engines.interpreter import start_python, take_standard_input
+from cellstamp.engines.connected import ConnectedPython, connect_to_caller
 from cellstamp.errors import WorkerError
 
 _PATIENCE = 10.0
@@ -37,35 +33,23 @@ def local_cluster(n_workers: int, worker_bytes: int) -> Iterator[str]:
     """
     import dask
 
-    process, control = start_python("cellstamp.engines.dask_local")
-    with _ending(process), Connection(control.detach()) as cluster:
+    cluster = ConnectedPython("cellstamp.engines.dask_local")
+    try:
         try:
-            cluster.send((n_workers, worker_bytes, dask.config.config))
-            address: str = cluster.recv()
+            cluster.connection.send((n_workers, worker_bytes, dask.config.config))
+            address: str = cluster.connection.recv()
         except (EOFError, OSError) as error:
             message = "the local dask cluster did not start. See the messages on standard error"
             raise WorkerError(message) from error
         yield address
-
-
-@contextmanager
-def _ending(process: subprocess.Popen[Any]) -> Iterator[None]:
-    """Wait for a process at the end."""
-    try:
-        yield
     finally:
-        try:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_PATIENCE)
-        finally:
-            process.kill()
-            process.wait()
+        cluster.hang_up()
+        cluster.wait(_PATIENCE)
 
 
 def main() -> None:
-    """Run a cluster until the caller closes the socket at the standard input."""
-    caller: Connection[Any, Any] = Connection(take_standard_input().detach())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Run a cluster until the caller closes the connection."""
+    caller = connect_to_caller()
     n_workers, worker_bytes, config = caller.recv()
 
     import dask

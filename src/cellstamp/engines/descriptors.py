@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,13 @@ from contextlib import contextmanager
 import psutil
 
 from cellstamp.errors import ConfigError
+
+try:
+    import resource
+except ImportError:  # Windows has no such limit
+    _HAS_LIMIT = False
+else:
+    _HAS_LIMIT = True
 
 _RESERVE = 32
 """Open files that a run needs besides those of its workers."""
@@ -41,6 +47,9 @@ class OpenFiles:
         ConfigError
             The hard limit is too low for ``n_workers``. The message names a number that fits.
         """
+        if not _HAS_LIMIT:
+            yield
+            return
         with self._lock:
             if not self._n_users:
                 self._before, self._raised = _raise_limit()

@@ -1,6 +1,6 @@
-"""Start worker processes. Everything that depends on the system is here, in `interpreter`, and in `server`.
+"""Fork worker processes from a server, on Linux.
 
-A server forks the workers. It is a process without threads that has imported the modules they need. cellstamp doesn't
+The server forks the workers. It is a process without threads that has imported the modules they need. cellstamp doesn't
 use the server of ``multiprocessing``: other code of the caller shares it, and would get our preloaded modules. Workers
 never import the caller's ``__main__``, so a script needs no ``if __name__ == "__main__"`` guard.
 
@@ -19,10 +19,13 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing.connection import Pipe
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
 
+from cellstamp.engines.exit_codes import how_it_ended
 from cellstamp.engines.inherited import close, open_pair
 from cellstamp.engines.interpreter import refused, start_python
+from cellstamp.engines.result_memory import ResultMemory
 from cellstamp.engines.server import FORK, KILL, REAP, REPLY, REQUEST
 
 _WORK = "cellstamp.engines.worker:work"
@@ -51,7 +54,15 @@ class Server:
     def __init__(self, preload: Sequence[str]) -> None:
         self._lock = threading.Lock()
         self._workers: set[int] = set()
-        self._process, self._control = start_python("cellstamp.engines.server", tuple(preload), _WORK)
+        self._control, theirs = open_pair(socket.socketpair)
+        try:
+            module = "cellstamp.engines.server"
+            self._process = start_python(module, tuple(preload), _WORK, stdin=theirs.fileno())
+        except BaseException:
+            close(self._control)
+            raise
+        finally:
+            close(theirs)
 
     @property
     def is_alive(self) -> bool:
@@ -117,7 +128,7 @@ class Server:
                 with suppress(subprocess.TimeoutExpired):
                     self._process.wait(_DYING)
                 self._end()
-                raise ServerDiedError(exit_text(self._process.returncode))
+                raise ServerDiedError(how_it_ended(self._process.returncode))
         succeeded, value = REPLY.unpack(reply)
         if not succeeded:
             raise OSError(value, os.strerror(value))
@@ -144,29 +155,13 @@ class Server:
             self._end()
 
 
-def exit_text(code: int | None) -> str:
-    """Say how a process ended."""
-    if code is None:
-        return "exit code unknown, because the process that forked it died too"
-    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
-
-
-class Child:
-    """A worker process.
+class ForkedChild:
+    """A worker that the server has forked; see `cellstamp.engines.start_methods.Child`.
 
     Parameters
     ----------
     preload
         Modules that it needs; its server has imported them.
-    memory
-        File descriptor of the memory for its results.
-
-    Attributes
-    ----------
-    connection
-        Connection to the worker; it ends when the worker does.
-    exit_code
-        After its end: the exit code, the negative number of a signal, or None if unknown.
 
     Raises
     ------
@@ -176,17 +171,24 @@ class Child:
         The system refuses to start a process.
     """
 
-    def __init__(self, preload: Sequence[str], memory: int) -> None:
+    def __init__(self, preload: Sequence[str]) -> None:
         self.exit_code: int | None = None
         self._server = running_server(preload)
+        file = os.memfd_create("cellstamp")
+        self.memory = ResultMemory(file)
+        self.connection: Connection[Any, Any]
         self.connection, theirs = open_pair(Pipe)
         try:
-            self._pid = self._server.fork([theirs.fileno(), memory])
+            self._pid = self._server.fork([theirs.fileno(), file])
         except BaseException:
-            close(self.connection)
+            self._close()
             raise
         finally:
             close(theirs)
+
+    def _close(self) -> None:
+        close(self.connection)
+        self.memory.close()
 
     def kill(self) -> None:
         """Kill the worker."""
@@ -200,20 +202,14 @@ class Child:
                 os.kill(self._pid, signal.SIGKILL)
 
     def wait(self, deadline: float) -> None:
-        """Wait for the worker, kill it at the deadline, and close the connection.
-
-        Parameters
-        ----------
-        deadline
-            A time of `time.monotonic`.
-        """
+        """Wait for the worker, kill it at the deadline, and close connection and memory."""
         if self.connection.closed:
             return
         if not self._has_ended(deadline - time.monotonic()):
             self.kill()
             self._has_ended(_DYING)
         self.exit_code = self._server.reap(self._pid)
-        close(self.connection)
+        self._close()
 
     def _has_ended(self, seconds: float) -> bool:
         """Wait until the other end of the connection is closed; earlier messages can still be read."""

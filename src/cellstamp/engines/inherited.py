@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 End = TypeVar("End", Connection, socket.socket)
 
@@ -23,6 +23,12 @@ def open_pair(make: Callable[[], tuple[End, End]]) -> tuple[End, End]:
         pair = make()
         _ends.update(pair)
     return pair
+
+
+def keep_from_forks(end: Connection[Any, Any]) -> None:
+    """Make forks of this process close an end of a connection that is open already."""
+    with _lock:
+        _ends.add(end)
 
 
 def close(end: Connection | socket.socket) -> None:

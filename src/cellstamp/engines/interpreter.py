@@ -1,22 +1,23 @@
-"""Start another Python interpreter with a socket as its standard input; both ends of it."""
+"""Start another Python interpreter."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import spawn
 from pathlib import Path
 from typing import Self
 
-from cellstamp.engines.inherited import close, open_pair
 from cellstamp.errors import WorkerError
 
 _CODE = "import sys; sys.path[:] = {path!r}; from {module} import main; main({arguments})"
+_OWN_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+"""On Windows, Ctrl-C reaches all processes of a group."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ class Surroundings:
                 os.chdir(self.folder)
 
 
-def start_python(module: str, *arguments: object) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start an interpreter that calls ``main`` of a module; return the process and our end of the socket.
+def start_python(module: str, *arguments: object, stdin: int) -> subprocess.Popen[bytes]:
+    """Start an interpreter that calls ``main`` of a module, without the caller's ``__main__``.
 
-    It starts with SIGINT blocked; the caller stops it by closing the socket.
+    Ctrl-C in a terminal doesn't reach it: the caller ends it.
 
     Parameters
     ----------
@@ -61,6 +62,8 @@ def start_python(module: str, *arguments: object) -> tuple[subprocess.Popen[byte
         Module with the function ``main``, imported with this process's ``sys.path``.
     arguments
         Arguments of ``main``; their ``repr`` must be Python code.
+    stdin
+        File descriptor of its standard input, or ``subprocess.PIPE``.
 
     Raises
     ------
@@ -70,31 +73,36 @@ def start_python(module: str, *arguments: object) -> tuple[subprocess.Popen[byte
     code = _CODE.format(path=list(Surroundings.here().path), module=module, arguments=", ".join(map(repr, arguments)))
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
     command: list[str] = [_executable(), *flags, "-c", code]
-    ours, theirs = open_pair(socket.socketpair)
+    try:
+        with _interrupts_blocked():
+            return subprocess.Popen(command, stdin=stdin, creationflags=_OWN_GROUP)
+    except OSError as error:
+        raise refused(error) from error
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT in this thread, and so in the processes that it starts."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        return subprocess.Popen(command, stdin=theirs.fileno()), ours
-    except OSError as error:
-        close(ours)
-        raise refused(error) from error
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        close(theirs)
 
 
 def _executable() -> str:
     return os.fsdecode(spawn.get_executable() or "")
 
 
-def take_standard_input() -> socket.socket:
-    """Return the socket of the standard input, and open any closed standard stream."""
+def open_standard_streams() -> int:
+    """Open closed standard streams, so that no file gets their numbers; return a descriptor of the null device."""
     null = os.open(os.devnull, os.O_RDWR)
     while null <= 2:
         null = os.open(os.devnull, os.O_RDWR)
-    control = os.dup(0)
-    os.dup2(null, 0)
-    os.close(null)
-    return socket.socket(fileno=control)
+    return null
 
 
 def refused(error: OSError) -> WorkerError:

@@ -7,21 +7,23 @@ gets neighbouring batches. When it dies, its connection ends, even in the middle
 from __future__ import annotations
 
 import pickle
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import connection
-from typing import Generic, Self, TypeVar
+from multiprocessing.connection import Connection
+from typing import Any, Generic, Self, TypeVar
 
 from cellstamp.engines.base import Outcome, Results, failed
 from cellstamp.engines.descriptors import OPEN_FILES
-from cellstamp.engines.forking import Child, ServerDiedError, exit_text, running_server
+from cellstamp.engines.exit_codes import how_it_ended, was_killed
+from cellstamp.engines.forking import ServerDiedError
 from cellstamp.engines.interpreter import Surroundings
-from cellstamp.engines.parcels import Parcel, Slots, unpack
+from cellstamp.engines.parcels import Parcel, unpack
 from cellstamp.engines.retries import Attempt, try_again
 from cellstamp.engines.spans import Spans
+from cellstamp.engines.start_methods import Child, find_method
 from cellstamp.engines.worker import Failure
 from cellstamp.errors import CellstampError, WorkerError
 
@@ -38,8 +40,6 @@ _KILLED = 2
 """After this number of killed workers, continue with one fewer: the likely cause is too little memory."""
 _SERVER_DEATHS = 3
 """Number of deaths of the server, without a result in between, after which it is not restarted."""
-_DESCRIPTORS = 2
-"""Open files that each worker needs in this process: its connection, and the memory for results."""
 
 
 class ProcessEngine:
@@ -53,9 +53,16 @@ class ProcessEngine:
     n_workers
         Number of processes.
     preload
-        Modules that workers need. The server that forks workers imports them once, starting now.
+        Modules that workers need. If workers are forked from a server, it imports them once, starting now.
     log, warn
         Called with one line when a worker dies, and when the run continues with fewer workers.
+    start_method
+        ``"fork"`` or ``"spawn"``; see `cellstamp.engines.start_methods`. None uses the fastest of this system.
+
+    Attributes
+    ----------
+    n_workers
+        Number of processes; lower than the parameter if the system cannot wait for that many.
 
     Raises
     ------
@@ -70,10 +77,12 @@ class ProcessEngine:
         *,
         log: Callable[[str], None] = lambda line: None,
         warn: Callable[[str], None] = lambda line: None,
+        start_method: str | None = None,
     ) -> None:
-        self.n_workers = n_workers
+        self._method = find_method(start_method)
+        self.n_workers = min(n_workers, self._method.most_workers or n_workers)
         self._log, self._warn, self._preload = log, warn, tuple(preload)
-        running_server(self._preload)
+        self._method.prepare(self._preload)
 
     def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Results[R]:
         """Run ``task`` on every batch; see `Engine.run`.
@@ -87,11 +96,14 @@ class ProcessEngine:
         """
         n_workers = max(1, min(self.n_workers, len(batches)))
         with (
-            OPEN_FILES.room_for(n_workers, _DESCRIPTORS),
-            _ProcessRun[B, R](task, Spans(batches, n_workers), self._preload, self._log, self._warn) as current,
+            OPEN_FILES.room_for(n_workers, self._method.n_files),
+            _ProcessRun[B, R](task, Spans(batches, n_workers), self._start_worker, self._log, self._warn) as current,
         ):
             current.start(n_workers)
             yield from current.results(limit)
+
+    def _start_worker(self) -> Child:
+        return self._method.start(self._preload)
 
 
 class _ProcessRun(Generic[B, R]):
@@ -101,11 +113,11 @@ class _ProcessRun(Generic[B, R]):
         self,
         task: Callable[[B], R],
         spans: Spans[B],
-        preload: Sequence[str],
+        start_worker: Callable[[], Child],
         log: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
-        self._task, self._spans, self._preload = pickle.dumps(task), spans, preload
+        self._task, self._spans, self._start_worker = pickle.dumps(task), spans, start_worker
         self._log, self._warn = log, warn
         self._again: deque[Attempt[B]] = deque()
         self._workers: dict[int, _Worker[B, R]] = {}
@@ -125,7 +137,7 @@ class _ProcessRun(Generic[B, R]):
             worker.close(deadline)
 
     def start(self, n_workers: int) -> None:
-        """Start the workers.
+        """Start the workers, all at the same time.
 
         Raises
         ------
@@ -135,6 +147,8 @@ class _ProcessRun(Generic[B, R]):
         for number in range(n_workers):
             if not self._add(number):
                 break
+        for worker in self._workers.values():
+            worker.introduce(self._task)
 
     def _add(self, number: int) -> bool:
         """Start a worker; if the system refuses, continue with the workers that run already."""
@@ -151,7 +165,7 @@ class _ProcessRun(Generic[B, R]):
         """Start a worker, and restart its server if that has died."""
         while True:
             try:
-                return _Worker(self._task, self._preload)
+                return _Worker(self._start_worker())
             except ServerDiedError as error:
                 self._log(f"the process that forks workers died ({error}); restarting it")
                 self._count_server_death(str(error))
@@ -212,8 +226,8 @@ class _ProcessRun(Generic[B, R]):
                 f"{len(self._workers)} instead of {len(self._workers) + 1}. Lower threads or max_batch_size, or give "
                 "the job more memory"
             )
-        elif self._n_waiting:
-            self._add(number)
+        elif self._n_waiting and self._add(number):
+            self._workers[number].introduce(self._task)
 
     def _lost_with(self, dead: _Worker[B, R]) -> Sequence[Attempt[B]]:
         """Return the batches to retry after a worker died."""
@@ -237,22 +251,21 @@ class _Worker(Generic[B, R]):
     ----------
     attempts
         Submitted batches without a result, in order.
-    results
-        Connection for its results; it ends when the process does.
     """
 
-    def __init__(self, task: bytes, preload: Sequence[str]) -> None:
+    def __init__(self, child: Child) -> None:
         self.attempts: deque[Attempt[B]] = deque()
-        self._slots = Slots()
         # reuse the last slot first, so that the others need memory only when the writer pauses
         self._free = list(range(_AHEAD))
-        try:
-            self._child = Child(preload, self._slots.file)
-        except BaseException:
-            self._slots.close()
-            raise
-        self.results = self._child.connection
-        # a dead worker is noticed when its results end, here and below
+        self._child = child
+
+    @property
+    def results(self) -> Connection[Any, Any]:
+        """Connection for its results; it ends when the process does."""
+        return self._child.connection
+
+    def introduce(self, task: bytes) -> None:
+        """Send what comes before batches. A dead worker is noticed when its results end, here and below."""
         with suppress(OSError):
             self.results.send(Surroundings.here())
             self.results.send_bytes(task)
@@ -269,7 +282,6 @@ class _Worker(Generic[B, R]):
     def close(self, deadline: float) -> None:
         """Wait for the process, kill it at the deadline (of `time.monotonic`), and release its memory."""
         self._child.wait(deadline)
-        self._slots.close()
 
     @property
     def load(self) -> int:
@@ -277,7 +289,7 @@ class _Worker(Generic[B, R]):
         return _AHEAD - len(self._free)
 
     def submit(self, attempt: Attempt[B]) -> None:
-        """Send a batch to the worker. This may wait until the worker reads; a worker never waits to send."""
+        """Send a batch to the worker, which reads it at once."""
         self.attempts.append(attempt)
         with suppress(OSError):
             self.results.send((attempt.batch, self._free.pop()))
@@ -303,7 +315,7 @@ class _Worker(Generic[B, R]):
 
     def unpack(self, arrived: Outcome[Parcel]) -> Outcome[R]:
         """Unpack a result; its large arrays are valid until it is released."""
-        return Outcome(unpack(arrived.value, self._slots), arrived.pid, arrived.rss)
+        return Outcome(unpack(arrived.value, self._child.memory), arrived.pid, arrived.rss)
 
     def release(self, arrived: Outcome[Parcel]) -> None:
         """Free a result's memory for another one."""
@@ -317,7 +329,7 @@ class _Worker(Generic[B, R]):
     @property
     def was_killed(self) -> bool:
         """Whether SIGKILL ended a dead worker."""
-        return self.exit_code == -signal.SIGKILL
+        return was_killed(self.exit_code)
 
     @property
     def hint(self) -> str:
@@ -327,7 +339,7 @@ class _Worker(Generic[B, R]):
     @property
     def end(self) -> str:
         """How a dead worker ended, in words."""
-        return exit_text(self.exit_code)
+        return how_it_ended(self.exit_code)
 
 
 def _hint(*, was_killed: bool) -> str:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
-from cellstamp.engines.interpreter import take_standard_input
+from cellstamp.engines.interpreter import open_standard_streams
 
 FORK, REAP, KILL = b"F", b"R", b"K"
 """Requests: fork a worker with the file descriptors sent along; wait for a worker to end; kill a worker."""
@@ -44,11 +44,20 @@ def main(preload: Sequence[str], work: str) -> NoReturn:
         Function that workers call, as ``module:function``; imported in the server.
     """
     try:
-        _serve(take_standard_input(), preload, work)
+        _serve(_take_standard_input(), preload, work)
     except BaseException:  # noqa: BLE001 - a normal exit is slow with many imported modules
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
+
+
+def _take_standard_input() -> socket.socket:
+    """Return the socket of the standard input."""
+    null = open_standard_streams()
+    control = os.dup(0)
+    os.dup2(null, 0)
+    os.close(null)
+    return socket.socket(fileno=control)
 
 
 def _serve(control: socket.socket, preload: Sequence[str], work: str) -> None:

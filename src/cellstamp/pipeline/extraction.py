@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cellstamp.cells.task import types_of
 from cellstamp.config import ExtractionConfig
+from cellstamp.engines import n_local_workers, open_engine
 from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
@@ -32,7 +33,7 @@ from cellstamp.pipeline.folder import STORE
 from cellstamp.pipeline.job import Job, Selection, check_crop_fits, select_cells
 from cellstamp.pipeline.lock import holding
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
-from cellstamp.pipeline.workers import BlockRunner, n_local_workers, open_engine
+from cellstamp.pipeline.workers import PACKAGES, PRELOAD, BlockRunner
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark, conclude
 from cellstamp.rules import MEASURED
 from cellstamp.source.find.cell_centers import find_centers, why_not_stored
@@ -157,7 +158,7 @@ class HDF5CellExtraction(ProcessingStep):
                 check_replaceable(finished)
             origin = read_origin(finished) if finished.exists() and not self._may_replace else None
             watch = Stopwatch()
-            with open_engine(config, log=self.log, warn=self._warn) as engine:
+            with open_engine(config, preload=PRELOAD, packages=PACKAGES, log=self.log, warn=self._warn) as engine:
                 source = self._find_source(config)
                 watch.lap("setup")
                 if config.engine != "dask" and origin is None:  # workers of a cluster compile for their machines

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.compiling.cache_folders import USUAL, is_kept
+from cellstamp.engines import choose_engine, n_local_workers
 from cellstamp.engines.base import Engine, SerialEngine
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline.base import ProcessingStep, source_of
-from cellstamp.pipeline.workers import PRELOAD, BlockRunner, choose_engine, n_local_workers
+from cellstamp.pipeline.workers import PRELOAD, BlockRunner
 from cellstamp.report import Progress, conclude
 from cellstamp.segmentation_config import SegmentationConfig
 from cellstamp.source.find.elements import find_image
