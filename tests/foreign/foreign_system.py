@@ -63,7 +63,9 @@ _LENIENT = ("tempfile", "filelock", "multiprocessing", "_pytest", "pytest", "xdi
 
 _FORBIDDEN = set('<>:"|?*') | {chr(number) for number in range(32)}
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
-_SHARING_VIOLATION, _ACCESS_DENIED, _NO_PRIVILEGE, _EXISTS = 32, 5, 1314, 183
+_SHARING_VIOLATION, _ACCESS_DENIED, _NO_PRIVILEGE, _EXISTS, _BAD_NAME = 32, 5, 1314, 183, 123
+_BINARY = 1 << 29
+"""Flag of ``os.open`` that Linux has no use for."""
 
 
 def install() -> None:
@@ -118,11 +120,7 @@ def _refuse_imports() -> None:
 
     def refusing_import(name: str, globals: Any = None, *more: Any, **options: Any) -> Any:
         importer = (globals or {}).get("__name__", "")
-        if (
-            name in _UNIX_MODULES
-            and importer.split(".")[0] == "cellstamp"
-            and not (os.environ.get("HACK") and "engines" in importer)
-        ):
+        if name in _UNIX_MODULES and importer.split(".")[0] == "cellstamp":
             raise ModuleNotFoundError(f"No module named {name!r} (foreign system)", name=name)
         return real_import(name, globals, *more, **options)
 
@@ -178,7 +176,7 @@ def _become_windows() -> None:
     _refuse_imports()
     _refuse_calls()
     signal.SIGBREAK = signal.SIGUSR2  # type: ignore[attr-defined]  # its number is not used otherwise
-    os.O_BINARY = 0  # type: ignore[attr-defined]
+    os.O_BINARY = _BINARY  # type: ignore[attr-defined]
     # folders are removed by path, since they cannot be opened
     shutil._use_fd_functions = False  # type: ignore[attr-defined]
     for name, change in (
@@ -232,7 +230,7 @@ def _check_name(path: Any) -> None:
     name = os.path.basename(os.fsdecode(path).rstrip("/"))
     stem = name.split(".")[0].lower()
     if set(name) & _FORBIDDEN or stem in _RESERVED or (name[-1:] in (" ", ".") and name not in (".", "..")):
-        raise _error(OSError, errno.EINVAL, "Invalid argument: file name", path, 123)
+        raise _error(OSError, errno.EINVAL, "Invalid argument: file name", path, _BAD_NAME)
 
 
 def _caller() -> str:
@@ -262,8 +260,8 @@ def _check_closed(path: Any) -> None:
     inside = real + os.sep
     for held in _open_files():
         if held == real or held.startswith(inside):
-            kind = (_ACCESS_DENIED, "Access is denied") if stat.S_ISDIR(about.st_mode) else (32, "It is being used")
-            raise _error(PermissionError, errno.EACCES, f"{kind[1]}: {held} is open", path, kind[0])
+            number = _ACCESS_DENIED if stat.S_ISDIR(about.st_mode) else _SHARING_VIOLATION
+            raise _error(PermissionError, errno.EACCES, f"{held} is being used", path, number)
 
 
 def _open_files() -> Iterator[str]:
@@ -278,12 +276,12 @@ def _open_files() -> Iterator[str]:
             continue
         for link in links:
             try:
-                yield os.readlink(link)
+                yield _REAL_READLINK(link)
             except OSError:
                 continue
 
 
-_REAL_OPEN = open
+_REAL_OPEN, _REAL_READLINK = open, os.readlink
 
 
 def _children(pid: str) -> Iterator[str]:
@@ -340,9 +338,9 @@ def _opening(real: Callable[..., int]) -> Callable[..., int]:
     def open_descriptor(path: Any, flags: int, *more: Any, **options: Any) -> int:
         if not _is_lenient():
             _check_file(path, creating=bool(flags & os.O_CREAT))
-            if _for_cellstamp() and os.path.isfile(path):
+            if _for_cellstamp() and os.path.isfile(path) and not flags & _BINARY:
                 raise AssertionError(f"{path}: os.open translates line ends on Windows; use Path.open (foreign system)")
-        return real(path, flags, *more, **options)
+        return real(path, flags & ~_BINARY, *more, **options)
 
     return open_descriptor
 
