@@ -64,8 +64,8 @@ _LENIENT = ("tempfile", "filelock", "multiprocessing", "_pytest", "pytest", "xdi
 _FORBIDDEN = set('<>:"|?*') | {chr(number) for number in range(32)}
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 _SHARING_VIOLATION, _ACCESS_DENIED, _NO_PRIVILEGE, _EXISTS, _BAD_NAME = 32, 5, 1314, 183, 123
-_BINARY = 1 << 29
-"""Flag of ``os.open`` that Linux has no use for."""
+_BINARY, _TEMPORARY = 1 << 29, 1 << 30
+"""Flags of ``os.open`` that Linux has no use for."""
 
 
 def install() -> None:
@@ -176,7 +176,7 @@ def _become_windows() -> None:
     _refuse_imports()
     _refuse_calls()
     signal.SIGBREAK = signal.SIGUSR2  # type: ignore[attr-defined]  # its number is not used otherwise
-    os.O_BINARY = _BINARY  # type: ignore[attr-defined]
+    os.O_BINARY, os.O_TEMPORARY = _BINARY, _TEMPORARY  # type: ignore[attr-defined]
     # folders are removed by path, since they cannot be opened
     shutil._use_fd_functions = False  # type: ignore[attr-defined]
     for name, change in (
@@ -186,6 +186,7 @@ def _become_windows() -> None:
         ("remove", _removing),
         ("rmdir", _removing),
         ("open", _opening),
+        ("close", _closing),
         ("mkdir", _making),
         ("symlink", _linking),
         ("fsync", _syncing),
@@ -281,7 +282,7 @@ def _open_files() -> Iterator[str]:
                 continue
 
 
-_REAL_OPEN, _REAL_READLINK = open, os.readlink
+_REAL_OPEN, _REAL_READLINK, _REAL_UNLINK = open, os.readlink, os.unlink
 
 
 def _children(pid: str) -> Iterator[str]:
@@ -340,9 +341,28 @@ def _opening(real: Callable[..., int]) -> Callable[..., int]:
             _check_file(path, creating=bool(flags & os.O_CREAT))
             if _for_cellstamp() and os.path.isfile(path) and not flags & _BINARY:
                 raise AssertionError(f"{path}: os.open translates line ends on Windows; use Path.open (foreign system)")
-        return real(path, flags & ~_BINARY, *more, **options)
+        number = real(path, flags & ~(_BINARY | _TEMPORARY), *more, **options)
+        if flags & _TEMPORARY:
+            _TEMPORARY_FILES[number] = os.path.realpath(path)
+        return number
 
     return open_descriptor
+
+
+_TEMPORARY_FILES: dict[int, str] = {}
+"""Files that are removed when they are closed, by descriptor."""
+
+
+def _closing(real: Callable[[int], None]) -> Callable[[int], None]:
+    remove = _REAL_UNLINK
+
+    def close(fd: int) -> None:
+        real(fd)
+        path = _TEMPORARY_FILES.pop(fd, None)
+        if path is not None and path not in _open_files():
+            remove(path)
+
+    return close
 
 
 def _making(real: Callable[..., None]) -> Callable[..., None]:

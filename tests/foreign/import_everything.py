@@ -5,13 +5,17 @@ from __future__ import annotations
 import pkgutil
 import sys
 from importlib import import_module
+from importlib.util import find_spec
+
+NEED_TORCH = ("cellstamp.training.sending", "cellstamp.training.torch")
 
 
 def modules() -> list[str]:
     import cellstamp
 
+    left_out = {*sys.argv[1:], *(() if find_spec("torch") else NEED_TORCH)}
     found = [module.name for module in pkgutil.walk_packages(cellstamp.__path__, "cellstamp.")]
-    return [name for name in found if name not in sys.argv[1:] and not name.endswith("__main__")]
+    return [name for name in found if name not in left_out and not name.endswith("__main__")]
 
 
 def main() -> None:
