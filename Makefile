@@ -46,7 +46,7 @@ demo: $(VENV)/.installed-demo
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
-# What is emulated, and what is not: docs/design/operating-systems.md
+# For the emulation, see docs/design/operating-systems.md
 FOREIGN_TESTS ?= $(patsubst %,tests/test_%.py,base batches bounded cli config engines extraction faults first_steps frame \
 	h5sc image_files joining mask_files omezarr project segmentation stacks store system tiff unfinished untouched \
 	user_main using_images validate)

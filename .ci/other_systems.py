@@ -23,5 +23,4 @@ def problems(system: str) -> list[str]:
 
 if __name__ == "__main__":
     found = [f"{system}: {problem}" for system in SYSTEMS for problem in problems(system)]
-    print("\n".join(found) or f"types are right on {' and '.join(SYSTEMS)}, too")
-    sys.exit(bool(found))
+    sys.exit("\n".join(found))

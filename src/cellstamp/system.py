@@ -123,7 +123,7 @@ class RawFile:
         return bytes(view[:done])
 
     def sync(self) -> None:
-        """Bring the file to the disk, also what was written through another descriptor."""
+        """Bring the file to the disk, also bytes written through other descriptors."""
         sync(self._number)
 
     def reserve(self, n_bytes: int) -> None:

@@ -189,7 +189,7 @@ def _prefix(store: Path) -> str:
 
 
 def _remove(root: Path) -> None:
-    """Remove what is left of staging, unless `roll_back` failed: then it has elements of the store."""
+    """Remove the rest of staging, unless `roll_back` failed: then it has elements of the store."""
     if not (root / _PLAN).exists():
         shutil.rmtree(root, ignore_errors=True)
 
