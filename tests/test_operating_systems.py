@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,44 +17,83 @@ pytestmark = pytest.mark.once
 
 FOREIGN = Path(__file__).parent / "foreign"
 SOURCES = Path(cellstamp.__file__).parent
-SYSTEMS = ("windows", "macos")
 
-UNIX_ENGINE = ("cellstamp.engines.server", "cellstamp.engines.forking")
-"""Modules that are imported only where processes can be forked."""
+UNIX_ENGINE = ("cellstamp.engines.server",)
+"""The module of the server that forks workers, a program of its own."""
 
 
-def run_on(system: str | None, *arguments: object) -> str:
-    """Run Python as on another system (None: this one), and return its output."""
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+NAME = "Zellen 細胞"
+"""Of folders: letters that the terminal's encoding on Windows lacks."""
+
+
+def start_on(system: str | None, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run Python as on another system (None: this one)."""
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONIOENCODING": "utf-8"}
     if system is not None:
         path = [str(FOREIGN), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment |= {"CELLSTAMP_FOREIGN": system, "PYTHONPATH": os.pathsep.join(path)}
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
-    )
+    if system == "windows":
+        environment["PYTHONIOENCODING"] = "cp1252"
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def run_on(system: str | None, *arguments: object) -> str:
+    """Run Python as on another system without an error, and return its output."""
+    done = start_on(system, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def digest(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The images of the main job on this system."""
-    lines = run_on(None, FOREIGN / "main_job.py", tmp_path_factory.mktemp("here"), 1).splitlines()
-    return next(line for line in lines if len(line) == 64)
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the project of the main job on this system, and the digest of its images in a file."""
+    folder = tmp_path_factory.mktemp("here") / NAME
+    lines = run_on(None, FOREIGN / "main_job.py", folder, 1).splitlines()
+    (folder / "digest").write_text(next(line for line in lines if len(line) == 64))
+    return folder
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_the_main_job_makes_the_same_images(tmp_path: Path, digest: str, system: str, threads: int) -> None:
-    told = run_on(system, FOREIGN / "main_job.py", tmp_path, threads)
-    assert digest in told.splitlines()
+@pytest.mark.parametrize(("system", "threads"), [("windows", 1), ("windows", 2), ("macos", 2)])
+def test_the_main_job_makes_the_same_images(tmp_path: Path, here: Path, system: str, threads: int) -> None:
+    folder = tmp_path / NAME
+    if system == "macos":  # whose /tmp is a link
+        (tmp_path / "private").mkdir()
+        folder.symlink_to(tmp_path / "private", target_is_directory=True)
+    told = run_on(system, FOREIGN / "main_job.py", folder, threads)
+    assert (here / "digest").read_text() in told.splitlines()
     assert told.splitlines()[-1] == "20"
-    is_refused = (
-        f"{tmp_path}/project/extraction/data/single_cells.h5sc cannot be replaced: a program has it open" in told
-    )
-    assert is_refused == (system == "windows")
-    assert [path.name for path in (tmp_path / "project").rglob(".*")] == []
-    assert list((tmp_path / "cache").iterdir()) == []
+    is_refused = "single_cells.h5sc cannot be replaced or removed: a program has it open" in told
+    assert is_refused == (r"-> " + ascii(str(folder))[1:-1] in told) == (system == "windows")
+    assert [path.name for path in (folder / "project").rglob(".*")] == []
+    assert list((folder / "cache").iterdir()) == []
+
+
+def test_names_that_the_terminal_lacks_are_escaped(here: Path) -> None:
+    file = here / "project/extraction/data/single_cells.h5sc"
+    told = run_on("windows", "-c", "from cellstamp.cli import main; main()", "info", file)
+    assert told.splitlines()[0].startswith("file")
+    assert r"Zellen \u7d30\u80de/project" in told
+
+
+def test_ctrl_break_ends_a_command_cleanly() -> None:
+    """Windows has it in place of SIGTERM; the emulation sends SIGUSR2."""
+    program = """
+import os, signal, threading
+from cellstamp import cli
+
+@cli.commands.command()
+def wait():
+    try:
+        os.kill(os.getpid(), signal.SIGBREAK)
+        threading.Event().wait(60)
+    finally:
+        print("cleaned up")
+
+cli.main()
+"""
+    done = start_on("windows", "-c", program, "wait")
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGUSR2, "cleaned up\n", "Terminated.\n")
 
 
 def test_every_module_can_be_imported_on_windows() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from cellstamp.system import (
     move_folder,
     process_start,
     release_and_remove,
+    remove_folder,
     replace_file,
     sync_file,
     sync_folder,
@@ -89,6 +92,32 @@ def test_files_and_folders_are_synced(tmp_path: Path, monkeypatch: pytest.Monkey
     sync_folder(tmp_path)
 
 
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.EIO])
+def test_macos_command_that_empties_the_cache_of_the_drive(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network file system lacks it; other errors are reported."""
+    synced = []
+
+    def command(descriptor: int, which: int) -> None:
+        assert which == 51
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", command)
+    monkeypatch.setattr(os, "fsync", synced.append)
+    (tmp_path / "file").write_bytes(b"1")
+    with pytest.raises(OSError, match="Input/output error") if number == errno.EIO else nullcontext():
+        sync_file(tmp_path / "file")
+    assert len(synced) == (number != errno.EIO)
+
+
+def test_a_folder_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "folder/inner").mkdir(parents=True)
+    remove_folder(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
 class TestMovingFolders:
     def test_an_empty_folder_is_replaced(self, tmp_path: Path) -> None:
         (tmp_path / "new/inner").mkdir(parents=True)
@@ -146,7 +175,7 @@ class TestOpenElsewhere:
 
     def test_a_program_that_keeps_it_open_is_an_error(self, tmp_path: Path, held: list[int]) -> None:
         held[0] = 100
-        told = r"target cannot be replaced: a program has it open, or you may not change it\. Close it there"
+        told = r"target cannot be replaced or removed: a program has it open, or you may not change it\. Close"
         with pytest.raises(OutputError, match=told):
             replace_file(tmp_path / "new", tmp_path / "target")
         assert (tmp_path / "target").read_bytes() == b"old"

@@ -209,6 +209,17 @@ def move_folder(source: Path, target: Path) -> None:
     _when_closed(move, source)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder and its content.
+
+    Raises
+    ------
+    OutputError
+        If a program has a file in it open, on Windows.
+    """
+    _when_closed(lambda: shutil.rmtree(path), path)
+
+
 def _when_closed(action: Callable[[], object], path: Path) -> None:
     """Do something to a file or folder as soon as no other program has it open."""
     for pause in (*_PAUSES, None):
@@ -219,8 +230,8 @@ def _when_closed(action: Callable[[], object], path: Path) -> None:
                 raise
             if pause is None:
                 raise OutputError(
-                    f"{path} cannot be replaced: a program has it open, or you may not change it. Close it there (in "
-                    "Python, delete the objects that read it, or restart the notebook), and run again"
+                    f"{path} cannot be replaced or removed: a program has it open, or you may not change it. Close it "
+                    "there (in Python, delete the objects that read it, or restart the notebook), and run again"
                 ) from error
             time.sleep(pause)
         else:

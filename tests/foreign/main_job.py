@@ -41,7 +41,7 @@ def main(folder: Path, threads: int) -> None:
     try:
         project.extract(overwrite=True)
     except OutputError as error:
-        print(error)
+        print(ascii(str(error)))
     del opened
     gc.collect()
     project.extract(overwrite=True)
