@@ -170,13 +170,17 @@ class Wait:
 
     def __call__(self, batch: Batch) -> int:
         if batch.number == self.at:
-            aside = self.folder / "pid.new"
-            aside.write_text(str(os.getpid()))
-            aside.rename(self.folder / "pid")
+            self.say()
             (self.folder / "pipe").open("rb").close()
             if self.then_die:
                 os.kill(os.getpid(), signal.SIGKILL)
         return batch.number
+
+    def say(self) -> None:
+        """Say the process id of this worker."""
+        aside = self.folder / "pid.new"
+        aside.write_text(str(os.getpid()))
+        aside.rename(self.folder / "pid")
 
     def prepare(self) -> Wait:
         """Make the pipe; here, before there are workers."""
@@ -236,3 +240,41 @@ def page_faults() -> int:
     for _ in range(40):
         np.ones(2**20, np.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@dataclass(frozen=True)
+class Large:
+    """A batch that fills any pipe."""
+
+    number: int
+    content: bytes = bytes(2**22)
+
+
+def content_of(batch: Large) -> tuple[int, bytes]:
+    """A large result that takes the pipe, since bytes are no buffer."""
+    return batch.number, batch.content
+
+
+class LocalError(Exception):
+    """Cannot be pickled: it has a file."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.file = open(os.devnull)  # noqa: PTH123, SIM115 - as errors of other libraries hold
+
+
+def fail_with_a_file(batch: Batch) -> int:
+    """Fail with an error that cannot be pickled."""
+    raise LocalError("nobody can pickle this")
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Says its process id, and computes for ever."""
+
+    folder: Path
+
+    def __call__(self, batch: Batch) -> int:
+        Wait(-1, self.folder).say()
+        while True:
+            pass

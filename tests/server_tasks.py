@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cellstamp.engines.processes import ProcessEngine
-from engine_tasks import Batch, Square, Wait, number_of
+from engine_tasks import Batch, Busy, Square, Wait, number_of
 
 PRELOAD_THAT_WAITS = """
 import os
@@ -71,15 +72,28 @@ class KillsItself:
         return batch.number
 
 
-def squares(folder: str) -> list[int]:
+def squares(folder: str, start_method: str | None = None) -> list[int]:
     """Use two workers, in whichever process this is."""
-    outcomes = ProcessEngine(2).run(Square(Path(folder)), [Batch(number) for number in range(8)], lambda: 4)
+    outcomes = ProcessEngine(2, start_method=start_method).run(
+        Square(Path(folder)), [Batch(number) for number in range(8)], lambda: 4
+    )
     return sorted(outcome.value for outcome in outcomes)
 
 
 def work_until_killed(folder: str) -> None:
     """Have a worker that waits for ever."""
     list(ProcessEngine(1).run(Wait(0, Path(folder)), [Batch(0)], lambda: 1))
+
+
+def compute_until_killed(folder: str) -> None:
+    """Have a worker that computes for ever."""
+    list(ProcessEngine(1).run(Busy(Path(folder)), [Batch(0)], lambda: 1))
+
+
+def import_until_killed(folder: str) -> None:
+    """Have a worker, or the server, that imports a module for ever."""
+    sys.path.insert(0, folder)
+    list(ProcessEngine(1, ["never_done"]).run(number_of, [Batch(0)], lambda: 1))
 
 
 def count(n: int, n_workers: int) -> int:

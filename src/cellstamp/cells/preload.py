@@ -1,5 +1,6 @@
-"""Load the modules and compiled kernels that workers need. The server that forks workers imports this once.
-Workers that are new interpreters import it themselves.
+"""Load the modules and compiled kernels that workers need.
+
+The server that forks workers imports this once. Workers that are new interpreters import it themselves.
 
 Kernels are loaded here, not compiled: a worker compiles them, with a message and for the right types (see
 `cellstamp.pipeline.compile_kernels`). Only if no folder can keep compiled code, the server compiles them.

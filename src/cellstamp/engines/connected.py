@@ -96,13 +96,13 @@ class ConnectedPython:
     def _accept(self) -> Connection[Any, Any]:
         while True:
             try:
-                accepted = self._listener.accept()
+                accepted: Any = self._listener.accept()
             except (AuthenticationError, EOFError, ConnectionError):
                 continue  # a stranger, or a process that has just died
             except OSError as error:
                 raise refused(error) from error
             _send_at_once(accepted)
-            return accepted
+            return accepted  # type: ignore[no-any-return]
 
     def _watch_start(self) -> None:
         """Connect in place of a process that has died or hangs, so that `_accept` returns an ended connection."""
@@ -159,11 +159,11 @@ def connect_to_caller() -> Connection[Any, Any]:
     os.close(open_standard_streams())
     try:
         address, key = pickle.load(sys.stdin.buffer)
-        caller: Connection[Any, Any] = Client(address, authkey=key)
+        caller: Any = Client(address, authkey=key)
     except (OSError, EOFError):
         os._exit(1)
     _send_at_once(caller)
-    return caller
+    return caller  # type: ignore[no-any-return]
 
 
 def _send_at_once(connected: Connection[Any, Any]) -> None:

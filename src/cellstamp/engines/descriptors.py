@@ -5,17 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
 import psutil
 
 from cellstamp.errors import ConfigError
 
 try:
-    import resource
+    _resource: Any = import_module("resource")
 except ImportError:  # Windows has no such limit
-    _HAS_LIMIT = False
-else:
-    _HAS_LIMIT = True
+    _resource = None
 
 _RESERVE = 32
 """Open files that a run needs besides those of its workers."""
@@ -47,7 +47,7 @@ class OpenFiles:
         ConfigError
             The hard limit is too low for ``n_workers``. The message names a number that fits.
         """
-        if not _HAS_LIMIT:
+        if _resource is None:
             yield
             return
         with self._lock:
@@ -66,22 +66,22 @@ class OpenFiles:
 
 def _raise_limit() -> tuple[int, int]:
     """Raise the soft limit, and return the old and the new one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = _resource.getrlimit(_resource.RLIMIT_NOFILE)
     raised = max(soft, min(hard, _PLENTY)) if _is_limit(hard) else max(soft, _PLENTY)
     if not _is_limit(soft) or raised == soft:
         return soft, soft
-    resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+    _resource.setrlimit(_resource.RLIMIT_NOFILE, (raised, hard))
     return soft, raised
 
 
 def _restore_limit(before: int, raised: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = _resource.getrlimit(_resource.RLIMIT_NOFILE)
     if soft == raised != before:  # otherwise other code has changed it
-        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+        _resource.setrlimit(_resource.RLIMIT_NOFILE, (before, hard))
 
 
 def _check(n_workers: int, per_worker: int) -> None:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, _ = _resource.getrlimit(_resource.RLIMIT_NOFILE)
     n_open = psutil.Process().num_fds()
     fitting = (soft - n_open - _RESERVE) // per_worker
     if _is_limit(soft) and n_workers > fitting:
@@ -93,7 +93,7 @@ def _check(n_workers: int, per_worker: int) -> None:
 
 
 def _is_limit(number: int) -> bool:
-    return number != resource.RLIM_INFINITY
+    return bool(number != _resource.RLIM_INFINITY)
 
 
 OPEN_FILES = OpenFiles()

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import spawn
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from cellstamp.errors import WorkerError
 
@@ -83,14 +83,15 @@ def start_python(module: str, *arguments: object, stdin: int) -> subprocess.Pope
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
     """Block SIGINT in this thread, and so in the processes that it starts."""
-    if not hasattr(signal, "pthread_sigmask"):
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows, the process group does it
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    numbers: Any = signal
+    before = signal.pthread_sigmask(numbers.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(numbers.SIG_SETMASK, before)
 
 
 def _executable() -> str:
