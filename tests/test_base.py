@@ -121,7 +121,7 @@ def test_log_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="file: the folder for results and log cannot be made: File exists"):
         Logable(tmp_path / "file").log("x")
     (tmp_path / "processing.log").mkdir()
-    with pytest.raises(OutputError, match=r"processing\.log: the log cannot be written: Is a directory"):
+    with pytest.raises(OutputError, match=r"the log cannot be written: (Is a directory|Permission denied)"):
         Logable(tmp_path).log("x")
 
 
