@@ -48,7 +48,7 @@ test: $(VENV)/.installed-test
 
 # For the emulation, see docs/design/operating-systems.md
 FOREIGN_TESTS ?= $(patsubst %,tests/test_%.py,base batches bounded cli config engines extraction faults first_steps frame \
-	h5sc image_files joining mask_files omezarr project segmentation stacks store system tiff unfinished untouched \
+	h5sc image_files joining mask_files omezarr project segmentation stacks start_methods store system tiff unfinished untouched \
 	user_main using_images validate)
 
 test-foreign: $(VENV)/.installed-test

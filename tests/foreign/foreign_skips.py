@@ -17,6 +17,10 @@ ALWAYS = {
     "test_server.py": _FORKS,
 }
 WINDOWS = {
+    "test_system.py::test_macos_command_that_empties_the_cache_of_the_drive": "it is about macOS",
+    "test_system.py::test_a_folder_with_the_files_of_another[links]": _LINKS,
+    "test_system.py::test_functions_of_the_c_library": "Windows has no handle for all libraries of a process",
+    "test_start_methods.py::test_no_file_is_left_when_workers_are_killed[spawn]": "files removed by Windows itself",
     "test_store.py::TestSpool::test_what_was_changed_since_it_was_read_is_written_and_the_rest_linked": _LINKS,
     "test_store.py::TestSpool::test_an_element_read_under_another_name_is_linked": _LINKS,
     "test_unfinished.py::test_the_command_line_ends_tidily_and_goes_on[1-129]": _KILLS,
