@@ -247,7 +247,7 @@ class Large:
     """A batch that fills any pipe."""
 
     number: int
-    content: bytes = bytes(2**22)
+    content: bytes = bytes(2**24)
 
 
 def content_of(batch: Large) -> tuple[int, bytes]:

@@ -170,6 +170,7 @@ def test_memory_stays_within_the_budget_when_writing_is_slow(request: pytest.Fix
     assert watch.peak <= budget
 
 
+@pytest.mark.usefixtures("start_method")
 def test_workers_do_not_grow_from_batch_to_batch(tmp_path: Path) -> None:
     side, pitch = 1200, 30
     y, x = np.mgrid[:side, :side]

@@ -16,7 +16,7 @@ from typing import Any, overload
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellstamp.engines.base import Engine, Outcome, SerialEngine
@@ -238,6 +238,7 @@ def test_a_result_too_large_for_its_slot_takes_the_pipe(monkeypatch: pytest.Monk
     memory.close()
 
 
+@settings(deadline=None)  # a busy disk
 @given(sizes=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 300_000)), max_size=30))
 def test_slots_do_not_overlap_however_their_results_grow(sizes: list[tuple[int, int]]) -> None:
     memory = ResultMemory.with_name()
@@ -260,6 +261,19 @@ def test_places_of_grown_slots_are_used_again() -> None:
     assert slots.memory(0, 1_000_000)[0] > start
     assert slots.memory(1, 100_000)[0] == start
     memory.close()
+
+
+def test_a_file_with_a_name_stays_mapped_until_a_slot_moves() -> None:
+    """On macOS, mapping a file brings it to the disk."""
+    memory = ResultMemory.with_name()
+    slots = PackedSlots(memory)
+    first = carry([np.zeros(100_000, np.uint8)], (memory, slots), 0)[1][0]
+    second = carry([np.ones(90_000, np.uint8)], (memory, slots), 0)[1][0]
+    assert np.shares_memory(first, second)
+    moved = carry([np.ones(900_000, np.uint8)], (memory, slots), 0)[1][0]
+    assert not np.shares_memory(first, moved)
+    memory.close()
+    assert moved.all()
 
 
 _FULL = """

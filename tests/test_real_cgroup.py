@@ -63,6 +63,7 @@ def test_the_limit_is_what_may_be_used(group: Path) -> None:
 
 
 @pytest.mark.leaves_files
+@pytest.mark.usefixtures("start_method")
 def test_a_cell_that_takes_more_than_there_is_is_named_and_the_rest_is_kept(group: Path, tmp_path: Path) -> None:
     store = write_store(tmp_path / "s.zarr", make_sample())
     out = tmp_path / "out"

@@ -22,9 +22,11 @@ import pytest
 from cellstamp import HDF5CellExtraction
 from cellstamp.engines import connected
 from cellstamp.engines.connected import ConnectedPython
+from cellstamp.engines.descriptors import OPEN_FILES
 from cellstamp.engines.exit_codes import how_it_ended, was_killed
 from cellstamp.engines.processes import ProcessEngine
 from cellstamp.engines.start_methods import METHODS, default_method, find_method
+from cellstamp.engines.threads import usable_cores
 from cellstamp.errors import ConfigError, WorkerError
 from comparing import assert_same
 from engine_tasks import Arrays, Batch, DieOnce, Large, Wait, content_of, fail_with_a_file, number_of
@@ -59,7 +61,9 @@ def test_an_unknown_start_method_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_there_are_no_more_workers_than_the_system_can_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "spawn", dataclasses.replace(METHODS["spawn"], most_workers=3))
-    assert ProcessEngine(8, start_method="spawn").n_workers == 3
+    log: list[str] = []
+    assert ProcessEngine(8, start_method="spawn", log=log.append).n_workers == 3
+    assert log == ["this system can wait for at most 3 workers: using 3, not 8"]
     assert ProcessEngine(2, start_method="spawn").n_workers == 2
 
 
@@ -98,7 +102,7 @@ class Counted(Sequence[Any]):
 def test_the_caller_never_waits_to_send_batches(tmp_path: Path) -> None:
     """A worker that is at a batch is sent more of them, though they fill any pipe."""
     task = Wait(0, tmp_path).prepare()
-    orders = Counted([Large(number) for number in range(12)])
+    orders = Counted([Large(number) for number in range(8)])
     values: list[int] = []
     engine = ProcessEngine(1)
     run = threading.Thread(
@@ -106,11 +110,11 @@ def test_the_caller_never_waits_to_send_batches(tmp_path: Path) -> None:
     )
     run.start()
     task.worker()
-    # the fourth is taken when the third was sent
-    assert all(orders.taken.acquire(timeout=60) for _ in range(4))
+    # the third is taken when the second was sent
+    assert all(orders.taken.acquire(timeout=60) for _ in range(3))
     task.release()
     run.join()
-    assert sorted(values) == list(range(12))
+    assert sorted(values) == list(range(8))
 
 
 @each_start_method
@@ -118,7 +122,7 @@ def test_large_batches_and_large_results_pass_each_other() -> None:
     """Neither the caller nor a worker waits for the other to read."""
     found: list[tuple[int, bytes]] = []
     engine = ProcessEngine(2)
-    orders = [Large(number) for number in range(12)]
+    orders = [Large(number) for number in range(6)]
     run = threading.Thread(
         target=lambda: found.extend(o.value for o in engine.run(content_of, orders, lambda: 8)), daemon=True
     )
@@ -144,6 +148,23 @@ def test_both_start_methods_write_the_same_file(tmp_path: Path, monkeypatch: pyt
         assert " 2 workers " in (tmp_path / name / "processing.log").read_text()
         files.append(str(step.output_path))
     assert_same(*files)
+
+
+# --- what other systems lack -----------------------------------------------------------------------------------------
+
+
+def test_without_a_limit_on_open_files_any_number_of_workers_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellstamp.engines.descriptors._resource", None)  # as on Windows
+    with OPEN_FILES.room_for(10**6, 3):
+        pass
+
+
+def test_usable_cores_on_windows_and_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cores() == allowed
+    monkeypatch.delattr(psutil.Process, "cpu_affinity")  # macOS
+    assert usable_cores() == os.cpu_count()
 
 
 # --- files for results -----------------------------------------------------------------------------------------------

@@ -50,12 +50,14 @@ def check(folder: Path) -> None:
     assert list((folder / "cache").iterdir()) == []
 
 
+@pytest.mark.usefixtures("start_method")
 def test_script_without_a_guard(tmp_path: Path, code: str) -> None:
     (tmp_path / "script.py").write_text(code)
     run("script.py", folder=tmp_path)
     check(tmp_path)
 
 
+@pytest.mark.usefixtures("start_method")
 def test_script_on_stdin(tmp_path: Path, code: str) -> None:
     run("-", folder=tmp_path, stdin=code)
     check(tmp_path)

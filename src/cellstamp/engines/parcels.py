@@ -72,7 +72,7 @@ def unpack(parcel: Parcel, memory: ResultMemory) -> Any:
     """Return the value; its large arrays are views of the memory, valid until the slot is reused."""
     if not parcel.places:
         return pickle.loads(parcel.pickled)
-    mapped = memory.view(parcel.start, parcel.places[-1].stop)
+    mapped = memory.slot(parcel.slot, parcel.start, parcel.places[-1].stop)
     return pickle.loads(parcel.pickled, buffers=[mapped[place] for place in parcel.places])
 
 

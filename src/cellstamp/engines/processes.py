@@ -82,6 +82,8 @@ class ProcessEngine:
         self._method = find_method(start_method)
         self.n_workers = min(n_workers, self._method.most_workers or n_workers)
         self._log, self._warn, self._preload = log, warn, tuple(preload)
+        if self.n_workers < n_workers:
+            log(f"this system can wait for at most {self.n_workers} workers: using {self.n_workers}, not {n_workers}")
         self._method.prepare(self._preload)
 
     def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Results[R]:

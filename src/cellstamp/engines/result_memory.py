@@ -14,7 +14,7 @@ import os
 import secrets
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -27,11 +27,12 @@ _FLAGS = os.O_RDWR | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_TEMPOR
 """On Windows: change no line ends, remove the file when the last process closes it, and keep it in memory."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ResultMemory:
     """The shared file, open in this process.
 
-    Each mapping keeps a descriptor open, so the parent of many workers maps a slot only while its result is in use.
+    Each mapping keeps a descriptor open. So the parent of many workers maps a slot without a name only while its result
+    is in use. A file with a name stays mapped: on macOS, Python brings a file to the disk each time it maps it.
 
     Attributes
     ----------
@@ -43,6 +44,7 @@ class ResultMemory:
 
     file: int | None
     path: Path | None = None
+    _kept: dict[int, tuple[int, memoryview]] = field(default_factory=dict)
 
     @classmethod
     def with_name(cls) -> Self:
@@ -64,6 +66,15 @@ class ResultMemory:
             _remove(Path(path))
         return cls(file)
 
+    def slot(self, number: int, start: int, n_bytes: int) -> memoryview:
+        """Return at least the first ``n_bytes`` of a slot that starts there, mapped."""
+        kept_start, view = self._kept.get(number, (start, memoryview(b"")))
+        if kept_start != start or len(view) < n_bytes:
+            view = self.view(start, n_bytes)
+        if self.path is not None:
+            self._kept[number] = start, view
+        return view
+
     def view(self, start: int, n_bytes: int) -> memoryview:
         """Map a part of the file.
 
@@ -78,6 +89,7 @@ class ResultMemory:
 
     def close(self) -> None:
         """Close the file; existing views stay valid."""
+        self._kept.clear()
         if self.file is not None:
             os.close(self.file)
         if self.path is not None:

@@ -74,8 +74,8 @@ class StartMethod:
 METHODS = {
     # its connection, and the memory for its results
     "fork": StartMethod(forking.running_server, forking.ForkedChild, n_files=2),
-    # also the socket that it connects to
-    "spawn": StartMethod(lambda preload: None, spawning.SpawnedChild, 3, connected.MOST_CONNECTIONS),
+    # also four slots, which stay mapped
+    "spawn": StartMethod(lambda preload: None, spawning.SpawnedChild, 6, connected.MOST_CONNECTIONS),
 }
 """Start methods by name."""
 
