@@ -24,7 +24,6 @@ WINDOWS = {
     "test_store.py::TestSpool::test_what_was_changed_since_it_was_read_is_written_and_the_rest_linked": _LINKS,
     "test_store.py::TestSpool::test_an_element_read_under_another_name_is_linked": _LINKS,
     "test_unfinished.py::test_the_command_line_ends_tidily_and_goes_on[1-129]": _KILLS,
-    "test_unfinished.py::test_the_command_line_ends_tidily_and_goes_on[2-129]": _KILLS,
 }
 """Beginnings of the names of tests, and reasons."""
 
