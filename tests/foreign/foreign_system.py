@@ -222,8 +222,9 @@ def _check_file(path: Any, *, creating: bool) -> None:
 
 
 def _check_exists(path: Any) -> None:
-    """Hide the files of Linux' kernel from cellstamp."""
-    if os.fsdecode(path).startswith(("/proc/", "/sys/")) and _caller() == "cellstamp":
+    """Hide the files of Linux' kernel from cellstamp, but not the processor: compiled code is shared with other tests."""
+    name = os.fsdecode(path)
+    if name.startswith(("/proc/", "/sys/")) and name != "/proc/cpuinfo" and _caller() == "cellstamp":
         raise FileNotFoundError(errno.ENOENT, "No such file or directory (foreign system)", path)
 
 
