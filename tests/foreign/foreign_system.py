@@ -222,7 +222,7 @@ def _check_file(path: Any, *, creating: bool) -> None:
 
 
 def _check_exists(path: Any) -> None:
-    """Hide the files of Linux' kernel from cellstamp, but not the processor: compiled code is shared with other tests."""
+    """Hide the files of Linux' kernel from cellstamp, but the processor: compiled code is shared with other tests."""
     name = os.fsdecode(path)
     if name.startswith(("/proc/", "/sys/")) and name != "/proc/cpuinfo" and _caller() == "cellstamp":
         raise FileNotFoundError(errno.ENOENT, "No such file or directory (foreign system)", path)
