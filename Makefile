@@ -19,7 +19,7 @@ DEMO_FOLDER ?= demo-output
 SCPORTRAIT_VENV ?= .venv-scportrait
 CELLCUTTER_VENV ?= .venv-cellcutter
 
-.PHONY: help demo test faults scportrait check docs linkcheck format wheel test-wheel bench bench-quick \
+.PHONY: help demo test test-foreign faults scportrait check docs linkcheck format wheel test-wheel bench bench-quick \
 	bench-peers clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -27,6 +27,7 @@ CELLCUTTER_VENV ?= .venv-cellcutter
 help:
 	@echo "make demo     segment, extract and draw the cells of a real image, into $(DEMO_FOLDER)/"
 	@echo "make test     run the tests (another interpreter: make test PYTHON=python3.13)"
+	@echo "make test-foreign  run the tests of files, processes and signals with Windows and macOS emulated"
 	@echo "make faults   kill 40 extractions at random moments and resume them, and similar tests"
 	@echo "make scportrait  run the tests with the published scportrait and with torch (makes an environment of 3 GB)"
 	@echo "make check    style, types, import rules, words, documentation"
@@ -45,6 +46,17 @@ demo: $(VENV)/.installed-demo
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
+# For the emulation, see docs/design/operating-systems.md
+FOREIGN_TESTS ?= $(patsubst %,tests/test_%.py,base batches bounded cli config engines extraction faults first_steps frame \
+	h5sc image_files joining mask_files omezarr project segmentation stacks start_methods store system tiff unfinished untouched \
+	user_main using_images validate)
+
+test-foreign: $(VENV)/.installed-test
+	for system in windows macos; do \
+		CELLSTAMP_FOREIGN=$$system PYTHONPATH=tests/foreign $(BIN)/python -m pytest -p foreign_skips -n $(JOBS) \
+			--dist loadfile $(FOREIGN_TESTS) $(PYTEST_ARGS) || exit 1; \
+	done
+
 faults: $(VENV)/.installed-test
 	CELLSTAMP_KILLS=40 $(BIN)/python -m pytest -q \
 		tests/test_unfinished.py tests/test_small_disk.py tests/test_real_cgroup.py tests/test_engines.py tests/test_server.py \
@@ -59,7 +71,7 @@ scportrait: $(SCPORTRAIT_VENV)/.installed
 check: $(VENV)/.installed-dev
 	@$(SPHINX) -b html docs docs/_build/html & docs=$$!; \
 		$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports \
-		&& $(BIN)/python .ci/banned_words.py; code=$$?; \
+		&& $(BIN)/python .ci/other_systems.py && $(BIN)/python .ci/banned_words.py; code=$$?; \
 		wait $$docs && exit $$code
 
 docs: $(VENV)/.installed-dev

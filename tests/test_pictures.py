@@ -317,7 +317,7 @@ class TestAxesAndFiles:
 
     def test_a_picture_that_cannot_be_written_leaves_the_old_one(self, h5sc, tmp_path) -> None:
         (tmp_path / "folder.png").mkdir()
-        with pytest.raises(OutputError, match=r"folder.png: cannot write the picture: Is a directory"):
+        with pytest.raises(OutputError, match=r"cannot write the picture: (Is a directory|Permission denied)"):
             plot_cells(h5sc, n=2, save=tmp_path / "folder.png")
         assert [*tmp_path.iterdir()] == [tmp_path / "folder.png"]
         (tmp_path / "file").touch()

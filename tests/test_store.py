@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -292,6 +293,28 @@ class TestAllOrNothing:
                 assert load_centers(run, "seg_all_nucleus").ids.tolist() == [5]
             seen.add(state)
         assert seen == {"old", "new"}
+
+    def test_a_store_that_cannot_be_restored_at_once_is_restored_later(
+        self, tmp_path: Path, project_store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A disk that fails, or on Windows a program that has files open."""
+        store = project_store()
+        before, real, moved = contents(store), os.rename, []
+
+        def rename(source: Path, target: Path) -> None:
+            if moved:
+                raise OSError(errno.EIO, "Input/output error")
+            real(source, target)
+            moved.extend([target] if "/old/" in str(target) else [])
+
+        monkeypatch.setattr(os, "rename", rename)
+        with pytest.raises(OSError, match="Input/output error"):
+            stores.load_image(store, np.ones((2, 200, 200), np.uint16), overwrite=True)
+        monkeypatch.undo()
+        assert contents(store) != before
+        recover(store)
+        assert contents(store) == before
+        assert [path.name for path in store.parent.iterdir()] == [store.name]
 
     def test_overwriting_needs_to_be_asked_for(self, store: Path) -> None:
         stores.load_image(store, np.ones((2, 40, 50), np.uint8))

@@ -1,10 +1,11 @@
 """The command line: parse arguments, then make the same calls as a notebook.
 
-Exit codes: 0; 2 for invalid input (one line each); 130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP; 1 otherwise. Slow
-modules are imported by the command that needs them.
+Exit codes: 0; 2 for invalid input (one line each); 130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP, and 149 after
+Ctrl-Break on Windows; 1 otherwise. Slow modules are imported by the command that needs them.
 """
 
 import atexit
+import io
 import logging
 import os
 import re
@@ -33,7 +34,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class _TerminatedError(BaseException):
-    """SIGTERM or SIGHUP arrived, from a batch system or a closed terminal."""
+    """SIGTERM, SIGHUP or SIGBREAK arrived, from a batch system, a closed terminal, or Ctrl-Break on Windows."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -150,9 +151,12 @@ _debug_option = click.option(
 
 def main() -> None:
     """Run the command line; the console script ``cellstamp``."""
-    _end_on(signal.SIGTERM)
-    if hasattr(signal, "SIGHUP"):
-        _end_on(signal.SIGHUP)
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):  # Windows has no SIGHUP, and only Windows has SIGBREAK
+            _end_on(getattr(signal, name))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name that the encoding lacks must not stop a command
+            stream.reconfigure(errors="backslashreplace")
     sys.excepthook = _report_in_one_line
     warnings.showwarning = _show_warning
     try:

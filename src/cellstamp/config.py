@@ -331,13 +331,13 @@ def _read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         size = Path(path).stat().st_size
         if size > _MOST_BYTES:
             raise ConfigError(f"{where}: {size:,} bytes are too many for a configuration; is it another file?")
+        if Path(path).is_dir():  # systems have different errors for opening one
+            raise ConfigError(f"{where}: this is a folder, not a YAML file")
         content = Path(path).read_bytes()
     except ConfigError:
         raise
     except FileNotFoundError as error:
         raise ConfigError(f"{where}: there is no such file") from error
-    except IsADirectoryError as error:
-        raise ConfigError(f"{where}: this is a folder, not a YAML file") from error
     except (OSError, TypeError, ValueError) as error:
         raise ConfigError(f"{where}: cannot be read: {error}") from error
     try:

@@ -63,7 +63,9 @@ def _show(line: str, *, on_stdout: bool) -> None:
     if _LOGGER.isEnabledFor(logging.INFO) and _LOGGER.hasHandlers():
         _LOGGER.info(line)
     elif on_stdout and _is_open(sys.stdout):
-        sys.stdout.write(f"{line}\n")
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        # a file name that the encoding lacks must not stop a run
+        sys.stdout.write(f"{line}\n".encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
 
 

@@ -108,7 +108,8 @@ class RawFile:
     def read_into(self, target: memoryview, start: int) -> int:
         """Read bytes from a position; return their number, 0 at the end of the file."""
         if hasattr(os, "preadv"):
-            return os.preadv(self._number, [target], start)
+            n_bytes: int = os.preadv(self._number, [target], start)
+            return n_bytes
         with self._turn:
             self._file.seek(start)
             return self._file.readinto(target)
@@ -122,7 +123,7 @@ class RawFile:
         return bytes(view[:done])
 
     def sync(self) -> None:
-        """Bring the file to the disk, also what was written through another descriptor."""
+        """Bring the file to the disk, also bytes written through other descriptors."""
         sync(self._number)
 
     def reserve(self, n_bytes: int) -> None:
@@ -208,6 +209,17 @@ def move_folder(source: Path, target: Path) -> None:
     _when_closed(move, source)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder and its content.
+
+    Raises
+    ------
+    OutputError
+        If a program has a file in it open, on Windows.
+    """
+    _when_closed(lambda: shutil.rmtree(path), path)
+
+
 def _when_closed(action: Callable[[], object], path: Path) -> None:
     """Do something to a file or folder as soon as no other program has it open."""
     for pause in (*_PAUSES, None):
@@ -218,8 +230,8 @@ def _when_closed(action: Callable[[], object], path: Path) -> None:
                 raise
             if pause is None:
                 raise OutputError(
-                    f"{path} cannot be replaced: a program has it open, or you may not change it. Close it there (in "
-                    "Python, delete the objects that read it, or restart the notebook), and run again"
+                    f"{path} cannot be replaced or removed: a program has it open, or you may not change it. Close it "
+                    "there (in Python, delete the objects that read it, or restart the notebook), and run again"
                 ) from error
             time.sleep(pause)
         else:

@@ -254,11 +254,11 @@ def _processor() -> str:
 
 
 def _this_processor() -> str:
-    """Return a digest of the processor's model and features; 'unknown' if the system doesn't provide them."""
+    """Return a digest of the processor's model and features; its name if the system provides neither, or 'unknown'."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
             lines = file.read(_CPU_BYTES).splitlines()
     except OSError:
-        return "unknown"
+        return os.environ.get("PROCESSOR_IDENTIFIER", "unknown").replace("\n", " ")  # of Windows
     described = sorted({line for line in lines if line.startswith(_CPU_LINES)})
     return hashlib.sha256("\n".join(described).encode()).hexdigest()[:16]

@@ -105,5 +105,5 @@ def _claim(folder: Path) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARKER).write_text(
-        "cellstamp demo made this folder, and overwrites project and contact_sheet.png in it.\n"
+        "cellstamp demo made this folder, and overwrites project and contact_sheet.png in it.\n", encoding="utf-8"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.encoded_cells import EncodedCells
+from cellstamp.system import RawFile
 
 _MOST_SCANS = 8
 """Most searches of the index of HDF5: each goes through all chunks."""
@@ -25,12 +25,12 @@ class ChunkFinder:
     ----------
     dataset
         h5py's low-level dataset, with one plane for each chunk.
-    descriptor
-        File descriptor of the open file.
+    file
+        The same file, opened once more.
     """
 
-    def __init__(self, dataset: Any, descriptor: int) -> None:
-        self._dataset, self._descriptor = dataset, descriptor
+    def __init__(self, dataset: Any, file: RawFile) -> None:
+        self._dataset, self._file = dataset, file
         self._end: int | None = None
         self._n_scans = 0
 
@@ -51,7 +51,7 @@ class ChunkFinder:
         return self._scan(cells)
 
     def _holds(self, start: int, chunk: NDArray[np.uint8]) -> bool:
-        return os.pread(self._descriptor, chunk.size, start) == chunk.tobytes()
+        return self._file.read(chunk.size, start) == chunk.tobytes()
 
     def _scan(self, cells: EncodedCells) -> list[tuple[int, int]]:
         self._n_scans += 1

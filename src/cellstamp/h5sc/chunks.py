@@ -17,6 +17,7 @@ from cellstamp.compression import Compression
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
 from cellstamp.h5sc.opening import open_h5sc
+from cellstamp.system import RawFile
 
 _DTYPES = tuple(map(np.dtype, ("float16", "float32", "uint8", "uint16")))
 _FILTERS: dict[tuple[int, ...], Compression | None] = {
@@ -96,8 +97,8 @@ def look_into(path: Path) -> StoredStamps:
     InputError
         If the file is missing, or is not an `.h5sc` file.
     """
-    with open_h5sc(path) as file:
-        mark = Mark.of(path.stat())
+    with open_h5sc(path) as file, RawFile(path) as raw:
+        mark = Mark.of(raw.status())
         images = file["obsm"][IMAGES]
         obs, var = anndata.io.read_elem(file["obs"]), anndata.io.read_elem(file["var"])
         if CELL_ID not in obs or "channels" not in var or (len(obs), len(var)) != images.shape[:2]:

@@ -11,7 +11,6 @@ which inputs and settings the file is made from.
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ import numpy as np
 from imagecodecs import zlibng_crc32
 
 from cellstamp.encoded_cells import EncodedCells
+from cellstamp.system import RawFile, sync
 
 _CLOSED = {"closed": True}
 
@@ -60,9 +60,9 @@ class Entry:
         sizes, n_empty, on_edge = cells.sizes.ravel().tolist(), cells.n_empty.tolist(), cells.on_edge.tolist()
         return cls(cells.rows.tolist(), sizes, extents, checksum(cells.payload), n_empty, on_edge)
 
-    def read(self, descriptor: int) -> EncodedCells | None:
-        """Read the cells from an open file. None: the bytes do not match the checksum."""
-        found = b"".join(os.pread(descriptor, n_bytes, start) for start, n_bytes in self.extents)
+    def read(self, file: RawFile) -> EncodedCells | None:
+        """Read the cells from a file. None: the bytes do not match the checksum."""
+        found = b"".join(file.read(n_bytes, start) for start, n_bytes in self.extents)
         payload = np.frombuffer(found, np.uint8)
         if payload.size != sum(self.sizes) or checksum(payload) != self.checksum:
             return None
@@ -122,7 +122,7 @@ class Journal:
         if records:
             self._file.write(b"".join(map(_line, records)))
             self._file.flush()
-            os.fsync(self._file.fileno())
+            sync(self._file.fileno())
 
 
 def _line(record: dict[str, Any]) -> bytes:

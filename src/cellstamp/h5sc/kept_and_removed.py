@@ -90,7 +90,8 @@ def _removed(path: Path) -> NDArray[np.uint64]:
         raise InputError(f"{path} is missing: the list of removed cells that an extraction writes beside its file")
     try:
         return np.array(
-            [int(float(line)) if "." in line else int(line) for line in path.read_text().split()], np.uint64
+            [int(float(line)) if "." in line else int(line) for line in path.read_text(encoding="utf-8").split()],
+            np.uint64,
         )
     except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: must have one cell id in each line: {error}") from error

@@ -8,7 +8,6 @@ finished cells.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import Any
 from cellstamp.errors import OutputError
 from cellstamp.h5sc.journal import is_closed, read_about, read_entries
 from cellstamp.h5sc.layout import FILE_NAME, Layout
-from cellstamp.h5sc.writeback import sync
 from cellstamp.h5sc.writer import StampWriter
+from cellstamp.system import RawFile, remove_folder, sync_folder
 
 _JOURNAL = "journal"
 
@@ -60,7 +59,7 @@ def settle(work: Path, about: Mapping[str, Any], *, overwrite: bool, log: Callab
         raise OutputError(message)
     for attempt in _numbered(work):
         log(f"Removed unfinished results that cannot be resumed: {attempt}")
-        shutil.rmtree(attempt)
+        remove_folder(attempt)
 
 
 def n_finished(work: Path) -> int:
@@ -91,7 +90,7 @@ def open_writer(
     before = next(iter(_attempts(work)), None)
     for useless in _numbered(work):
         if useless != before:
-            shutil.rmtree(useless)
+            remove_folder(useless)
     if before is not None and (writer := _reopen(before, layout, about)) is not None:
         with writer:
             yield before, writer
@@ -100,7 +99,7 @@ def open_writer(
     folder.mkdir()
     with StampWriter(folder / FILE_NAME, layout, folder / _JOURNAL, about) as writer:
         for place in (folder, work, work.parent):
-            sync(place)
+            sync_folder(place)
         if before is not None:
             _carry(before, writer, log)
         yield folder, writer
@@ -134,9 +133,9 @@ def _reopen(attempt: Path, layout: Layout, about: Mapping[str, Any]) -> StampWri
 def _carry(attempt: Path, writer: StampWriter, log: Callable[[str], None]) -> None:
     """Copy the finished cells of an attempt, and remove it."""
     n_lost = 0
-    with (attempt / FILE_NAME).open("rb") as file:
+    with RawFile(attempt / FILE_NAME) as file:
         for entry in read_entries(attempt / _JOURNAL):
-            cells = entry.read(file.fileno())
+            cells = entry.read(file)
             if cells is None:
                 n_lost += len(entry.rows)
             else:
@@ -144,4 +143,4 @@ def _carry(attempt: Path, writer: StampWriter, log: Callable[[str], None]) -> No
     if n_lost:
         log(f"Could not read {n_lost} finished cells from {attempt}: extracting them again")
     writer.flush()
-    shutil.rmtree(attempt)
+    remove_folder(attempt)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +21,7 @@ from cellstamp.h5sc.chunk_offsets import ChunkFinder
 from cellstamp.h5sc.journal import Entry, Journal
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, EXCEEDS, HDF5_BOUND, IMAGES, OURS, REGION, Layout
 from cellstamp.h5sc.writeback import Writeback
+from cellstamp.system import RawFile
 
 _WRITEBACK_BYTES = 2**27
 """Written bytes after which they are brought to the disk in the background: rarely enough not to delay writing."""
@@ -61,15 +60,15 @@ class StampWriter:
         self, path: Path, layout: Layout, journal: Path, made_from: Mapping[str, Any], *, resume: bool = False
     ) -> None:
         self._path = path
-        # the lock on the folder keeps other writers out; HDF5's lock fails on network file systems without locks
-        self._file = h5py.File(path, "r+" if resume else "x", libver=HDF5_BOUND, locking=False)
-        try:
+        with ExitStack() as opened:
+            # the lock on the folder keeps other writers out; HDF5's lock fails on network file systems without locks
+            file = h5py.File(path, "r+" if resume else "x", libver=HDF5_BOUND, locking=False)
+            self._file = opened.enter_context(file)
             if not resume:
                 _write_frame(self._file, layout)
+            self._raw = opened.enter_context(RawFile(path, writable=True))
             self._journal = Journal(journal, dict(made_from))
-        except BaseException:
-            self._file.close()
-            raise
+            opened.pop_all()
         self._id = self._file[f"obsm/{IMAGES}"].id
         self._raw_bytes = np.dtype(layout.dtype).itemsize * layout.image_size**2
         self._unfiltered = 0 if layout.compression is None else 1
@@ -78,7 +77,7 @@ class StampWriter:
         self._fresh_bytes = 0
         self._is_reserved = False
         self._spare = journal.with_name("spare")
-        self._finder = ChunkFinder(self._id, self._file.id.get_vfd_handle())
+        self._finder = ChunkFinder(self._id, self._raw)
         self.is_written = np.zeros(layout.shape[0], np.bool_)
         self.on_edge = np.zeros(layout.shape[0], np.bool_)
         self.n_empty = np.zeros(len(layout.mask_names), np.int64)
@@ -120,9 +119,10 @@ class StampWriter:
         On a full disk, HDF5 can neither write nor close the file, and HDF5 2.0 crashes the process when it exits.
         """
         self._is_reserved = True
-        _set_aside(self._file.id.get_vfd_handle(), self._file.id.get_filesize())
-        with self._spare.open("wb") as spare:
-            _set_aside(spare.fileno(), _SPARE_BYTES)
+        self._raw.reserve(self._file.id.get_filesize())
+        self._spare.touch()
+        with RawFile(self._spare, writable=True) as spare:
+            spare.reserve(_SPARE_BYTES)
 
     def note_written(self, entry: Entry) -> None:
         """Record that the cells of an entry are in the file."""
@@ -162,7 +162,7 @@ class StampWriter:
     def _commit(self) -> None:
         with self._committing:
             entries = self._journal.take()
-            os.fsync(self._file.id.get_vfd_handle())
+            self._raw.sync()
             self._journal.append(entries)
 
     def __enter__(self) -> Self:
@@ -191,17 +191,8 @@ class StampWriter:
             self._writeback.stop()
             with suppress(OSError, RuntimeError):
                 self._file.close()
+            self._raw.close()
             self._journal.close(file_is_closed=closed)
-
-
-def _set_aside(descriptor: int, n_bytes: int) -> None:
-    """Reserve disk space for the first bytes of a file, if the file system can."""
-    if hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(descriptor, 0, n_bytes)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                raise
 
 
 def unwritable(path: Path, error: Exception, n_bytes: int) -> OutputError:

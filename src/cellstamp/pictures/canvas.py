@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import ConfigError, OutputError
 from cellstamp.report import in_notebook
 from cellstamp.similar_names import did_you_mean
+from cellstamp.system import replace_file
 
 DPI = 150
 """Pixels per inch of a saved picture."""
@@ -136,7 +137,7 @@ def _save(ax: Axes, save: PathLike | None) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(aside, dpi=DPI)
-        aside.replace(path)
+        replace_file(aside, path)
     except OSError as error:
         raise OutputError(f"{path}: cannot write the picture: {error.strerror or error}") from error
     finally:

@@ -47,6 +47,7 @@ from cellstamp.source.names import centers_of
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.read.shared_ids import survey
 from cellstamp.source.values import Centers
+from cellstamp.system import check_replaceable
 from cellstamp.warnings import warn
 
 _LONGEST_NAME = 100
@@ -152,6 +153,8 @@ class HDF5CellExtraction(ProcessingStep):
             _check_arguments(partial=partial, n_cells=n_cells, seed=seed)
             folder = self._claim_folder(output_folder_name, f"_ncells_{n_cells}_seed_{seed}" if partial else None)
             finished = folder / FILE_NAME
+            if self._may_replace:
+                check_replaceable(finished)
             origin = read_origin(finished) if finished.exists() and not self._may_replace else None
             watch = Stopwatch()
             with open_engine(config, preload=PRELOAD, packages=PACKAGES, log=self.log, warn=self._warn) as engine:

@@ -10,9 +10,10 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from filelock import BaseFileLock, Timeout
 
 from cellstamp.errors import OutputError
+from cellstamp.system import acquire_lock, release_and_remove
 
 
 @contextmanager
@@ -39,19 +40,14 @@ def holding(path: Path, *, what: Path) -> Iterator[None]:
             about.write_text(json.dumps(_myself()), encoding="utf-8")
         yield
     finally:
-        # before the release: another run must not take a lock that is then deleted
+        # before the release: another run writes its own
         about.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-        lock.release()
+        release_and_remove(lock, path)
 
 
 def _acquire(path: Path, about: Path, what: Path) -> BaseFileLock:
     try:
-        try:
-            return _acquired(FileLock(path, blocking=False))
-        except NotImplementedError:
-            # on a network file system without locks, the existence of a file is the lock
-            return _acquired(SoftFileLock(path.with_suffix(".softlock"), blocking=False))
+        return acquire_lock(path)
     except Timeout as error:
         message = (
             f"another run is writing {what}: {_holder(about)} (it holds {path}). Wait until it has ended, or stop it"
@@ -60,11 +56,6 @@ def _acquire(path: Path, about: Path, what: Path) -> BaseFileLock:
     except OSError as error:
         message = f"{what.parent}: cannot write to this folder: {error.strerror}. Repair it, or give another directory"
         raise OutputError(message) from error
-
-
-def _acquired(lock: BaseFileLock) -> BaseFileLock:
-    lock.acquire()
-    return lock
 
 
 def _myself() -> dict[str, str | int]:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from cellstamp.cells.plan import Batch, window_corners
 from cellstamp.cells.stamps import Stamps
 from cellstamp.engines.base import Engine
-from cellstamp.h5sc.writeback import sync
 from cellstamp.pipeline.crop_size import half_sizes
 from cellstamp.pipeline.disk_space import DiskSpace
 from cellstamp.pipeline.job import Job
 from cellstamp.report import PeakMemory, Progress
 from cellstamp.source.read.extents import Run, find_extents
+from cellstamp.system import check_replaceable, replace_file, sync_file, sync_folder
 
 FLUSH_SECONDS = 5.0
 """Seconds between two syncs to the disk, unless ``flush_every`` is set."""
@@ -207,10 +207,17 @@ def run_batches(
 
 
 def publish(files: Sequence[str], work: Path, folder: Path) -> None:
-    """Sync finished files to the disk, then rename them to their final names; existing files are replaced."""
+    """Sync finished files to the disk, then rename them to their final names; existing files are replaced.
+
+    Raises
+    ------
+    OutputError
+        If a program has one of the existing files open, on Windows. Then none is replaced.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in files:
-        sync(work / name)
+        sync_file(work / name)
+        check_replaceable(folder / name)
     for name in files:
-        (work / name).replace(folder / name)
-    sync(folder)
+        replace_file(work / name, folder / name)
+    sync_folder(folder)

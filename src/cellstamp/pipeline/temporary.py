@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
+from cellstamp.system import is_running, process_start
 
 RECORD = ".cellstamp-owner.json"
 """File in a temporary folder that names the process it belongs to."""
@@ -26,7 +26,7 @@ def new_temporary_folder(cache: Path, prefix: str) -> Path:
         If nothing can be made there.
     """
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=cache))
-    owner = {"folder": folder.name, "pid": os.getpid(), "started": _started(os.getpid()), **_host()}
+    owner = {"folder": folder.name, "pid": os.getpid(), "started": process_start(os.getpid()), **_host()}
     # on a full disk the folder is still usable, and the run reports the disk where it writes its results
     with suppress(OSError):
         (folder / RECORD).write_text(json.dumps(owner), encoding="utf-8")
@@ -63,7 +63,7 @@ def _is_abandoned(record: Path) -> bool:
         # a copy that somebody made under another name is not a temporary folder
         of_this_folder = owner["folder"] == record.parent.name
         here = all(owner[key] == value for key, value in _host().items())
-        return of_this_folder and here and not _is_running(int(owner["pid"]), str(owner["started"]))
+        return of_this_folder and here and not is_running(int(owner["pid"]), str(owner["started"]))
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return False
 
@@ -76,27 +76,3 @@ def _host() -> dict[str, str]:
     with suppress(OSError):
         container = str(Path("/proc/self/ns/pid").readlink())
     return {"host": socket.gethostname(), "machine": machine, "container": container}
-
-
-def _is_running(pid: int, started: str) -> bool:
-    """Whether the process with this id is the one that began then, and not a later one with the same id."""
-    if not psutil.pid_exists(pid):
-        return False
-    try:
-        return _started(pid) == started
-    except psutil.AccessDenied:
-        return True
-    except psutil.NoSuchProcess:
-        # where processes of other users are hidden, one may exist and not be seen
-        return bool(psutil.pid_exists(pid))
-
-
-def _started(pid: int) -> str:
-    """When a process began; on Linux counted from the boot, so that setting the clock changes nothing."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return f"{psutil.Process(pid).create_time():.0f}"
-    # a zombie has ended, though its parent has not noticed
-    return f"{boot} {fields[19].decode()}" if fields[0] not in b"ZX" else "ended"

@@ -15,6 +15,7 @@ from cellstamp.compression import Compression
 from cellstamp.decoding import SPARE, DamagedPlaneError, decode_planes
 from cellstamp.errors import InputError
 from cellstamp.h5sc.chunks import ChunkIndex, Mark, SlicedStamps, StoredStamps
+from cellstamp.system import RawFile
 
 _GAP = 2**14
 """Unneeded bytes that are read to save a call: reading them takes as long as the call."""
@@ -173,14 +174,15 @@ class _Handle:
     def __init__(self, path: Path) -> None:
         self._path, self.pid = path, os.getpid()
         try:
-            self.number = os.open(path, os.O_RDONLY)
+            self._file = RawFile(path)
         except OSError as error:
             message = f"{path} can no longer be opened: {error.strerror}"
             raise InputError(message) from error
-        weakref.finalize(self, os.close, self.number)
+        self.read_into = self._file.read_into
+        weakref.finalize(self, self._file.close)
 
     def check(self, mark: Mark) -> None:
-        if Mark.of(os.fstat(self.number)) != mark:
+        if Mark.of(self._file.status()) != mark:
             message = f"{self._path} was modified after it was opened: create the dataset or the iterator again"
             raise InputError(message)
 
@@ -215,7 +217,7 @@ def _read(
 def _read_run(handle: _Handle, path: Path, begin: int, target: memoryview) -> None:
     done = 0
     while done < len(target):
-        n_bytes = os.preadv(handle.number, [target[done:]], begin + done)
+        n_bytes = handle.read_into(target[done:], begin + done)
         if n_bytes == 0:
             message = f"{path} is damaged: it ends at byte {begin + done:,}, before its last image"
             raise InputError(message)

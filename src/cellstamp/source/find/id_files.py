@@ -100,6 +100,8 @@ def read_ids(path: Path, *, column: str | None = None, masks: Sequence[str] = ()
 
 
 def _read(path: Path) -> _Rows:
+    if path.is_dir():  # systems have different errors for opening one
+        raise ConfigError(f"{_origin(path)}: this is a folder, not a CSV file")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = list(file)
@@ -107,8 +109,6 @@ def _read(path: Path) -> _Rows:
         rows = list(_filled_rows(lines[comments:]))
     except FileNotFoundError as error:
         raise ConfigError(f"{_origin(path)}: file not found ({path.absolute()})") from error
-    except IsADirectoryError as error:
-        raise ConfigError(f"{_origin(path)}: this is a folder, not a CSV file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{_origin(path)}: cannot be read as a CSV file: {error}") from error
     return _Rows([comments + line for line, _ in rows], [fields for _, fields in rows])

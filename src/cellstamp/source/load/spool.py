@@ -20,6 +20,7 @@ from cellstamp.source.load.tables import write_centers_table
 from cellstamp.source.location import is_remote, path_of
 from cellstamp.source.points import write_frame
 from cellstamp.source.read.signatures import state_content
+from cellstamp.system import link_folder
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _put(staging: Staging, raster: Raster) -> None:
         channel_names=raster.channels,
         transformations=raster.transformations,
     )
-    (staging.group(raster.name, attributes) / "s0").symlink_to(raster.on_disk, target_is_directory=True)
+    link_folder(staging.group(raster.name, attributes) / "s0", raster.on_disk)
 
 
 def _put_centers(staging: Staging, sdata: Any, name: str) -> None:

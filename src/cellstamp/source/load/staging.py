@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -13,14 +12,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import zarr
+from filelock import Timeout
 
 from cellstamp.errors import InputError, OutputError
 from cellstamp.source.location import linked_part
 from cellstamp.source.thirdparty import quiet
+from cellstamp.system import acquire_lock, move_folder
 
 # The version of the store's layout, by the zarr format it is written in (SpatialData's own numbers).
 _CONTAINER_VERSIONS = {2: "0.1", 3: "0.2"}
-_PLAN = "plan.json"
+_PLAN, _LOCK = "plan.json", "owner.lock"
 
 Format = Literal[2, 3]
 
@@ -91,12 +92,12 @@ class Staging:
         _list_labels(self.store, self.folder, self._leaving, self.format)
         if zarr_format(self.store) is None:
             _consolidate(self.folder)
-            self.folder.rename(self.store)
+            move_folder(self.folder, self.store)
             return
         arriving = list(_arriving(self.folder, self.store))
         leaving = [element for element in {*arriving, *self._leaving} if (self.store / element).exists()]
         _keep_metadata(self.root, self.store)
-        (self.root / _PLAN).write_text(json.dumps({"arriving": arriving, "leaving": leaving}))
+        (self.root / _PLAN).write_text(json.dumps({"arriving": arriving, "leaving": leaving}), encoding="utf-8")
         try:
             for element in leaving:
                 _move(self.store / element, self.root / "old" / element)
@@ -134,7 +135,7 @@ def staged(store: Path, *, new_format: Format = 3) -> Iterator[Staging]:
             yield staging
             staging.commit()
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        _remove(root)
 
 
 def check_not_linked(store: Path, kinds: Iterable[str] = ()) -> None:
@@ -159,13 +160,14 @@ def recover(store: Path) -> None:
         with _locked(root, wait=False) as free:
             if free:
                 roll_back(root, store)
-                shutil.rmtree(root, ignore_errors=True)
+        if free:
+            _remove(root)
 
 
 def roll_back(root: Path, store: Path) -> None:
     """Restore the store to its state before the plan in `root`; without a plan nothing was moved."""
     try:
-        plan = json.loads((root / _PLAN).read_text())
+        plan = json.loads((root / _PLAN).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return
     for element in plan["arriving"]:
@@ -186,30 +188,29 @@ def _prefix(store: Path) -> str:
     return f".{store.name}.staging-"
 
 
+def _remove(root: Path) -> None:
+    """Remove the rest of staging, unless `roll_back` failed: then it has elements of the store."""
+    if not (root / _PLAN).exists():
+        shutil.rmtree(root, ignore_errors=True)
+
+
 @contextmanager
 def _locked(root: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the lock that marks the owner of `root` as alive; yield whether it was acquired."""
-    import fcntl
-
     try:
-        handle = os.open(root, os.O_RDONLY)
-    except FileNotFoundError:  # removed by its owner meanwhile
+        lock = acquire_lock(root / _LOCK, wait=wait)
+    except (FileNotFoundError, Timeout):  # its owner removed the folder meanwhile
         yield False
         return
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
         yield True
     finally:
-        os.close(handle)
+        lock.release()
 
 
 def _move(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    source.rename(target)
+    move_folder(source, target)
 
 
 def _kinds(folder: Path) -> list[str]:

@@ -85,9 +85,10 @@ def state_content(folder: Path) -> None:
     import zarr
 
     digest = hashlib.sha256()
-    for chunk in sorted(path for path in folder.rglob("*") if path.is_file() and _holds_pixels(path.name)):
+    chunks = (path for path in folder.rglob("*") if path.is_file() and _holds_pixels(path.name))
+    for chunk in sorted(chunks, key=lambda path: path.parts):  # Windows would ignore case
         content = chunk.read_bytes()
-        digest.update(f"{chunk.relative_to(folder)} {len(content)}\n".encode() + content)
+        digest.update(f"{chunk.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
     zarr.open_array(str(folder), mode="r+").attrs[_CONTENT] = digest.hexdigest()
 
 

@@ -1,0 +1,37 @@
+"""A plugin of pytest: skips the tests that cannot run on an emulated system, and says why."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+_LINKS = "it asks for symbolic links, which users of Windows may not make; test_system.py has the other ways"
+_KILLS = "Windows ends a process at once on SIGTERM, and has no SIGHUP: nothing is printed"
+_CGROUPS = "cgroups are Linux' own"
+_FORKS = "it is about forked processes"
+
+ALWAYS = {
+    "test_operating_systems.py": "it starts the emulation itself",
+    "test_real_cgroup.py": _CGROUPS,
+    "test_server.py": _FORKS,
+}
+WINDOWS = {
+    "test_system.py::test_macos_command_that_empties_the_cache_of_the_drive": "it is about macOS",
+    "test_system.py::test_a_folder_with_the_files_of_another[links]": _LINKS,
+    "test_system.py::test_functions_of_the_c_library": "Windows has no handle for all libraries of a process",
+    "test_start_methods.py::test_no_file_is_left_when_workers_are_killed[spawn]": "files removed by Windows itself",
+    "test_store.py::TestSpool::test_what_was_changed_since_it_was_read_is_written_and_the_rest_linked": _LINKS,
+    "test_store.py::TestSpool::test_an_element_read_under_another_name_is_linked": _LINKS,
+    "test_unfinished.py::test_the_command_line_ends_tidily_and_goes_on[1-129]": _KILLS,
+}
+"""Beginnings of the names of tests, and reasons."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skipped = ALWAYS | (WINDOWS if os.environ.get("CELLSTAMP_FOREIGN") == "windows" else {})
+    for item in items:
+        name = f"{item.path.name}::{item.nodeid.partition('::')[2]}"
+        for beginning, reason in skipped.items():
+            if name.startswith(beginning):
+                item.add_marker(pytest.mark.skip(reason=reason))
