@@ -21,6 +21,7 @@ SOURCES = (
     "cells/kernels/crops.py",
     "cells/kernels/holes.py",
     "cells/kernels/masks.py",
+    "cells/kernels/outlines.py",
     "cells/kernels/quantiles.py",
     "cells/kernels/rounding.py",
     "codecs.py",

@@ -49,7 +49,7 @@ def _bytes_of_pixels(job: Job, batches: list[Batch]) -> int:
     source = job.source
     tile = max(math.prod(batch.tile.region.shape) for batch in batches) * source.bytes_per_pixel
     return tile + max(
-        math.prod(array.chunks) * np.dtype(array.dtype).itemsize for array in (source.image, *source.masks)
+        math.prod(array.chunks) * np.dtype(array.dtype).itemsize for array in source.arrays
     )
 
 

@@ -22,7 +22,8 @@ from cellstamp.h5sc.layout import Layout
 from cellstamp.pipeline.scaling import Pairs, Scaling
 from cellstamp.rules import CellChoice, FileColumn, TableColumn
 from cellstamp.source.find.selection import ChosenCells
-from cellstamp.source.read.arrays import ArrayHandle, PixelSource
+from cellstamp.source.outlines import NO_CELLS, ChosenOutlines
+from cellstamp.source.read.arrays import Mask, PixelSource
 from cellstamp.source.values import Centers, SharedIds
 
 
@@ -107,7 +108,7 @@ class Job:
     def batches(self, budget: int) -> list[Batch]:
         """Divide the cells into batches that share chunks and fit into ``budget`` bytes of memory."""
         config, source = self.config, self.source
-        chunks = [(array.chunks[-2], array.chunks[-1]) for array in (source.image, *source.masks)]
+        chunks = [(array.chunks[-2], array.chunks[-1]) for array in source.arrays]
         limit = max(budget // (4 * config.threads), 1)
         return plan_batches(
             self.cells,
@@ -117,7 +118,15 @@ class Job:
             chunk=(max(rows for rows, _ in chunks), max(columns for _, columns in chunks)),
             max_batch_size=cells_per_batch(config.max_batch_size, source.n_planes * self.recipe.plane_bytes),
             margin=config.image_size // 2 if config.border == "pad" else 0,
+            outlines=self._outlines(),
         )
+
+    def _outlines(self) -> ChosenOutlines:
+        """Return the outlines of the cells to extract."""
+        masks = self.source.outlines
+        if not masks:
+            return NO_CELLS
+        return ChosenOutlines(masks[0].every, np.stack([mask.numbers_of(self.cells.ids) for mask in masks]))
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the images, for the file."""
@@ -159,7 +168,7 @@ class Job:
             **self.settings(),
             "channels": list(self.source.channel_names),
             "cells": f"{len(self.cells)}, digest {cells[:16]}",
-            **self._arrays(ArrayHandle.sample),
+            **self._arrays(lambda mask: mask.sample()),
         }
 
     def begun_from(self) -> dict[str, Any]:
@@ -168,9 +177,9 @@ class Job:
 
     def inputs(self) -> dict[str, str]:
         """Return a signature of the image and each mask, which changes with each change of their files."""
-        return self._arrays(ArrayHandle.signature)
+        return self._arrays(lambda mask: mask.signature())
 
-    def _arrays(self, digest: Callable[[ArrayHandle], str]) -> dict[str, str]:
+    def _arrays(self, digest: Callable[[Mask], str]) -> dict[str, str]:
         return {
             array.name: f"{list(array.shape)} {array.dtype}, digest {digest(array)[:16]}"
             for array in (self.source.image, *self.source.masks)

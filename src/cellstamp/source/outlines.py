@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -151,30 +152,93 @@ NO_OUTLINES = Outlines(np.empty((0, 2)), *[np.zeros(1, np.int64)] * 3)
 
 @dataclass(frozen=True)
 class ChosenOutlines:
-    """Outlines of some cells of many. Only theirs are pickled.
+    """Outlines of some cells of many, in one or two masks. Only theirs are pickled.
 
     Attributes
     ----------
     every
         Outlines of all cells.
     chosen
-        int64 (n,): numbers of the cells; -1: a cell without polygons.
+        int64 (n_masks, n): numbers of the cells in each mask; -1: a cell without polygons.
     """
 
     every: Outlines
     chosen: NDArray[np.int64]
 
-    def __len__(self) -> int:
-        return self.chosen.size
-
-    def __getitem__(self, which: slice | NDArray[np.bool_]) -> ChosenOutlines:
+    def __getitem__(self, which: slice | NDArray[Any]) -> ChosenOutlines:
         """Return some of the cells."""
-        return ChosenOutlines(self.every, self.chosen[which])
+        return ChosenOutlines(self.every, self.chosen[:, which])
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the chosen cells only."""
-        return type(self), (self.outlines(), np.arange(len(self)))
+        return type(self), (self.outlines(), np.arange(self.chosen.size).reshape(self.chosen.shape))
 
     def outlines(self) -> Outlines:
-        """Return the outlines of the chosen cells."""
-        return self.every.take(self.chosen)
+        """Return the outlines of the chosen cells, one mask after the other."""
+        return self.every.take(self.chosen.ravel())
+
+
+NO_CELLS = ChosenOutlines(NO_OUTLINES, np.empty((0, 0), np.int64))
+"""Of masks that are labels."""
+
+
+@dataclass(frozen=True)
+class OutlineMask:
+    """A mask that is given as outlines of cells. Workers get it without its outlines: a batch has its cells'.
+
+    Attributes
+    ----------
+    store
+        Folder or URL of the store.
+    name
+        Name of the element.
+    path
+        Its file.
+    shape
+        Height and width of the image in pixels.
+    ids
+        uint64 (n,), ascending.
+    numbers
+        int64 (n,): numbers of the cells in ``every``.
+    centers
+        float64 (n, 2): x and y, see `centers_of`.
+    every
+        Outlines of the cells of all masks.
+    """
+
+    store: str
+    name: str
+    path: str
+    shape: tuple[int, int]
+    ids: NDArray[np.uint64]
+    numbers: NDArray[np.int64]
+    centers: NDArray[np.float64]
+    every: Outlines
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the mask without its cells."""
+        none = np.empty(0, np.int64)
+        nothing = (none.astype(np.uint64), none, np.empty((0, 2)), NO_OUTLINES)
+        return type(self), (self.store, self.name, self.path, self.shape, *nothing)
+
+    def numbers_of(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the numbers of cells in ``every``; -1: none with this id."""
+        if not self.ids.size:
+            return np.full(ids.size, -1)
+        at = np.minimum(np.searchsorted(self.ids, ids), self.ids.size - 1)
+        return np.where(self.ids[at] == ids, self.numbers[at], -1)
+
+    def boxes(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the boxes of cells that it has, as `Outlines.boxes`."""
+        return self.every.take(self.numbers_of(ids)).boxes()
+
+    def signature(self) -> str:
+        """Return a digest that changes when the file is written."""
+        return self.sample()
+
+    def sample(self) -> str:
+        """Return a digest that copies of the file share."""
+        import fsspec
+
+        with fsspec.open(self.path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()

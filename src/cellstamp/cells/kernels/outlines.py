@@ -23,15 +23,13 @@ def draw_cell(outlines, cell, top, left, size, mask):
     Parameters
     ----------
     outlines
-        ``xy, rings, polygons, cells``: float64 (n_vertices, 2), x and y in pixels of the image; and int64 offsets: the
-        first vertex of each ring (closed: its last vertex repeats its first), the first ring of each polygon, the first
-        polygon of each cell; with the end appended.
+        ``xy, rings, polygons, cells``; see `cellstamp.source.outlines.Outlines`.
     cell
         Number of the cell.
     top, left, size
         The window, in pixels of the image.
     mask
-        uint8 (>= size, >= size), written: 1 inside, 0 outside.
+        uint8 (>= size, >= size), written: 1 inside, 0 outside; columns beyond ``size`` must be 0.
     """
     xy, rings, polygons, cells = outlines
     for y in range(size):

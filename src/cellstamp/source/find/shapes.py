@@ -1,0 +1,127 @@
+"""Find masks that are given as shapes: place and read their outlines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import zarr
+
+from cellstamp.errors import InputError
+from cellstamp.source.find.masks import listing
+from cellstamp.source.find.outline_files import read_columns, read_outlines
+from cellstamp.source.find.placement import Matrix, between, placements, point_placements
+from cellstamp.source.find.shape_ids import ShapesElement, number_cells
+from cellstamp.source.location import below
+from cellstamp.source.ome import metadata_of
+from cellstamp.source.outlines import OutlineCollector, OutlineMask
+from cellstamp.source.read.arrays import ArrayHandle
+
+_GLOBAL = "global"
+
+
+@dataclass(frozen=True)
+class ShapesMasks:
+    """Masks that are given as shapes.
+
+    Attributes
+    ----------
+    masks
+        In the order of the names that were asked for.
+    remarks
+        Sentences about shapes and cells that are left out.
+    """
+
+    masks: tuple[OutlineMask, ...]
+    remarks: tuple[str, ...]
+
+
+def find_shapes(
+    root: zarr.Group,
+    names: Sequence[str],
+    image: ArrayHandle,
+    *,
+    system: str | None = None,
+    with_labels: bool = False,
+) -> ShapesMasks:
+    """Read one or two shapes elements as masks of an image.
+
+    Parameters
+    ----------
+    root
+        The opened store.
+    names
+        Names of the elements: nucleus before cytosol.
+    image
+        The image.
+    system
+        Coordinate system in which image and shapes are placed; None: see `choose_system`.
+    with_labels
+        Whether another mask is labels, so that the ids of the shapes must be ids of these labels.
+
+    Raises
+    ------
+    InputError
+        If an element cannot be read or placed, an id is repeated, or two elements don't belong together.
+    """
+    collector = OutlineCollector()
+    elements = [_read(root, name, image, system, collector) for name in names]
+    numbered, remarks = number_cells(elements, with_labels=with_labels)
+    every = collector.outlines()
+    shape = (image.shape[-2], image.shape[-1])
+    masks = tuple(
+        OutlineMask(image.store, each.name, each.path, shape, cells.ids, cells.numbers, cells.centers, every, cells.names)
+        for each, cells in zip(elements, numbered, strict=True)
+    )
+    return ShapesMasks(masks, (*(remark for element in elements for remark in _left_out(element)), *remarks))
+
+
+def _read(
+    root: zarr.Group, name: str, image: ArrayHandle, system: str | None, collector: OutlineCollector
+) -> ShapesElement:
+    where = f"shapes '{name}' in {image.store}"
+    path = str(below(image.store, f"shapes/{name}/shapes.parquet"))
+    matrix = _matrix_to_pixels(root, name, image, system, where)
+    columns = read_columns(path, where)
+    return ShapesElement(name, where, path, read_outlines(path, matrix, where, collector), columns)
+
+
+def _matrix_to_pixels(root: zarr.Group, name: str, image: ArrayHandle, system: str | None, where: str) -> Matrix:
+    here = placements(metadata_of(root, f"images/{image.name}"))
+    there = point_placements(root[f"shapes/{name}"].attrs.asdict())
+    chosen = choose_system(here, there, system, f"image '{image.name}' and {where}")
+    if abs(np.linalg.det(there[chosen][:2, :2])) == 0 or abs(np.linalg.det(here[chosen][:2, :2])) == 0:
+        raise InputError(
+            f"{where}: its transformation to '{chosen}', or the image's, has no inverse. Set it with "
+            "spatialdata.transformations.set_transformation"
+        )
+    return between(there[chosen], here[chosen])
+
+
+def choose_system(here: Mapping[str, Matrix], there: Mapping[str, Matrix], wanted: str | None, where: str) -> str:
+    """Return the coordinate system that places two elements: the wanted one, the only shared one, or ``global``.
+
+    Raises
+    ------
+    InputError
+        If there is none, or if several are possible.
+    """
+    shared = sorted(set(here) & set(there))
+    if wanted is not None and wanted not in shared:
+        raise InputError(f"{where}: coordinate_system '{wanted}' does not place both; shared are: {listing(shared)}")
+    if wanted is not None or len(shared) == 1 or _GLOBAL in shared:
+        return wanted or (shared[0] if len(shared) == 1 else _GLOBAL)
+    if shared:
+        raise InputError(f"{where} share several coordinate systems: {listing(shared)}. Set coordinate_system to one")
+    raise InputError(
+        f"{where} share no coordinate system: the image has {listing(sorted(here))}, the shapes {listing(sorted(there))}. "
+        "Set the position of one of them with spatialdata.transformations.set_transformation"
+    )
+
+
+def _left_out(element: ShapesElement) -> Iterator[str]:
+    """Yield a sentence for each kind of shapes that cannot be cells."""
+    left_out, index = element.found.left_out, element.columns.index
+    for reason, count in left_out.counts.items():
+        yield f"{element.where}: left out {count} of {len(index)} shapes, {reason}, like {index[left_out.rows[reason]]!r}"
