@@ -116,7 +116,7 @@ class ProjectPictures(ProjectInput):
         _, names = _find_image(self._store)
         from cellstamp.pictures import canvas
 
-        masks = {mask.name: mask for mask in find_source(self._store).masks}
+        masks = {mask.name: mask for mask in find_source(self._store).labels}
         outlines = canvas.colours_of_masks(mask_outline, list(masks))
         chosen = {masks[name]: colour for name, colour in outlines.items()}
         if channels is None and color is None:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_CENTRE_DECIMALS = 6
-"""Decimals of a pixel in centres: a transformation must not move a centre over the boundary between two crops."""
-
+_HALF_WAY = 1e-6
+"""Distance in pixels below which a centre is half-way between two pixels."""
 _GROWTH = 1.5
 """Room for vertices, as a multiple of what is needed now."""
 
@@ -55,6 +54,10 @@ class Outlines:
         vertices, new_rings = _members(self.rings, rings)
         return Outlines(self.xy[vertices], new_rings, new_polygons, new_cells)
 
+    def grouped(self, counts: NDArray[np.int64]) -> Outlines:
+        """Return consecutive cells as one: ``counts`` of each new cell."""
+        return Outlines(self.xy, self.rings, self.polygons, self.cells[_offsets(counts)])
+
     def boxes(self) -> NDArray[np.int64]:
         """Return the box of the pixel centres around each cell, int64 (n, 4): first row, last row, first column, last.
 
@@ -92,8 +95,14 @@ class Outlines:
 
 
 def centers_of(centroids: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return centres as those of labels, x and y: the centre of pixel [0, 0] is (0, 0), not (0.5, 0.5)."""
-    return np.round(centroids - 0.5, _CENTRE_DECIMALS)
+    """Return centres as those of labels, x and y: the centre of pixel [0, 0] is (0, 0), not (0.5, 0.5).
+
+    Centres that are half-way between two pixels up to rounding errors are exactly there, as those of labels are: crops
+    are at rounded centres.
+    """
+    xy = centroids - 0.5
+    half_way = np.floor(xy) + 0.5
+    return np.where(np.abs(xy - half_way) < _HALF_WAY, half_way, xy)
 
 
 def outlines_of(geometries: NDArray[Any]) -> Outlines:
@@ -111,8 +120,11 @@ class OutlineCollector:
 
     def __init__(self) -> None:
         self._xy = np.empty((0, 2))
-        self._n_vertices = 0
+        self._n_vertices = self._n_cells = 0
         self._offsets: list[tuple[Offsets, Offsets, Offsets]] = []
+
+    def __len__(self) -> int:
+        return self._n_cells
 
     def add(self, part: Outlines) -> None:
         """Add outlines after those that have been added."""
@@ -122,13 +134,15 @@ class OutlineCollector:
             self._xy.resize((int(_GROWTH * end), 2), refcheck=False)
         self._xy[self._n_vertices : end] = part.xy
         self._n_vertices = end
+        self._n_cells += len(part)
         self._offsets.append((part.rings, part.polygons, part.cells))
 
     def outlines(self) -> Outlines:
-        """Return all outlines, once."""
-        self._xy.resize((self._n_vertices, 2), refcheck=False)
+        """Return all outlines; valid until the next are added."""
+        if not self._offsets:
+            return NO_OUTLINES
         rings, polygons, cells = (_joined_offsets(each) for each in zip(*self._offsets, strict=True))
-        return Outlines(self._xy, rings, polygons, cells)
+        return Outlines(self._xy[: self._n_vertices], rings, polygons, cells)
 
 
 def _joined_offsets(parts: Iterable[Offsets]) -> Offsets:
@@ -204,6 +218,8 @@ class OutlineMask:
         float64 (n, 2): x and y, see `centers_of`.
     every
         Outlines of the cells of all masks.
+    names
+        (n,): ids of the cells in the element, integers or texts.
     """
 
     store: str
@@ -214,12 +230,18 @@ class OutlineMask:
     numbers: NDArray[np.int64]
     centers: NDArray[np.float64]
     every: Outlines
+    names: NDArray[Any]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the mask without its cells."""
         none = np.empty(0, np.int64)
-        nothing = (none.astype(np.uint64), none, np.empty((0, 2)), NO_OUTLINES)
+        nothing = (none.astype(np.uint64), none, np.empty((0, 2)), NO_OUTLINES, none)
         return type(self), (self.store, self.name, self.path, self.shape, *nothing)
+
+    @property
+    def dtype(self) -> str:
+        """Return what it has, where labels have their type of pixels."""
+        return "outlines"
 
     def numbers_of(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the numbers of cells in ``every``; -1: none with this id."""

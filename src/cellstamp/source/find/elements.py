@@ -17,6 +17,7 @@ import zarr
 from cellstamp.errors import InputError
 from cellstamp.source.find.grid import check_same_grid
 from cellstamp.source.find.masks import KINDS, MaskChoice, check_there, listing
+from cellstamp.source.find.shapes import find_shapes
 from cellstamp.source.location import reachable
 from cellstamp.source.names import IMAGE_NAME
 from cellstamp.source.ome import described_channels, metadata_of
@@ -38,6 +39,7 @@ def find_source(
     segmentation_key: str = "seg_all",
     segmentation_mask: str | Sequence[str] | None = None,
     masks: MaskChoice | None = None,
+    coordinate_system: str | None = None,
 ) -> PixelSource:
     """Find the image and the masks to extract from.
 
@@ -53,6 +55,8 @@ def find_source(
         Name or names of the masks; overrides `segmentation_key`.
     masks
         All keys of a configuration for masks; overrides the two above.
+    coordinate_system
+        Coordinate system that places shapes on the image; None: the only shared one, or ``global``.
 
     Raises
     ------
@@ -63,13 +67,17 @@ def find_source(
     choice = masks or MaskChoice(segmentation_key, segmentation_mask)
     with reachable(where):
         root = open_root(where)
-        names = choice.names(_member_names(root, where, "labels"), where, partial(element_kind, root))
+        chosen = choice.elements(partial(_member_names, root, where), where, partial(element_kind, root))
         check_there("images", image, _member_names(root, where, "images"), where, partial(element_kind, root))
         pixels, channel_names = _image_handle(root, where, image)
-        handles = tuple(_labels_handle(root, where, name) for name in names)
-        for handle in handles:
+        labels = [_labels_handle(root, where, name) for kind, name in chosen if kind == "labels"]
+        for handle in labels:
             check_same_grid(root, pixels, handle)
-    return PixelSource(pixels, handles, channel_names)
+        names = [name for kind, name in chosen if kind == "shapes"]
+        shapes = find_shapes(root, names, pixels, system=coordinate_system, with_labels=bool(labels)) if names else None
+    of_kind = {"labels": iter(labels), "shapes": iter(shapes.masks if shapes else ())}
+    handles = tuple(next(of_kind[kind]) for kind, _ in chosen)
+    return PixelSource(pixels, handles, channel_names, shapes.remarks if shapes else ())
 
 
 def find_image(store: str | Path, image: str = IMAGE_NAME) -> PixelSource:

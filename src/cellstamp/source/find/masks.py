@@ -26,15 +26,44 @@ class MaskChoice:
         Name or names of the masks; overrides `segmentation_key`.
     nucleus_labels, cytosol_labels
         Names of the masks; override the other two keys. One is enough.
+    nucleus_shapes, cytosol_shapes
+        Names of shapes that are the masks, instead of labels.
     """
 
     segmentation_key: str = "seg_all"
     segmentation_mask: str | Sequence[str] | None = None
     nucleus_labels: str | None = None
     cytosol_labels: str | None = None
+    nucleus_shapes: str | None = None
+    cytosol_shapes: str | None = None
+
+    def elements(
+        self, names_of: Callable[[str], Sequence[str]], store: str, kind_of: KindOf
+    ) -> tuple[tuple[str, str], ...]:
+        """Return kind (``"labels"`` or ``"shapes"``) and name of the masks to use, nucleus before cytosol.
+
+        Parameters
+        ----------
+        names_of
+            Callable from a kind of elements to the names of those in the store.
+        store, kind_of
+            See `names`.
+
+        Raises
+        ------
+        InputError
+            See `names`.
+        """
+        given = [(kind, role) for role in ("nucleus", "cytosol") for kind in ("labels", "shapes")]
+        named = {(kind, role): name for kind, role in given if (name := getattr(self, f"{role}_{kind}")) is not None}
+        if not named:
+            return tuple(("labels", name) for name in self.names(names_of("labels"), store, kind_of))
+        for (kind, role), name in named.items():
+            check_there(kind, name, names_of(kind), store, kind_of, key=f"{role}_{kind}: ")
+        return tuple((kind, name) for (kind, _), name in named.items())
 
     def names(self, available: Sequence[str], store: str, kind_of: KindOf) -> tuple[str, ...]:
-        """Return the names of the masks to use, nucleus before cytosol.
+        """Return the names of the labels that `segmentation_mask` or `segmentation_key` name, nucleus before cytosol.
 
         Parameters
         ----------
@@ -50,11 +79,6 @@ class MaskChoice:
         InputError
             If a mask is missing, or if it is unclear which one is the nucleus mask.
         """
-        given = {key: name for key in ("nucleus_labels", "cytosol_labels") if (name := getattr(self, key)) is not None}
-        if given:
-            for key, name in given.items():
-                check_there("labels", name, available, store, kind_of, key=f"{key}: ")
-            return tuple(given.values())
         if self.segmentation_mask is not None:
             return self._names_given(available, store, kind_of)
         wanted = [f"{self.segmentation_key}_nucleus", f"{self.segmentation_key}_cytosol"]

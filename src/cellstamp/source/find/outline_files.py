@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.source.location import is_remote
-from cellstamp.source.outlines import NO_OUTLINES, OutlineCollector, Outlines, centers_of, outlines_of
+from cellstamp.source.outlines import OutlineCollector, Outlines, centers_of, outlines_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,8 +58,8 @@ class FileOutlines:
     ----------
     rows
         int64 (n,): row of each in the file.
-    outlines
-        In pixels of the image.
+    first
+        Number of the first among the collected outlines.
     centers
         float64 (n, 2): x and y, see `cellstamp.source.outlines.centers_of`.
     left_out
@@ -67,12 +67,12 @@ class FileOutlines:
     """
 
     rows: NDArray[np.int64]
-    outlines: Outlines
+    first: int
     centers: NDArray[np.float64]
     left_out: LeftOut
 
 
-def read_outlines(path: str, matrix: NDArray[np.float64], where: str) -> FileOutlines:
+def read_outlines(path: str, matrix: NDArray[np.float64], where: str, collector: OutlineCollector) -> FileOutlines:
     """Read all shapes of a GeoParquet file: polygons, multipolygons, or points with a radius.
 
     Parameters
@@ -83,13 +83,17 @@ def read_outlines(path: str, matrix: NDArray[np.float64], where: str) -> FileOut
         float64 (3, 3): from the coordinates in the file to pixels of the image, for (y, x, 1).
     where
         The element, for messages.
+    collector
+        Gets the outlines, in pixels of the image.
 
     Raises
     ------
     InputError
         If the file cannot be read, or if the points have no radius.
     """
-    rows, centers, found, left_out, start = [], [], OutlineCollector(), LeftOut(), 0
+    first, left_out, start = len(collector), LeftOut(), 0
+    rows: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    centers: list[NDArray[np.float64]] = [np.empty((0, 2))]
     for geometries in _geometries(path, where):
         kept, reasons = _usable(geometries)
         numbers = np.arange(start, start + len(geometries))
@@ -102,11 +106,9 @@ def read_outlines(path: str, matrix: NDArray[np.float64], where: str) -> FileOut
             left_out.add("without an area", numbers[kept[~has_area]])
             rows.append(numbers[kept[has_area]])
             centers.append(centers_of(centroids[has_area]))
-            found.add(part if has_area.all() else part.take(np.flatnonzero(has_area)))
+            collector.add(part if has_area.all() else part.take(np.flatnonzero(has_area)))
         start += len(geometries)
-    if not rows:
-        return FileOutlines(np.empty(0, np.int64), NO_OUTLINES, np.empty((0, 2)), left_out)
-    return FileOutlines(np.concatenate(rows), found.outlines(), np.concatenate(centers), left_out)
+    return FileOutlines(np.concatenate(rows), first, np.concatenate(centers), left_out)
 
 
 def read_columns(path: str, where: str, columns: list[str] | None = None) -> pd.DataFrame:
@@ -134,7 +136,9 @@ def opened(path: str, where: str) -> pq.ParquetFile:
             return pq.ParquetFile(fsspec.open(path).open())
         return pq.ParquetFile(Path(path), memory_map=False, pre_buffer=False, buffer_size=_BUFFER)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{where}: {path} cannot be read: {error}. Write the element again with spatialdata") from error
+        raise InputError(
+            f"{where}: {path} cannot be read: {error}. Write the element again with spatialdata"
+        ) from error
 
 
 def _geometry_column(file: pq.ParquetFile) -> str:

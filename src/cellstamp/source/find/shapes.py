@@ -67,11 +67,13 @@ def find_shapes(
     """
     collector = OutlineCollector()
     elements = [_read(root, name, image, system, collector) for name in names]
-    numbered, remarks = number_cells(elements, with_labels=with_labels)
+    numbered, remarks = number_cells(elements, collector, with_labels=with_labels)
     every = collector.outlines()
     shape = (image.shape[-2], image.shape[-1])
     masks = tuple(
-        OutlineMask(image.store, each.name, each.path, shape, cells.ids, cells.numbers, cells.centers, every, cells.names)
+        OutlineMask(
+            image.store, each.name, each.path, shape, cells.ids, cells.numbers, cells.centers, every, cells.names
+        )
         for each, cells in zip(elements, numbered, strict=True)
     )
     return ShapesMasks(masks, (*(remark for element in elements for remark in _left_out(element)), *remarks))

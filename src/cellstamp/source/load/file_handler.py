@@ -40,9 +40,9 @@ def open_store(handler: Any, image: str, masks: MaskChoice, centers: str | None,
         raise InputError(message)
 
     where, kind_of = "the SpatialData object", partial(_kind_in_memory, handler)
-    names = masks.names(sorted(handler.labels), where, kind_of)
+    chosen = masks.elements(lambda kind: sorted(getattr(handler, kind)), where, kind_of)
     check_there("images", image, sorted(handler.images), where, kind_of)
-    return spool(handler, [image, *names], folder, centers)
+    return spool(handler, [image, *(name for _, name in chosen)], folder, centers)
 
 
 def _kind_in_memory(sdata: Any, name: str) -> str | None:

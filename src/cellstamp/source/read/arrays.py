@@ -186,11 +186,14 @@ class PixelSource:
         One or two, nucleus before cytosol: label arrays (y, x), or outlines.
     channel_names
         One for each channel of the image.
+    remarks
+        Sentences about shapes and cells that are left out.
     """
 
     image: ArrayHandle
     masks: tuple[Mask, ...]
     channel_names: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def labels(self) -> tuple[ArrayHandle, ...]:
