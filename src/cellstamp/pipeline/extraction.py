@@ -330,8 +330,8 @@ class HDF5CellExtraction(ProcessingStep):
         inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         if not inside.all():
             self._warn(
-                f"{(~inside).sum()} of {inside.size} cells of '{mask.name}' are outside of the image, which is {height} x "
-                f"{width} pixels (y, x), and are left out, like {mask.names[~inside][0]!r}"
+                f"left out {(~inside).sum()} of {inside.size} cells of '{mask.name}' outside of the image, which is "
+                f"{height} x {width} pixels (y, x), like {mask.names[~inside][0]!r}"
             )
         return Centers(mask.ids[inside], mask.centers[inside])
 

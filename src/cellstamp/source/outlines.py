@@ -243,6 +243,16 @@ class OutlineMask:
         """Return what it has, where labels have their type of pixels."""
         return "outlines"
 
+    def ids_of(self, names: NDArray[Any]) -> NDArray[np.uint64]:
+        """Return the ids of cells by their ids in the element, as numbers or as texts; 0: none."""
+        import pandas as pd
+
+        own = self.names if self.names.dtype.kind in "iu" else self.names.astype(str)
+        if (own.dtype.kind in "iu") != (names.dtype.kind in "iu"):
+            own, names = own.astype(str), names.astype(str)
+        at = pd.Index(own).get_indexer(pd.Index(names))
+        return np.where(at < 0, 0, self.ids[at]).astype(np.uint64)
+
     def numbers_of(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the numbers of cells in ``every``; -1: none with this id."""
         if not self.ids.size:

@@ -5,7 +5,7 @@ Only the store's JSON (OME metadata) is read, so spatialdata need not be importe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from cellstamp.source.find.shapes import find_shapes
 from cellstamp.source.location import reachable
 from cellstamp.source.names import IMAGE_NAME
 from cellstamp.source.ome import described_channels, metadata_of
-from cellstamp.source.read.arrays import ArrayHandle, PixelSource
+from cellstamp.source.read.arrays import ArrayHandle, Mask, PixelSource
 from cellstamp.source.store_root import open_root, undamaged
 
 _PIXEL_TYPES = (
@@ -75,8 +75,8 @@ def find_source(
             check_same_grid(root, pixels, handle)
         names = [name for kind, name in chosen if kind == "shapes"]
         shapes = find_shapes(root, names, pixels, system=coordinate_system, with_labels=bool(labels)) if names else None
-    of_kind = {"labels": iter(labels), "shapes": iter(shapes.masks if shapes else ())}
-    handles = tuple(next(of_kind[kind]) for kind, _ in chosen)
+    of_kind: dict[str, Iterator[Mask]] = {"labels": iter(labels), "shapes": iter(shapes.masks if shapes else ())}
+    handles: tuple[Mask, ...] = tuple(next(of_kind[kind]) for kind, _ in chosen)
     return PixelSource(pixels, handles, channel_names, shapes.remarks if shapes else ())
 
 

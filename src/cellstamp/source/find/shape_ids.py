@@ -46,11 +46,11 @@ class ShapesElement:
     @property
     def index(self) -> NDArray[Any]:
         """Return the index of the shapes that have an outline."""
-        return self.columns.index.to_numpy()[self.found.rows]
+        return np.asarray(self.columns.index.to_numpy()[self.found.rows])
 
     def column(self, name: str) -> NDArray[Any]:
         """Return a column of the shapes that have an outline."""
-        return self.columns[name].to_numpy()[self.found.rows]
+        return np.asarray(self.columns[name].to_numpy()[self.found.rows])
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _check_differ(element: ShapesElement) -> None:
     repeated = pd.Index(element.index).duplicated()
     if repeated.any():
         raise InputError(
-            f"{element.where}: its index has {element.index[repeated][0]!r} more than once; each shape needs its own id. "
+            f"{element.where}: its index has {element.index[repeated][0]!r} more than once; each shape needs another id. "
             f"Number them: sdata['{element.name}'].reset_index(drop=True, inplace=True)"
         )
 

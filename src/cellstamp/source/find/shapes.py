@@ -117,8 +117,8 @@ def choose_system(here: Mapping[str, Matrix], there: Mapping[str, Matrix], wante
     if shared:
         raise InputError(f"{where} share several coordinate systems: {listing(shared)}. Set coordinate_system to one")
     raise InputError(
-        f"{where} share no coordinate system: the image has {listing(sorted(here))}, the shapes {listing(sorted(there))}. "
-        "Set the position of one of them with spatialdata.transformations.set_transformation"
+        f"{where} share no coordinate system: the image has {listing(sorted(here))}, the shapes "
+        f"{listing(sorted(there))}. Set the position of one of them with spatialdata.transformations.set_transformation"
     )
 
 
@@ -126,4 +126,5 @@ def _left_out(element: ShapesElement) -> Iterator[str]:
     """Yield a sentence for each kind of shapes that cannot be cells."""
     left_out, index = element.found.left_out, element.columns.index
     for reason, count in left_out.counts.items():
-        yield f"{element.where}: left out {count} of {len(index)} shapes, {reason}, like {index[left_out.rows[reason]]!r}"
+        example = index[left_out.rows[reason]]
+        yield f"{element.where}: left out {count} of {len(index)} shapes, {reason}, like {example!r}"

@@ -13,7 +13,8 @@ from cellstamp.rules import LARGEST_ID
 from cellstamp.source.find.annotations import Column, Table, column_content
 from cellstamp.source.find.joining_advice import how_to_join
 from cellstamp.source.find.masks import listing
-from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.outlines import OutlineMask
+from cellstamp.source.read.arrays import Mask
 
 LABEL_COLUMNS = ("cell_labels", "cell_label", "label_id", "label", "scportrait_cell_id")
 """Columns with a cell's id in the mask, in tables whose rows annotate something else, like circles."""
@@ -52,7 +53,7 @@ class CellRows:
         return np.unique(found)
 
 
-def rows_in_mask(table: Table, masks: Sequence[ArrayHandle], origin: str, ids: str | None = None) -> CellRows:
+def rows_in_mask(table: Table, masks: Sequence[Mask], origin: str, ids: str | None = None) -> CellRows:
     """Find the rows of a table that are cells of one of the masks.
 
     The ids are numbers in the table's instance key. If rows annotate something else, or the key is text, the ids are in
@@ -76,6 +77,9 @@ def rows_in_mask(table: Table, masks: Sequence[ArrayHandle], origin: str, ids: s
     """
     if ids is not None:
         return _by_column(table, ids, origin)
+    outlines = [mask for mask in masks if isinstance(mask, OutlineMask)]
+    if outlines and (by_name := _by_name(table, outlines[-1], origin)) is not None:
+        return by_name
     regions, instances = table.regions(origin), table.instances(origin)
     names = [mask.name for mask in masks]
     rows = _first_annotated(regions, names)
@@ -95,6 +99,17 @@ def rows_in_mask(table: Table, masks: Sequence[ArrayHandle], origin: str, ids: s
     if instances.dtype.kind != "O":
         raise _no_numbers(table, column_content(instances), origin)
     raise ConfigError(how_to_join(table, masks, origin, instances.compressed().tolist(), LABEL_COLUMNS))
+
+
+def _by_name(table: Table, mask: OutlineMask, origin: str) -> CellRows | None:
+    """Return the rows whose instance is a shape of a mask; None if there is none."""
+    regions, instances = table.regions(origin), table.instances(origin)
+    known = ~np.ma.getmaskarray(instances)
+    found = np.zeros(known.size, np.uint64)
+    found[known] = mask.ids_of(instances.data[known])
+    own = np.asarray(regions.filled(None) == mask.name, np.bool_)
+    rows = own if own.any() else found > 0
+    return CellRows(rows, found) if (found[rows] > 0).any() else None
 
 
 def _first_annotated(regions: Column, masks: Sequence[str]) -> NDArray[np.bool_] | None:

@@ -42,7 +42,8 @@ def open_store(handler: Any, image: str, masks: MaskChoice, centers: str | None,
     where, kind_of = "the SpatialData object", partial(_kind_in_memory, handler)
     chosen = masks.elements(lambda kind: sorted(getattr(handler, kind)), where, kind_of)
     check_there("images", image, sorted(handler.images), where, kind_of)
-    return spool(handler, [image, *(name for _, name in chosen)], folder, centers)
+    labels, shapes = ([name for kind, name in chosen if kind == wanted] for wanted in ("labels", "shapes"))
+    return spool(handler, [image, *labels], folder, centers, shapes)
 
 
 def _kind_in_memory(sdata: Any, name: str) -> str | None:

@@ -67,7 +67,9 @@ class Raster:
         return self.on_disk.parents[2] if alike else None
 
 
-def spool(sdata: Any, names: Sequence[str], folder: Path, centers: str | None = None) -> str:
+def spool(
+    sdata: Any, names: Sequence[str], folder: Path, centers: str | None = None, shapes: Sequence[str] = ()
+) -> str:
     """Return a store that holds images and labels of a SpatialData object in their state in memory.
 
     Unchanged elements read from disk are not copied: when that is so of every element, the store is the one
@@ -83,6 +85,8 @@ def spool(sdata: Any, names: Sequence[str], folder: Path, centers: str | None = 
         Where a store may be made.
     centers
         Name of points or a table that will be read too.
+    shapes
+        Names of shapes that will be read too.
 
     Returns
     -------
@@ -96,7 +100,7 @@ def spool(sdata: Any, names: Sequence[str], folder: Path, centers: str | None = 
     """
     rasters = [_raster(sdata, name) for name in names]
     stores = {raster.store for raster in rasters}
-    if centers is None and len(stores) == 1 and (store := stores.pop()) is not None:
+    if centers is None and not shapes and len(stores) == 1 and (store := stores.pop()) is not None:
         return str(store)
     target = Path(folder) / "spool.zarr"
     # A store has one zarr format: that of the linked elements.
@@ -106,6 +110,8 @@ def spool(sdata: Any, names: Sequence[str], folder: Path, centers: str | None = 
             _put(staging, raster)
         if centers is not None:
             _put_centers(staging, sdata, centers)
+        for name in shapes:
+            _put_shapes(staging, name, sdata.shapes[name])
     return str(target)
 
 
@@ -189,6 +195,18 @@ def _put_centers(staging: Staging, sdata: Any, name: str) -> None:
             f"centers: no points and no table named {name!r} in the SpatialData object; points there are: "
             f"{listing(list(sdata.points))}; tables: {listing(list(sdata.tables))}"
         )
+
+
+def _put_shapes(staging: Staging, name: str, shapes: Any) -> None:
+    axes = ["x", "y"]
+    attributes = {
+        "encoding-type": "ngff:shapes",
+        "axes": axes,
+        "coordinateTransformations": _transformations(shapes, axes),
+    }
+    plain = shapes.copy(deep=False)
+    plain.attrs = {}  # transformations, which parquet could not hold
+    plain.to_parquet(staging.group(f"shapes/{name}", attributes) / "shapes.parquet")
 
 
 def _raster(sdata: Any, name: str) -> Raster:
