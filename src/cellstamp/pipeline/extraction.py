@@ -331,7 +331,7 @@ class HDF5CellExtraction(ProcessingStep):
         if not inside.all():
             self._warn(
                 f"left out {(~inside).sum()} of {inside.size} cells of '{mask.name}' outside of the image, which is "
-                f"{height} x {width} pixels (y, x), like {mask.names[~inside][0]!r}"
+                f"{height} x {width} pixels (y, x), like {mask.names[~inside].tolist()[0]!r}"
             )
         return Centers(mask.ids[inside], mask.centers[inside])
 

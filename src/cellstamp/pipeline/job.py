@@ -22,7 +22,7 @@ from cellstamp.h5sc.layout import Layout
 from cellstamp.pipeline.scaling import Pairs, Scaling
 from cellstamp.rules import CellChoice, FileColumn, TableColumn
 from cellstamp.source.find.selection import ChosenCells
-from cellstamp.source.outlines import NO_CELLS, ChosenOutlines
+from cellstamp.source.outlines import NO_CELLS, ChosenOutlines, OutlineMask
 from cellstamp.source.read.arrays import Mask, PixelSource
 from cellstamp.source.values import Centers, SharedIds
 
@@ -225,7 +225,16 @@ class Job:
             normalization_ranges=self.scaling.quantiles,
             dtype=self.config.dtype,
             compression=self.config.compression,
+            **self._annotated(),
         )
+
+    def _annotated(self) -> dict[str, Any]:
+        """Return the shapes that the cells annotate, and their ids there, if the cells are given as shapes."""
+        mask = self.source.main_mask
+        if not isinstance(mask, OutlineMask):
+            return {}
+        names = mask.names[np.searchsorted(mask.ids, self.cells.ids)]
+        return {"region": self.source.masks[-1].name, "instances": names}
 
 
 def _told_cells(cells: CellChoice) -> str:

@@ -11,6 +11,8 @@ from cellstamp.warnings import warn
 KINDS = ("images", "labels", "points", "shapes", "tables")
 """Kinds of elements: folders of a store and attributes of a SpatialData object."""
 
+_KINDS_OF_MASKS = ("labels", "shapes")
+
 KindOf = Callable[[str], str | None]
 
 
@@ -59,7 +61,7 @@ class MaskChoice:
         if not named:
             return tuple(("labels", name) for name in self.names(names_of("labels"), store, kind_of))
         for (kind, role), name in named.items():
-            check_there(kind, name, names_of(kind), store, kind_of, key=f"{role}_{kind}: ")
+            check_there(kind, name, names_of(kind), store, kind_of, key=f"{role}_{kind}: ", role=role)
         return tuple((kind, name) for (kind, _), name in named.items())
 
     def names(self, available: Sequence[str], store: str, kind_of: KindOf) -> tuple[str, ...]:
@@ -107,9 +109,16 @@ class MaskChoice:
 
 
 def check_there(
-    kind: str, name: str, available: Sequence[str], store: str, kind_of: KindOf, *, key: str = "image: "
+    kind: str,
+    name: str,
+    available: Sequence[str],
+    store: str,
+    kind_of: KindOf,
+    *,
+    key: str = "image: ",
+    role: str | None = None,
 ) -> None:
-    """Check that an element exists and is of this kind.
+    """Check that an element exists and is of this kind; ``role`` is that of a mask.
 
     Raises
     ------
@@ -119,8 +128,10 @@ def check_there(
     if name in available:
         return
     other = kind_of(name)
-    what = "labels" if kind == "labels" else f"{kind} element"
+    what = "images element" if kind == "images" else kind
     hint = f"; '{name}' is one of its {other}" if other else ""
+    if role is not None and other in _KINDS_OF_MASKS:
+        hint += f": set {role}_{other} instead"
     message = f"{key}no {what} named '{name}' in {store}; it has {listing(available)}{hint}"
     raise InputError(message)
 

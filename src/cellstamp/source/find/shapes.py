@@ -126,5 +126,5 @@ def _left_out(element: ShapesElement) -> Iterator[str]:
     """Yield a sentence for each kind of shapes that cannot be cells."""
     left_out, index = element.found.left_out, element.columns.index
     for reason, count in left_out.counts.items():
-        example = index[left_out.rows[reason]]
+        example = index[[left_out.rows[reason]]].tolist()[0]
         yield f"{element.where}: left out {count} of {len(index)} shapes, {reason}, like {example!r}"
