@@ -81,10 +81,10 @@ def test_centroids_and_areas_are_those_of_shapely(rings: list[list[tuple[float, 
         np.testing.assert_allclose(centroids, shapely.get_coordinates(shapely.centroid(cells)), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_hole_is_missing_from_the_area_whatever_the_direction_of_its_ring(turned: bool) -> None:
+@pytest.mark.parametrize("step", [1, -1])
+def test_a_hole_is_missing_from_the_area_whatever_the_direction_of_its_ring(step: int) -> None:
     hole = [(2, 2), (4, 2), (4, 4), (2, 4)]
-    polygon = Polygon([(0, 0), (10, 0), (10, 10), (0, 10)], [hole[::-1] if turned else hole])
+    polygon = Polygon([(0, 0), (10, 0), (10, 10), (0, 10)], [hole[::step]])
     areas, centroids = outlines_of(np.array([polygon])).areas_and_centroids()
     assert areas[0] == 96
     np.testing.assert_allclose(centroids[0], np.array([500 - 12, 500 - 12]) / 96)

@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
-from click.testing import CliRunner
+from scipy import ndimage
 
 from cellstamp import HDF5CellExtraction, read_h5sc
-from cellstamp.cli import commands
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.validate import faults_of
 from outlined import outlined, placed, polygons_of, with_index, write_outlined
@@ -151,7 +150,7 @@ def test_the_coordinate_system_can_be_chosen(tmp_path: Path, store: Path) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sdata.write(tmp_path / "systems.zarr")
-    with pytest.raises(InputError, match="several coordinate systems: coarse, fine. Set coordinate_system"):
+    with pytest.raises(InputError, match=r"several coordinate systems: coarse, fine\. Set coordinate_system"):
         extract(tmp_path / "systems.zarr", tmp_path / "none", **BOTH)
     with pytest.raises(InputError, match="coordinate_system 'other' does not place both; shared are: coarse, fine"):
         extract(tmp_path / "systems.zarr", tmp_path / "none", coordinate_system="other", **BOTH)
@@ -237,7 +236,7 @@ def test_nuclei_without_cells_cells_without_nuclei_and_several_nuclei(tmp_path: 
     assert data.obs["instance_id"].tolist() == ["a", "b"]
     # the centroid of both nuclei, and both of them in the mask
     np.testing.assert_allclose(data.obsm["spatial"][0], [48.5, 43.5])
-    assert (images_of(step)[0, 0] > 0.5).sum() == 32
+    assert ndimage.label(images_of(step)[0, 0] > 0.5)[1] == 2
     log = log_of(tmp_path / "s")
     assert "left out 1 of 4 nuclei without a cell in 'cells'" in log
     assert "left out 1 of 3 cells without a nucleus in 'nuclei'" in log
@@ -372,7 +371,7 @@ def test_a_damaged_file(store: Path, tmp_path: Path) -> None:
     file = slide / "shapes/cells/shapes.parquet"
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(
-        InputError, match="shapes 'cells' in .*shapes.parquet cannot be read: .*Write the element again"
+        InputError, match=r"shapes 'cells' in .*shapes.parquet cannot be read: .*Write the element again"
     ):
         extract(slide, tmp_path / "s", cytosol_shapes="cells")
 
@@ -389,11 +388,3 @@ def test_an_edited_file_of_shapes_is_not_resumed_or_up_to_date(tmp_path: Path, s
     with pytest.raises(Exception, match="different"):
         extract(slide, tmp_path / "s", cytosol_shapes="cells")
     assert Path(str(first.output_path)).read_bytes() == before
-
-
-def test_the_command_line(store: Path, tmp_path: Path) -> None:
-    config = tmp_path / "config.yml"
-    config.write_text(f"image_size: {SIZE}\nthreads: 1\ncytosol_shapes: cells\nnucleus_shapes: nuclei\n")
-    run = CliRunner().invoke(commands, ["extract", str(store), "--config", str(config), "--output", str(tmp_path / "out")])
-    assert run.exit_code == 0, run.output
-    assert len(list(tmp_path.rglob("single_cells.h5sc"))) == 1

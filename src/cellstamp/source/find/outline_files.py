@@ -102,8 +102,9 @@ def read_outlines(path: str, matrix: NDArray[np.float64], where: str, collector:
         if kept.size:
             part = _transformed(outlines_of(geometries[kept]), matrix)
             areas, centroids = part.areas_and_centroids()
-            has_area = areas > 0
-            left_out.add("without an area", numbers[kept[~has_area]])
+            has_area = np.isfinite(areas) & (areas > 0)
+            left_out.add("with coordinates that are not finite", numbers[kept[~np.isfinite(areas)]])
+            left_out.add("without an area", numbers[kept[areas <= 0]])
             rows.append(numbers[kept[has_area]])
             centers.append(centers_of(centroids[has_area]))
             collector.add(part if has_area.all() else part.take(np.flatnonzero(has_area)))
@@ -160,9 +161,7 @@ def _geometries(path: str, where: str) -> Iterator[NDArray[Any]]:
 
 
 def _decoder(file: pq.ParquetFile, column: str, where: str) -> Callable[[Any], NDArray[Any]]:
-    """Return the function that makes shapely's geometries of a column: of WKB, else geopandas knows the encoding."""
-    import shapely
-
+    """Return the function that makes shapely's geometries of a column."""
     if column not in file.schema_arrow.names:
         raise InputError(
             f"{where}: its file has no column {column!r}; it has {', '.join(file.schema_arrow.names)}. Write the "
@@ -171,13 +170,19 @@ def _decoder(file: pq.ParquetFile, column: str, where: str) -> Callable[[Any], N
     described = json.loads((file.schema_arrow.metadata or {}).get(b"geo", b"{}"))
     encoding = described.get("columns", {}).get(column, {}).get("encoding", "WKB")
     if encoding == "WKB":
-        return lambda values: np.asarray(
-            shapely.from_wkb(values.to_numpy(zero_copy_only=False), on_invalid="ignore"), object
-        )
+        return _from_wkb
     raise InputError(
         f"{where}: its geometries are encoded as {encoding}; spatialdata writes WKB. Write the element again with "
         "spatialdata"
     )
+
+
+def _from_wkb(values: Any) -> NDArray[Any]:
+    import shapely
+
+    # NaN is reported with the shapes that are left out
+    with np.errstate(invalid="ignore"):
+        return np.asarray(shapely.from_wkb(values.to_numpy(zero_copy_only=False), on_invalid="ignore"), object)
 
 
 def _circles(geometries: NDArray[Any], radius: NDArray[np.float64]) -> NDArray[Any]:
@@ -197,14 +202,12 @@ def _usable(geometries: NDArray[Any]) -> tuple[NDArray[np.int64], dict[str, NDAr
     kinds = shapely.get_type_id(geometries)
     is_area = np.isin(kinds, [shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON])
     is_empty = shapely.is_empty(geometries)
-    is_finite = np.isfinite(shapely.bounds(geometries)).all(axis=1)
     reasons = {
         "missing or damaged": kinds < 0,
         "empty": (kinds >= 0) & is_empty,
         "neither polygons nor circles": (kinds >= 0) & ~is_empty & ~is_area,
-        "with coordinates that are not finite": is_area & ~is_empty & ~is_finite,
     }
-    kept = np.flatnonzero(is_area & ~is_empty & is_finite)
+    kept = np.flatnonzero(is_area & ~is_empty)
     return kept, {reason: np.flatnonzero(which) for reason, which in reasons.items()}
 
 

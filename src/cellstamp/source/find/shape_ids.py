@@ -223,8 +223,8 @@ def _check_differ(element: ShapesElement) -> None:
     repeated = pd.Index(element.index).duplicated()
     if repeated.any():
         raise InputError(
-            f"{element.where}: its index has {element.index[repeated].tolist()[0]!r} more than once; each shape needs one id. "
-            f"Number them: sdata['{element.name}'].reset_index(drop=True, inplace=True)"
+            f"{element.where}: its index has {element.index[repeated].tolist()[0]!r} more than once; each shape needs "
+            f"one id. Number them: sdata['{element.name}'].reset_index(drop=True, inplace=True)"
         )
 
 
