@@ -13,6 +13,7 @@ from cellstamp.pipeline.workers import BlockRunner
 from cellstamp.source.load import from_spatialdata as adopt
 from cellstamp.source.load import inputs, spool, store
 from cellstamp.source.load.plane_choice import mask_choice, plane_choice
+from cellstamp.source.load.polygons import polygon_options
 from cellstamp.source.load.tiff import TiffChoice
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
 
@@ -287,37 +288,54 @@ class ProjectInput(Logable):
         series: int | None = None,
         z: int | None = None,
         t: int | None = None,
+        pixel_size: float | None = None,
+        transform: Any = None,
+        ids: str | None = None,
     ) -> None:
-        """Load masks of the project's image, and compute and store the centres of their cells.
+        """Load masks of the project's image: labels, or polygons.
+
+        The centres of the cells of labels are computed and stored. Polygons become shapes of the store, with the
+        coordinates and ids that they have. A mask is either; loading one replaces the other, with `overwrite`. Polygons
+        that the project already has are left untouched.
 
         Parameters
         ----------
         nucleus, cytosol
-            One or both: an array (y, x) of whole numbers, or the path of a file with one: TIFF, PNG, BMP, GIF,
-            ``.npy``, ``.npz`` or Cellpose's ``_seg.npy`` (the content decides which, not the extension), or of OME-Zarr
-            labels. 0 is
-            background, a cell has the same id in both. Floats become uint32. Axes of length 1 are dropped.
+            One or both. Labels: an array (y, x) of whole numbers, or the path of a file with one: TIFF, PNG, BMP, GIF,
+            ``.npy``, ``.npz`` or Cellpose's ``_seg.npy``, or of OME-Zarr labels. 0 is background, a cell has the same
+            id in both. Floats become uint32. Axes of length 1 are dropped. Polygons: a GeoDataFrame, or the path of a
+            file: GeoJSON (QuPath, Baysor, Proseg; also compressed with gzip), JSON with contours (CellViT, HoVer-Net),
+            GeoParquet, or Xenium's ``cell_boundaries.parquet``. The content of a file decides how it is read, not its
+            extension. Pixel i of the image covers [i, i + 1) of the polygons' coordinates.
         overwrite
             Whether existing masks are replaced; None: as the project says.
         series
             Index of the image to load, of TIFF files with several images.
         z, t
             Indices of the plane, of masks (z, y, x), (t, y, x) or (t, z, y, x).
+        pixel_size
+            Size of a pixel of the image in the unit of the polygons: 0.2125 for polygons in micrometres on a Xenium
+            image. None: polygons are in pixels, or where their element of a SpatialData object is.
+        transform
+            Instead of `pixel_size`: affine matrix (2, 3) or (3, 3) from (x, y) of the polygons to pixels.
+        ids
+            Column or property of the polygons with the ids of the cells: integers or texts, each once. None: the index
+            of a GeoDataFrame; of files, ``cell_id``, ``cell``, ``EntityID`` or ``id``, if every cell has one.
 
         Raises
         ------
         InputError
-            When there is no image; when a file can't be read as a mask; when a mask is not 2-D, not of whole numbers,
-            negative, or of another size than the image; or when each mask has cells that the other one, or the one
-            already loaded, lacks.
+            When there is no image; when a file can't be read as a mask; when labels are not 2-D, not of whole numbers,
+            negative, or of another size than the image; when polygons have no cell on the image, or an id is missing
+            or repeated; or when each mask has cells that the other one, or the one already loaded, lacks.
         OutputError
             When there is such a mask, and it may not be replaced.
 
         Warns
         -----
         UserWarning
-            When one mask has cells that the other one lacks, or a mask has none at all; when a mask holds floats; or
-            when one id seems to stand for many cells.
+            When one mask has cells that the other one lacks, or a mask has none at all; when labels are floats; when
+            one id seems to stand for many cells; or when features are left out, because they are no areas or no cells.
         """
         masks = {kind: mask for kind, mask in (("nucleus", nucleus), ("cytosol", cytosol)) if mask is not None}
         centers = inputs.load_segmentation(
@@ -326,6 +344,8 @@ class ProjectInput(Logable):
             overwrite=self._may_replace(overwrite),
             run=BlockRunner(self._n_workers),
             choice=TiffChoice(series, mask_choice(z, t)),
+            polygons=polygon_options(pixel_size, transform, ids),
+            log=self.log,
         )
         self._log_cells(centers)
 

@@ -2,9 +2,13 @@
 
 IMAGE_NAME = "input_image"
 IMAGE = f"images/{IMAGE_NAME}"
-_MASK_PREFIX = "labels/seg_all_"
+_MASK_NAME = "seg_all_"
+_MASK_PREFIX = f"labels/{_MASK_NAME}"
+_SHAPES_PREFIX = f"shapes/{_MASK_NAME}"
 NUCLEUS = f"{_MASK_PREFIX}nucleus"
 CYTOSOL = f"{_MASK_PREFIX}cytosol"
+NUCLEUS_SHAPES = f"{_SHAPES_PREFIX}nucleus"
+CYTOSOL_SHAPES = f"{_SHAPES_PREFIX}cytosol"
 
 
 def mask_of(kind: str) -> str:
@@ -12,9 +16,24 @@ def mask_of(kind: str) -> str:
     return f"{_MASK_PREFIX}{kind}"
 
 
+def shapes_of(kind: str) -> str:
+    """Return the element of a mask that is shapes, given its kind: ``"nucleus"`` or ``"cytosol"``."""
+    return f"{_SHAPES_PREFIX}{kind}"
+
+
 def mask_kind(mask: str) -> str:
-    """Return the kind of a mask, given its element."""
-    return mask.removeprefix(_MASK_PREFIX)
+    """Return the kind of a mask, given its element: labels or shapes."""
+    return mask.removeprefix(_MASK_PREFIX).removeprefix(_SHAPES_PREFIX)
+
+
+def other_form(mask: str) -> str:
+    """Return the element of the same mask as shapes if it is labels, and as labels if it is shapes."""
+    return mask_of(mask_kind(mask)) if is_shapes(mask) else shapes_of(mask_kind(mask))
+
+
+def is_shapes(mask: str) -> bool:
+    """Return whether the element of a mask is shapes."""
+    return mask.startswith("shapes/")
 
 
 def centers_of(labels: str) -> str:

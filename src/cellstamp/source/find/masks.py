@@ -1,8 +1,8 @@
-"""Choose the masks among a store's labels, by the names in the configuration."""
+"""Choose the masks among a store's labels and shapes, by the names in the configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cellstamp.errors import InputError
@@ -23,9 +23,9 @@ class MaskChoice:
     Attributes
     ----------
     segmentation_key
-        The masks are the labels ``<key>_nucleus`` and ``<key>_cytosol``; one is enough.
+        The masks are the labels or shapes ``<key>_nucleus`` and ``<key>_cytosol``; one is enough.
     segmentation_mask
-        Name or names of the masks; overrides `segmentation_key`.
+        Name or names of labels that are the masks; overrides `segmentation_key`.
     nucleus_labels, cytosol_labels
         Names of the masks; override the other two keys. One is enough.
     nucleus_shapes, cytosol_shapes
@@ -48,29 +48,6 @@ class MaskChoice:
         ----------
         names_of
             Callable from a kind of elements to the names of those in the store.
-        store, kind_of
-            See `names`.
-
-        Raises
-        ------
-        InputError
-            See `names`.
-        """
-        given = [(kind, role) for role in ("nucleus", "cytosol") for kind in ("labels", "shapes")]
-        named = {(kind, role): name for kind, role in given if (name := getattr(self, f"{role}_{kind}")) is not None}
-        if not named:
-            return tuple(("labels", name) for name in self.names(names_of("labels"), store, kind_of))
-        for (kind, role), name in named.items():
-            check_there(kind, name, names_of(kind), store, kind_of, key=f"{role}_{kind}: ", role=role)
-        return tuple((kind, name) for (kind, _), name in named.items())
-
-    def names(self, available: Sequence[str], store: str, kind_of: KindOf) -> tuple[str, ...]:
-        """Return the names of the labels that `segmentation_mask` or `segmentation_key` name, nucleus before cytosol.
-
-        Parameters
-        ----------
-        available
-            Names of the labels in the store.
         store
             The store, for messages.
         kind_of
@@ -81,17 +58,27 @@ class MaskChoice:
         InputError
             If a mask is missing, or if it is unclear which one is the nucleus mask.
         """
+        given = [(kind, role) for role in ("nucleus", "cytosol") for kind in _KINDS_OF_MASKS]
+        named = {(kind, role): name for kind, role in given if (name := getattr(self, f"{role}_{kind}")) is not None}
+        for (kind, role), name in named.items():
+            check_there(kind, name, names_of(kind), store, kind_of, key=f"{role}_{kind}: ", role=role)
+        if named:
+            return tuple((kind, name) for (kind, _), name in named.items())
         if self.segmentation_mask is not None:
-            return self._names_given(available, store, kind_of)
+            return tuple(("labels", name) for name in self._names_given(names_of("labels"), store, kind_of))
+        return self._by_key({kind: names_of(kind) for kind in _KINDS_OF_MASKS}, store)
+
+    def _by_key(self, available: Mapping[str, Sequence[str]], store: str) -> tuple[tuple[str, str], ...]:
         wanted = [f"{self.segmentation_key}_nucleus", f"{self.segmentation_key}_cytosol"]
-        found = tuple(name for name in wanted if name in available)
-        if not found:
-            message = (
-                f"no labels named {wanted[0]} or {wanted[1]} in {store}; it has {listing(available)}. Load masks, or "
-                "name the labels with nucleus_labels and cytosol_labels"
-            )
-            raise InputError(message)
-        return found
+        found = tuple((kind, name) for name in wanted for kind in _KINDS_OF_MASKS if name in available[kind])
+        if found:
+            return found
+        shapes = f" and the shapes {listing(available['shapes'])}" if available["shapes"] else ""
+        keys = "nucleus_labels and cytosol_labels" + (", or nucleus_shapes and cytosol_shapes" if shapes else "")
+        raise InputError(
+            f"no labels named {wanted[0]} or {wanted[1]} in {store}; it has {listing(available['labels'])}{shapes}. "
+            f"Load masks, or name {'them' if shapes else 'the labels'} with {keys}"
+        )
 
     def _names_given(self, available: Sequence[str], store: str, kind_of: KindOf) -> tuple[str, ...]:
         mask = self.segmentation_mask

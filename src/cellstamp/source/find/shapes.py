@@ -37,6 +37,24 @@ class ShapesMasks:
     remarks: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class PlacedShapes:
+    """A shapes element and its position on an image.
+
+    Attributes
+    ----------
+    name, where, path
+        Its name, its name for messages, and its file.
+    matrix
+        float64 (3, 3): from its coordinates to pixels of the image, for (y, x, 1).
+    """
+
+    name: str
+    where: str
+    path: str
+    matrix: Matrix
+
+
 def find_shapes(
     root: zarr.Group,
     names: Sequence[str],
@@ -65,8 +83,37 @@ def find_shapes(
     InputError
         If an element cannot be read or placed, an id is repeated, or two elements don't belong together.
     """
+    here = placements(metadata_of(root, f"images/{image.name}"))
+    placed = [place_shapes(root, image.store, name, (image.name, here), system) for name in names]
+    return read_shapes(placed, image, with_labels=with_labels)
+
+
+def place_shapes(
+    root: zarr.Group, store: str, name: str, image: tuple[str, Mapping[str, Matrix]], system: str | None = None
+) -> PlacedShapes:
+    """Find the position of a shapes element on an image, given by its name and its placements.
+
+    Raises
+    ------
+    InputError
+        If they have no coordinate system in common, or if a transformation has no inverse.
+    """
+    where = f"shapes '{name}' in {store}"
+    path = str(below(store, f"shapes/{name}/shapes.parquet"))
+    there, here = point_placements(root[f"shapes/{name}"].attrs.asdict()), image[1]
+    chosen = choose_system(here, there, system, f"image '{image[0]}' and {where}")
+    if 0 in (np.linalg.det(there[chosen][:2, :2]), np.linalg.det(here[chosen][:2, :2])):
+        raise InputError(
+            f"{where}: its transformation to '{chosen}', or the image's, has no inverse. Set it with "
+            "spatialdata.transformations.set_transformation"
+        )
+    return PlacedShapes(name, where, path, between(there[chosen], here[chosen]))
+
+
+def read_shapes(placed: Sequence[PlacedShapes], image: ArrayHandle, *, with_labels: bool) -> ShapesMasks:
+    """Read placed shapes as masks; see `find_shapes`."""
     collector = OutlineCollector()
-    elements = [_read(root, name, image, system, collector) for name in names]
+    elements = [_read(each, collector) for each in placed]
     numbered, remarks = number_cells(elements, collector, with_labels=with_labels)
     every = collector.outlines()
     shape = (image.shape[-2], image.shape[-1])
@@ -79,26 +126,10 @@ def find_shapes(
     return ShapesMasks(masks, (*(remark for element in elements for remark in _left_out(element)), *remarks))
 
 
-def _read(
-    root: zarr.Group, name: str, image: ArrayHandle, system: str | None, collector: OutlineCollector
-) -> ShapesElement:
-    where = f"shapes '{name}' in {image.store}"
-    path = str(below(image.store, f"shapes/{name}/shapes.parquet"))
-    matrix = _matrix_to_pixels(root, name, image, system, where)
-    columns = read_columns(path, where)
-    return ShapesElement(name, where, path, read_outlines(path, matrix, where, collector), columns)
-
-
-def _matrix_to_pixels(root: zarr.Group, name: str, image: ArrayHandle, system: str | None, where: str) -> Matrix:
-    here = placements(metadata_of(root, f"images/{image.name}"))
-    there = point_placements(root[f"shapes/{name}"].attrs.asdict())
-    chosen = choose_system(here, there, system, f"image '{image.name}' and {where}")
-    if abs(np.linalg.det(there[chosen][:2, :2])) == 0 or abs(np.linalg.det(here[chosen][:2, :2])) == 0:
-        raise InputError(
-            f"{where}: its transformation to '{chosen}', or the image's, has no inverse. Set it with "
-            "spatialdata.transformations.set_transformation"
-        )
-    return between(there[chosen], here[chosen])
+def _read(placed: PlacedShapes, collector: OutlineCollector) -> ShapesElement:
+    columns = read_columns(placed.path, placed.where)
+    found = read_outlines(placed.path, placed.matrix, placed.where, collector)
+    return ShapesElement(placed.name, placed.where, placed.path, found, columns)
 
 
 def choose_system(here: Mapping[str, Matrix], there: Mapping[str, Matrix], wanted: str | None, where: str) -> str:

@@ -184,7 +184,7 @@ def _put_centers(staging: Staging, sdata: Any, name: str) -> None:
         axes = [axis for axis in ("x", "y", "z") if axis in table]
         own = points.attrs.get("spatialdata_attrs", {})
         attributes = ome.points_attributes(format_=staging.format)
-        attributes |= {"axes": axes, "coordinateTransformations": _transformations(points, axes)}
+        attributes |= {"axes": axes, "coordinateTransformations": transformations_of(points, axes)}
         attributes["spatialdata_attrs"] |= {key: own[key] for key in ("instance_key",) if key in own}
         kept = [column for column in (*axes, own.get("instance_key")) if column in table]
         write_frame(staging, name, table[kept], attributes)
@@ -198,14 +198,9 @@ def _put_centers(staging: Staging, sdata: Any, name: str) -> None:
 
 
 def _put_shapes(staging: Staging, name: str, shapes: Any) -> None:
-    axes = ["x", "y"]
-    attributes = {
-        "encoding-type": "ngff:shapes",
-        "axes": axes,
-        "coordinateTransformations": _transformations(shapes, axes),
-    }
     plain = shapes.copy(deep=False)
     plain.attrs = {}  # transformations, which parquet could not hold
+    attributes = ome.shapes_attributes(transformations_of(shapes, ome.SHAPES_AXES), format_=staging.format)
     plain.to_parquet(staging.group(f"shapes/{name}", attributes) / "shapes.parquet")
 
 
@@ -219,10 +214,10 @@ def _raster(sdata: Any, name: str) -> Raster:
     if tuple(data.dims) != ome.AXES[kind]:
         dims, wanted = ", ".join(map(str, data.dims)), ", ".join(ome.AXES[kind])
         raise InputError(f"SpatialData object: {kind}/{name} has the axes {dims}; must have {wanted}")
-    return Raster(f"{kind}/{name}", data, _transformations(element, ome.AXES[kind]), _array_on_disk(data.data))
+    return Raster(f"{kind}/{name}", data, transformations_of(element, ome.AXES[kind]), _array_on_disk(data.data))
 
 
-def _transformations(element: Any, axes: Sequence[str]) -> list[dict[str, Any]]:
+def transformations_of(element: Any, axes: Sequence[str]) -> list[dict[str, Any]]:
     """Where an element lies, in the words of OME metadata."""
     from spatialdata.transformations import get_transformation
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,26 @@ from cellstamp.source.load.checks import (
 )
 from cellstamp.source.load.mask_values import as_ids
 from cellstamp.source.load.pixels import Pixels, as_channels, as_pixels, full_resolution, reordered, without_axes
+from cellstamp.source.load.polygons import Polygons
+from cellstamp.source.load.project_shapes import ImagePlace, check_shapes, image_place, is_stored, write_shapes
 from cellstamp.source.load.raster import FACTORS, write_raster
 from cellstamp.source.load.spool import spool
 from cellstamp.source.load.stacks import Stack, letters, named_along
 from cellstamp.source.load.staging import Staging, recover, staged
 from cellstamp.source.location import below, is_remote
-from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, mask_kind, mask_of
+from cellstamp.source.names import (
+    CYTOSOL,
+    CYTOSOL_SHAPES,
+    IMAGE,
+    NUCLEUS,
+    NUCLEUS_SHAPES,
+    centers_of,
+    is_shapes,
+    mask_kind,
+    mask_of,
+    other_form,
+    shapes_of,
+)
 from cellstamp.source.points import write_points
 from cellstamp.source.read.centers import Run, compute_centers
 from cellstamp.source.read.shared_ids import survey
@@ -140,47 +154,113 @@ def _warn_of_other_sizes(store: Path, image: Pixels) -> None:
             warn(f"{name} has another size than the new image {image.shape}: load the masks of this image too")
 
 
-def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False, run: Run = map) -> dict[str, Centers]:
+def load_masks(
+    store: Path,
+    masks: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    run: Run = map,
+    log: Callable[[str], None] = lambda _: None,
+) -> dict[str, Centers]:
     """Write the masks of the project's image, and the centres of their cells.
+
+    A mask is labels or shapes: one replaces the other. Shapes that the store already has stay.
 
     Parameters
     ----------
     store
         The project's store; it must have an image.
     masks
-        ``"nucleus"`` and ``"cytosol"``, one or both: (y, x) arrays or pixels, integers, 0 = background.
+        ``"nucleus"`` and ``"cytosol"``, one or both: (y, x) arrays or pixels, integers, 0 = background; or polygons.
     overwrite
         Whether existing masks may be replaced.
     run
         How to apply a callable to every block of a mask; see `compute_centers`.
+    log
+        Callable that logs a sentence about polygons.
 
     Returns
     -------
     dict
-        Element of a mask -> its cells.
+        Element of a mask that was written -> its cells.
 
     Raises
     ------
     InputError
-        When there is no image, or a mask is not one of it: its size, its type, its ids.
+        When there is no image, or a mask is not one of it: its size, its type, its ids, its position.
     OutputError
         When a mask is there already, and may not be replaced.
     """
     if not masks:
         raise InputError("no mask: give nucleus, cytosol, or both")
-    elements = {mask_of(kind): _mask_pixels(mask, kind) for kind, mask in masks.items()}
-    check_free(store, list(elements), overwrite=overwrite)
+    polygons = {shapes_of(kind): mask for kind, mask in masks.items() if isinstance(mask, Polygons)}
+    labels = {mask_of(kind): _mask_pixels(mask, kind) for kind, mask in masks.items() if shapes_of(kind) not in polygons}
     shape = image_pixels(store).shape
-    for element, mask in elements.items():
+    image = image_place(store)
+    polygons = {name: each for name, each in polygons.items() if overwrite or not is_stored(store, name, each, image)}
+    new = [*labels, *polygons]
+    check_free(store, [*new, *map(other_form, new)], overwrite=overwrite)
+    for element, mask in labels.items():
         check_mask(mask, mask_kind(element), shape)
+    if not new:
+        log("the project has these shapes already")
+        return {}
     with staged(store) as staging:
-        for element, mask in elements.items():
+        for element, mask in labels.items():
             write_raster(staging, element, mask)
-        centers = write_centers(staging, list(elements), run=run)
+        for element, cells in polygons.items():
+            write_shapes(staging, element, cells, image)
+        for element in new:
+            _remove_other_form(staging, element)
+        centers = write_centers(staging, list(labels), run=run)
         warn_of_shared_ids(centers)
-        check_same_cells({**_cells_of_other_mask(store, list(elements), run), **centers})
+        others = _other_masks(store, new)
+        on_shapes = [name for name in (*polygons, *others) if is_shapes(name)]
+        known = {**_cells_of_labels(store, [name for name in others if not is_shapes(name)], run), **centers}
+        if on_shapes:
+            known |= _cells_of_shapes(staging, on_shapes, image, with_labels=bool(known), log=log)
+        # shapes of nuclei and cells are matched already
+        if len(on_shapes) < 2:
+            check_same_cells(known)
+    _report_left_out(polygons, log)
     warn_of_no_cells(centers)
-    return centers
+    return {element: known[element] for element in new}
+
+
+def _remove_other_form(staging: Staging, element: str) -> None:
+    """Have the mask that shapes or labels replace leave the store; stored centres are those of labels."""
+    staging.remove(other_form(element))
+    if is_shapes(element):
+        staging.remove(centers_of(other_form(element)))
+
+
+def _other_masks(store: Path, elements: Sequence[str]) -> list[str]:
+    """Return the masks that are in the store and stay."""
+    kinds = {mask_kind(element) for element in elements}
+    masks = (NUCLEUS, CYTOSOL, NUCLEUS_SHAPES, CYTOSOL_SHAPES)
+    return [mask for mask in masks if mask_kind(mask) not in kinds and has_element(store, mask)]
+
+
+def _cells_of_shapes(
+    staging: Staging, elements: Sequence[str], image: ImagePlace, *, with_labels: bool, log: Callable[[str], None]
+) -> dict[str, Centers]:
+    """Read shapes, nucleus before cytosol, of the staged store or of the store."""
+    folders = {
+        element: staging.folder if (staging.folder / element).exists() else staging.store
+        for element in (NUCLEUS_SHAPES, CYTOSOL_SHAPES)
+        if element in elements
+    }
+    cells, remarks = check_shapes(folders, image, with_labels=with_labels)
+    for remark in remarks:
+        log(remark.replace(str(staging.folder), str(staging.store)))
+    return cells
+
+
+def _report_left_out(polygons: Mapping[str, Polygons], log: Callable[[str], None]) -> None:
+    for cells in polygons.values():
+        for remark in cells.remarks:
+            log(remark)
+            warn(remark)
 
 
 def _mask_pixels(mask: Any, kind: str) -> Pixels:
@@ -197,10 +277,8 @@ def _mask_pixels(mask: Any, kind: str) -> Pixels:
     return as_ids(pixels, f"{kind} mask")
 
 
-def _cells_of_other_mask(store: Path, elements: Sequence[str], run: Run) -> dict[str, Centers]:
-    """The cells of the mask that is in the store and stays."""
-    others = [e for e in (NUCLEUS, CYTOSOL) if e not in elements and has_element(store, e)]
-    return {element: compute_centers(find_labels(store, Path(element).name), run) for element in others}
+def _cells_of_labels(store: Path, elements: Sequence[str], run: Run) -> dict[str, Centers]:
+    return {element: compute_centers(find_labels(store, Path(element).name), run) for element in elements}
 
 
 def write_centers(staging: Staging, elements: Sequence[str], *, run: Run) -> dict[str, Centers]:
