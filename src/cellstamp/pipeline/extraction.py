@@ -313,6 +313,11 @@ class HDF5CellExtraction(ProcessingStep):
         """Return given or stored centres, or those of outlines, or compute and, if wanted, store them."""
         mask = source.main_mask
         if isinstance(mask, OutlineMask):
+            if config.centers is not None:
+                raise ConfigError(
+                    f"centers = {config.centers!r}: cells are given as the shapes '{mask.name}', so their centres are "
+                    "the centroids of these shapes. Remove the key centers"
+                )
             return self._inside_image(mask)
         return find_centers(
             mask,
@@ -325,10 +330,9 @@ class HDF5CellExtraction(ProcessingStep):
 
     def _inside_image(self, mask: OutlineMask) -> Centers:
         """Return the cells whose centre is inside of the image."""
-        height, width = mask.shape
-        x, y = np.round(mask.centers).T
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        inside = mask.is_on_image()
         if not inside.all():
+            height, width = mask.shape
             self._warn(
                 f"left out {(~inside).sum()} of {inside.size} cells of '{mask.name}' outside of the image, which is "
                 f"{height} x {width} pixels (y, x), like {mask.names[~inside].tolist()[0]!r}"

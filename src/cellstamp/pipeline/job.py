@@ -150,6 +150,7 @@ class Job:
         return {
             "image": source.image.name,
             "masks": list(source.mask_names),
+            "coordinate_system": str(config.coordinate_system),
             "channels": list(source.channel_names),
             "cells": _told_cells(config.cells),
             "centers": str(config.centers),

@@ -239,7 +239,7 @@ class ProjectInput(Logable):
         sdata_path
             Folder of the store, or a SpatialData object that was read from one; its image and masks must be unchanged.
         input_image_name, nucleus_segmentation_name, cytosol_segmentation_name
-            Names of the image and of the masks in it; no mask, one or both.
+            Names of the image and of the masks in it; no mask, one or both. A mask is labels or shapes.
         cell_id_identifier
             Column with the cell ids in the tables that annotate a mask; None: the one each table names.
         overwrite
@@ -266,15 +266,20 @@ class ProjectInput(Logable):
         """
         names = {IMAGE: input_image_name, NUCLEUS: nucleus_segmentation_name, CYTOSOL: cytosol_segmentation_name}
         taken = [name for name in names.values() if name is not None]
+        origin = spool.store_on_disk(sdata_path, taken)
         chosen = adopt.Chosen(
-            spool.store_on_disk(sdata_path, taken),
-            {element: f"{element.split('/')[0]}/{name}" for element, name in names.items() if name is not None},
+            origin,
+            dict(adopt.element_of(origin, element, name) for element, name in names.items() if name is not None),
             others=keep_all,
             originals=not remove_duplicates,
             cell_id_column=cell_id_identifier,
         )
         centers = adopt.load_sdata(
-            self._store, chosen, overwrite=self._may_replace(overwrite), run=BlockRunner(self._n_workers)
+            self._store,
+            chosen,
+            overwrite=self._may_replace(overwrite),
+            run=BlockRunner(self._n_workers),
+            log=self.log,
         )
         self._log_image(str(chosen.store))
         self._log_cells(centers)

@@ -260,6 +260,20 @@ class OutlineMask:
         at = np.minimum(np.searchsorted(self.ids, ids), self.ids.size - 1)
         return np.where(self.ids[at] == ids, self.numbers[at], -1)
 
+    def is_on_image(self) -> NDArray[np.bool_]:
+        """Return for each cell whether its centre is on the image."""
+        height, width = self.shape
+        x, y = np.round(self.centers).T
+        return np.asarray((x >= 0) & (x < width) & (y >= 0) & (y < height))
+
+    def lines(self, top: int, bottom: int, left: int, right: int) -> list[NDArray[np.float64]]:
+        """Return the rings of the cells in an area of the image, float64 (n, 2) each, for a picture."""
+        outlines = self.every.take(self.numbers)
+        first, last, begin, end = outlines.boxes().T
+        is_shown = (first < bottom) & (last >= top) & (begin < right) & (end >= left)
+        shown = outlines.take(np.flatnonzero(is_shown))
+        return np.split(shown.xy, shown.rings[1:-1]) if len(shown) else []
+
     def boxes(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the boxes of cells that it has, as `Outlines.boxes`."""
         return self.every.take(self.numbers_of(ids)).boxes()

@@ -80,6 +80,25 @@ def find_source(
     return PixelSource(pixels, handles, channel_names, shapes.remarks if shapes else ())
 
 
+def find_main_mask(store: str | Path, image: str, masks: Sequence[str], coordinate_system: str | None) -> Mask:
+    """Find the mask that defines the cells: the first of one or two, labels or shapes of either kind.
+
+    Raises
+    ------
+    InputError
+        See `find_source`.
+    """
+    with reachable(str(store)):
+        root = open_root(str(store))
+        kinds = [element_kind(root, name) for name in masks]
+    if kinds[0] != "shapes":
+        return find_labels(store, masks[0])
+    # the role of a single mask does not matter
+    roles = ("nucleus", "cytosol")[: len(masks)]
+    named = {f"{role}_{kind}": name for role, kind, name in zip(roles, kinds, masks, strict=True)}
+    return find_source(store, image=image, masks=MaskChoice(**named), coordinate_system=coordinate_system).main_mask
+
+
 def find_image(store: str | Path, image: str = IMAGE_NAME) -> PixelSource:
     """Find an image without masks.
 

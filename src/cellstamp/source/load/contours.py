@@ -21,7 +21,9 @@ Object = Mapping[str, Any]
 def is_contours(content: Any) -> bool:
     """Return whether the content of a JSON file is CellViT's or HoVer-Net's: cells with a contour or a centroid."""
     cells = list(_cells(content).values())
-    return bool(cells) and all(isinstance(cell, Mapping) for cell in cells) and bool({_CONTOUR, "centroid"} & {*cells[0]})
+    return (
+        bool(cells) and all(isinstance(cell, Mapping) for cell in cells) and bool({_CONTOUR, "centroid"} & {*cells[0]})
+    )
 
 
 def _cells(content: Any) -> dict[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,31 @@ from cellstamp.source.load.checks import (
     without_float16,
 )
 from cellstamp.source.load.pixels import Pixels
+from cellstamp.source.load.project_shapes import check_staged, copy_shapes, image_place
 from cellstamp.source.load.raster import FACTORS, copy_raster, copyable, write_raster
 from cellstamp.source.load.staging import Format, Staging, staged, zarr_format
 from cellstamp.source.load.store import open_group, write_centers
 from cellstamp.source.load.tables import annotated, retarget
-from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, mask_kind
+from cellstamp.source.names import (
+    CYTOSOL,
+    CYTOSOL_SHAPES,
+    IMAGE,
+    NUCLEUS,
+    NUCLEUS_SHAPES,
+    centers_of,
+    is_shapes,
+    mask_kind,
+    other_form,
+)
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.read.centers import Run
 from cellstamp.source.store_root import open_root
 from cellstamp.source.values import Centers
 
 _KINDS = ("images", "labels", "points", "shapes", "tables")
-_OURS = (IMAGE, NUCLEUS, CYTOSOL, centers_of(NUCLEUS), centers_of(CYTOSOL))
+_MASKS = (NUCLEUS, CYTOSOL, NUCLEUS_SHAPES, CYTOSOL_SHAPES)
+_ROLES = ("nucleus", "cytosol")
+_OURS = (IMAGE, *_MASKS, centers_of(NUCLEUS), centers_of(CYTOSOL))
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,21 @@ class Chosen:
     cell_id_column: str | None = None
 
 
-def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run = map) -> dict[str, Centers]:
+def element_of(store: Path, element: str, name: str) -> tuple[str, str]:
+    """Return the element of the project, and that of the store with this name: a mask may be shapes."""
+    if element != IMAGE and not (store / "labels" / name).is_dir() and (store / "shapes" / name).is_dir():
+        return other_form(element), f"shapes/{name}"
+    return element, f"{element.split('/')[0]}/{name}"
+
+
+def load_sdata(
+    store: Path,
+    chosen: Chosen,
+    *,
+    overwrite: bool = False,
+    run: Run = map,
+    log: Callable[[str], None] = lambda _: None,
+) -> dict[str, Centers]:
     """Take the image and the masks of another SpatialData store as the project's, and compute the cells' centres.
 
     An element whose zarr format, axes and block sizes suit us is copied as a folder, without decoding a pixel; any
@@ -80,6 +107,8 @@ def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run
         Whether an existing image and masks may be replaced.
     run
         How to apply a callable to every block of a mask; see `compute_centers`.
+    log
+        Callable that logs a sentence about shapes.
 
     Returns
     -------
@@ -96,15 +125,19 @@ def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run
     source_format = zarr_format(chosen.store) if chosen.store.is_dir() else None
     if source_format is None:
         raise InputError(f"{chosen.store}: there is no SpatialData store here")
-    check_free(store, (IMAGE, NUCLEUS, CYTOSOL), overwrite=overwrite)
+    check_free(store, (IMAGE, *_MASKS), overwrite=overwrite)
     _check_elements(chosen)
-    masks = [element for element in (NUCLEUS, CYTOSOL) if element in chosen.elements]
+    masks = [element for element in _MASKS if element in chosen.elements]
     with staged(store, new_format=source_format) as staging:
         for element, origin in chosen.elements.items():
             _take(staging, chosen.store / origin, element)
-        centers = write_centers(staging, masks, run=run)
+        centers = write_centers(staging, [mask for mask in masks if not is_shapes(mask)], run=run)
         warn_of_shared_ids(centers)
-        check_same_cells(centers)
+        shapes = [mask for mask in masks if is_shapes(mask)]
+        if shapes:
+            centers |= check_staged(staging, shapes, image_place(staging.folder), with_labels=bool(centers), log=log)
+        if len(shapes) < len(_ROLES):  # else they are matched already
+            check_same_cells(centers)
         for element in _OURS:
             staging.remove(element)
         if chosen.others and chosen.store.resolve() != store.resolve():
@@ -128,7 +161,7 @@ def _check_elements(chosen: Chosen) -> None:
     check_image(image)
     root = open_root(str(chosen.store))
     for element, origin in chosen.elements.items():
-        if element != IMAGE:
+        if element != IMAGE and not is_shapes(element):
             mask, _ = open_group(chosen.store / origin, ome.AXES["labels"])
             check_mask(mask, mask_kind(element), image.shape)
             check_same_grid(root, _handle(chosen, IMAGE, image), _handle(chosen, element, mask))
@@ -141,6 +174,9 @@ def _handle(chosen: Chosen, element: str, pixels: Pixels) -> ArrayHandle:
 
 
 def _take(staging: Staging, group: Path, element: str) -> None:
+    if is_shapes(element):
+        copy_shapes(staging, group, element)
+        return
     kind = element.split("/")[0]
     factors = FACTORS if kind == "images" else ()
     pixels, labels = open_group(group, ome.AXES[kind])

@@ -132,9 +132,9 @@ def _only_cells(features: Sequence[Object], where: str) -> tuple[Sequence[Object
     return chosen, [f"{where}: left out objects that are no {wanted}s: {others}"] if others else []
 
 
-def _nuclei(cells: Sequence[Object], where: str) -> tuple[list[Object], list[str]]:
+def _nuclei(cells: Sequence[Object], where: str) -> tuple[Sequence[Object], list[str]]:
     """Return QuPath's cells with their nuclei as geometry; a remark counts those without."""
-    nuclei = [{**cell, "geometry": cell[_NUCLEUS]} for cell in cells if cell.get(_NUCLEUS) is not None]
+    nuclei: list[Object] = [{**cell, "geometry": cell[_NUCLEUS]} for cell in cells if cell.get(_NUCLEUS) is not None]
     if not nuclei:
         raise InputError(
             f"{where}: has {len(cells)} cells of QuPath, none of them with a nucleus ({_NUCLEUS}). Give the file as "

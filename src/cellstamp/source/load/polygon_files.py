@@ -16,6 +16,7 @@ from cellstamp.source.load.contours import is_contours, read_contours
 from cellstamp.source.load.file_kinds import kind_of_file
 from cellstamp.source.load.geojson import FileCells, is_geojson, read_geojson
 from cellstamp.source.load.polygons import PolygonOptions, Polygons, cells_of_frame
+from cellstamp.source.load.rings import shapes_of
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -74,9 +75,8 @@ def read_polygon_file(path: Path, role: str, options: PolygonOptions) -> Polygon
 
 def _read_json(path: Path, where: str, role: str, ids: str | None) -> FileCells:
     try:
-        opened = gzip.open(path, "rb") if kind_of_file(path) == "gzip" else path.open("rb")
-        with opened as file:
-            content = json.load(file)
+        read = gzip.decompress if kind_of_file(path) == "gzip" else bytes
+        content = json.loads(read(path.read_bytes()))
     except (OSError, EOFError, ValueError, zlib.error, RecursionError) as error:
         raise InputError(f"{where}: cannot be read as JSON: {error}. Write or copy the file again") from error
     if is_geojson(content):
@@ -92,8 +92,8 @@ def _why_not(content: Any) -> str:
     if isinstance(content, Mapping) and content and all(map(is_geojson, content.values())):
         planes = ", ".join([str(key) for key in content][:3])
         return (
-            f"has polygons for each of {len(content)} planes ({planes}, ...). Load the 2-D file, which Baysor writes as "
-            "segmentation_polygons_2d.json"
+            f"has polygons for each of {len(content)} planes ({planes}, ...). Load the 2-D file, which Baysor writes "
+            "as segmentation_polygons_2d.json"
         )
     named = ", ".join([str(key) for key in content][:5]) if isinstance(content, Mapping) else "a list"
     return f"is JSON without cells that are known here (it has {named or 'nothing'}). {_READ}"
@@ -125,8 +125,6 @@ def _of_vertices(table: Any, where: str) -> gpd.GeoDataFrame:
     keys = [name for name in ("cell_id", "label_id") if name in table.columns]
     changes = np.logical_or.reduce([table[key].to_numpy()[1:] != table[key].to_numpy()[:-1] for key in keys])
     first = np.flatnonzero(np.concatenate([[True], changes]))
-    from cellstamp.source.load.rings import shapes_of
-
     xy = table[list(_VERTICES[1:])].to_numpy(np.float64)
     shapes = shapes_of([[[ring]] for ring in np.split(xy, first[1:])])
     cells = gpd.GeoDataFrame(table[keys].iloc[first].reset_index(drop=True), geometry=shapes)

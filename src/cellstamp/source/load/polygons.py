@@ -269,7 +269,8 @@ def _writable(frame: gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, list[str]]:
     from pandas.api.types import infer_dtype
 
     simple = {"string", "integer", "floating", "boolean", "categorical", "mixed-integer-float", "datetime64", "empty"}
-    others = [name for name in frame.columns if name != "geometry" and infer_dtype(frame[name], skipna=True) not in simple]
+    kinds = {name: infer_dtype(frame[name], skipna=True) for name in frame.columns.drop("geometry")}
+    others = [name for name, kind in kinds.items() if kind not in simple]
     frame = frame.drop(columns=others)
     frame.columns = frame.columns.astype(str)
     if frame.index.name in frame.columns:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.source import ome
@@ -23,7 +23,7 @@ from cellstamp.source.find.placement import (
 from cellstamp.source.find.shapes import place_shapes, read_shapes
 from cellstamp.source.load.polygons import Polygons
 from cellstamp.source.load.staging import Staging
-from cellstamp.source.names import IMAGE_NAME
+from cellstamp.source.names import CYTOSOL_SHAPES, IMAGE_NAME, NUCLEUS_SHAPES
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.store_root import open_root
@@ -75,6 +75,21 @@ def write_shapes(staging: Staging, element: str, polygons: Polygons, image: Imag
     polygons.frame.to_parquet(folder / _FILE)
 
 
+def copy_shapes(staging: Staging, group: Path, element: str) -> None:
+    """Copy shapes of another store, with their position.
+
+    Raises
+    ------
+    InputError
+        If they have no GeoParquet file, as those that spatialdata wrote before 0.2.
+    """
+    if not (group / _FILE).is_file():
+        raise InputError(f"{group}: has no file {_FILE}. Write the store again with spatialdata")
+    transformations = ome.read_attributes(group).get("coordinateTransformations", [])
+    folder = staging.group(element, ome.shapes_attributes(transformations, format_=staging.format))
+    shutil.copyfile(group / _FILE, folder / _FILE)
+
+
 def is_stored(store: Path, element: str, polygons: Polygons, image: ImagePlace) -> bool:
     """Return whether the store has these shapes: the same ids, columns, coordinates and position."""
     import geopandas as gpd
@@ -96,30 +111,49 @@ def is_stored(store: Path, element: str, polygons: Polygons, image: ImagePlace) 
     )
 
 
-def check_shapes(
-    folders: Mapping[str, Path], image: ImagePlace, *, with_labels: bool
-) -> tuple[dict[str, Centers], list[str]]:
-    """Read shapes as an extraction does.
+def check_staged(
+    staging: Staging, elements: Iterable[str], image: ImagePlace, *, with_labels: bool, log: Callable[[str], None]
+) -> dict[str, Centers]:
+    """Read shapes of the staged store, or of the store, as an extraction does.
 
     Parameters
     ----------
-    folders
-        Element -> the store that has it, nucleus before cytosol.
+    staging
+        The staged store.
+    elements
+        One or two shapes.
     image
         The project's image.
     with_labels
         Whether another mask is labels.
+    log
+        Callable that logs what is left out.
 
     Returns
     -------
-    dict, list
-        Element -> its cells; and sentences about what is left out.
+    dict
+        Element -> its cells.
 
     Raises
     ------
     InputError
         If they are invalid, don't belong together, or if all cells are outside of the image.
     """
+    wanted = set(elements)
+    folders = {
+        element: staging.folder if (staging.folder / element).exists() else staging.store
+        for element in (NUCLEUS_SHAPES, CYTOSOL_SHAPES)
+        if element in wanted
+    }
+    cells, remarks = _check_shapes(folders, image, with_labels=with_labels)
+    for remark in remarks:
+        log(remark.replace(str(staging.folder), str(staging.store)))
+    return cells
+
+
+def _check_shapes(
+    folders: Mapping[str, Path], image: ImagePlace, *, with_labels: bool
+) -> tuple[dict[str, Centers], list[str]]:
     where = (image.handle.name, image.placements)
     placed = [
         place_shapes(open_root(str(folder)), str(folder), Path(element).name, where)
@@ -129,24 +163,17 @@ def check_shapes(
     for mask in found.masks:
         _check_on_image(mask)
     remarks = [*found.remarks, *(_extent(mask) for mask in found.masks)]
-    centers = {
-        element: Centers(mask.ids, mask.centers) for element, mask in zip(folders, found.masks, strict=True)
-    }
+    centers = {element: Centers(mask.ids, mask.centers) for element, mask in zip(folders, found.masks, strict=True)}
     return centers, remarks
 
 
 def _check_on_image(mask: OutlineMask) -> None:
-    if len(mask.ids) and not _is_inside(mask).any():
+    if len(mask.ids) and not mask.is_on_image().any():
         raise InputError(
             f"{mask.name}: none of its {len(mask.ids)} cells is on the image. {_extent(mask)}. If its polygons are in "
             "micrometres, give pixel_size, the size of a pixel in micrometres; or give transform, an affine matrix "
             "from polygons to pixels"
         )
-
-
-def _is_inside(mask: OutlineMask) -> NDArray[np.bool_]:
-    height, width = mask.shape
-    return np.asarray(((mask.centers >= -0.5) & (mask.centers < (width - 0.5, height - 0.5))).all(axis=1))
 
 
 def _extent(mask: OutlineMask) -> str:
@@ -156,7 +183,6 @@ def _extent(mask: OutlineMask) -> str:
         return f"'{mask.name}' has no cells"
     (left, top), (right, bottom) = mask.centers.min(axis=0), mask.centers.max(axis=0)
     return (
-        f"'{mask.name}' has centres in rows {top:.0f} to {bottom:.0f} and columns {left:.0f} to {right:.0f} of an image "
+        f"'{mask.name}' has cells in rows {top:.0f} to {bottom:.0f} and columns {left:.0f} to {right:.0f} of an image "
         f"of {height} x {width} pixels (y, x)"
     )
-

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Ring = Sequence[Sequence[float]]
+Ring = Sequence[Sequence[float]] | NDArray[np.float64]
 """Corners (x, y); the last may repeat the first."""
 Part = Sequence[Ring]
 """The outer ring of a polygon, then its holes."""

@@ -12,7 +12,7 @@ import zarr
 from cellstamp.errors import InputError
 from cellstamp.source import ome
 from cellstamp.source.find.masks import listing
-from cellstamp.source.find.placement import placements, same
+from cellstamp.source.find.placement import placements, point_placements, same
 from cellstamp.source.load.pixels import as_pixels, full_resolution
 from cellstamp.source.load.raster import write_raster
 from cellstamp.source.load.staging import Staging, staged, zarr_format
@@ -143,7 +143,10 @@ def store_on_disk(given: Any, names: Sequence[str]) -> Path:
         raise InputError(
             "sdata_path: this SpatialData object is in memory only; write it first (sdata.write), and give the path"
         )
-    for raster in (_raster(given, name) for name in names):
+    for name in names:
+        if name in given.shapes and name not in given.images and name not in given.labels:
+            _check_shapes_unchanged(given.shapes[name], name, Path(str(folder)))
+    for raster in (_raster(given, name) for name in names if name not in given.shapes):
         if raster.store is None or raster.store != Path(str(folder)).absolute():
             raise InputError(
                 f"sdata_path: {raster.name} of this SpatialData object differs from its store {folder}; write it "
@@ -151,6 +154,24 @@ def store_on_disk(given: Any, names: Sequence[str]) -> Path:
                 "load_segmentation"
             )
     return Path(str(folder))
+
+
+def _check_shapes_unchanged(shapes: Any, name: str, folder: Path) -> None:
+    import geopandas as gpd
+
+    there = folder / "shapes" / name
+    stored = gpd.read_parquet(there / "shapes.parquet") if (there / "shapes.parquet").is_file() else None
+    here, axes = {"coordinateTransformations": transformations_of(shapes, ome.SHAPES_AXES)}, ome.SHAPES_AXES
+    unchanged = (
+        stored is not None
+        and stored.equals(shapes)
+        and same(point_placements({**here, "axes": axes}), point_placements(ome.read_attributes(there)))
+    )
+    if not unchanged:
+        raise InputError(
+            f"sdata_path: shapes/{name} of this SpatialData object differs from its store {folder}; write it first "
+            "(sdata.write_element) and give the path, or load it with load_segmentation"
+        )
 
 
 def _put(staging: Staging, raster: Raster) -> None:

@@ -28,7 +28,7 @@ from cellstamp.source.load.checks import (
 from cellstamp.source.load.mask_values import as_ids
 from cellstamp.source.load.pixels import Pixels, as_channels, as_pixels, full_resolution, reordered, without_axes
 from cellstamp.source.load.polygons import Polygons
-from cellstamp.source.load.project_shapes import ImagePlace, check_shapes, image_place, is_stored, write_shapes
+from cellstamp.source.load.project_shapes import check_staged, image_place, is_stored, write_shapes
 from cellstamp.source.load.raster import FACTORS, write_raster
 from cellstamp.source.load.spool import spool
 from cellstamp.source.load.stacks import Stack, letters, named_along
@@ -194,7 +194,8 @@ def load_masks(
     if not masks:
         raise InputError("no mask: give nucleus, cytosol, or both")
     polygons = {shapes_of(kind): mask for kind, mask in masks.items() if isinstance(mask, Polygons)}
-    labels = {mask_of(kind): _mask_pixels(mask, kind) for kind, mask in masks.items() if shapes_of(kind) not in polygons}
+    rasters = {kind: mask for kind, mask in masks.items() if not isinstance(mask, Polygons)}
+    labels = {mask_of(kind): _mask_pixels(mask, kind) for kind, mask in rasters.items()}
     shape = image_pixels(store).shape
     image = image_place(store)
     polygons = {name: each for name, each in polygons.items() if overwrite or not is_stored(store, name, each, image)}
@@ -215,12 +216,11 @@ def load_masks(
         centers = write_centers(staging, list(labels), run=run)
         warn_of_shared_ids(centers)
         others = _other_masks(store, new)
-        on_shapes = [name for name in (*polygons, *others) if is_shapes(name)]
         known = {**_cells_of_labels(store, [name for name in others if not is_shapes(name)], run), **centers}
-        if on_shapes:
-            known |= _cells_of_shapes(staging, on_shapes, image, with_labels=bool(known), log=log)
-        # shapes of nuclei and cells are matched already
-        if len(on_shapes) < 2:
+        shapes = [*polygons, *(name for name in others if is_shapes(name))]
+        if shapes:
+            known |= check_staged(staging, shapes, image, with_labels=bool(known), log=log)
+        if len(shapes) < len(known) or not shapes:  # two shapes are matched already
             check_same_cells(known)
     _report_left_out(polygons, log)
     warn_of_no_cells(centers)
@@ -239,21 +239,6 @@ def _other_masks(store: Path, elements: Sequence[str]) -> list[str]:
     kinds = {mask_kind(element) for element in elements}
     masks = (NUCLEUS, CYTOSOL, NUCLEUS_SHAPES, CYTOSOL_SHAPES)
     return [mask for mask in masks if mask_kind(mask) not in kinds and has_element(store, mask)]
-
-
-def _cells_of_shapes(
-    staging: Staging, elements: Sequence[str], image: ImagePlace, *, with_labels: bool, log: Callable[[str], None]
-) -> dict[str, Centers]:
-    """Read shapes, nucleus before cytosol, of the staged store or of the store."""
-    folders = {
-        element: staging.folder if (staging.folder / element).exists() else staging.store
-        for element in (NUCLEUS_SHAPES, CYTOSOL_SHAPES)
-        if element in elements
-    }
-    cells, remarks = check_shapes(folders, image, with_labels=with_labels)
-    for remark in remarks:
-        log(remark.replace(str(staging.folder), str(staging.store)))
-    return cells
 
 
 def _report_left_out(polygons: Mapping[str, Polygons], log: Callable[[str], None]) -> None:
