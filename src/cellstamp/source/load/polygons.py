@@ -216,7 +216,7 @@ def _ids(index: pd.Index[Any], where: str) -> pd.Index[Any]:
     repeated = index[index.duplicated()]
     if len(repeated):
         raise InputError(
-            f"{where}: the id {repeated[0]!r} is repeated; a cell has one polygon or multipolygon. Of cells in several "
+            f"{where}: the id {repeated.tolist()[0]!r} is repeated; a cell has one polygon or multipolygon. Of cells in several "
             "planes or layers, load one; or name the column with the ids: ids='...'"
         )
     return index
@@ -280,4 +280,4 @@ def _writable(frame: gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, list[str]]:
 
 def is_frame(mask: Any) -> bool:
     """Return whether a mask is a GeoDataFrame or a GeoSeries."""
-    return hasattr(mask, "geometry") and hasattr(mask, "to_parquet")
+    return hasattr(type(mask), "to_wkb")
