@@ -163,7 +163,7 @@ def test_polygons_that_the_project_has_are_kept(tmp_path: Path) -> None:
     assert files_below(Path(project.sdata_path)) == before
     moved = micrometres.set_geometry(micrometres.geometry.translate(0.001))
     for other, size in [(micrometres, 0.51), (moved, 0.5), (micrometres.assign(kind="b"), 0.5), (micrometres[1:], 0.5)]:
-        with pytest.raises(OutputError, match="shapes/seg_all_cytosol already exists. Set overwrite=True"):
+        with pytest.raises(OutputError, match=r"shapes/seg_all_cytosol already exists. Set overwrite=True"):
             project.load_segmentation(cytosol=other, pixel_size=size)
 
 
@@ -206,7 +206,7 @@ def test_segmenting_replaces_shapes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("in_memory", [False, True])
 @pytest.mark.parametrize("keep_all", [False, True])
-def test_shapes_of_a_store(tmp_path: Path, expected: Any, in_memory: bool, keep_all: bool) -> None:
+def test_shapes_of_a_store(tmp_path: Path, expected: Any, in_memory: bool, keep_all: bool) -> None:  # noqa: FBT001
     import spatialdata
     from spatialdata.transformations import Scale
 
@@ -298,7 +298,7 @@ def test_centers_of_shapes_are_not_given(tmp_path: Path) -> None:
     project = Project(tmp_path / "p", {**CONFIG, "centers": "points"})
     project.load_input_from_array(SAMPLE.image)
     project.load_segmentation(cytosol=CELLS)
-    with pytest.raises(ConfigError, match="centers = 'points': cells are given as the shapes .* Remove the key"):
+    with pytest.raises(ConfigError, match=r"centers = 'points': cells are given as the shapes .* Remove the key"):
         project.extract()
 
 

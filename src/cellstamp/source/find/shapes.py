@@ -11,7 +11,7 @@ import zarr
 from cellstamp.errors import InputError
 from cellstamp.source.find.masks import listing
 from cellstamp.source.find.outline_files import read_columns, read_outlines
-from cellstamp.source.find.placement import Matrix, between, placements, point_placements
+from cellstamp.source.find.placement import Matrix, between, differing, placements, point_placements
 from cellstamp.source.find.shape_ids import ShapesElement, number_cells
 from cellstamp.source.location import below
 from cellstamp.source.ome import metadata_of
@@ -135,6 +135,8 @@ def _read(placed: PlacedShapes, collector: OutlineCollector) -> ShapesElement:
 def choose_system(here: Mapping[str, Matrix], there: Mapping[str, Matrix], wanted: str | None, where: str) -> str:
     """Return the coordinate system that places two elements: the wanted one, the only shared one, or ``global``.
 
+    If all shared ones place them alike, as those of Visium HD do, any of them is the same.
+
     Raises
     ------
     InputError
@@ -145,12 +147,22 @@ def choose_system(here: Mapping[str, Matrix], there: Mapping[str, Matrix], wante
         raise InputError(f"{where}: coordinate_system '{wanted}' does not place both; shared are: {listing(shared)}")
     if wanted is not None or len(shared) == 1 or _GLOBAL in shared:
         return wanted or (shared[0] if len(shared) == 1 else _GLOBAL)
+    if shared and _place_alike(here, there, shared):
+        return shared[0]
     if shared:
         raise InputError(f"{where} share several coordinate systems: {listing(shared)}. Set coordinate_system to one")
     raise InputError(
         f"{where} share no coordinate system: the image has {listing(sorted(here))}, the shapes "
         f"{listing(sorted(there))}. Set the position of one of them with spatialdata.transformations.set_transformation"
     )
+
+
+def _place_alike(here: Mapping[str, Matrix], there: Mapping[str, Matrix], systems: Sequence[str]) -> bool:
+    try:
+        ways = {system: between(there[system], here[system]) for system in systems}
+    except np.linalg.LinAlgError:
+        return False
+    return not differing(dict.fromkeys(systems, ways[systems[0]]), ways)
 
 
 def _left_out(element: ShapesElement) -> Iterator[str]:

@@ -216,8 +216,8 @@ def _ids(index: pd.Index[Any], where: str) -> pd.Index[Any]:
     repeated = index[index.duplicated()]
     if len(repeated):
         raise InputError(
-            f"{where}: the id {repeated.tolist()[0]!r} is repeated; a cell has one polygon or multipolygon. Of cells in several "
-            "planes or layers, load one; or name the column with the ids: ids='...'"
+            f"{where}: the id {repeated.tolist()[0]!r} is repeated; a cell has one polygon or multipolygon. Of cells "
+            "in several planes or layers, load one; or name the column with the ids: ids='...'"
         )
     return index
 
