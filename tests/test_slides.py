@@ -163,7 +163,7 @@ def test_cells_of_xenium_on_its_rotated_h_and_e(xenium: Path, tmp_path: Path) ->
     import spatialdata
 
     with pytest.warns(UserWarning, match="left out .* outside of the image, which is 320 x 360 pixels"):
-        step = extracted(xenium, tmp_path / "x", **{**XENIUM, "image": "he_image"}, border="pad")
+        step = extracted(xenium, tmp_path / "x", **{**XENIUM, "image": "he_image", "image_size": 60}, border="pad")
     found = dict(zip(instances_of(step), read_h5sc(str(step.output_path)).obsm["spatial"], strict=True))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
