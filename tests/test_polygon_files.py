@@ -306,7 +306,7 @@ def test_coordinates_that_are_no_numbers(path: Path) -> None:
 
 
 def test_a_feature_that_is_none(path: Path) -> None:
-    with pytest.raises(InputError, match=r"feature 1 is no GeoJSON feature. Export the file again"):
+    with pytest.raises(InputError, match=r"feature 1 is not a GeoJSON feature. Export the file again"):
         read(path, collection(feature(SQUARE), {"type": "Cell"}))
 
 

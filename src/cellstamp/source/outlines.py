@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 _HALF_WAY = 1e-6
 """Distance in pixels below which a centre is half-way between two pixels."""
 _GROWTH = 1.5
-"""Room for vertices, as a multiple of what is needed now."""
+"""Room for vertices, as a multiple of the number needed now."""
 
 Offsets = NDArray[np.int64]
 
@@ -75,7 +75,7 @@ class Outlines:
         Source: P. Bourke, "Calculating the area and centroid of a polygon" (1988).
         """
         x, y = np.ascontiguousarray(self.xy.T)
-        # relative to its first vertex, a ring's sums are exact if its vertices are whole pixels
+        # relative to its first vertex, a ring's sums are exact if its vertices are corners of pixels
         n_vertices, x0, y0 = np.diff(self.rings), x[self.rings[:-1]], y[self.rings[:-1]]
         x -= np.repeat(x0, n_vertices)
         y -= np.repeat(y0, n_vertices)

@@ -148,7 +148,7 @@ def _geometry_column(file: pq.ParquetFile) -> str:
 
 
 def _geometries(path: str, where: str) -> Iterator[NDArray[Any]]:
-    """Yield the shapes of a file as shapely's geometries, some thousand at a time; None where there is none."""
+    """Yield the shapes of a file as shapely's geometries, a part at a time; None where there is none."""
     with opened(path, where) as file:
         column = _geometry_column(file)
         decode = _decoder(file, column, where)

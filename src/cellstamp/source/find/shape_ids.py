@@ -97,7 +97,7 @@ def number_cells(
     Raises
     ------
     InputError
-        If an id is repeated, if two elements have no ids in common, or if ids are no ids of labels.
+        If an id is repeated, if two elements have no ids in common, or if ids are not those of labels.
     """
     for element in elements:
         _check_differ(element)
@@ -235,7 +235,7 @@ def _all_differ(values: NDArray[Any]) -> bool:
 
 
 def _as_ids(index: NDArray[Any]) -> NDArray[np.uint64] | None:
-    """Return ids as they are, if all are positive integers; None: they must be numbered."""
+    """Return the ids unchanged if all are positive integers; None: they must be numbered."""
     if index.dtype.kind not in "iu" or (index.size and not (index.min() >= 1 and index.max() <= LARGEST_ID)):
         return None
     return index.astype(np.uint64)

@@ -100,7 +100,7 @@ def _feature(given: Any, where: str, number: int) -> Object:
     elif isinstance(given, Mapping) and ("coordinates" in given or "geometries" in given):
         own = {key: value for key, value in given.items() if key not in ("type", "coordinates", "geometries")}
         return {"geometry": given, "properties": own}
-    raise InputError(f"{where}: feature {number} is no GeoJSON feature. Export the file again")
+    raise InputError(f"{where}: feature {number} is not a GeoJSON feature. Export the file again")
 
 
 def _properties(feature: Object) -> Object:
@@ -188,7 +188,7 @@ def _first_invalid(cells: Sequence[Sequence[Part]]) -> int:
 
 
 def _parts(geometry: Object | None) -> Sequence[Part]:
-    """Return the polygons of a geometry; none if it is no area."""
+    """Return the polygons of a geometry; none if it has no area."""
     kind = None if geometry is None else geometry.get("type")
     if geometry is None or kind not in ("Polygon", "MultiPolygon", "GeometryCollection"):
         return []
@@ -209,7 +209,7 @@ def _columns(features: Sequence[Object], without: set[str | None]) -> dict[str, 
 
 
 def _plain(value: Any) -> Any:
-    """Return a text or number as it is, and the name of a class; None for all else, such as measurements."""
+    """Return a text or number unchanged, and the name of a class; None for all else, such as measurements."""
     if isinstance(value, Mapping):
         value = value.get("name")
     return value if isinstance(value, str | int | float) else None

@@ -1,4 +1,4 @@
-"""Cells as polygons on their way into a project: their ids, their position, and shapes that cannot be cells."""
+"""Check polygons that become the cells of a project: their ids, their position, and shapes that cannot be cells."""
 
 from __future__ import annotations
 
@@ -157,7 +157,9 @@ def cells_of_frame(given: Any, where: str, options: PolygonOptions, remarks: tup
         raise InputError("; ".join([f"{where}: has no polygon that can be a cell", *found]))
     frame, dropped = _writable(frame)
     if dropped:
-        found.append(f"{where}: left out the columns {', '.join(dropped)}, whose values are no numbers, texts or dates")
+        found.append(
+            f"{where}: left out the columns {', '.join(dropped)}, whose values are not numbers, texts or dates"
+        )
     to_pixels = np.eye(3) if options.to_pixels is None else options.to_pixels
     return Polygons(frame, where, to_pixels, transformations, (*remarks, *found))
 

@@ -70,7 +70,7 @@ def attributes_of(polygons: Polygons, image: ImagePlace, format_: int) -> dict[s
 
 
 def write_shapes(staging: Staging, element: str, polygons: Polygons, image: ImagePlace) -> None:
-    """Write polygons as shapes, named like ``"shapes/seg_all_nucleus"``; coordinates stay as they are."""
+    """Write polygons as shapes, named like ``"shapes/seg_all_nucleus"``; coordinates stay unchanged."""
     folder = staging.group(element, attributes_of(polygons, image, staging.format))
     polygons.frame.to_parquet(folder / _FILE)
 
@@ -127,7 +127,7 @@ def check_staged(
     with_labels
         Whether another mask is labels.
     log
-        Callable that logs what is left out.
+        Callable that logs shapes that are left out.
 
     Returns
     -------
