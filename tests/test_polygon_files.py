@@ -281,7 +281,7 @@ def test_features_that_are_no_areas_are_counted_and_named(path: Path) -> None:
 
 
 def test_no_feature_is_an_area(path: Path) -> None:
-    with pytest.raises(InputError, match=r"no polygon that can be a cell; .* 1 of 1 features, .* like 'p'"):
+    with pytest.raises(InputError, match=r"no polygon that can be a cell \(left out 1 of 1 features, .* like 'p'\)"):
         read(path, collection(feature(shapely.Point(1, 1), id="p")))
 
 

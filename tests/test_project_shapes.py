@@ -256,7 +256,7 @@ CELLS = SHAPES["cytosol"]
         ({"cytosol": with_index(CELLS, [1] * len(CELLS))}, "the id 1 is repeated"),
         ({"cytosol": with_index(CELLS, [None] * len(CELLS))}, "row 0 has no id"),
         ({"cytosol": gpd.GeoDataFrame({"a": [1]})}, "has no geometry. Set it with set_geometry"),
-        ({"cytosol": CELLS.set_geometry(CELLS.centroid)}, "no polygon that can be a cell; .*neither polygons nor"),
+        ({"cytosol": CELLS.set_geometry(CELLS.centroid)}, "no polygon that can be a cell .*neither polygons nor"),
     ],
 )
 def test_clear_errors(tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -169,7 +169,7 @@ def test_cells_of_xenium_on_its_rotated_h_and_e(xenium: Path, tmp_path: Path) ->
         warnings.simplefilter("ignore")
         centroids = spatialdata.get_centroids(spatialdata.read_zarr(xenium)["nucleus_boundaries"]).compute()
     # x' = (y - 4) / 0.5 and y' = (180 - x) / 0.5 in pixels of the H&E, whose pixel [0, 0] has its centre at (0.5, 0.5)
-    x, y = (centroids[["x", "y"]].to_numpy() / UM).T
+    x, y = centroids[["x", "y"]].to_numpy().T
     pixels = dict(zip(xenium_names(CELLS.index), np.stack([2 * (y - 4), 2 * (180 - x)], axis=1) - 0.5, strict=True))
     assert len(found) > 30
     for cell, center in found.items():

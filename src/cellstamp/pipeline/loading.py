@@ -340,7 +340,8 @@ class ProjectInput(Logable):
         -----
         UserWarning
             When one mask has cells that the other one lacks, or a mask has none at all; when labels are floats; when
-            one id seems to stand for many cells; or when features are left out, because they have no area or are other objects.
+            one id seems to stand for many cells; or when features are left out: those without an area, and objects that
+            are not cells.
         """
         masks = {kind: mask for kind, mask in (("nucleus", nucleus), ("cytosol", cytosol)) if mask is not None}
         centers = inputs.load_segmentation(

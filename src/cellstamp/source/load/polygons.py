@@ -152,16 +152,15 @@ def cells_of_frame(given: Any, where: str, options: PolygonOptions, remarks: tup
     frame = _with_ids(frame, options.ids, where)
     n = len(frame)
     frame, left_out = _only_areas(frame)
-    found = [f"{where}: left out {count} of {n} features, {why}, like {example!r}" for why, count, example in left_out]
+    found = [f"left out {count} of {n} features, {why}, like {example!r}" for why, count, example in left_out]
     if not len(frame):
-        raise InputError("; ".join([f"{where}: has no polygon that can be a cell", *found]))
+        raise InputError(f"{where}: has no polygon that can be a cell ({'; '.join(found) or 'it is empty'})")
     frame, dropped = _writable(frame)
     if dropped:
-        found.append(
-            f"{where}: left out the columns {', '.join(dropped)}, whose values are not numbers, texts or dates"
-        )
+        found.append(f"left out the columns {', '.join(dropped)}, whose values are not numbers, texts or dates")
+    remarks = (*remarks, *(f"{where}: {each}" for each in found))
     to_pixels = np.eye(3) if options.to_pixels is None else options.to_pixels
-    return Polygons(frame, where, to_pixels, transformations, (*remarks, *found))
+    return Polygons(frame, where, to_pixels, transformations, remarks)
 
 
 def _transformations_of(frame: gpd.GeoDataFrame) -> list[dict[str, Any]] | None:
