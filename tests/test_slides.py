@@ -16,6 +16,7 @@ import shapely
 from numpy.typing import NDArray
 
 from cellstamp import HDF5CellExtraction, Project, read_h5sc
+from cellstamp.errors import ConfigError
 from outlined import placed, polygons_of, with_index
 from stores import CYTOSOL, NUCLEUS, make_sample, write_store
 
@@ -135,7 +136,8 @@ def xenium(tmp_path_factory: pytest.TempPathFactory) -> Path:
         he_image=image({"global": h_and_e}, np.zeros((3, 320, 360), np.uint8)),
         cell_labels=labels(SAMPLE.masks[CYTOSOL], here),
         nucleus_labels=labels(SAMPLE.masks[NUCLEUS], here),
-        cell_boundaries=placed(with_index(moved(CELLS, to_um), names), micrometres),
+        # in another order than the labels: numbers of cells are not those of the labels
+        cell_boundaries=placed(with_index(moved(CELLS, to_um), names)[::-1], micrometres),
         nucleus_boundaries=placed(nuclei, micrometres),
         table=table(rows, "cell_labels", "cell_labels"),
     )
@@ -146,8 +148,9 @@ XENIUM = {"image": "morphology_focus", "nucleus_shapes": "nucleus_boundaries", "
 
 def test_xenium(xenium: Path, tmp_path: Path, expected: Expected) -> None:
     step = extracted(xenium, tmp_path / "x", **XENIUM)
-    np.testing.assert_array_equal(images_of(step), expected.both)
-    assert instances_of(step) == xenium_names(expected.ids)
+    # the last cell is the first of the element, and has the number 1
+    np.testing.assert_array_equal(images_of(step), expected.both[::-1])
+    assert instances_of(step) == xenium_names(expected.ids[::-1])
     read = read_h5sc(str(step.output_path))
     assert read.uns["spatialdata_attrs"]["region"] == "cell_boundaries"
 
@@ -156,7 +159,13 @@ def test_the_table_of_xenium_chooses_cells(xenium: Path, tmp_path: Path) -> None
     choices: list[Any] = [{"table": "table", "column": "good"}, xenium_names(CELLS.index[[20, 30]])]
     for number, choice in enumerate(choices):
         step = extracted(xenium, tmp_path / str(number), **XENIUM, cells=choice, border="pad")
-        assert instances_of(step) == xenium_names(CELLS.index[[20, 30]])
+        assert sorted(instances_of(step)) == xenium_names(CELLS.index[[20, 30]])
+
+
+def test_integers_of_a_table_of_labels_are_not_taken_for_those_of_nuclei(xenium: Path, tmp_path: Path) -> None:
+    nuclei = {"image": "morphology_focus", "nucleus_shapes": "nucleus_boundaries"}
+    with pytest.raises(ConfigError, match=r"the table annotates cell_labels, not .*nucleus_boundaries"):
+        extracted(xenium, tmp_path / "x", **nuclei, cells={"table": "table", "column": "good"})
 
 
 def test_cells_of_xenium_on_its_rotated_h_and_e(xenium: Path, tmp_path: Path) -> None:

@@ -243,6 +243,11 @@ class OutlineMask:
         """Return what it has, where labels have their type of pixels."""
         return "outlines"
 
+    @property
+    def is_numbered(self) -> bool:
+        """Return whether ids are numbers that the element does not have: its own are text, 0 or negative."""
+        return self.names.dtype.kind not in "iu" or not np.array_equal(self.names, self.ids)
+
     def ids_of(self, names: NDArray[Any]) -> NDArray[np.uint64]:
         """Return the ids of cells by their ids in the element, as numbers or as texts; 0: none."""
         import pandas as pd

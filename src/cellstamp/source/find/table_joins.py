@@ -13,6 +13,7 @@ from cellstamp.rules import LARGEST_ID
 from cellstamp.source.find.annotations import Column, Table, column_content
 from cellstamp.source.find.joining_advice import how_to_join
 from cellstamp.source.find.masks import listing
+from cellstamp.source.find.shape_ids import CELL_COLUMNS
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import Mask
 
@@ -80,6 +81,9 @@ def rows_in_mask(table: Table, masks: Sequence[Mask], origin: str, ids: str | No
     outlines = [mask for mask in masks if isinstance(mask, OutlineMask)]
     if outlines and (by_name := _by_name(table, outlines[-1], origin)) is not None:
         return by_name
+    if outlines and outlines[-1].is_numbered:
+        # columns with ids of labels are not the numbers of these cells
+        raise _of_something_else(table.regions(origin), [mask.name for mask in masks], origin)
     regions, instances = table.regions(origin), table.instances(origin)
     names = [mask.name for mask in masks]
     rows = _first_annotated(regions, names)
@@ -102,14 +106,28 @@ def rows_in_mask(table: Table, masks: Sequence[Mask], origin: str, ids: str | No
 
 
 def _by_name(table: Table, mask: OutlineMask, origin: str) -> CellRows | None:
-    """Return the rows whose instance is a shape of a mask; None if there is none."""
-    regions, instances = table.regions(origin), table.instances(origin)
-    known = ~np.ma.getmaskarray(instances)
+    """Return the rows whose instance is a shape of a mask; None if there is none.
+
+    Rows that annotate something else name the shapes by text, in their instance key or in a column such as `cell_id`:
+    integers may be those of labels.
+    """
+    own = np.asarray(table.regions(origin).filled(None) == mask.name, np.bool_)
+    if own.any():
+        found = _named(table.instances(origin), mask)
+        return CellRows(own, found) if (found[own] > 0).any() else None
+    columns = [table.instances(origin), *(table.column(name) for name in CELL_COLUMNS if name in table.columns)]
+    for column in columns:
+        if column.dtype.kind == "O" and (found := _named(column, mask)).any():
+            return CellRows(found > 0, found)
+    return None
+
+
+def _named(column: Column, mask: OutlineMask) -> NDArray[np.uint64]:
+    """Return the ids of the shapes that a column names; 0: none."""
+    known = ~np.ma.getmaskarray(column)
     found = np.zeros(known.size, np.uint64)
-    found[known] = mask.ids_of(instances.data[known])
-    own = np.asarray(regions.filled(None) == mask.name, np.bool_)
-    rows = own if own.any() else found > 0
-    return CellRows(rows, found) if (found[rows] > 0).any() else None
+    found[known] = mask.ids_of(column.data[known])
+    return found
 
 
 def _first_annotated(regions: Column, masks: Sequence[str]) -> NDArray[np.bool_] | None:
