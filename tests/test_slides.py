@@ -156,7 +156,8 @@ def test_xenium(xenium: Path, tmp_path: Path, expected: Expected) -> None:
 
 
 def test_the_table_of_xenium_chooses_cells(xenium: Path, tmp_path: Path) -> None:
-    choices: list[Any] = [{"table": "table", "column": "good"}, xenium_names(CELLS.index[[20, 30]])]
+    good = {"table": "table", "column": "good"}
+    choices: list[Any] = [good, {**good, "ids": "cell_id"}, xenium_names(CELLS.index[[20, 30]])]
     for number, choice in enumerate(choices):
         step = extracted(xenium, tmp_path / str(number), **XENIUM, cells=choice, border="pad")
         assert sorted(instances_of(step)) == xenium_names(CELLS.index[[20, 30]])

@@ -76,9 +76,11 @@ def rows_in_mask(table: Table, masks: Sequence[Mask], origin: str, ids: str | No
     ConfigError
         If the table cannot be joined to the masks.
     """
+    outlines = [mask for mask in masks if isinstance(mask, OutlineMask)]
+    if ids is not None and ids in table.columns and outlines:
+        return CellRows(np.ones(table.column(ids).shape, np.bool_), _named(table.column(ids), outlines[-1]))
     if ids is not None:
         return _by_column(table, ids, origin)
-    outlines = [mask for mask in masks if isinstance(mask, OutlineMask)]
     if outlines and (by_name := _by_name(table, outlines[-1], origin)) is not None:
         return by_name
     if outlines and outlines[-1].is_numbered:
