@@ -227,7 +227,9 @@ def test_the_mask_has_left_the_store(tmp_path: Path, config: dict[str, Any]) -> 
     project.load_segmentation(nucleus=NUCLEI)
     project.extract()
     project.load_input_from_sdata(tmp_path / "other.zarr", "image", cytosol_segmentation_name="cells")
-    with pytest.raises(InputError, match="the labels 'seg_all_nucleus' of the extraction's cells are missing"):
+    with pytest.raises(
+        InputError, match="the labels or shapes 'seg_all_nucleus' of the extraction's cells are missing"
+    ):
         project.add_table()
 
 

@@ -18,6 +18,7 @@ from cellstamp.cells.kernels.crops import cut_stamps, new_scratch
 from cellstamp.cells.kernels.holes import fill_holes
 from cellstamp.cells.kernels.quantiles import normalise
 from cellstamp.cells.kernels.rounding import round_to_half
+from cellstamp.source.outlines import NO_OUTLINES
 
 pytestmark = pytest.mark.once
 
@@ -50,7 +51,8 @@ class Cutter:
         tops, lefts = np.array(scene.corners, np.int64).T
         levels = float(np.iinfo(self.dtype).max) if self.dtype.startswith("uint") else 1.0
         how = (scene.apply_masks, scene.limits is None and scene.quantiles is not None, scene.pairs(), levels)
-        args = (scene.labels, scene.image, ids, tops, lefts, how)
+        planes = np.arange(len(scene.labels))
+        args = (scene.labels, scene.image, ids, tops, lefts, (planes, np.zeros(2, np.int64), NO_OUTLINES.arrays), how)
         cut_stamps(*args, self.stamps, self.boxes, self.on_edge, self.scratch)
         return self.stamps[: ids.size].view(self.dtype)
 

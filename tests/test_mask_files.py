@@ -298,7 +298,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "text.zip": (text_zip, r"text\.zip: is a zip file that holds readme\.txt\. Unpack it"),
     "qupath.geojson": (
         lambda path: path.write_text(json.dumps({"type": "Feature"})),
-        r"is a JSON file: outlines",
+        r"qupath\.geojson: has no polygon that can be a cell",
     ),
     "notes.csv": (
         lambda path: path.write_text("x,y\n"),

@@ -170,6 +170,12 @@ class ExtractionConfig(StepConfig):
     """Name of the nucleus mask, instead of ``segmentation_key``."""
     cytosol_labels: rules.ElementName = None
     """Name of the cytosol mask, instead of ``segmentation_key``."""
+    nucleus_shapes: rules.ElementName = None
+    """Name of shapes (polygons, or circles) that are the nucleus mask, instead of labels."""
+    cytosol_shapes: rules.ElementName = None
+    """Name of shapes (polygons, or circles) that are the cytosol mask, instead of labels."""
+    coordinate_system: rules.ElementName = None
+    """Coordinate system that places shapes on the image. ``None``: the only shared one, or ``global``."""
     centers: rules.ElementName = None
     """Points or a table with the cells' centres. ``None``: centres stored with the mask, otherwise computed ones."""
     store_centers: rules.StoreCenters = "auto"
@@ -233,15 +239,23 @@ class ExtractionConfig(StepConfig):
                 f"dtype = {self.dtype!r}: integers store unnormalised images; set normalize_output to False, or "
                 "dtype to 'float16' or 'float32'"
             )
-        named = [key for key in ("nucleus_labels", "cytosol_labels") if getattr(self, key) is not None]
+        named = [key for key in _MASK_KEYS if getattr(self, key) is not None]
         if named and self.segmentation_mask is not None:
             masks, others = self.segmentation_mask, f"so {'do' if len(named) > 1 else 'does'} {' and '.join(named)}"
             yield f"segmentation_mask = {masks!r}: names the masks, and {others}; choose one"
         if self.dask_scheduler is not None and self.engine != "dask":
             given = _shown(self.dask_scheduler)
             yield f"dask_scheduler = {given}: is for engine = 'dask'; set it, or this key to None"
-        if len(named) == 2 and self.nucleus_labels == self.cytosol_labels:
-            yield f"cytosol_labels = {self.cytosol_labels!r}: must not be the same as nucleus_labels; give one of them"
+        for kind in ("labels", "shapes"):
+            nucleus, cytosol = getattr(self, f"nucleus_{kind}"), getattr(self, f"cytosol_{kind}")
+            if nucleus is not None and nucleus == cytosol:
+                yield f"cytosol_{kind} = {cytosol!r}: must not be the same as nucleus_{kind}; give one of them"
+        for role in ("nucleus", "cytosol"):
+            if {f"{role}_labels", f"{role}_shapes"} <= set(named):
+                yield f"{role}_shapes = {getattr(self, f'{role}_shapes')!r}: {role}_labels is set too; give one of them"
+
+
+_MASK_KEYS = ("nucleus_labels", "cytosol_labels", "nucleus_shapes", "cytosol_shapes")
 
 
 def _typed(name: str) -> str:

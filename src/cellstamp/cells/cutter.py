@@ -40,6 +40,7 @@ class StampCutter:
         self._how = (recipe.apply_masks, recipe.per_cell, np.array(recipe.limits, np.float64), _levels(recipe.dtype))
         self._payload = np.empty(0, np.uint8)
         self._largest_ids = _largest_ids(source)
+        self._planes = _planes(source)
         self._reader = TileReader(source, reach=recipe.image_size, brightest=recipe.brightest)
         self._encoder = StampEncoder(recipe.compression)
         self._scratch = new_scratch(recipe.image_size)
@@ -52,7 +53,7 @@ class StampCutter:
         block = _told_apart(self._reader.read(batch.tile.area, batch.tile.region), batch.ids, self._largest_ids)
         read = time.perf_counter()
         payload = self._room_for(len(batch))
-        sizes, end, n_empty, on_edge = [], 0, np.zeros(len(block.labels), np.int64), []
+        sizes, end, n_empty, on_edge = [], 0, np.zeros(self._planes.size, np.int64), []
         for start in range(0, len(batch), len(self._stack)):
             some = batch[start : start + len(self._stack)]
             self._cut(block, some)
@@ -68,8 +69,9 @@ class StampCutter:
     def _cut(self, block: Block, cells: Batch) -> None:
         ids, rect = cells.ids.astype(block.labels.dtype), block.rect
         tops, lefts = cells.tops - rect.top, cells.lefts - rect.left
+        outlines = (self._planes, np.array([rect.top, rect.left]), cells.outlines.outlines().arrays)
         results = self._stack, self._boxes, self._on_edge
-        cut_stamps(block.labels, block.image, ids, tops, lefts, self._how, *results, self._scratch)
+        cut_stamps(block.labels, block.image, ids, tops, lefts, outlines, self._how, *results, self._scratch)
 
     def _room_for(self, n_cells: int) -> NDArray[np.uint8]:
         n_bytes = self._encoder.room(n_cells * self._stack.shape[1], self._recipe.plane_bytes)
@@ -81,10 +83,10 @@ class StampCutter:
 def _largest_ids(source: PixelSource) -> tuple[int, ...]:
     """Return the largest id of each mask in a block's labels; in a signed mask, larger values are negative."""
     held = source.label_dtype
-    signed = (np.dtype(mask.dtype).kind == "i" for mask in source.masks)
+    signed = (np.dtype(mask.dtype).kind == "i" for mask in source.labels)
     return tuple(
         int(np.iinfo(mask.dtype if is_signed else held).max)
-        for mask, is_signed in zip(source.masks, signed, strict=True)
+        for mask, is_signed in zip(source.labels, signed, strict=True)
     )
 
 
@@ -93,12 +95,18 @@ def _told_apart(block: Block, ids: NDArray[np.uint64], largest: tuple[int, ...])
 
     Only given centres can name such ids, so the usual block is returned unchanged.
     """
-    if not ids.size or int(ids.max()) <= min(largest):
+    if not ids.size or not largest or int(ids.max()) <= min(largest):
         return block
     labels = block.labels.astype(np.uint64)
     for plane, limit in zip(labels, largest, strict=True):
         plane[plane > limit] = 0
     return replace(block, labels=labels)
+
+
+def _planes(source: PixelSource) -> NDArray[np.int64]:
+    """Return where each mask is, for the kernels: number k of the labels, or -1 - k: number k of the outlines."""
+    is_labels = np.array([mask in source.labels for mask in source.masks])
+    return np.where(is_labels, np.cumsum(is_labels) - 1, -np.cumsum(~is_labels))
 
 
 def _levels(dtype: StampType) -> float:

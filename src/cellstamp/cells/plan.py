@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
+from cellstamp.source.outlines import NO_CELLS, ChosenOutlines
 from cellstamp.source.values import TILES_ABREAST, Centers, Rect
 
 TILE_SIDE = 2048
@@ -41,6 +42,8 @@ class Batch:
         uint64 (n,).
     tops, lefts
         int64 (n,): the first pixel of each window, in the image.
+    outlines
+        Outlines of the cells in the masks that have outlines.
     """
 
     tile: Tile
@@ -48,6 +51,7 @@ class Batch:
     ids: NDArray[np.uint64]
     tops: NDArray[np.int64]
     lefts: NDArray[np.int64]
+    outlines: ChosenOutlines = NO_CELLS
 
     def __len__(self) -> int:
         return self.ids.size
@@ -59,7 +63,8 @@ class Batch:
 
     def __getitem__(self, which: slice | NDArray[np.bool_]) -> Batch:
         """Return some of its cells."""
-        return Batch(self.tile, self.rows[which], self.ids[which], self.tops[which], self.lefts[which])
+        own = (self.rows[which], self.ids[which], self.tops[which], self.lefts[which])
+        return Batch(self.tile, *own, self.outlines if self.outlines is NO_CELLS else self.outlines[which])
 
     def halves(self) -> tuple[Batch, ...]:
         """Divide it in two; one cell cannot be divided."""
@@ -150,6 +155,7 @@ def plan_batches(
     chunk: tuple[int, int],
     max_batch_size: int,
     margin: int = 0,
+    outlines: ChosenOutlines = NO_CELLS,
 ) -> list[Batch]:
     """Divide cells into batches, ordered so that neighbours in the list read the same or neighbouring chunks.
 
@@ -170,6 +176,8 @@ def plan_batches(
         Cells in a batch, at most. A tile's cells are divided evenly.
     margin
         Pixels that crops may reach over the image's border; these belong to the tiles at the border.
+    outlines
+        Of the cells.
     """
     corners = window_corners(cells, image_size)
     last_x, last_y = (corners + image_size - 1).T
@@ -188,7 +196,7 @@ def plan_batches(
         parts = np.array_split(members, -(-members.size // max_batch_size))
         for part, first in zip(parts, accumulate(map(len, parts), initial=0), strict=False):
             where = Tile(area, _region(corners[members[first:]], image_size, area, chunk))
-            batches.append(_batch(where, np.sort(part), cells, corners))
+            batches.append(_batch(where, np.sort(part), cells, corners, outlines))
     return batches
 
 
@@ -203,8 +211,11 @@ def cells_per_batch(max_batch_size: int, cell_bytes: int) -> int:
     return max(1, min(max_batch_size, BATCH_BYTES // cell_bytes))
 
 
-def _batch(tile: Tile, members: NDArray[np.int64], cells: Centers, corners: NDArray[np.int64]) -> Batch:
-    return Batch(tile, members, cells.ids[members], corners[members, 1], corners[members, 0])
+def _batch(
+    tile: Tile, members: NDArray[np.int64], cells: Centers, corners: NDArray[np.int64], outlines: ChosenOutlines
+) -> Batch:
+    own = outlines if outlines is NO_CELLS else outlines[members]
+    return Batch(tile, members, cells.ids[members], corners[members, 1], corners[members, 0], own)
 
 
 def _region(corners: NDArray[np.int64], image_size: int, area: Rect, chunk: tuple[int, int]) -> Rect:

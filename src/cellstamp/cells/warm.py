@@ -11,6 +11,7 @@ def load_kernels(types: Types = USUAL) -> None:
     """Load or compile the kernels for these types by running them on a tiny image; keep the code for later runs."""
     from cellstamp.cells.kernels.crops import cut_stamps, new_scratch
     from cellstamp.codecs import StampEncoder
+    from cellstamp.source.outlines import NO_OUTLINES
     from cellstamp.source.read.runs import sum_runs
 
     size = 2
@@ -18,8 +19,9 @@ def load_kernels(types: Types = USUAL) -> None:
     image = np.ones((1, size, size), types.image)
     stamps, boxes = np.zeros((1, 2, size, size), types.in_memory), np.zeros((1, 2, 4), np.int64)
     ids, corner, on_edge = np.ones(1, types.labels), np.zeros(1, np.int64), np.zeros(1, np.bool_)
+    outlines = (np.zeros(1, np.int64), np.zeros(2, np.int64), NO_OUTLINES.arrays)
     how = (True, True, np.array([[0.0, 1.0]]), 1.0)
-    cut_stamps(labels, image, ids, corner, corner, how, stamps, boxes, on_edge, new_scratch(size))
+    cut_stamps(labels, image, ids, corner, corner, outlines, how, stamps, boxes, on_edge, new_scratch(size))
     encoder = StampEncoder("lzf")
     encoder.encode(stamps, boxes, np.empty(encoder.room(2, 2 * size * size), np.uint8))
     sum_runs(np.ones((size, size), np.int64), 0, 0)

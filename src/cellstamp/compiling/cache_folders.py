@@ -23,6 +23,7 @@ SOURCES = (
     "cells/kernels/crops.py",
     "cells/kernels/holes.py",
     "cells/kernels/masks.py",
+    "cells/kernels/outlines.py",
     "cells/kernels/quantiles.py",
     "cells/kernels/rounding.py",
     "codecs.py",

@@ -28,8 +28,12 @@ class KeptAndRemoved:
         Ids, uint64 (n,).
     kept_xy
         Centres of the kept cells, float64 (n, 2): x, y in pixels. None: not in the file.
-    mask
-        Name of the mask that defines the cells.
+    image
+        Name of the image. None: not in the file.
+    masks
+        Names of the masks; the first one defines the cells.
+    coordinate_system
+        Coordinate system that places shapes on the image. None: not chosen.
     centers
         Name of the element with the centres. None: the centres stored for the mask.
     image_size
@@ -42,10 +46,17 @@ class KeptAndRemoved:
     kept: NDArray[np.uint64]
     removed: NDArray[np.uint64]
     kept_xy: NDArray[np.float64] | None
-    mask: str
+    image: str | None
+    masks: tuple[str, ...]
+    coordinate_system: str | None
     centers: str | None
     image_size: int
     keeps_border: bool
+
+    @property
+    def mask(self) -> str:
+        """Return the name of the mask that defines the cells."""
+        return self.masks[0]
 
 
 def kept_and_removed(h5sc: Any) -> KeptAndRemoved:
@@ -59,17 +70,24 @@ def kept_and_removed(h5sc: Any) -> KeptAndRemoved:
     path = _path_of(h5sc)
     data = read_h5sc(path, images=False)
     settings = data.uns.get(OURS, {}).get("settings", {})
-    centers = str(settings.get("centers", "None"))
+    first = str(data.var["channels"].iloc[0])
     return KeptAndRemoved(
         path,
         data.obs[CELL_ID].to_numpy().astype(np.uint64),
         _removed(path.with_name(REMOVED_NAME)),
         np.asarray(data.obsm["spatial"], np.float64) if "spatial" in data.obsm else None,
-        str(data.var["channels"].iloc[0]),
-        None if centers == "None" else centers,
+        _named(settings, "image"),
+        (first, *map(str, list(settings.get("masks", ()))[1:])),
+        _named(settings, "coordinate_system"),
+        _named(settings, "centers"),
         int(data.uns[IMAGES]["image_size"]),
         settings.get("border") == "pad",
     )
+
+
+def _named(settings: Any, key: str) -> str | None:
+    name = str(settings.get(key, "None"))
+    return None if name == "None" else name
 
 
 def _path_of(h5sc: Any) -> Path:

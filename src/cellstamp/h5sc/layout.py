@@ -20,6 +20,8 @@ OURS = "cellstamp"
 """Name in ``uns`` of the version, inputs and settings that made the file."""
 
 CELL_ID = "scportrait_cell_id"
+INSTANCE_ID = "instance_id"
+"""Column of ``obs`` for cells that are given as shapes: their ids in the shapes element, integers or texts."""
 EXCEEDS = "exceeds_crop"
 """Column of ``obs``: whether a cell extends beyond its crop."""
 REGION = "region"
@@ -55,6 +57,10 @@ class Layout:
         HDF5 filter, or None.
     dtype
         Pixel type of the images.
+    region
+        Name of the mask or shapes that the cells annotate; None: the first mask.
+    instances
+        (n_cells,): ids of the cells in these shapes, integers or texts; None: ``cell_ids``.
     """
 
     cell_ids: NDArray[np.uint64]
@@ -65,6 +71,8 @@ class Layout:
     normalization_ranges: tuple[tuple[float, float], ...] | None
     compression: Compression | None
     dtype: StampType = "float16"
+    region: str | None = None
+    instances: NDArray[Any] | None = None
 
     @property
     def normalization_range(self) -> tuple[float, float] | tuple[str, str]:
@@ -85,13 +93,14 @@ class Layout:
         return ["mask"] * len(self.mask_names) + ["image_channel"] * len(self.channel_names)
 
     @property
-    def region(self) -> str:
-        """The mask that defines the cells: the first."""
-        return self.mask_names[0]
+    def annotated(self) -> str:
+        """The mask, or the shapes, that the cells annotate."""
+        return self.region or self.mask_names[0]
 
     def annotation(self) -> dict[str, str]:
         """Return SpatialData's table metadata."""
-        return {"region": self.region, "region_key": REGION, "instance_key": CELL_ID}
+        key = CELL_ID if self.instances is None else INSTANCE_ID
+        return {"region": self.annotated, "region_key": REGION, "instance_key": key}
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

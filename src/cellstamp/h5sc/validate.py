@@ -11,7 +11,7 @@ import anndata
 import h5py
 import numpy as np
 
-from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, IMAGES, OURS, REGION
+from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, IMAGES, INSTANCE_ID, OURS, REGION
 from cellstamp.h5sc.opening import open_h5sc
 from cellstamp.h5sc.reader import ATTRIBUTES
 
@@ -116,7 +116,8 @@ def _wrong_annotation(file: h5py.File) -> Iterator[str]:
     if spatial is None or not np.array_equal(obs[["x", "y"]].to_numpy(), spatial):
         yield "obs/x and obs/y differ from obsm/spatial"
     regions = sorted(map(str, obs[REGION].unique()))
-    expected = {"region": regions[0] if regions else None, "region_key": REGION, "instance_key": CELL_ID}
+    key = INSTANCE_ID if INSTANCE_ID in obs else CELL_ID
+    expected = {"region": regions[0] if regions else None, "region_key": REGION, "instance_key": key}
     if len(regions) > 1:
         yield f"obs/{REGION}: must be one mask, is {', '.join(regions)}"
     elif dict(uns.get(ANNOTATION, {})) != expected:

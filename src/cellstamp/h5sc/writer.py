@@ -19,7 +19,7 @@ from cellstamp.encoded_cells import EncodedCells
 from cellstamp.errors import OutputError
 from cellstamp.h5sc.chunk_offsets import ChunkFinder
 from cellstamp.h5sc.journal import Entry, Journal
-from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, EXCEEDS, HDF5_BOUND, IMAGES, OURS, REGION, Layout
+from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, EXCEEDS, HDF5_BOUND, IMAGES, INSTANCE_ID, OURS, REGION, Layout
 from cellstamp.h5sc.writeback import Writeback
 from cellstamp.system import RawFile
 
@@ -209,8 +209,11 @@ def _write_frame(file: h5py.File, layout: Layout) -> None:
     n_cells, n_planes = layout.shape[:2]
     file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
     x, y = layout.centers.T
-    region = pd.Categorical.from_codes(np.zeros(n_cells, np.int8), categories=_text([layout.region]))
+    region = pd.Categorical.from_codes(np.zeros(n_cells, np.int8), categories=_text([layout.annotated]))
     columns = {CELL_ID: layout.cell_ids, REGION: region, "x": x, "y": y, EXCEEDS: False}
+    if layout.instances is not None:
+        numbers = layout.instances.dtype.kind in "iu"
+        columns[INSTANCE_ID] = layout.instances if numbers else _text(map(str, layout.instances)).to_numpy()
     # not the ids: scportrait's tools and plots use these names as row numbers
     obs = pd.DataFrame(columns, index=_text(map(str, range(n_cells))))
     kinds = pd.Categorical(layout.kinds, categories=_text(sorted(set(layout.kinds))))

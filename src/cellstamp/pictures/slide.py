@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
@@ -69,8 +70,19 @@ def draw_outlines(ax: Axes, masks: Mapping[str, tuple[NDArray[Any], Extent]], co
         picture = np.zeros((*lines.shape, 4), np.float32)
         picture[lines] = (*colours[name], 1)
         ax.imshow(picture, extent=_matplotlibs(extent), interpolation="nearest")
+    _show_masks(ax, list(masks), colours)
+
+
+def draw_rings(ax: Axes, masks: Mapping[str, Sequence[NDArray[np.float64]]], colours: Mapping[str, Any]) -> None:
+    """Draw closed lines, x and y (n, 2) in pixels of the full-resolution image, those of each mask in its colour."""
+    for name, rings in masks.items():
+        ax.add_collection(LineCollection(rings, colors=[tuple(colours[name])], linewidths=1))
+    _show_masks(ax, list(masks), colours)
+
+
+def _show_masks(ax: Axes, names: Sequence[str], colours: Mapping[str, Any]) -> None:
     style: dict[str, Any] = {"facecolor": "none", "linewidth": 1.5, "path_effects": canvas.backing()}
-    show_legend(ax, [Patch(edgecolor=tuple(colours[name]), label=name, **style) for name in masks])
+    show_legend(ax, [Patch(edgecolor=tuple(colours[name]), label=name, **style) for name in names])
 
 
 def finer(ids: NDArray[Any]) -> NDArray[Any]:

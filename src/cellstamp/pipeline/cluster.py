@@ -48,9 +48,7 @@ def _bytes_of_pixels(job: Job, batches: list[Batch]) -> int:
     """Return the bytes of the pixels of a tile, with a chunk that is being decoded."""
     source = job.source
     tile = max(math.prod(batch.tile.region.shape) for batch in batches) * source.bytes_per_pixel
-    return tile + max(
-        math.prod(array.chunks) * np.dtype(array.dtype).itemsize for array in (source.image, *source.masks)
-    )
+    return tile + max(math.prod(array.chunks) * np.dtype(array.dtype).itemsize for array in source.arrays)
 
 
 def _bytes_of_images(job: Job, batches: list[Batch]) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.cells.plan import window_corners
-from cellstamp.source.read.arrays import ArrayHandle, PixelSource
+from cellstamp.source.read.arrays import Mask, PixelSource
 from cellstamp.source.read.extents import Run, find_extents
 from cellstamp.source.values import Centers
 
@@ -33,7 +33,7 @@ def measure_size(cells: Centers, source: PixelSource, run: Run) -> int:
     return 2 * int(np.quantile(halves, SHARE, method="inverted_cdf"))
 
 
-def _half_sizes(cells: Centers, mask: ArrayHandle, run: Run) -> NDArray[np.int64]:
+def _half_sizes(cells: Centers, mask: Mask, run: Run) -> NDArray[np.int64]:
     """Return half the side, in pixels, of the smallest crop that holds each cell in one mask; 1 for absent cells."""
     height, width = mask.shape[-2:]
     everywhere = np.array([[0, height, 0, width]])

@@ -44,6 +44,7 @@ from cellstamp.source.find.selection import ChosenCells, find_cells
 from cellstamp.source.load.file_handler import open_store
 from cellstamp.source.load.store import store_centers
 from cellstamp.source.names import centers_of
+from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.read.shared_ids import survey
 from cellstamp.source.values import Centers
@@ -293,25 +294,51 @@ class HDF5CellExtraction(ProcessingStep):
 
     def _find_source(self, config: ExtractionConfig) -> PixelSource:
         masks = MaskChoice(
-            config.segmentation_key, config.segmentation_mask, config.nucleus_labels, config.cytosol_labels
+            config.segmentation_key,
+            config.segmentation_mask,
+            config.nucleus_labels,
+            config.cytosol_labels,
+            config.nucleus_shapes,
+            config.cytosol_shapes,
         )
         folder = self._scratch_folder(config.cache)
         store = open_store(self.filehandler, config.image, masks, config.centers, folder)
-        source = find_source(store, image=config.image, masks=masks)
+        source = find_source(store, image=config.image, masks=masks, coordinate_system=config.coordinate_system)
+        for remark in source.remarks:
+            self.log(remark)
         check_crop_fits(config, source)
         check_ranges(config, source)
         return source if config.channels is None else source.pick(config.channels)
 
     def _find_centers(self, source: PixelSource, config: ExtractionConfig, blocks: BlockRunner) -> Centers:
-        """Return given or stored centres, or compute and, if wanted, store them."""
+        """Return given or stored centres, or those of outlines, or compute and, if wanted, store them."""
+        mask = source.main_mask
+        if isinstance(mask, OutlineMask):
+            if config.centers is not None:
+                raise ConfigError(
+                    f"centers = {config.centers!r}: cells are given as the shapes '{mask.name}', so their centres are "
+                    "the centroids of these shapes. Remove the key centers"
+                )
+            return self._inside_image(mask)
         return find_centers(
-            source.main_mask,
+            mask,
             config.centers,
             compute=lambda labels: survey(labels, blocks),
             write=store_centers,
             log=self.log,
-            not_stored=why_not_stored(self.filehandler, source.main_mask, config.store_centers, self._own_store()),
+            not_stored=why_not_stored(self.filehandler, mask, config.store_centers, self._own_store()),
         )
+
+    def _inside_image(self, mask: OutlineMask) -> Centers:
+        """Return the cells whose centre is inside of the image."""
+        inside = mask.is_on_image()
+        if not inside.all():
+            height, width = mask.shape
+            self._warn(
+                f"left out {(~inside).sum()} of {inside.size} cells of '{mask.name}' outside of the image, which is "
+                f"{height} x {width} pixels (y, x), like {mask.names[~inside].tolist()[0]!r}"
+            )
+        return Centers(mask.ids[inside], mask.centers[inside])
 
     def _own_store(self) -> Path | None:
         """Return the store of the step's project."""

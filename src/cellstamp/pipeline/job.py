@@ -22,6 +22,7 @@ from cellstamp.pipeline.border_rule import cells_inside
 from cellstamp.pipeline.scaling import Pairs, Scaling
 from cellstamp.rules import CellChoice, FileColumn, TableColumn
 from cellstamp.source.find.selection import ChosenCells
+from cellstamp.source.outlines import NO_CELLS, ChosenOutlines, OutlineMask
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.values import Centers, SharedIds
 
@@ -107,7 +108,7 @@ class Job:
     def batches(self, budget: int) -> list[Batch]:
         """Divide the cells into batches that share chunks and fit into ``budget`` bytes of memory."""
         config, source = self.config, self.source
-        chunks = [(array.chunks[-2], array.chunks[-1]) for array in (source.image, *source.masks)]
+        chunks = [(array.chunks[-2], array.chunks[-1]) for array in source.arrays]
         limit = max(budget // (4 * config.threads), 1)
         return plan_batches(
             self.cells,
@@ -117,7 +118,15 @@ class Job:
             chunk=(max(rows for rows, _ in chunks), max(columns for _, columns in chunks)),
             max_batch_size=cells_per_batch(config.max_batch_size, source.n_planes * self.recipe.plane_bytes),
             margin=config.image_size // 2 if config.border == "pad" else 0,
+            outlines=self._outlines(),
         )
+
+    def _outlines(self) -> ChosenOutlines:
+        """Return the outlines of the cells to extract."""
+        masks = self.source.outlines
+        if not masks:
+            return NO_CELLS
+        return ChosenOutlines(masks[0].every, np.stack([mask.numbers_of(self.cells.ids) for mask in masks]))
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the images, for the file."""
@@ -141,6 +150,7 @@ class Job:
         return {
             "image": source.image.name,
             "masks": list(source.mask_names),
+            "coordinate_system": str(config.coordinate_system),
             "channels": list(source.channel_names),
             "cells": _told_cells(config.cells),
             "centers": str(config.centers),
@@ -188,7 +198,16 @@ class Job:
             normalization_ranges=self.scaling.quantiles,
             dtype=self.config.dtype,
             compression=self.config.compression,
+            **self._annotated(),
         )
+
+    def _annotated(self) -> dict[str, Any]:
+        """Return the shapes that the cells annotate, and their ids there, if the cells are given as shapes."""
+        mask = self.source.main_mask
+        if not isinstance(mask, OutlineMask):
+            return {}
+        names = mask.names[np.searchsorted(mask.ids, self.cells.ids)]
+        return {"region": self.source.masks[-1].name, "instances": names}
 
 
 def _told_cells(cells: CellChoice) -> str:

@@ -15,8 +15,10 @@ from cellstamp.source.load import from_spatialdata, inputs, spool
 from cellstamp.source.load.array_axes import assumed_axes
 from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.plane_choice import PlaneChoice, mask_choice, plane_choice
+from cellstamp.source.load.polygons import polygon_options
+from cellstamp.source.load.store import stored_mask
 from cellstamp.source.load.tiff import TiffChoice
-from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, mask_of
+from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
 from cellstamp.source.ome import AXES
 
 if TYPE_CHECKING:
@@ -258,7 +260,7 @@ class ProjectInput(Logable):
         sdata_path
             Folder of the store, or a SpatialData object read from it, with unchanged image and masks.
         input_image_name, nucleus_segmentation_name, cytosol_segmentation_name
-            Names of the image and of the masks in the store; no mask, one or both.
+            Names of the image and of the masks in the store; no mask, one or both. A mask is labels or shapes.
         cell_id_identifier
             Column with the cell ids in tables that annotate a mask; None: the column each table names.
         overwrite
@@ -285,15 +287,24 @@ class ProjectInput(Logable):
         """
         names = {IMAGE: input_image_name, NUCLEUS: nucleus_segmentation_name, CYTOSOL: cytosol_segmentation_name}
         taken = [name for name in names.values() if name is not None]
+        origin = spool.store_on_disk(sdata_path, taken)
         chosen = from_spatialdata.Chosen(
-            spool.store_on_disk(sdata_path, taken),
-            {element: f"{element.split('/')[0]}/{name}" for element, name in names.items() if name is not None},
+            origin,
+            dict(
+                from_spatialdata.element_of(origin, element, name)
+                for element, name in names.items()
+                if name is not None
+            ),
             others=keep_all,
             originals=not remove_duplicates,
             cell_id_column=cell_id_identifier,
         )
         centers = from_spatialdata.load_sdata(
-            self._store, chosen, overwrite=self._may_replace(overwrite), run=BlockRunner(self._n_workers)
+            self._store,
+            chosen,
+            overwrite=self._may_replace(overwrite),
+            run=BlockRunner(self._n_workers),
+            log=self.log,
         )
         self._log_image(str(chosen.store), is_new=centers is not None)
         self._log_masks([element for element in chosen.elements if element != IMAGE], centers or {})
@@ -308,17 +319,27 @@ class ProjectInput(Logable):
         series: int | None = None,
         z: int | None = None,
         t: int | None = None,
+        pixel_size: float | None = None,
+        transform: Any = None,
+        ids: str | None = None,
     ) -> None:
-        """Load masks of the project's image, and compute and store the centres of their cells.
+        """Load masks of the project's image: labels, or polygons.
+
+        The centres of the cells of labels are computed and stored. Polygons become shapes of the store, with the
+        coordinates and ids that they have. A mask is either; loading one replaces the other, with `overwrite`. Polygons
+        that the project already has are left untouched.
 
         A mask that the project already has, with the same content, is kept with its centres.
 
         Parameters
         ----------
         nucleus, cytosol
-            One mask or both: an integer array (y, x), OME-Zarr labels, or a file: TIFF, PNG, BMP, GIF, ``.npy``,
-            ``.npz`` or Cellpose's ``_seg.npy`` (the content decides, not the extension). 0 is background; a cell has
-            the same id in both masks. Floats become uint32. Axes of length 1 are dropped.
+            One mask or both. Labels: an integer array (y, x), OME-Zarr labels, or a file: TIFF, PNG, BMP, GIF,
+            ``.npy``, ``.npz`` or Cellpose's ``_seg.npy``. 0 is background; a cell has the same id in both masks. Floats become
+            uint32. Axes of length 1 are dropped. Polygons: a GeoDataFrame, or a file: GeoJSON (QuPath, Baysor, Proseg;
+            also compressed with gzip), JSON with contours (CellViT, HoVer-Net), GeoParquet, or Xenium's
+            ``cell_boundaries.parquet``. The content of a file decides, not the extension. Pixel i of the image covers
+            [i, i + 1) of the polygons' coordinates.
         overwrite
             Whether existing masks are replaced; None: the setting of the project.
         cells
@@ -328,13 +349,21 @@ class ProjectInput(Logable):
         z, t
             Index of the plane and of the time point, from 0, for masks (z, y, x), (t, y, x) or (t, z, y, x). Required
             for axes longer than one.
+        pixel_size
+            Size of a pixel of the image in the unit of the polygons: 0.2125 for polygons in micrometres on a Xenium
+            image. None: polygons are in pixels, or where their element of a SpatialData object is.
+        transform
+            Instead of `pixel_size`: affine matrix (2, 3) or (3, 3) from (x, y) of the polygons to pixels.
+        ids
+            Column or property of the polygons with the ids of the cells: integers or texts, each once. None: the index
+            of a GeoDataFrame; of files, ``cell_id``, ``cell``, ``EntityID`` or ``id``, if every cell has one.
 
         Raises
         ------
         InputError
-            If there is no image; if a file can't be read as a mask; if a mask is not 2-D, not integer, negative, or not
-            of the image's size; if each mask has cells that the other one, or the one already loaded, lacks; if
-            `cytosol` and `cells` are both given.
+            If there is no image; if a file can't be read as a mask; if labels are not 2-D, not integer, negative, or
+            not of the image's size; if polygons have no cell on the image, or an id is missing or repeated; if each
+            mask has cells that the other one, or the one already loaded, lacks; if `cytosol` and `cells` are both given.
         OutputError
             If the project has a mask with other content, and it may not be replaced.
 
@@ -342,7 +371,7 @@ class ProjectInput(Logable):
         -----
         UserWarning
             If one mask has cells that the other one lacks; if a mask has no cell or holds floats; if one id seems to
-            stand for many cells.
+            stand for many cells; if features are left out: those without an area, and objects that are not cells.
         """
         if cells is not None and cytosol is not None:
             raise InputError("cytosol and cells are the same mask, but both are given. Give one of them")
@@ -354,8 +383,10 @@ class ProjectInput(Logable):
             overwrite=self._may_replace(overwrite),
             run=BlockRunner(self._n_workers),
             choice=TiffChoice(series, mask_choice(z, t)),
+            polygons=polygon_options(pixel_size, transform, ids),
+            log=self.log,
         )
-        self._log_masks([mask_of(kind) for kind in masks], centers)
+        self._log_masks([stored_mask(self._store, kind) for kind in masks], centers)
 
     def _log_image(self, origin: str, *, is_new: bool) -> None:
         image, names = open_group(self._store / IMAGE, AXES["images"])

@@ -12,11 +12,12 @@ from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline.loading import ProjectInput
 from cellstamp.pipeline.plots import MOST_COLOURS, Colours, PathLike, check_matplotlib, plot_cells, plot_removed
 from cellstamp.source.names import IMAGE_NAME
+from cellstamp.source.outlines import OutlineMask
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from cellstamp.source.read.arrays import ArrayHandle
+    from cellstamp.source.read.arrays import ArrayHandle, Mask
     from cellstamp.source.read.overview import View
 
 _RGB = ("red", "green", "blue")
@@ -70,7 +71,7 @@ class ProjectPictures(ProjectInput):
         OutputError
             If the picture cannot be written.
         """
-        return self._plot_slide("plot_input_image", channels, region, color, {}, ax, save)
+        return self._plot_slide("plot_input_image", channels, region, color, [], ax, save)
 
     def plot_segmentation_masks(
         self,
@@ -82,7 +83,7 @@ class ProjectPictures(ProjectInput):
         ax: Axes | None = None,
         save: PathLike | None = None,
     ) -> Axes:
-        """Draw the outlines of the project's masks over its image.
+        """Draw the outlines of the project's masks, labels or shapes, over its image.
 
         For a large slide, pass a `region`: outlines hide cells that are only a few pixels of the picture.
 
@@ -118,13 +119,13 @@ class ProjectPictures(ProjectInput):
 
         masks = {mask.name: mask for mask in find_source(self._store).masks}
         outlines = canvas.colours_of_masks(mask_outline, list(masks))
-        chosen = {masks[name]: colour for name, colour in outlines.items()}
+        chosen = [(masks[name], colour) for name, colour in outlines.items()]
         if channels is None and color is None:
             channels = names[:1]
         return self._plot_slide("plot_segmentation_masks", channels, region, color, chosen, ax, save)
 
     def _plot_slide(
-        self, what: str, channels: Any, region: Any, color: Any, masks: Mapping[ArrayHandle, Any], ax: Any, save: Any
+        self, what: str, channels: Any, region: Any, color: Any, masks: Sequence[tuple[Mask, Any]], ax: Any, save: Any
     ) -> Axes:
         check_matplotlib(what)
         from cellstamp.pictures import canvas, slide
@@ -137,16 +138,22 @@ class ProjectPictures(ProjectInput):
         is_rgb = color is None and image.dtype == "uint8" and tuple(map(str.lower, shown)) == _RGB
         colours = None if is_rgb else slide.colours_for(color, shown)
         view = view_image(image, numbers, region)
-        labels = {mask.name: view_labels(mask, region) for mask in masks}
-        area = view.area
-        labelled = [*(shown if colours is not None else ()), *labels]
+        area, of_masks = view.area, {mask.name: colour for mask, colour in masks}
+        labels = {mask.name: view_labels(mask, region) for mask, _ in masks if not isinstance(mask, OutlineMask)}
+        rings = {
+            mask.name: mask.lines(area.top, area.bottom, area.left, area.right)
+            for mask, _ in masks
+            if isinstance(mask, OutlineMask)
+        }
+        labelled = [*(shown if colours is not None else ()), *of_masks]
         with canvas.drawing(ax, slide.page_of(area.shape, labelled), save) as axes:
             if is_rgb:
                 slide.draw_rgb(axes, view.pixels, float(np.iinfo(image.dtype).max), view.extent)
             else:
                 slide.draw_image(axes, view.pixels, shown, colours, view.extent)
             outlined = {name: (each.pixels, each.extent) for name, each in labels.items()}
-            slide.draw_outlines(axes, outlined, {mask.name: colour for mask, colour in masks.items()})
+            slide.draw_outlines(axes, outlined, of_masks)
+            slide.draw_rings(axes, rings, of_masks)
             slide.show_area(axes, (area.top, area.bottom), (area.left, area.right), _title(shown, names, view))
         return axes
 

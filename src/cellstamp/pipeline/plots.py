@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline.folder import STORE
+from cellstamp.source.names import IMAGE_NAME
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from cellstamp.h5sc.kept_and_removed import KeptAndRemoved
     from cellstamp.h5sc.selected_images import SelectedImages
+    from cellstamp.source.read.arrays import Mask
     from cellstamp.source.values import Centers
 
 PathLike = str | os.PathLike[str]
@@ -170,23 +172,34 @@ def plot_removed(
     from cellstamp.h5sc.kept_and_removed import kept_and_removed
     from cellstamp.pictures import canvas
     from cellstamp.pictures.removed import CellPositions, draw_removed
-    from cellstamp.source.find.cell_centers import centers_of_cells
-    from cellstamp.source.find.elements import find_labels
 
     canvas.check_target(ax, save)
     listed = kept_and_removed(h5sc)
-    labels = find_labels(_store_of(listed, store), listed.mask)
-    centers = centers_of_cells(labels, listed.centers)
-    _check_same_cells(listed, centers, labels.store)
+    mask, centers = _cells_of(listed, _store_of(listed, store))
+    _check_same_cells(listed, centers, mask.store)
     is_kept, is_removed = np.isin(centers.ids, listed.kept), np.isin(centers.ids, listed.removed)
     cells = CellPositions(
         kept=centers.xy[is_kept],
         removed=centers.xy[is_removed],
         other=centers.xy[~is_kept & ~is_removed],
-        shape=(labels.shape[0], labels.shape[1]),
+        shape=(mask.shape[0], mask.shape[1]),
         margin=0 if listed.keeps_border else listed.image_size // 2,
     )
     return draw_removed(cells, ax=ax, save=save)
+
+
+def _cells_of(listed: KeptAndRemoved, store: str) -> tuple[Mask, Centers]:
+    """Return the mask of a file in a store, and all of its cells that are on the image."""
+    from cellstamp.source.find.cell_centers import centers_of_cells
+    from cellstamp.source.find.elements import find_main_mask
+    from cellstamp.source.outlines import OutlineMask
+    from cellstamp.source.values import Centers
+
+    mask = find_main_mask(store, listed.image or IMAGE_NAME, listed.masks, listed.coordinate_system)
+    if isinstance(mask, OutlineMask):
+        on_image = mask.is_on_image()
+        return mask, Centers(mask.ids[on_image], mask.centers[on_image])
+    return mask, centers_of_cells(mask, listed.centers)
 
 
 def _check_same_cells(listed: KeptAndRemoved, centers: Centers, store: str) -> None:

@@ -18,7 +18,7 @@ from cellstamp.report import ProgressMode, conclude
 from cellstamp.similar_names import did_you_mean
 from cellstamp.source.load import store
 from cellstamp.source.load.tables import add_table
-from cellstamp.source.names import CYTOSOL, IMAGE, MASK_KINDS, NUCLEUS, centers_of
+from cellstamp.source.names import CYTOSOL, IMAGE, MASK_KINDS, NUCLEUS, centers_of, other_form
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -278,18 +278,21 @@ class Project(ProjectPictures):
             raise InputError(f"{self.directory}: there is no extraction yet; call extract() first")
         return path
 
+    def _has_mask(self, labels: str) -> bool:
+        return any(store.has_element(self._store, mask) for mask in (labels, other_form(labels)))
+
     @property
     def nuc_seg_status(self) -> bool:
-        """Whether there is a nucleus mask."""
-        return store.has_element(self._store, NUCLEUS)
+        """Whether there is a nucleus mask: labels or shapes."""
+        return self._has_mask(NUCLEUS)
 
     @property
     def cyto_seg_status(self) -> bool:
-        """Whether there is a cytosol mask."""
-        return store.has_element(self._store, CYTOSOL)
+        """Whether there is a cytosol mask: labels or shapes."""
+        return self._has_mask(CYTOSOL)
 
     def get_project_status(self) -> dict[str, bool]:
-        """Return whether the project has an image, masks, centres, and a finished extraction."""
+        """Return what the project has: its image, masks, stored centres (of labels only), and a finished extraction."""
         return {
             "input_image": store.has_element(self._store, IMAGE),
             "nucleus_segmentation": self.nuc_seg_status,

@@ -13,7 +13,7 @@ from cellstamp.errors import CellstampError, OutputError
 from cellstamp.h5sc.layout import OURS
 from cellstamp.h5sc.reader import read_h5sc
 from cellstamp.pipeline.job import Job
-from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.arrays import Mask
 
 Origin = Mapping[str, Any]
 """Settings, and a signature of each input, that decide the content of a file."""
@@ -30,7 +30,7 @@ def made_from(job: Job) -> dict[str, Any]:
         **job.settings(),
         "channels": list(job.source.channel_names),
         "cells": f"{len(job.cells)}, digest {cells[:16]}",
-        **_arrays(job, ArrayHandle.sample),
+        **_arrays(job, lambda mask: mask.sample()),
     }
 
 
@@ -39,10 +39,10 @@ def begun_from(job: Job) -> Origin:
 
     A signature changes with each change of the files.
     """
-    return {**made_from(job), **_arrays(job, ArrayHandle.signature)}
+    return {**made_from(job), **_arrays(job, lambda mask: mask.signature())}
 
 
-def _arrays(job: Job, digest: Callable[[ArrayHandle], str]) -> dict[str, str]:
+def _arrays(job: Job, digest: Callable[[Mask], str]) -> dict[str, str]:
     return {
         array.name: f"{list(array.shape)} {array.dtype}, digest {digest(array)[:16]}"
         for array in (job.source.image, *job.source.masks)

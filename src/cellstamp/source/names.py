@@ -7,8 +7,11 @@ SEGMENTATION_KEY = "seg_all"
 MASK_KINDS = ("nucleus", "cytosol")
 
 _MASK_PREFIX = f"labels/{SEGMENTATION_KEY}_"
+_SHAPES_PREFIX = f"shapes/{SEGMENTATION_KEY}_"
 NUCLEUS = f"{_MASK_PREFIX}nucleus"
 CYTOSOL = f"{_MASK_PREFIX}cytosol"
+NUCLEUS_SHAPES = f"{_SHAPES_PREFIX}nucleus"
+CYTOSOL_SHAPES = f"{_SHAPES_PREFIX}cytosol"
 
 
 def mask_of(kind: str) -> str:
@@ -16,9 +19,24 @@ def mask_of(kind: str) -> str:
     return f"{_MASK_PREFIX}{kind}"
 
 
+def shapes_of(kind: str) -> str:
+    """Return the element of a mask that is shapes, given its kind: ``"nucleus"`` or ``"cytosol"``."""
+    return f"{_SHAPES_PREFIX}{kind}"
+
+
 def mask_kind(mask: str) -> str:
-    """Return the kind of a mask, given its element."""
-    return mask.removeprefix(_MASK_PREFIX)
+    """Return the kind of a mask, given its element: labels or shapes."""
+    return mask.removeprefix(_MASK_PREFIX).removeprefix(_SHAPES_PREFIX)
+
+
+def other_form(mask: str) -> str:
+    """Return the element of the same mask as shapes if it is labels, and as labels if it is shapes."""
+    return mask_of(mask_kind(mask)) if is_shapes(mask) else shapes_of(mask_kind(mask))
+
+
+def is_shapes(mask: str) -> bool:
+    """Return whether the element of a mask is shapes."""
+    return mask.startswith("shapes/")
 
 
 def centers_of(labels: str) -> str:

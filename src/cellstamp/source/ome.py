@@ -18,6 +18,7 @@ OURS = "cellstamp"
 LAYOUT = "bioformats2raw.layout"
 """Attribute of a group of images that bioformats2raw writes."""
 
+SHAPES_AXES = ("x", "y")
 AXES = {"images": ("c", "y", "x"), "labels": ("y", "x")}
 # by zarr format: the name of SpatialData's dialect of OME-Zarr, and its version
 _DIALECTS = {2: ("0.4-dev-spatialdata", "0.2"), 3: ("0.5-dev-spatialdata", "0.3")}
@@ -94,6 +95,24 @@ def points_attributes(
         "axes": ["x", "y"],
         "coordinateTransformations": [identity(("x", "y"))],
         "spatialdata_attrs": {"version": {2: "0.1", 3: "0.2"}[format_]},
+    }
+
+
+def shapes_attributes(transformations: Sequence[Mapping[str, Any]], *, format_: int) -> dict[str, Any]:
+    """Return the attributes of the group of shapes.
+
+    Parameters
+    ----------
+    transformations
+        Transformations from (x, y) to coordinate systems, as SpatialData writes them.
+    format_
+        Zarr format, 2 or 3.
+    """
+    return {
+        "encoding-type": "ngff:shapes",
+        "axes": list(SHAPES_AXES),
+        "coordinateTransformations": list(transformations),
+        "spatialdata_attrs": {"version": {2: "0.2", 3: "0.3"}[format_]},
     }
 
 

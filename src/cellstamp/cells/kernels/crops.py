@@ -6,24 +6,29 @@ import numpy as np
 
 from cellstamp.cells.kernels.blur import BLUR_RADIUS, gaussian_weights
 from cellstamp.cells.kernels.boxes import clear_box, copy_row, list_box
-from cellstamp.cells.kernels.masks import cut_mask
+from cellstamp.cells.kernels.masks import blur_cell, bound_cell, find_cell
+from cellstamp.cells.kernels.outlines import draw_cell
 from cellstamp.cells.kernels.quantiles import FEW, normalise, rescale
 from cellstamp.cells.kernels.rounding import store_plane
 from cellstamp.compiling.decorators import compiled, compiled_part
 
 
 @compiled
-def cut_stamps(labels, image, ids, tops, lefts, how, stamps, boxes, on_edge, scratch):
+def cut_stamps(labels, image, ids, tops, lefts, outlines, how, stamps, boxes, on_edge, scratch):
     """Cut the single-cell images of several cells out of one block of masks and image.
 
     Parameters
     ----------
     labels
-        uint32 or uint64 (n_masks, Y, X); the last mask is the cell mask.
+        uint32 or uint64 (n_label_masks, Y, X).
     image
         Integer or float (n_channels, Y, X), not negative, the same area.
     ids, tops, lefts
         (n_cells,): cell ids in the dtype of ``labels``, and the upper left corner (int64) of each window in the block.
+    outlines
+        ``planes, corner, drawn``: for each mask, its plane in ``labels``, or -1 - k: the mask is drawn, and cell i is
+        cell k * n_cells + i of ``drawn``; the last mask is the cell mask. int64 (2,): row and column of the block in
+        the image. See `cellstamp.cells.kernels.outlines.draw_cell`.
     how
         ``apply_masks, per_cell, limits, levels``: whether channels are multiplied by the blurred cell mask; whether
         ``limits`` (float64 (n_channels, 2), lower and upper) are quantiles of each window, or values; and the stored
@@ -40,14 +45,22 @@ def cut_stamps(labels, image, ids, tops, lefts, how, stamps, boxes, on_edge, scr
     """
     apply_masks, per_cell, limits, levels = how
     masking, blurred, values, bits, halves, work, weights = scratch
-    n_masks, size = labels.shape[0], stamps.shape[2]
+    planes, corner, drawn = outlines
+    n_masks, size = planes.size, stamps.shape[2]
+    mask, words = masking[0], masking[1]
     for i in range(ids.size):
         for p in range(stamps.shape[1]):
             clear_box(stamps[i, p], boxes[i, p])
         box = boxes[i, 0]
         for m in range(n_masks):
-            box = boxes[i, m]
-            on_edge[i] = cut_mask(labels[m], tops[i], lefts[i], size, ids[i], weights, masking, blurred, box)
+            box, plane = boxes[i, m], planes[m]
+            if plane >= 0:
+                find_cell(labels[plane], tops[i], lefts[i], size, ids[i], mask, words, box)
+            else:
+                cell = (-1 - plane) * ids.size + i
+                draw_cell(drawn, cell, corner[0] + tops[i], corner[1] + lefts[i], size, mask)
+                bound_cell(mask, words, size, box)
+            on_edge[i] = blur_cell(size, weights, masking, blurred, box)
             list_box(blurred, box, values)
             store_plane(values, bits, halves, levels, box, stamps[i, m])
         for c in range(image.shape[0]):
@@ -74,7 +87,7 @@ def cut_channel(image, top, left, blurred, box, values):
     image
         Integer or float (Y, X), not negative.
     blurred, box
-        From `cut_mask`.
+        From `blur_cell`.
     values
         float64 (>= box height * box width,); written row by row, without gaps.
 

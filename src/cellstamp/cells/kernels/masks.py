@@ -1,4 +1,4 @@
-"""Cut one cell out of a mask: find its pixels, fill its holes, blur it."""
+"""Make the mask of one cell in its window: find its pixels in labels, fill its holes, blur it."""
 
 import numpy as np
 
@@ -47,6 +47,29 @@ def find_cell(labels, top, left, size, cell_id, mask, words, box):
             last = y
             for k in range(columns.size):
                 columns[k] |= words[y, k]
+    return narrow_box(mask, first, last, size, box)
+
+
+@compiled_part
+def bound_cell(mask, words, size, box):
+    """Write the bounding box of a mask that has been drawn; parameters and result as in `find_cell`."""
+    columns = words[size]
+    columns[:] = 0
+    first, last = size, -1
+    for y in range(size):
+        seen = np.uint64(0)
+        for k in range(columns.size):
+            seen |= words[y, k]
+            columns[k] |= words[y, k]
+        if seen:
+            first = min(first, y)
+            last = y
+    return narrow_box(mask, first, last, size, box)
+
+
+@compiled_part
+def narrow_box(mask, first, last, size, box):
+    """Write the box of the rows from ``first`` to ``last``, and of the columns in use, to ``box``."""
     if last < 0:
         box[:] = 0
         return False
@@ -59,29 +82,29 @@ def find_cell(labels, top, left, size, cell_id, mask, words, box):
 
 
 @compiled_part
-def cut_mask(labels, top, left, size, cell_id, weights, scratch, blurred, box):
-    """Cut one mask: find the cell, fill its holes inside the window, blur it.
+def blur_cell(size, weights, scratch, blurred, box):
+    """Fill the holes of a cell's mask inside the window, and blur it.
 
     Parameters
     ----------
-    labels, top, left, size, cell_id
-        See `find_cell`.
+    size
+        Side of the window.
     weights
         float64 (5,), see `gaussian_weights`.
     scratch
-        See `new_scratch`.
+        See `new_scratch`; its mask has the cell.
     blurred
         float64 (size, size); written inside the box only.
     box
-        int64 (4,); the box of everything that is not 0. Empty (all 0) for a cell without pixels here.
+        int64 (4,): the box of the mask; replaced by the box of everything that is not 0. Empty (all 0): no pixel.
 
     Returns
     -------
     bool
         Whether the cell has a pixel on the window's edge, and so may continue outside.
     """
-    mask, words, gaps, padded, half = scratch
-    if not find_cell(labels, top, left, size, cell_id, mask, words, box):
+    mask, _, gaps, padded, half = scratch
+    if box[1] == 0:
         return False
     on_edge = box[0] == 0 or box[1] == size or box[2] == 0 or box[3] == size
     cell = mask[box[0] : box[1], box[2] : box[3]]

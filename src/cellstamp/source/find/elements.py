@@ -5,7 +5,7 @@ Only the store's JSON (OME metadata) is read, so spatialdata need not be importe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,11 @@ import zarr
 from cellstamp.errors import InputError
 from cellstamp.source.find.grid import check_same_grid
 from cellstamp.source.find.masks import KINDS, MaskChoice, check_there, listing
+from cellstamp.source.find.shapes import find_shapes
 from cellstamp.source.location import reachable
 from cellstamp.source.names import IMAGE_NAME, SEGMENTATION_KEY
 from cellstamp.source.ome import described_channels, metadata_of
-from cellstamp.source.read.arrays import ArrayHandle, PixelSource
+from cellstamp.source.read.arrays import ArrayHandle, Mask, PixelSource
 from cellstamp.source.store_root import open_root, undamaged
 
 PIXEL_TYPES = (
@@ -38,6 +39,7 @@ def find_source(
     segmentation_key: str = SEGMENTATION_KEY,
     segmentation_mask: str | Sequence[str] | None = None,
     masks: MaskChoice | None = None,
+    coordinate_system: str | None = None,
 ) -> PixelSource:
     """Find the image and the masks to extract from.
 
@@ -53,6 +55,8 @@ def find_source(
         Name or names of the masks; overrides `segmentation_key`.
     masks
         All keys of a configuration for masks; overrides the two above.
+    coordinate_system
+        Coordinate system that places shapes on the image; None: the only shared one, or ``global``.
 
     Raises
     ------
@@ -63,13 +67,36 @@ def find_source(
     choice = masks or MaskChoice(segmentation_key, segmentation_mask)
     with reachable(where):
         root = open_root(where)
-        names = choice.names(_member_names(root, where, "labels"), where, partial(element_kind, root))
+        chosen = choice.elements(partial(_member_names, root, where), where, partial(element_kind, root))
         check_there("images", image, _member_names(root, where, "images"), where, partial(element_kind, root))
         pixels, channel_names = _image_handle(root, where, image)
-        handles = tuple(_labels_handle(root, where, name) for name in names)
-        for handle in handles:
+        labels = [_labels_handle(root, where, name) for kind, name in chosen if kind == "labels"]
+        for handle in labels:
             check_same_grid(root, pixels, handle)
-    return PixelSource(pixels, handles, channel_names)
+        names = [name for kind, name in chosen if kind == "shapes"]
+        shapes = find_shapes(root, names, pixels, system=coordinate_system, with_labels=bool(labels)) if names else None
+    of_kind: dict[str, Iterator[Mask]] = {"labels": iter(labels), "shapes": iter(shapes.masks if shapes else ())}
+    handles: tuple[Mask, ...] = tuple(next(of_kind[kind]) for kind, _ in chosen)
+    return PixelSource(pixels, handles, channel_names, shapes.remarks if shapes else ())
+
+
+def find_main_mask(store: str | Path, image: str, masks: Sequence[str], coordinate_system: str | None) -> Mask:
+    """Find the mask that defines the cells: the first of one or two, labels or shapes of either kind.
+
+    Raises
+    ------
+    InputError
+        See `find_source`.
+    """
+    with reachable(str(store)):
+        root = open_root(str(store))
+        kinds = [element_kind(root, name) for name in masks]
+    if kinds[0] != "shapes":
+        return find_labels(store, masks[0])
+    # the role of a single mask does not matter
+    roles = ("nucleus", "cytosol")[: len(masks)]
+    named = {f"{role}_{kind}": name for role, kind, name in zip(roles, kinds, masks, strict=True)}
+    return find_source(store, image=image, masks=MaskChoice(**named), coordinate_system=coordinate_system).main_mask
 
 
 def find_image(store: str | Path, image: str = IMAGE_NAME) -> PixelSource:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellstamp.source.find.annotations import Table
 from cellstamp.source.find.placement import placements, point_placements
 from cellstamp.source.ome import metadata_of
-from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.outlines import OutlineMask
+from cellstamp.source.read.arrays import Mask
 from cellstamp.source.read.centers import blocks_of
 from cellstamp.source.store_root import open_root
 
@@ -29,7 +31,7 @@ obs[{mask!r}] = ours.index.to_numpy()[nearest] * mutual
 
 
 def how_to_join(
-    table: Table, masks: Sequence[ArrayHandle], origin: str, names: Sequence[Any], looked_for: Sequence[str]
+    table: Table, masks: Sequence[Mask], origin: str, names: Sequence[Any], looked_for: Sequence[str]
 ) -> str:
     """Return a message for a table that names cells by text and has no column with their ids in the mask.
 
@@ -58,12 +60,12 @@ def how_to_join(
     return f"{problem}. If not, this joins rows and cells nearest to each other; then pass filehandler=sdata:\n{code}"
 
 
-def _code_by_position(table: Table, mask: ArrayHandle) -> str | None:
+def _code_by_position(table: Table, mask: Mask) -> str | None:
     """Return code that joins rows to cells by position; None if the table's cells have no position in the store."""
     root: Any = open_root(mask.store)
     region = table.attributes.get("region")
     name = region if isinstance(region, str) else next(iter(region or ()), "")
-    if f"shapes/{name}" not in root:
+    if f"shapes/{name}" not in root or isinstance(mask, OutlineMask):
         return None
     here = point_placements(root[f"shapes/{name}"].attrs.asdict())
     there = placements(metadata_of(root, f"labels/{mask.name}"))
@@ -74,14 +76,21 @@ def _code_by_position(table: Table, mask: ArrayHandle) -> str | None:
     return _BY_POSITION.format(store=mask.store, table=table.name, region=name, system=system, key=key, mask=mask.name)
 
 
-def first_ids(mask: ArrayHandle) -> str:
+def first_ids(mask: Mask) -> str:
     """Return the first ids of a mask, for a message: those in the first block with cells."""
+    if isinstance(mask, OutlineMask):
+        return listing_of(mask.ids)
     for block in blocks_of(mask):
         ids = np.unique(mask.read(block))
         ids = ids[ids > 0]
         if ids.size:
-            return ", ".join(map(str, ids[:3].tolist())) + (", ..." if ids.size > 3 else "")
+            return listing_of(ids)
     return "none"
+
+
+def listing_of(ids: NDArray[Any]) -> str:
+    """Return the first ids, for a message."""
+    return ", ".join(map(str, ids[:3].tolist())) + (", ..." if ids.size > 3 else "")
 
 
 def quoted(names: Sequence[Any]) -> str:

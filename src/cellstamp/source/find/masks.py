@@ -1,8 +1,8 @@
-"""Choose the masks among a store's labels, by the names in the configuration."""
+"""Choose the masks among a store's labels and shapes, by the names in the configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cellstamp.errors import InputError
@@ -12,6 +12,8 @@ from cellstamp.warnings import warn
 
 KINDS = ("images", "labels", "points", "shapes", "tables")
 """Kinds of elements: folders of a store and attributes of a SpatialData object."""
+
+_KINDS_OF_MASKS = ("labels", "shapes")
 
 KindOf = Callable[[str], str | None]
 
@@ -23,25 +25,31 @@ class MaskChoice:
     Attributes
     ----------
     segmentation_key
-        The masks are the labels ``<key>_nucleus`` and ``<key>_cytosol``; one is enough.
+        The masks are the labels or shapes ``<key>_nucleus`` and ``<key>_cytosol``; one is enough.
     segmentation_mask
-        Name or names of the masks; overrides `segmentation_key`.
+        Name or names of labels that are the masks; overrides `segmentation_key`.
     nucleus_labels, cytosol_labels
         Names of the masks; override the other two keys. One is enough.
+    nucleus_shapes, cytosol_shapes
+        Names of shapes that are the masks, instead of labels.
     """
 
     segmentation_key: str = SEGMENTATION_KEY
     segmentation_mask: str | Sequence[str] | None = None
     nucleus_labels: str | None = None
     cytosol_labels: str | None = None
+    nucleus_shapes: str | None = None
+    cytosol_shapes: str | None = None
 
-    def names(self, available: Sequence[str], store: str, kind_of: KindOf) -> tuple[str, ...]:
-        """Return the names of the masks to use, nucleus before cytosol.
+    def elements(
+        self, names_of: Callable[[str], Sequence[str]], store: str, kind_of: KindOf
+    ) -> tuple[tuple[str, str], ...]:
+        """Return kind (``"labels"`` or ``"shapes"``) and name of the masks to use, nucleus before cytosol.
 
         Parameters
         ----------
-        available
-            Names of the labels in the store.
+        names_of
+            Callable from a kind of elements to the names of those in the store.
         store
             The store, for messages.
         kind_of
@@ -52,22 +60,27 @@ class MaskChoice:
         InputError
             If a mask is missing, or if it is unclear which one is the nucleus mask.
         """
-        given = {key: name for key in ("nucleus_labels", "cytosol_labels") if (name := getattr(self, key)) is not None}
-        if given:
-            for key, name in given.items():
-                check_there("labels", name, available, store, kind_of, key=f"{key}: ")
-            return tuple(given.values())
+        given = [(kind, role) for role in ("nucleus", "cytosol") for kind in _KINDS_OF_MASKS]
+        named = {(kind, role): name for kind, role in given if (name := getattr(self, f"{role}_{kind}")) is not None}
+        for (kind, role), name in named.items():
+            check_there(kind, name, names_of(kind), store, kind_of, key=f"{role}_{kind}: ", role=role)
+        if named:
+            return tuple((kind, name) for (kind, _), name in named.items())
         if self.segmentation_mask is not None:
-            return self._names_given(available, store, kind_of)
+            return tuple(("labels", name) for name in self._names_given(names_of("labels"), store, kind_of))
+        return self._by_key({kind: names_of(kind) for kind in _KINDS_OF_MASKS}, store)
+
+    def _by_key(self, available: Mapping[str, Sequence[str]], store: str) -> tuple[tuple[str, str], ...]:
         wanted = [f"{self.segmentation_key}_nucleus", f"{self.segmentation_key}_cytosol"]
-        found = tuple(name for name in wanted if name in available)
-        if not found:
-            message = (
-                f"no labels named {wanted[0]} or {wanted[1]} in {store}; it has {listing(available)}. Load masks, or "
-                "name the labels with nucleus_labels and cytosol_labels"
-            )
-            raise InputError(message)
-        return found
+        found = tuple((kind, name) for name in wanted for kind in _KINDS_OF_MASKS if name in available[kind])
+        if found:
+            return found
+        shapes = f" and the shapes {listing(available['shapes'])}" if available["shapes"] else ""
+        keys = "nucleus_labels and cytosol_labels" + (", or nucleus_shapes and cytosol_shapes" if shapes else "")
+        raise InputError(
+            f"no labels named {wanted[0]} or {wanted[1]} in {store}; it has {listing(available['labels'])}{shapes}. "
+            f"Load masks, or name {'them' if shapes else 'the labels'} with {keys}"
+        )
 
     def _names_given(self, available: Sequence[str], store: str, kind_of: KindOf) -> tuple[str, ...]:
         mask = self.segmentation_mask
@@ -85,9 +98,16 @@ class MaskChoice:
 
 
 def check_there(
-    kind: str, name: str, available: Sequence[str], store: str, kind_of: KindOf, *, key: str = "image: "
+    kind: str,
+    name: str,
+    available: Sequence[str],
+    store: str,
+    kind_of: KindOf,
+    *,
+    key: str = "image: ",
+    role: str | None = None,
 ) -> None:
-    """Check that an element exists and is of this kind.
+    """Check that an element exists and is of this kind; ``role`` is that of a mask.
 
     Raises
     ------
@@ -97,8 +117,10 @@ def check_there(
     if name in available:
         return
     other = kind_of(name)
-    what = "labels" if kind == "labels" else f"{kind} element"
+    what = "images element" if kind == "images" else kind
     hint = f"; '{name}' is one of its {other}" if other else did_you_mean(name, available)
+    if role is not None and other in _KINDS_OF_MASKS:
+        hint += f": set {role}_{other} instead"
     message = f"{key}no {what} named '{name}' in {store}; it has {listing(available)}{hint}"
     raise InputError(message)
 

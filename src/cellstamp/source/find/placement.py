@@ -56,6 +56,16 @@ def as_transformations(matrices: Mapping[str, Matrix]) -> list[dict[str, Any]]:
     ]
 
 
+def as_shapes_transformations(matrices: Mapping[str, Matrix]) -> list[dict[str, Any]]:
+    """Return the transformations of shapes, with x before y, given their placements for (y, x, 1)."""
+    swapped = {name: matrix[np.ix_([1, 0, 2], [1, 0, 2])] for name, matrix in matrices.items()}
+    axes = ome.identity(ome.SHAPES_AXES)
+    return [
+        {**each, "input": axes["input"], "output": {**axes["output"], "name": each["output"]["name"]}}
+        for each in as_transformations(swapped)
+    ]
+
+
 def differing(here: Mapping[str, Matrix], there: Mapping[str, Matrix]) -> list[str]:
     """Return the names of the shared coordinate systems in which two elements have different positions."""
     return [

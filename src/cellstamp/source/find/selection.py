@@ -102,12 +102,23 @@ def find_cells(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenCe
 
 
 def _ids_of_column(ids: IdColumn, source: PixelSource, handler: Any, origin: str) -> NDArray[np.uint64]:
+    if ids.texts and (found := _ids_of_shapes(ids.texts, source)) is not None:
+        return found
     if ids.texts:
         tables = _all_tables(source, handler, origin)
         return ids_of_texts(ids.texts, tables, source.masks, origin, heading=ids.first)
     if not ids.numbers:
         raise ConfigError(f"{origin}: the file has no ids")
     return np.array(sorted(ids.numbers), np.uint64)
+
+
+def _ids_of_shapes(texts: frozenset[str], source: PixelSource) -> NDArray[np.uint64] | None:
+    """Return the ids of cells that shapes name by text; None if some are not among them."""
+    for mask in source.outlines:
+        found = mask.ids_of(np.array(sorted(texts), object))
+        if found.all():
+            return np.unique(found)
+    return None
 
 
 def _all_tables(source: PixelSource, handler: Any, origin: str) -> Iterator[Table]:

@@ -13,7 +13,9 @@ from cellstamp.rules import LARGEST_ID
 from cellstamp.source.find.annotations import Column, Table, column_content
 from cellstamp.source.find.joining_advice import how_to_join
 from cellstamp.source.find.masks import listing
-from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.find.shape_ids import CELL_COLUMNS
+from cellstamp.source.outlines import OutlineMask
+from cellstamp.source.read.arrays import Mask
 from cellstamp.source.table_columns import LABEL_COLUMNS
 
 
@@ -50,7 +52,7 @@ class CellRows:
         return np.unique(found)
 
 
-def rows_in_mask(table: Table, masks: Sequence[ArrayHandle], origin: str, ids: str | None = None) -> CellRows:
+def rows_in_mask(table: Table, masks: Sequence[Mask], origin: str, ids: str | None = None) -> CellRows:
     """Find the rows of a table that are cells of one of the masks.
 
     The ids are numbers in the table's instance key. If rows annotate something else, or the key is text, the ids are in
@@ -72,8 +74,16 @@ def rows_in_mask(table: Table, masks: Sequence[ArrayHandle], origin: str, ids: s
     ConfigError
         If the table cannot be joined to the masks, or two columns have different ids.
     """
+    outlines = [mask for mask in masks if isinstance(mask, OutlineMask)]
+    if ids is not None and ids in table.columns and outlines:
+        return CellRows(np.ones(table.column(ids).shape, np.bool_), _named(table.column(ids), outlines[-1]))
     if ids is not None:
         return _by_column(table, ids, origin)
+    if outlines and (by_name := _by_name(table, outlines[-1], origin)) is not None:
+        return by_name
+    if outlines and outlines[-1].is_numbered:
+        # columns with ids of labels are not the numbers of these cells
+        raise _of_something_else(table.regions(origin), [mask.name for mask in masks], origin)
     regions, instances = table.regions(origin), table.instances(origin)
     names = [mask.name for mask in masks]
     rows = _first_annotated(regions, names)
@@ -97,6 +107,31 @@ def rows_in_mask(table: Table, masks: Sequence[ArrayHandle], origin: str, ids: s
     raise ConfigError(how_to_join(table, masks, origin, instances.compressed().tolist(), LABEL_COLUMNS))
 
 
+def _by_name(table: Table, mask: OutlineMask, origin: str) -> CellRows | None:
+    """Return the rows whose instance is a shape of a mask; None if there is none.
+
+    Rows that annotate something else name the shapes by text, in their instance key or in a column such as `cell_id`:
+    integers may be those of labels.
+    """
+    own = np.asarray(table.regions(origin).filled(None) == mask.name, np.bool_)
+    if own.any():
+        found = _named(table.instances(origin), mask)
+        return CellRows(own, found) if (found[own] > 0).any() else None
+    columns = [table.instances(origin), *(table.column(name) for name in CELL_COLUMNS if name in table.columns)]
+    for column in columns:
+        if column.dtype.kind == "O" and (found := _named(column, mask)).any():
+            return CellRows(found > 0, found)
+    return None
+
+
+def _named(column: Column, mask: OutlineMask) -> NDArray[np.uint64]:
+    """Return the ids of the shapes that a column names; 0: none."""
+    known = ~np.ma.getmaskarray(column)
+    found = np.zeros(known.size, np.uint64)
+    found[known] = mask.ids_of(column.data[known])
+    return found
+
+
 def _first_annotated(regions: Column, masks: Sequence[str]) -> NDArray[np.bool_] | None:
     for mask in masks:
         rows: NDArray[np.bool_] = np.asarray(regions.filled(None) == mask, np.bool_)
@@ -106,7 +141,7 @@ def _first_annotated(regions: Column, masks: Sequence[str]) -> NDArray[np.bool_]
 
 
 def _label_column(
-    table: Table, columns: Sequence[str], rows: NDArray[np.bool_], masks: Sequence[ArrayHandle], origin: str
+    table: Table, columns: Sequence[str], rows: NDArray[np.bool_], masks: Sequence[Mask], origin: str
 ) -> NDArray[np.uint64] | None:
     """Return the ids in the columns of these names that have ids; None if none has.
 

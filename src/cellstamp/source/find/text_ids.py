@@ -11,13 +11,13 @@ from cellstamp.errors import ConfigError
 from cellstamp.source.find.annotations import Column, Table
 from cellstamp.source.find.joining_advice import first_ids, quoted
 from cellstamp.source.find.table_joins import rows_in_mask
-from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.arrays import Mask
 
 
 def ids_of_texts(
     texts: Iterable[str],
     tables: Iterable[Table],
-    masks: Sequence[ArrayHandle],
+    masks: Sequence[Mask],
     origin: str,
     *,
     heading: str | None = None,

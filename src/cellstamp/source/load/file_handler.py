@@ -40,9 +40,10 @@ def open_store(handler: Any, image: str, masks: MaskChoice, centers: str | None,
         raise InputError(message)
 
     where, kind_of = "the SpatialData object", partial(_kind_in_memory, handler)
-    names = masks.names(sorted(handler.labels), where, kind_of)
+    chosen = masks.elements(lambda kind: sorted(getattr(handler, kind)), where, kind_of)
     check_there("images", image, sorted(handler.images), where, kind_of)
-    return spool(handler, [image, *names], folder, centers)
+    labels, shapes = ([name for kind, name in chosen if kind == wanted] for wanted in ("labels", "shapes"))
+    return spool(handler, [image, *labels], folder, centers, shapes)
 
 
 def _kind_in_memory(sdata: Any, name: str) -> str | None:

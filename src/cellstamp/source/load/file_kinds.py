@@ -26,6 +26,7 @@ _SIGNATURES = (
     (b"MATLAB 5", "MATLAB"),
     (b"\x1f\x8b", "gzip"),
     (b"Iout", "ImageJ outline"),
+    (b"PAR1", "parquet"),
     (b"ZISRAWFILE", "CZI"),
     (b"\xda\xce\xbe\x0a", "ND2"),
 )

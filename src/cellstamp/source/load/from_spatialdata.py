@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,19 +26,32 @@ from cellstamp.source.load.checks import (
 )
 from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.pixels import Pixels
+from cellstamp.source.load.project_shapes import check_staged, copy_shapes, image_place
 from cellstamp.source.load.raster import FACTORS, copy_raster, copyable, write_raster
 from cellstamp.source.load.same_content import Content, element_names, is_stored, same_files
 from cellstamp.source.load.staging import Format, Staging, recover, staged, zarr_format
 from cellstamp.source.load.store import write_centers
 from cellstamp.source.load.tables import annotated, retarget
-from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, mask_kind
+from cellstamp.source.names import (
+    CYTOSOL,
+    CYTOSOL_SHAPES,
+    IMAGE,
+    NUCLEUS,
+    NUCLEUS_SHAPES,
+    centers_of,
+    is_shapes,
+    mask_kind,
+    other_form,
+)
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.read.centers import Run
 from cellstamp.source.store_root import open_root
 from cellstamp.source.values import Centers
 
 _KINDS = ("images", "labels", "points", "shapes", "tables")
-_OURS = (IMAGE, NUCLEUS, CYTOSOL, centers_of(NUCLEUS), centers_of(CYTOSOL))
+_MASKS = (NUCLEUS, CYTOSOL, NUCLEUS_SHAPES, CYTOSOL_SHAPES)
+_ROLES = ("nucleus", "cytosol")
+_OURS = (IMAGE, *_MASKS, centers_of(NUCLEUS), centers_of(CYTOSOL))
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,21 @@ class Chosen:
     cell_id_column: str | None = None
 
 
-def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run = map) -> dict[str, Centers] | None:
+def element_of(store: Path, element: str, name: str) -> tuple[str, str]:
+    """Return the element of the project, and that of the store with this name: a mask may be shapes."""
+    if element != IMAGE and not (store / "labels" / name).is_dir() and (store / "shapes" / name).is_dir():
+        return other_form(element), f"shapes/{name}"
+    return element, f"{element.split('/')[0]}/{name}"
+
+
+def load_sdata(
+    store: Path,
+    chosen: Chosen,
+    *,
+    overwrite: bool = False,
+    run: Run = map,
+    log: Callable[[str], None] = lambda _: None,
+) -> dict[str, Centers] | None:
     """Take the image and the masks of another SpatialData store as the project's, and compute the cells' centres.
 
     An element with a suitable zarr format, axes and chunk size is copied as a folder, without decoding pixels. Any
@@ -83,6 +110,8 @@ def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run
         Whether an existing image and masks are replaced, whatever their content.
     run
         How to apply a callable to every block of a mask; see `compute_centers`.
+    log
+        Callable that logs a sentence about shapes.
 
     Returns
     -------
@@ -103,14 +132,18 @@ def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run
     recover(store)
     if not overwrite and _is_loaded(store, chosen):
         return None
-    check_free(store, (IMAGE, NUCLEUS, CYTOSOL), overwrite=overwrite)
-    masks = [element for element in (NUCLEUS, CYTOSOL) if element in chosen.elements]
+    check_free(store, (IMAGE, *_MASKS), overwrite=overwrite)
+    masks = [element for element in _MASKS if element in chosen.elements]
     with staged(store, new_format=source_format) as staging:
         for element, origin in chosen.elements.items():
             _take(staging, chosen.store / origin, element)
-        centers = write_centers(staging, masks, run=run)
+        centers = write_centers(staging, [mask for mask in masks if not is_shapes(mask)], run=run)
         warn_of_shared_ids(centers)
-        check_same_cells(centers)
+        shapes = [mask for mask in masks if is_shapes(mask)]
+        if shapes:
+            centers |= check_staged(staging, shapes, image_place(staging.folder), with_labels=bool(centers), log=log)
+        if len(shapes) < len(_ROLES):  # else they are matched already
+            check_same_cells(centers)
         for element in _OURS:
             staging.remove(element)
         if chosen.others and chosen.store.resolve() != store.resolve():
@@ -121,12 +154,18 @@ def load_sdata(store: Path, chosen: Chosen, *, overwrite: bool = False, run: Run
 
 def _is_loaded(store: Path, chosen: Chosen) -> bool:
     """Return whether the project has the chosen image and masks, no other mask, and the other elements."""
-    stored = {element for element in (IMAGE, NUCLEUS, CYTOSOL) if (store / element).exists()}
+    stored = {element for element in (IMAGE, *_MASKS) if (store / element).exists()}
     return (
         stored == set(chosen.elements)
-        and all(is_stored(store, name, _content(chosen.store / origin)) for name, origin in chosen.elements.items())
+        and all(_is_same(store, name, chosen.store / origin) for name, origin in chosen.elements.items())
         and _has_others(store, chosen)
     )
+
+
+def _is_same(store: Path, element: str, origin: Path) -> bool:
+    if is_shapes(element):
+        return same_files(origin, store / element)
+    return is_stored(store, element, _content(origin))
 
 
 def _content(group: Path) -> Content:
@@ -174,7 +213,7 @@ def _check_elements(chosen: Chosen) -> None:
     check_image(image)
     root = open_root(str(chosen.store))
     for element, origin in chosen.elements.items():
-        if element != IMAGE:
+        if element != IMAGE and not is_shapes(element):
             mask, _ = open_group(chosen.store / origin, ome.AXES["labels"])
             check_mask(mask, mask_kind(element), image.shape)
             check_same_grid(root, _handle(chosen, IMAGE, image), _handle(chosen, element, mask))
@@ -187,6 +226,9 @@ def _handle(chosen: Chosen, element: str, pixels: Pixels) -> ArrayHandle:
 
 
 def _take(staging: Staging, group: Path, element: str) -> None:
+    if is_shapes(element):
+        copy_shapes(staging, group, element)
+        return
     kind = element.split("/")[0]
     factors = FACTORS if kind == "images" else ()
     pixels, labels = open_group(group, ome.AXES[kind])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from cellstamp.source.load.ome_groups import open_stack
 from cellstamp.source.load.omezarr import find_image, is_folder, open_labels
 from cellstamp.source.load.pixels import Pixels, cropped, stack
 from cellstamp.source.load.plane_choice import PlaneChoice, chosen
+from cellstamp.source.load.polygon_files import is_polygon_file, read_polygon_file
+from cellstamp.source.load.polygons import PolygonOptions, Polygons, cells_of_frame, is_frame
 from cellstamp.source.load.tiff import TiffChoice, check_one_plane, open_tiffs
 from cellstamp.source.read.centers import Run
 from cellstamp.source.values import Centers
@@ -159,23 +161,29 @@ def load_segmentation(
     overwrite: bool = False,
     run: Run = map,
     choice: TiffChoice | None = None,
+    polygons: PolygonOptions | None = None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Centers]:
-    """Load masks from arrays, files or OME-Zarr labels; see `cellstamp.source.load.store.load_masks`.
+    """Load masks from arrays, polygons, files or OME-Zarr labels; see `cellstamp.source.load.store.load_masks`.
 
     Raises
     ------
     InputError
-        If a mask lacks the chosen plane or image.
+        If a mask lacks the chosen plane or image, or no mask is polygons and there are options for them.
     """
-    choice = choice or TiffChoice()
+    choice, options = choice or TiffChoice(), polygons or PolygonOptions()
     with ExitStack() as files:
-        opened = {kind: _opened(mask, kind, files, choice) for kind, mask in masks.items()}
-        return stores.load_masks(store, opened, overwrite=overwrite, run=run)
+        opened = {kind: _opened(mask, kind, files, choice, options) for kind, mask in masks.items()}
+        if masks and options.given and not any(isinstance(mask, Polygons) for mask in opened.values()):
+            raise InputError("pixel_size, transform and ids are for polygons, but no mask is polygons. Leave them out")
+        return stores.load_masks(store, opened, overwrite=overwrite, run=run, log=log)
 
 
-def _opened(mask: Any, kind: str, files: ExitStack, choice: TiffChoice) -> Any:
+def _opened(mask: Any, kind: str, files: ExitStack, choice: TiffChoice, options: PolygonOptions) -> Any:
     """Open a mask: a path with the reader for its content, or the chosen plane of an array."""
     name = f"{kind} mask"
+    if is_frame(mask):
+        return cells_of_frame(mask, name, options)
     if not isinstance(mask, (str, os.PathLike)):
         _check_one_image(name, choice)
         plane = mask_plane(mask, name, choice.planes)
@@ -185,6 +193,8 @@ def _opened(mask: Any, kind: str, files: ExitStack, choice: TiffChoice) -> Any:
         _check_one_image(name, choice)
         return as_ids(open_labels(mask, choice.planes), name)
     path = Path(mask)
+    if is_polygon_file(path):
+        return read_polygon_file(path, kind, options)
     file = open_mask_file(path, lambda tiff: _tiff_mask(tiff, files, choice))
     if kind_of_file(path) == "TIFF":
         return as_ids(file.pixels, name, file.code)

@@ -205,7 +205,6 @@ def _why_not(path: Path, kind: str) -> str:
         "MATLAB": f"is a MATLAB file. Load its array, like HoVer-Net's: scipy.io.loadmat({shown!r})['inst_map']",
         "gzip": f"is compressed with gzip. Decompress it first: python -m gzip -d {shlex.quote(shown)}",
         "ImageJ outline": _OUTLINES,
-        "JSON": "is a JSON file: outlines, no pixels. Export a label image, in QuPath with LabeledImageServer",
         "CZI": proprietary,
         "ND2": proprietary,
     }

@@ -12,7 +12,7 @@ import zarr
 from cellstamp.errors import InputError
 from cellstamp.source import ome
 from cellstamp.source.find.masks import listing
-from cellstamp.source.find.placement import placements, same
+from cellstamp.source.find.placement import placements, point_placements, same
 from cellstamp.source.load.pixels import as_pixels, full_resolution
 from cellstamp.source.load.raster import write_raster
 from cellstamp.source.load.staging import Staging, staged, zarr_format
@@ -68,7 +68,9 @@ class Raster:
         return self.on_disk.parents[2] if alike else None
 
 
-def spool(sdata: Any, names: Sequence[str], folder: Path, centers: str | None = None) -> str:
+def spool(
+    sdata: Any, names: Sequence[str], folder: Path, centers: str | None = None, shapes: Sequence[str] = ()
+) -> str:
     """Return a store that holds images and labels of a SpatialData object in their state in memory.
 
     Unchanged elements read from disk are not copied: when that is so of every element, the store is the one
@@ -84,6 +86,8 @@ def spool(sdata: Any, names: Sequence[str], folder: Path, centers: str | None = 
         Folder for a new store.
     centers
         Name of points or a table that will be read too.
+    shapes
+        Names of shapes that will be read too.
 
     Returns
     -------
@@ -97,7 +101,7 @@ def spool(sdata: Any, names: Sequence[str], folder: Path, centers: str | None = 
     """
     rasters = [_raster(sdata, name) for name in names]
     stores = {raster.store for raster in rasters}
-    if centers is None and len(stores) == 1 and (store := stores.pop()) is not None:
+    if centers is None and not shapes and len(stores) == 1 and (store := stores.pop()) is not None:
         return str(store)
     target = Path(folder) / "spool.zarr"
     # A store has one zarr format: that of the linked elements.
@@ -107,6 +111,8 @@ def spool(sdata: Any, names: Sequence[str], folder: Path, centers: str | None = 
             _put(staging, raster)
         if centers is not None:
             _put_centers(staging, sdata, centers)
+        for name in shapes:
+            _put_shapes(staging, name, sdata.shapes[name])
     return str(target)
 
 
@@ -138,7 +144,10 @@ def store_on_disk(given: Any, names: Sequence[str]) -> Path:
         raise InputError(
             "sdata_path: this SpatialData object is in memory only; write it first (sdata.write), and give the path"
         )
-    for raster in (_raster(given, name) for name in names):
+    for name in names:
+        if name in given.shapes and name not in given.images and name not in given.labels:
+            _check_shapes_unchanged(given.shapes[name], name, Path(str(folder)))
+    for raster in (_raster(given, name) for name in names if name not in given.shapes):
         if raster.store is None or raster.store != Path(str(folder)).absolute():
             raise InputError(
                 f"sdata_path: {raster.name} of this SpatialData object differs from its store {folder}; write it "
@@ -146,6 +155,24 @@ def store_on_disk(given: Any, names: Sequence[str]) -> Path:
                 "load_segmentation"
             )
     return Path(str(folder))
+
+
+def _check_shapes_unchanged(shapes: Any, name: str, folder: Path) -> None:
+    import geopandas as gpd
+
+    there = folder / "shapes" / name
+    stored = gpd.read_parquet(there / "shapes.parquet") if (there / "shapes.parquet").is_file() else None
+    here, axes = {"coordinateTransformations": transformations_of(shapes, ome.SHAPES_AXES)}, ome.SHAPES_AXES
+    unchanged = (
+        stored is not None
+        and stored.equals(shapes)
+        and same(point_placements({**here, "axes": axes}), point_placements(ome.read_attributes(there)))
+    )
+    if not unchanged:
+        raise InputError(
+            f"sdata_path: shapes/{name} of this SpatialData object differs from its store {folder}; write it first "
+            "(sdata.write_element) and give the path, or load it with load_segmentation"
+        )
 
 
 def _put(staging: Staging, raster: Raster) -> None:
@@ -179,7 +206,7 @@ def _put_centers(staging: Staging, sdata: Any, name: str) -> None:
         axes = [axis for axis in ("x", "y", "z") if axis in table]
         own = points.attrs.get("spatialdata_attrs", {})
         attributes = ome.points_attributes(format_=staging.format)
-        attributes |= {"axes": axes, "coordinateTransformations": _transformations(points, axes)}
+        attributes |= {"axes": axes, "coordinateTransformations": transformations_of(points, axes)}
         attributes["spatialdata_attrs"] |= {key: own[key] for key in ("instance_key",) if key in own}
         kept = [column for column in (*axes, own.get("instance_key")) if column in table]
         write_frame(staging, name, table[kept], attributes)
@@ -192,6 +219,13 @@ def _put_centers(staging: Staging, sdata: Any, name: str) -> None:
         )
 
 
+def _put_shapes(staging: Staging, name: str, shapes: Any) -> None:
+    plain = shapes.copy(deep=False)
+    plain.attrs = {}  # transformations, which parquet could not hold
+    attributes = ome.shapes_attributes(transformations_of(shapes, ome.SHAPES_AXES), format_=staging.format)
+    plain.to_parquet(staging.group(f"shapes/{name}", attributes) / "shapes.parquet")
+
+
 def _raster(sdata: Any, name: str) -> Raster:
     kind = next((kind for kind in ("images", "labels") if name in getattr(sdata, kind)), None)
     if kind is None:
@@ -202,10 +236,10 @@ def _raster(sdata: Any, name: str) -> Raster:
     if tuple(data.dims) != ome.AXES[kind]:
         dims, wanted = ", ".join(map(str, data.dims)), ", ".join(ome.AXES[kind])
         raise InputError(f"SpatialData object: {kind}/{name} has the axes {dims}; must have {wanted}")
-    return Raster(f"{kind}/{name}", data, _transformations(element, ome.AXES[kind]), _array_on_disk(data.data))
+    return Raster(f"{kind}/{name}", data, transformations_of(element, ome.AXES[kind]), _array_on_disk(data.data))
 
 
-def _transformations(element: Any, axes: Sequence[str]) -> list[dict[str, Any]]:
+def transformations_of(element: Any, axes: Sequence[str]) -> list[dict[str, Any]]:
     """Return the transformations of an element, as in OME metadata."""
     from spatialdata.transformations import get_transformation
 

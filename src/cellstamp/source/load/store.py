@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,26 @@ from cellstamp.source.load.checks import (
 from cellstamp.source.load.mask_values import as_ids
 from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.pixels import Pixels, as_channels, as_pixels, full_resolution, reordered
+from cellstamp.source.load.polygons import Polygons
+from cellstamp.source.load.project_shapes import ImagePlace, check_staged, has_shapes, image_place, write_shapes
 from cellstamp.source.load.raster import FACTORS, write_raster
 from cellstamp.source.load.same_content import Content, is_stored
 from cellstamp.source.load.spool import spool
 from cellstamp.source.load.staging import Staging, recover, staged
 from cellstamp.source.location import is_remote
-from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of, mask_kind, mask_of
+from cellstamp.source.names import (
+    CYTOSOL,
+    CYTOSOL_SHAPES,
+    IMAGE,
+    NUCLEUS,
+    NUCLEUS_SHAPES,
+    centers_of,
+    is_shapes,
+    mask_kind,
+    mask_of,
+    other_form,
+    shapes_of,
+)
 from cellstamp.source.points import write_points
 from cellstamp.source.read.centers import Run, compute_centers
 from cellstamp.source.read.shared_ids import survey
@@ -49,6 +63,7 @@ __all__ = [
     "recover",
     "spool",
     "store_centers",
+    "stored_mask",
 ]
 
 
@@ -150,21 +165,32 @@ def _warn_of_other_sizes(store: Path, image: Pixels) -> None:
             warn(f"{name} has another size than the new image {image.shape}: load the masks of this image too")
 
 
-def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False, run: Run = map) -> dict[str, Centers]:
+def load_masks(
+    store: Path,
+    masks: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    run: Run = map,
+    log: Callable[[str], None] = lambda _: None,
+) -> dict[str, Centers]:
     """Write masks of the project's image, and the centres of their cells.
 
     Masks that the store already has, with the same content, stay untouched, with their centres.
+
+    A mask is labels or shapes: one replaces the other. Shapes that the store already has stay.
 
     Parameters
     ----------
     store
         The project's store; it must have an image.
     masks
-        ``"nucleus"`` and ``"cytosol"``, one or both: (y, x) arrays or pixels, integers, 0 = background.
+        ``"nucleus"`` and ``"cytosol"``, one or both: (y, x) arrays or pixels, integers, 0 = background; or polygons.
     overwrite
         Whether existing masks are replaced, whatever their content.
     run
         How to apply a callable to every block of a mask; see `compute_centers`.
+    log
+        Callable that logs a sentence about polygons.
 
     Returns
     -------
@@ -174,29 +200,99 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
     Raises
     ------
     InputError
-        If there is no image, or a mask does not fit it: in its size, dtype or ids.
+        If there is no image, or a mask does not fit it: in its size, dtype, ids or position.
     OutputError
         If the store has a mask with other content, and it may not be replaced.
     """
     if not masks:
         raise InputError("no mask: give nucleus, cytosol, or both")
-    elements = {mask_of(kind): _mask_pixels(mask, kind) for kind, mask in masks.items()}
+    elements = dict(_as_element(mask, kind) for kind, mask in masks.items())
     recover(store)
-    new = {name: mask for name, mask in elements.items() if overwrite or not is_stored(store, name, Content(mask))}
-    check_free(store, list(new), overwrite=overwrite)
-    shape = image_pixels(store).shape
+    shape, image = image_pixels(store).shape, image_place(store)
+    new = {name: mask for name, mask in elements.items() if overwrite or not _has_mask(store, name, mask, image)}
+    check_free(store, [*new, *map(other_form, new)], overwrite=overwrite)
     for element, mask in elements.items():
-        check_mask(mask, mask_kind(element), shape)
+        if not isinstance(mask, Polygons):
+            check_mask(mask, mask_kind(element), shape)
     if not new:
         return {}
+    polygons = {element: mask for element, mask in new.items() if isinstance(mask, Polygons)}
     with staged(store) as staging:
-        for element, mask in new.items():
-            write_raster(staging, element, mask)
-        centers = write_centers(staging, list(new), run=run)
+        _write_masks(staging, new, image)
+        centers = write_centers(staging, [element for element in new if element not in polygons], run=run)
         warn_of_shared_ids(centers)
-        check_same_cells({**_cells_of_other_mask(store, list(new), run), **centers})
+        known = _check_together(staging, new, centers, image, run=run, log=log)
+    _report_left_out(polygons, log)
     warn_of_no_cells(centers)
-    return centers
+    return {element: known[element] for element in new}
+
+
+def _as_element(mask: Any, kind: str) -> tuple[str, Pixels | Polygons]:
+    """Return the element that a mask becomes, and its content."""
+    return (shapes_of(kind), mask) if isinstance(mask, Polygons) else (mask_of(kind), _mask_pixels(mask, kind))
+
+
+def _has_mask(store: Path, element: str, mask: Pixels | Polygons, image: ImagePlace) -> bool:
+    """Return whether the store has a mask with this content."""
+    if isinstance(mask, Polygons):
+        return has_shapes(store, element, mask, image)
+    return is_stored(store, element, Content(mask))
+
+
+def _write_masks(staging: Staging, masks: Mapping[str, Pixels | Polygons], image: ImagePlace) -> None:
+    for element, mask in masks.items():
+        if isinstance(mask, Polygons):
+            write_shapes(staging, element, mask, image)
+        else:
+            write_raster(staging, element, mask)
+        _remove_other_form(staging, element)
+
+
+def _check_together(
+    staging: Staging,
+    new: Mapping[str, Pixels | Polygons],
+    centers: Mapping[str, Centers],
+    image: ImagePlace,
+    *,
+    run: Run,
+    log: Callable[[str], None],
+) -> dict[str, Centers]:
+    """Check that new masks and those that stay have the same cells; return the cells of all."""
+    others = _other_masks(staging.store, list(new))
+    shapes = [element for element in (*new, *others) if is_shapes(element)]
+    labels = [element for element in others if not is_shapes(element)]
+    known = {**_cells_of_labels(staging.store, labels, run), **centers}
+    if shapes:
+        known |= check_staged(staging, shapes, image, with_labels=bool(known), log=log)
+    if len(shapes) < len(known) or not shapes:  # two shapes are matched already
+        check_same_cells(known)
+    return known
+
+
+def _remove_other_form(staging: Staging, element: str) -> None:
+    """Have the mask that shapes or labels replace leave the store; stored centres are those of labels."""
+    staging.remove(other_form(element))
+    if is_shapes(element):
+        staging.remove(centers_of(other_form(element)))
+
+
+def stored_mask(store: Path, kind: str) -> str:
+    """Return the element of a mask in the store, given its kind: its shapes, otherwise its labels."""
+    return shapes_of(kind) if has_element(store, shapes_of(kind)) else mask_of(kind)
+
+
+def _other_masks(store: Path, elements: Sequence[str]) -> list[str]:
+    """Return the masks that are in the store and stay."""
+    kinds = {mask_kind(element) for element in elements}
+    masks = (NUCLEUS, CYTOSOL, NUCLEUS_SHAPES, CYTOSOL_SHAPES)
+    return [mask for mask in masks if mask_kind(mask) not in kinds and has_element(store, mask)]
+
+
+def _report_left_out(polygons: Mapping[str, Polygons], log: Callable[[str], None]) -> None:
+    for cells in polygons.values():
+        for remark in cells.remarks:
+            log(remark)
+            warn(remark)
 
 
 def _mask_pixels(mask: Any, kind: str) -> Pixels:
@@ -213,10 +309,8 @@ def _mask_pixels(mask: Any, kind: str) -> Pixels:
     return as_ids(pixels, f"{kind} mask")
 
 
-def _cells_of_other_mask(store: Path, elements: Sequence[str], run: Run) -> dict[str, Centers]:
-    """Return the cells of the mask that stays in the store."""
-    others = [e for e in (NUCLEUS, CYTOSOL) if e not in elements and has_element(store, e)]
-    return {element: compute_centers(find_labels(store, Path(element).name), run) for element in others}
+def _cells_of_labels(store: Path, elements: Sequence[str], run: Run) -> dict[str, Centers]:
+    return {element: compute_centers(find_labels(store, Path(element).name), run) for element in elements}
 
 
 def write_centers(staging: Staging, elements: Sequence[str], *, run: Run) -> dict[str, Centers]:

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from cellstamp.source.load.ome_groups import open_group
-from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS, centers_of
+from cellstamp.source.load.project_shapes import n_shapes
+from cellstamp.source.names import CYTOSOL, CYTOSOL_SHAPES, IMAGE, NUCLEUS, NUCLEUS_SHAPES, centers_of, is_shapes
 from cellstamp.source.ome import AXES
 from cellstamp.source.points import n_points
 
@@ -22,7 +23,7 @@ def describe_image(store: Path) -> str | None:
 
 def describe_masks(store: Path) -> list[str]:
     """Return each mask with its number of cells, if that is stored, or why it can't be read."""
-    masks = [mask for mask in (NUCLEUS, CYTOSOL) if (store / mask).exists()]
+    masks = [mask for mask in (NUCLEUS, NUCLEUS_SHAPES, CYTOSOL, CYTOSOL_SHAPES) if (store / mask).exists()]
     return [f"{Path(mask).name} ({readable(partial(_mask, store, mask))})" for mask in masks]
 
 
@@ -43,6 +44,8 @@ def _image(group: Path) -> str:
 
 
 def _mask(store: Path, mask: str) -> str:
+    if is_shapes(mask):
+        return f"{n_shapes(store / mask):,} polygons"
     pixels, _ = open_group(store / mask, AXES["labels"])
     n_cells = n_points(store, Path(centers_of(mask)).name)
     return str(pixels.dtype) if n_cells is None else f"{n_cells:,} cells" if n_cells != 1 else "1 cell"

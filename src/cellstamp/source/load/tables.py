@@ -48,7 +48,7 @@ def retarget(
     Raises
     ------
     InputError
-        If the column is missing, or does not have whole numbers.
+        If the column is missing, or does not have whole numbers although a mask is labels.
     """
     with quiet():
         import spatialdata
@@ -60,7 +60,8 @@ def retarget(
         table = spatialdata.read_zarr(store, selection=("tables",)).tables[name]
         target = table.uns.pop(TableModel.ATTRS_KEY)
         if cell_id_column is not None:
-            target["instance_key"] = _checked_column(table.obs, cell_id_column, name)
+            of_labels = any((store / "labels" / mask).is_dir() for mask in renamed)
+            target["instance_key"] = _checked_column(table.obs, cell_id_column, name, of_labels=of_labels)
         if not keep_region:
             _rename_regions(table, target, renamed)
         _write(staging, name, TableModel.parse(table, **target))
@@ -76,14 +77,14 @@ def add_table(store: Path, name: str, table: Any, *, overwrite: bool) -> None:
     name
         Name of the table in the store.
     table
-        AnnData with SpatialData's attributes, which name the labels.
+        AnnData with SpatialData's attributes, which name the labels or shapes.
     overwrite
         Whether a table with this name may be replaced.
 
     Raises
     ------
     InputError
-        If the table names no labels, the labels are not in the store, or the name is invalid.
+        If the table names no mask, the mask is not in the store, or the name is invalid.
     OutputError
         If the table exists and may not be replaced.
     """
@@ -97,8 +98,8 @@ def add_table(store: Path, name: str, table: Any, *, overwrite: bool) -> None:
         region = target.get("region")
         if not region:
             raise InputError("the extraction does not name the mask of its cells. Extract again with cellstamp")
-        if not (store / "labels" / region).is_dir():
-            raise InputError(f"{store}: the labels {region!r} of the extraction's cells are missing")
+        if not any((store / kind / region).is_dir() for kind in ("labels", "shapes")):
+            raise InputError(f"{store}: the labels or shapes {region!r} of the extraction's cells are missing")
         _write(staging, name, TableModel.parse(table, **target))
 
 
@@ -129,11 +130,11 @@ def _write(staging: Staging, name: str, table: Any) -> None:
     (folder / "tables" / name).rename(staging.place(f"tables/{name}"))
 
 
-def _checked_column(obs: Any, column: str, name: str) -> str:
+def _checked_column(obs: Any, column: str, name: str, *, of_labels: bool) -> str:
     if column not in obs:
         columns = ", ".join(obs.columns)
         raise InputError(f"table {name!r} has no column {column!r} (cell_id_identifier); it has {columns}")
-    if obs[column].dtype.kind not in "ui":
+    if of_labels and obs[column].dtype.kind not in "ui":
         raise InputError(
             f"table {name!r}, column {column!r} (cell_id_identifier): must have cell ids, whole numbers "
             f"(dtype {obs[column].dtype})"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError
 from cellstamp.similar_names import did_you_mean
 from cellstamp.source.location import is_remote
+from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.signatures import sample_of, state_of
 from cellstamp.source.values import Rect
 
@@ -176,26 +177,47 @@ class ArrayHandle:
             raise InputError(message) from error
 
 
+Mask = ArrayHandle | OutlineMask
+
+
 @dataclass(frozen=True)
 class PixelSource:
-    """Image and masks on one pixel grid.
+    """Image and masks on one pixel grid. A mask is labels, or outlines of cells.
 
     Attributes
     ----------
     image
         (c, y, x), integer or float.
     masks
-        One or two label arrays (y, x): nucleus before cytosol.
+        One or two, nucleus before cytosol: label arrays (y, x), or outlines.
     channel_names
         One for each channel of the image.
+    remarks
+        Sentences about shapes and cells that are left out.
     """
 
     image: ArrayHandle
-    masks: tuple[ArrayHandle, ...]
+    masks: tuple[Mask, ...]
     channel_names: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
-    def main_mask(self) -> ArrayHandle:
+    def labels(self) -> tuple[ArrayHandle, ...]:
+        """Return the masks that are labels."""
+        return tuple(mask for mask in self.masks if isinstance(mask, ArrayHandle))
+
+    @property
+    def outlines(self) -> tuple[OutlineMask, ...]:
+        """Return the masks that are outlines."""
+        return tuple(mask for mask in self.masks if isinstance(mask, OutlineMask))
+
+    @property
+    def arrays(self) -> tuple[ArrayHandle, ...]:
+        """Return everything that is read by chunks."""
+        return self.image, *self.labels
+
+    @property
+    def main_mask(self) -> Mask:
         """Return the mask that defines the cells and their centres."""
         return self.masks[0]
 
@@ -239,12 +261,12 @@ class PixelSource:
     def bytes_per_pixel(self) -> int:
         """Return the memory of one pixel with all channels and masks, in bytes."""
         image = self.image.shape[0] * np.dtype(self.image.dtype).itemsize
-        return image + len(self.masks) * self.label_dtype.itemsize
+        return image + len(self.labels) * self.label_dtype.itemsize
 
     @property
     def label_dtype(self) -> np.dtype[Any]:
         """Return the dtype of cell ids in blocks: uint32 if all masks fit, else uint64."""
-        return ids_type(mask.dtype for mask in self.masks)
+        return ids_type(mask.dtype for mask in self.labels)
 
     def check_pixels(self, channel: int, pixels: NDArray[Any], rect: Rect, *, brightest: float) -> None:
         """Check that pixels are valid: masked pixels become 0, so 0 must be the smallest value.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.outlines import OutlineMask
+from cellstamp.source.read.arrays import ArrayHandle, Mask
 from cellstamp.source.read.boxes import boxes_around, wanted_runs
 from cellstamp.source.read.centers import blocks_of, by_id
 from cellstamp.source.values import Rect
@@ -45,13 +46,13 @@ class BlockExtents:
 Run = Callable[[BlockExtents, Sequence[Rect]], Iterable[Extents]]
 
 
-def find_extents(labels: ArrayHandle, ids: NDArray[np.uint64], around: NDArray[np.int64], run: Run = map) -> Extents:
+def find_extents(mask: Mask, ids: NDArray[np.uint64], around: NDArray[np.int64], run: Run = map) -> Extents:
     """Find the boxes around cells of a mask.
 
     Parameters
     ----------
-    labels
-        Integer mask (y, x), 0 = background.
+    mask
+        Labels (y, x), 0 = background; or outlines, whose boxes are known.
     ids
         The cells.
     around
@@ -64,13 +65,16 @@ def find_extents(labels: ArrayHandle, ids: NDArray[np.uint64], around: NDArray[n
     Extents
         Boxes of the cells that have pixels there.
     """
+    if isinstance(mask, OutlineMask):
+        drawn = ids[mask.numbers_of(ids) >= 0]
+        return Extents(drawn.astype(np.int64), mask.boxes(drawn))
     tops, bottoms, lefts, rights = around.T
     blocks = [
         block
-        for block in blocks_of(labels)
+        for block in blocks_of(mask)
         if ((tops < block.bottom) & (block.top < bottoms) & (lefts < block.right) & (block.left < rights)).any()
     ]
-    parts = list(run(BlockExtents(labels, ids.astype(np.int64)), blocks))
+    parts = list(run(BlockExtents(mask, ids.astype(np.int64)), blocks))
     return _merge(np.concatenate([part.ids for part in parts]), np.concatenate([part.boxes for part in parts]))
 
 

@@ -27,7 +27,7 @@ class Block:
     rect
         The area.
     labels
-        (n_masks, y, x), uint32 or uint64.
+        (n_label_masks, y, x), uint32 or uint64.
     image
         (n_channels, y, x).
     """
@@ -119,7 +119,7 @@ class TileReader:
     def _new_block(self, region: Rect) -> Block:
         """Return a block in memory that is reused for every block."""
         pixels = region.shape[0] * region.shape[1]
-        n_masks, n_channels = len(self._source.masks), self._source.image.shape[0]
+        n_masks, n_channels = len(self._source.labels), self._source.image.shape[0]
         if self._labels.size < n_masks * pixels:
             self._labels = np.empty(n_masks * pixels, self._labels.dtype)
         if self._image.size < n_channels * pixels:
@@ -133,7 +133,7 @@ class TileReader:
     def _load(self, block: Block, part: Rect) -> None:
         """Read a part of a block from the store."""
         rows, columns = part.slices(block.rect)
-        for mask, labels in zip(self._source.masks, block.labels, strict=True):
+        for mask, labels in zip(self._source.labels, block.labels, strict=True):
             mask.read_into(part, labels[rows, columns])
         self._source.image.read_into(part, block.image[:, rows, columns])
 
@@ -154,7 +154,7 @@ class TileReader:
             if strip is None:
                 self._load(block, part)
                 return
-            for number, mask in enumerate(self._source.masks):
+            for number, mask in enumerate(self._source.labels):
                 _copy_parts(mask.read(chunks), chunks, [(each.rect, each.labels[number]) for each in strips])
             image = self._source.image
             for channels in image.channels():
@@ -166,7 +166,7 @@ class TileReader:
 
     def _chunks_around(self, part: Rect) -> Rect:
         """Return the area of the chunks around a part if image and masks have the same chunks, else the part."""
-        arrays = (self._source.image, *self._source.masks)
+        arrays = self._source.arrays
         chunks = {(array.chunks[-2], array.chunks[-1]) for array in arrays}
         if len(chunks) > 1:
             return part
@@ -182,7 +182,7 @@ class TileReader:
     def _empty(self, rect: Rect) -> Block:
         return Block(
             rect,
-            np.empty((len(self._source.masks), *rect.shape), self._labels.dtype),
+            np.empty((len(self._source.labels), *rect.shape), self._labels.dtype),
             np.empty((self._source.image.shape[0], *rect.shape), self._image.dtype),
         )
 

@@ -1,0 +1,247 @@
+"""Number cells that are given as shapes, and match the shapes of nuclei to those of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.errors import InputError
+from cellstamp.rules import LARGEST_ID
+from cellstamp.source.find.masks import listing
+from cellstamp.source.find.outline_files import FileOutlines
+from cellstamp.source.outlines import OutlineCollector, centers_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CELL_COLUMNS = ("cell_id", "cell_ID", "CellID", "cell")
+"""Columns of nuclei that name their cells."""
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class ShapesElement:
+    """A shapes element.
+
+    Attributes
+    ----------
+    name, where, path
+        Its name, its name for messages, and its file.
+    found
+        Its outlines.
+    columns
+        Its columns but the geometry, and its index.
+    """
+
+    name: str
+    where: str
+    path: str
+    found: FileOutlines
+    columns: pd.DataFrame
+
+    @property
+    def index(self) -> NDArray[Any]:
+        """Return the index of the shapes that have an outline."""
+        return np.asarray(self.columns.index.to_numpy()[self.found.rows])
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a column of the shapes that have an outline."""
+        return np.asarray(self.columns[name].to_numpy()[self.found.rows])
+
+
+@dataclass(frozen=True)
+class NumberedCells:
+    """Cells of a mask.
+
+    Attributes
+    ----------
+    ids
+        uint64 (n,), ascending.
+    numbers
+        int64 (n,): numbers of their outlines.
+    centers
+        float64 (n, 2).
+    names
+        Their ids in the element: integers or texts (n,).
+    """
+
+    ids: NDArray[np.uint64]
+    numbers: NDArray[np.int64]
+    centers: NDArray[np.float64]
+    names: NDArray[Any]
+
+
+def number_cells(
+    elements: Sequence[ShapesElement], collector: OutlineCollector, *, with_labels: bool
+) -> tuple[list[NumberedCells], list[str]]:
+    """Give each cell an id: its index if that is a positive integer for all, else 1, 2, ... in the element's order.
+
+    Parameters
+    ----------
+    elements
+        One or two; of two, the first has the nuclei.
+    collector
+        Their outlines; gets those of cells with several nuclei.
+    with_labels
+        Whether the ids must be ids of labels.
+
+    Returns
+    -------
+    list, list
+        The cells of each element, and sentences about cells that are left out.
+
+    Raises
+    ------
+    InputError
+        If an id is repeated, if two elements have no ids in common, or if ids are not those of labels.
+    """
+    for element in elements:
+        _check_differ(element)
+    first = elements[0]
+    if len(elements) == 1:
+        ids = _as_ids(first.index)
+        if ids is None and with_labels:
+            raise InputError(
+                f"{first.where}: its index must have the ids of the labels, positive integers; it has "
+                f"{_shown(first.index)}. Set it: sdata['{first.name}'].index = ..."
+            )
+        return [_cells(first, np.arange(first.index.size), ids)], []
+    return _match(elements[0], elements[1], collector)
+
+
+def _cells(element: ShapesElement, rows: NDArray[np.int64], ids: NDArray[np.uint64] | None) -> NumberedCells:
+    """Return the cells of some outlines of an element, ascending by id; without ids, numbered in their order."""
+    ids = np.arange(1, rows.size + 1).astype(np.uint64) if ids is None else ids
+    order = np.argsort(ids, kind="stable")
+    rows, found = rows[order], element.found
+    return NumberedCells(ids[order], found.first + rows, found.centers[rows], element.index[rows])
+
+
+@dataclass(frozen=True)
+class _Key:
+    """What identifies the shapes of an element: its index or one of its columns."""
+
+    words: str
+    values: NDArray[Any]
+
+
+def _match(
+    nuclei: ShapesElement, cells: ShapesElement, collector: OutlineCollector
+) -> tuple[list[NumberedCells], list[str]]:
+    """Number the cells that have a nucleus; nuclei of one cell are drawn together."""
+    ours, theirs, rows = _best_keys(nuclei, cells)
+    of_nuclei, of_cells = np.flatnonzero(rows >= 0), np.unique(rows[rows >= 0])
+    if not of_cells.size:
+        raise InputError(
+            f"{nuclei.where} and {cells.where} have no ids in common: their indexes have {_shown(nuclei.index)} and "
+            f"{_shown(cells.index)}. Give both the same ids, or the nuclei a column cell_id with the ids of the cells"
+        )
+    known = _as_ids(theirs.values)
+    every_id = np.arange(1, theirs.values.size + 1).astype(np.uint64) if known is None else known
+    numbered = _cells(cells, of_cells, every_id[of_cells])
+    remarks = _remarks(nuclei, cells, ours, theirs, rows, of_cells.size)
+    return [_merged(nuclei, of_nuclei, every_id[rows[of_nuclei]], numbered.names, collector), numbered], remarks
+
+
+def _best_keys(nuclei: ShapesElement, cells: ShapesElement) -> tuple[_Key, _Key, NDArray[np.int64]]:
+    """Return the keys by which most nuclei belong to cells, and for each nucleus the row of its cell, or -1."""
+    found = [(ours, theirs, _rows_of(ours.values, theirs.values)) for ours, theirs in _pairs_of_keys(nuclei, cells)]
+    return max(found, key=lambda pair: int((pair[2] >= 0).sum()))
+
+
+def _pairs_of_keys(nuclei: ShapesElement, cells: ShapesElement) -> Iterator[tuple[_Key, _Key]]:
+    """Yield the possible pairs, those that name the cells explicitly first."""
+    ours, theirs = _Key("index", nuclei.index), _Key("index", cells.index)
+    named = (*CELL_COLUMNS, cells.name, cells.columns.index.name)
+    columns = [_Key(f"column {name!r}", nuclei.column(name)) for name in nuclei.columns.columns if name in named]
+    for column in columns:
+        yield column, theirs
+    for name in cells.columns.columns:
+        if name in (*CELL_COLUMNS, nuclei.columns.index.name):
+            key = _Key(f"column {name!r}", cells.column(name))
+            if _all_differ(key.values):
+                yield from ((column, key) for column in (*columns, ours))
+    yield ours, theirs
+
+
+def _rows_of(wanted: NDArray[Any], known: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the row of each value among the known ones, or -1; numbers and texts differ."""
+    import pandas as pd
+
+    if (wanted.dtype.kind in "iuf") != (known.dtype.kind in "iuf"):
+        return np.full(wanted.size, -1)
+    return np.asarray(pd.Index(known).get_indexer(pd.Index(wanted)), np.int64)
+
+
+def _merged(
+    nuclei: ShapesElement,
+    rows: NDArray[np.int64],
+    ids: NDArray[np.uint64],
+    names: NDArray[Any],
+    collector: OutlineCollector,
+) -> NumberedCells:
+    """Return the nuclei by the id of their cell; several nuclei of one become one mask."""
+    order = np.argsort(ids, kind="stable")
+    rows, ids = rows[order], ids[order]
+    unique, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    numbers, centers = nuclei.found.first + rows[first], nuclei.found.centers[rows[first]]
+    several = np.flatnonzero(counts > 1)
+    if several.size:
+        members = np.flatnonzero(np.isin(ids, unique[several]))
+        merged = collector.outlines().take(nuclei.found.first + rows[members]).grouped(counts[several])
+        numbers[several] = len(collector) + np.arange(several.size)
+        centers[several] = centers_of(merged.areas_and_centroids()[1])
+        collector.add(merged)
+    return NumberedCells(unique, numbers, centers, names)
+
+
+def _remarks(
+    nuclei: ShapesElement, cells: ShapesElement, ours: _Key, theirs: _Key, rows: NDArray[np.int64], n_cells: int
+) -> list[str]:
+    n_lone, n_without = int((rows < 0).sum()), theirs.values.size - n_cells
+    n_several = int((np.unique(rows[rows >= 0], return_counts=True)[1] > 1).sum())
+    lines = [f"'{nuclei.name}' matched to '{cells.name}' by its {ours.words} and their {theirs.words}: {n_cells} cells"]
+    if n_lone:
+        lines.append(f"left out {n_lone} of {rows.size} nuclei without a cell in '{cells.name}'")
+    if n_without:
+        lines.append(
+            f"left out {n_without} of {theirs.values.size} cells without a nucleus in '{nuclei.name}'; to extract them "
+            "too, give cytosol_shapes only"
+        )
+    if n_several:
+        lines.append(f"{n_several} cells have several nuclei, which are drawn together")
+    return lines
+
+
+def _check_differ(element: ShapesElement) -> None:
+    import pandas as pd
+
+    repeated = pd.Index(element.index).duplicated()
+    if repeated.any():
+        raise InputError(
+            f"{element.where}: its index has {element.index[repeated].tolist()[0]!r} more than once; each shape needs "
+            f"one id. Number them: sdata['{element.name}'].reset_index(drop=True, inplace=True)"
+        )
+
+
+def _all_differ(values: NDArray[Any]) -> bool:
+    import pandas as pd
+
+    return bool(pd.Index(values).is_unique)
+
+
+def _as_ids(index: NDArray[Any]) -> NDArray[np.uint64] | None:
+    """Return the ids unchanged if all are positive integers; None: they must be numbered."""
+    if index.dtype.kind not in "iu" or (index.size and not (index.min() >= 1 and index.max() <= LARGEST_ID)):
+        return None
+    return index.astype(np.uint64)
+
+
+def _shown(values: NDArray[Any]) -> str:
+    return listing([repr(value) for value in values[:_SHOWN].tolist()], "nothing") + (
+        ", ..." if len(values) > _SHOWN else ""
+    )

@@ -1,0 +1,195 @@
+"""Write cells that are polygons as shapes of a project's store, and check that they fit its image."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellstamp.errors import InputError
+from cellstamp.source import ome
+from cellstamp.source.find.elements import find_image
+from cellstamp.source.find.placement import (
+    Matrix,
+    as_shapes_transformations,
+    placements,
+    point_placements,
+    same,
+)
+from cellstamp.source.find.shapes import place_shapes, read_shapes
+from cellstamp.source.load.polygons import Polygons
+from cellstamp.source.load.staging import Staging
+from cellstamp.source.names import CYTOSOL_SHAPES, IMAGE_NAME, NUCLEUS_SHAPES
+from cellstamp.source.outlines import OutlineMask
+from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.store_root import open_root
+from cellstamp.source.values import Centers
+
+_FILE = "shapes.parquet"
+
+
+@dataclass(frozen=True)
+class ImagePlace:
+    """The project's image, and where it is.
+
+    Attributes
+    ----------
+    handle
+        The image.
+    placements
+        Its matrices to each coordinate system, for (y, x, 1).
+    """
+
+    handle: ArrayHandle
+    placements: Mapping[str, Matrix]
+
+
+def image_place(store: Path) -> ImagePlace:
+    """Find the project's image.
+
+    Raises
+    ------
+    InputError
+        If it is missing.
+    """
+    metadata = ome.metadata_of(open_root(str(store)), f"images/{IMAGE_NAME}")
+    return ImagePlace(find_image(store).image, placements(metadata))
+
+
+def attributes_of(polygons: Polygons, image: ImagePlace, format_: int) -> dict[str, Any]:
+    """Return the attributes of shapes: polygons lie on the image, or where their SpatialData object says."""
+    if polygons.transformations is not None:
+        return ome.shapes_attributes(polygons.transformations, format_=format_)
+    swap = np.ix_([1, 0, 2], [1, 0, 2])
+    places = {system: matrix @ polygons.to_pixels[swap] for system, matrix in image.placements.items()}
+    return ome.shapes_attributes(as_shapes_transformations(places), format_=format_)
+
+
+def write_shapes(staging: Staging, element: str, polygons: Polygons, image: ImagePlace) -> None:
+    """Write polygons as shapes, named like ``"shapes/seg_all_nucleus"``; coordinates stay unchanged."""
+    folder = staging.group(element, attributes_of(polygons, image, staging.format))
+    polygons.frame.to_parquet(folder / _FILE)
+
+
+def copy_shapes(staging: Staging, group: Path, element: str) -> None:
+    """Copy shapes of another store, with their position.
+
+    Raises
+    ------
+    InputError
+        If they have no GeoParquet file, as those that spatialdata wrote before 0.2.
+    """
+    if not (group / _FILE).is_file():
+        raise InputError(f"{group}: has no file {_FILE}. Write the store again with spatialdata")
+    transformations = ome.read_attributes(group).get("coordinateTransformations", [])
+    folder = staging.group(element, ome.shapes_attributes(transformations, format_=staging.format))
+    shutil.copyfile(group / _FILE, folder / _FILE)
+
+
+def n_shapes(group: Path) -> int:
+    """Return the number of shapes of an element, from the metadata of its file."""
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(group / _FILE).num_rows)
+
+
+def has_shapes(store: Path, element: str, polygons: Polygons, image: ImagePlace) -> bool:
+    """Return whether the store has these shapes: the same ids, columns, coordinates and position."""
+    import geopandas as gpd
+    import shapely
+
+    try:
+        there = gpd.read_parquet(store / element / _FILE)
+        stored = ome.read_attributes(store / element)
+    except (OSError, ValueError, InputError):
+        return False
+    here = polygons.frame
+    return (
+        same(*(point_placements(each) for each in (stored, attributes_of(polygons, image, format_=3))))
+        and len(here) == len(there)
+        and here.index.astype(str).equals(there.index.astype(str))
+        and sorted(here.columns) == sorted(there.columns)
+        and all(here[name].astype(str).equals(there[name].astype(str)) for name in here.columns if name != "geometry")
+        and bool(shapely.equals_exact(here.geometry.to_numpy(), there.geometry.to_numpy()).all())
+    )
+
+
+def check_staged(
+    staging: Staging, elements: Iterable[str], image: ImagePlace, *, with_labels: bool, log: Callable[[str], None]
+) -> dict[str, Centers]:
+    """Read shapes of the staged store, or of the store, as an extraction does.
+
+    Parameters
+    ----------
+    staging
+        The staged store.
+    elements
+        One or two shapes.
+    image
+        The project's image.
+    with_labels
+        Whether another mask is labels.
+    log
+        Callable that logs shapes that are left out.
+
+    Returns
+    -------
+    dict
+        Element -> its cells.
+
+    Raises
+    ------
+    InputError
+        If they are invalid, don't belong together, or if all cells are outside of the image.
+    """
+    wanted = set(elements)
+    folders = {
+        element: staging.folder if (staging.folder / element).exists() else staging.store
+        for element in (NUCLEUS_SHAPES, CYTOSOL_SHAPES)
+        if element in wanted
+    }
+    cells, remarks = _check_shapes(folders, image, with_labels=with_labels)
+    for remark in remarks:
+        log(remark.replace(str(staging.folder), str(staging.store)))
+    return cells
+
+
+def _check_shapes(
+    folders: Mapping[str, Path], image: ImagePlace, *, with_labels: bool
+) -> tuple[dict[str, Centers], list[str]]:
+    where = (image.handle.name, image.placements)
+    placed = [
+        place_shapes(open_root(str(folder)), str(folder), Path(element).name, where)
+        for element, folder in folders.items()
+    ]
+    found = read_shapes(placed, image.handle, with_labels=with_labels)
+    for mask in found.masks:
+        _check_on_image(mask)
+    remarks = [*found.remarks, *(_extent(mask) for mask in found.masks)]
+    centers = {element: Centers(mask.ids, mask.centers) for element, mask in zip(folders, found.masks, strict=True)}
+    return centers, remarks
+
+
+def _check_on_image(mask: OutlineMask) -> None:
+    if len(mask.ids) and not mask.is_on_image().any():
+        raise InputError(
+            f"{mask.name}: none of its {len(mask.ids)} cells is on the image. {_extent(mask)}. If its polygons are in "
+            "micrometres, give pixel_size, the size of a pixel in micrometres; or give transform, an affine matrix "
+            "from polygons to pixels"
+        )
+
+
+def _extent(mask: OutlineMask) -> str:
+    """Return where the cells are, for a user to see a wrong unit."""
+    height, width = mask.shape
+    if not len(mask.ids):
+        return f"'{mask.name}' has no cells"
+    (left, top), (right, bottom) = mask.centers.min(axis=0), mask.centers.max(axis=0)
+    return (
+        f"'{mask.name}' has cells in rows {top:.0f} to {bottom:.0f} and columns {left:.0f} to {right:.0f} of an image "
+        f"of {height} x {width} pixels (y, x)"
+    )

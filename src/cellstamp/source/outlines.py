@@ -1,0 +1,295 @@
+"""Outlines of cells as flat arrays: polygons with holes, in pixels of the image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_HALF_WAY = 1e-6
+"""Distance in pixels below which a centre is half-way between two pixels."""
+_GROWTH = 1.5
+"""Room for vertices, as a multiple of the number needed now."""
+
+Offsets = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Polygons of cells, as flat arrays. Pixel i of the image covers [i, i + 1).
+
+    Attributes
+    ----------
+    xy
+        float64 (n_vertices, 2): x and y in pixels of the image.
+    rings
+        int64 (n_rings + 1,): first vertex of each ring, and the end. The last vertex of a ring repeats its first.
+    polygons
+        int64 (n_polygons + 1,): first ring of each polygon, and the end; the first ring is the outer one.
+    cells
+        int64 (n_cells + 1,): first polygon of each cell, and the end.
+    """
+
+    xy: NDArray[np.float64]
+    rings: Offsets
+    polygons: Offsets
+    cells: Offsets
+
+    def __len__(self) -> int:
+        return self.cells.size - 1
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.float64], Offsets, Offsets, Offsets]:
+        """Return the arrays, for kernels."""
+        return self.xy, self.rings, self.polygons, self.cells
+
+    def take(self, cells: NDArray[np.int64]) -> Outlines:
+        """Return the outlines of some cells, by number; -1: a cell without polygons."""
+        polygons, new_cells = _members(self.cells, cells)
+        rings, new_polygons = _members(self.polygons, polygons)
+        vertices, new_rings = _members(self.rings, rings)
+        return Outlines(self.xy[vertices], new_rings, new_polygons, new_cells)
+
+    def grouped(self, counts: NDArray[np.int64]) -> Outlines:
+        """Return consecutive cells as one: ``counts`` of each new cell."""
+        return Outlines(self.xy, self.rings, self.polygons, self.cells[_offsets(counts)])
+
+    def boxes(self) -> NDArray[np.int64]:
+        """Return the box of the pixel centres around each cell, int64 (n, 4): first row, last row, first column, last.
+
+        A cell that is smaller than a pixel may have a last row before its first. Each cell must have a polygon.
+        """
+        first = self.rings[self.polygons[self.cells[:-1]]]
+        low, high = (reduce.reduceat(self.xy, first, axis=0) for reduce in (np.minimum, np.maximum))
+        (left, top), (right, bottom) = np.ceil(low - 0.5).T, np.floor(high - 0.5).T
+        return np.stack([top, bottom, left, right], axis=1).astype(np.int64)
+
+    def areas_and_centroids(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the area of each cell in pixels, float64 (n,), and the centroid of this area, x and y, (n, 2).
+
+        Holes count as missing, whatever the direction of their rings. A cell without an area has NaN as centroid.
+        Source: P. Bourke, "Calculating the area and centroid of a polygon" (1988).
+        """
+        x, y = np.ascontiguousarray(self.xy.T)
+        # relative to its first vertex, a ring's sums are exact if its vertices are corners of pixels
+        n_vertices, x0, y0 = np.diff(self.rings), x[self.rings[:-1]], y[self.rings[:-1]]
+        x -= np.repeat(x0, n_vertices)
+        y -= np.repeat(y0, n_vertices)
+        cross = x[:-1] * y[1:] - x[1:] * y[:-1]
+        cross[self.rings[1:-1] - 1] = 0  # no line leads from one ring to the next
+        rings = self.rings[:-1]
+        twice = np.add.reduceat(cross, rings)
+        moment_x = np.add.reduceat((x[:-1] + x[1:]) * cross, rings) / 6 + x0 * (twice / 2)
+        moment_y = np.add.reduceat((y[:-1] + y[1:]) * cross, rings) / 6 + y0 * (twice / 2)
+        is_outer = np.zeros(n_vertices.size, np.bool_)
+        is_outer[self.polygons[:-1]] = True
+        sign = np.where(is_outer == (twice >= 0), 1.0, -1.0)
+        first = self.polygons[self.cells[:-1]]
+        area, x, y = (np.add.reduceat(sign * each, first) for each in (twice / 2, moment_x, moment_y))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return area, np.stack([x / area, y / area], axis=1)
+
+
+def centers_of(centroids: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return centres as those of labels, x and y: the centre of pixel [0, 0] is (0, 0), not (0.5, 0.5).
+
+    Centres that are half-way between two pixels up to rounding errors are exactly there, as those of labels are: crops
+    are at rounded centres.
+    """
+    xy = centroids - 0.5
+    half_way = np.floor(xy) + 0.5
+    return np.where(np.abs(xy - half_way) < _HALF_WAY, half_way, xy)
+
+
+def outlines_of(geometries: NDArray[Any]) -> Outlines:
+    """Return shapely's polygons and multipolygons (none of them empty) as outlines."""
+    import shapely
+
+    kind, xy, offsets = shapely.to_ragged_array(geometries, include_z=False)
+    rings, polygons, *cells = (np.asarray(each, np.int64) for each in offsets)
+    own = cells[0] if kind == shapely.GeometryType.MULTIPOLYGON else np.arange(len(geometries) + 1)
+    return Outlines(np.ascontiguousarray(xy), rings, polygons, own)
+
+
+class OutlineCollector:
+    """Collects outlines part by part; millions of them are in memory once only."""
+
+    def __init__(self) -> None:
+        self._xy = np.empty((0, 2))
+        self._n_vertices = self._n_cells = 0
+        self._offsets: list[tuple[Offsets, Offsets, Offsets]] = []
+
+    def __len__(self) -> int:
+        return self._n_cells
+
+    def add(self, part: Outlines) -> None:
+        """Add outlines after those that have been added."""
+        end = self._n_vertices + len(part.xy)
+        if end > len(self._xy):
+            # the system moves a large array without copying it, and doesn't provide memory that is not used
+            self._xy.resize((int(_GROWTH * end), 2), refcheck=False)
+        self._xy[self._n_vertices : end] = part.xy
+        self._n_vertices = end
+        self._n_cells += len(part)
+        self._offsets.append((part.rings, part.polygons, part.cells))
+
+    def outlines(self) -> Outlines:
+        """Return all outlines; valid until the next are added."""
+        if not self._offsets:
+            return NO_OUTLINES
+        rings, polygons, cells = (_joined_offsets(each) for each in zip(*self._offsets, strict=True))
+        return Outlines(self._xy[: self._n_vertices], rings, polygons, cells)
+
+
+def _joined_offsets(parts: Iterable[Offsets]) -> Offsets:
+    return _offsets(np.concatenate([np.diff(part) for part in parts]))
+
+
+def _offsets(counts: NDArray[np.int64]) -> Offsets:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+
+
+def _members(offsets: Offsets, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], Offsets]:
+    """Return the numbers of all members of the chosen groups, and their new offsets; -1: a group without members."""
+    first = offsets[chosen]
+    counts = np.where(chosen < 0, 0, offsets[chosen + 1] - first)
+    new = _offsets(counts)
+    return np.arange(new[-1]) + np.repeat(first - new[:-1], counts), new
+
+
+NO_OUTLINES = Outlines(np.empty((0, 2)), *[np.zeros(1, np.int64)] * 3)
+
+
+@dataclass(frozen=True)
+class ChosenOutlines:
+    """Outlines of some cells of many, in one or two masks. Only theirs are pickled.
+
+    Attributes
+    ----------
+    every
+        Outlines of all cells.
+    chosen
+        int64 (n_masks, n): numbers of the cells in each mask; -1: a cell without polygons.
+    """
+
+    every: Outlines
+    chosen: NDArray[np.int64]
+
+    def __getitem__(self, which: slice | NDArray[Any]) -> ChosenOutlines:
+        """Return some of the cells."""
+        return ChosenOutlines(self.every, self.chosen[:, which])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the chosen cells only."""
+        return type(self), (self.outlines(), np.arange(self.chosen.size).reshape(self.chosen.shape))
+
+    def outlines(self) -> Outlines:
+        """Return the outlines of the chosen cells, one mask after the other."""
+        return self.every.take(self.chosen.ravel())
+
+
+NO_CELLS = ChosenOutlines(NO_OUTLINES, np.empty((0, 0), np.int64))
+"""Of masks that are labels."""
+
+
+@dataclass(frozen=True)
+class OutlineMask:
+    """A mask that is given as outlines of cells. Workers get it without its outlines: a batch has its cells'.
+
+    Attributes
+    ----------
+    store
+        Folder or URL of the store.
+    name
+        Name of the element.
+    path
+        Its file.
+    shape
+        Height and width of the image in pixels.
+    ids
+        uint64 (n,), ascending.
+    numbers
+        int64 (n,): numbers of the cells in ``every``.
+    centers
+        float64 (n, 2): x and y, see `centers_of`.
+    every
+        Outlines of the cells of all masks.
+    names
+        (n,): ids of the cells in the element, integers or texts.
+    """
+
+    store: str
+    name: str
+    path: str
+    shape: tuple[int, int]
+    ids: NDArray[np.uint64]
+    numbers: NDArray[np.int64]
+    centers: NDArray[np.float64]
+    every: Outlines
+    names: NDArray[Any]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the mask without its cells."""
+        none = np.empty(0, np.int64)
+        nothing = (none.astype(np.uint64), none, np.empty((0, 2)), NO_OUTLINES, none)
+        return type(self), (self.store, self.name, self.path, self.shape, *nothing)
+
+    @property
+    def dtype(self) -> str:
+        """Return what it has, where labels have their type of pixels."""
+        return "outlines"
+
+    @property
+    def is_numbered(self) -> bool:
+        """Return whether ids are numbers that the element does not have: its own are text, 0 or negative."""
+        return self.names.dtype.kind not in "iu" or not np.array_equal(self.names, self.ids)
+
+    def ids_of(self, names: NDArray[Any]) -> NDArray[np.uint64]:
+        """Return the ids of cells by their ids in the element, as numbers or as texts; 0: none."""
+        import pandas as pd
+
+        own = self.names if self.names.dtype.kind in "iu" else self.names.astype(str)
+        if (own.dtype.kind in "iu") != (names.dtype.kind in "iu"):
+            own, names = own.astype(str), names.astype(str)
+        at = pd.Index(own).get_indexer(pd.Index(names))
+        return np.where(at < 0, 0, self.ids[at]).astype(np.uint64)
+
+    def numbers_of(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the numbers of cells in ``every``; -1: none with this id."""
+        if not self.ids.size:
+            return np.full(ids.size, -1)
+        at = np.minimum(np.searchsorted(self.ids, ids), self.ids.size - 1)
+        return np.where(self.ids[at] == ids, self.numbers[at], -1)
+
+    def is_on_image(self) -> NDArray[np.bool_]:
+        """Return for each cell whether its centre is on the image."""
+        height, width = self.shape
+        x, y = np.round(self.centers).T
+        return np.asarray((x >= 0) & (x < width) & (y >= 0) & (y < height))
+
+    def lines(self, top: int, bottom: int, left: int, right: int) -> list[NDArray[np.float64]]:
+        """Return the rings of the cells in an area of the image, float64 (n, 2) each, for a picture."""
+        outlines = self.every.take(self.numbers)
+        first, last, begin, end = outlines.boxes().T
+        is_shown = (first < bottom) & (last >= top) & (begin < right) & (end >= left)
+        shown = outlines.take(np.flatnonzero(is_shown))
+        return np.split(shown.xy, shown.rings[1:-1]) if len(shown) else []
+
+    def boxes(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the boxes of cells that it has, as `Outlines.boxes`."""
+        return self.every.take(self.numbers_of(ids)).boxes()
+
+    def signature(self) -> str:
+        """Return a digest that changes when the file is written."""
+        return self.sample()
+
+    def sample(self) -> str:
+        """Return a digest that copies of the file share."""
+        import fsspec
+
+        with fsspec.open(self.path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,123 @@
+"""Outlines: drawn pixel by pixel as shapely decides, their centres, and their flat arrays."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from shapely import MultiPolygon, Polygon, affinity
+
+from cellstamp.cells.kernels.outlines import draw_cells
+from cellstamp.source.outlines import NO_OUTLINES, ChosenOutlines, OutlineCollector, centers_of, outlines_of
+
+pytestmark = pytest.mark.once
+
+SIZE = 20
+# positions on pixel centres, on pixel borders, and anywhere; also out of the window
+PLACES = st.one_of(st.integers(-16, 56).map(lambda half: half / 2), st.floats(-6, 26, width=32))
+RINGS = st.lists(st.tuples(PLACES, PLACES), min_size=3, max_size=9)
+
+
+def drawn(geometry: Polygon | MultiPolygon, corner: tuple[int, int] = (0, 0), size: int = SIZE) -> np.ndarray:
+    masks = np.full((1, size, size), 7, np.uint8)
+    draw_cells(outlines_of(np.array([geometry])).arrays, *np.array([corner]).T, masks)
+    return masks[0]
+
+
+def contained(geometry: Polygon | MultiPolygon, corner: tuple[int, int] = (0, 0), size: int = SIZE) -> np.ndarray:
+    y, x = np.mgrid[:size, :size] + 0.5 + np.array(corner)[:, None, None]
+    return shapely.contains_xy(geometry, x, y)
+
+
+@given(RINGS, st.sampled_from([0, 1_000_003]))
+@example([(0.5, 0.5), (6.5, 0.5), (6.5, 6.5), (0.5, 6.5)], 0)  # lines through the centres of pixels
+@example([(2, 2), (9, 9), (9, 2), (2, 9)], 0)  # a bow tie
+@example([(3, 3), (3.2, 3), (3.1, 17)], 0)  # a sliver between centres
+@example([(-50, -50), (80, -50), (80, 80), (-50, 80)], 0)  # around the window
+@example([(30, 30), (40, 30), (40, 40)], 0)  # outside of it
+@settings(max_examples=300, deadline=None)
+def test_a_polygon_has_the_pixels_whose_centres_it_contains(ring: list[tuple[float, float]], start: int) -> None:
+    polygon = affinity.translate(Polygon(ring), start, start)
+    corner = (start, start)
+    np.testing.assert_array_equal(drawn(polygon, corner), contained(polygon, corner))
+
+
+@given(st.floats(0, 1), st.floats(-1, 1), st.lists(st.floats(-30, 50), min_size=4, max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_nearly_collinear_lines_are_decided_exactly(offset: float, slope: float, along: list[float]) -> None:
+    ring = [(x, 10 + offset + slope * (x - 10)) for x in along]
+    polygon = Polygon(ring)
+    np.testing.assert_array_equal(drawn(polygon), contained(polygon))
+
+
+@given(RINGS, RINGS)
+@settings(max_examples=100, deadline=None)
+def test_holes_and_several_polygons(one: list[tuple[float, float]], other: list[tuple[float, float]]) -> None:
+    first, second = shapely.make_valid(Polygon(one)), shapely.make_valid(Polygon(other))
+    for combined in (first.difference(second), first.union(second)):
+        parts = [each for each in shapely.get_parts(combined) if each.geom_type == "Polygon"]
+        if parts:
+            cell = MultiPolygon(parts)
+            np.testing.assert_array_equal(drawn(cell), contained(cell))
+
+
+def test_overlapping_polygons_of_a_cell_are_joined() -> None:
+    squares = [shapely.box(2, 2, 9, 9), shapely.box(5, 5, 14, 14)]
+    np.testing.assert_array_equal(drawn(MultiPolygon(squares)), contained(shapely.union_all(squares)))
+
+
+@given(st.lists(RINGS, min_size=1, max_size=4))
+@settings(deadline=None)
+def test_centroids_and_areas_are_those_of_shapely(rings: list[list[tuple[float, float]]]) -> None:
+    cells = [shapely.make_valid(Polygon(ring)) for ring in rings]
+    cells = [cell for cell in cells if cell.geom_type in ("Polygon", "MultiPolygon") and cell.area > 1e-3]
+    if cells:
+        areas, centroids = outlines_of(np.array(cells)).areas_and_centroids()
+        np.testing.assert_allclose(areas, shapely.area(cells), rtol=1e-6)
+        np.testing.assert_allclose(centroids, shapely.get_coordinates(shapely.centroid(cells)), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_a_hole_is_missing_from_the_area_whatever_the_direction_of_its_ring(step: int) -> None:
+    hole = [(2, 2), (4, 2), (4, 4), (2, 4)]
+    polygon = Polygon([(0, 0), (10, 0), (10, 10), (0, 10)], [hole[::step]])
+    areas, centroids = outlines_of(np.array([polygon])).areas_and_centroids()
+    assert areas[0] == 96
+    np.testing.assert_allclose(centroids[0], np.array([500 - 12, 500 - 12]) / 96)
+
+
+def test_centres_are_those_of_labels() -> None:
+    centroids = np.array([[3.0, 2.5], [10.999_999_9, 4.25]])
+    np.testing.assert_array_equal(centers_of(centroids), [[2.5, 2.0], [10.5, 3.75]])
+
+
+def test_some_outlines_are_pickled_and_drawn_as_before() -> None:
+    cells = [shapely.box(1, 1, 4 + k, 5) for k in range(6)] + [
+        MultiPolygon([shapely.box(0, 0, 2, 2), shapely.box(5, 5, 8, 9)])
+    ]
+    collector = OutlineCollector()
+    collector.add(outlines_of(np.array(cells[:3])))
+    collector.add(outlines_of(np.array(cells[3:])))
+    chosen = ChosenOutlines(collector.outlines(), np.array([[6, -1, 2]]))
+    copy = pickle.loads(pickle.dumps(chosen))
+    masks = np.zeros((3, 12, 12), np.uint8)
+    draw_cells(copy.outlines().arrays, np.zeros(3, int), np.zeros(3, int), masks)
+    np.testing.assert_array_equal(masks[0], contained(cells[6], size=12))
+    assert not masks[1].any()
+    np.testing.assert_array_equal(masks[2], contained(cells[2], size=12))
+    assert len(copy.every) == 3
+
+
+def test_boxes_hold_the_centres_of_pixels() -> None:
+    outlines = outlines_of(np.array([shapely.box(1, 2, 4, 6), shapely.box(1.6, 2.4, 3.4, 4.6)]))
+    np.testing.assert_array_equal(outlines.boxes(), [[2, 5, 1, 3], [2, 4, 2, 2]])
+
+
+def test_cells_without_outlines_are_empty() -> None:
+    masks = np.ones((2, 4, 4), np.uint8)
+    draw_cells(NO_OUTLINES.take(np.array([-1, -1])).arrays, np.zeros(2, int), np.zeros(2, int), masks)
+    assert not masks.any()
