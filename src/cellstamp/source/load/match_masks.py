@@ -26,7 +26,7 @@ class MatchedMasks:
     Attributes
     ----------
     nucleus
-        The nucleus mask (y, x), in the dtype of the cytosol mask: a NumPy array, or a dask array if you gave dask arrays.
+        The nucleus mask (y, x), in the dtype of the cytosol mask: a NumPy array, or a dask array if given one.
     cytosol
         The cytosol mask, of the same kind.
     nucleus_ids
