@@ -180,6 +180,15 @@ def test_a_measured_size_larger_than_the_image(tmp_path: Path, sample_store: Cal
         HDF5CellExtraction(config, tmp_path / "out", filehandler=store)()
 
 
+def test_a_measured_size_larger_than_the_image_for_two_masks(tmp_path: Path, sample_store: Callable[..., Path]) -> None:
+    nucleus, cytosol = np.zeros((2, 60, 100), np.uint32)
+    nucleus[5:15, 5:15], nucleus[45:55, 85:95], cytosol[2:18, 2:18], cytosol[42:58, 82:98] = 1, 2, 2, 1
+    store = sample_store(cells=(np.ones((1, 60, 100), np.uint16), nucleus, cytosol))
+    config = {**CONFIG, "image": "image", "segmentation_mask": ["nucleus", "cytosol"], "image_size": "auto"}
+    with pytest.raises(ConfigError, match=r"same cells under the same ids\? cellstamp\.match_masks gives them"):
+        HDF5CellExtraction({**config, "border": "drop"}, tmp_path / "out", filehandler=store)()
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [

@@ -359,10 +359,11 @@ class HDF5CellExtraction(ProcessingStep):
     def _warn_of_exceeding(self, job: Job, exceeding: run.Exceeding) -> None:
         if exceeding.rows.size:
             size, (height, width) = job.config.image_size, exceeding.largest
+            exceed, are = ("exceeds its", "is") if exceeding.rows.size == 1 else ("exceed their", "are")
             # with image_size auto, one cell in a hundred is expected
             report = self.log if job.measured else self._warn
             report(
-                f"{exceeding.rows.size} of {len(job.cells)} cells exceed their crop of {size} x {size} pixels and are "
+                f"{exceeding.rows.size} of {len(job.cells)} cells {exceed} crop of {size} x {size} pixels and {are} "
                 f"cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] marks them. "
                 f"{_larger_crop(job, exceeding)}"
             )
@@ -370,16 +371,16 @@ class HDF5CellExtraction(ProcessingStep):
     def _warn_of_empty(self, job: Job, n_empty: NDArray[np.int64]) -> None:
         main, cell = job.source.mask_names[0], job.source.mask_names[-1]
         if n_empty[-1]:
-            all_of_them = n_empty[-1] == len(job.cells) and main != cell
-            hint = f". Do '{main}' and '{cell}' number cells alike? A cell needs one id in both" if all_of_them else ""
+            are_many = 2 * n_empty[-1] >= len(job.cells) and main != cell
+            hint = f". {_other_cells(main, cell)}" if are_many else ""
             self._warn(
-                f"{n_empty[-1]} of {len(job.cells)} cells have no pixel of '{cell}' in their window; their image "
-                f"channels are all zero{hint}"
+                f"{_some_of(n_empty[-1], len(job.cells))} no pixel of '{cell}' in their window; their image channels "
+                f"are all zero{hint}"
             )
         if n_empty[0]:
             doubt = _doubt(job.config.centers, main) if job.selection.shared is None else _BETWEEN
             self._warn(
-                f"{n_empty[0]} of {len(job.cells)} cells have no pixel of '{main}' in their window, though it says "
+                f"{_some_of(n_empty[0], len(job.cells))} no pixel of '{main}' in their window, though it says "
                 f"which cells there are: {doubt}"
             )
 
@@ -424,6 +425,10 @@ class HDF5CellExtraction(ProcessingStep):
         return {"cells from": source_of(self.filehandler), **self._shown_config("image_size"), "result": found}
 
 
+def _some_of(n: int, n_cells: int) -> str:
+    return f"{n} of {n_cells} cells {'has' if n == 1 else 'have'}"
+
+
 def _n_cells(n: int) -> str:
     return "1 cell" if n == 1 else f"{n:,} cells"
 
@@ -454,6 +459,14 @@ def _larger_crop(job: Job, exceeding: run.Exceeding) -> str:
     return f"{advice}, if each id is one cell; if one id stands for many, number them with skimage.measure.label(mask)"
 
 
+def _other_cells(main: str, cell: str) -> str:
+    """Return the likely error in masks that lack each other's cells, and a fix."""
+    return (
+        f"Do '{main}' and '{cell}' number cells alike? A cell needs one id in both: cellstamp.match_masks gives it. Or "
+        "is one of them shifted or transposed?"
+    )
+
+
 def _doubt(given: str | None, mask: str) -> str:
     """Return the likely error in the centres."""
     if given is not None:
@@ -461,7 +474,7 @@ def _doubt(given: str | None, mask: str) -> str:
     else:
         remedy = f"delete the points '{Path(centers_of(mask)).name}', and they are computed again"
         wrong = f"the centres in the store are not those of its cells ({remedy})"
-    return f"{wrong}, or these cells are rings larger than a window"
+    return f"{wrong}, or these cells are rings larger than a window, or in separate pieces far from each other"
 
 
 def _check_arguments(*, partial: object, n_cells: object, seed: object) -> None:

@@ -281,7 +281,7 @@ class ProjectInput(Logable):
         Warns
         -----
         UserWarning
-            If one mask has cells that the other one lacks, or a mask has no cell.
+            As `load_segmentation`, but not for floats.
         """
         names = {IMAGE: input_image_name, NUCLEUS: nucleus_segmentation_name, CYTOSOL: cytosol_segmentation_name}
         taken = [name for name in names.values() if name is not None]
@@ -342,7 +342,8 @@ class ProjectInput(Logable):
         -----
         UserWarning
             If one mask has cells that the other one lacks; if a mask has no cell or holds floats; if one id seems to
-            stand for many cells.
+            stand for many cells; if a mask looks like an image; if most nuclei are outside of the cell with their id,
+            or the masks seem to be swapped.
         """
         if cells is not None and cytosol is not None:
             raise InputError("cytosol and cells are the same mask, but both are given. Give one of them")

@@ -23,6 +23,7 @@ from cellstamp.source.load.checks import (
     warn_of_shared_ids,
     without_float16,
 )
+from cellstamp.source.load.mask_pairs import warn_of_other_cells
 from cellstamp.source.load.mask_values import as_ids
 from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.pixels import Pixels, as_channels, as_pixels, full_resolution, reordered
@@ -194,7 +195,9 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
             write_raster(staging, element, mask)
         centers = write_centers(staging, list(new), run=run)
         warn_of_shared_ids(centers)
-        check_same_cells({**_cells_of_other_mask(store, list(new), run), **centers})
+        both = {**_cells_of_other_mask(store, list(new), run), **centers}
+        check_same_cells(both)
+    warn_of_other_cells(both)
     warn_of_no_cells(centers)
     return centers
 
