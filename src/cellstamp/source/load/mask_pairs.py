@@ -50,8 +50,8 @@ def warn_of_other_cells(centers: Mapping[str, Centers]) -> None:
     if apart.sum() > _MOST * ids.size:
         warn(
             f"{_of(apart)} nuclei are outside of the cell with the same id, like nucleus {ids[apart][0]}. If the "
-            "masks were made separately, cellstamp.match_masks gives each nucleus the id of its cell. If one mask is shifted or "
-            "transposed, correct it first. Then load both again with overwrite=True"
+            "masks were made separately, cellstamp.match_masks gives each nucleus the id of its cell. If one mask is "
+            "shifted or transposed, correct it first. Then load both again with overwrite=True"
         )
 
 
