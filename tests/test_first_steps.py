@@ -207,6 +207,14 @@ def test_the_file_and_the_log_say_whether_intensities_compare(
 
 
 class TestManyRemovedCells:
+    def test_are_no_warning_if_other_settings_are_refused(
+        self, make_step: Callable[..., HDF5CellExtraction], recwarn: pytest.WarningsRecorder
+    ) -> None:
+        make_step(border="drop", image_size=20)()
+        with pytest.raises(OutputError, match="image_size: 20 -> 60"):
+            make_step(border="drop", image_size=60)()
+        assert not [warning for warning in recwarn if "image_size 60" in str(warning.message)]
+
     def test_are_a_warning(self, make_step: Callable[..., HDF5CellExtraction]) -> None:
         step = make_step(image_size=60, border="drop")
         words = r"12 of 16 cells \(75%\) are too close to the image border for image_size 60.*border to 'pad'"

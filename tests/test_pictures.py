@@ -512,9 +512,11 @@ class TestSlide:
             project.plot_input_image()
         with pytest.raises(InputError, match="there is no image yet; load one first"):
             project.plot_segmentation_masks()
-        with pytest.raises(InputError, match="there is no extraction yet"):
+        with pytest.raises(InputError, match="empty is new and empty: check its name, or load an image"):
             project.plot_single_cell_images()
         project.load_input_from_array(np.zeros((1, 40, 40), np.uint16))
+        with pytest.raises(InputError, match="there is no extraction yet"):
+            project.plot_single_cell_images()
         with pytest.raises(InputError, match="seg_all"):
             project.plot_segmentation_masks()
 
@@ -694,7 +696,7 @@ class TestPreview:
         assert result.exit_code == 2
         assert "no channel named 'DNA'" in result.output
         result = self.run(tmp_path, "-o", tmp_path / "a.png")
-        told = f"{tmp_path}: this folder has no extraction; make one with cellstamp extract"
+        told = f"{tmp_path}: this folder has no extraction; it has no image either: check its name, or load an image"
         assert (result.exit_code, told in result.output) == (2, True)
 
     def test_a_project_one_folder_below_is_named(self, made, tmp_path) -> None:

@@ -28,7 +28,7 @@ from cellstamp.pipeline.cluster import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
 from cellstamp.pipeline.crop_size import SHARE, measure_size
 from cellstamp.pipeline.disk_space import DiskSpace
-from cellstamp.pipeline.folder import STORE
+from cellstamp.pipeline.folder import STORE, UNFINISHED
 from cellstamp.pipeline.job import Job, Selection, select_cells
 from cellstamp.pipeline.lock import holding
 from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way, made_from, read_origin
@@ -164,12 +164,15 @@ class HDF5CellExtraction(ProcessingStep):
                 if not len(selection.cells):
                     if origin is not None:
                         raise in_the_way(finished, " with different settings or input (no cell can be extracted now)")
+                    self._warn_of_selection(source, selection, sized)
                     self._warn(f"{_nothing_left(source, sized, selection)}. No file was written")
                     return
                 scaling = find_scaling(sized, source, blocks, log=self.log)
                 job = Job(sized, source, selection, scaling, folder, measured=config.image_size == MEASURED)
                 if origin is not None:
                     check_equal(origin, begun_from(job), finished)
+                self._warn_of_selection(source, selection, sized)
+                if origin is not None:
                     self._finish(finished, config, f"Up to date: {_n_cells(len(job.cells))} -> {finished}")
                     return
                 tally, n_empty = self._extract(job, engine, blocks, watch)
@@ -186,11 +189,13 @@ class HDF5CellExtraction(ProcessingStep):
             config = self._measure_size(centers, chosen, source, config, blocks)
         selection = select_cells(centers, source, config, chosen=chosen, **sample)
         self._log_selection(source, selection)
+        return config, selection
+
+    def _warn_of_selection(self, source: PixelSource, selection: Selection, config: ExtractionConfig) -> None:
         if selection.shared is not None:
             self._warn(selection.shared.message(f"'{source.main_mask.name}' in {source.main_mask.store}"))
         if len(selection.cells):
             self._warn_of_removed(selection, config)
-        return config, selection
 
     def _extract(
         self, job: Job, engine: Engine, blocks: BlockRunner, watch: Stopwatch
@@ -260,7 +265,7 @@ class HDF5CellExtraction(ProcessingStep):
     @contextmanager
     def _work_folder(self, folder: Path) -> Iterator[Path]:
         """Lock the folder for results; yield a folder next to it for unfinished results, kept if it has any."""
-        work = folder.with_name(f".unfinished_{folder.name}")
+        work = folder.with_name(f"{UNFINISHED}{folder.name}")
         with holding(folder.with_name(f".{folder.name}.lock"), what=folder):
             if work.is_symlink():
                 message = f"{work} is a link, and is not followed: remove it"

@@ -253,6 +253,8 @@ def find_h5sc(path: Path) -> Path:
         return path
     latest = latest_result(path)
     if latest is None:
-        hint = lying_below(path) or "make one with cellstamp extract"
+        in_store = "make one with cellstamp extract"
+        empty = "it has no image either: check its name, or load an image with cellstamp.Project"
+        hint = lying_below(path) or (in_store if (path / STORE).is_dir() else empty)
         raise ConfigError(f"{path}: this folder has no extraction; {hint}")
     return latest
