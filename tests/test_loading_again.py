@@ -427,9 +427,7 @@ for _ in range(2):
 def test_only_the_names_of_channels_differ(tmp_path: Path) -> None:
     project, image = Project(tmp_path / "names"), np.ones((2, 20, 30), np.uint16)
     project.load_input_from_array(image, ["dna", "actin"])
-    with pytest.raises(
-        OutputError, match=r"same pixels, but .* named dna, actin, not DAPI, actin\. Set over"
-    ):
+    with pytest.raises(OutputError, match=r"same pixels, but .* named dna, actin, not DAPI, actin\. Set over"):
         project.load_input_from_array(image, ["DAPI", "actin"])
     with pytest.raises(OutputError, match=EXISTS):
         project.load_input_from_array(image + 1, ["DAPI", "actin"])

@@ -115,6 +115,8 @@ def test_an_unfinished_run_is_shown(tmp_path: Path, config: dict[str, Any], make
     assert "project.extract(overwrite=True) with the same settings resumes it" in line(project, "unfinished")
     unfinished.with_name(f"{UNFINISHED}other").mkdir()
     assert line(project, "unfinished") == "extraction/data, extraction/other"
+    for folder in unfinished.parent.glob(f"{UNFINISHED}*"):
+        folder.rmdir()
 
 
 class TestNewFolder:
