@@ -436,7 +436,7 @@ def validate(file: Path) -> None:
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Picture to write."
 )
-@click.option("--n", type=click.IntRange(min=1), default=16, show_default=True, help="Number of cells.")
+@click.option("--n", type=click.IntRange(min=1), help="Number of cells.  [default: about 16, in full rows]")
 @click.option("--cell", "cells", type=click.IntRange(min=1), multiple=True, metavar="ID", help="Draw this cell only.")
 @click.option("--channel", "channels", multiple=True, metavar="NAME", help="Draw this channel only.")
 @click.option("--color", "colors", multiple=True, metavar="NAME", help="Colour of the next channel, or auto.")
@@ -446,7 +446,7 @@ def preview(
     *,
     file_or_project: Path,
     output: Path,
-    n: int,
+    n: int | None,
     cells: tuple[int, ...],
     channels: tuple[str, ...],
     colors: tuple[str, ...],

@@ -10,7 +10,15 @@ import numpy as np
 
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline.loading import ProjectInput
-from cellstamp.pipeline.plots import MOST_COLOURS, Colours, PathLike, check_matplotlib, plot_cells, plot_removed
+from cellstamp.pipeline.plots import (
+    MOST_COLOURS,
+    Colours,
+    PathLike,
+    check_matplotlib,
+    in_legend,
+    plot_cells,
+    plot_removed,
+)
 from cellstamp.source.names import IMAGE_NAME
 
 if TYPE_CHECKING:
@@ -137,7 +145,7 @@ class ProjectPictures(ProjectInput):
         is_rgb = color is None and image.dtype == "uint8" and tuple(map(str.lower, shown)) == _RGB
         colours = None if is_rgb else slide.colours_for(color, shown)
         view = view_image(image, numbers, region)
-        labels = {mask.name: view_labels(mask, region) for mask in masks}
+        labels = {in_legend(mask.name): view_labels(mask, region) for mask in masks}
         area = view.area
         labelled = [*(shown if colours is not None else ()), *labels]
         with canvas.drawing(ax, slide.page_of(area.shape, labelled), save) as axes:
@@ -146,7 +154,7 @@ class ProjectPictures(ProjectInput):
             else:
                 slide.draw_image(axes, view.pixels, shown, colours, view.extent)
             outlined = {name: (each.pixels, each.extent) for name, each in labels.items()}
-            slide.draw_outlines(axes, outlined, {mask.name: colour for mask, colour in masks.items()})
+            slide.draw_outlines(axes, outlined, {in_legend(mask.name): colour for mask, colour in masks.items()})
             slide.show_area(axes, (area.top, area.bottom), (area.left, area.right), _title(shown, names, view))
         return axes
 

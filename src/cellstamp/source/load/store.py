@@ -17,17 +17,19 @@ from cellstamp.source.load.checks import (
     check_image,
     check_mask,
     check_mask_type,
+    check_names,
     check_remap,
     check_same_cells,
     warn_of_no_cells,
     warn_of_shared_ids,
     without_float16,
 )
+from cellstamp.source.load.mask_pairs import warn_of_other_cells
 from cellstamp.source.load.mask_values import as_ids
 from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.pixels import Pixels, as_channels, as_pixels, full_resolution, reordered
 from cellstamp.source.load.raster import FACTORS, write_raster
-from cellstamp.source.load.same_content import Content, is_stored
+from cellstamp.source.load.same_content import Content, is_stored, other_names
 from cellstamp.source.load.spool import spool
 from cellstamp.source.load.staging import Staging, recover, staged
 from cellstamp.source.location import is_remote
@@ -133,8 +135,11 @@ def load_image(
         order = check_remap(remap, image.shape[0])
         image, names = reordered(image, order), [names[index] for index in order]
     recover(store)
-    if not overwrite and is_stored(store, IMAGE, Content(image, tuple(names))):
+    content = Content(image, tuple(names))
+    if not overwrite and is_stored(store, IMAGE, content):
         return False
+    if not overwrite:
+        check_names(store, IMAGE, other_names(store, IMAGE, content), names)
     check_free(store, [IMAGE], overwrite=overwrite)
     with staged(store) as staging:
         write_raster(staging, IMAGE, image, channel_names=names, factors=FACTORS)
@@ -194,7 +199,9 @@ def load_masks(store: Path, masks: Mapping[str, Any], *, overwrite: bool = False
             write_raster(staging, element, mask)
         centers = write_centers(staging, list(new), run=run)
         warn_of_shared_ids(centers)
-        check_same_cells({**_cells_of_other_mask(store, list(new), run), **centers})
+        both = {**_cells_of_other_mask(store, list(new), run), **centers}
+        check_same_cells(both)
+    warn_of_other_cells(both)
     warn_of_no_cells(centers)
     return centers
 
