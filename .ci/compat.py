@@ -1,6 +1,6 @@
-"""Resolve cellstamp beside packages that its users have, and compare versions with those that they get without cellstamp.
+"""Resolve cellstamp beside other tools, and compare their versions with those that users get without cellstamp.
 
-``python .ci/compat.py UV`` downloads metadata only. It prints a table, and fails if a package becomes older or conflicts.
+``python .ci/compat.py UV`` downloads metadata only. It prints a table, and fails if a tool conflicts or becomes older.
 """
 
 import re
