@@ -31,9 +31,7 @@ def imports_of(path: Path) -> set[str]:
 
 
 def declared() -> set[str]:
-    requirements = PROJECT["dependencies"] + [
-        text for extra in EXTRAS for text in PROJECT["optional-dependencies"][extra]
-    ]
+    optional = [text for extra in EXTRAS for text in PROJECT["optional-dependencies"][extra]]
     names = [re.match(r"[\w-]+", text)[0] for text in PROJECT["dependencies"] + optional]
     return {IMPORTED_AS.get(name, name) for name in names}
 
