@@ -8,7 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import product
+from itertools import repeat
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -90,19 +90,23 @@ def names_of(neighbour: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def main(uv: str) -> int:
-    """Print a table with a row for each neighbour and a column for each Python; return the exit status."""
-    with ThreadPoolExecutor(4) as pool:
-        results = pool.map(lambda pair: compare(uv, pair[1], pair[0]), product(NEIGHBOURS, PYTHONS))
-        found = dict(zip(product(NEIGHBOURS, PYTHONS), results, strict=True))
-    rows = [["beside cellstamp", *PYTHONS]]
-    rows += [[" + ".join(names), *(str(found[names, python]) for python in PYTHONS)] for names in NEIGHBOURS]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        line = " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        sys.stdout.write(f"| {line} |\n")
-    n_good = sum(comparison.is_good for comparison in found.values())
-    sys.stdout.write(f"{n_good} of {len(found)} combinations have the versions that they have without cellstamp\n")
-    return int(n_good < len(found))
+    """Print a row for each neighbour with a column for each Python, once resolved; return the exit status."""
+    n_good = 0
+    show("beside cellstamp", *PYTHONS)
+    with ThreadPoolExecutor(len(PYTHONS)) as pool:
+        for neighbour in NEIGHBOURS:
+            found = list(pool.map(compare, repeat(uv), PYTHONS, repeat(neighbour)))
+            n_good += sum(comparison.is_good for comparison in found)
+            show(" + ".join(neighbour), *map(str, found))
+    n_all = len(NEIGHBOURS) * len(PYTHONS)
+    sys.stdout.write(f"{n_good} of {n_all} combinations have the versions that they have without cellstamp\n")
+    return int(n_good < n_all)
+
+
+def show(name: str, *cells: str) -> None:
+    """Print a row of the table."""
+    sys.stdout.write(f"| {name:<27} | {' | '.join(f'{cell:<18}' for cell in cells)} |\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
