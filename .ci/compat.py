@@ -37,6 +37,9 @@ NEIGHBOURS = (
 )
 """Packages that are installed together; without a version, the newest."""
 
+STUBS = ("cudf-cu12", "cuml-cu12")
+"""Packages of which some releases are stubs that cannot be built."""
+
 OPTIONS = ("--quiet", "--no-header", "--no-annotate", "--color=never")
 
 Versions = dict[str, Version]
@@ -67,8 +70,7 @@ class Comparison:
 
 def resolve(uv: str, python: str, neighbour: tuple[str, ...], *cellstamp: str) -> Versions | None:
     """Return the newest versions that fit together, of all packages; None if there are none."""
-    # releases of the neighbours that would have to be built are stubs, which fail
-    wheels = [f"--only-binary={name}" for name in names_of(neighbour)]
+    wheels = [f"--only-binary={name}" for name in STUBS]
     command = [uv, "pip", "compile", "-", *cellstamp, *OPTIONS, "--python-version", python, *wheels]
     done = subprocess.run(command, input="\n".join(neighbour), capture_output=True, text=True, check=False)
     if done.returncode:
