@@ -76,6 +76,10 @@ def _terminated(number: int, _: object) -> None:
     raise _TerminatedError(number)
 
 
+# click before 8.2 prints the help of a command without arguments and exits; later ones raise this
+_HELP_ONLY: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
 class _UserError(click.ClickException):
     exit_code = 2
 
@@ -127,7 +131,7 @@ def _with_options(message: str, command: str | None) -> str:
 def _usage_errors_in_one_line() -> Iterator[None]:
     try:
         yield
-    except click.exceptions.NoArgsIsHelpError:  # the command's name alone prints its help
+    except _HELP_ONLY:
         raise
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "cellstamp"
