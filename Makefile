@@ -18,8 +18,11 @@ BENCH_ARGS ?=
 DEMO_FOLDER ?= demo-output
 SCPORTRAIT_VENV ?= .venv-scportrait
 CELLCUTTER_VENV ?= .venv-cellcutter
+LOWEST_VENV ?= .venv-lowest
+OLDEST_PYTHON ?= python3.11
+UV_VENV ?= .venv-uv
 
-.PHONY: help demo test test-foreign faults scportrait check docs linkcheck format wheel test-wheel bench bench-quick \
+.PHONY: help demo test test-lowest test-foreign compat faults scportrait check docs linkcheck format wheel test-wheel bench bench-quick \
 	bench-peers clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -28,6 +31,8 @@ help:
 	@echo "make demo     segment, extract and draw the cells of a real image, into $(DEMO_FOLDER)/"
 	@echo "make test     run the tests (another interpreter: make test PYTHON=python3.13)"
 	@echo "make test-foreign  run the tests of files, processes and signals with Windows and macOS emulated"
+	@echo "make test-lowest  run the tests with the oldest supported releases (needs python3.11, or OLDEST_PYTHON=...)"
+	@echo "make compat   resolve versions beside scportrait, squidpy, cellpose and others (needs a network; installs nothing)"
 	@echo "make faults   kill 40 extractions at random moments and resume them, and similar tests"
 	@echo "make scportrait  run the tests with the published scportrait and with torch (makes an environment of 3 GB)"
 	@echo "make check    style, types, import rules, words, documentation"
@@ -56,6 +61,13 @@ test-foreign: $(VENV)/.installed-test
 		CELLSTAMP_FOREIGN=$$system PYTHONPATH=tests/foreign $(BIN)/python -m pytest -p foreign_skips -n $(JOBS) \
 			--dist loadfile $(FOREIGN_TESTS) $(PYTEST_ARGS) || exit 1; \
 	done
+
+# Old releases call functions that newer releases of their dependencies deprecate.
+test-lowest: $(LOWEST_VENV)/.installed
+	$(LOWEST_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile -W ignore::DeprecationWarning $(PYTEST_ARGS)
+
+compat: $(UV_VENV)/.installed
+	$(UV_VENV)/bin/python .ci/compat.py $(UV_VENV)/bin/uv
 
 faults: $(VENV)/.installed-test
 	CELLSTAMP_KILLS=40 $(BIN)/python -m pytest -q \
@@ -109,6 +121,19 @@ clean:
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing cellstamp[$*] and the packages it needs into $(VENV) (1 to 3 minutes) ..."
 	@.ci/install $(BIN)/python --editable '.[$*]'
+	@touch $@
+
+# matplotlib 3.9 warns with a newer pyparsing, also where a test makes warnings errors.
+$(LOWEST_VENV)/.installed: pyproject.toml $(UV_VENV)/.installed
+	@echo "Installing the oldest supported releases into $(LOWEST_VENV) ..."
+	@$(OLDEST_PYTHON) -m venv --clear $(LOWEST_VENV)
+	@$(UV_VENV)/bin/uv pip install --quiet --python $(LOWEST_VENV)/bin/python --resolution lowest-direct \
+		--editable '.[test]' 'pyparsing==3.2.*'
+	@touch $@
+
+$(UV_VENV)/.installed:
+	@$(PYTHON) -m venv $(UV_VENV)
+	@$(UV_VENV)/bin/python -m pip install -qq --disable-pip-version-check packaging uv
 	@touch $@
 
 $(SCPORTRAIT_VENV)/.installed: interop/setup_scportrait.sh interop/requirements.txt interop/requirements-no-deps.txt

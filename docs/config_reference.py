@@ -60,6 +60,7 @@ def setup(app: Any) -> dict[str, bool]:
 
     class ConfigReference(SphinxDirective):
         optional_arguments = 1
+        has_content = True  # readers of the Markdown file see it instead of the table
 
         def run(self) -> list[nodes.Node]:
             node = nodes.Element()

@@ -118,7 +118,7 @@ def test_subclass_and_instance_can_log_elsewhere(tmp_path: Path) -> None:
 
 def test_log_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OutputError, match="file: the folder for results and log cannot be made: File exists"):
+    with pytest.raises(OutputError, match="file is a file: give the path of a folder for results and log"):
         Logable(tmp_path / "file").log("x")
     (tmp_path / "processing.log").mkdir()
     with pytest.raises(OutputError, match=r"the log cannot be written: (Is a directory|Permission denied)"):

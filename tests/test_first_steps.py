@@ -180,6 +180,15 @@ def test_a_measured_size_larger_than_the_image(tmp_path: Path, sample_store: Cal
         HDF5CellExtraction(config, tmp_path / "out", filehandler=store)()
 
 
+def test_a_measured_size_larger_than_the_image_for_two_masks(tmp_path: Path, sample_store: Callable[..., Path]) -> None:
+    nucleus, cytosol = np.zeros((2, 60, 100), np.uint32)
+    nucleus[5:15, 5:15], nucleus[45:55, 85:95], cytosol[2:18, 2:18], cytosol[42:58, 82:98] = 1, 2, 2, 1
+    store = sample_store(cells=(np.ones((1, 60, 100), np.uint16), nucleus, cytosol))
+    config = {**CONFIG, "image": "image", "segmentation_mask": ["nucleus", "cytosol"], "image_size": "auto"}
+    with pytest.raises(ConfigError, match=r"same cells under the same ids\? cellstamp\.match_masks gives them"):
+        HDF5CellExtraction({**config, "border": "drop"}, tmp_path / "out", filehandler=store)()
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
@@ -198,6 +207,14 @@ def test_the_file_and_the_log_say_whether_intensities_compare(
 
 
 class TestManyRemovedCells:
+    def test_are_no_warning_if_other_settings_are_refused(
+        self, make_step: Callable[..., HDF5CellExtraction], recwarn: pytest.WarningsRecorder
+    ) -> None:
+        make_step(border="drop", image_size=20)()
+        with pytest.raises(OutputError, match="image_size: 20 -> 60"):
+            make_step(border="drop", image_size=60)()
+        assert not [warning for warning in recwarn if "image_size 60" in str(warning.message)]
+
     def test_are_a_warning(self, make_step: Callable[..., HDF5CellExtraction]) -> None:
         step = make_step(image_size=60, border="drop")
         words = r"12 of 16 cells \(75%\) are too close to the image border for image_size 60.*border to 'pad'"

@@ -250,7 +250,7 @@ def test_the_example_in_the_documentation_runs(
     tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (REPOSITORY / "docs" / "output.md").read_text()
-    shown = re.search(r"## Join the cells to .*?```python\n(.*?)\n```.*?`(sdata\[[^`]*)`", page, re.DOTALL)
+    shown = re.search(r"## Join the cells to .*?```python\n(.*?)\n```.*?`(sdata\[.*?)`", page, re.DOTALL)
     assert shown is not None
     project = Project(tmp_path / "my_project", config)
     project.load_input_from_array(IMAGE)
@@ -260,7 +260,7 @@ def test_the_example_in_the_documentation_runs(
     with quiet():
         exec(shown[1], names)
     check_joins(names["project"].sdata, "single_cells")
+    path = tmp_path / "my_project" / "extraction" / "data" / "single_cells.h5sc"
     with quiet():
-        names |= {"read_h5sc": read_h5sc, "path": names["project"].extraction_f.output_path}
-        exec(shown[2], names)
+        exec(shown[2], names | {"path": path, "read_h5sc": read_h5sc})
     check_joins(names["sdata"], "cells")

@@ -422,3 +422,26 @@ for _ in range(2):
     log = (tmp_path / "my_project" / "processing.log").read_text()
     assert log.count("Input image loaded") == log.count("Mask seg_all_nucleus loaded") == 1
     assert log.count("Input image kept") == log.count("Mask seg_all_nucleus kept") == 3
+
+
+def test_only_the_names_of_channels_differ(tmp_path: Path) -> None:
+    project, image = Project(tmp_path / "names"), np.ones((2, 20, 30), np.uint16)
+    project.load_input_from_array(image, ["dna", "actin"])
+    with pytest.raises(OutputError, match=r"same pixels, but .* named dna, actin, not DAPI, actin\. Set over"):
+        project.load_input_from_array(image, ["DAPI", "actin"])
+    with pytest.raises(OutputError, match=EXISTS):
+        project.load_input_from_array(image + 1, ["DAPI", "actin"])
+    project.load_input_from_array(image, ["DAPI", "actin"], overwrite=True)
+    assert project.input_image.c.values.tolist() == ["DAPI", "actin"]
+
+
+def test_floats_that_are_no_ids_get_the_error_only(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    project, mask = Project(tmp_path / "floats"), np.zeros((20, 30), np.float32)
+    project.load_input_from_array(np.ones((1, 20, 30), np.uint16))
+    with pytest.raises(InputError, match=r"0\.5 in row 0"):
+        project.load_segmentation(nucleus=mask + 0.5)
+    assert not [warning for warning in recwarn if "whole numbers" in str(warning.message)]
+    mask[5:9, 5:9] = 1
+    with pytest.warns(UserWarning, match="nucleus mask holds whole numbers as float32") as told:
+        project.load_segmentation(nucleus=mask)
+    assert len(told) == 1

@@ -372,6 +372,17 @@ def test_masks_that_number_cells_differently_are_told(tmp_path: Path, run: Run) 
         run(store)
 
 
+def test_half_of_the_cells_without_their_other_mask_get_the_hint(tmp_path: Path, run: Run) -> None:
+    cells = SAMPLE.masks[CYTOSOL]
+    for share, hinted in ((0.7, True), (0.1, False)):
+        lost = np.unique(cells)[1:][: int(share * cells.max())]
+        masks = {NUCLEUS: SAMPLE.masks[NUCLEUS], CYTOSOL: np.where(np.isin(cells, lost), 0, cells).astype(np.uint32)}
+        store = write_store(tmp_path / f"{share}.zarr", Sample(SAMPLE.image, masks))
+        with pytest.warns(UserWarning, match="cells have no pixel of 'seg_all_cytosol'") as told:
+            run(store, border="pad")
+        assert ("match_masks gives it. Or is one of them shifted or transposed" in str(told[0].message)) == hinted
+
+
 def test_where_every_cell_fits_none_is_marked(run: Run) -> None:
     obs = anndata.read_h5ad(run()).obs
     assert not obs["exceeds_crop"].any()

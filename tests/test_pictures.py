@@ -108,6 +108,14 @@ class TestCells:
         assert len(tiles_of(plot_cells(h5sc, n=1000, channels="DAPI"))) == len(ids)
         assert len(tiles_of(plot_cells(h5sc, n=4))) == 12  # all channels, no masks
 
+    def test_without_a_number_the_rows_are_full(self, h5sc) -> None:
+        for options in ({"channels": "DAPI"}, {"color": "auto"}, {"channels": ["DAPI", "actin"]}, {}):
+            ax = plot_cells(h5sc, **options)
+            n_cells = int(ax.get_title().split()[0])
+            n_tiles = 1 if "color" in options else len(np.atleast_1d(options.get("channels", ["DAPI"] * 3)))
+            assert 12 <= n_cells <= 20
+            assert n_cells % choose_across(n_cells, n_tiles, 1.4) == 0
+
     def test_composites_add_up_the_channels_in_their_colours(self, h5sc, stamps, ids) -> None:
         ax = plot_cells(h5sc, cells=ids[:1], color={"actin": "red", "DAPI": "#0000ff", "tubulin": (0.5, 0, 0.5)})
         pixels = ax.images[0].get_array()[-SIZE:, :SIZE]
@@ -481,7 +489,7 @@ class TestSlide:
         times = nucleus.shape[0] // 240
         drawn = (nucleus[..., 3] > 0).reshape(240, times, 240, times).any(axis=(1, 3))
         assert np.array_equal(drawn, (labels > 0) & ~inner)
-        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["seg_all_nucleus", "seg_all_cytosol"]
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["nucleus", "cell"]
         assert len(made.plot_segmentation_masks(mask_outline={"seg_all_cytosol": "red"}).images) == 2
 
     def test_colour_images_keep_their_colours(self, tmp_path) -> None:
@@ -512,9 +520,11 @@ class TestSlide:
             project.plot_input_image()
         with pytest.raises(InputError, match="there is no image yet; load one first"):
             project.plot_segmentation_masks()
-        with pytest.raises(InputError, match="there is no extraction yet"):
+        with pytest.raises(InputError, match="empty is new and empty: check its name, or load an image"):
             project.plot_single_cell_images()
         project.load_input_from_array(np.zeros((1, 40, 40), np.uint16))
+        with pytest.raises(InputError, match="there is no extraction yet"):
+            project.plot_single_cell_images()
         with pytest.raises(InputError, match="seg_all"):
             project.plot_segmentation_masks()
 
@@ -694,7 +704,7 @@ class TestPreview:
         assert result.exit_code == 2
         assert "no channel named 'DNA'" in result.output
         result = self.run(tmp_path, "-o", tmp_path / "a.png")
-        told = f"{tmp_path}: this folder has no extraction; make one with cellstamp extract"
+        told = f"{tmp_path}: this folder has no extraction; it has no image either: check its name, or load an image"
         assert (result.exit_code, told in result.output) == (2, True)
 
     def test_a_project_one_folder_below_is_named(self, made, tmp_path) -> None:

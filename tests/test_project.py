@@ -155,7 +155,7 @@ class TestFolder:
             project.extract()
         with pytest.raises(ConfigError, match="no segmentation step"):
             project.segment()
-        with pytest.raises(InputError, match="there is no extraction yet"):
+        with pytest.raises(InputError, match="is new and empty: check its name, or load an image"):
             _ = project.h5sc
         with pytest.raises(InputError, match="there is no image 'input_image'"):
             _ = project.input_image

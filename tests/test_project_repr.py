@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from cellstamp.engines.cores import default_workers
+from cellstamp.errors import InputError
+from cellstamp.pipeline.folder import UNFINISHED
 from cellstamp.pipeline.project import Project
 
 
@@ -98,7 +100,32 @@ assert "spatialdata" not in sys.modules, "imported"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_an_unfinished_run_is_shown(tmp_path: Path, config: dict[str, Any], make_cells: Any) -> None:
+    project = Project(tmp_path / "project", config)
+    image, nucleus, _ = make_cells()
+    project.load_input_from_array(image)
+    project.load_segmentation(nucleus)
+    unfinished = tmp_path / "project" / "extraction" / f"{UNFINISHED}data"
+    unfinished.mkdir(parents=True)
+    assert line(project, "unfinished") == "extraction/data; project.extract() with the same settings resumes it"
+    unfinished.rmdir()
+    project.extract()
+    assert "  unfinished: " not in repr(project)
+    unfinished.mkdir()
+    assert "project.extract(overwrite=True) with the same settings resumes it" in line(project, "unfinished")
+    unfinished.with_name(f"{UNFINISHED}other").mkdir()
+    assert line(project, "unfinished") == "extraction/data, extraction/other"
+    for folder in unfinished.parent.glob(f"{UNFINISHED}*"):
+        folder.rmdir()
+
+
 class TestNewFolder:
+    def test_reading_from_it_says_that_it_is_empty(self, tmp_path: Path) -> None:
+        project = Project(tmp_path / "typo")
+        for read in (lambda: project.h5sc, project.extract, project.add_table):
+            with pytest.raises(InputError, match="typo is new and empty: check its name, or load an image"):
+                read()
+
     def test_it_is_announced_once(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         Project(tmp_path / "typo")
         assert capsys.readouterr().out == f"New, empty project in {tmp_path / 'typo'}\n"

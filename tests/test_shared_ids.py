@@ -244,13 +244,14 @@ def test_connected_components_are_those_of_scipy(mask: np.ndarray) -> None:
         assert len(set(zip(expected, root[ids == cell], strict=True))) == len(set(expected))
 
 
-def test_runs_and_rows_of_each_cell(tmp_path: Path, make_cells: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_and_box_of_each_cell(tmp_path: Path, make_cells: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_SIDE", 50)
     _, _, cytosol = make_cells()
     sums = sum_up(write_array(tmp_path / "x.zarr", "labels/cells/s0", cytosol, (50, 200)))
-    for cell, (n_runs, first, last) in zip(sums.ids, sums.spans, strict=True):
+    for cell, (n_runs, *box) in zip(sums.ids, sums.spans, strict=True):
         rows = np.nonzero((cytosol == cell).any(axis=1))[0]
-        assert (first, last) == (rows[0], rows[-1])
+        columns = np.nonzero((cytosol == cell).any(axis=0))[0]
+        assert box == [rows[0], rows[-1], columns[0], columns[-1]]
         assert n_runs == rows.size
 
 

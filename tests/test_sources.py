@@ -420,7 +420,7 @@ def test_a_name_of_points_and_of_a_table(tmp_path: Path, extract: Extract) -> No
 def test_a_cell_that_the_mask_lacks(tmp_path: Path, extract: Extract) -> None:
     ids, xy = some_centers()
     frame = pd.DataFrame({"x": [*xy[:, 0], 100.0], "y": [*xy[:, 1], 100.0]}, index=[*ids, 10**9])
-    with pytest.warns(UserWarning, match="1 of [0-9]+ cells have no pixel of") as caught:
+    with pytest.warns(UserWarning, match="1 of [0-9]+ cells has no pixel of") as caught:
         extract(
             on_disk(with_points(frame)(), tmp_path / "s.zarr"), image="scan", nucleus_labels="nuclei", centers="middles"
         )

@@ -56,7 +56,7 @@ def extracted(tmp_path: Path, masks: dict[str, np.ndarray], cell: int) -> tuple[
 def test_an_id_that_the_mask_cannot_hold_has_no_pixels(
     tmp_path: Path, cell: int, pixel: int, dtypes: tuple[Any, ...]
 ) -> None:
-    with pytest.warns(UserWarning, match="1 of 1 cells have no pixel of 'seg_all_"):
+    with pytest.warns(UserWarning, match="1 of 1 cells has no pixel of 'seg_all_"):
         planes, about = extracted(tmp_path, masks_with(pixel, dtypes), cell)
     assert not planes.any()
     assert (int(about["cells_written"]), int(about["cells_empty_in_cell_mask"])) == (1, 1)
@@ -65,7 +65,7 @@ def test_an_id_that_the_mask_cannot_hold_has_no_pixels(
 def test_a_wide_id_finds_its_pixels_in_the_wide_mask_only(tmp_path: Path) -> None:
     masks = masks_with(39, (np.uint64, np.int32))
     masks["seg_all_nucleus"][masks["seg_all_nucleus"] > 0] = 2**32 + 39
-    with pytest.warns(UserWarning, match="1 of 1 cells have no pixel of 'seg_all_"):
+    with pytest.warns(UserWarning, match="1 of 1 cells has no pixel of 'seg_all_"):
         planes, _ = extracted(tmp_path, masks, 2**32 + 39)
     assert planes[0].any()
     assert not planes[1:].any()

@@ -76,6 +76,10 @@ def _terminated(number: int, _: object) -> None:
     raise _TerminatedError(number)
 
 
+# click before 8.2 prints the help of a command without arguments and exits; later ones raise this
+_HELP_ONLY: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
 class _UserError(click.ClickException):
     exit_code = 2
 
@@ -127,7 +131,7 @@ def _with_options(message: str, command: str | None) -> str:
 def _usage_errors_in_one_line() -> Iterator[None]:
     try:
         yield
-    except click.exceptions.NoArgsIsHelpError:  # the command's name alone prints its help
+    except _HELP_ONLY:
         raise
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "cellstamp"
@@ -436,7 +440,7 @@ def validate(file: Path) -> None:
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Picture to write."
 )
-@click.option("--n", type=click.IntRange(min=1), default=16, show_default=True, help="Number of cells.")
+@click.option("--n", type=click.IntRange(min=1), help="Number of cells.  [default: about 16, in full rows]")
 @click.option("--cell", "cells", type=click.IntRange(min=1), multiple=True, metavar="ID", help="Draw this cell only.")
 @click.option("--channel", "channels", multiple=True, metavar="NAME", help="Draw this channel only.")
 @click.option("--color", "colors", multiple=True, metavar="NAME", help="Colour of the next channel, or auto.")
@@ -446,7 +450,7 @@ def preview(
     *,
     file_or_project: Path,
     output: Path,
-    n: int,
+    n: int | None,
     cells: tuple[int, ...],
     channels: tuple[str, ...],
     colors: tuple[str, ...],

@@ -127,13 +127,18 @@ def _new_figure(page: Page, *, is_shown: bool) -> tuple[Figure, Any]:
     return figure, lambda: pyplot.close(figure)
 
 
+def _figure_of(ax: Axes) -> Any:
+    """Return the figure of axes, which may lie in a subfigure: its `figure` is the figure itself."""
+    return ax.figure.figure
+
+
 def _save(ax: Axes, save: PathLike | None) -> None:
     """Write the picture to a temporary file, and rename it when it is complete."""
     if save is None:
         return
     path = Path(save)
     aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    figure: Any = ax.get_figure(root=True)
+    figure = _figure_of(ax)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(aside, dpi=DPI)
@@ -147,7 +152,7 @@ def _save(ax: Axes, save: PathLike | None) -> None:
 
 def room_of(ax: Axes) -> tuple[float, float]:
     """Return the current width and height of axes, in inches."""
-    figure: Any = ax.get_figure(root=True)
+    figure = _figure_of(ax)
     box = ax.get_window_extent()
     return box.width / figure.dpi, box.height / figure.dpi
 
@@ -164,7 +169,7 @@ def show_legend(ax: Axes, handles: Sequence[Any], *, below: float, y: float | No
     """
     if not handles:
         return
-    figure: Any = ax.get_figure(root=True)
+    figure = _figure_of(ax)
     place = (ax.transAxes if y is None else ax.get_yaxis_transform()) + ScaledTranslation(
         0, -below, figure.dpi_scale_trans
     )
@@ -182,7 +187,7 @@ def show_legend(ax: Axes, handles: Sequence[Any], *, below: float, y: float | No
 
 def width_for_legend(ax: Axes) -> float:
     """Return the width for a legend, in inches: of the figure, or of the axes if the figure has several."""
-    figure: Any = ax.get_figure(root=True)
+    figure = _figure_of(ax)
     return float(figure.get_figwidth()) if len(figure.axes) == 1 else room_of(ax)[0]
 
 

@@ -20,6 +20,7 @@ from cellstamp.pictures.mosaic import (
     assemble_gray,
     blended,
     choose_across,
+    count_in_full_rows,
     gap_of,
     shrinking,
     shrunk,
@@ -94,6 +95,20 @@ def gather(
     for channel in np.flatnonzero(stretch):
         values[:, channel] = stretched(values[:, channel])
     return Cells(names, channel_names, mask_names, values, masks)
+
+
+def default_count(n_tiles: int, ax: Axes | None) -> int:
+    """Return how many cells to draw if the user gives no number: about 16, in full rows.
+
+    Parameters
+    ----------
+    n_tiles
+        Number of tiles for each cell.
+    ax
+        Axes to draw on; None: a new figure.
+    """
+    width, height = (_ASPECT, 1.0) if ax is None else canvas.room_of(ax)
+    return count_in_full_rows(n_tiles, width / height)
 
 
 def draw_cells(

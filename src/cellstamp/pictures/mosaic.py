@@ -95,6 +95,12 @@ def choose_across(n_cells: int, n_tiles: int, aspect: float) -> int:
     return min(range(1, n_cells + 1), key=cost)
 
 
+def count_in_full_rows(n_tiles: int, aspect: float, near: int = 16) -> int:
+    """Return a number of cells near `near` whose rows, arranged by `choose_across`, are all full."""
+    full = [n for n in range(near - 4, near + 5) if n % choose_across(n, n_tiles, aspect) == 0]
+    return min(full, key=lambda n: abs(n - near), default=near)
+
+
 def gap_of(tile: int) -> int:
     """Return the space between tiles of this side, in pixels."""
     return max(1, round(_GAP * tile))

@@ -45,7 +45,7 @@ def draw_image(
         (c, 3), 0 to 1; None: gray, for a single channel.
     """
     bright = np.stack([stretched(plane, 0.01, 0.998) for plane in planes])
-    where: dict[str, Any] = {"extent": _matplotlibs(extent), "interpolation": "auto"}
+    where: dict[str, Any] = {"extent": _matplotlibs(extent), "interpolation": "antialiased"}
     if colours is None:
         ax.imshow(bright[0], cmap="gray", vmin=0, vmax=1, interpolation_stage="data", **where)
         return
@@ -60,7 +60,7 @@ def draw_image(
 def draw_rgb(ax: Axes, planes: NDArray[np.float32], brightest: float, extent: Extent) -> None:
     """Draw the channels red, green and blue (3, y, x) of a colour image in their colours, without stretching."""
     picture = np.clip(np.moveaxis(planes, 0, -1) / brightest, 0, 1)
-    ax.imshow(picture, extent=_matplotlibs(extent), interpolation="auto")
+    ax.imshow(picture, extent=_matplotlibs(extent), interpolation="antialiased")
 
 
 def draw_outlines(ax: Axes, masks: Mapping[str, tuple[NDArray[Any], Extent]], colours: Mapping[str, Any]) -> None:

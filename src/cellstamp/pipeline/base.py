@@ -96,6 +96,8 @@ class Logable:
         path = Path(self.directory)
         try:
             path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise OutputError(f"{path} is a file: give the path of a folder for results and log") from error
         except OSError as error:
             raise OutputError(f"{path}: the folder for results and log cannot be made: {error.strerror}") from error
         return path

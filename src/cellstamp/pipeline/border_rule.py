@@ -57,6 +57,18 @@ def check_crop_fits(config: ExtractionConfig, source: PixelSource, *, measured: 
         begin = f"image_size = 'auto': the cells of '{mask}' need {config.image_size}, which" if measured else size
         message = (
             f"{begin} must not be larger than the image, which is {height} x {width} pixels "
-            f"(y, x): '{source.image.name}' in {source.image.store}; or set border to 'pad'"
+            f"(y, x): '{source.image.name}' in {source.image.store}{_cause(source, measured=measured)}"
         )
         raise ConfigError(message)
+
+
+def _cause(source: PixelSource, *, measured: bool) -> str:
+    """Return a fix; if cells were measured to be larger than the image, their ids are wrong."""
+    if not measured:
+        return "; or set border to 'pad'"
+    if len(source.masks) == 1:
+        return ". If one id stands for many cells, number them with skimage.measure.label(mask). Or set border to 'pad'"
+    return (
+        f". Do '{source.mask_names[0]}' and '{source.mask_names[-1]}' have the same cells under the same ids? "
+        "cellstamp.match_masks gives them the same ids. Or set border to 'pad'"
+    )

@@ -29,7 +29,7 @@ from cellstamp.pipeline.cluster import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
 from cellstamp.pipeline.crop_size import SHARE, measure_size
 from cellstamp.pipeline.disk_space import DiskSpace
-from cellstamp.pipeline.folder import STORE
+from cellstamp.pipeline.folder import STORE, UNFINISHED
 from cellstamp.pipeline.job import Job, Selection, select_cells
 from cellstamp.pipeline.lock import holding
 from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way, made_from, read_origin
@@ -169,12 +169,15 @@ class HDF5CellExtraction(ProcessingStep):
                 if not len(selection.cells):
                     if origin is not None:
                         raise in_the_way(finished, " with different settings or input (no cell can be extracted now)")
+                    self._warn_of_selection(source, selection, sized)
                     self._warn(f"{_nothing_left(source, sized, selection)}. No file was written")
                     return
                 scaling = find_scaling(sized, source, blocks, log=self.log)
                 job = Job(sized, source, selection, scaling, folder, measured=config.image_size == MEASURED)
                 if origin is not None:
                     check_equal(origin, begun_from(job), finished)
+                self._warn_of_selection(source, selection, sized)
+                if origin is not None:
                     self._finish(finished, config, f"Up to date: {_n_cells(len(job.cells))} -> {finished}")
                     return
                 tally, n_empty = self._extract(job, engine, blocks, watch)
@@ -191,11 +194,13 @@ class HDF5CellExtraction(ProcessingStep):
             config = self._measure_size(centers, chosen, source, config, blocks)
         selection = select_cells(centers, source, config, chosen=chosen, **sample)
         self._log_selection(source, selection)
+        return config, selection
+
+    def _warn_of_selection(self, source: PixelSource, selection: Selection, config: ExtractionConfig) -> None:
         if selection.shared is not None:
             self._warn(selection.shared.message(f"'{source.main_mask.name}' in {source.main_mask.store}"))
         if len(selection.cells):
             self._warn_of_removed(selection, config)
-        return config, selection
 
     def _extract(
         self, job: Job, engine: Engine, blocks: BlockRunner, watch: Stopwatch
@@ -265,7 +270,7 @@ class HDF5CellExtraction(ProcessingStep):
     @contextmanager
     def _work_folder(self, folder: Path) -> Iterator[Path]:
         """Lock the folder for results; yield a folder next to it for unfinished results, kept if it has any."""
-        work = folder.with_name(f".unfinished_{folder.name}")
+        work = folder.with_name(f"{UNFINISHED}{folder.name}")
         with holding(folder.with_name(f".{folder.name}.lock"), what=folder):
             if work.is_symlink():
                 message = f"{work} is a link, and is not followed: remove it"
@@ -390,10 +395,11 @@ class HDF5CellExtraction(ProcessingStep):
     def _warn_of_exceeding(self, job: Job, exceeding: run.Exceeding) -> None:
         if exceeding.rows.size:
             size, (height, width) = job.config.image_size, exceeding.largest
+            exceed, are = ("exceeds its", "is") if exceeding.rows.size == 1 else ("exceed their", "are")
             # with image_size auto, one cell in a hundred is expected
             report = self.log if job.measured else self._warn
             report(
-                f"{exceeding.rows.size} of {len(job.cells)} cells exceed their crop of {size} x {size} pixels and are "
+                f"{exceeding.rows.size} of {len(job.cells)} cells {exceed} crop of {size} x {size} pixels and {are} "
                 f"cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] marks them. "
                 f"{_larger_crop(job, exceeding)}"
             )
@@ -401,16 +407,16 @@ class HDF5CellExtraction(ProcessingStep):
     def _warn_of_empty(self, job: Job, n_empty: NDArray[np.int64]) -> None:
         main, cell = job.source.mask_names[0], job.source.mask_names[-1]
         if n_empty[-1]:
-            all_of_them = n_empty[-1] == len(job.cells) and main != cell
-            hint = f". Do '{main}' and '{cell}' number cells alike? A cell needs one id in both" if all_of_them else ""
+            are_many = 2 * n_empty[-1] >= len(job.cells) and main != cell
+            hint = f". {_other_cells(main, cell)}" if are_many else ""
             self._warn(
-                f"{n_empty[-1]} of {len(job.cells)} cells have no pixel of '{cell}' in their window; their image "
-                f"channels are all zero{hint}"
+                f"{_some_of(n_empty[-1], len(job.cells))} no pixel of '{cell}' in their window; their image channels "
+                f"are all zero{hint}"
             )
         if n_empty[0]:
             doubt = _doubt(job.config.centers, main) if job.selection.shared is None else _BETWEEN
             self._warn(
-                f"{n_empty[0]} of {len(job.cells)} cells have no pixel of '{main}' in their window, though it says "
+                f"{_some_of(n_empty[0], len(job.cells))} no pixel of '{main}' in their window, though it says "
                 f"which cells there are: {doubt}"
             )
 
@@ -455,6 +461,10 @@ class HDF5CellExtraction(ProcessingStep):
         return {"cells from": source_of(self.filehandler), **self._shown_config("image_size"), "result": found}
 
 
+def _some_of(n: int, n_cells: int) -> str:
+    return f"{n} of {n_cells} cells {'has' if n == 1 else 'have'}"
+
+
 def _n_cells(n: int) -> str:
     return "1 cell" if n == 1 else f"{n:,} cells"
 
@@ -485,6 +495,14 @@ def _larger_crop(job: Job, exceeding: run.Exceeding) -> str:
     return f"{advice}, if each id is one cell; if one id stands for many, number them with skimage.measure.label(mask)"
 
 
+def _other_cells(main: str, cell: str) -> str:
+    """Return the likely error in masks that lack each other's cells, and a fix."""
+    return (
+        f"Do '{main}' and '{cell}' number cells alike? A cell needs one id in both: cellstamp.match_masks gives it. Or "
+        "is one of them shifted or transposed?"
+    )
+
+
 def _doubt(given: str | None, mask: str) -> str:
     """Return the likely error in the centres."""
     if given is not None:
@@ -492,7 +510,7 @@ def _doubt(given: str | None, mask: str) -> str:
     else:
         remedy = f"delete the points '{Path(centers_of(mask)).name}', and they are computed again"
         wrong = f"the centres in the store are not those of its cells ({remedy})"
-    return f"{wrong}, or these cells are rings larger than a window"
+    return f"{wrong}, or these cells are rings larger than a window, or in separate pieces far from each other"
 
 
 def _check_arguments(*, partial: object, n_cells: object, seed: object) -> None:

@@ -21,6 +21,8 @@ CONFIG = "config.yml"
 STORE = "scportrait.sdata"
 SEGMENTATION = "segmentation"
 EXTRACTION = "extraction"
+UNFINISHED = ".unfinished_"
+"""Beginning of the names of folders with unfinished results, next to the folder of the result."""
 DEFAULT_SEGMENTATION = "ThresholdSegmentation"
 DEFAULT_EXTRACTION = "HDF5CellExtraction"
 
@@ -142,6 +144,11 @@ def results(directory: Path) -> list[Path]:
 def latest_result(directory: Path) -> Path | None:
     """Return the newest finished extraction in a project folder."""
     return next(iter(results(directory)), None)
+
+
+def unfinished_results(directory: Path) -> list[str]:
+    """Return the names of the results that interrupted runs left unfinished, or that runs are writing."""
+    return sorted(path.name.removeprefix(UNFINISHED) for path in (directory / EXTRACTION).glob(f"{UNFINISHED}*"))
 
 
 def lying_below(directory: Path) -> str | None:

@@ -144,6 +144,7 @@ class ProjectInput(Logable):
         cache: PathLike | None = None,
         *,
         series: int | None = None,
+        axes: str | None = None,
         z: Any = None,
         t: int | None = None,
     ) -> None:
@@ -170,6 +171,10 @@ class ProjectInput(Logable):
             Ignored; scportrait has this argument.
         series
             Index of the image to load, from 0, if a file has several images that are not channels of one image.
+        axes
+            A letter for each axis of each file's image, like ``"yxc"``: t, c, z, y or x. Axes of length 1 may be left
+            out. None: the axes that the file names. If it names none, three axes follow the rule of
+            `load_input_from_array`, with a warning.
         z, t
             Planes of a stack; see `load_input_from_array`. Indices count from 0 within a file, or over all files of an
             OME-TIFF image whose planes are in several files.
@@ -178,9 +183,15 @@ class ProjectInput(Logable):
         ------
         InputError
             If a file can't be read or lacks planes; if it has several images or an axis z or t, and you don't choose;
-            if files differ in size or dtype; if names, crop or order are invalid.
+            if files differ in size or dtype; if names, crop, order or axes are invalid; if the order of three axes is
+            unclear.
         OutputError
             If the project has an image with other content, and it may not be replaced.
+
+        Warns
+        -----
+        UserWarning
+            If the axes of a file are assumed to be (y, x, c).
         """
         is_new = inputs.from_tiffs(
             self._store,
@@ -189,7 +200,7 @@ class ProjectInput(Logable):
             crop=crop,
             overwrite=self._may_replace(overwrite),
             remap=remap,
-            choice=TiffChoice(series, plane_choice(z, t)),
+            choice=TiffChoice(series, plane_choice(z, t), axes, from_shape=True),
         )
         self._log_image(", ".join(inputs.listed_paths(file_paths)), is_new=is_new)
 
@@ -283,7 +294,7 @@ class ProjectInput(Logable):
         Warns
         -----
         UserWarning
-            If one mask has cells that the other one lacks, or a mask has no cell.
+            As `load_segmentation`, but not for floats.
         """
         names = {IMAGE: input_image_name, NUCLEUS: nucleus_segmentation_name, CYTOSOL: cytosol_segmentation_name}
         taken = [name for name in names.values() if name is not None]
@@ -371,7 +382,9 @@ class ProjectInput(Logable):
         -----
         UserWarning
             If one mask has cells that the other one lacks; if a mask has no cell or holds floats; if one id seems to
-            stand for many cells; if features are left out: those without an area, and objects that are not cells.
+            stand for many cells; if a mask looks like an image; if most nuclei are outside of the cell with their id,
+            or the masks seem to be swapped; if features are left out: those without an area, and objects that are not
+            cells.
         """
         if cells is not None and cytosol is not None:
             raise InputError("cytosol and cells are the same mask, but both are given. Give one of them")

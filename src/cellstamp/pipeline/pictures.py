@@ -10,7 +10,15 @@ import numpy as np
 
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline.loading import ProjectInput
-from cellstamp.pipeline.plots import MOST_COLOURS, Colours, PathLike, check_matplotlib, plot_cells, plot_removed
+from cellstamp.pipeline.plots import (
+    MOST_COLOURS,
+    Colours,
+    PathLike,
+    check_matplotlib,
+    in_legend,
+    plot_cells,
+    plot_removed,
+)
 from cellstamp.source.names import IMAGE_NAME
 from cellstamp.source.outlines import OutlineMask
 
@@ -138,10 +146,12 @@ class ProjectPictures(ProjectInput):
         is_rgb = color is None and image.dtype == "uint8" and tuple(map(str.lower, shown)) == _RGB
         colours = None if is_rgb else slide.colours_for(color, shown)
         view = view_image(image, numbers, region)
-        area, of_masks = view.area, {mask.name: colour for mask, colour in masks}
-        labels = {mask.name: view_labels(mask, region) for mask, _ in masks if not isinstance(mask, OutlineMask)}
+        area, of_masks = view.area, {in_legend(mask.name): colour for mask, colour in masks}
+        labels = {
+            in_legend(mask.name): view_labels(mask, region) for mask, _ in masks if not isinstance(mask, OutlineMask)
+        }
         rings = {
-            mask.name: mask.lines(area.top, area.bottom, area.left, area.right)
+            in_legend(mask.name): mask.lines(area.top, area.bottom, area.left, area.right)
             for mask, _ in masks
             if isinstance(mask, OutlineMask)
         }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline.folder import STORE
-from cellstamp.source.names import IMAGE_NAME
+from cellstamp.source.names import CYTOSOL, IMAGE_NAME, NUCLEUS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,7 +37,7 @@ Colours = str | Sequence[Any] | Mapping[str, Any]
 def plot_cells(
     h5sc: PathLike | AnnData,
     cells: Sequence[int] | Sequence[bool] | NDArray[np.integer[Any] | np.bool_] | int | str | None = None,
-    n: int = 16,
+    n: int | None = None,
     channels: str | int | Sequence[str | int] | None = None,
     mask_outline: bool | str | Mapping[str, Any] = True,  # noqa: FBT001, FBT002 - read by name
     color: Colours | None = None,
@@ -59,7 +59,7 @@ def plot_cells(
         Ids of the cells to show, in this order. None: `n` cells, evenly spaced in the file. A boolean for each cell, or
         the name of a boolean column of ``obs``: `n` of the cells that are true.
     n
-        Number of cells, if `cells` is not a list of ids.
+        Number of cells, if `cells` is not a list of ids. None: about 16, as many as fill the rows of the picture.
     channels
         Names or numbers of channels or masks, one or several. Numbers start at 0, masks first. None: the channels in
         the mapping `color`, the first three if `color` is ``"auto"``, otherwise all image channels.
@@ -95,16 +95,16 @@ def plot_cells(
     check_matplotlib("plot_cells")
     from cellstamp.h5sc.selected_images import selected_images
     from cellstamp.pictures import canvas
-    from cellstamp.pictures.cells import draw_cells, gather
+    from cellstamp.pictures.cells import default_count, draw_cells, gather
 
     canvas.check_target(ax, save)
     with selected_images(h5sc) as look:
         color = _by_name(color, look) if isinstance(color, Mapping) else color
-        rows = look.rows_of(cells, n)
         planes = look.planes_of(list(color) if channels is None and isinstance(color, Mapping) else channels)
         if channels is None and isinstance(color, str) and color == "auto":
             planes = planes[:MOST_COLOURS]
         names = [look.plane_names[plane] for plane in planes]
+        rows = look.rows_of(cells, default_count(len(planes) if color is None else 1, ax) if n is None else n)
         outlines = canvas.colours_of_masks(mask_outline, look.mask_names)
         if color is not None:
             canvas.colours_of_channels(color, names)  # errors come before data is read
@@ -113,12 +113,18 @@ def plot_cells(
             (look.scaled_image(row, [*planes, *masks]) for row in rows.tolist()),
             names=[str(cell) for cell in look.cell_ids[rows].tolist()],
             channel_names=names,
-            mask_names=[look.mask_names[plane] for plane in masks],
+            mask_names=[in_legend(look.mask_names[plane]) for plane in masks],
             side=look.image_size,
             stretch=[not look.is_normalized and plane >= look.n_masks for plane in planes],
         )
         title = _title(look, len(rows), names)
+    outlines = {in_legend(name): colour for name, colour in outlines.items()}
     return draw_cells(shown, color=color, outlines=outlines, title=title, ax=ax, save=save)
+
+
+def in_legend(mask: str) -> str:
+    """Return the name of a mask in a legend: "nucleus" and "cell" for a project's masks, else its own."""
+    return {Path(NUCLEUS).name: "nucleus", Path(CYTOSOL).name: "cell"}.get(mask, mask)
 
 
 def _by_name(color: Mapping[Any, Any], look: SelectedImages) -> dict[str, Any]:
@@ -266,6 +272,8 @@ def find_h5sc(path: Path) -> Path:
         return path
     latest = latest_result(path)
     if latest is None:
-        hint = lying_below(path) or "make one with cellstamp extract"
+        in_store = "make one with cellstamp extract"
+        empty = "it has no image either: check its name, or load an image with cellstamp.Project"
+        hint = lying_below(path) or (in_store if (path / STORE).is_dir() else empty)
         raise ConfigError(f"{path}: this folder has no extraction; {hint}")
     return latest

@@ -209,6 +209,8 @@ class Project(ProjectPictures):
                 f"Project: there is no extraction step. Add a section {folder.DEFAULT_EXTRACTION!r} to "
                 f"{folder.CONFIG} in {self.directory}, or give config_path and extraction_f"
             )
+        if self.extraction_f.filehandler is self.filehandler:
+            self._check_not_empty()
         self.extraction_f(
             partial=partial,
             n_cells=n_cells,
@@ -275,11 +277,24 @@ class Project(ProjectPictures):
         latest = getattr(self.extraction_f, "output_path", None)
         path = Path(latest) if latest else folder.latest_result(Path(self.directory))
         if path is None:
+            self._check_not_empty()
             raise InputError(f"{self.directory}: there is no extraction yet; call extract() first")
         return path
 
     def _has_mask(self, labels: str) -> bool:
         return any(store.has_element(self._store, mask) for mask in (labels, other_form(labels)))
+
+    def _check_not_empty(self) -> None:
+        """Refuse to read from a project without a store: its name may have a typing error.
+
+        Raises
+        ------
+        InputError
+            If there is no store.
+        """
+        if not self._store.exists():
+            hint = folder.lying_below(Path(self.directory)) or "check its name, or load an image"
+            raise InputError(f"project {self.directory} is new and empty: {hint}")
 
     @property
     def nuc_seg_status(self) -> bool:

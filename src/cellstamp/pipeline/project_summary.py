@@ -28,6 +28,7 @@ def summarize(directory: Path, *, segmentation: Any, extraction: Any) -> str:
         "image": image or "none",
         "masks": ", ".join(masks) or "none",
         "results": ", ".join(_result(path) for path in results[:_SHOWN_RESULTS]) or "none",
+        **_unfinished(directory, results),
         "next step": _next_step(image, masks, results, segmentation, extraction),
     }
     more = len(results) - _SHOWN_RESULTS
@@ -44,6 +45,17 @@ def _result(path: Path) -> str:
         return "1 cell" if n_cells == 1 else f"{n_cells:,} cells"
 
     return f"{path.parent.parent.name}/{path.parent.name} ({readable(cells)})"
+
+
+def _unfinished(directory: Path, results: list[Path]) -> dict[str, str]:
+    """Return a line about unfinished runs, if there are any, and how to resume the usual one."""
+    names = folder.unfinished_results(directory)
+    if not names:
+        return {}
+    usual = "data"
+    overwrite = "overwrite=True" if any(path.parent.name == usual for path in results) else ""
+    how = f"; project.extract({overwrite}) with the same settings resumes it" if names == [usual] else ""
+    return {"unfinished": f"{', '.join(f'{folder.EXTRACTION}/{name}' for name in names)}{how}"}
 
 
 def _next_step(image: str | None, masks: list[str], results: list[Path], segmentation: Any, extraction: Any) -> str:

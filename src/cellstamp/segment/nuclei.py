@@ -63,7 +63,13 @@ def stained(image: NDArray[np.float32], settings: NucleusSettings) -> NDArray[np
     if settings.method == "local":
         mask &= image > filters.threshold_local(image, settings.window, mode="nearest")
     mask = morphology.opening(mask, morphology.disk(OPENING))
-    filled: NDArray[np.bool_] = morphology.remove_small_holes(mask, max_size=settings.min_area)
+    return _without_holes(mask, settings.min_area)
+
+
+def _without_holes(mask: NDArray[np.bool_], largest: int) -> NDArray[np.bool_]:
+    """Fill holes of at most `largest` pixels. The arguments of scikit-image's function depend on its version."""
+    holes, _ = ndi.label(~mask)
+    filled: NDArray[np.bool_] = mask | (np.bincount(holes.ravel()) <= largest)[holes]
     return filled
 
 

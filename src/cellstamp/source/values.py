@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,10 @@ class SharedIds:
     ----------
     kind
         Probable kind of mask: ``"boolean"``, ``"classes"``, ``"8 bits"`` or ``"16 bits"`` (ids overflowed),
-        ``"repeated"``, or ``"background"`` (the only problem is that the background has an id).
+        ``"repeated"``, ``"image"`` (the values are intensities), or ``"background"`` (the only problem is that the
+        background has an id).
     example, n_places
-        An id, and its number of separate pieces.
+        An id, and its number of separate pieces; of an image, its number of pixels.
     background
         Probable id of the background; None: 0, which is correct.
     """
@@ -50,6 +51,12 @@ class SharedIds:
                 f"mask: {code}"
             )
         fix = ", or use this as mask" if self.kind.endswith("bits") else ". Use this as mask"
+        if self.kind == "image":
+            return (
+                f"{mask}: this looks like an image, not a mask: the pixels of most ids are scattered, like the "
+                f"{self.n_places:,} pixels of id {self.example}. Load labels of a segmentation with overwrite=True. "
+                "If this is an image, load it with load_input_from_array and segment it"
+            )
         return (
             f"{mask}: one id stands for many cells: id {self.example} has {self.n_places} separate pieces. "
             f"{_LOOKS[self.kind]}{fix}: skimage.measure.label({code})"
@@ -68,11 +75,15 @@ class Centers:
         float64 (n, 2): centres as x, y, in pixels of the full-resolution labels.
     shared
         Evidence that ids of the mask are not one cell each, if any; None for a selection of cells.
+    boxes
+        int64 (n, 4): first row, last row, first column, last column of each cell; of length 0 unless the centres were
+        just computed from the mask.
     """
 
     ids: NDArray[np.uint64]
     xy: NDArray[np.float64]
     shared: SharedIds | None = None
+    boxes: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 4), np.int64), repr=False)
 
     def __len__(self) -> int:
         return self.ids.size

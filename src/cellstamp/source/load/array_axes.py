@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,13 @@ from cellstamp.errors import InputError
 from cellstamp.source.load.pixels import Pixels, as_pixels, without_axes
 from cellstamp.source.load.plane_choice import PlaneChoice, chosen
 from cellstamp.source.load.stacks import Stack, letters, named_along
+from cellstamp.warnings import warn
 
 _AXES = "tczyx"
+_UNKNOWN_AXES = "iq"
+"""Letters of axes to which a file gives no meaning."""
+_SPARE_LETTERS = "ijklm"
+"""Letters for axes of length 1 that the user does not name."""
 _MOST_CHANNELS = 16
 """Most channels that are recognised as a last axis."""
 _SMALLEST_SIDE = 64
@@ -24,8 +30,11 @@ def assumed_axes(array: Any) -> str | None:
     if _own_axes(array) is not None:
         return None
     shape = array.shape if isinstance(array, Pixels) else as_pixels(array).shape
-    is_last = len(shape) == 3 and 0 < shape[2] <= _MOST_CHANNELS and min(shape[:2]) >= _SMALLEST_SIDE
-    return "yxc" if is_last else None
+    return "yxc" if _has_channels_last(shape) else None
+
+
+def _has_channels_last(shape: Sequence[int]) -> bool:
+    return len(shape) == 3 and 0 < shape[2] <= _MOST_CHANNELS and min(shape[:2]) >= _SMALLEST_SIDE
 
 
 def array_stack(array: Any, axes: str | None = None, choice: PlaneChoice | None = None) -> Stack:
@@ -57,9 +66,15 @@ def array_stack(array: Any, axes: str | None = None, choice: PlaneChoice | None 
     if known is None and n_axes == 3:
         _check_three_axes(pixels.shape, choice or PlaneChoice())
     known = known or "cyx"[-n_axes:]
-    if not isinstance(known, str) or len(known) != n_axes or len(set(known)) < n_axes or not set(known) <= set(_AXES):
-        raise InputError(f"axes = {axes!r}: must have one of the letters t, c, z, y, x for each axis of {pixels.shape}")
+    _check_axes(known, pixels.shape)
     return Stack(pixels, known, named_along(known, pixels.shape, "c", _own_names(array, known)))
+
+
+def _check_axes(axes: Any, shape: Sequence[int], where: str = "") -> None:
+    """Refuse letters that are not one of t, c, z, y, x for each axis."""
+    n_axes = len(shape)
+    if not isinstance(axes, str) or len(axes) != n_axes or len(set(axes)) < n_axes or not set(axes) <= set(_AXES):
+        raise InputError(f"{where}axes = {axes!r}: must have one of the letters t, c, z, y, x for each axis of {shape}")
 
 
 def _check_three_axes(shape: tuple[int, ...], choice: PlaneChoice) -> None:
@@ -70,14 +85,72 @@ def _check_three_axes(shape: tuple[int, ...], choice: PlaneChoice) -> None:
             f"image of shape {shape}: {axis} is given, but an array of three axes is (c, y, x) unless you name them. "
             f"For a stack, give axes='{axis}yx'"
         )
+    _check_channels(shape, "", "load np.moveaxis(array, {position}, 0)")
+
+
+def _check_channels(shape: tuple[int, ...], where: str, fix: str) -> None:
+    """Refuse (c, y, x) with more channels than pixels on a side."""
     n_channels, *sides = shape
     if 0 not in shape and n_channels > min(sides):
-        position, name = (1, "second") if sides[0] < sides[1] else (-1, "last")
+        position, name, axes = (1, "second", "ycx") if sides[0] < sides[1] else (-1, "last", "yxc")
         raise InputError(
-            f"image of shape {shape}: as (c, y, x), it has more channels ({n_channels}) than pixels on a side "
-            f"({min(sides)}). If its channels are the {name} axis, load np.moveaxis(array, {position}, 0). If the axes "
-            "are right, give axes='cyx'"
+            f"{where}image of shape {shape}: as (c, y, x), it has more channels ({n_channels}) than pixels on a side "
+            f"({min(sides)}). If its channels are the {name} axis, {fix.format(position=position, axes=axes)}. If the "
+            "axes are right, give axes='cyx'"
         )
+
+
+def file_stack(stack: Stack, axes: str | None, where: str) -> Stack:
+    """Return the image of a file with the axes that the user names, or that its shape suggests if the file names none.
+
+    Parameters
+    ----------
+    stack
+        The image, with the axes of its file.
+    axes
+        A letter for each axis, or for each axis longer than 1: t, c, z, y or x. None: three axes whose first one has no
+        meaning in the file follow the rule of arrays, see `assumed_axes`.
+    where
+        Name of the file for messages.
+
+    Raises
+    ------
+    InputError
+        If `axes` does not fit the image, or the order of three axes is unclear.
+
+    Warns
+    -----
+    UserWarning
+        If the axes are assumed to be (y, x, c).
+    """
+    shape = stack.pixels.shape
+    long = [axis for axis, (letter, n) in enumerate(zip(stack.axes, shape, strict=True)) if n != 1 or letter in "yx"]
+    sizes = tuple(shape[axis] for axis in long)
+    if axes is not None:
+        is_full = isinstance(axes, str) and len(axes) == len(shape)
+        _check_axes(axes, shape if is_full else sizes, f"{where}: ")
+        return _with_letters(stack, range(len(shape)) if is_full else long, axes)
+    if len(long) != 3 or stack.axes[long[0]] not in _UNKNOWN_AXES or stack.names is not None:
+        return stack
+    if _has_channels_last(sizes):
+        warn(
+            f"{where}: the file does not name the axes of its image {sizes}. They are assumed to be y, x, c: give "
+            "axes='yxc', or axes='cyx' if they are c, y, x"
+        )
+        return _with_letters(stack, long, "yxc")
+    _check_channels(sizes, f"{where}: ", "give axes='{axes}'")
+    return stack
+
+
+def _with_letters(stack: Stack, places: Iterable[int], axes: str) -> Stack:
+    """Return a stack with other letters for some axes; names along a new y or x are dropped."""
+    letters_of = dict(zip(places, axes, strict=True))
+    spare = iter(letter for letter in _SPARE_LETTERS if letter not in axes)
+    named = "".join(letters_of[axis] if axis in letters_of else next(spare) for axis in range(len(stack.axes)))
+    names = stack.names
+    if names is not None and any(n > 1 and letter in "yx" for letter, n in zip(named, names.shape, strict=True)):
+        names = None
+    return replace(stack, axes=named, names=names)
 
 
 def mask_plane(mask: Any, where: str, choice: PlaneChoice) -> Any:

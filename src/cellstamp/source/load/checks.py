@@ -31,6 +31,21 @@ def check_free(store: Path, elements: Sequence[str], *, overwrite: bool) -> None
         raise OutputError(f"{store}: {', '.join(taken)} already {exist}. Set overwrite=True to replace {them}.")
 
 
+def check_names(store: Path, element: str, stored: Sequence[str] | None, names: Sequence[str]) -> None:
+    """Refuse to replace an image from which only the names of the channels differ.
+
+    Raises
+    ------
+    OutputError
+        If the store has the same pixels under the names `stored`; None: it has other pixels, or no image.
+    """
+    if stored is not None:
+        raise OutputError(
+            f"{store}: {element} already exists with the same pixels, but its channels are named {', '.join(stored)}, "
+            f"not {', '.join(names)}. Set overwrite=True to rename them, or load it with the old names."
+        )
+
+
 def channel_names_for(
     n_channels: int, names: Sequence[str | int] | None, known: Sequence[str] | None = None
 ) -> list[str]:

@@ -24,6 +24,7 @@ from cellstamp.source.load.checks import (
     warn_of_shared_ids,
     without_float16,
 )
+from cellstamp.source.load.mask_pairs import warn_of_other_cells
 from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.pixels import Pixels
 from cellstamp.source.load.project_shapes import check_staged, copy_shapes, image_place
@@ -148,6 +149,7 @@ def load_sdata(
             staging.remove(element)
         if chosen.others and chosen.store.resolve() != store.resolve():
             _take_others(staging, chosen, source_format)
+    warn_of_other_cells(centers)
     warn_of_no_cells(centers)
     return centers
 

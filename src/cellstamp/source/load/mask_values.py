@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -42,16 +43,27 @@ def as_ids(mask: Pixels, name: str, code: str = "mask") -> Pixels:
     Warns
     -----
     UserWarning
-        If it holds floats.
+        When it is read, if it holds floats.
     """
     flat = _plane(mask, name, code)
     if flat.dtype.kind == "u":
         return flat
     if flat.dtype.kind == "i":
         return replace(flat, read=_checked(flat, lambda block, region: _check_sign(block, name, code)))
-    warn(f"{name} holds whole numbers as {flat.dtype}: they are loaded as uint32")
-    read = _checked(flat, lambda block, region: _check_floats(block, region, name, code))
-    return replace(flat, dtype=np.dtype(np.uint32), read=lambda region: read(region).astype(np.uint32))
+    return replace(flat, dtype=np.dtype(np.uint32), read=_reader_of_floats(flat, name, code))
+
+
+def _reader_of_floats(mask: Pixels, name: str, code: str) -> Callable[[Region], NDArray[Any]]:
+    """Return a reader of a mask of floats as uint32, which warns once, after a block has been checked."""
+    checked = _checked(mask, lambda block, region: _check_floats(block, region, name, code))
+    tell = cache(lambda: warn(f"{name} holds whole numbers as {mask.dtype}: they are loaded as uint32"))
+
+    def read(region: Region) -> NDArray[Any]:
+        block = checked(region).astype(np.uint32)
+        tell()
+        return block
+
+    return read
 
 
 def _plane(mask: Pixels, name: str, code: str) -> Pixels:

@@ -25,11 +25,14 @@ class MatchedMasks:
 
     Attributes
     ----------
-    nucleus, cytosol
-        The masks (y, x), in the dtype of the cytosol mask: NumPy arrays, or dask arrays if dask arrays were given.
-    nucleus_ids, cell_ids
-        uint64 (n,): the ids of each nucleus and its cell in the masks that were given, ascending by cell. The matched
-        masks use the ids of the cells.
+    nucleus
+        The nucleus mask (y, x), in the dtype of the cytosol mask: a NumPy array, or a dask array if given one.
+    cytosol
+        The cytosol mask, of the same kind.
+    nucleus_ids
+        uint64 (n,): the id of each nucleus in the given mask, in the order of `cell_ids`.
+    cell_ids
+        uint64 (n,): the id of the cell of each nucleus, ascending. The matched masks use these ids.
     nuclei_outside
         uint64: ids of nuclei without enough pixels in a cell; dropped.
     extra_nuclei

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,15 @@ def is_stored(store: Path, element: str, content: Content) -> bool:
         and same(stored.placements, content.placements)
         and all(_is_equal(_read_stored(old, region), new.read(region)) for region in _blocks(old, new))
     )
+
+
+def other_names(store: Path, element: str, content: Content) -> tuple[str, ...] | None:
+    """Return the channel names of a stored image that differs from this content in nothing else; None otherwise."""
+    stored = _open_stored(store / element) if (store / element).is_dir() else None
+    if stored is None or stored.channel_names == content.channel_names:
+        return None
+    renamed = replace(content, channel_names=stored.channel_names)
+    return stored.channel_names if is_stored(store, element, renamed) else None
 
 
 def _open_stored(group: Path) -> Content | None:

@@ -17,19 +17,21 @@ from cellstamp.source.load.checks import (
     check_image,
     check_mask,
     check_mask_type,
+    check_names,
     check_remap,
     check_same_cells,
     warn_of_no_cells,
     warn_of_shared_ids,
     without_float16,
 )
+from cellstamp.source.load.mask_pairs import warn_of_other_cells
 from cellstamp.source.load.mask_values import as_ids
 from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.pixels import Pixels, as_channels, as_pixels, full_resolution, reordered
 from cellstamp.source.load.polygons import Polygons
 from cellstamp.source.load.project_shapes import ImagePlace, check_staged, has_shapes, image_place, write_shapes
 from cellstamp.source.load.raster import FACTORS, write_raster
-from cellstamp.source.load.same_content import Content, is_stored
+from cellstamp.source.load.same_content import Content, is_stored, other_names
 from cellstamp.source.load.spool import spool
 from cellstamp.source.load.staging import Staging, recover, staged
 from cellstamp.source.location import is_remote
@@ -148,8 +150,11 @@ def load_image(
         order = check_remap(remap, image.shape[0])
         image, names = reordered(image, order), [names[index] for index in order]
     recover(store)
-    if not overwrite and is_stored(store, IMAGE, Content(image, tuple(names))):
+    content = Content(image, tuple(names))
+    if not overwrite and is_stored(store, IMAGE, content):
         return False
+    if not overwrite:
+        check_names(store, IMAGE, other_names(store, IMAGE, content), names)
     check_free(store, [IMAGE], overwrite=overwrite)
     with staged(store) as staging:
         write_raster(staging, IMAGE, image, channel_names=names, factors=FACTORS)
@@ -223,6 +228,7 @@ def load_masks(
         warn_of_shared_ids(centers)
         known = _check_together(staging, new, centers, image, run=run, log=log)
     _report_left_out(polygons, log)
+    warn_of_other_cells(known)
     warn_of_no_cells(centers)
     return {element: known[element] for element in new}
 

@@ -16,6 +16,7 @@ import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
+from cellstamp.source.load.array_axes import file_stack
 from cellstamp.source.load.channel_names import plane_names
 from cellstamp.source.load.checks import check_alike
 from cellstamp.source.load.image_files import is_picture, open_picture
@@ -41,10 +42,16 @@ class TiffChoice:
         Index of the image in a file with several.
     planes
         Planes along z and t.
+    axes
+        A letter for each axis of each file's image; None: the axes that the file names.
+    from_shape
+        Whether axes that the file does not name follow from the shape; see `cellstamp.source.load.array_axes`.
     """
 
     series: int | None = None
     planes: PlaneChoice = field(default_factory=PlaneChoice)
+    axes: str | None = None
+    from_shape: bool = False
 
 
 @contextmanager
@@ -75,7 +82,7 @@ def open_tiffs(paths: Sequence[str | os.PathLike[str]], choice: TiffChoice | Non
         found = joined([file for path in given if (file := _open(path, choice, files, given)) is not None])
         opened: list[Pixels] = []
         for file in found:
-            opened.append(_chosen(file, choice.planes, _n_channels(opened, choice)))
+            opened.append(_chosen(_with_axes(file, choice), choice.planes, _n_channels(opened, choice)))
         check_alike({file.path: pixels for file, pixels in zip(found, opened, strict=True)})
         yield opened
 
@@ -110,7 +117,8 @@ def _open(path: Path, choice: TiffChoice, files: ExitStack, given: Collection[Pa
         raise InputError(f"{path}: there is no such file" + (", it is a folder" if path.is_dir() else ""))
     if is_picture(path):
         picture = open_picture(path, choice.planes, choice.series)
-        axes = "cyx"[-len(picture.shape) :]
+        # a .npy file names no axes
+        axes = ("cyx" if picture.names else "qyx")[-len(picture.shape) :]
         named = named_along(axes, picture.shape, "c", picture.names)
         return FileStacks(path, str(path), (Stack(picture, axes, named),))
     try:
@@ -142,6 +150,14 @@ def _contributed(path: Path, number: int | None, files: ExitStack, given: Collec
     parts = tuple(part for part in opened if part is not None)
     names = tuple(map(own_name, images))
     return FileStacks(path, str(path), parts, names, members or files_of(images[0])) if parts else None
+
+
+def _with_axes(file: FileStacks, choice: TiffChoice) -> FileStacks:
+    """Return a file with the axes that the user names, or that shapes suggest."""
+    if choice.axes is None and (choice.planes.given or not choice.from_shape):
+        return file
+    parts = _as_planes(file) if choice.axes is not None and len(file.parts) > 1 else file.parts
+    return replace(file, parts=tuple(file_stack(part, choice.axes, file.where) for part in parts))
 
 
 def _chosen(file: FileStacks, planes: PlaneChoice, first: int) -> Pixels:

@@ -35,7 +35,7 @@ class Sums:
     totals
         int64 (n, 3): number of pixels, sum of their x, sum of their y.
     spans
-        int64 (n, 3): number of horizontal runs, first row, last row.
+        int64 (n, 5): number of horizontal runs, first row, last row, first column, last column.
     """
 
     ids: NDArray[np.int64]
@@ -133,16 +133,18 @@ def sum_up(labels: ArrayHandle, run: Run = map, *, called: str | None = None) ->
     order, first = by_id(ids)
     if not first.size:
         return Sums(ids, totals, spans)
-    n_runs, rows = np.add.reduceat(spans[order, 0], first), spans[order]
-    first_row, last_row = np.minimum.reduceat(rows[:, 1], first), np.maximum.reduceat(rows[:, 2], first)
+    spans = spans[order]
+    low, high = np.minimum.reduceat(spans[:, [1, 3]], first), np.maximum.reduceat(spans[:, [2, 4]], first)
+    n_runs = np.add.reduceat(spans[:, 0], first)
     merged = np.add.reduceat(totals[order], first)
-    return Sums(ids[order][first], merged, np.stack([n_runs, first_row, last_row], axis=1))
+    return Sums(ids[order][first], merged, np.stack([n_runs, low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1))
 
 
 def centers_of_sums(sums: Sums) -> Centers:
-    """Return the mean x and the mean y of the pixels of every cell."""
+    """Return the mean x and the mean y of the pixels of every cell, and its box."""
     n_pixels, sum_x, sum_y = sums.totals.T
-    return Centers(sums.ids.astype(np.uint64), np.stack([sum_x / n_pixels, sum_y / n_pixels], axis=1))
+    xy = np.stack([sum_x / n_pixels, sum_y / n_pixels], axis=1)
+    return Centers(sums.ids.astype(np.uint64), xy, boxes=sums.spans[:, 1:])
 
 
 def blocks_of(array: ArrayHandle) -> list[Rect]:
@@ -160,10 +162,12 @@ def _sums_of_runs(ids: NDArray[np.int64], totals: NDArray[np.int64]) -> Sums:
     """Sum up the runs of each id; runs are ordered by row."""
     order, first = by_id(ids)
     if not first.size:
-        return Sums(ids, totals, totals)
+        return Sums(ids, totals, np.empty((0, 5), np.int64))
     last = np.append(first[1:], order.size) - 1
     rows = [totals[order[at], 2] // totals[order[at], 0] for at in (first, last)]
-    spans = np.stack([last - first + 1, *rows], axis=1)
+    _, left, right = positions_of_runs(totals)
+    columns = [np.minimum.reduceat(left[order], first), np.maximum.reduceat(right[order], first)]
+    spans = np.stack([last - first + 1, *rows, *columns], axis=1)
     return Sums(ids[order][first], np.add.reduceat(totals[order], first), spans)
 
 

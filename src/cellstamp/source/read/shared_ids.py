@@ -25,6 +25,9 @@ FEW_IDS = 32
 _LEAST_PIXELS = 4
 """Smaller pieces are specks, not cells."""
 
+_RUN = 3
+"""Average length, in pixels, of the horizontal runs of cells; in images, runs are shorter."""
+
 _MANY_PIECES = 20
 _MOST_SUSPECTS = 256
 _ALIKE = 0.25
@@ -110,6 +113,9 @@ def survey(labels: ArrayHandle, run: Run = map, *, called: str | None = None) ->
 
 
 def _find_shared(labels: ArrayHandle, sums: Sums, run: Run) -> SharedIds | None:
+    image = _as_image(sums)
+    if image is not None:
+        return image
     background = _background(sums, labels.shape)
     cells = sums if background is None else sums[sums.ids != background]
     suspects = _suspects(cells)
@@ -136,18 +142,35 @@ def _suspects(sums: Sums) -> NDArray[np.int64]:
     """Return at most `_MOST_SUSPECTS` ids whose runs and rows suggest several pieces."""
     if sums.ids.size <= FEW_IDS:
         return sums.ids
-    sides = np.sqrt(sums.totals[:, 0])
-    n_runs, first_row, last_row = sums.spans.T
-    # rows between the first and the last without a run: the id has more than one piece
-    apart = last_row - first_row + 1 - n_runs > 3 * sides
-    scattered = n_runs > 4 * sides
-    odd = apart | scattered
+    odd = _are_scattered(sums)
     if odd.sum() < _least_suspects(sums.ids.size):
-        odd = n_runs > 8 * sides
+        odd = sums.spans[:, 0] > 8 * np.sqrt(sums.totals[:, 0])
     if _share_of_largest(sums) > 0.5:
         odd[_largest(sums)] = True
     found = np.flatnonzero(odd)
     return sums.ids[found[np.linspace(0, found.size - 1, min(found.size, _MOST_SUSPECTS)).astype(np.intp)]]
+
+
+def _are_scattered(sums: Sums) -> NDArray[np.bool_]:
+    """Return which ids have runs and rows that suggest several pieces."""
+    sides = np.sqrt(sums.totals[:, 0])
+    n_runs, first_row, last_row = sums.spans[:, :3].T
+    # rows between the first and the last without a run: the id has more than one piece
+    apart = last_row - first_row + 1 - n_runs > 3 * sides
+    scattered: NDArray[np.bool_] = apart | (n_runs > 4 * sides)
+    return scattered
+
+
+def _as_image(sums: Sums) -> SharedIds | None:
+    """Return the evidence if the values are intensities: most pixels have a scattered id, most of these short runs."""
+    n_pixels, n_runs = sums.totals[:, 0], sums.spans[:, 0]
+    scattered = _are_scattered(sums)
+    if sums.ids.size <= FEW_IDS or 2 * n_pixels[scattered].sum() <= n_pixels.sum():
+        return None
+    if np.median(n_pixels[scattered] / n_runs[scattered]) >= _RUN:
+        return None
+    example = np.argmax(np.where(scattered, n_runs, 0))
+    return SharedIds("image", int(sums.ids[example]), int(n_pixels[example]))
 
 
 def _least_suspects(n_ids: int) -> float:
