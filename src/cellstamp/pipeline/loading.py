@@ -346,9 +346,9 @@ class ProjectInput(Logable):
         ----------
         nucleus, cytosol
             One mask or both. Labels: an integer array (y, x), OME-Zarr labels, or a file: TIFF, PNG, BMP, GIF,
-            ``.npy``, ``.npz`` or Cellpose's ``_seg.npy``. 0 is background; a cell has the same id in both masks. Floats become
-            uint32. Axes of length 1 are dropped. Polygons: a GeoDataFrame, or a file: GeoJSON (QuPath, Baysor, Proseg;
-            also compressed with gzip), JSON with contours (CellViT, HoVer-Net), GeoParquet, or Xenium's
+            ``.npy``, ``.npz`` or Cellpose's ``_seg.npy``. 0 is background; a cell has the same id in both masks. Floats
+            become uint32. Axes of length 1 are dropped. Polygons: a GeoDataFrame, or a file: GeoJSON (QuPath, Baysor,
+            Proseg; also compressed with gzip), JSON with contours (CellViT, HoVer-Net), GeoParquet, or Xenium's
             ``cell_boundaries.parquet``. The content of a file decides, not the extension. Pixel i of the image covers
             [i, i + 1) of the polygons' coordinates.
         overwrite
@@ -374,7 +374,8 @@ class ProjectInput(Logable):
         InputError
             If there is no image; if a file can't be read as a mask; if labels are not 2-D, not integer, negative, or
             not of the image's size; if polygons have no cell on the image, or an id is missing or repeated; if each
-            mask has cells that the other one, or the one already loaded, lacks; if `cytosol` and `cells` are both given.
+            mask has cells that the other one, or the one already loaded, lacks; if `cytosol` and `cells` are both
+            given.
         OutputError
             If the project has a mask with other content, and it may not be replaced.
 
