@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from cellstamp import HDF5CellExtraction, read_h5sc
 from cellstamp.errors import ConfigError, InputError
-from cellstamp.h5sc.validate import faults_of
+from cellstamp.h5sc.validate import errors_in
 from outlined import outlined, placed, polygons_of, with_index, write_outlined
 from stores import CYTOSOL, NUCLEUS, make_sample
 
@@ -192,7 +192,7 @@ def test_ids_that_are_text_are_numbered_and_annotate_the_shapes(tmp_path: Path, 
     assert data.uns["spatialdata_attrs"] == {"region": "cells", "region_key": "region", "instance_key": "instance_id"}
     assert set(data.obs["region"]) == {"cells"}
     data.file.close()
-    assert list(faults_of(str(step.output_path))) == []
+    assert list(errors_in(str(step.output_path))) == []
 
 
 @pytest.mark.parametrize("start", [0, -5, 2**62])
