@@ -345,9 +345,8 @@ def test_cells_that_reach_out_of_their_crop_are_told(tmp_path: Path, run: Run, e
             extents.append((int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1))
     assert 1 <= len(out) < len(ids)
     height, width = max(extents, key=max)
-    message = (
-        rf"{len(out)} of {len(ids)} cells exceeds? (?:its|their) crop of {SIZE} x .* the largest is {height} x {width} pixels"
-    )
+    count = f"{len(out)} of {len(ids)} cells"
+    message = rf"{count} exceeds? (?:its|their) crop of {SIZE} x .* the largest is {height} x {width} pixels"
     with pytest.warns(UserWarning, match=message):
         path = run(write_store(tmp_path / "s.zarr", sample), **ENGINES[engine])
     obs = anndata.read_h5ad(path).obs
