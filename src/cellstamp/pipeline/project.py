@@ -298,12 +298,12 @@ class Project(ProjectPictures):
 
     @property
     def nuc_seg_status(self) -> bool:
-        """Whether there is a nucleus mask: labels or shapes."""
+        """Whether there is a nucleus mask, as labels or as shapes."""
         return self._has_mask(NUCLEUS)
 
     @property
     def cyto_seg_status(self) -> bool:
-        """Whether there is a cytosol mask: labels or shapes."""
+        """Whether there is a cytosol mask, as labels or as shapes."""
         return self._has_mask(CYTOSOL)
 
     def get_project_status(self) -> dict[str, bool]:
