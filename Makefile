@@ -123,12 +123,12 @@ $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 	@.ci/install $(BIN)/python --editable '.[$*]'
 	@touch $@
 
-# matplotlib 3.9 warns with a newer pyparsing, also where a test makes warnings errors.
+# zarr 3.1.3 and matplotlib 3.9 warn with newer numcodecs and pyparsing, also where a test makes warnings errors.
 $(LOWEST_VENV)/.installed: pyproject.toml $(UV_VENV)/.installed
 	@echo "Installing the oldest supported releases into $(LOWEST_VENV) ..."
 	@$(OLDEST_PYTHON) -m venv --clear $(LOWEST_VENV)
 	@$(UV_VENV)/bin/uv pip install --quiet --python $(LOWEST_VENV)/bin/python --resolution lowest-direct \
-		--editable '.[test]' 'pyparsing==3.2.*'
+		--editable '.[test]' 'numcodecs==0.16.1' 'pyparsing==3.2.*'
 	@touch $@
 
 $(UV_VENV)/.installed:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 CELLSTAMP = (str(ROOT / "pyproject.toml"), "--extra=dask", "--extra=demo", "--extra=notebook")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 NEIGHBOURS = (
-    ("scportrait",),
+    ("scportrait==1.8.0",),
     ("scportrait[all]==1.8.0",),
     ("squidpy",),
     ("scanpy",),

@@ -23,6 +23,7 @@ from cellstamp.errors import ConfigError, InputError, OutputError
 from cellstamp.source.load.store import open_sdata, store_centers
 from cellstamp.source.points import load_centers
 from cellstamp.source.values import Centers
+from commands import run_command
 from conftest import make_cells, write_store
 from test_remote import Server
 
@@ -271,10 +272,6 @@ def test_every_command_of_dask_is_one(command: list[str]) -> None:
 
 
 def test_a_setting_of_the_command_line(extracted: Project) -> None:
-    from click.testing import CliRunner
-
-    from cellstamp.cli import commands
-
     base = ["extract", extracted.project_location, "--overwrite", "--set"]
-    assert "write KEY=VALUE, like threads=4" in CliRunner().invoke(commands, [*base, "threads"]).output
-    assert CliRunner().invoke(commands, [*base, "threads=1"]).exit_code == 0
+    assert "write KEY=VALUE, like threads=4" in run_command(*base, "threads").stderr
+    assert run_command(*base, "threads=1").exit_code == 0

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 import cellstamp
 from cellstamp import Project, read_h5sc
-from cellstamp.cli import commands
+from commands import run_command
 
 SIZE = 32
 CONFIG = {"HDF5CellExtraction": {"threads": 1, "image_size": SIZE}}
@@ -22,7 +22,7 @@ SEGMENTATION = {"threads": 1, "window": 41, "min_distance": 5, "expansion": 4}
 
 
 def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(commands, [str(argument) for argument in arguments], prog_name="cellstamp")
+    return run_command(*arguments)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

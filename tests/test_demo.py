@@ -9,12 +9,11 @@ import matplotlib.figure
 import matplotlib.image
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from cellstamp import read_h5sc
-from cellstamp.cli import commands
 from cellstamp.demo import CELL_CHANNELS, CELL_IMAGE_SIZE, load_cells, load_image
 from cellstamp.demo.picture import blend, cells_to_show, draw_outlines
+from commands import run_command
 
 OFFLINE = """
 import sys
@@ -140,7 +139,7 @@ def test_channels_are_blended_in_their_colours():
 def test_what_is_not_the_demos_stays(there, tmp_path):
     (tmp_path / there).parent.mkdir(exist_ok=True)
     (tmp_path / there).write_text("years of work")
-    result = CliRunner().invoke(commands, ["demo", str(tmp_path)])
+    result = run_command("demo", tmp_path)
     assert result.exit_code == 2, result.exception
     (line,) = result.stderr.splitlines()
     held = f"Error: {tmp_path} is not empty and not from an earlier demo (it holds {there.split('/')[0]}): choose"
@@ -151,7 +150,7 @@ def test_what_is_not_the_demos_stays(there, tmp_path):
 
 def test_what_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    assert CliRunner().invoke(commands, ["demo", str(tmp_path / "file")]).exit_code == 2
+    assert run_command("demo", tmp_path / "file").exit_code == 2
 
 
 @pytest.mark.parametrize("missing", ["skimage", "matplotlib"])

@@ -16,7 +16,6 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import zarr
-from click.testing import CliRunner
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -25,10 +24,10 @@ from scipy.ndimage import map_coordinates
 from zarr.storage import LocalStore
 
 from cellstamp import ConfigError, InputError, OutputError, Project, plot_cells, plot_removed, read_h5sc
-from cellstamp.cli import commands
 from cellstamp.pictures.mosaic import MOST_PIXELS, choose_across, shrinking, shrunk, stretched
 from cellstamp.source.find.elements import find_image, find_labels
 from cellstamp.source.read.overview import view_image, view_labels
+from commands import run_command
 from conftest import make_cells
 
 SIZE, NAMES = 40, ["DAPI", "actin", "tubulin"]
@@ -662,7 +661,7 @@ class TestRemoved:
 
 class TestPreview:
     def run(self, *arguments: object) -> Any:
-        return CliRunner().invoke(commands, ["preview", *map(str, arguments)], prog_name="cellstamp")
+        return run_command("preview", *arguments)
 
     def test_of_a_file_and_of_a_project(self, made, h5sc, ids, tmp_path) -> None:
         for source in (h5sc, made.directory):
@@ -702,7 +701,7 @@ class TestPreview:
     def test_mistakes(self, h5sc, tmp_path) -> None:
         result = self.run(h5sc, "-o", tmp_path / "a.png", "--channel", "DNA")
         assert result.exit_code == 2
-        assert "no channel named 'DNA'" in result.output
+        assert "no channel named 'DNA'" in result.stderr
         result = self.run(tmp_path, "-o", tmp_path / "a.png")
         told = f"{tmp_path}: this folder has no extraction; it has no image either: check its name, or load an image"
         assert (result.exit_code, told in result.output) == (2, True)

@@ -483,7 +483,7 @@ class TestSpatialData:
 
     def test_an_object_that_is_not_as_on_disk(self, project: Project, sample_store) -> None:
         sdata = open_sdata(sample_store())
-        sdata["image"] = sdata["image"] + 1
+        sdata["image"] = (sdata["image"] + 1).assign_attrs(sdata["image"].attrs)
         with pytest.raises(InputError, match=r"images/image of this SpatialData object differs from its store"):
             project.load_input_from_sdata(sdata, *self.NAMES)
         sdata.path = None

@@ -13,12 +13,11 @@ import anndata
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from cellstamp import HDF5CellExtraction, read_h5sc
-from cellstamp.cli import commands
 from cellstamp.errors import InputError
 from cellstamp.h5sc.validate import errors_in
+from commands import run_command
 from stores import make_sample, write_store
 
 IMAGES = "obsm/single_cell_images"
@@ -128,14 +127,14 @@ def test_each_fault_is_told(tmp_path: Path, whole: Path, damage: Callable[[h5py.
     assert re.fullmatch(told, fault)
     named = re.search(r"cell (\d+) \(row (\d+)\)", fault)
     assert named is None or int(named[1]) == read_h5sc(whole).obs["scportrait_cell_id"].iloc[int(named[2])]
-    result = CliRunner().invoke(commands, ["validate", str(damaged)])
+    result = run_command("validate", damaged)
     assert result.exit_code == 1
-    assert f"{damaged} is invalid:\n  {fault}\n" in result.output
+    assert f"{damaged} is invalid:\n  {fault}\n" in result.stderr
 
 
 def test_a_whole_file(whole: Path) -> None:
     assert errors_in(whole) == []
-    result = CliRunner().invoke(commands, ["validate", str(whole)])
+    result = run_command("validate", whole)
     assert (result.exit_code, result.output) == (0, f"{whole} is valid\n")
 
 
