@@ -78,7 +78,8 @@ def test_cells_of_qupath_and_their_nuclei(path: Path) -> None:
     content = collection(*qupath_cells())
     cells = read(path, content)
     assert_shapes(cells, dict(zip(UUIDS, (SQUARE, OTHER), strict=True)))
-    assert cells.frame["classification"].tolist() == ["Tumor", None]
+    assert cells.frame["classification"].iloc[0] == "Tumor"
+    assert pd.isna(cells.frame["classification"].iloc[1])
     assert cells.remarks == ()
     nuclei = read(path, content, "nucleus")
     assert_shapes(nuclei, {UUIDS[0]: INNER})
