@@ -14,9 +14,6 @@ PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text
 EXTRAS = ("dask", "plot", "segmentation", "torch")
 """Extras with packages that the code imports; the others are for notebooks, tests and documentation."""
 
-USED_BY_OTHERS = {"pyarrow"}
-"""Not imported by cellstamp: pandas reads Parquet with it."""
-
 IMPORTED_AS = {"pillow": "PIL", "pyyaml": "yaml", "scikit-image": "skimage"}
 
 
@@ -38,7 +35,7 @@ def declared() -> set[str]:
 
 def test_imports_are_declared_and_declarations_are_imported():
     imported = set[str]().union(*map(imports_of, Path(cellstamp.__file__).parent.rglob("*.py")))
-    assert imported - set(sys.stdlib_module_names) - {"cellstamp"} == declared() - USED_BY_OTHERS
+    assert imported - set(sys.stdlib_module_names) - {"cellstamp"} == declared()
 
 
 @pytest.mark.parametrize("extra", ["", *EXTRAS])

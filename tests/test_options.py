@@ -410,6 +410,7 @@ def test_without_options_the_settings_say_what_there_is_by_default(run: Run) -> 
         "channels": ["dna", "actin", "tubulin"],
         "cells": "None",
         "centers": "None",
+        "coordinate_system": "None",
     }
     made_from = json.loads(anndata.read_h5ad(path).uns["cellstamp"]["made_from"])
     assert made_from["border"] == "drop"

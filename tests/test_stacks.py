@@ -88,7 +88,7 @@ class TestArrays:
 
     @pytest.mark.parametrize("axes", ["cyx", "zzyx", "zcyxx", "zcab", 5])
     def test_wrong_axes_are_refused(self, project: Project, axes: Any) -> None:
-        with pytest.raises(InputError, match=r"axes = .*: must hold one of the letters t, c, z, y, x for each axis of"):
+        with pytest.raises(InputError, match=r"axes = .*: must have one of the letters t, c, z, y, x for each axis of"):
             project.load_input_from_array(STACK[0], axes=axes)
 
     def test_a_missing_choice_lists_the_axes(self, project: Project) -> None:

@@ -18,8 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import psutil
-
 from cellstamp.errors import OutputError
 
 if TYPE_CHECKING:
@@ -311,6 +309,8 @@ def release_and_remove(lock: BaseFileLock, path: Path) -> None:
 
 def is_running(pid: int, started: str) -> bool:
     """Return whether the process with this id is the one of `process_start`, and not a later one with the same id."""
+    import psutil
+
     if not psutil.pid_exists(pid):
         return False
     try:
@@ -328,6 +328,8 @@ def process_start(pid: int) -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
+        import psutil
+
         process = psutil.Process(pid)
         return "ended" if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.0f}"
     # a zombie has ended, though its parent has not noticed
