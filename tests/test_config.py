@@ -626,6 +626,9 @@ NAMES = {
     "segmentation_key": "seg_all",
     "nucleus_labels": None,
     "cytosol_labels": None,
+    "nucleus_shapes": None,
+    "cytosol_shapes": None,
+    "coordinate_system": None,
     "centers": None,
 }
 
