@@ -23,4 +23,4 @@ def problems(system: str) -> list[str]:
 
 if __name__ == "__main__":
     found = [f"{system}: {problem}" for system in SYSTEMS for problem in problems(system)]
-    sys.exit("\n".join(found))
+    sys.exit("\n".join(found) or 0)
