@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shapely import MultiPolygon, Polygon, affinity
 
 from cellstamp.cells.kernels.outlines import draw_cells
-from cellstamp.source.outlines import NO_OUTLINES, ChosenOutlines, OutlineCollector, centers_of, outlines_of
+from cellstamp.source.outlines import NO_CELLS, NO_OUTLINES, ChosenOutlines, OutlineCollector, centers_of, outlines_of
 
 pytestmark = pytest.mark.once
 
@@ -121,3 +121,9 @@ def test_cells_without_outlines_are_empty() -> None:
     masks = np.ones((2, 4, 4), np.uint8)
     draw_cells(NO_OUTLINES.take(np.array([-1, -1])).arrays, np.zeros(2, int), np.zeros(2, int), masks)
     assert not masks.any()
+
+
+def test_batches_of_labels_carry_nothing() -> None:
+    assert NO_CELLS[np.array([3, 5])] is NO_CELLS
+    assert pickle.loads(pickle.dumps(NO_CELLS)) is NO_CELLS
+    assert NO_CELLS.outlines() is NO_OUTLINES

@@ -64,7 +64,7 @@ class Batch:
     def __getitem__(self, which: slice | NDArray[np.bool_]) -> Batch:
         """Return some of its cells."""
         own = (self.rows[which], self.ids[which], self.tops[which], self.lefts[which])
-        return Batch(self.tile, *own, self.outlines if self.outlines is NO_CELLS else self.outlines[which])
+        return Batch(self.tile, *own, self.outlines[which])
 
     def halves(self) -> tuple[Batch, ...]:
         """Divide it in two; one cell cannot be divided."""
@@ -214,8 +214,7 @@ def cells_per_batch(max_batch_size: int, cell_bytes: int) -> int:
 def _batch(
     tile: Tile, members: NDArray[np.int64], cells: Centers, corners: NDArray[np.int64], outlines: ChosenOutlines
 ) -> Batch:
-    own = outlines if outlines is NO_CELLS else outlines[members]
-    return Batch(tile, members, cells.ids[members], corners[members, 1], corners[members, 0], own)
+    return Batch(tile, members, cells.ids[members], corners[members, 1], corners[members, 0], outlines[members])
 
 
 def _region(corners: NDArray[np.int64], image_size: int, area: Rect, chunk: tuple[int, int]) -> Rect:

@@ -181,15 +181,17 @@ class ChosenOutlines:
 
     def __getitem__(self, which: slice | NDArray[Any]) -> ChosenOutlines:
         """Return some of the cells."""
-        return ChosenOutlines(self.every, self.chosen[:, which])
+        return ChosenOutlines(self.every, self.chosen[:, which]) if len(self.chosen) else NO_CELLS
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the chosen cells only."""
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickle the chosen cells only; without masks that are outlines, the name of `NO_CELLS`."""
+        if not len(self.chosen):
+            return "NO_CELLS"
         return type(self), (self.outlines(), np.arange(self.chosen.size).reshape(self.chosen.shape))
 
     def outlines(self) -> Outlines:
         """Return the outlines of the chosen cells, one mask after the other."""
-        return self.every.take(self.chosen.ravel())
+        return self.every.take(self.chosen.ravel()) if len(self.chosen) else NO_OUTLINES
 
 
 NO_CELLS = ChosenOutlines(NO_OUTLINES, np.empty((0, 0), np.int64))
