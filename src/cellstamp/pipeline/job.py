@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +158,7 @@ class Job:
         }
 
     def description(
-        self, made_from: Mapping[str, Any], begun_from: Mapping[str, Any], n_empty: NDArray[np.int64], n_exceeding: int
+        self, made_from: dict[str, Any], begun_from: dict[str, Any], n_empty: NDArray[np.int64], n_exceeding: int
     ) -> dict[str, Any]:
         """Return the file's description of itself (``uns/cellstamp``).
 
@@ -170,11 +169,11 @@ class Job:
         n_empty, n_exceeding
             For each mask, the number of cells without a pixel; the number of cells that exceed their crop.
         """
-        text = json.dumps(dict(made_from))
+        text = json.dumps(made_from)
         return {
             "version": __version__,
             "made_from": text,
-            "begun_from": json.dumps(dict(begun_from)),
+            "begun_from": json.dumps(begun_from),
             "fingerprint": hashlib.sha256(text.encode()).hexdigest(),
             **self.selection.counts(),
             "cells_empty_in_main_mask": int(n_empty[0]),

@@ -24,28 +24,26 @@ def made_from(job: Job) -> dict[str, Any]:
 
     Copies of image and masks count as equal: their digests are of samples.
     """
+    return _described(job, lambda array: array.sample())
+
+
+def begun_from(job: Job) -> dict[str, Any]:
+    """Return what must be equal to resume a run: `made_from`, but with signatures of the files of image and masks.
+
+    A signature changes with each change of the files.
+    """
+    return _described(job, lambda array: array.signature())
+
+
+def _described(job: Job, digest: Callable[[Mask], str]) -> dict[str, Any]:
     cells = hashlib.sha256(job.cells.ids.tobytes() + job.cells.xy.tobytes()).hexdigest()
+    arrays = (job.source.image, *job.source.masks)
     return {
         "cellstamp": __version__,
         **job.settings(),
         "channels": list(job.source.channel_names),
         "cells": f"{len(job.cells)}, digest {cells[:16]}",
-        **_arrays(job, lambda mask: mask.sample()),
-    }
-
-
-def begun_from(job: Job) -> Origin:
-    """Return what must be equal to resume a run: `made_from`, and signatures of the files of image and masks.
-
-    A signature changes with each change of the files.
-    """
-    return {**made_from(job), **_arrays(job, lambda mask: mask.signature())}
-
-
-def _arrays(job: Job, digest: Callable[[Mask], str]) -> dict[str, str]:
-    return {
-        array.name: f"{list(array.shape)} {array.dtype}, digest {digest(array)[:16]}"
-        for array in (job.source.image, *job.source.masks)
+        **{each.name: f"{list(each.shape)} {each.dtype}, digest {digest(each)[:16]}" for each in arrays},
     }
 
 

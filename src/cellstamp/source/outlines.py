@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -286,11 +287,15 @@ class OutlineMask:
         return self.every.take(self.numbers_of(ids)).boxes()
 
     def signature(self) -> str:
-        """Return a digest that changes when the file is written."""
-        return self.sample()
+        """Return a digest that changes with the content of the file."""
+        return self._digest
 
     def sample(self) -> str:
         """Return a digest that copies of the file share."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         import fsspec
 
         with fsspec.open(self.path) as file:
