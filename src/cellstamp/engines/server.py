@@ -11,14 +11,12 @@ import os
 import signal
 import socket
 import struct
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
-from cellstamp.engines.interpreter import open_standard_streams
+from cellstamp.engines.interpreter import open_standard_streams, run_and_exit
 
 FORK, REAP, KILL = b"F", b"R", b"K"
 """Requests: fork a worker with the file descriptors sent along; wait for a worker to end; kill a worker."""
@@ -43,12 +41,7 @@ def main(preload: Sequence[str], work: str) -> NoReturn:
     work
         Function that workers call, as ``module:function``; imported in the server.
     """
-    try:
-        _serve(_take_standard_input(), preload, work)
-    except BaseException:  # noqa: BLE001 - a normal exit is slow with many imported modules
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
+    run_and_exit(lambda: _serve(_take_standard_input(), preload, work))
 
 
 def _take_standard_input() -> socket.socket:
@@ -104,27 +97,17 @@ class _Nursery:
         try:
             pid = os.fork()
             if not pid:
-                self._become_worker(descriptors)
+                run_and_exit(lambda: self._become_worker(descriptors))
         finally:
             # only the worker keeps them, so its connection ends when it does
             for descriptor in descriptors:
                 os.close(descriptor)
         return pid
 
-    def _become_worker(self, descriptors: Sequence[int]) -> NoReturn:
-        code = 1
-        try:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._control.close()
-            self._work(descriptors)
-            code = 0
-        except BaseException:  # noqa: BLE001 - a worker never returns into the server's loop
-            traceback.print_exc()
-        finally:
-            with suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
+    def _become_worker(self, descriptors: Sequence[int]) -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._control.close()
+        self._work(descriptors)
 
     def _note_ends(self, *_: object) -> None:
         with suppress(ChildProcessError):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
-import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
 from cellstamp.engines.connected import connect_to_caller
-from cellstamp.engines.interpreter import open_standard_streams
+from cellstamp.engines.interpreter import open_standard_streams, run_and_exit
 from cellstamp.engines.result_memory import PackedSlots, ResultMemory
 from cellstamp.engines.worker import Caller, run_batches
 
@@ -26,20 +23,14 @@ def main(preload: Sequence[str], memory: str | None) -> NoReturn:
     memory
         Path of the memory for results.
     """
-    code = 1
-    try:
-        os.close(open_standard_streams())
-        # first: a caller that is killed meanwhile leaves no file
-        slots = PackedSlots(ResultMemory.opened(memory))
-        caller = Caller(connect_to_caller())
-        for name in preload:
-            import_module(name)
-        run_batches(caller, slots)
-        code = 0
-    except BaseException:  # noqa: BLE001 - a normal exit is slow with many imported modules
-        traceback.print_exc()
-    finally:
-        with suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+    run_and_exit(lambda: _work(preload, memory))
+
+
+def _work(preload: Sequence[str], memory: str | None) -> None:
+    os.close(open_standard_streams())
+    # first: a caller that is killed meanwhile leaves no file
+    slots = PackedSlots(ResultMemory.opened(memory))
+    caller = Caller(connect_to_caller())
+    for name in preload:
+        import_module(name)
+    run_batches(caller, slots)
