@@ -18,7 +18,7 @@ from cellstamp.compression import DEFAULT_COMPRESSION
 from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError
 from cellstamp.similar_names import did_you_mean, similar_name
-from cellstamp.source.names import IMAGE_NAME, SEGMENTATION_KEY
+from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
 
 # scportrait's configs tune HDF5's chunk cache with these keys; chunks written directly bypass it
 _IGNORED_PREFIX = "hdf5_rdcc_"
@@ -250,7 +250,7 @@ class ExtractionConfig(StepConfig):
             nucleus, cytosol = getattr(self, f"nucleus_{kind}"), getattr(self, f"cytosol_{kind}")
             if nucleus is not None and nucleus == cytosol:
                 yield f"cytosol_{kind} = {cytosol!r}: must not be the same as nucleus_{kind}; give one of them"
-        for role in ("nucleus", "cytosol"):
+        for role in MASK_KINDS:
             if {f"{role}_labels", f"{role}_shapes"} <= set(named):
                 yield f"{role}_shapes = {getattr(self, f'{role}_shapes')!r}: {role}_labels is set too; give one of them"
 

@@ -27,7 +27,7 @@ from cellstamp.source.load.checks import check_free
 from cellstamp.source.load.segmented_masks import MASK_SIDE, Scratch, write_masks
 from cellstamp.source.load.staging import check_not_linked
 from cellstamp.source.location import is_remote, is_writable, path_of
-from cellstamp.source.names import CYTOSOL, CYTOSOL_SHAPES, NUCLEUS, NUCLEUS_SHAPES
+from cellstamp.source.names import CYTOSOL, MASKS, NUCLEUS
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.values import Rect
 from cellstamp.warnings import NoNucleusWarning, warn
@@ -116,7 +116,7 @@ class ThresholdSegmentation(ProcessingStep):
         store = self._find_store()
         source = find_image(store, config.image)
         channel = _channel_number(config, source)
-        check_free(store, [NUCLEUS, CYTOSOL, NUCLEUS_SHAPES, CYTOSOL_SHAPES], overwrite=self.overwrite)
+        check_free(store, MASKS, overwrite=self.overwrite)
         engine = self._choose_engine(config, source)
         with Progress(3 * source.shape[0] * source.shape[1], config.progress, doing="segmenting", unit="px") as bar:
             work = _Work(config, source, channel, engine, bar)

@@ -12,6 +12,9 @@ NUCLEUS = f"{_MASK_PREFIX}nucleus"
 CYTOSOL = f"{_MASK_PREFIX}cytosol"
 NUCLEUS_SHAPES = f"{_SHAPES_PREFIX}nucleus"
 CYTOSOL_SHAPES = f"{_SHAPES_PREFIX}cytosol"
+SHAPES_MASKS = (NUCLEUS_SHAPES, CYTOSOL_SHAPES)
+MASKS = (NUCLEUS, CYTOSOL, *SHAPES_MASKS)
+"""All elements that can be masks: labels, then shapes."""
 
 
 def mask_of(kind: str) -> str:

@@ -19,7 +19,7 @@ from cellstamp.source.find.grid import check_same_grid
 from cellstamp.source.find.masks import KINDS, MaskChoice, check_there, listing
 from cellstamp.source.find.shapes import find_shapes
 from cellstamp.source.location import reachable
-from cellstamp.source.names import IMAGE_NAME, SEGMENTATION_KEY
+from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
 from cellstamp.source.ome import described_channels, metadata_of
 from cellstamp.source.read.arrays import ArrayHandle, Mask, PixelSource
 from cellstamp.source.store_root import open_root, undamaged
@@ -94,7 +94,7 @@ def find_main_mask(store: str | Path, image: str, masks: Sequence[str], coordina
     if kinds[0] != "shapes":
         return find_labels(store, masks[0])
     # the role of a single mask does not matter
-    roles = ("nucleus", "cytosol")[: len(masks)]
+    roles = MASK_KINDS[: len(masks)]
     named = {f"{role}_{kind}": name for role, kind, name in zip(roles, kinds, masks, strict=True)}
     return find_source(store, image=image, masks=MaskChoice(**named), coordinate_system=coordinate_system).main_mask
 

@@ -60,7 +60,7 @@ class MaskChoice:
         InputError
             If a mask is missing, or if it is unclear which one is the nucleus mask.
         """
-        given = [(kind, role) for role in ("nucleus", "cytosol") for kind in _KINDS_OF_MASKS]
+        given = [(kind, role) for role in MASK_KINDS for kind in _KINDS_OF_MASKS]
         named = {(kind, role): name for kind, role in given if (name := getattr(self, f"{role}_{kind}")) is not None}
         for (kind, role), name in named.items():
             check_there(kind, name, names_of(kind), store, kind_of, key=f"{role}_{kind}: ", role=role)
@@ -71,7 +71,7 @@ class MaskChoice:
         return self._by_key({kind: names_of(kind) for kind in _KINDS_OF_MASKS}, store)
 
     def _by_key(self, available: Mapping[str, Sequence[str]], store: str) -> tuple[tuple[str, str], ...]:
-        wanted = [f"{self.segmentation_key}_nucleus", f"{self.segmentation_key}_cytosol"]
+        wanted = [f"{self.segmentation_key}_{role}" for role in MASK_KINDS]
         found = tuple((kind, name) for name in wanted for kind in _KINDS_OF_MASKS if name in available[kind])
         if found:
             return found

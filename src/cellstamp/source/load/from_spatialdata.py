@@ -13,13 +13,13 @@ import numpy as np
 from cellstamp.errors import InputError
 from cellstamp.source import ome
 from cellstamp.source.find.grid import check_same_grid
+from cellstamp.source.find.masks import KINDS
 from cellstamp.source.find.placement import placements
 from cellstamp.source.load.checks import (
     channel_names_for,
     check_free,
     check_image,
     check_mask,
-    check_same_cells,
     warn_of_no_cells,
     warn_of_shared_ids,
     without_float16,
@@ -27,7 +27,7 @@ from cellstamp.source.load.checks import (
 from cellstamp.source.load.mask_pairs import warn_of_other_cells
 from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.pixels import Pixels
-from cellstamp.source.load.project_shapes import check_staged, copy_shapes, image_place
+from cellstamp.source.load.project_shapes import check_together, copy_shapes, image_place
 from cellstamp.source.load.raster import FACTORS, copy_raster, copyable, write_raster
 from cellstamp.source.load.same_content import Content, element_names, is_stored, same_files
 from cellstamp.source.load.staging import Format, Staging, recover, staged, zarr_format
@@ -35,10 +35,9 @@ from cellstamp.source.load.store import write_centers
 from cellstamp.source.load.tables import annotated, retarget
 from cellstamp.source.names import (
     CYTOSOL,
-    CYTOSOL_SHAPES,
     IMAGE,
+    MASKS,
     NUCLEUS,
-    NUCLEUS_SHAPES,
     centers_of,
     is_shapes,
     mask_kind,
@@ -49,10 +48,7 @@ from cellstamp.source.read.centers import Run
 from cellstamp.source.store_root import open_root
 from cellstamp.source.values import Centers
 
-_KINDS = ("images", "labels", "points", "shapes", "tables")
-_MASKS = (NUCLEUS, CYTOSOL, NUCLEUS_SHAPES, CYTOSOL_SHAPES)
-_ROLES = ("nucleus", "cytosol")
-_OURS = (IMAGE, *_MASKS, centers_of(NUCLEUS), centers_of(CYTOSOL))
+_OURS = (IMAGE, *MASKS, centers_of(NUCLEUS), centers_of(CYTOSOL))
 
 
 @dataclass(frozen=True)
@@ -133,18 +129,15 @@ def load_sdata(
     recover(store)
     if not overwrite and _is_loaded(store, chosen):
         return None
-    check_free(store, (IMAGE, *_MASKS), overwrite=overwrite)
-    masks = [element for element in _MASKS if element in chosen.elements]
+    check_free(store, (IMAGE, *MASKS), overwrite=overwrite)
+    masks = [element for element in MASKS if element in chosen.elements]
     with staged(store, new_format=source_format) as staging:
         for element, origin in chosen.elements.items():
             _take(staging, chosen.store / origin, element)
         centers = write_centers(staging, [mask for mask in masks if not is_shapes(mask)], run=run)
         warn_of_shared_ids(centers)
         shapes = [mask for mask in masks if is_shapes(mask)]
-        if shapes:
-            centers |= check_staged(staging, shapes, image_place(staging.folder), with_labels=bool(centers), log=log)
-        if len(shapes) < len(_ROLES):  # else they are matched already
-            check_same_cells(centers)
+        centers = check_together(staging, centers, shapes, lambda: image_place(staging.folder), log=log)
         for element in _OURS:
             staging.remove(element)
         if chosen.others and chosen.store.resolve() != store.resolve():
@@ -156,7 +149,7 @@ def load_sdata(
 
 def _is_loaded(store: Path, chosen: Chosen) -> bool:
     """Return whether the project has the chosen image and masks, no other mask, and the other elements."""
-    stored = {element for element in (IMAGE, *_MASKS) if (store / element).exists()}
+    stored = {element for element in (IMAGE, *MASKS) if (store / element).exists()}
     return (
         stored == set(chosen.elements)
         and all(_is_same(store, name, chosen.store / origin) for name, origin in chosen.elements.items())
@@ -274,7 +267,7 @@ def _annotates(chosen: Chosen, element: str, renamed: Mapping[str, str]) -> bool
 def _others(chosen: Chosen) -> Iterator[str]:
     """Return the other elements: without chosen ones and names that cellstamp uses."""
     skipped = {*_OURS} if chosen.originals else {*_OURS, *chosen.elements.values()}
-    for kind in _KINDS:
+    for kind in KINDS:
         for path in sorted((chosen.store / kind).glob("[!.]*")):
             if path.is_dir() and f"{kind}/{path.name}" not in skipped:
                 yield f"{kind}/{path.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from cellstamp.source.find.placement import (
     same,
 )
 from cellstamp.source.find.shapes import place_shapes, read_shapes
+from cellstamp.source.load.checks import check_same_cells
 from cellstamp.source.load.polygons import Polygons
 from cellstamp.source.load.staging import Staging
-from cellstamp.source.names import CYTOSOL_SHAPES, IMAGE_NAME, NUCLEUS_SHAPES
+from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SHAPES_MASKS
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.store_root import open_root
@@ -118,38 +119,54 @@ def has_shapes(store: Path, element: str, polygons: Polygons, image: ImagePlace)
     )
 
 
-def check_staged(
-    staging: Staging, elements: Iterable[str], image: ImagePlace, *, with_labels: bool, log: Callable[[str], None]
+def check_together(
+    staging: Staging,
+    labels: Mapping[str, Centers],
+    shapes: Collection[str],
+    image: Callable[[], ImagePlace],
+    *,
+    log: Callable[[str], None],
 ) -> dict[str, Centers]:
-    """Read shapes of the staged store, or of the store, as an extraction does.
+    """Check that one or two masks have the same cells; shapes are read as an extraction reads them.
 
     Parameters
     ----------
     staging
         The staged store.
-    elements
-        One or two shapes.
+    labels
+        Element of each mask that is labels -> its cells.
+    shapes
+        Elements of the masks that are shapes, in the staged store or in the store.
     image
-        The project's image.
-    with_labels
-        Whether another mask is labels.
+        Returns the project's image; called for shapes only.
     log
         Callable that logs shapes that are left out.
 
     Returns
     -------
     dict
-        Element -> its cells.
+        Element of each mask -> its cells.
 
     Raises
     ------
     InputError
-        If they are invalid, don't belong together, or if all cells are outside of the image.
+        If shapes are invalid, all cells are outside of the image, or masks don't belong together.
     """
+    cells = dict(labels)
+    if shapes:
+        cells |= _check_staged(staging, shapes, image(), with_labels=bool(labels), log=log)
+    if len(shapes) < len(MASK_KINDS):  # two shapes are matched already
+        check_same_cells(cells)
+    return cells
+
+
+def _check_staged(
+    staging: Staging, elements: Iterable[str], image: ImagePlace, *, with_labels: bool, log: Callable[[str], None]
+) -> dict[str, Centers]:
     wanted = set(elements)
     folders = {
         element: staging.folder if (staging.folder / element).exists() else staging.store
-        for element in (NUCLEUS_SHAPES, CYTOSOL_SHAPES)
+        for element in SHAPES_MASKS
         if element in wanted
     }
     cells, remarks = _check_shapes(folders, image, with_labels=with_labels)

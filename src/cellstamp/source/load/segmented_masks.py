@@ -15,7 +15,7 @@ from cellstamp.source.find.placement import as_transformations, placements
 from cellstamp.source.load.raster import CHUNK, create_array
 from cellstamp.source.load.staging import Staging, staged
 from cellstamp.source.load.store import write_centers
-from cellstamp.source.names import CYTOSOL, CYTOSOL_SHAPES, NUCLEUS, NUCLEUS_SHAPES
+from cellstamp.source.names import CYTOSOL, NUCLEUS, SHAPES_MASKS
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.read.centers import Run
 from cellstamp.source.values import Centers, Rect
@@ -90,7 +90,7 @@ def write_masks(
         for part in parts:
             area = np.s_[part.rect.top : part.rect.bottom, part.rect.left : part.rect.right]
             nucleus[area], cytosol[area] = part.nucleus, part.cytosol
-        for element in (NUCLEUS_SHAPES, CYTOSOL_SHAPES):
+        for element in SHAPES_MASKS:
             staging.remove(element)
         return write_centers(staging, [NUCLEUS, CYTOSOL], run=run)
 

@@ -19,7 +19,6 @@ from cellstamp.source.load.checks import (
     check_mask_type,
     check_names,
     check_remap,
-    check_same_cells,
     warn_of_no_cells,
     warn_of_shared_ids,
     without_float16,
@@ -29,7 +28,7 @@ from cellstamp.source.load.mask_values import as_ids
 from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.pixels import Pixels, as_channels, as_pixels, full_resolution, reordered
 from cellstamp.source.load.polygons import Polygons
-from cellstamp.source.load.project_shapes import ImagePlace, check_staged, has_shapes, image_place, write_shapes
+from cellstamp.source.load.project_shapes import ImagePlace, check_together, has_shapes, image_place, write_shapes
 from cellstamp.source.load.raster import FACTORS, write_raster
 from cellstamp.source.load.same_content import Content, is_stored, other_names
 from cellstamp.source.load.spool import spool
@@ -37,10 +36,9 @@ from cellstamp.source.load.staging import Staging, recover, staged
 from cellstamp.source.location import is_remote
 from cellstamp.source.names import (
     CYTOSOL,
-    CYTOSOL_SHAPES,
     IMAGE,
+    MASKS,
     NUCLEUS,
-    NUCLEUS_SHAPES,
     centers_of,
     is_shapes,
     mask_kind,
@@ -226,7 +224,7 @@ def load_masks(
         _write_masks(staging, new, image)
         centers = write_centers(staging, [element for element in new if element not in polygons], run=run)
         warn_of_shared_ids(centers)
-        known = _check_together(staging, new, centers, image, run=run, log=log)
+        known = _check_with_others(staging, new, centers, image, run=run, log=log)
     _report_left_out(polygons, log)
     warn_of_other_cells(known)
     warn_of_no_cells(centers)
@@ -254,7 +252,7 @@ def _write_masks(staging: Staging, masks: Mapping[str, Pixels | Polygons], image
         _remove_other_form(staging, element)
 
 
-def _check_together(
+def _check_with_others(
     staging: Staging,
     new: Mapping[str, Pixels | Polygons],
     centers: Mapping[str, Centers],
@@ -268,11 +266,7 @@ def _check_together(
     shapes = [element for element in (*new, *others) if is_shapes(element)]
     labels = [element for element in others if not is_shapes(element)]
     known = {**_cells_of_labels(staging.store, labels, run), **centers}
-    if shapes:
-        known |= check_staged(staging, shapes, image, with_labels=bool(known), log=log)
-    if len(shapes) < len(known) or not shapes:  # two shapes are matched already
-        check_same_cells(known)
-    return known
+    return check_together(staging, known, shapes, lambda: image, log=log)
 
 
 def _remove_other_form(staging: Staging, element: str) -> None:
@@ -290,8 +284,7 @@ def stored_mask(store: Path, kind: str) -> str:
 def _other_masks(store: Path, elements: Sequence[str]) -> list[str]:
     """Return the masks that are in the store and stay."""
     kinds = {mask_kind(element) for element in elements}
-    masks = (NUCLEUS, CYTOSOL, NUCLEUS_SHAPES, CYTOSOL_SHAPES)
-    return [mask for mask in masks if mask_kind(mask) not in kinds and has_element(store, mask)]
+    return [mask for mask in MASKS if mask_kind(mask) not in kinds and has_element(store, mask)]
 
 
 def _report_left_out(polygons: Mapping[str, Polygons], log: Callable[[str], None]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.project_shapes import n_shapes
-from cellstamp.source.names import CYTOSOL, CYTOSOL_SHAPES, IMAGE, NUCLEUS, NUCLEUS_SHAPES, centers_of, is_shapes
+from cellstamp.source.names import IMAGE, MASK_KINDS, centers_of, is_shapes, mask_of, shapes_of
 from cellstamp.source.ome import AXES
 from cellstamp.source.points import n_points
 
@@ -23,7 +23,8 @@ def describe_image(store: Path) -> str | None:
 
 def describe_masks(store: Path) -> list[str]:
     """Return each mask with its number of cells, if that is stored, or why it can't be read."""
-    masks = [mask for mask in (NUCLEUS, NUCLEUS_SHAPES, CYTOSOL, CYTOSOL_SHAPES) if (store / mask).exists()]
+    elements = (element for kind in MASK_KINDS for element in (mask_of(kind), shapes_of(kind)))
+    masks = [element for element in elements if (store / element).exists()]
     return [f"{Path(mask).name} ({readable(partial(_mask, store, mask))})" for mask in masks]
 
 
