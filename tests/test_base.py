@@ -213,7 +213,8 @@ assert step.config["cache"] == tempfile.gettempdir(), step.config
 assert step().startswith(tempfile.gettempdir())
 """
     env = {**os.environ, "TMPDIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=env, cwd=tmp_path)
+    # -P: Python 3.13.0 itself fails there if the current directory is in sys.path
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, env=env, cwd=tmp_path)
     assert logged(folder) == [
         "No cache in the config, and the current directory was removed: temporary files go to the system's folder for "
         f"them, {tmp_path}"
