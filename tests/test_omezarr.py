@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from test_remote import Server
 
 IMAGE, NUCLEUS, CYTOSOL = make_cells(channels=2)
 READS_ZIP = pytest.mark.skipif(
-    tuple(map(int, version("fsspec").split(".")[:2])) < FSSPEC_FOR_ZIP, reason="fsspec cannot read zip files reliably"
+    tuple(map(int, metadata.version("fsspec").split(".")[:2])) < FSSPEC_FOR_ZIP,
+    reason="fsspec cannot read zip files reliably",
 )
 NAMES = ["DAPI", "CD3"]
 KINDS = {"t": "time", "c": "channel"}
