@@ -94,8 +94,7 @@ def test_the_blocks_of_a_dask_array_are_sized(project: Project) -> None:
 def test_a_spatialdata_object_in_memory_is_written(tmp_path: Path, project: Project) -> None:
     sdata = open_sdata(write_store(tmp_path / "s.zarr", IMAGE, {NUCLEUS: NUCLEI}))
     project.overwrite = True
-    sdata["added"] = sdata[NUCLEUS] * 1
-    sdata["added"].attrs = sdata[NUCLEUS].attrs
+    sdata["added"] = (sdata[NUCLEUS] * 1).assign_attrs(sdata[NUCLEUS].attrs)
     given = "write it first (sdata.write_element) and give the path, or load it with load_input_from_array"
     refused(lambda: project.load_input_from_sdata(sdata, "input_image", "added"), given)
     run("sdata.write_element('added')", sdata=sdata)

@@ -80,6 +80,8 @@ def check_joins(sdata: spatialdata.SpatialData, name: str, region: str = NUCLEUS
         warnings.filterwarnings("ignore", message="Element type `labels` not supported for 'right' join")
         _, matched = spatialdata.match_element_to_table(sdata, element_name=region, table_name=name)
     assert matched.obs["scportrait_cell_id"].tolist() == IDS.tolist()
+    if np.lib.NumpyVersion(np.__version__) < "2.2.0":  # a deep copy of text arrays, as in get_values, crashes Python
+        return
     values = spatialdata.get_values("x", sdata=sdata, element_name=region, table_name=name)
     assert np.allclose(values.loc[IDS, "x"].to_numpy(float), XY[:, 0])
 

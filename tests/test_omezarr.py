@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ from cellstamp.errors import InputError
 from cellstamp.source.find.elements import find_labels
 from cellstamp.source.load.omezarr import is_folder
 from cellstamp.source.load.store import open_image, open_sdata
+from cellstamp.source.location import FSSPEC_FOR_ZIP, check_zip
 from cellstamp.source.thirdparty import quiet
 from conftest import make_cells
 from test_remote import Server
 
 IMAGE, NUCLEUS, CYTOSOL = make_cells(channels=2)
+READS_ZIP = pytest.mark.skipif(
+    tuple(map(int, metadata.version("fsspec").split(".")[:2])) < FSSPEC_FOR_ZIP,
+    reason="fsspec cannot read zip files reliably",
+)
 NAMES = ["DAPI", "CD3"]
 KINDS = {"t": "time", "c": "channel"}
 
@@ -180,7 +186,9 @@ def test_what_ome_zarr_writes(tmp_path: Path, project: Project) -> None:
         check_mask(project)
 
 
-@pytest.mark.parametrize("way", ["zip", "folder in a zip", "ozx", "http"])
+@pytest.mark.parametrize(
+    "way", [*(pytest.param(way, marks=READS_ZIP) for way in ("zip", "folder in a zip", "ozx")), "http"]
+)
 def test_zip_files_and_servers(tmp_path: Path, project: Project, way: str) -> None:
     root = bioformats2raw(tmp_path / "web" / "slide.zarr", "0.5", "0")
     put_labels(root, "0", "0.5", cells=CYTOSOL)
@@ -324,6 +332,14 @@ def test_elements_of_a_spatialdata_object(tmp_path: Path, project: Project, proj
     check_mask(project, NUCLEUS, "seg_all_nucleus")
 
 
+@pytest.mark.parametrize("release", ["2024.12.0", "2026.7.0"])
+def test_a_release_of_fsspec_that_cannot_read_zip_files(release: str) -> None:
+    with pytest.raises(InputError, match=rf"fsspec {release}: .* Run `pip install 'fsspec>=2026.9'`, or unpack"):
+        check_zip("zip://::/s.zip", release)
+    check_zip("zip://::/s.zip", "2026.9.0")
+
+
+@READS_ZIP
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("inner", ["", "s.zarr"])
 def test_a_spatialdata_store_in_a_zip_file(tmp_path: Path, project_store, threads: int, inner: str) -> None:

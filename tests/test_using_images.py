@@ -152,7 +152,7 @@ def test_only_the_selected_images_are_read(tmp_path: Path, data: anndata.AnnData
             file.write(b"\xff" * chunk.size)
     assert np.array_equal(data.obsm[IMAGES][[5, 2], :3], stored[[5, 2], :3])
     assert np.array_equal(data.obsm[IMAGES][[5, 2], [2, 0]], stored[[5, 2], [2, 0]])
-    with pytest.raises(OSError, match="filter"):
+    with pytest.raises(OSError, match=r"filter|Invalid data for LZF"):
         data.obsm[IMAGES][[5, 3]]
 
 

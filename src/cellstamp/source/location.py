@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from cellstamp.errors import CellstampError, InputError
 
 # Entries of a store that change when an element is added, besides the folder of its kind.
 _REWRITTEN = (".", "..", "points", "zarr.json", ".zmetadata")
+FSSPEC_FOR_ZIP = (2026, 9)
+"""Before this release, zip files lose some of the reads that zarr starts at the same time."""
 _METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 
 
@@ -106,9 +109,22 @@ def _is_writable(path: Path) -> bool:
     return os.access(path, os.W_OK) and bool(path.stat().st_mode & 0o222)
 
 
+def check_zip(store: str, fsspec: str) -> None:
+    """Raise an InputError if a release of fsspec cannot read zip files reliably."""
+    if tuple(map(int, fsspec.split(".")[:2])) < FSSPEC_FOR_ZIP:
+        needed = ".".join(map(str, FSSPEC_FOR_ZIP))
+        message = (
+            f"{store} cannot be read with fsspec {fsspec}: zip files need fsspec {needed} or newer. Run "
+            f"`pip install 'fsspec>={needed}'`, or unpack the file"
+        )
+        raise InputError(message)
+
+
 @contextmanager
 def reachable(store: str) -> Iterator[None]:
     """Add the store to errors of reading a remote one; every file system has other errors."""
+    if store.startswith("zip://"):
+        check_zip(store, version("fsspec"))
     try:
         yield
     except CellstampError:
