@@ -136,7 +136,7 @@ $(UV_VENV)/.installed:
 	@$(UV_VENV)/bin/python -m pip install -qq --disable-pip-version-check packaging uv
 	@touch $@
 
-$(SCPORTRAIT_VENV)/.installed: interop/setup_scportrait.sh interop/requirements.txt interop/requirements-no-deps.txt
+$(SCPORTRAIT_VENV)/.installed: interop/setup_scportrait.sh interop/requirements.txt
 	@echo "Installing scportrait and what the tests with it need into $(SCPORTRAIT_VENV) (about 3 GB) ..."
 	@PYTHON='$(PYTHON)' interop/setup_scportrait.sh $(SCPORTRAIT_VENV)
 	@touch $@

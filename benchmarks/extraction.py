@@ -91,9 +91,9 @@ def _extract_here(store: str, config: dict[str, Any], folder: str) -> dict[str, 
     import_s = time.perf_counter() - started
     written: list[tuple[float, int]] = []
 
-    def note(method: Callable[..., Any], writer: Any, rows: Any, *args: Any) -> None:
-        method(writer, rows, *args)
-        written.append((time.perf_counter(), len(rows)))
+    def note(method: Callable[..., Any], writer: Any, cells: Any) -> None:
+        method(writer, cells)
+        written.append((time.perf_counter(), len(cells.rows)))
 
     cpu, started = tree_cpu(), time.perf_counter()
     with watched(StampWriter, "write", note):

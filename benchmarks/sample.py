@@ -93,9 +93,23 @@ class _Cells:
         distance, direction = self._around
         rows = self.yx[:, 0]
         for k in np.flatnonzero((rows >= top - self.reach) & (rows < bottom + self.reach)):
-            waves = self._waves[k] @ np.cos(np.outer([2, 3, 4, 5], angles) + self._phases[k, :, np.newaxis])
-            outline = (self._radius[k] * np.clip(1 + waves, 0.75, 1.24))[direction]
+            outline = self.radii(int(k), angles)[direction]
             yield int(k), distance < outline, distance < _NUCLEUS * outline
+
+    def radii(self, k: int, angles: np.ndarray) -> np.ndarray:
+        """Return the distances of a cell's outline from its centre, in pixels, in some directions."""
+        waves = self._waves[k] @ np.cos(np.outer([2, 3, 4, 5], angles) + self._phases[k, :, np.newaxis])
+        return self._radius[k] * np.clip(1 + waves, 0.75, 1.24)
+
+
+def cell_outlines(sample: Sample, n_vertices: int) -> dict[str, np.ndarray]:
+    """Return the outlines of the sample's nuclei and cells: (cells, vertices, x and y), in pixels as in SpatialData."""
+    cells = _Cells(sample)
+    angles = np.linspace(0, 2 * np.pi, n_vertices, endpoint=False)
+    radii = np.stack([cells.radii(k, angles) for k in range(len(cells.yx))])[..., np.newaxis]
+    steps = radii * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    centres = cells.yx[:, np.newaxis, ::-1] + 0.5
+    return {"nucleus": centres + _NUCLEUS * steps, "cytosol": centres + steps}
 
 
 def _paint(cells: _Cells, top: int, bottom: int, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -132,8 +146,8 @@ def _write(sample: Sample, path: Path) -> None:
     texture = gaussian_filter(rng.standard_normal((_TEXTURE, _TEXTURE)).astype(np.float32), 2, mode="wrap")
     texture = np.clip(1 + 0.3 * texture / texture.std(), 0.05, None)
     with staged(path) as staging:
-        image = _new_array(staging, IMAGE, (sample.channels, side, side), (1, chunk, chunk), np.uint16)
-        masks = [_new_array(staging, name, (side, side), (chunk, chunk), np.uint32) for name in (NUCLEUS, CYTOSOL)]
+        image = new_array(staging, IMAGE, (sample.channels, side, side), (1, chunk, chunk), np.uint16)
+        masks = [new_array(staging, name, (side, side), (chunk, chunk), np.uint32) for name in (NUCLEUS, CYTOSOL)]
         for top in range(0, side, chunk):
             bottom = min(top + chunk, side)
             labels = _paint(cells, top, bottom, side)
@@ -145,7 +159,8 @@ def _write(sample: Sample, path: Path) -> None:
         write_centers(staging, [NUCLEUS, CYTOSOL], run=map)
 
 
-def _new_array(staging: Staging, element: str, shape: Any, chunks: Any, dtype: Any) -> Any:
+def new_array(staging: Staging, element: str, shape: Any, chunks: Any, dtype: Any) -> Any:
+    """Make the empty array of a new image or mask."""
     kind, name = element.split("/")
     names = [f"ch{k}" for k in range(shape[0])] if kind == "images" else []
     attributes = ome.raster_attributes(kind, name, [shape], format_=staging.format, channel_names=names)

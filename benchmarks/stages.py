@@ -166,7 +166,7 @@ def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Mete
             if number % 2:
                 bare.write(stamps)
             with write.running():
-                writer.write(stamps.rows, stamps.sizes, stamps.payload, stamps.n_empty, stamps.on_edge)
+                writer.write(stamps)
             if not number % 2:
                 bare.write(stamps)
         with sync.running():

@@ -1,0 +1,125 @@
+"""Measure extractions of cells given as polygons: beside the labels of the same cells, or a million of them.
+
+Run it from the root of the repository, on an idle machine:
+
+    python -m benchmarks.polygons                    # labels and polygons in turn
+    python -m benchmarks.polygons --side 48000       # 1,000,000 cells, polygons only: 25 GB on disk
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import shapely
+
+from cellstamp.source.load.staging import staged
+from cellstamp.source.names import IMAGE
+from cellstamp.source.thirdparty import quiet
+
+from .extraction import run_module
+from .sample import DATA, Sample, cell_outlines, new_array
+
+N_VERTICES = 30
+POLYGONS = {"nucleus_shapes": "nucleus_polygons", "cytosol_shapes": "cytosol_polygons"}
+
+
+def _write_shapes(store: Path, outlines: dict[str, np.ndarray]) -> None:
+    """Write polygons (n, vertices, x and y) as elements ``nucleus_polygons`` and ``cytosol_polygons``."""
+    with quiet():
+        import geopandas
+        import spatialdata
+        from spatialdata.models import ShapesModel
+
+        sdata = spatialdata.read_zarr(store)
+        for kind, xy in outlines.items():
+            index = np.arange(1, len(xy) + 1)
+            frame = geopandas.GeoDataFrame(geometry=shapely.polygons(xy), index=index)
+            sdata.shapes[f"{kind}_polygons"] = ShapesModel.parse(frame)
+            sdata.write_element(f"{kind}_polygons")
+
+
+def _with_polygons(sample: Sample, data: Path) -> Path:
+    """Return the store of the sample with its cells as polygons, too."""
+    store = sample.store(data)
+    if not (store / "shapes").exists():
+        _write_shapes(store, cell_outlines(sample, N_VERTICES))
+    return store
+
+
+def _repeated(sample: Sample, side: int, data: Path) -> Path:
+    """Return a store with an image that repeats the sample's by hard links, and its cells as polygons."""
+    store, n = data / f"{side}px_polygons.zarr", side // sample.side
+    if store.exists():
+        return store
+    with staged(store) as staging:
+        new_array(staging, IMAGE, (sample.channels, side, side), (1, sample.chunk, sample.chunk), np.uint16)
+        _link_chunks(sample.store(data) / IMAGE / "s0" / "c", staging.place(IMAGE) / "s0" / "c", n)
+    shifts = sample.side * np.stack(np.meshgrid(np.arange(n), np.arange(n)), -1).reshape(-1, 1, 1, 2)
+    outlines = cell_outlines(sample, N_VERTICES)
+    _write_shapes(
+        store, {kind: (xy + shifts[:, np.newaxis]).reshape(-1, N_VERTICES, 2) for kind, xy in outlines.items()}
+    )
+    return store
+
+
+def _link_chunks(source: Path, target: Path, n: int) -> None:
+    """Fill an image with n x n copies of another: hard links to the files of its chunks."""
+    for file in source.rglob("*"):
+        if file.is_file():
+            channel, row, column = map(int, file.relative_to(source).parts)
+            side = sum(1 for _ in (source / str(channel)).iterdir())
+            for i, j in np.ndindex(n, n):
+                place = target / str(channel) / str(row + i * side) / str(column + j * side)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.link(file, place)
+
+
+def _extract(store: Path, keys: dict[str, str], data: Path, workers: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(dir=data, prefix="run-") as folder:
+        cache = Path(folder) / "cache"
+        cache.mkdir()
+        config = {"threads": workers, "image_size": 128, "cache": str(cache), "progress": False} | keys
+        return run_module("extraction", {"store": str(store), "config": config, "folder": folder}, scratch=cache)
+
+
+def _compare(options: argparse.Namespace, sample: Sample) -> None:
+    store = _with_polygons(sample, options.data)
+    labels = {"nucleus_labels": "seg_all_nucleus", "cytosol_labels": "seg_all_cytosol"}
+    kinds = {"labels": labels, "polygons": POLYGONS}
+    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
+    for number in range(options.rounds + 1):  # the first one only fills caches
+        for kind, keys in sorted(kinds.items(), reverse=bool(number % 2)):
+            run = _extract(store, keys, options.data, options.workers)
+            print(
+                f"{number} {kind}: {run['seconds']:.2f} s, {run['cells']} cells, {run['pss_mib']:.0f} MiB", flush=True
+            )
+            runs[kind] += [run] if number else []
+    for what in ("seconds", "core_us_per_cell", "pss_mib"):
+        mine, theirs = (median(run[what] for run in runs[kind]) for kind in ("polygons", "labels"))
+        print(f"{what}: polygons {mine:.4g}, labels {theirs:.4g}, ratio {mine / theirs:.3f}")
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.polygons", description=__doc__)
+    parser.add_argument("--side", type=int, help="side of a larger image, a multiple of 6000: polygons only")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder for samples")
+    options = parser.parse_args()
+    options.data = options.data.resolve()
+    if options.side is None:
+        _compare(options, Sample())
+    else:
+        run = _extract(_repeated(Sample(), options.side, options.data), POLYGONS, options.data, options.workers)
+        print("\n".join(f"{what}: {value:.5g}" for what, value in run.items()))
+
+
+if __name__ == "__main__":
+    main()
