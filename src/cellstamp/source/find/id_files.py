@@ -10,21 +10,7 @@ from pathlib import Path
 
 from cellstamp.errors import ConfigError
 from cellstamp.rules import LARGEST_ID
-
-ID_COLUMNS = (
-    "scportrait_cell_id",
-    "cell_id",
-    "instance_id",
-    "label",
-    "cell_label",
-    "cell_labels",
-    "object_number",
-    "object_id",
-    "object",
-    "entity_id",
-    "barcode",
-)
-"""Names of columns of ids, compared without case and separators: CellID, Cell ID and cell_id are one name."""
+from cellstamp.source.id_columns import CSV_COLUMNS
 
 _OURS = "scportraitcellid"
 _GROUPS = ("fov", "image", "imagenumber", "imagename", "filename", "sample", "sampleid", "slide", "roi", "region")
@@ -75,7 +61,7 @@ def read_ids(path: Path, *, column: str | None = None, masks: Sequence[str] = ()
     path
         The file. Lines at its start that begin with ``#`` are comments.
     column
-        Name of the column of ids; None: the column with a name in `ID_COLUMNS`.
+        Name of the column of ids; None: the column with a name in `CSV_COLUMNS`.
     masks
         Names of masks: a column with such a name holds their ids.
 
@@ -128,7 +114,7 @@ def _normalized(name: str) -> str:
 
 
 def _known_names(masks: Sequence[str]) -> set[str]:
-    return {_normalized(name) for name in (*ID_COLUMNS, *masks)}
+    return {_normalized(name) for name in (*CSV_COLUMNS, *masks)}
 
 
 def _index_of_ids(first: list[str], body: _Rows, path: Path, column: str | None, masks: Sequence[str]) -> int:
@@ -158,7 +144,7 @@ def _index_of_ids(first: list[str], body: _Rows, path: Path, column: str | None,
 
 
 def _unclear(first: list[str], path: Path) -> ConfigError:
-    wanted = f"one must be named {', '.join(ID_COLUMNS[:-1])} or {ID_COLUMNS[-1]}"
+    wanted = f"one must be named {', '.join(CSV_COLUMNS[:-1])} or {CSV_COLUMNS[-1]}"
     if _may_be_id(first):
         return ConfigError(
             f"{_origin(path)}: the file has {len(first)} columns and no header; {wanted}, or keep only the ids"

@@ -13,10 +13,9 @@ from cellstamp.rules import LARGEST_ID
 from cellstamp.source.find.annotations import Column, Table, column_content
 from cellstamp.source.find.joining_advice import how_to_join
 from cellstamp.source.find.masks import listing
-from cellstamp.source.find.shape_ids import CELL_COLUMNS
+from cellstamp.source.id_columns import LABEL_COLUMNS, SHAPE_COLUMNS
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import Mask
-from cellstamp.source.table_columns import LABEL_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _by_name(table: Table, mask: OutlineMask, origin: str) -> CellRows | None:
     if own.any():
         found = _named(table.instances(origin), mask)
         return CellRows(own, found) if (found[own] > 0).any() else None
-    columns = [table.instances(origin), *(table.column(name) for name in CELL_COLUMNS if name in table.columns)]
+    columns = [table.instances(origin), *(table.column(name) for name in SHAPE_COLUMNS if name in table.columns)]
     for column in columns:
         if column.dtype.kind == "O" and (found := _named(column, mask)).any():
             return CellRows(found > 0, found)
