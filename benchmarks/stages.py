@@ -93,7 +93,7 @@ class _Bare:
 
 def _measure_here(store: str, config: dict[str, Any], folder: str) -> dict[str, Any]:
     import cellstamp.cells.preload  # noqa: F401 - load compiled code before measuring
-    from cellstamp.cells.warm import load_kernels
+    from cellstamp.cells.load_kernels import load_kernels
 
     from .decodes import decodes_per_chunk
 
@@ -143,7 +143,7 @@ def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str,
 def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Meter]) -> list[int]:
     """Make and send every batch, write it to our file and to a bare one; return the bytes of each batch."""
     from cellstamp.cells.cutter import StampCutter
-    from cellstamp.codecs import StampEncoder
+    from cellstamp.encoding import StampEncoder
     from cellstamp.h5sc.writer import StampWriter
     from cellstamp.source.read.tiles import TileReader
 

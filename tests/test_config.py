@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cellstamp.config import ExtractionConfig, read_config
+from cellstamp.config_rules import FileColumn, TableColumn
 from cellstamp.errors import CellstampError, ConfigError
-from cellstamp.rules import FileColumn, TableColumn
 
 REPOSITORY = Path(__file__).parents[1]
 REQUIRED: dict[str, Any] = {"threads": 2, "image_size": 64, "cache": "scratch"}

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.once
 FOREIGN = Path(__file__).parent / "foreign"
 SOURCES = Path(cellstamp.__file__).parent
 
-UNIX_ENGINE = ("cellstamp.engines.server",)
+UNIX_ENGINE = ("cellstamp.engines.fork_server",)
 """The module of the server that forks workers, a program of its own."""
 
 

@@ -23,9 +23,9 @@ from cellstamp.errors import ConfigError, InputError, OutputError
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.extraction import HDF5CellExtraction
 from cellstamp.pipeline.project import Project
+from cellstamp.source.library_messages import quiet
 from cellstamp.source.load.store import open_sdata, store_centers
 from cellstamp.source.points import load_centers
-from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Centers
 
 IMAGE = np.random.default_rng(0).integers(0, 2**16, (3, 60, 80)).astype(np.uint16)

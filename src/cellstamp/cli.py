@@ -461,7 +461,7 @@ def preview(
     Each cell is a row with all channels. Repeat --cell, --channel and --color for several.
     """
     from cellstamp import plot_cells
-    from cellstamp.pipeline.plots import find_h5sc
+    from cellstamp.pipeline.extraction_plots import find_h5sc
 
     plot_cells(
         find_h5sc(file_or_project),

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cellstamp import rules
+from cellstamp import config_rules as rules
 from cellstamp.compression import DEFAULT_COMPRESSION
 from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError

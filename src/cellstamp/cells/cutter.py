@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from cellstamp.cells.kernels.crops import cut_stamps, new_scratch
 from cellstamp.cells.plan import Batch
 from cellstamp.cells.stamps import CropSettings, Stamps
-from cellstamp.codecs import StampEncoder
 from cellstamp.compiling.cache_folders import Types
+from cellstamp.encoding import StampEncoder
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.read.tiles import Block, TileReader
 
 if TYPE_CHECKING:
-    from cellstamp.rules import StampType
+    from cellstamp.config_rules import StampType
 
 _STACK_BYTES = 2**22
 """Bytes of uncompressed single-cell images per kernel call: enough that a call costs little."""

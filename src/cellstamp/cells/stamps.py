@@ -11,7 +11,7 @@ from cellstamp.encoded_cells import EncodedCells
 
 if TYPE_CHECKING:
     from cellstamp.compression import Compression
-    from cellstamp.rules import StampType
+    from cellstamp.config_rules import StampType
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from cellstamp.source.read.arrays import PixelSource
 
 if TYPE_CHECKING:
     from cellstamp.cells.cutter import StampCutter
-    from cellstamp.rules import StampType
+    from cellstamp.config_rules import StampType
 
 
 def types_of(source: PixelSource, dtype: StampType) -> Types:
@@ -46,7 +46,7 @@ class StampTask:
 
     def warm_up(self) -> None:
         """Load compiled code, or compile it, before batches are assigned to workers."""
-        from cellstamp.cells.warm import load_kernels
+        from cellstamp.cells.load_kernels import load_kernels
 
         load_kernels(types_of(self._source, self._recipe.dtype))
 

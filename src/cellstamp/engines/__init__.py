@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from cellstamp.config_rules import EngineName
     from cellstamp.engines.base import Engine
-    from cellstamp.rules import EngineName
 
 Tell = Callable[[str], None]
 """Called with a line when workers died, joined or left."""

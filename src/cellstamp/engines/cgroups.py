@@ -43,9 +43,7 @@ def _quota(text: str) -> int | None:
         return None
 
 
-def _limit_files(
-    controller: str, v1: tuple[str, ...], v2: tuple[str, ...], proc: Path, mount: Path
-) -> Iterator[str]:
+def _limit_files(controller: str, v1: tuple[str, ...], v2: tuple[str, ...], proc: Path, mount: Path) -> Iterator[str]:
     """Yield the limit of each cgroup from that of this process up to the root: files of each version, joined."""
     for root, group, names in _groups(controller, v1, v2, proc, mount):
         own = root / group.lstrip("/")

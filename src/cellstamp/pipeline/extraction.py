@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cellstamp.cells.task import types_of
 from cellstamp.config import ExtractionConfig
+from cellstamp.config_rules import MEASURED
 from cellstamp.engines import n_local_workers, open_engine
 from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
@@ -25,7 +26,7 @@ from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep, source_of
 from cellstamp.pipeline.border_rule import check_crop_fits, removed_warning
-from cellstamp.pipeline.cluster import plan_for
+from cellstamp.pipeline.cluster_memory import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
 from cellstamp.pipeline.crop_size import SHARE, measure_size
 from cellstamp.pipeline.disk_space import DiskSpace
@@ -36,7 +37,6 @@ from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way,
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import PACKAGES, PRELOAD, BlockRunner
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark, conclude
-from cellstamp.rules import MEASURED
 from cellstamp.source.find.cell_centers import find_centers, why_not_stored
 from cellstamp.source.find.elements import find_source
 from cellstamp.source.find.masks import MaskChoice

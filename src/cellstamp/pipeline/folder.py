@@ -12,9 +12,9 @@ import numpy as np
 import yaml
 
 from cellstamp.config import ExtractionConfig, read_config
+from cellstamp.config_rules import AUTO
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.layout import FILE_NAME
-from cellstamp.rules import AUTO
 from cellstamp.segmentation_config import SegmentationConfig
 
 CONFIG = "config.yml"

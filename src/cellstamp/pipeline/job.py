@@ -16,10 +16,10 @@ from cellstamp.cells.plan import Batch, cells_per_batch, plan_batches, sample_ce
 from cellstamp.cells.stamps import CropSettings
 from cellstamp.cells.task import StampTask
 from cellstamp.config import ExtractionConfig
+from cellstamp.config_rules import CellChoice, FileColumn, TableColumn
 from cellstamp.h5sc.layout import Layout
 from cellstamp.pipeline.border_rule import cells_inside
 from cellstamp.pipeline.scaling import Pairs, Scaling
-from cellstamp.rules import CellChoice, FileColumn, TableColumn
 from cellstamp.source.find.selection import ChosenCells
 from cellstamp.source.outlines import NO_CELLS, ChosenOutlines, OutlineMask
 from cellstamp.source.read.arrays import PixelSource

@@ -12,11 +12,12 @@ from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.loading import PathLike
-from cellstamp.pipeline.pictures import ProjectPictures
+from cellstamp.pipeline.project_plots import ProjectPictures
 from cellstamp.pipeline.project_summary import summarize
 from cellstamp.report import ProgressMode, conclude
 from cellstamp.similar_names import did_you_mean
 from cellstamp.source.load import store
+from cellstamp.source.load.staging import recover
 from cellstamp.source.load.tables import add_table
 from cellstamp.source.names import CYTOSOL, IMAGE, MASK_KINDS, NUCLEUS, centers_of, other_form
 
@@ -100,7 +101,7 @@ class Project(ProjectPictures):
         self.filehandler = FileHandler(self._store)
         is_new = not Path(self.directory).exists()
         self._make_directory()
-        store.recover(self._store)
+        recover(self._store)
         self.config = folder.find_config(Path(self.directory), config_path)
         if extraction_f is None and folder.has_section(self.config, folder.DEFAULT_EXTRACTION):
             from cellstamp.pipeline.extraction import HDF5CellExtraction as extraction_f  # noqa: N813

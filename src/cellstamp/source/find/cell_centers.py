@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from cellstamp.config_rules import StoreCentersName
 from cellstamp.errors import InputError
-from cellstamp.rules import StoreCentersName
 from cellstamp.source.find.given_centers import given_centers
 from cellstamp.source.location import UnreachableError, is_remote, is_writable, linked_part, path_of, reachable
 from cellstamp.source.names import centers_of

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cellstamp.config_rules import LARGEST_ID
 from cellstamp.errors import ConfigError
-from cellstamp.rules import LARGEST_ID
 from cellstamp.source.id_columns import CSV_COLUMNS
 
 _OURS = "scportraitcellid"

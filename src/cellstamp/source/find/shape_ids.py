@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.config_rules import LARGEST_ID
 from cellstamp.errors import InputError
-from cellstamp.rules import LARGEST_ID
 from cellstamp.source.find.masks import listing
 from cellstamp.source.find.outline_files import FileOutlines
 from cellstamp.source.id_columns import SHAPE_COLUMNS

@@ -164,7 +164,7 @@ def cells_of_frame(given: Any, where: str, options: PolygonOptions, remarks: tup
 def _transformations_of(frame: gpd.GeoDataFrame) -> list[dict[str, Any]] | None:
     if "transform" not in frame.attrs:
         return None
-    from cellstamp.source.load.spool import transformations_of
+    from cellstamp.source.load.spatialdata_in_memory import transformations_of
 
     return transformations_of(frame, ("x", "y"))
 

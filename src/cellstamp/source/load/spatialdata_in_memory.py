@@ -68,7 +68,7 @@ class Raster:
         return self.on_disk.parents[2] if alike else None
 
 
-def spool(
+def as_store(
     sdata: Any, names: Sequence[str], folder: Path, centers: str | None = None, shapes: Sequence[str] = ()
 ) -> str:
     """Return a store that holds images and labels of a SpatialData object in their state in memory.
@@ -103,7 +103,7 @@ def spool(
     stores = {raster.store for raster in rasters}
     if centers is None and not shapes and len(stores) == 1 and (store := stores.pop()) is not None:
         return str(store)
-    target = Path(folder) / "spool.zarr"
+    target = Path(folder) / "sdata.zarr"
     # A store has one zarr format: that of the linked elements.
     formats = [zarr_format(raster.on_disk.parent) for raster in rasters if raster.on_disk]
     with staged(target, new_format=next((form for form in formats if form), 3)) as staging:
