@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellstamp.cells.crop_settings import CropSettings
+from cellstamp.cells.finished_batch import FinishedBatch
 from cellstamp.cells.plan import Batch
-from cellstamp.cells.stamps import CropSettings, Stamps
 from cellstamp.compiling.cache_folders import Types
 from cellstamp.source.read.arrays import PixelSource
 
@@ -36,7 +37,7 @@ class StampTask:
         """Pickle the arguments only."""
         return type(self), (self._source, self._recipe)
 
-    def __call__(self, batch: Batch) -> Stamps:
+    def __call__(self, batch: Batch) -> FinishedBatch:
         """Read, cut and encode a batch."""
         return self._cutter.cut(batch)
 

@@ -82,8 +82,8 @@ def choose_engine(keys: LocalKeys, *, preload: Sequence[str], log: Tell, warn: T
     preload
         Modules that workers import first.
     """
-    from cellstamp.engines.base import SerialEngine
     from cellstamp.engines.processes import ProcessEngine
+    from cellstamp.engines.serial import SerialEngine
 
     if n_local_workers(keys) == 1:
         return SerialEngine()

@@ -26,12 +26,13 @@ from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep, source_of
 from cellstamp.pipeline.border_rule import check_crop_fits, removed_warning
+from cellstamp.pipeline.cell_selection import Selection, choose_cells
 from cellstamp.pipeline.cluster_memory import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
 from cellstamp.pipeline.crop_size import SHARE, measure_size
 from cellstamp.pipeline.disk_space import DiskSpace
 from cellstamp.pipeline.folder import STORE, UNFINISHED
-from cellstamp.pipeline.job import Job, Selection, select_cells
+from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.lock import holding
 from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way, made_from, read_origin
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
@@ -192,7 +193,7 @@ class HDF5CellExtraction(ProcessingStep):
         centers = self._find_centers(source, config, blocks)
         if config.image_size == MEASURED:
             config = self._measure_size(centers, chosen, source, config, blocks)
-        selection = select_cells(centers, source, config, chosen=chosen, **sample)
+        selection = choose_cells(centers, source, config, chosen=chosen, **sample)
         self._log_selection(source, selection)
         return config, selection
 
