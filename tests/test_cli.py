@@ -441,9 +441,10 @@ def test_debug_adds_the_traceback_and_the_log(project):
 BROKEN = """
 import click, sys
 from cellstamp import cli
+from cellstamp.cli.errors import debug_option
 
 @cli.commands.command()
-@cli._debug_option
+@debug_option
 def breaks():
     raise RuntimeError("something nobody\\nthought of")
 
