@@ -365,8 +365,7 @@ KILLED_AT_RENAME = textwrap.dedent(
             from cellstamp.source.points import write_points
             from cellstamp.source.load.raster import write_raster
             from cellstamp.source.load.pixels import as_pixels
-            from cellstamp.source.load.spatialdata_in_memory import as_store
-from cellstamp.source.load.staging import staged
+            from cellstamp.source.load.staging import staged
             from cellstamp.source.values import Centers
 
             with staged(Path(run)) as staging:

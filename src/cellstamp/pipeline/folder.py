@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cellstamp.config import ExtractionConfig, read_config
+from cellstamp.config import ExtractionConfig
+from cellstamp.config_files import check_sections, read_config
 from cellstamp.config_rules import AUTO
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.layout import FILE_NAME
@@ -99,13 +100,30 @@ def _as_yaml(config: Mapping[str, Any]) -> str:
     return text
 
 
+def names_section(config: Mapping[str, Any], name: str) -> bool:
+    """Return whether the configuration has a section with the name of a step.
+
+    Raises
+    ------
+    ConfigError
+        If its name is misspelt.
+    """
+    check_sections(config, name)
+    return isinstance(config.get(name), Mapping)
+
+
 def has_section(config: Mapping[str, Any], name: str) -> bool:
     """Return whether the configuration is for a step: it has its section, or keys and no sections.
 
     A mapping under a known key, such as ``normalization_range``, is a value. A configuration with ``image_size`` is for
     an extraction, also if it has sections of other steps.
+
+    Raises
+    ------
+    ConfigError
+        If the name of the section is misspelt.
     """
-    if isinstance(config.get(name), Mapping):
+    if names_section(config, name):
         return True
     sections = [key for key, value in config.items() if isinstance(value, Mapping) and key not in _KEYS]
     is_complete = name == DEFAULT_EXTRACTION and ExtractionConfig.required() <= set(config)
@@ -128,6 +146,7 @@ def section(config: Mapping[str, Any], step: object) -> dict[str, Any]:
     """
     if not isinstance(step, type):
         raise ConfigError(f"Project: a step must be given as a class, like HDF5CellExtraction (got {step!r})")
+    check_sections(config, step.__name__)
     if not (has_section(config, step.__name__) or _holds_values_only(config)):
         there = ", ".join(map(str, config)) or "nothing"
         raise ConfigError(f"config: no section {step.__name__!r} for this step (it has: {there})")

@@ -105,7 +105,7 @@ class Project(ProjectPictures):
         self.config = folder.find_config(Path(self.directory), config_path)
         if extraction_f is None and folder.has_section(self.config, folder.DEFAULT_EXTRACTION):
             from cellstamp.pipeline.extraction import HDF5CellExtraction as extraction_f  # noqa: N813
-        if segmentation_f is None and isinstance(self.config.get(folder.DEFAULT_SEGMENTATION), Mapping):
+        if segmentation_f is None and folder.names_section(self.config, folder.DEFAULT_SEGMENTATION):
             from cellstamp.pipeline.segmentation import ThresholdSegmentation as segmentation_f  # noqa: N813
         self.segmentation_f = self._make_step(segmentation_f, folder.SEGMENTATION)
         self.extraction_f = self._make_step(extraction_f, folder.EXTRACTION)
