@@ -14,7 +14,7 @@ import yaml
 from cellstamp.config import ExtractionConfig
 from cellstamp.config_files import check_sections, read_config
 from cellstamp.config_rules import AUTO
-from cellstamp.errors import ConfigError
+from cellstamp.errors import ConfigError, OutputError
 from cellstamp.h5sc.layout import FILE_NAME
 from cellstamp.segmentation_config import SegmentationConfig
 
@@ -29,6 +29,21 @@ DEFAULT_EXTRACTION = "HDF5CellExtraction"
 
 _KEYS = {*ExtractionConfig.model_fields, *SegmentationConfig.model_fields}
 """Keys that are never sections of steps."""
+
+
+def check_can_be_made(directory: Path) -> None:
+    """Check that a project folder exists, or can be created; nothing is created.
+
+    Raises
+    ------
+    OutputError
+        If a file is in its place, or its parent folder cannot be written to.
+    """
+    nearest = next(path for path in (directory, *directory.parents) if path.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"{nearest} is a file: give the path of a folder for results and log")
+    if nearest != directory and not os.access(nearest, os.W_OK):
+        raise OutputError(f"{directory}: the folder for results and log cannot be made: {nearest} is read-only")
 
 
 def find_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -55,7 +55,8 @@ class Project(ProjectPictures):
     Parameters
     ----------
     project_location
-        The folder. If it does not exist, a new, empty project is made, and a line on stdout says so.
+        The folder. If it does not exist, the project is new and empty, and a line on stdout says so. The folder is
+        created when something is written to it: a configuration, an image, or the log.
     config_path
         Path of a YAML file, or a dict, which is copied to the folder. None: ``config.yml`` of the folder, if it has
         one.
@@ -83,7 +84,9 @@ class Project(ProjectPictures):
     Raises
     ------
     ConfigError
-        If the configuration cannot be read, or has no section for a step.
+        If the configuration cannot be read, has no section for a step, or has it under a misspelt name.
+    OutputError
+        If the folder does not exist and cannot be created.
     """
 
     def __init__(
@@ -100,7 +103,7 @@ class Project(ProjectPictures):
         self.project_location = self.directory
         self.filehandler = FileHandler(self._store)
         is_new = not Path(self.directory).exists()
-        self._make_directory()
+        folder.check_can_be_made(Path(self.directory))
         recover(self._store)
         self.config = folder.find_config(Path(self.directory), config_path)
         if extraction_f is None and folder.has_section(self.config, folder.DEFAULT_EXTRACTION):
@@ -114,7 +117,7 @@ class Project(ProjectPictures):
             for step in (self.segmentation_f, self.extraction_f):
                 if step is not None:
                     step.check_config()
-            folder.keep_config(Path(self.directory), config_path)
+            folder.keep_config(self._make_directory(), config_path)
         if is_new:
             conclude(f"New, empty project in {self.directory}", mode=self._progress)
 
