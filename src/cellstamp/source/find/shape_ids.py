@@ -28,8 +28,8 @@ class ShapesElement:
 
     Attributes
     ----------
-    name, where, path
-        Its name, its name for messages, and its file.
+    name, where
+        Its name, and its name for messages.
     found
         Its outlines.
     columns
@@ -38,7 +38,6 @@ class ShapesElement:
 
     name: str
     where: str
-    path: str
     found: FileOutlines
     columns: pd.DataFrame
 
