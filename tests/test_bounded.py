@@ -143,7 +143,7 @@ def extract(job: Job, batches: Sequence[Batch], budget: int, watch: Watch) -> Se
 
 
 def ran_in_a_fresh_process(request: pytest.FixtureRequest) -> bool:
-    """Run a test in a process of its own: servers and memory that earlier tests left here are not those of the run."""
+    """Run a test in a separate process, without servers and memory that earlier tests left here."""
     if _FRESH in os.environ:
         return False
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", request.node.nodeid]

@@ -623,14 +623,17 @@ CHOICES: dict[str, list[tuple[Any, Any]]] = {
     "dtype": [(name, name) for name in ("float16", "float32", "uint8", "uint16")],
 }
 NAMES = {
-    "image": "input_image",
-    "segmentation_key": "seg_all",
-    "nucleus_labels": None,
-    "cytosol_labels": None,
-    "nucleus_shapes": None,
-    "cytosol_shapes": None,
-    "coordinate_system": None,
-    "centers": None,
+    key: DEFAULTS[key]
+    for key in (
+        "image",
+        "segmentation_key",
+        "nucleus_labels",
+        "cytosol_labels",
+        "nucleus_shapes",
+        "cytosol_shapes",
+        "coordinate_system",
+        "centers",
+    )
 }
 
 

@@ -19,7 +19,7 @@ FOREIGN = Path(__file__).parent / "foreign"
 SOURCES = Path(cellstamp.__file__).parent
 
 UNIX_ENGINE = ("cellstamp.engines.fork_server",)
-"""The module of the server that forks workers, a program of its own."""
+"""Modules that run only where processes can be forked."""
 
 
 NAME = "Zellen 細胞"

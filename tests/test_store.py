@@ -355,7 +355,7 @@ KILLED_AT_RENAME = textwrap.dedent(
 
             def die(event, arguments):
                 global left
-                # zarr renames single files of its own; only ours are of the store itself.
+                # zarr renames single files inside arrays; only our renames change the store
                 if event == "os.rename" and "/c/" not in str(arguments[1]):
                     left -= 1
                     if left < 0:

@@ -111,7 +111,7 @@ def _to_pixels(root: zarr.Group, labels: ArrayHandle, here: Mapping[str, Matrix]
 
 def _transformed(xy: NDArray[np.float64], way: Matrix) -> NDArray[np.float64]:
     if np.array_equal(way, np.eye(3)):
-        return xy  # bit by bit the stored values
+        return xy  # exactly the stored values
     return (xy[:, ::-1] @ way[:2, :2].T + way[:2, 2])[:, ::-1]
 
 

@@ -81,7 +81,7 @@ def read_ids(path: Path, *, column: str | None = None, masks: Sequence[str] = ()
     texts = body.column(index)
     if is_named or not all(map(_is_text, texts)):
         return _as_ids(body.lines, texts, path)
-    # one column of text: the caller knows the ids, and so whether the first row is one
+    # one column of text: only the caller knows whether the first row is an id or a header
     return IdColumn(texts=frozenset(texts), first=first[0] if first else None)
 
 
@@ -163,12 +163,12 @@ def _named(path: Path, column: str) -> str:
 
 
 def _may_be_id(fields: list[str]) -> bool:
-    """Return whether a first row may be data, not a header: an id with a typing error must not be skipped silently."""
+    """Return whether a first row may be data, not a header: a misspelt id must not be skipped silently."""
     return any(re.match(r"[-+.\d]", field) for field in fields)
 
 
 def _check_one_image(first: list[str], body: _Rows, index: int, path: Path) -> None:
-    """Check that ids do not repeat in another image: they would choose unintended cells."""
+    """Check that ids do not repeat because the file has several images: they would choose the wrong cells."""
     ids = body.column(index)
     if len(set(ids)) == len(ids):
         return

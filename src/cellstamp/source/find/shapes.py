@@ -1,4 +1,4 @@
-"""Find masks that are given as shapes: place and read their outlines."""
+"""Find the shapes that are masks, their position on the image, and their outlines."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def rows_in_mask(table: Table, masks: Sequence[Mask], origin: str, ids: str | No
     if outlines and (by_name := _by_name(table, outlines[-1], origin)) is not None:
         return by_name
     if outlines and outlines[-1].is_numbered:
-        # columns with ids of labels are not the numbers of these cells
+        # these cells were numbered by cellstamp, so no column can have their ids
         raise _of_something_else(table.regions(origin), [mask.name for mask in masks], origin)
     regions, instances = table.regions(origin), table.instances(origin)
     names = [mask.name for mask in masks]
@@ -93,7 +93,7 @@ def rows_in_mask(table: Table, masks: Sequence[Mask], origin: str, ids: str | No
     if rows is None and len(set(regions.compressed().tolist())) != 1:
         raise _of_something_else(regions, names, origin)
     rows = np.ones(regions.shape, np.bool_) if rows is None else rows
-    # ids of cells differ from those of a nucleus mask, if that is the only mask
+    # if a nucleus mask is the only mask, columns with ids of cells are not its ids
     generic = LABEL_COLUMNS[int(len(masks) == 1 and "nucle" in names[0].lower()) :]
     for columns in (names, generic):
         found = _label_column(table, columns, rows, masks, origin)
@@ -194,7 +194,7 @@ def _whole_numbers(column: Column) -> NDArray[np.uint64] | None:
 
 
 def _all_differ(ids: NDArray[np.uint64]) -> bool:
-    """Return whether all ids differ: numbers of clusters do not."""
+    """Return whether all ids differ; cluster numbers repeat."""
     ids = ids[ids > 0]
     return bool(ids.size) and np.unique(ids).size == ids.size
 
