@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 SYSTEMS = ("win32", "darwin")
-FORKING = ("src/cellstamp/engines/server.py", "src/cellstamp/engines/forking.py")
+FORKING = ("src/cellstamp/engines/fork_server.py", "src/cellstamp/engines/forking.py")
 """Modules that run only where processes can be forked."""
 
 

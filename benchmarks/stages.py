@@ -93,7 +93,7 @@ class _Bare:
 
 def _measure_here(store: str, config: dict[str, Any], folder: str) -> dict[str, Any]:
     import cellstamp.cells.preload  # noqa: F401 - load compiled code before measuring
-    from cellstamp.cells.warm import load_kernels
+    from cellstamp.cells.load_kernels import load_kernels
 
     from .decodes import decodes_per_chunk
 
@@ -120,7 +120,8 @@ def _measure_here(store: str, config: dict[str, Any], folder: str) -> dict[str, 
 def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str, Meter]) -> tuple[Any, list[Any]]:
     """Return the job and its batches; add meters for centres (computed, although stored) and plan."""
     from cellstamp.config import ExtractionConfig
-    from cellstamp.pipeline.job import Job, select_cells
+    from cellstamp.pipeline.cell_selection import choose_cells
+    from cellstamp.pipeline.job import Job
     from cellstamp.pipeline.scaling import find_scaling
     from cellstamp.source.find.elements import find_source
     from cellstamp.source.points import load_centers
@@ -133,7 +134,7 @@ def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str,
     with plan.running():
         known = load_centers(store, source.main_mask.name)
         parsed = ExtractionConfig.parse(config)
-        selection = select_cells(known, source, parsed, partial=False, n_cells=None, seed=0)
+        selection = choose_cells(known, source, parsed, partial=False, n_cells=None, seed=0)
         job = Job(parsed, source, selection, find_scaling(parsed, source, map, log=lambda _: None), folder)
         batches = job.batches(_BUDGET)
     meters |= {"centres": centres, "plan": plan}
@@ -143,7 +144,7 @@ def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str,
 def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Meter]) -> list[int]:
     """Make and send every batch, write it to our file and to a bare one; return the bytes of each batch."""
     from cellstamp.cells.cutter import StampCutter
-    from cellstamp.codecs import StampEncoder
+    from cellstamp.encoding import StampEncoder
     from cellstamp.h5sc.writer import StampWriter
     from cellstamp.source.read.tiles import TileReader
 

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from cellstamp.source.thirdparty import quiet
+from cellstamp.source.library_messages import quiet
 from kept_stores import keep_in, written
 
 if TYPE_CHECKING:
@@ -174,9 +174,9 @@ def _workers() -> set[Any]:
 def _workers_of(own: int) -> list[int]:
     with suppress(psutil.NoSuchProcess):
         command = " ".join(psutil.Process(own).cmdline())
-        if "cellstamp.engines.server" in command:
+        if "cellstamp.engines.fork_server" in command:
             return _children(own)
-        return [own] if "cellstamp.engines.spawned" in command else []
+        return [own] if "cellstamp.engines.spawned_worker" in command else []
     return []
 
 

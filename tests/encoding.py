@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cellstamp.codecs import StampEncoder
+from cellstamp.encoding import StampEncoder
 
 _GUARD = 64
 

@@ -90,7 +90,7 @@ class EndsScheduler:
 
 @dataclass(frozen=True)
 class Die:
-    """Ends its own process at one batch, by a signal or by leaving."""
+    """Ends this process at one batch, by a signal or by exiting."""
 
     at: int
     by_signal: bool = True
@@ -105,7 +105,7 @@ class Die:
 
 @dataclass(frozen=True)
 class DieOnce:
-    """Ends its own process the first time that it is given certain batches; else does what another task does."""
+    """Ends this process the first time it gets certain batches; otherwise runs another task."""
 
     at: int | tuple[int, ...]
     folder: Path
@@ -137,7 +137,7 @@ class Span:
 
 @dataclass(frozen=True)
 class DieAtNumber:
-    """Ends its own process at every batch that holds a number."""
+    """Ends this process at every batch with a certain number."""
 
     culprit: int
 

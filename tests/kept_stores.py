@@ -1,4 +1,4 @@
-"""Stores that spatialdata writes once in a run of the tests; each test has a copy of its own, made in milliseconds."""
+"""Stores that spatialdata writes once in a test run; each test gets a copy, made in milliseconds."""
 
 from __future__ import annotations
 

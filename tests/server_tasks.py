@@ -45,7 +45,7 @@ class KillsServerOnArrival:
 
 @dataclass(frozen=True)
 class KillsServerAndItself:
-    """At one batch, the first time: ends the server, and then its own process, as where memory runs out for all."""
+    """Ends the server and then this process at one batch, the first time, as when memory runs out."""
 
     at: int
     mark: Path
@@ -60,7 +60,7 @@ class KillsServerAndItself:
 
 @dataclass(frozen=True)
 class KillsItself:
-    """At one batch, the first time: ends its own process."""
+    """Ends this process at one batch, the first time."""
 
     at: int
     mark: Path

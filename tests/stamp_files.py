@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellstamp.codecs import StampEncoder
 from cellstamp.encoded_cells import EncodedCells
+from cellstamp.encoding import StampEncoder
 from cellstamp.h5sc.layout import Layout
 from encoding import encoded
 from writing import new_writer

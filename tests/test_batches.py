@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 
 import cellstamp
 from cellstamp import iter_batches, read_h5sc
-from cellstamp.codecs import StampEncoder
 from cellstamp.decoding import SPARE, DamagedPlaneError, decode_planes, to_float
+from cellstamp.encoding import StampEncoder
 from cellstamp.engines.threads import Threads, one_ahead
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.training.memory import Recycler
 from cellstamp.training.order import BatchOrder
-from cellstamp.training.stamps import StampSet
+from cellstamp.training.several_files import StampSet
 from encoding import encoded
 from stamp_files import IMAGES, layout_of, store_anew, write_file
 

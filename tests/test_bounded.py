@@ -23,8 +23,9 @@ from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.writer import StampWriter
+from cellstamp.pipeline.cell_selection import choose_cells
 from cellstamp.pipeline.disk_space import DiskSpace
-from cellstamp.pipeline.job import Job, select_cells
+from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import run_batches
 from cellstamp.pipeline.scaling import find_scaling
 from cellstamp.pipeline.workers import PRELOAD
@@ -123,7 +124,7 @@ def job(request: pytest.FixtureRequest, tmp_path: Path) -> Job:
     keys: dict[str, Any] = {"threads": N_WORKERS, "image_size": size, "cache": str(tmp_path), "max_batch_size": 150}
     config = ExtractionConfig.parse({**keys, "compression": False})
     centers = compute_centers(source.main_mask)
-    selection = select_cells(centers, source, config, partial=False, n_cells=None, seed=0)
+    selection = choose_cells(centers, source, config, partial=False, n_cells=None, seed=0)
     return Job(config, source, selection, find_scaling(config, source, map, log=print), tmp_path)
 
 
@@ -142,7 +143,7 @@ def extract(job: Job, batches: Sequence[Batch], budget: int, watch: Watch) -> Se
 
 
 def ran_in_a_fresh_process(request: pytest.FixtureRequest) -> bool:
-    """Run a test in a process of its own: servers and memory that earlier tests left here are not those of the run."""
+    """Run a test in a separate process, without servers and memory that earlier tests left here."""
     if _FRESH in os.environ:
         return False
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", request.node.nodeid]
@@ -180,7 +181,7 @@ def test_workers_do_not_grow_from_batch_to_batch(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"threads": N_WORKERS, "image_size": 64, "cache": "c", "max_batch_size": 6}
     config = ExtractionConfig.parse({**keys, "compression": False})  # 150 kB a batch
     centers = compute_centers(source.main_mask)
-    selection = select_cells(centers, source, config, partial=False, n_cells=None, seed=0)
+    selection = choose_cells(centers, source, config, partial=False, n_cells=None, seed=0)
     job = Job(config, source, selection, find_scaling(config, source, map, log=print), tmp_path)
     batches = job.batches(2**40)
     assert len(batches) > 100 * N_WORKERS

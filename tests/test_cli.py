@@ -26,7 +26,7 @@ def invoke(*arguments: object) -> Result:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the real thing, in a process of its own, as the console script does."""
+    """Run the command in a separate process, as the console script does."""
     code = "import sys; from cellstamp.cli import main; sys.exit(main())"
     # the test project is so small that its one cell at the border is many
     command = [sys.executable, "-W", "ignore:1 of 7 cells (14%)", "-c", code, *map(str, arguments)]
@@ -441,9 +441,10 @@ def test_debug_adds_the_traceback_and_the_log(project):
 BROKEN = """
 import click, sys
 from cellstamp import cli
+from cellstamp.cli.errors import debug_option
 
 @cli.commands.command()
-@cli._debug_option
+@debug_option
 def breaks():
     raise RuntimeError("something nobody\\nthought of")
 

@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cellstamp.config import ExtractionConfig, read_config
+from cellstamp.config import ExtractionConfig
+from cellstamp.config_files import read_config
+from cellstamp.config_rules import FileColumn, TableColumn
 from cellstamp.errors import CellstampError, ConfigError
-from cellstamp.rules import FileColumn, TableColumn
 
 REPOSITORY = Path(__file__).parents[1]
 REQUIRED: dict[str, Any] = {"threads": 2, "image_size": 64, "cache": "scratch"}
@@ -622,14 +623,17 @@ CHOICES: dict[str, list[tuple[Any, Any]]] = {
     "dtype": [(name, name) for name in ("float16", "float32", "uint8", "uint16")],
 }
 NAMES = {
-    "image": "input_image",
-    "segmentation_key": "seg_all",
-    "nucleus_labels": None,
-    "cytosol_labels": None,
-    "nucleus_shapes": None,
-    "cytosol_shapes": None,
-    "coordinate_system": None,
-    "centers": None,
+    key: DEFAULTS[key]
+    for key in (
+        "image",
+        "segmentation_key",
+        "nucleus_labels",
+        "cytosol_labels",
+        "nucleus_shapes",
+        "cytosol_shapes",
+        "coordinate_system",
+        "centers",
+    )
 }
 
 
@@ -783,6 +787,23 @@ def test_section_is_read_from_a_file(tmp_path: Path, form: Any) -> None:
     path.write_text("HDF5CellExtraction:\n  threads: 4\nOther:\n  threads: 1\n")
     assert read_config(form(path), "HDF5CellExtraction") == {"threads": 4}
     assert read_config(form(path), "Third") == {"HDF5CellExtraction": {"threads": 4}, "Other": {"threads": 1}}
+
+
+MISSPELT = re.escape(
+    "config: no section 'HDF5CellExtraction', but 'HDF5CellExtracton'. Rename it to 'HDF5CellExtraction'"
+)
+
+
+@pytest.mark.parametrize("keys", [{"threads": 4}, None], ids=["with keys", "empty"])
+def test_a_misspelt_section_is_an_error(keys: Any) -> None:
+    config = {"HDF5CellExtracton": keys, "CellFeaturizer": {"threads": 1}, **REQUIRED}
+    with pytest.raises(ConfigError, match=MISSPELT):
+        read_config(config, "HDF5CellExtraction")
+    with pytest.raises(ConfigError, match=MISSPELT):
+        ExtractionConfig.parse(config)
+    # beside the section itself, it is that of another step
+    config["HDF5CellExtraction"] = {"threads": 2}
+    assert read_config(config, "HDF5CellExtraction") == {"threads": 2}
 
 
 def test_any_path_like_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

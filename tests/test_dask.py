@@ -23,8 +23,8 @@ import pytest
 
 import cellstamp
 from cellstamp import HDF5CellExtraction
+from cellstamp.cells.crop_settings import CropSettings
 from cellstamp.cells.plan import inside_image, plan_batches
-from cellstamp.cells.stamps import CropSettings
 from cellstamp.engines import dask_client, dask_worker
 from cellstamp.engines.dask import DaskEngine
 from cellstamp.engines.dask_worker import Order, carry_out, n_kept

@@ -16,9 +16,9 @@ import zarr
 
 from cellstamp.errors import InputError
 from cellstamp.source.find.elements import find_labels, find_source
+from cellstamp.source.library_messages import quiet
 from cellstamp.source.load.ome_groups import open_group
-from cellstamp.source.load.spool import spool
-from cellstamp.source.thirdparty import quiet
+from cellstamp.source.load.spatialdata_in_memory import as_store
 from cellstamp.source.values import Rect
 from conftest import make_cells, write_store
 
@@ -174,7 +174,7 @@ def test_channel_names_are_those_that_spatialdata_reads(copied_store, zarr_forma
         assert theirs == [f"{keys[-1]} {channel}" for channel in "abc"]
         assert find_source(store).channel_names == tuple(theirs)
         assert open_group(store / "images/input_image", ("c", "y", "x"))[1] == theirs
-        assert spool(sdata, ["input_image", "seg_all_nucleus"], store.parent) == str(store)  # no other names
+        assert as_store(sdata, ["input_image", "seg_all_nucleus"], store.parent) == str(store)  # no other names
 
 
 def test_another_image_is_found_by_its_name(copied_store):

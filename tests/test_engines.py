@@ -19,11 +19,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellstamp.engines.base import Engine, Outcome, SerialEngine
+from cellstamp.engines.base import Engine, Outcome
 from cellstamp.engines.dask import DaskEngine
 from cellstamp.engines.parcels import Parcel, pack, unpack
 from cellstamp.engines.processes import ProcessEngine
 from cellstamp.engines.result_memory import PackedSlots, ResultMemory, Slots, SparseSlots
+from cellstamp.engines.serial import SerialEngine
 from cellstamp.engines.spans import Spans
 from cellstamp.errors import InputError, WorkerError
 from engine_tasks import (

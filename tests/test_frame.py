@@ -98,7 +98,7 @@ def roots_imported_in(path: Path) -> set[str]:
 KERNELS = [source for source in SOURCES if source.startswith("cells/kernels/")]
 
 
-@pytest.mark.parametrize("source", [*KERNELS, "codecs.py"])
+@pytest.mark.parametrize("source", [*KERNELS, "encoding.py"])
 def test_kernels_import_numpy_numba_and_their_decorators_only(source):
     allowed = {"numpy", "numba", "cellstamp"} | (set() if source in KERNELS else {"imagecodecs"})
     assert roots_imported_in(SOURCE / source) <= allowed

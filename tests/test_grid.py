@@ -22,7 +22,7 @@ from cellstamp import HDF5CellExtraction, Project, rasterize_labels
 from cellstamp.errors import InputError
 from cellstamp.source.find.elements import find_source
 from cellstamp.source.find.masks import MaskChoice
-from cellstamp.source.load.spool import spool
+from cellstamp.source.load.spatialdata_in_memory import as_store
 from cellstamp.source.load.store import open_sdata
 from stores import CYTOSOL, make_sample
 
@@ -226,8 +226,8 @@ def test_an_object_is_checked_as_it_is_in_memory(tmp_path: Path) -> None:
     set_transformation(sdata["cells"], shift(3, 0), "global")
     with pytest.raises(InputError, match="the labels are 3 pixels lower"):
         extract(sdata, tmp_path, "cells")
-    spooled = Path(spool(sdata, ["scan", "cells"], tmp_path))  # and yet no pixel is copied
-    assert (spooled / "labels/cells/s0").resolve() == tmp_path / "s.zarr/labels/cells/s0"
+    stored = Path(as_store(sdata, ["scan", "cells"], tmp_path))  # and yet no pixel is copied
+    assert (stored / "labels/cells/s0").resolve() == tmp_path / "s.zarr/labels/cells/s0"
 
 
 def test_another_image_that_lies_on_the_labels_is_named(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ import pytest
 from numpy.typing import NDArray
 
 from cellstamp import read_h5sc
-from cellstamp.codecs import StampEncoder
 from cellstamp.encoded_cells import EncodedCells
+from cellstamp.encoding import StampEncoder
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.reader import describe_h5sc

@@ -18,9 +18,9 @@ from spatialdata.models import TableModel
 import restatement
 from cellstamp import HDF5CellExtraction, Project, read_h5sc
 from cellstamp.errors import InputError, OutputError
+from cellstamp.source.library_messages import quiet
 from cellstamp.source.load import staging
 from cellstamp.source.load.store import open_sdata
-from cellstamp.source.thirdparty import quiet
 from conftest import make_cells, write_store
 from stores import CYTOSOL, NUCLEUS
 

@@ -1,4 +1,4 @@
-"""Stores that tests get copies of: the bytes that spatialdata wrote, in files of their own."""
+"""Stores that tests get copies of: the bytes that spatialdata wrote, in separate files."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ from spatialdata.transformations import get_transformation
 from cellstamp.errors import InputError, OutputError
 from cellstamp.pipeline.project import Project
 from cellstamp.source.find.placement import placements
+from cellstamp.source.library_messages import quiet
 from cellstamp.source.load.pixels import as_pixels
 from cellstamp.source.load.same_content import Content, is_stored
 from cellstamp.source.load.store import open_sdata
 from cellstamp.source.ome import multiscale_of, raster_attributes
-from cellstamp.source.thirdparty import quiet
 
 IMAGE = np.random.default_rng(0).integers(0, 2**16, (3, 60, 80)).astype(np.uint16)
 EXISTS = r"already exists?\. Set overwrite=True"

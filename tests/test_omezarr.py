@@ -15,10 +15,10 @@ import zarr
 from cellstamp import HDF5CellExtraction, Project, read_h5sc
 from cellstamp.errors import InputError
 from cellstamp.source.find.elements import find_labels
+from cellstamp.source.library_messages import quiet
 from cellstamp.source.load.omezarr import is_folder
 from cellstamp.source.load.store import open_image, open_sdata
 from cellstamp.source.location import FSSPEC_FOR_ZIP, check_zip
-from cellstamp.source.thirdparty import quiet
 from conftest import make_cells
 from test_remote import Server
 
@@ -356,7 +356,7 @@ def test_a_spatialdata_store_in_a_zip_file(tmp_path: Path, project_store, thread
     assert zipped.n_obs == 16
     assert np.array_equal(zipped.obsm["single_cell_images"][...], plain.obsm["single_cell_images"][...])
     told = (tmp_path / "a/processing.log").read_text()
-    assert "the centres could not be stored for the next time (a remote store is only read)" in told
+    assert "did not store the centres (a remote store is only read)" in told
 
 
 def test_a_folder_without_labels(tmp_path: Path, project: Project) -> None:

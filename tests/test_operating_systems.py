@@ -18,8 +18,8 @@ pytestmark = pytest.mark.once
 FOREIGN = Path(__file__).parent / "foreign"
 SOURCES = Path(cellstamp.__file__).parent
 
-UNIX_ENGINE = ("cellstamp.engines.server",)
-"""The module of the server that forks workers, a program of its own."""
+UNIX_ENGINE = ("cellstamp.engines.fork_server",)
+"""Modules that run only where processes can be forked."""
 
 
 NAME = "Zellen 細胞"
@@ -145,7 +145,7 @@ def test_only_one_module_outside_the_engines_knows_the_system() -> None:
             if isinstance(node, ast.Attribute) and node.attr == "open" and ast.unparse(node.value) == "os":
                 found.append(f"{name}: os.open")
     # a check of the owner where there is one, and the file that swallows output
-    assert sorted(found) == ["cli.py: os.open", *["compiling/cache_folders.py: getuid"] * 2]
+    assert sorted(found) == ["cli/output.py: os.open", *["compiling/cache_folders.py: getuid"] * 2]
 
 
 def test_texts_are_read_and_written_in_one_encoding() -> None:

@@ -23,9 +23,9 @@ from cellstamp.errors import ConfigError, InputError, OutputError
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.extraction import HDF5CellExtraction
 from cellstamp.pipeline.project import Project
+from cellstamp.source.library_messages import quiet
 from cellstamp.source.load.store import open_sdata, store_centers
 from cellstamp.source.points import load_centers
-from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Centers
 
 IMAGE = np.random.default_rng(0).integers(0, 2**16, (3, 60, 80)).astype(np.uint16)
@@ -120,6 +120,14 @@ class TestFolder:
     def test_a_missing_section_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"config: no section 'HDF5CellExtraction' .*\(it has: Other\)"):
             Project(tmp_path / "project", {"Other": {"a": 1}}, extraction_f=HDF5CellExtraction)
+
+    @pytest.mark.parametrize("section", ["HDF5CellExtracton", "ThresholdSegmentaton"])
+    def test_a_misspelt_section_is_an_error_and_nothing_is_written(self, tmp_path: Path, section: str) -> None:
+        wanted = {"H": "HDF5CellExtraction", "T": "ThresholdSegmentation"}[section[0]]
+        message = rf"config: no section '{wanted}', but '{section}'\. Rename it to '{wanted}'"
+        with pytest.raises(ConfigError, match=message):
+            Project(tmp_path / "project", {section: {"image_size": 40}, "CellFeaturizer": {"threads": 1}})
+        assert not (tmp_path / "project").exists()
 
     def test_what_yaml_cannot_hold_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"config: cannot be kept as config.yml: it holds a object"):

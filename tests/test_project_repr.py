@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cellstamp.engines.cores import default_workers
-from cellstamp.errors import InputError
+from cellstamp.errors import InputError, OutputError
 from cellstamp.pipeline.folder import UNFINISHED
 from cellstamp.pipeline.project import Project
 
@@ -74,6 +74,7 @@ def test_a_damaged_store_is_described(tmp_path: Path, make_cells: Any, damaged: 
 
 def test_damaged_results_and_stores_of_other_kinds(tmp_path: Path) -> None:
     project = Project(tmp_path / "project")
+    (tmp_path / "project").mkdir()
     Path(project.sdata_path).write_text("not a folder")
     result = tmp_path / "project" / "extraction" / "data" / "single_cells.h5sc"
     result.parent.mkdir(parents=True)
@@ -126,9 +127,42 @@ class TestNewFolder:
             with pytest.raises(InputError, match="typo is new and empty: check its name, or load an image"):
                 read()
 
-    def test_it_is_announced_once(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        Project(tmp_path / "typo")
+    def test_reading_from_it_does_not_make_it(self, tmp_path: Path) -> None:
+        project = Project(tmp_path / "typo")
+        assert "image: none" in repr(project)
+        assert not any(project.get_project_status().values())
+        for read in (
+            lambda: project.h5sc,
+            lambda: project.input_image,
+            lambda: project.sdata,
+            project.plot_input_image,
+        ):
+            with pytest.raises(InputError, match=r"is new and empty|there is no image|no SpatialData store here"):
+                read()
+        for step in (project.segment, project.extract, project.add_table):
+            with pytest.raises(InputError, match=r"is new and empty|there is no image|no SpatialData store here"):
+                step()
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("write", ["configuration", "image", "log"])
+    def test_writing_makes_it(self, tmp_path: Path, config: dict[str, Any], write: str) -> None:
+        project = Project(tmp_path / "a" / "new", config if write == "configuration" else None)
+        if write == "image":
+            project.load_input_from_array(np.ones((1, 40, 50), np.uint16), ["DAPI"])
+        elif write == "log":
+            project.log("a line")
+        assert (tmp_path / "a" / "new").is_dir()
+
+    @pytest.mark.parametrize("name", ["file", "file/project"])
+    def test_a_file_in_its_place_is_refused_at_once(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(OutputError, match=r"file is a file: give the path of a folder for results and log"):
+            Project(tmp_path / name)
+
+    def test_it_is_announced_until_it_is_made(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        project = Project(tmp_path / "typo")
         assert capsys.readouterr().out == f"New, empty project in {tmp_path / 'typo'}\n"
+        project.log("a line")
         Project(tmp_path / "typo")
         assert capsys.readouterr().out == ""
 

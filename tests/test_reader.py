@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from zarr.abc.store import SuffixByteRequest
 from zarr.storage import LocalStore, WrapperStore
 
+from cellstamp.cells.crop_settings import CropSettings
 from cellstamp.cells.plan import Tile, inside_image, plan_batches
-from cellstamp.cells.stamps import CropSettings
 from cellstamp.cells.task import StampTask
 from cellstamp.engines.spans import Spans
 from cellstamp.source.read.arrays import ArrayHandle, PixelSource

@@ -129,7 +129,7 @@ def test_a_store_behind_http_gives_the_same_file(
     assert listing(folder) == before
     assert {path.name for path in tmp_path.iterdir()} == {"out", "cache"}  # no folder named "http:"
     assert "computing them" in log(step)
-    assert "the centres could not be stored for the next time (a remote store is only read)" in log(step)
+    assert "did not store the centres (a remote store is only read)" in log(step)
     assert int(pd.read_csv(tmp_path / "out/benchmarking.csv")["workers"].iloc[-1]) == threads
     assert {asked.split()[0] for asked in served.asked} <= {"GET", "HEAD"}
     copy = shutil.copytree(folder / "sample.zarr", tmp_path / "copy.zarr")
@@ -280,14 +280,12 @@ def test_the_store_of_an_object_is_only_read(folder: Path, extract: Extract) -> 
     before = listing(folder)
     step = extract(open_sdata(folder / "sample.zarr"))
     assert listing(folder) == before
-    assert re.search(
-        r"could not be stored for the next time \(a SpatialData object is only read; give the path", log(step)
-    )
+    assert re.search(r"did not store the centres \(a SpatialData object is only read; give the path", log(step))
 
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
-    """A store that nobody can write to; for root, whom permissions do not stop, on a file system of its own."""
+    """A read-only store; for root, who may ignore permissions, on a read-only file system."""
     place = tmp_path / "shelf"
     write_store(place / "sample.zarr", SAMPLE)
     if os.geteuid() != 0:
@@ -311,7 +309,7 @@ def test_a_store_that_is_read_only(read_only: Path, extract: Extract, threads: i
         (read_only / "new").touch()
     before = listing(read_only.parent)
     step = extract(read_only, threads=threads)
-    assert "the centres could not be stored for the next time (the store cannot be written to)" in log(step)
+    assert "did not store the centres (the store cannot be written to)" in log(step)
     assert listing(read_only.parent) == before
 
 

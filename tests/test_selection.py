@@ -20,7 +20,7 @@ import restatement
 from cellstamp import HDF5CellExtraction, Project
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.validate import errors_in
-from cellstamp.source.thirdparty import quiet
+from cellstamp.source.library_messages import quiet
 from conftest import make_cells
 from conftest import write_store as write_with_tables
 from stores import CYTOSOL, NUCLEUS

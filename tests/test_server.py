@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from cellstamp.engines.descriptors import OpenFiles
 from cellstamp.engines.forking import running_server
+from cellstamp.engines.open_files import OpenFiles
 from cellstamp.engines.processes import ProcessEngine
 from cellstamp.engines.start_methods import find_method
 from cellstamp.errors import WorkerError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cellstamp.similar_names import did_you_mean, similar_name
+from cellstamp.similar_names import did_you_mean, misspelt_section, similar_name
 
 KNOWN = ["nucleus", "cytosol", "DAPI", "Alexa 488", 405]
 
@@ -20,3 +20,35 @@ def test_the_most_similar_name(name: object, meant: str | None) -> None:
 
 def test_nothing_is_known() -> None:
     assert did_you_mean("dapi", []) == ""
+
+
+@pytest.mark.parametrize(
+    ("section", "wanted"),
+    [
+        ("HDF5CellExtracton", "HDF5CellExtraction"),
+        ("hdf5cellextraction", "HDF5CellExtraction"),
+        ("HDF5CellExtractions", "HDF5CellExtraction"),
+        ("HDFCellExtraction", "HDF5CellExtraction"),
+        ("ThresholdSegmentaion", "ThresholdSegmentation"),
+    ],
+)
+def test_misspelt_sections(section: str, wanted: str) -> None:
+    assert misspelt_section(section, wanted)
+
+
+@pytest.mark.parametrize(
+    ("section", "wanted"),
+    [
+        ("HDF5CellExtraction", "HDF5CellExtraction"),
+        ("HDF5CellExtraction", "MyHDF5CellExtraction"),
+        ("HDF5CellExtraction", "HDF5CellExtraction2"),
+        ("Featurizer1", "Featurizer2"),
+        ("CellFeaturizer", "HDF5CellExtraction"),
+        ("CytosolOnlySegmentationCellpose", "CytosolSegmentationCellpose"),
+        ("DAPISegmentationCellpose", "CytosolSegmentationCellpose"),
+        ("ShardedDAPISegmentation", "DAPISegmentation"),
+        (405, "HDF5CellExtraction"),
+    ],
+)
+def test_sections_of_other_steps(section: object, wanted: str) -> None:
+    assert not misspelt_section(section, wanted)

@@ -22,8 +22,8 @@ import pytest
 from cellstamp import HDF5CellExtraction
 from cellstamp.engines import connected
 from cellstamp.engines.connected import ConnectedPython
-from cellstamp.engines.descriptors import OPEN_FILES
 from cellstamp.engines.exit_codes import how_it_ended, was_killed
+from cellstamp.engines.open_files import OPEN_FILES
 from cellstamp.engines.processes import ProcessEngine
 from cellstamp.engines.start_methods import METHODS, default_method, find_method
 from cellstamp.engines.threads import usable_cores
@@ -154,7 +154,7 @@ def test_both_start_methods_write_the_same_file(tmp_path: Path, monkeypatch: pyt
 
 
 def test_without_a_limit_on_open_files_any_number_of_workers_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cellstamp.engines.descriptors._resource", None)  # as on Windows
+    monkeypatch.setattr("cellstamp.engines.open_files._resource", None)  # as on Windows
     with OPEN_FILES.room_for(10**6, 3):
         pass
 
@@ -293,7 +293,7 @@ def test_a_module_that_cannot_be_imported_is_an_error(capfd: pytest.CaptureFixtu
 
 def test_a_stranger_cannot_take_the_place_of_a_worker(interpreter: Path) -> None:
     write_program(interpreter, "exec tail -f /dev/null")
-    python = ConnectedPython("cellstamp.engines.spawned")
+    python = ConnectedPython("cellstamp.engines.spawned_worker")
     accepting = threading.Thread(target=lambda: python.connection)
     accepting.start()
     with pytest.raises((AuthenticationError, EOFError), match=r"digest sent was rejected|^$"):

@@ -19,13 +19,14 @@ import zarr
 
 from cellstamp.errors import InputError, OutputError
 from cellstamp.source.find.elements import find_source
+from cellstamp.source.library_messages import quiet
 from cellstamp.source.load import store as stores
 from cellstamp.source.load.pixels import as_pixels, reordered, stack
 from cellstamp.source.load.raster import level_shapes, regions
+from cellstamp.source.load.spatialdata_in_memory import as_store
 from cellstamp.source.load.staging import recover, staged, zarr_format
 from cellstamp.source.ome import points_attributes
 from cellstamp.source.points import load_centers, write_points
-from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Centers
 
 LARGEST_ID = 2**63 - 1
@@ -354,7 +355,7 @@ KILLED_AT_RENAME = textwrap.dedent(
 
             def die(event, arguments):
                 global left
-                # zarr renames single files of its own; only ours are of the store itself.
+                # zarr renames single files inside arrays; only our renames change the store
                 if event == "os.rename" and "/c/" not in str(arguments[1]):
                     left -= 1
                     if left < 0:
@@ -479,20 +480,20 @@ class TestOlderStores:
         assert find_source(store).image.shape == (2, 200, 200)
 
 
-class TestSpool:
+class TestInMemory:
     NAMES = ("input_image", "seg_all_nucleus", "seg_all_cytosol")
 
     @pytest.mark.parametrize("options", [{}, {"multiscale": True}, {"zarr_format": 2}])
     def test_what_is_on_disk_is_read_there(self, tmp_path: Path, project_store, options: dict) -> None:
         sdata = stores.open_sdata(project_store(**options))
-        spooled = stores.spool(sdata, self.NAMES, tmp_path / "cache")
-        assert Path(spooled) == tmp_path / "scportrait.sdata"
+        stored = as_store(sdata, self.NAMES, tmp_path / "cache")
+        assert Path(stored) == tmp_path / "scportrait.sdata"
         assert not (tmp_path / "cache").exists()
 
     def test_what_is_in_memory_is_written(self, tmp_path: Path, make_cells) -> None:
         image, nucleus, cytosol = make_cells()
         sdata = self.in_memory(image, nucleus, cytosol)
-        source = find_source(stores.spool(sdata, self.NAMES, tmp_path))
+        source = find_source(as_store(sdata, self.NAMES, tmp_path))
         assert source.channel_names == ("a", "b", "c")
         np.testing.assert_array_equal(source.image.array[:], image)
         np.testing.assert_array_equal(source.masks[1].array[:], cytosol)
@@ -506,15 +507,15 @@ class TestSpool:
         sdata = stores.open_sdata(store)
         image = sdata.images["input_image"]
         sdata.images["input_image"] = image.copy(data=image.data + 1)
-        source = find_source(stores.spool(sdata, self.NAMES, tmp_path / "cache"))
+        source = find_source(as_store(sdata, self.NAMES, tmp_path / "cache"))
         np.testing.assert_array_equal(source.image.array[:], image.to_numpy() + 1)
         np.testing.assert_array_equal(source.masks[0].array[:], sdata.labels["seg_all_nucleus"].to_numpy())
-        assert (tmp_path / "cache" / "spool.zarr" / "labels" / "seg_all_nucleus" / "s0").resolve().is_relative_to(store)
+        assert (tmp_path / "cache" / "sdata.zarr" / "labels" / "seg_all_nucleus" / "s0").resolve().is_relative_to(store)
 
     def test_renamed_channels_are_a_change(self, tmp_path: Path, project_store) -> None:
         sdata = stores.open_sdata(project_store())
         sdata.images["input_image"] = sdata.images["input_image"].assign_coords(c=["x", "y", "z"])
-        source = find_source(stores.spool(sdata, self.NAMES, tmp_path / "cache"))
+        source = find_source(as_store(sdata, self.NAMES, tmp_path / "cache"))
         assert source.channel_names == ("x", "y", "z")
 
     def test_a_smaller_level_under_the_name_is_a_change(self, tmp_path: Path, project_store) -> None:
@@ -523,7 +524,7 @@ class TestSpool:
             element = sdata[name]["scale1"].image
             del sdata[name]
             (sdata.images if "c" in element.dims else sdata.labels)[name] = element
-        source = find_source(stores.spool(sdata, self.NAMES, tmp_path / "cache"))
+        source = find_source(as_store(sdata, self.NAMES, tmp_path / "cache"))
         assert source.shape == (100, 100)
 
     def test_an_element_read_under_another_name_is_linked(self, tmp_path: Path, sample_store) -> None:
@@ -533,13 +534,13 @@ class TestSpool:
         read = stores.open_sdata(store)
         labels = {"seg_all_nucleus": read["nucleus"], "seg_all_cytosol": read["cytosol"]}
         sdata = spatialdata.SpatialData(images={"input_image": read["image"]}, labels=labels)
-        spooled = Path(stores.spool(sdata, self.NAMES, tmp_path / "cache"))
-        assert (spooled / "images" / "input_image" / "s0").resolve() == store / "images" / "image" / "s0"
-        assert find_source(spooled).shape == (200, 200)
+        stored = Path(as_store(sdata, self.NAMES, tmp_path / "cache"))
+        assert (stored / "images" / "input_image" / "s0").resolve() == store / "images" / "image" / "s0"
+        assert find_source(stored).shape == (200, 200)
 
     def test_a_missing_element_is_named(self, tmp_path: Path, make_cells) -> None:
         with pytest.raises(InputError, match=r"no image or labels named 'seg' \(it has: input_image, seg_all_nucleus"):
-            stores.spool(self.in_memory(*make_cells()), ["seg"], tmp_path)
+            as_store(self.in_memory(*make_cells()), ["seg"], tmp_path)
 
     @staticmethod
     def in_memory(image: np.ndarray, nucleus: np.ndarray, cytosol: np.ndarray) -> object:

@@ -19,8 +19,8 @@ import restatement
 from cellstamp import HDF5CellExtraction, Project, read_h5sc
 from cellstamp.errors import ConfigError
 from cellstamp.source.find.id_files import read_ids
+from cellstamp.source.library_messages import quiet
 from cellstamp.source.load.store import open_sdata
-from cellstamp.source.thirdparty import quiet
 from conftest import make_cells
 
 IMAGE, NUCLEI, CELLS = make_cells()

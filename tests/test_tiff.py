@@ -22,7 +22,7 @@ from cellstamp.errors import InputError
 from cellstamp.pipeline.project import Project
 from cellstamp.source.load.pixels import as_pixels
 from cellstamp.source.load.plane_choice import plane_choice
-from cellstamp.source.load.spool import spool
+from cellstamp.source.load.spatialdata_in_memory import as_store
 from cellstamp.source.load.tiff import TiffChoice, open_tiffs
 
 RNG = np.random.default_rng(0)
@@ -770,7 +770,7 @@ class TestNumbers:
 
     def test_a_spatialdata_object_in_memory(self, tmp_path: Path) -> None:
         labels = Labels2DModel.parse(IMAGE[0].astype(np.longlong), dims=("y", "x"))
-        store = spool(SpatialData(labels={"cells": labels}), ["cells"], tmp_path)
+        store = as_store(SpatialData(labels={"cells": labels}), ["cells"], tmp_path)
         np.testing.assert_array_equal(np.asarray(zarr.open_array(f"{store}/labels/cells/s0", mode="r")), IMAGE[0])
 
     def test_what_is_not_a_number_is_refused(self, tmp_path: Path) -> None:

@@ -304,7 +304,7 @@ def test_ctrl_c_with_workers_leaves_a_process_that_can_go_on(
         with to_ctrl_c(), pytest.raises(KeyboardInterrupt, match=r"^$"):
             make_step(threads=2)()
     servers = [
-        child for child in psutil.Process().children() if "cellstamp.engines.server" in " ".join(child.cmdline())
+        child for child in psutil.Process().children() if "cellstamp.engines.fork_server" in " ".join(child.cmdline())
     ]
     assert [child for server in servers for child in server.children()] == []
     assert list((tmp_path / "cache").iterdir()) == []
@@ -474,7 +474,7 @@ def _server_of(process: subprocess.Popen[bytes]) -> psutil.Process | None:
 def _servers_below(pid: int) -> list[psutil.Process | None]:
     with suppress(psutil.NoSuchProcess):
         children = psutil.Process(pid).children()
-        return [child for child in children if "cellstamp.engines.server" in " ".join(child.cmdline())]
+        return [child for child in children if "cellstamp.engines.fork_server" in " ".join(child.cmdline())]
     return []
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cellstamp.h5sc.reader import read_h5sc
     from cellstamp.pipeline.base import Logable, ProcessingStep
     from cellstamp.pipeline.extraction import HDF5CellExtraction
-    from cellstamp.pipeline.plots import plot_cells, plot_removed
+    from cellstamp.pipeline.extraction_plots import plot_cells, plot_removed
     from cellstamp.pipeline.project import Project
     from cellstamp.pipeline.segmentation import ThresholdSegmentation
     from cellstamp.segmentation_config import SegmentationConfig
@@ -67,8 +67,8 @@ _HOMES = {
     "SingleCellDataset": "training.torch",
     "SingleCellSampler": "training.torch",
     "iter_batches": "training.batches",
-    "plot_cells": "pipeline.plots",
-    "plot_removed": "pipeline.plots",
+    "plot_cells": "pipeline.extraction_plots",
+    "plot_removed": "pipeline.extraction_plots",
     "MatchedMasks": "source.load.match_masks",
     "match_masks": "source.load.match_masks",
     "rasterize_labels": "source.load.resample",

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-import os
 import reprlib
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cellstamp import rules
+from cellstamp import config_rules as rules
 from cellstamp.compression import DEFAULT_COMPRESSION
+from cellstamp.config_files import check_sections
 from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError
-from cellstamp.similar_names import did_you_mean, similar_name
+from cellstamp.similar_names import did_you_mean, misspelt_key
 from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
 
 # scportrait's configs tune HDF5's chunk cache with these keys; chunks written directly bypass it
 _IGNORED_PREFIX = "hdf5_rdcc_"
-_MOST_BYTES = 2**24
-"""Maximum size of a configuration file; a larger one is another kind of file."""
 
 
 def usable_threads() -> Any:
@@ -73,7 +68,8 @@ class StepConfig(BaseModel):
         Raises
         ------
         ConfigError
-            If the configuration has errors; the message lists all of them with key, value and allowed values.
+            If the configuration has errors; the message lists all of them with key, value and allowed values. A
+            misspelt section of this step is reported alone.
 
         Warns
         -----
@@ -82,7 +78,8 @@ class StepConfig(BaseModel):
         """
         title = f"{cls.STEP} config"
         if not isinstance(mapping, Mapping):
-            raise ConfigError(f"{title}: must be a dict of keys and values (got {_typed(type(mapping).__name__)})")
+            raise ConfigError(f"{title}: must be a dict of keys and values (got {rules.kind_of(mapping)})")
+        check_sections(mapping, cls.STEP)
         known = {key: value for key, value in mapping.items() if key in cls.model_fields}
         ignored = [key for key in mapping if isinstance(key, str) and key.startswith(_IGNORED_PREFIX)]
         unknown = {key: value for key, value in mapping.items() if key not in known and key not in ignored}
@@ -107,7 +104,7 @@ class StepConfig(BaseModel):
     @classmethod
     def _is_section(cls, key: object, value: object) -> bool:
         """Return whether an unknown key is the section of another step."""
-        return isinstance(value, Mapping) and similar_name(key, cls.MAPPINGS, cutoff=0.8) is None
+        return isinstance(value, Mapping) and misspelt_key(key, cls.MAPPINGS) is None
 
     @classmethod
     def _rule_faults(cls, error: ValidationError) -> list[str]:
@@ -136,7 +133,7 @@ class StepConfig(BaseModel):
     def _unknown_fault(cls, key: object, value: object) -> str:
         shown = f"{_shown_key(key)} = {_shown(value)}"
         if not isinstance(key, str):
-            return f"{shown}: a key must be text (got {_typed(type(key).__name__)})"
+            return f"{shown}: a key must be text (got {rules.kind_of(key)})"
         if key == cls.STEP and value is None:
             *others, last = [name for name in cls.model_fields if name in cls.required()]
             needed = f"{', '.join(others)} and {last}" if others else last
@@ -258,10 +255,6 @@ class ExtractionConfig(StepConfig):
 _MASK_KEYS = ("nucleus_labels", "cytosol_labels", "nucleus_shapes", "cytosol_shapes")
 
 
-def _typed(name: str) -> str:
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
-
-
 def _shown(value: object) -> str:
     """Return the repr of a value, on one line and shortened."""
     limits = reprlib.Repr()
@@ -280,7 +273,7 @@ def _shown_key(key: object) -> str:
 def _got(reason: object) -> str:
     """Return the type or the item that is invalid, if the value does not show it."""
     if isinstance(reason, rules.WrongTypeError):
-        return f" (got {_typed(reason.type_name)})"
+        return f" (got {rules.with_article(reason.type_name)})"
     if isinstance(reason, rules.WrongItemError):
         return f" (item {reason.index} is {_shown(reason.value)})"
     return ""
@@ -296,79 +289,3 @@ def _ignored_warning(title: str, keys: list[str]) -> str:
     names = ", ".join(map(_shown_key, keys))
     verb = "means nothing here and is" if len(keys) == 1 else "mean nothing here and are"
     return f"{title}: {names} {verb} ignored: chunks are written without HDF5's chunk cache"
-
-
-def read_config(config: Mapping[str, Any] | str | os.PathLike[str], section: str) -> dict[str, Any]:
-    """Read a configuration, and return the section of a step.
-
-    Parameters
-    ----------
-    config
-        A mapping, or the path of a YAML file (read with the safe loader).
-    section
-        Name of the step. Without a section of this name, the complete configuration is returned.
-
-    Returns
-    -------
-    dict
-        A deep copy.
-
-    Raises
-    ------
-    ConfigError
-        If it is neither a mapping nor a YAML file with one.
-    """
-    if isinstance(config, Mapping):
-        whole = copy.deepcopy(dict(config), {id(client): client for client in _clients(config)})
-    elif isinstance(config, (str, os.PathLike)):
-        whole = _read_yaml(config)
-    else:
-        raise ConfigError(f"config: must be a dict, or the path of a YAML file (got {_typed(type(config).__name__)})")
-    part = whole.get(section, whole)
-    if part is None:  # a section without keys, in YAML
-        return {}
-    return dict(part) if isinstance(part, Mapping) else whole
-
-
-def _clients(config: Mapping[str, Any]) -> Iterator[object]:
-    """Yield the dask clients in a configuration and its sections; they can't be copied."""
-    for value in config.values():
-        if isinstance(value, Mapping):
-            yield from _clients(value)
-        elif rules.is_client(value):
-            yield value
-
-
-def _read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    where = f"config file {os.fspath(path)!r}"
-    try:
-        size = Path(path).stat().st_size
-        if size > _MOST_BYTES:
-            raise ConfigError(f"{where}: {size:,} bytes are too many for a configuration; is it another file?")
-        if Path(path).is_dir():  # systems have different errors for opening one
-            raise ConfigError(f"{where}: this is a folder, not a YAML file")
-        content = Path(path).read_bytes()
-    except ConfigError:
-        raise
-    except FileNotFoundError as error:
-        raise ConfigError(f"{where}: there is no such file") from error
-    except (OSError, TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: cannot be read: {error}") from error
-    try:
-        loaded = yaml.safe_load(content)
-    # PyYAML raises builtin errors for values that don't fit their tag, such as an invalid date
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{where}: not valid YAML: {_yaml_problem(error)}") from error
-    if loaded is None:
-        raise ConfigError(f"{where}: the file is empty; it must hold keys and values, like 'threads: 4'")
-    if not isinstance(loaded, dict):
-        held = _typed(type(loaded).__name__)
-        raise ConfigError(f"{where}: must hold keys and values, like 'threads: 4' (it holds {held})")
-    return loaded
-
-
-def _yaml_problem(error: Exception) -> str:
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or error
-    mark = getattr(error, "problem_mark", None)
-    where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-    return f"{' '.join(str(problem).split())}{where}"

@@ -1,6 +1,6 @@
 """Decode planes from the bytes of HDF5's filters, and convert images of any stored type to float32 or float16.
 
-The reverse of `cellstamp.codecs`, which describes lzf streams. Any program may have written the bytes: damaged chunks
+The reverse of `cellstamp.encoding`, which describes lzf streams. Any program may have written the bytes: damaged chunks
 are detected, and nothing is read or written beyond a chunk.
 """
 
@@ -12,9 +12,9 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from cellstamp.codecs import BLOCK, copy_block
 from cellstamp.compiling.decorators import compiled, compiled_part
 from cellstamp.compression import Compression
+from cellstamp.encoding import BLOCK, copy_block
 
 SPARE = BLOCK
 """Bytes that must follow the encoded and the decoded planes in their buffers: blocks may be copied beyond the end."""

@@ -267,6 +267,11 @@ def format_bytes(n: int) -> str:
     return f"{size / 1000:.1f} TB"
 
 
+def format_cells(n_cells: int) -> str:
+    """Return a number of cells in words, like ``"1 cell"`` or ``"1,234 cells"``."""
+    return "1 cell" if n_cells == 1 else f"{n_cells:,} cells"
+
+
 def format_seconds(seconds: float) -> str:
     """Return a time for people: ``9.3 s``, ``2 min 5 s``."""
     if seconds < 59.95:

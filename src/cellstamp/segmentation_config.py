@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from cellstamp import rules
+from cellstamp import config_rules as rules
 from cellstamp.config import StepConfig, temporary_folder, usable_threads
 from cellstamp.source.names import IMAGE_NAME
 

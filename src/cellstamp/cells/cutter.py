@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.cells.crop_settings import CropSettings
+from cellstamp.cells.finished_batch import FinishedBatch
 from cellstamp.cells.kernels.crops import cut_stamps, new_scratch
 from cellstamp.cells.plan import Batch
-from cellstamp.cells.stamps import CropSettings, Stamps
-from cellstamp.codecs import StampEncoder
 from cellstamp.compiling.cache_folders import Types
+from cellstamp.encoding import StampEncoder
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.read.tiles import Block, TileReader
 
 if TYPE_CHECKING:
-    from cellstamp.rules import StampType
+    from cellstamp.config_rules import StampType
 
 _STACK_BYTES = 2**22
 """Bytes of uncompressed single-cell images per kernel call: enough that a call costs little."""
@@ -47,7 +48,7 @@ class StampCutter:
         self._stack, self._boxes = _room_for_stamps(source, recipe)
         self._on_edge = np.zeros(len(self._stack), np.bool_)
 
-    def cut(self, batch: Batch) -> Stamps:
+    def cut(self, batch: Batch) -> FinishedBatch:
         """Read, cut and encode a batch; the payload of the result is valid until the next call."""
         started = time.perf_counter()
         block = _told_apart(self._reader.read(batch.tile.area, batch.tile.region), batch.ids, self._largest_ids)
@@ -64,7 +65,7 @@ class StampCutter:
             on_edge.append(some.rows[self._on_edge[: len(some)]])
         done = time.perf_counter()
         all_sizes, all_on_edge = np.concatenate(sizes), np.concatenate(on_edge)
-        return Stamps(batch.rows, all_sizes, payload[:end], n_empty, all_on_edge, read - started, done - read)
+        return FinishedBatch(batch.rows, all_sizes, payload[:end], n_empty, all_on_edge, read - started, done - read)
 
     def _cut(self, block: Block, cells: Batch) -> None:
         ids, rect = cells.ids.astype(block.labels.dtype), block.rect

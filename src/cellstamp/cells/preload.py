@@ -9,7 +9,7 @@ Kernels are loaded here, not compiled: a worker compiles them, with a message an
 import gc
 import sys
 
-from cellstamp.cells.warm import load_kernels
+from cellstamp.cells.load_kernels import load_kernels
 from cellstamp.compiling.cache_folders import USUAL, find_folder, is_kept
 from cellstamp.system import c_function
 

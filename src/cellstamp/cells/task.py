@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellstamp.cells.crop_settings import CropSettings
+from cellstamp.cells.finished_batch import FinishedBatch
 from cellstamp.cells.plan import Batch
-from cellstamp.cells.stamps import CropSettings, Stamps
 from cellstamp.compiling.cache_folders import Types
 from cellstamp.source.read.arrays import PixelSource
 
 if TYPE_CHECKING:
     from cellstamp.cells.cutter import StampCutter
-    from cellstamp.rules import StampType
+    from cellstamp.config_rules import StampType
 
 
 def types_of(source: PixelSource, dtype: StampType) -> Types:
@@ -36,7 +37,7 @@ class StampTask:
         """Pickle the arguments only."""
         return type(self), (self._source, self._recipe)
 
-    def __call__(self, batch: Batch) -> Stamps:
+    def __call__(self, batch: Batch) -> FinishedBatch:
         """Read, cut and encode a batch."""
         return self._cutter.cut(batch)
 
@@ -46,7 +47,7 @@ class StampTask:
 
     def warm_up(self) -> None:
         """Load compiled code, or compile it, before batches are assigned to workers."""
-        from cellstamp.cells.warm import load_kernels
+        from cellstamp.cells.load_kernels import load_kernels
 
         load_kernels(types_of(self._source, self._recipe.dtype))
 

@@ -26,7 +26,7 @@ SOURCES = (
     "cells/kernels/outlines.py",
     "cells/kernels/quantiles.py",
     "cells/kernels/rounding.py",
-    "codecs.py",
+    "encoding.py",
     "compiling/decorators.py",
     "decoding.py",
     "source/read/runs.py",

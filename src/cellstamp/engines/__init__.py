@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from cellstamp.config_rules import EngineName
     from cellstamp.engines.base import Engine
-    from cellstamp.rules import EngineName
 
 Tell = Callable[[str], None]
 """Called with a line when workers died, joined or left."""
@@ -82,8 +82,8 @@ def choose_engine(keys: LocalKeys, *, preload: Sequence[str], log: Tell, warn: T
     preload
         Modules that workers import first.
     """
-    from cellstamp.engines.base import SerialEngine
     from cellstamp.engines.processes import ProcessEngine
+    from cellstamp.engines.serial import SerialEngine
 
     if n_local_workers(keys) == 1:
         return SerialEngine()

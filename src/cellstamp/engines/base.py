@@ -1,4 +1,4 @@
-"""The interface of engines, and the serial engine, which runs in this process."""
+"""The interface of engines, and what they share: outcomes and errors of batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 import psutil
 
-from cellstamp.errors import CellstampError, WorkerError
+from cellstamp.errors import WorkerError
 
 B = TypeVar("B")
 R = TypeVar("R")
@@ -83,24 +83,3 @@ def outcome(value: R) -> Outcome[R]:
 def failed(batch: object, error: BaseException) -> WorkerError:
     """Return an error that names the batch."""
     return WorkerError(f"a batch failed ({batch}): {type(error).__name__}: {error}")
-
-
-class SerialEngine:
-    """Runs the batches in this process, one after the other."""
-
-    n_workers = 1
-
-    def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Results[R]:
-        """Run ``task`` on every batch, in order; see `Engine.run`. One batch at a time is within any limit."""
-        del limit
-        for batch in batches:
-            yield outcome(_run_here(task, batch))
-
-
-def _run_here(task: Callable[[B], R], batch: B) -> R:
-    try:
-        return task(batch)
-    except CellstampError:
-        raise
-    except Exception as error:
-        raise failed(batch, error) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cellstamp.engines.cgroups import MOUNT, PROC, limit_files
+from cellstamp.engines.cgroups import MOUNT, PROC, core_quotas
 from cellstamp.engines.memory import memory_budget
 from cellstamp.engines.threads import usable_cores
 
@@ -25,29 +25,8 @@ def default_workers(share: float = 0.85) -> int:
 
 
 def quota_cores(proc: Path = PROC, mount: Path = MOUNT) -> int:
-    """Return the cores this process may use: CPU affinity, and the tightest cgroup quota (v1 or v2), rounded down.
+    """Return the cores this process may use, at least 1: CPU affinity, and the tightest cgroup quota.
 
-    Parameters
-    ----------
-    proc
-        List of the cgroups of this process.
-    mount
-        Mount point of the cgroup file systems.
-
-    Returns
-    -------
-    int
-        At least 1.
+    Parameters are those of `cellstamp.engines.cgroups.core_quotas`.
     """
-    texts = limit_files("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us"), ("cpu.max",), proc, mount)
-    quotas = [quota for text in texts if (quota := _quota(text)) is not None]
-    return max(1, min([usable_cores(), *quotas]))
-
-
-def _quota(text: str) -> int | None:
-    """Return quota // period, in complete cores; None without a limit."""
-    try:
-        quota, period, *_ = text.split()
-        return int(quota) // int(period) if int(quota) > 0 else None
-    except (ValueError, ZeroDivisionError):  # "max": without a limit
-        return None
+    return max(1, min([usable_cores(), *core_quotas(proc, mount)]))

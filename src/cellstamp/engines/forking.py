@@ -23,10 +23,10 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 from cellstamp.engines.exit_codes import how_it_ended
+from cellstamp.engines.fork_server import FORK, KILL, REAP, REPLY, REQUEST
 from cellstamp.engines.inherited import close, open_pair
 from cellstamp.engines.interpreter import refused, start_python
 from cellstamp.engines.result_memory import ResultMemory
-from cellstamp.engines.server import FORK, KILL, REAP, REPLY, REQUEST
 
 _WORK = "cellstamp.engines.worker:work"
 _DYING = 1.0
@@ -56,7 +56,7 @@ class Server:
         self._workers: set[int] = set()
         self._control, theirs = open_pair(socket.socketpair)
         try:
-            module = "cellstamp.engines.server"
+            module = "cellstamp.engines.fork_server"
             self._process = start_python(module, tuple(preload), _WORK, stdin=theirs.fileno())
         except BaseException:
             close(self._control)

@@ -6,23 +6,16 @@ from pathlib import Path
 
 import psutil
 
-from cellstamp.engines.cgroups import MOUNT, PROC, limit_files
+from cellstamp.engines.cgroups import MOUNT, PROC, memory_limits
 
 
 def memory_limit(proc: Path = PROC, mount: Path = MOUNT) -> int:
-    """Return the bytes that this process may use: the lowest cgroup limit (v1 or v2), else the physical memory.
+    """Return the bytes that this process may use: the lowest cgroup limit, else the physical memory.
 
-    Parameters
-    ----------
-    proc
-        List of the cgroups of this process.
-    mount
-        Mount point of the cgroup file systems.
+    Parameters are those of `cellstamp.engines.cgroups.memory_limits`.
     """
-    texts = limit_files("memory", ("memory.limit_in_bytes",), ("memory.max",), proc, mount)
-    limits = [int(text) for text in texts if text.strip().isdigit()]
     physical: int = psutil.virtual_memory().total
-    return min([physical, *limits])
+    return min([physical, *memory_limits(proc, mount)])
 
 
 def memory_budget(share: float, limit: int | None = None) -> int:

@@ -16,10 +16,10 @@ from multiprocessing.connection import Connection
 from typing import Any, Generic, Self, TypeVar
 
 from cellstamp.engines.base import Outcome, Results, failed
-from cellstamp.engines.descriptors import OPEN_FILES
 from cellstamp.engines.exit_codes import how_it_ended, was_killed
 from cellstamp.engines.forking import ServerDiedError
 from cellstamp.engines.interpreter import Surroundings
+from cellstamp.engines.open_files import OPEN_FILES
 from cellstamp.engines.parcels import Parcel, unpack
 from cellstamp.engines.retries import Attempt, try_again
 from cellstamp.engines.spans import Spans

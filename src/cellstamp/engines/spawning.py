@@ -32,7 +32,7 @@ class SpawnedChild:
         self.memory = ResultMemory.with_name()
         path = None if self.memory.path is None else str(self.memory.path)
         try:
-            self._python = ConnectedPython("cellstamp.engines.spawned", tuple(preload), path)
+            self._python = ConnectedPython("cellstamp.engines.spawned_worker", tuple(preload), path)
         except BaseException:
             self.memory.close()
             raise

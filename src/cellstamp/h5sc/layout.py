@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cellstamp.compression import Compression
 
 if TYPE_CHECKING:
-    from cellstamp.rules import StampType
+    from cellstamp.config_rules import StampType
 
 IMAGES = "single_cell_images"
 """Name of the images in ``obsm``, and of their settings in ``uns``."""

@@ -14,7 +14,7 @@ import numpy as np
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import IMAGES, OURS, PER_CHANNEL
 from cellstamp.h5sc.opening import open_h5sc
-from cellstamp.h5sc.stored import StoredImages
+from cellstamp.h5sc.stored_images import StoredImages
 
 ATTRIBUTES = ("n_masks", "n_image_channels", "channel_names", "compression", "normalization", "normalization_range")
 """Attributes of the images that describe their planes and values."""

@@ -13,11 +13,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cellstamp.config import read_config
+from cellstamp.config_files import read_config
+from cellstamp.config_rules import as_folder, system_cache
 from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError, OutputError
 from cellstamp.pipeline import temporary
-from cellstamp.rules import as_folder, system_cache
 from cellstamp.source.location import path_of
 
 

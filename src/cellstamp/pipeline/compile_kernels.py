@@ -8,12 +8,12 @@ from contextlib import closing
 from itertools import product
 from typing import get_args
 
-from cellstamp.cells.warm import load_kernels
+from cellstamp.cells.load_kernels import load_kernels
 from cellstamp.compiling.cache_folders import Types, find_folder, is_in_temporary_directory, is_kept
+from cellstamp.config_rules import StampType
 from cellstamp.engines.base import Engine
 from cellstamp.errors import InputError, OutputError
 from cellstamp.report import format_seconds
-from cellstamp.rules import StampType
 from cellstamp.source.find.elements import PIXEL_TYPES
 from cellstamp.source.read.arrays import ids_type
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,44 +14,42 @@ from numpy.typing import NDArray
 
 from cellstamp.cells.task import types_of
 from cellstamp.config import ExtractionConfig
+from cellstamp.config_rules import MEASURED
 from cellstamp.engines import n_local_workers, open_engine
 from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.errors import ConfigError, OutputError
-from cellstamp.h5sc.layout import EXCEEDS, FILE_NAME, REMOVED_NAME
+from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME
 from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep, source_of
 from cellstamp.pipeline.border_rule import check_crop_fits, removed_warning
-from cellstamp.pipeline.cluster import plan_for
+from cellstamp.pipeline.cell_selection import Selection, choose_cells
+from cellstamp.pipeline.cluster_memory import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
 from cellstamp.pipeline.crop_size import SHARE, measure_size
 from cellstamp.pipeline.disk_space import DiskSpace
-from cellstamp.pipeline.folder import STORE, UNFINISHED
-from cellstamp.pipeline.job import Job, Selection, select_cells
-from cellstamp.pipeline.lock import holding
+from cellstamp.pipeline.extraction_warnings import cut_off_cells, empty_cells, no_cells_left
+from cellstamp.pipeline.folder import STORE
+from cellstamp.pipeline.job import Job
+from cellstamp.pipeline.result_folder import claim_folder, work_folder
 from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way, made_from, read_origin
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import PACKAGES, PRELOAD, BlockRunner
-from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark, conclude
-from cellstamp.rules import MEASURED
+from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark, conclude, format_cells
 from cellstamp.source.find.cell_centers import find_centers, why_not_stored
 from cellstamp.source.find.elements import find_source
 from cellstamp.source.find.masks import MaskChoice
 from cellstamp.source.find.selection import ChosenCells, find_cells
 from cellstamp.source.load.file_handler import open_store
 from cellstamp.source.load.store import store_centers
-from cellstamp.source.names import centers_of
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.read.shared_ids import survey
 from cellstamp.source.values import Centers
 from cellstamp.system import check_replaceable
 from cellstamp.warnings import warn
-
-_LONGEST_NAME = 100
-_BETWEEN = "the centre of an id that stands for many cells lies between them"
 
 
 class HDF5CellExtraction(ProcessingStep):
@@ -152,7 +149,8 @@ class HDF5CellExtraction(ProcessingStep):
         with self._log_for(partial=partial):
             config = ExtractionConfig.parse(self.config)
             _check_arguments(partial=partial, n_cells=n_cells, seed=seed)
-            folder = self._claim_folder(output_folder_name, f"_ncells_{n_cells}_seed_{seed}" if partial else None)
+            draw = f"_ncells_{n_cells}_seed_{seed}" if partial else None
+            folder = claim_folder(Path(self.directory), output_folder_name, draw, default=self.DEFAULT_DATA_DIR)
             finished = folder / FILE_NAME
             if self._may_replace:
                 check_replaceable(finished)
@@ -170,7 +168,7 @@ class HDF5CellExtraction(ProcessingStep):
                     if origin is not None:
                         raise in_the_way(finished, " with different settings or input (no cell can be extracted now)")
                     self._warn_of_selection(source, selection, sized)
-                    self._warn(f"{_nothing_left(source, sized, selection)}. No file was written")
+                    self._warn(f"{no_cells_left(source, sized, selection)}. No file was written")
                     return
                 scaling = find_scaling(sized, source, blocks, log=self.log)
                 job = Job(sized, source, selection, scaling, folder, measured=config.image_size == MEASURED)
@@ -178,10 +176,11 @@ class HDF5CellExtraction(ProcessingStep):
                     check_equal(origin, begun_from(job), finished)
                 self._warn_of_selection(source, selection, sized)
                 if origin is not None:
-                    self._finish(finished, config, f"Up to date: {_n_cells(len(job.cells))} -> {finished}")
+                    self._finish(finished, config, f"Up to date: {format_cells(len(job.cells))} -> {finished}")
                     return
                 tally, n_empty = self._extract(job, engine, blocks, watch)
-            self._warn_of_empty(job, n_empty)
+            for warning in empty_cells(job, n_empty):
+                self._warn(warning)
             self._report(job, tally, int(n_empty[-1]), watch, engine.n_workers)
 
     def _select(
@@ -192,7 +191,7 @@ class HDF5CellExtraction(ProcessingStep):
         centers = self._find_centers(source, config, blocks)
         if config.image_size == MEASURED:
             config = self._measure_size(centers, chosen, source, config, blocks)
-        selection = select_cells(centers, source, config, chosen=chosen, **sample)
+        selection = choose_cells(centers, source, config, chosen=chosen, **sample)
         self._log_selection(source, selection)
         return config, selection
 
@@ -220,7 +219,7 @@ class HDF5CellExtraction(ProcessingStep):
         )
         watch.lap("reading")
         layout, content, inputs = job.layout(), made_from(job), begun_from(job)
-        with self._work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
+        with work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
             settle(work, inputs, overwrite=self._may_replace, log=self.log)
             room = DiskSpace(work, layout, n_finished(work))
             with open_writer(work, layout, inputs, self.log) as (attempt, writer):
@@ -244,43 +243,15 @@ class HDF5CellExtraction(ProcessingStep):
             (attempt / REMOVED_NAME).write_text(removed, encoding="ascii", newline="\n")
             run.publish([REMOVED_NAME, FILE_NAME], attempt, job.folder)
         watch.lap("extracting")
-        self._warn_of_exceeding(job, exceeding)
+        if exceeding.rows.size:
+            # with image_size auto, one cell in a hundred is expected
+            report = self.log if job.measured else self._warn
+            report(cut_off_cells(job, exceeding))
         return tally, writer.n_empty
 
     @property
     def _may_replace(self) -> bool:
         return self.overwrite if self.overwrite_run_path is None else self.overwrite_run_path
-
-    def _claim_folder(self, name: str | None, draw: str | None) -> Path:
-        """Return the folder for the results, and check that nothing else has its name."""
-        base = self.DEFAULT_DATA_DIR if name is None else name
-        if not isinstance(base, str) or base[:1] in {"", "."} or Path(base).name != base or len(base) > _LONGEST_NAME:
-            message = (
-                f"output_folder_name = {name!r}: must be the name of a folder inside {self.directory}: text of at most "
-                f"{_LONGEST_NAME} characters, without '/' and not beginning with '.'"
-            )
-            raise ConfigError(message)
-        folder = Path(self.directory) / (base if draw is None else f"partial_{base}{draw}")
-        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-            kind = "a link" if folder.is_symlink() else "no folder"
-            message = f"{folder} is in the way: it is {kind}. Move it, or give another output_folder_name"
-            raise OutputError(message)
-        return folder
-
-    @contextmanager
-    def _work_folder(self, folder: Path) -> Iterator[Path]:
-        """Lock the folder for results; yield a folder next to it for unfinished results, kept if it has any."""
-        work = folder.with_name(f"{UNFINISHED}{folder.name}")
-        with holding(folder.with_name(f".{folder.name}.lock"), what=folder):
-            if work.is_symlink():
-                message = f"{work} is a link, and is not followed: remove it"
-                raise OutputError(message)
-            work.mkdir(parents=True, exist_ok=True)
-            try:
-                yield work
-            finally:
-                if not n_finished(work):
-                    shutil.rmtree(work, ignore_errors=True)
 
     @contextmanager
     def _log_for(self, *, partial: bool) -> Iterator[None]:
@@ -360,7 +331,7 @@ class HDF5CellExtraction(ProcessingStep):
         """Return the configuration with the size of crops that holds nearly all selected cells."""
         cells = centers if chosen is None else chosen.among(centers, source.main_mask.name)
         size = measure_size(cells, source, blocks) if len(cells) else 2
-        self.log(f"image_size auto: {size} holds {SHARE:.0%} of {_n_cells(len(cells))} completely")
+        self.log(f"image_size auto: {size} holds {SHARE:.0%} of {format_cells(len(cells))} completely")
         config = config.model_copy(update={"image_size": size})
         check_crop_fits(config, source, measured=True)
         return config
@@ -391,34 +362,6 @@ class HDF5CellExtraction(ProcessingStep):
         warning = removed_warning(selection.removed.size, n_selected, config.image_size)
         if warning is not None:
             self._warn(warning)
-
-    def _warn_of_exceeding(self, job: Job, exceeding: run.Exceeding) -> None:
-        if exceeding.rows.size:
-            size, (height, width) = job.config.image_size, exceeding.largest
-            exceed, are = ("exceeds its", "is") if exceeding.rows.size == 1 else ("exceed their", "are")
-            # with image_size auto, one cell in a hundred is expected
-            report = self.log if job.measured else self._warn
-            report(
-                f"{exceeding.rows.size} of {len(job.cells)} cells {exceed} crop of {size} x {size} pixels and {are} "
-                f"cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] marks them. "
-                f"{_larger_crop(job, exceeding)}"
-            )
-
-    def _warn_of_empty(self, job: Job, n_empty: NDArray[np.int64]) -> None:
-        main, cell = job.source.mask_names[0], job.source.mask_names[-1]
-        if n_empty[-1]:
-            are_many = 2 * n_empty[-1] >= len(job.cells) and main != cell
-            hint = f". {_other_cells(main, cell)}" if are_many else ""
-            self._warn(
-                f"{_some_of(n_empty[-1], len(job.cells))} no pixel of '{cell}' in their window; their image channels "
-                f"are all zero{hint}"
-            )
-        if n_empty[0]:
-            doubt = _doubt(job.config.centers, main) if job.selection.shared is None else _BETWEEN
-            self._warn(
-                f"{_some_of(n_empty[0], len(job.cells))} no pixel of '{main}' in their window, though it says "
-                f"which cells there are: {doubt}"
-            )
 
     def _report(self, job: Job, tally: run.Tally, n_empty: int, watch: Stopwatch, n_workers: int) -> None:
         """Report the run to the user, the log and the table of runs."""
@@ -459,58 +402,6 @@ class HDF5CellExtraction(ProcessingStep):
         how = self._how_to_run("extract")
         found = f"{path}; read it with cellstamp.read_h5sc({str(path)!r})" if path.exists() else f"none yet; {how}"
         return {"cells from": source_of(self.filehandler), **self._shown_config("image_size"), "result": found}
-
-
-def _some_of(n: int, n_cells: int) -> str:
-    return f"{n} of {n_cells} cells {'has' if n == 1 else 'have'}"
-
-
-def _n_cells(n: int) -> str:
-    return "1 cell" if n == 1 else f"{n:,} cells"
-
-
-def _nothing_left(source: PixelSource, config: ExtractionConfig, selection: Selection) -> str:
-    """Return why no cell can be extracted, and a fix."""
-    mask = source.main_mask
-    if not selection.n_in_mask:
-        where = f"the mask '{mask.name}' in {mask.store} is" if config.centers is None else f"'{config.centers}' is"
-        return f"no cell can be extracted: {where} empty (no cells at all)"
-    height, width = source.shape
-    n_chosen, kind = selection.n_in_mask - selection.n_not_chosen, "chosen " if selection.n_not_chosen else ""
-    return (
-        f"no cell can be extracted: none of the {n_chosen} {kind}cells of '{mask.name}' is more than "
-        f"{config.image_size // 2} pixels from the border of the {height} x {width} image. Choose a smaller "
-        "image_size, or set border to 'pad'"
-    )
-
-
-def _larger_crop(job: Job, exceeding: run.Exceeding) -> str:
-    """Return a fix for cells that exceed their crops; a larger crop helps only if each id is one cell."""
-    mask = job.source.main_mask.name
-    if job.selection.shared is not None:
-        return f"A larger image_size does not help where one id of '{mask}' stands for many cells"
-    advice = f"A crop is centred on the cell in '{mask}': image_size {exceeding.fitting} would hold all of them"
-    if 2 * exceeding.fitting <= min(job.source.shape):
-        return advice
-    return f"{advice}, if each id is one cell; if one id stands for many, number them with skimage.measure.label(mask)"
-
-
-def _other_cells(main: str, cell: str) -> str:
-    """Return the likely error in masks that lack each other's cells, and a fix."""
-    return (
-        f"Do '{main}' and '{cell}' number cells alike? A cell needs one id in both: cellstamp.match_masks gives it. Or "
-        "is one of them shifted or transposed?"
-    )
-
-
-def _doubt(given: str | None, mask: str) -> str:
-    """Return the likely error in the centres."""
-    if given is not None:
-        wrong = f"the centres in '{given}' are not those of its cells"
-    else:
-        remedy = f"delete the points '{Path(centers_of(mask)).name}', and they are computed again"
-        wrong = f"the centres in the store are not those of its cells ({remedy})"
-    return f"{wrong}, or these cells are rings larger than a window, or in separate pieces far from each other"
 
 
 def _check_arguments(*, partial: object, n_cells: object, seed: object) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cellstamp.config import ExtractionConfig, read_config
-from cellstamp.errors import ConfigError
+from cellstamp.config import ExtractionConfig
+from cellstamp.config_files import check_sections, read_config
+from cellstamp.config_rules import AUTO
+from cellstamp.errors import ConfigError, OutputError
 from cellstamp.h5sc.layout import FILE_NAME
-from cellstamp.rules import AUTO
 from cellstamp.segmentation_config import SegmentationConfig
 
 CONFIG = "config.yml"
@@ -28,6 +29,21 @@ DEFAULT_EXTRACTION = "HDF5CellExtraction"
 
 _KEYS = {*ExtractionConfig.model_fields, *SegmentationConfig.model_fields}
 """Keys that are never sections of steps."""
+
+
+def check_can_be_made(directory: Path) -> None:
+    """Check that a project folder exists, or can be created; nothing is created.
+
+    Raises
+    ------
+    OutputError
+        If a file is in its place, or its parent folder cannot be written to.
+    """
+    nearest = next(path for path in (directory, *directory.parents) if path.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"{nearest} is a file: give the path of a folder for results and log")
+    if nearest != directory and not os.access(nearest, os.W_OK):
+        raise OutputError(f"{directory}: the folder for results and log cannot be made: {nearest} is read-only")
 
 
 def find_config(directory: Path, config: str | os.PathLike[str] | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -99,13 +115,30 @@ def _as_yaml(config: Mapping[str, Any]) -> str:
     return text
 
 
+def names_section(config: Mapping[str, Any], name: str) -> bool:
+    """Return whether the configuration has a section with the name of a step.
+
+    Raises
+    ------
+    ConfigError
+        If its name is misspelt.
+    """
+    check_sections(config, name)
+    return isinstance(config.get(name), Mapping)
+
+
 def has_section(config: Mapping[str, Any], name: str) -> bool:
     """Return whether the configuration is for a step: it has its section, or keys and no sections.
 
     A mapping under a known key, such as ``normalization_range``, is a value. A configuration with ``image_size`` is for
     an extraction, also if it has sections of other steps.
+
+    Raises
+    ------
+    ConfigError
+        If the name of the section is misspelt.
     """
-    if isinstance(config.get(name), Mapping):
+    if names_section(config, name):
         return True
     sections = [key for key, value in config.items() if isinstance(value, Mapping) and key not in _KEYS]
     is_complete = name == DEFAULT_EXTRACTION and ExtractionConfig.required() <= set(config)
@@ -128,6 +161,7 @@ def section(config: Mapping[str, Any], step: object) -> dict[str, Any]:
     """
     if not isinstance(step, type):
         raise ConfigError(f"Project: a step must be given as a class, like HDF5CellExtraction (got {step!r})")
+    check_sections(config, step.__name__)
     if not (has_section(config, step.__name__) or _holds_values_only(config)):
         there = ", ".join(map(str, config)) or "nothing"
         raise ConfigError(f"config: no section {step.__name__!r} for this step (it has: {there})")

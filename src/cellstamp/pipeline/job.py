@@ -12,54 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp import __version__
-from cellstamp.cells.plan import Batch, cells_per_batch, plan_batches, sample_cells, tile_shape
-from cellstamp.cells.stamps import CropSettings
+from cellstamp.cells.crop_settings import CropSettings
+from cellstamp.cells.plan import Batch, cells_per_batch, plan_batches, tile_shape
 from cellstamp.cells.task import StampTask
 from cellstamp.config import ExtractionConfig
+from cellstamp.config_rules import CellChoice, FileColumn, TableColumn
 from cellstamp.h5sc.layout import Layout
-from cellstamp.pipeline.border_rule import cells_inside
+from cellstamp.pipeline.cell_selection import Selection
 from cellstamp.pipeline.scaling import Pairs, Scaling
-from cellstamp.rules import CellChoice, FileColumn, TableColumn
-from cellstamp.source.find.selection import ChosenCells
 from cellstamp.source.outlines import NO_CELLS, ChosenOutlines, OutlineMask
 from cellstamp.source.read.arrays import PixelSource
-from cellstamp.source.values import Centers, SharedIds
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Cells to extract, and cells that are left out.
-
-    Attributes
-    ----------
-    n_in_mask
-        Number of cells in the mask.
-    n_not_chosen
-        Number of cells not selected by the configuration.
-    removed
-        uint64: ids of selected cells that are too close to the image border.
-    cells
-        Cells to extract, in the order of the file; for a preview, the random sample.
-    shared
-        Evidence that one id stands for several cells, if there is any.
-    """
-
-    n_in_mask: int
-    n_not_chosen: int
-    removed: NDArray[np.uint64]
-    cells: Centers
-    shared: SharedIds | None = None
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of cells in the mask, by their fate; the parts add up."""
-        n_kept = self.n_in_mask - self.n_not_chosen - self.removed.size
-        return {
-            "cells_in_mask": self.n_in_mask,
-            "cells_not_chosen": self.n_not_chosen,
-            "cells_removed_at_border": self.removed.size,
-            "cells_not_drawn": n_kept - len(self.cells),
-            "cells_written": len(self.cells),
-        }
+from cellstamp.source.values import Centers
 
 
 @dataclass(frozen=True)
@@ -223,37 +186,3 @@ def _in_short(pairs: Pairs | None) -> Any:
     if pairs is None:
         return "None"
     return list(pairs[0]) if len(set(pairs)) == 1 else [list(pair) for pair in pairs]
-
-
-def select_cells(
-    centers: Centers,
-    source: PixelSource,
-    config: ExtractionConfig,
-    *,
-    chosen: ChosenCells | None = None,
-    partial: bool,
-    n_cells: int | None,
-    seed: int,
-) -> Selection:
-    """Select the cells to extract.
-
-    Parameters
-    ----------
-    centers
-        All cells in the mask.
-    chosen
-        Cells that the configuration selects; None: all.
-    partial, n_cells, seed
-        Whether to draw a random sample, its size, and its seed.
-
-    Raises
-    ------
-    ConfigError
-        If selected cells do not exist, or the sample is larger than the number of cells.
-    """
-    wanted = centers if chosen is None else chosen.among(centers, source.main_mask.name)
-    inside = cells_inside(wanted, config, source.shape)
-    kept = wanted[inside]
-    if partial and len(kept):
-        kept = sample_cells(kept, n_cells, seed)
-    return Selection(len(centers), len(centers) - len(wanted), wanted.ids[~inside], kept, centers.shared)

@@ -11,7 +11,7 @@ from cellstamp.errors import InputError
 from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import Logable
 from cellstamp.pipeline.workers import BlockRunner
-from cellstamp.source.load import from_spatialdata, inputs, spool
+from cellstamp.source.load import from_spatialdata, inputs, spatialdata_in_memory
 from cellstamp.source.load.array_axes import assumed_axes
 from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.plane_choice import PlaneChoice, mask_choice, plane_choice
@@ -298,7 +298,7 @@ class ProjectInput(Logable):
         """
         names = {IMAGE: input_image_name, NUCLEUS: nucleus_segmentation_name, CYTOSOL: cytosol_segmentation_name}
         taken = [name for name in names.values() if name is not None]
-        origin = spool.store_on_disk(sdata_path, taken)
+        origin = spatialdata_in_memory.store_on_disk(sdata_path, taken)
         chosen = from_spatialdata.Chosen(
             origin,
             dict(

@@ -12,11 +12,12 @@ from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.loading import PathLike
-from cellstamp.pipeline.pictures import ProjectPictures
+from cellstamp.pipeline.project_plots import ProjectPictures
 from cellstamp.pipeline.project_summary import summarize
 from cellstamp.report import ProgressMode, conclude
 from cellstamp.similar_names import did_you_mean
 from cellstamp.source.load import store
+from cellstamp.source.load.staging import recover
 from cellstamp.source.load.tables import add_table
 from cellstamp.source.names import CYTOSOL, IMAGE, MASK_KINDS, NUCLEUS, centers_of, other_form
 
@@ -54,7 +55,8 @@ class Project(ProjectPictures):
     Parameters
     ----------
     project_location
-        The folder. If it does not exist, a new, empty project is made, and a line on stdout says so.
+        The folder. If it does not exist, the project is new and empty, and a line on stdout says so. The folder is
+        created when something is written to it: a configuration, an image, or the log.
     config_path
         Path of a YAML file, or a dict, which is copied to the folder. None: ``config.yml`` of the folder, if it has
         one.
@@ -82,7 +84,9 @@ class Project(ProjectPictures):
     Raises
     ------
     ConfigError
-        If the configuration cannot be read, or has no section for a step.
+        If the configuration cannot be read, has no section for a step, or has it under a misspelt name.
+    OutputError
+        If the folder does not exist and cannot be created.
     """
 
     def __init__(
@@ -99,12 +103,12 @@ class Project(ProjectPictures):
         self.project_location = self.directory
         self.filehandler = FileHandler(self._store)
         is_new = not Path(self.directory).exists()
-        self._make_directory()
-        store.recover(self._store)
+        folder.check_can_be_made(Path(self.directory))
+        recover(self._store)
         self.config = folder.find_config(Path(self.directory), config_path)
         if extraction_f is None and folder.has_section(self.config, folder.DEFAULT_EXTRACTION):
             from cellstamp.pipeline.extraction import HDF5CellExtraction as extraction_f  # noqa: N813
-        if segmentation_f is None and isinstance(self.config.get(folder.DEFAULT_SEGMENTATION), Mapping):
+        if segmentation_f is None and folder.names_section(self.config, folder.DEFAULT_SEGMENTATION):
             from cellstamp.pipeline.segmentation import ThresholdSegmentation as segmentation_f  # noqa: N813
         self.segmentation_f = self._make_step(segmentation_f, folder.SEGMENTATION)
         self.extraction_f = self._make_step(extraction_f, folder.EXTRACTION)
@@ -113,7 +117,7 @@ class Project(ProjectPictures):
             for step in (self.segmentation_f, self.extraction_f):
                 if step is not None:
                     step.check_config()
-            folder.keep_config(Path(self.directory), config_path)
+            folder.keep_config(self._make_directory(), config_path)
         if is_new:
             conclude(f"New, empty project in {self.directory}", mode=self._progress)
 

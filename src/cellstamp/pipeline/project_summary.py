@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cellstamp.pipeline import folder
+from cellstamp.report import format_cells
 from cellstamp.source.load.store_summary import describe_image, describe_masks, readable
 
 _SHOWN_RESULTS = 5
@@ -40,11 +41,8 @@ def summarize(directory: Path, *, segmentation: Any, extraction: Any) -> str:
 def _result(path: Path) -> str:
     from cellstamp.h5sc.reader import describe_h5sc
 
-    def cells() -> str:
-        n_cells = describe_h5sc(path).n_cells
-        return "1 cell" if n_cells == 1 else f"{n_cells:,} cells"
-
-    return f"{path.parent.parent.name}/{path.parent.name} ({readable(cells)})"
+    cells = readable(lambda: format_cells(describe_h5sc(path).n_cells))
+    return f"{path.parent.parent.name}/{path.parent.name} ({cells})"
 
 
 def _unfinished(directory: Path, results: list[Path]) -> dict[str, str]:

@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.cells.finished_batch import FinishedBatch
 from cellstamp.cells.plan import Batch, window_corners
-from cellstamp.cells.stamps import Stamps
 from cellstamp.engines.base import Engine
 from cellstamp.pipeline.crop_size import half_sizes
 from cellstamp.pipeline.disk_space import DiskSpace
@@ -98,7 +98,7 @@ class Limit(Protocol):
 class Writer(Protocol):
     """Destination of finished images."""
 
-    def write(self, cells: Stamps, /) -> None:
+    def write(self, cells: FinishedBatch, /) -> None:
         """Store the finished chunks of some cells."""
         ...
 
@@ -118,7 +118,7 @@ class Tally:
     write_s: float = 0.0
     memory: PeakMemory = field(default_factory=PeakMemory)
 
-    def add(self, stamps: Stamps, write_s: float) -> None:
+    def add(self, stamps: FinishedBatch, write_s: float) -> None:
         """Add one batch."""
         self.n_batches += 1
         self.largest_batch = max(self.largest_batch, stamps.rows.size)
@@ -163,7 +163,7 @@ class Flushing:
 
 def run_batches(
     engine: Engine,
-    task: Callable[[Batch], Stamps],
+    task: Callable[[Batch], FinishedBatch],
     batches: Sequence[Batch],
     writer: Writer,
     *,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellstamp.config import ExtractionConfig
+from cellstamp.config_rules import DEFAULT_RANGE
 from cellstamp.errors import ConfigError
-from cellstamp.rules import DEFAULT_RANGE
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.read.intensities import Run, channel_quantiles
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from cellstamp.compiling.cache_folders import USUAL, is_kept
 from cellstamp.engines import choose_engine, n_local_workers
-from cellstamp.engines.base import Engine, SerialEngine
+from cellstamp.engines.base import Engine
+from cellstamp.engines.serial import SerialEngine
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.pipeline.base import ProcessingStep, source_of
 from cellstamp.pipeline.workers import PRELOAD, BlockRunner

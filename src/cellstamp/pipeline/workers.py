@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Protocol, TypeVar
 
-from cellstamp.engines.base import Engine, SerialEngine
+from cellstamp.engines.base import Engine
 from cellstamp.engines.processes import ProcessEngine
+from cellstamp.engines.serial import SerialEngine
 
 _PARALLEL_PIXELS = 16 * 2**20
 """Number of pixels below which one process is faster than starting workers."""

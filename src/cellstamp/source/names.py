@@ -16,6 +16,9 @@ SHAPES_MASKS = (NUCLEUS_SHAPES, CYTOSOL_SHAPES)
 MASKS = (NUCLEUS, CYTOSOL, *SHAPES_MASKS)
 """All elements that can be masks: labels, then shapes."""
 
+SHAPES_FILE = "shapes.parquet"
+"""GeoParquet file in the group of a shapes element."""
+
 
 def mask_of(kind: str) -> str:
     """Return the element of a mask, given its kind: ``"nucleus"`` or ``"cytosol"``."""

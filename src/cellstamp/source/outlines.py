@@ -243,12 +243,12 @@ class OutlineMask:
 
     @property
     def dtype(self) -> str:
-        """Return what it has, where labels have their type of pixels."""
+        """Return ``"outlines"``, in place of the dtype of labels."""
         return "outlines"
 
     @property
     def is_numbered(self) -> bool:
-        """Return whether ids are numbers that the element does not have: its own are text, 0 or negative."""
+        """Return whether cells were numbered, because their ids in the element are text, 0 or negative."""
         return self.names.dtype.kind not in "iu" or not np.array_equal(self.names, self.ids)
 
     def ids_of(self, names: NDArray[Any]) -> NDArray[np.uint64]:
@@ -287,7 +287,7 @@ class OutlineMask:
         return self.every.take(self.numbers_of(ids)).boxes()
 
     def signature(self) -> str:
-        """Return a digest that changes with the content of the file."""
+        """Return a digest of the content of the file."""
         return self._digest
 
     def sample(self) -> str:

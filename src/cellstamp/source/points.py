@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.config_rules import LARGEST_ID
 from cellstamp.errors import InputError
-from cellstamp.rules import LARGEST_ID
 from cellstamp.source import ome
 from cellstamp.source.location import below, is_remote
 from cellstamp.source.names import centers_of

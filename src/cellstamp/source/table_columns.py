@@ -1,4 +1,4 @@
-"""Read columns of a table from its zarr group; names of the columns that have ids of a mask."""
+"""Read columns of a table from its zarr group."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
-
-LABEL_COLUMNS = ("cell_labels", "cell_label", "label_id", "label", "scportrait_cell_id")
-"""Columns with a cell's id in the mask, in tables whose rows annotate something else, like circles."""
 
 
 def read_column(obs: Any, name: str, where: str) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cellstamp.engines.threads import Threads, one_ahead, usable_cores
 from cellstamp.training.memory import Recycler
 from cellstamp.training.order import BLOCK_SIZE, BatchOrder, check_number
-from cellstamp.training.stamps import FloatName, Paths, StampSet
+from cellstamp.training.several_files import FloatName, Paths, StampSet
 
 
 def iter_batches(

@@ -20,7 +20,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from cellstamp.engines.threads import Threads
 from cellstamp.training.memory import Recycler
-from cellstamp.training.stamps import Fetched, decode
+from cellstamp.training.several_files import Fetched, decode
 
 # Desks by name: workers send the name of the desk that decodes in the training process.
 _DESKS: weakref.WeakValueDictionary[str, Desk] = weakref.WeakValueDictionary()

@@ -14,7 +14,7 @@ from cellstamp.engines.threads import Threads, usable_cores
 from cellstamp.errors import ConfigError
 from cellstamp.training.order import BLOCK_SIZE, BatchOrder, check_number
 from cellstamp.training.sending import Desk, EncodedBatch, LoaderBatch, whole_batch
-from cellstamp.training.stamps import FloatName, Paths, StampSet
+from cellstamp.training.several_files import FloatName, Paths, StampSet
 
 
 class SingleCellDataset(Dataset[Any]):

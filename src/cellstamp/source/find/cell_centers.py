@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from cellstamp.config_rules import StoreCentersName
 from cellstamp.errors import InputError
-from cellstamp.rules import StoreCentersName
 from cellstamp.source.find.given_centers import given_centers
 from cellstamp.source.location import UnreachableError, is_remote, is_writable, linked_part, path_of, reachable
 from cellstamp.source.names import centers_of
@@ -91,13 +91,13 @@ def find_centers(
         _check_inside(stored, labels, f"points '{name}'", "delete the points, and they")
         return stored
     log(f"no valid centres of '{labels.name}' in the store: computing them")
-    # a change while they are computed makes them stale
+    # if the labels change during the computation, the stored centres must be stale
     signature = labels.signature() if not_stored is None else ""
     centers = compute(labels)
     if not_stored is None:
         not_stored = _write(write, labels, centers, signature)
     if not_stored is not None:
-        log(f"the centres could not be stored for the next time ({not_stored})")
+        log(f"did not store the centres ({not_stored})")
     return centers
 
 
@@ -117,10 +117,10 @@ def centers_of_cells(labels: ArrayHandle, given: str | None) -> Centers:
 
 
 def _other_cells(labels: ArrayHandle, centers: Centers) -> str:
-    """Return how many cells the given centres lack, if stored centres show it: the mask is not read."""
+    """Return how many cells have no given centre, counted in stored centres: the mask is not read."""
     try:
         stored = _stored(labels, log=lambda _: None)
-    except InputError:  # stored centres are not used here
+    except InputError:  # invalid stored centres are not used
         stored = None
     if stored is None:
         return "other cells of the mask are"

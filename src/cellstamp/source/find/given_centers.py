@@ -16,12 +16,12 @@ from cellstamp.source.find.elements import element_kind
 from cellstamp.source.find.masks import listing
 from cellstamp.source.find.placement import Matrix, between, differing, placements, point_placements
 from cellstamp.source.find.table_joins import rows_in_mask
+from cellstamp.source.library_messages import quiet
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.points import as_coordinates, checked_centers, read_frame
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.store_root import open_root
 from cellstamp.source.table_columns import read_column
-from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Centers
 
 _HINT = "give another name, or remove the key centers: then they are computed from the labels"
@@ -111,7 +111,7 @@ def _to_pixels(root: zarr.Group, labels: ArrayHandle, here: Mapping[str, Matrix]
 
 def _transformed(xy: NDArray[np.float64], way: Matrix) -> NDArray[np.float64]:
     if np.array_equal(way, np.eye(3)):
-        return xy  # bit by bit the stored values
+        return xy  # exactly the stored values
     return (xy[:, ::-1] @ way[:2, :2].T + way[:2, 2])[:, ::-1]
 
 

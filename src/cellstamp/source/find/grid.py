@@ -39,9 +39,9 @@ _SET_POSITION = (
     "error shows the next step"
 )
 _INDENT = "    "
-"""Separates code from words in a message: notebooks and ``textwrap.dedent`` remove it."""
+"""Indentation of code in a message, which notebooks and ``textwrap.dedent`` remove."""
 _CROPPED = (0.9, 1.1)
-"""Ratios of sizes that suggest cropping, not another resolution."""
+"""Range of ratios of sizes that suggests cropping, not another resolution."""
 
 
 def check_same_grid(root: zarr.Group, image: ArrayHandle, labels: ArrayHandle) -> None:
@@ -84,7 +84,7 @@ class _Step:
     code: str = ""
 
     def text(self, names: Mapping[str, str]) -> str:
-        """Return the words, and the code with these names, indented so that it is easy to see and to take out."""
+        """Return the words, and the code with these names, indented to be easy to see and to copy."""
         return f"{self.words}\n{indent(self.code.format(**names), _INDENT)}" if self.code else self.words
 
 
@@ -157,13 +157,13 @@ _EXTRACT_NEXT = _Step(
 
 
 def _coincide(area: Matrix, of_labels: Matrix, *matrices: Matrix) -> bool:
-    """Return whether two areas end within a pixel of each other: the larger one that the placements give."""
+    """Return whether the edges of two areas differ by less than a pixel, the larger one of the placements."""
     pixel = max(float(np.abs(matrix[:2, :2]).sum(axis=1).max()) for matrix in matrices)
     return bool((np.abs(area - of_labels) < pixel).all())
 
 
 def _of_one_field(image: ArrayHandle, labels: ArrayHandle) -> bool:
-    """Return whether labels have the proportions of an image and clearly another number of pixels."""
+    """Return whether labels have the aspect ratio of an image, at a clearly different resolution."""
     (height, width), (rows, columns) = image.shape[-2:], labels.shape
     if not min(rows, columns, height, width) or _CROPPED[0] < rows / height < _CROPPED[1]:
         return False

@@ -8,23 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cellstamp.config_rules import LARGEST_ID
 from cellstamp.errors import ConfigError
-from cellstamp.rules import LARGEST_ID
-
-ID_COLUMNS = (
-    "scportrait_cell_id",
-    "cell_id",
-    "instance_id",
-    "label",
-    "cell_label",
-    "cell_labels",
-    "object_number",
-    "object_id",
-    "object",
-    "entity_id",
-    "barcode",
-)
-"""Names of columns of ids, compared without case and separators: CellID, Cell ID and cell_id are one name."""
+from cellstamp.source.id_columns import CSV_COLUMNS
 
 _OURS = "scportraitcellid"
 _GROUPS = ("fov", "image", "imagenumber", "imagename", "filename", "sample", "sampleid", "slide", "roi", "region")
@@ -75,7 +61,7 @@ def read_ids(path: Path, *, column: str | None = None, masks: Sequence[str] = ()
     path
         The file. Lines at its start that begin with ``#`` are comments.
     column
-        Name of the column of ids; None: the column with a name in `ID_COLUMNS`.
+        Name of the column of ids; None: the column with a name in `CSV_COLUMNS`.
     masks
         Names of masks: a column with such a name holds their ids.
 
@@ -95,7 +81,7 @@ def read_ids(path: Path, *, column: str | None = None, masks: Sequence[str] = ()
     texts = body.column(index)
     if is_named or not all(map(_is_text, texts)):
         return _as_ids(body.lines, texts, path)
-    # one column of text: the caller knows the ids, and so whether the first row is one
+    # one column of text: only the caller knows whether the first row is an id or a header
     return IdColumn(texts=frozenset(texts), first=first[0] if first else None)
 
 
@@ -128,7 +114,7 @@ def _normalized(name: str) -> str:
 
 
 def _known_names(masks: Sequence[str]) -> set[str]:
-    return {_normalized(name) for name in (*ID_COLUMNS, *masks)}
+    return {_normalized(name) for name in (*CSV_COLUMNS, *masks)}
 
 
 def _index_of_ids(first: list[str], body: _Rows, path: Path, column: str | None, masks: Sequence[str]) -> int:
@@ -158,7 +144,7 @@ def _index_of_ids(first: list[str], body: _Rows, path: Path, column: str | None,
 
 
 def _unclear(first: list[str], path: Path) -> ConfigError:
-    wanted = f"one must be named {', '.join(ID_COLUMNS[:-1])} or {ID_COLUMNS[-1]}"
+    wanted = f"one must be named {', '.join(CSV_COLUMNS[:-1])} or {CSV_COLUMNS[-1]}"
     if _may_be_id(first):
         return ConfigError(
             f"{_origin(path)}: the file has {len(first)} columns and no header; {wanted}, or keep only the ids"
@@ -177,12 +163,12 @@ def _named(path: Path, column: str) -> str:
 
 
 def _may_be_id(fields: list[str]) -> bool:
-    """Return whether a first row may be data, not a header: an id with a typing error must not be skipped silently."""
+    """Return whether a first row may be data, not a header: a misspelt id must not be skipped silently."""
     return any(re.match(r"[-+.\d]", field) for field in fields)
 
 
 def _check_one_image(first: list[str], body: _Rows, index: int, path: Path) -> None:
-    """Check that ids do not repeat in another image: they would choose unintended cells."""
+    """Check that ids do not repeat because the file has several images: they would choose the wrong cells."""
     ids = body.column(index)
     if len(set(ids)) == len(ids):
         return

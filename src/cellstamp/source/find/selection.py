@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.config_rules import CellChoice, FileColumn, TableColumn
 from cellstamp.errors import ConfigError
-from cellstamp.rules import CellChoice, FileColumn, TableColumn
 from cellstamp.source.find.annotations import Column, Table, column_content, find_table, table_names
 from cellstamp.source.find.id_files import IdColumn, read_ids
 from cellstamp.source.find.masks import listing

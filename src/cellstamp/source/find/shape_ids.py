@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.config_rules import LARGEST_ID
 from cellstamp.errors import InputError
-from cellstamp.rules import LARGEST_ID
 from cellstamp.source.find.masks import listing
 from cellstamp.source.find.outline_files import FileOutlines
+from cellstamp.source.id_columns import SHAPE_COLUMNS
 from cellstamp.source.outlines import OutlineCollector, centers_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CELL_COLUMNS = ("cell_id", "cell_ID", "CellID", "cell")
-"""Columns of nuclei that name their cells."""
 _SHOWN = 3
 
 
@@ -29,8 +28,8 @@ class ShapesElement:
 
     Attributes
     ----------
-    name, where, path
-        Its name, its name for messages, and its file.
+    name, where
+        Its name, and its name for messages.
     found
         Its outlines.
     columns
@@ -39,7 +38,6 @@ class ShapesElement:
 
     name: str
     where: str
-    path: str
     found: FileOutlines
     columns: pd.DataFrame
 
@@ -156,12 +154,12 @@ def _best_keys(nuclei: ShapesElement, cells: ShapesElement) -> tuple[_Key, _Key,
 def _pairs_of_keys(nuclei: ShapesElement, cells: ShapesElement) -> Iterator[tuple[_Key, _Key]]:
     """Yield the possible pairs, those that name the cells explicitly first."""
     ours, theirs = _Key("index", nuclei.index), _Key("index", cells.index)
-    named = (*CELL_COLUMNS, cells.name, cells.columns.index.name)
+    named = (*SHAPE_COLUMNS, cells.name, cells.columns.index.name)
     columns = [_Key(f"column {name!r}", nuclei.column(name)) for name in nuclei.columns.columns if name in named]
     for column in columns:
         yield column, theirs
     for name in cells.columns.columns:
-        if name in (*CELL_COLUMNS, nuclei.columns.index.name):
+        if name in (*SHAPE_COLUMNS, nuclei.columns.index.name):
             key = _Key(f"column {name!r}", cells.column(name))
             if _all_differ(key.values):
                 yield from ((column, key) for column in (*columns, ours))

@@ -1,4 +1,4 @@
-"""Find masks that are given as shapes: place and read their outlines."""
+"""Find the shapes that are masks, their position on the image, and their outlines."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cellstamp.source.find.outline_files import read_columns, read_outlines
 from cellstamp.source.find.placement import Matrix, between, differing, placements, point_placements
 from cellstamp.source.find.shape_ids import ShapesElement, number_cells
 from cellstamp.source.location import below
+from cellstamp.source.names import SHAPES_FILE
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.outlines import OutlineCollector, OutlineMask
 from cellstamp.source.read.arrays import ArrayHandle
@@ -99,7 +100,7 @@ def place_shapes(
         If they have no coordinate system in common, or if a transformation has no inverse.
     """
     where = f"shapes '{name}' in {store}"
-    path = str(below(store, f"shapes/{name}/shapes.parquet"))
+    path = str(below(store, f"shapes/{name}/{SHAPES_FILE}"))
     there, here = point_placements(root[f"shapes/{name}"].attrs.asdict()), image[1]
     chosen = choose_system(here, there, system, f"image '{image[0]}' and {where}")
     if 0 in (np.linalg.det(there[chosen][:2, :2]), np.linalg.det(here[chosen][:2, :2])):
@@ -121,7 +122,7 @@ def read_shapes(placed: Sequence[PlacedShapes], image: ArrayHandle, *, with_labe
         OutlineMask(
             image.store, each.name, each.path, shape, cells.ids, cells.numbers, cells.centers, every, cells.names
         )
-        for each, cells in zip(elements, numbered, strict=True)
+        for each, cells in zip(placed, numbered, strict=True)
     )
     return ShapesMasks(masks, (*(remark for element in elements for remark in _left_out(element)), *remarks))
 
@@ -129,7 +130,7 @@ def read_shapes(placed: Sequence[PlacedShapes], image: ArrayHandle, *, with_labe
 def _read(placed: PlacedShapes, collector: OutlineCollector) -> ShapesElement:
     columns = read_columns(placed.path, placed.where)
     found = read_outlines(placed.path, placed.matrix, placed.where, collector)
-    return ShapesElement(placed.name, placed.where, placed.path, found, columns)
+    return ShapesElement(placed.name, placed.where, found, columns)
 
 
 def choose_system(here: Mapping[str, Matrix], there: Mapping[str, Matrix], wanted: str | None, where: str) -> str:

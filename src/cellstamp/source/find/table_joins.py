@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.config_rules import LARGEST_ID
 from cellstamp.errors import ConfigError
-from cellstamp.rules import LARGEST_ID
 from cellstamp.source.find.annotations import Column, Table, column_content
 from cellstamp.source.find.joining_advice import how_to_join
 from cellstamp.source.find.masks import listing
-from cellstamp.source.find.shape_ids import CELL_COLUMNS
+from cellstamp.source.id_columns import LABEL_COLUMNS, SHAPE_COLUMNS
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import Mask
-from cellstamp.source.table_columns import LABEL_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def rows_in_mask(table: Table, masks: Sequence[Mask], origin: str, ids: str | No
     if outlines and (by_name := _by_name(table, outlines[-1], origin)) is not None:
         return by_name
     if outlines and outlines[-1].is_numbered:
-        # columns with ids of labels are not the numbers of these cells
+        # these cells were numbered by cellstamp, so no column can have their ids
         raise _of_something_else(table.regions(origin), [mask.name for mask in masks], origin)
     regions, instances = table.regions(origin), table.instances(origin)
     names = [mask.name for mask in masks]
@@ -94,7 +93,7 @@ def rows_in_mask(table: Table, masks: Sequence[Mask], origin: str, ids: str | No
     if rows is None and len(set(regions.compressed().tolist())) != 1:
         raise _of_something_else(regions, names, origin)
     rows = np.ones(regions.shape, np.bool_) if rows is None else rows
-    # ids of cells differ from those of a nucleus mask, if that is the only mask
+    # if a nucleus mask is the only mask, columns with ids of cells are not its ids
     generic = LABEL_COLUMNS[int(len(masks) == 1 and "nucle" in names[0].lower()) :]
     for columns in (names, generic):
         found = _label_column(table, columns, rows, masks, origin)
@@ -117,7 +116,7 @@ def _by_name(table: Table, mask: OutlineMask, origin: str) -> CellRows | None:
     if own.any():
         found = _named(table.instances(origin), mask)
         return CellRows(own, found) if (found[own] > 0).any() else None
-    columns = [table.instances(origin), *(table.column(name) for name in CELL_COLUMNS if name in table.columns)]
+    columns = [table.instances(origin), *(table.column(name) for name in SHAPE_COLUMNS if name in table.columns)]
     for column in columns:
         if column.dtype.kind == "O" and (found := _named(column, mask)).any():
             return CellRows(found > 0, found)
@@ -195,7 +194,7 @@ def _whole_numbers(column: Column) -> NDArray[np.uint64] | None:
 
 
 def _all_differ(ids: NDArray[np.uint64]) -> bool:
-    """Return whether all ids differ: numbers of clusters do not."""
+    """Return whether all ids differ; cluster numbers repeat."""
     ids = ids[ids > 0]
     return bool(ids.size) and np.unique(ids).size == ids.size
 

@@ -11,6 +11,7 @@ from cellstamp.errors import ConfigError
 from cellstamp.source.find.annotations import Column, Table
 from cellstamp.source.find.joining_advice import first_ids, quoted
 from cellstamp.source.find.table_joins import rows_in_mask
+from cellstamp.source.id_columns import NAME_COLUMNS
 from cellstamp.source.read.arrays import Mask
 
 
@@ -94,7 +95,7 @@ def _table_with_most(texts: Sequence[str], tables: Iterable[Table]) -> tuple[Tab
 def _columns_of_names(table: Table) -> Iterator[Column]:
     yield table.index()
     key = table.attributes.get("instance_key")
-    for column in dict.fromkeys((key, "cell_id", "barcode")):
+    for column in dict.fromkeys((key, *NAME_COLUMNS)):
         if column in table.columns and (names := table.column(str(column))).dtype.kind == "O":
             yield names
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cellstamp.errors import InputError
 from cellstamp.source.find.masks import KINDS, MaskChoice, check_there
-from cellstamp.source.load.spool import spool
+from cellstamp.source.load.spatialdata_in_memory import as_store
 from cellstamp.source.location import path_of
 
 
@@ -43,7 +43,7 @@ def open_store(handler: Any, image: str, masks: MaskChoice, centers: str | None,
     chosen = masks.elements(lambda kind: sorted(getattr(handler, kind)), where, kind_of)
     check_there("images", image, sorted(handler.images), where, kind_of)
     labels, shapes = ([name for kind, name in chosen if kind == wanted] for wanted in ("labels", "shapes"))
-    return spool(handler, [image, *labels], folder, centers, shapes)
+    return as_store(handler, [image, *labels], folder, centers, shapes)
 
 
 def _kind_in_memory(sdata: Any, name: str) -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellstamp.errors import InputError
+from cellstamp.source.id_columns import GEOJSON_MEMBERS
 from cellstamp.source.load.rings import Part, shapes_of
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ _QUPATH_CLASSES = {
 _QUPATH_KINDS = ("cell", "detection")
 """Types of objects that can be cells; if there are cells, detections are spots inside of them."""
 _NUCLEUS = "nucleusGeometry"
-_IDS = ("cell", "cell_id", "id")
-"""Members with the id of a cell: Baysor and Proseg, Xenium, GeoJSON itself."""
 
 Object = Mapping[str, Any]
 
@@ -146,7 +145,7 @@ def _nuclei(cells: Sequence[Object], where: str) -> tuple[Sequence[Object], list
 
 def _ids(features: Sequence[Object], wanted: str | None, where: str) -> tuple[str | None, Sequence[Any]]:
     """Return the name and the values of the member with the ids; None and numbers if there is none."""
-    for key in _IDS if wanted is None else (wanted,):
+    for key in GEOJSON_MEMBERS if wanted is None else (wanted,):
         values = [_properties(each).get(key, each.get(key)) for each in features]
         n_without = sum(value is None or value == "" for value in values)
         if wanted is not None and n_without:

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.source.find.placement import Matrix
-from cellstamp.source.find.shape_ids import CELL_COLUMNS
+from cellstamp.source.id_columns import POLYGON_COLUMNS
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
 
-_ID_COLUMNS = (*CELL_COLUMNS, "EntityID", "id")
-"""Columns with the ids of cells, in files whose index only numbers the rows."""
 _RADIUS = "radius"
 
 
@@ -166,7 +164,7 @@ def cells_of_frame(given: Any, where: str, options: PolygonOptions, remarks: tup
 def _transformations_of(frame: gpd.GeoDataFrame) -> list[dict[str, Any]] | None:
     if "transform" not in frame.attrs:
         return None
-    from cellstamp.source.load.spool import transformations_of
+    from cellstamp.source.load.spatialdata_in_memory import transformations_of
 
     return transformations_of(frame, ("x", "y"))
 
@@ -189,7 +187,7 @@ def _usual_column(frame: gpd.GeoDataFrame) -> str | None:
 
     if not isinstance(frame.index, pd.RangeIndex):
         return None
-    usual = [name for name in _ID_COLUMNS if name in frame.columns]
+    usual = [name for name in POLYGON_COLUMNS if name in frame.columns]
     return next((name for name in usual if frame[name].notna().all() and frame[name].is_unique), None)
 
 

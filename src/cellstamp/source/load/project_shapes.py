@@ -24,13 +24,11 @@ from cellstamp.source.find.shapes import place_shapes, read_shapes
 from cellstamp.source.load.checks import check_same_cells
 from cellstamp.source.load.polygons import Polygons
 from cellstamp.source.load.staging import Staging
-from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SHAPES_MASKS
+from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SHAPES_FILE, SHAPES_MASKS
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.store_root import open_root
 from cellstamp.source.values import Centers
-
-_FILE = "shapes.parquet"
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def attributes_of(polygons: Polygons, image: ImagePlace, format_: int) -> dict[s
 def write_shapes(staging: Staging, element: str, polygons: Polygons, image: ImagePlace) -> None:
     """Write polygons as shapes, named like ``"shapes/seg_all_nucleus"``; coordinates stay unchanged."""
     folder = staging.group(element, attributes_of(polygons, image, staging.format))
-    polygons.frame.to_parquet(folder / _FILE)
+    polygons.frame.to_parquet(folder / SHAPES_FILE)
 
 
 def copy_shapes(staging: Staging, group: Path, element: str) -> None:
@@ -84,18 +82,18 @@ def copy_shapes(staging: Staging, group: Path, element: str) -> None:
     InputError
         If they have no GeoParquet file, as those that spatialdata wrote before 0.2.
     """
-    if not (group / _FILE).is_file():
-        raise InputError(f"{group}: has no file {_FILE}. Write the store again with spatialdata")
+    if not (group / SHAPES_FILE).is_file():
+        raise InputError(f"{group}: has no file {SHAPES_FILE}. Write the store again with spatialdata")
     transformations = ome.read_attributes(group).get("coordinateTransformations", [])
     folder = staging.group(element, ome.shapes_attributes(transformations, format_=staging.format))
-    shutil.copyfile(group / _FILE, folder / _FILE)
+    shutil.copyfile(group / SHAPES_FILE, folder / SHAPES_FILE)
 
 
 def n_shapes(group: Path) -> int:
     """Return the number of shapes of an element, from the metadata of its file."""
     import pyarrow.parquet as pq
 
-    return int(pq.read_metadata(group / _FILE).num_rows)
+    return int(pq.read_metadata(group / SHAPES_FILE).num_rows)
 
 
 def has_shapes(store: Path, element: str, polygons: Polygons, image: ImagePlace) -> bool:
@@ -104,7 +102,7 @@ def has_shapes(store: Path, element: str, polygons: Polygons, image: ImagePlace)
     import shapely
 
     try:
-        there = gpd.read_parquet(store / element / _FILE)
+        there = gpd.read_parquet(store / element / SHAPES_FILE)
         stored = ome.read_attributes(store / element)
     except (OSError, ValueError, InputError):
         return False

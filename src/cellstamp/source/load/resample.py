@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError
 from cellstamp.source.find.masks import listing
 from cellstamp.source.find.placement import Matrix, between, same_field_scale
+from cellstamp.source.library_messages import quiet
 from cellstamp.source.load.pixels import full_resolution
-from cellstamp.source.thirdparty import quiet
 
 _BLOCK = 2048
 """Approximate side in pixels of the labels read for one block of the result."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from cellstamp.errors import InputError
 from cellstamp.source.find.elements import find_labels
+from cellstamp.source.library_messages import quiet
 from cellstamp.source.load.checks import (
     channel_names_for,
     check_free,
@@ -31,7 +32,6 @@ from cellstamp.source.load.polygons import Polygons
 from cellstamp.source.load.project_shapes import ImagePlace, check_together, has_shapes, image_place, write_shapes
 from cellstamp.source.load.raster import FACTORS, write_raster
 from cellstamp.source.load.same_content import Content, is_stored, other_names
-from cellstamp.source.load.spool import spool
 from cellstamp.source.load.staging import Staging, recover, staged
 from cellstamp.source.location import is_remote
 from cellstamp.source.names import (
@@ -49,22 +49,8 @@ from cellstamp.source.names import (
 from cellstamp.source.points import write_points
 from cellstamp.source.read.centers import Run, compute_centers
 from cellstamp.source.read.shared_ids import survey
-from cellstamp.source.thirdparty import quiet
 from cellstamp.source.values import Centers
 from cellstamp.warnings import warn
-
-__all__ = [
-    "has_element",
-    "image_pixels",
-    "load_image",
-    "load_masks",
-    "open_image",
-    "open_sdata",
-    "recover",
-    "spool",
-    "store_centers",
-    "stored_mask",
-]
 
 
 def has_element(store: str | os.PathLike[str], element: str) -> bool:

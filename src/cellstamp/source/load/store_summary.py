@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from cellstamp.report import format_cells
 from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.project_shapes import n_shapes
 from cellstamp.source.names import IMAGE, MASK_KINDS, centers_of, is_shapes, mask_of, shapes_of
@@ -49,4 +50,4 @@ def _mask(store: Path, mask: str) -> str:
         return f"{n_shapes(store / mask):,} polygons"
     pixels, _ = open_group(store / mask, AXES["labels"])
     n_cells = n_points(store, Path(centers_of(mask)).name)
-    return str(pixels.dtype) if n_cells is None else f"{n_cells:,} cells" if n_cells != 1 else "1 cell"
+    return str(pixels.dtype) if n_cells is None else format_cells(n_cells)

@@ -10,9 +10,9 @@ from typing import Any
 
 from cellstamp.errors import InputError
 from cellstamp.source import ome
+from cellstamp.source.library_messages import quiet
 from cellstamp.source.load.checks import check_free
 from cellstamp.source.load.staging import Format, Staging, staged
-from cellstamp.source.thirdparty import quiet
 
 
 def annotated(table: Path) -> set[str]:

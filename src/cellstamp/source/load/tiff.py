@@ -16,6 +16,7 @@ import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
+from cellstamp.source.library_messages import quiet
 from cellstamp.source.load.array_axes import file_stack
 from cellstamp.source.load.channel_names import plane_names
 from cellstamp.source.load.checks import check_alike
@@ -26,7 +27,6 @@ from cellstamp.source.load.pixels import Pixels, Region, as_pixels, stack
 from cellstamp.source.load.plane_choice import PlaneChoice, chosen
 from cellstamp.source.load.stacks import Stack, letters, named_along, pages_as_stack
 from cellstamp.source.load.tiff_series import images_of, own_name
-from cellstamp.source.thirdparty import quiet
 
 # Errors of tifffile and imagecodecs for damaged or unknown files.
 _DAMAGED = (tifffile.TiffFileError, OSError, IndexError, KeyError, NotImplementedError, RuntimeError, ValueError)

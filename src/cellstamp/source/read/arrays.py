@@ -119,7 +119,7 @@ class ArrayHandle:
         if stored is None or dtype.itemsize != out.dtype.itemsize:
             out[...] = self._read(rect, channels)
             return
-        # signed and unsigned ids of one width have the same bits, as long as they are not negative
+        # non-negative signed and unsigned integers of one width have the same bits
         target = cpu.NDBuffer.from_numpy_array(out.view(dtype))
         with self._naming(rect):
             self.array.get_basic_selection((*stored, *_selection(rect)), out=target)
@@ -164,7 +164,7 @@ class ArrayHandle:
     @contextmanager
     def _naming(self, rect: Rect) -> Iterator[None]:
         """Add the array and the pixels to errors of reading."""
-        # every remote file system has other errors
+        # each remote file system raises different errors
         kinds = (Exception,) if is_remote(self.store) else (OSError, RuntimeError, ValueError)
         try:
             yield
@@ -259,7 +259,7 @@ class PixelSource:
 
     @property
     def bytes_per_pixel(self) -> int:
-        """Return the memory of one pixel with all channels and masks, in bytes."""
+        """Return the bytes in memory of one pixel, with all channels and masks."""
         image = self.image.shape[0] * np.dtype(self.image.dtype).itemsize
         return image + len(self.labels) * self.label_dtype.itemsize
 
@@ -269,7 +269,7 @@ class PixelSource:
         return ids_type(mask.dtype for mask in self.labels)
 
     def check_pixels(self, channel: int, pixels: NDArray[Any], rect: Rect, *, brightest: float) -> None:
-        """Check that pixels are valid: masked pixels become 0, so 0 must be the smallest value.
+        """Check that pixels are valid: pixels outside the cell become 0, so 0 must be the smallest value.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Find the extents of cells that may not fit into their crops."""
+"""Find the boxes around cells that may be larger than their crops."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Compute exact quantiles of an image's channels, in memory that does not depend on the image's size.
 
-Numbers that are not negative have the same order as their bits. A value of a given rank is found 16 bits at a time:
-pixels are counted by their upper 16 bits, then, among those with the matching bits, by the next 16. This takes one pass
-over the image for 8 and 16 bits, two for 32 and four for 64.
+Non-negative numbers sort like their bits. The value of a rank is found 16 bits at a time, as in a radix sort: one pass
+counts pixels by their upper 16 bits, the next counts the pixels with matching bits by the next 16. An image of 8 or 16
+bits takes one pass, 32 bits two, 64 bits four.
 """
 
 from __future__ import annotations

@@ -189,5 +189,5 @@ def _spans(block: Rect, rect: Rect) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _squares(first: int, end: int, step: int) -> tuple[NDArray[np.int64], int]:
-    """Return where squares of `step` pixels begin in a block, along one axis, and the number of the first square."""
+    """Return the starts of squares of `step` pixels in a block, along one axis, and the number of the first square."""
     return np.array([0, *range(step - first % step, end - first, step)]), first // step

@@ -174,7 +174,7 @@ def _as_image(sums: Sums) -> SharedIds | None:
 
 
 def _least_suspects(n_ids: int) -> float:
-    """Return the number of ids with several pieces that are more than a few unusual cells.
+    """Return the least number of ids with several pieces that are not just a few unusual cells.
 
     At most half of the ids that are examined: otherwise very large masks would never have that many.
     """
@@ -228,7 +228,7 @@ def _many_pieces(sums: Sums, pieces: Pieces, ids: Sequence[_Scattered]) -> list[
     found = [one for one in ids if one.n_pieces >= _MANY_PIECES]
     if sums.ids.size <= FEW_IDS or len(found) >= _least_suspects(sums.ids.size):
         return found
-    # a fragmented cell, or one with crumbs around it, is still one cell
+    # a fragmented cell, or one with specks around it, is still one cell
     large = pieces.ids[pieces.n_pixels >= _ALIKE * np.median(sums.totals[:, 0])]
     return [one for one in found if np.count_nonzero(large == one.id) >= _MANY_PIECES]
 

@@ -1,4 +1,4 @@
-"""Compute digests of an array: one that changes with every write, and one that copies share."""
+"""Compute two digests of an array: one changes with every write, the other is the same for copies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SAMPLE_BYTES = 4096
 """Number of sampled chunks, and of sampled bytes of each."""
 
 _CONTENT = "cellstamp_content"
-"""Attribute with the digest of all bytes, of arrays that are written again for each run: their times always differ."""
+"""Attribute with the digest of all bytes, for arrays that are rewritten for each run, so that file times differ."""
 
 _FILE_STATE = (
     "size",
@@ -37,7 +37,7 @@ _FILE_STATE = (
     "updated",
     "created",
 )
-"""File attributes that change when a file is written, by file systems' names for them."""
+"""File attributes that change when a file is written; each file system has other names for them."""
 
 _UNLISTED = ("http://", "https://")
 """Web servers: their listings, if any, lack times."""
@@ -66,7 +66,7 @@ def state_of(array: zarr.Array[Any], store: str, path: str) -> str:
 
 
 def sample_of(array: zarr.Array[Any], store: str, path: str) -> str:
-    """Return a digest that copies of an array share: its metadata and, on a disk, samples of its chunks."""
+    """Return a digest that is the same for copies of an array: metadata and, on a disk, samples of chunks."""
     known = json.dumps(array.metadata.to_dict(), sort_keys=True, default=str)
     digest = hashlib.sha256(known.encode())
     for chunk in _sampled_chunks(array, Path(store) / path):
@@ -119,7 +119,7 @@ def _remote_files(url: str) -> Iterator[str]:
     files, root = fsspec.core.url_to_fs(url)
     try:
         found: Mapping[str, Mapping[str, Any]] = files.find(root, detail=True)
-    # every file system has other errors; without a listing, the array can still be read
+    # each file system raises different errors; without a listing, the array can still be read
     except Exception:  # noqa: BLE001
         return
     for name, about in found.items():

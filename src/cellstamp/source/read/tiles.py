@@ -1,4 +1,4 @@
-"""Read the pixels of tiles one after the other, each chunk once if possible."""
+"""Read the pixels of tiles in turn, and decode each chunk once if possible."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.values import TILES_ABREAST, Rect
 
 _FETCHED = 6
-"""Number of strips kept from tiles that other readers read: two each of the three beside a first tile."""
+"""Number of strips kept from tiles of other workers: two for each of the three neighbours of a first tile."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Pixels of one tile and of its margin: crops reach above it and to its left.
+    """Pixels of a tile and its margin above and to the left, where its crops reach.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class TileReader:
             return self._block
         beside = self._keep_strips()
         self._drop_strips(area)
-        # the old block's memory is overwritten now; if reading fails, the block must not be returned again
+        # the memory of the old block is overwritten: it must not be returned again, even if reading fails
         self._block = None
         block = self._new_block(region)
         own = [*self._strips] if beside is None else [beside, *self._strips]
@@ -107,7 +107,7 @@ class TileReader:
         return _cut(block, Rect(rect.top, rect.bottom, left, rect.right)) if left < rect.right else None
 
     def _drop_strips(self, area: Rect) -> None:
-        """Drop strips that later tiles of a row-by-row walk do not reach: those further above or to the left."""
+        """Drop strips that later tiles, row by row, do not need: those further above or to the left."""
         useful = (
             strip
             for strip in self._strips
@@ -138,7 +138,7 @@ class TileReader:
         self._source.image.read_into(part, block.image[:, rows, columns])
 
     def _fetch(self, block: Block, part: Rect) -> None:
-        """Fill a part of a block from a tile that this reader has not read: at the start of a walk.
+        """Fill a part of a block from a tile that this reader has not read, at the start of a span.
 
         Its chunks are decoded anyway, so their lower and right strips are kept for the next tiles.
         """
@@ -200,7 +200,7 @@ def _copy(strip: Block, block: Block, part: Rect) -> None:
 
 
 def _copy_parts(pixels: NDArray[Any], rect: Rect, targets: Iterable[tuple[Rect, NDArray[Any]]]) -> None:
-    """Copy parts of an area; a function, so that its pixels are freed before the next area is read."""
+    """Copy parts of an area. As a function, it frees the pixels before the next area is read."""
     for part, target in targets:
         target[...] = pixels[..., *part.slices(rect)]
 

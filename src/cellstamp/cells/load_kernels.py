@@ -10,7 +10,7 @@ from cellstamp.compiling.cache_folders import USUAL, Types, is_kept, note_kept
 def load_kernels(types: Types = USUAL) -> None:
     """Load or compile the kernels for these types by running them on a tiny image; keep the code for later runs."""
     from cellstamp.cells.kernels.crops import cut_stamps, new_scratch
-    from cellstamp.codecs import StampEncoder
+    from cellstamp.encoding import StampEncoder
     from cellstamp.source.outlines import NO_OUTLINES
     from cellstamp.source.read.runs import sum_runs
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellstamp.errors import ConfigError, InputError
-from cellstamp.pipeline.loading import ProjectInput
-from cellstamp.pipeline.plots import (
+from cellstamp.pipeline.extraction_plots import (
     MOST_COLOURS,
     Colours,
     PathLike,
@@ -19,6 +18,7 @@ from cellstamp.pipeline.plots import (
     plot_cells,
     plot_removed,
 )
+from cellstamp.pipeline.loading import ProjectInput
 from cellstamp.source.names import IMAGE_NAME
 from cellstamp.source.outlines import OutlineMask
 

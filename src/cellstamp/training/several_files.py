@@ -16,7 +16,7 @@ from cellstamp.engines.threads import Threads
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.chunks import look_into
 from cellstamp.training.choice import check_alike, choose_labels, choose_planes, choose_rows
-from cellstamp.training.files import Encoded, Piece, Plain, StampFile
+from cellstamp.training.one_file import Encoded, Piece, Plain, StampFile
 
 Paths = str | PathLike[str] | list[str | PathLike[str]] | tuple[str | PathLike[str], ...]
 FloatName = Literal["float32", "float16"]

@@ -18,6 +18,7 @@ from cellstamp.source.load.raster import write_raster
 from cellstamp.source.load.staging import Staging, staged, zarr_format
 from cellstamp.source.load.tables import write_centers_table
 from cellstamp.source.location import is_remote, path_of
+from cellstamp.source.names import SHAPES_FILE
 from cellstamp.source.points import write_frame
 from cellstamp.source.read.signatures import state_content
 from cellstamp.system import link_folder
@@ -68,7 +69,7 @@ class Raster:
         return self.on_disk.parents[2] if alike else None
 
 
-def spool(
+def as_store(
     sdata: Any, names: Sequence[str], folder: Path, centers: str | None = None, shapes: Sequence[str] = ()
 ) -> str:
     """Return a store that holds images and labels of a SpatialData object in their state in memory.
@@ -103,7 +104,7 @@ def spool(
     stores = {raster.store for raster in rasters}
     if centers is None and not shapes and len(stores) == 1 and (store := stores.pop()) is not None:
         return str(store)
-    target = Path(folder) / "spool.zarr"
+    target = Path(folder) / "sdata.zarr"
     # A store has one zarr format: that of the linked elements.
     formats = [zarr_format(raster.on_disk.parent) for raster in rasters if raster.on_disk]
     with staged(target, new_format=next((form for form in formats if form), 3)) as staging:
@@ -161,7 +162,7 @@ def _check_shapes_unchanged(shapes: Any, name: str, folder: Path) -> None:
     import geopandas as gpd
 
     there = folder / "shapes" / name
-    stored = gpd.read_parquet(there / "shapes.parquet") if (there / "shapes.parquet").is_file() else None
+    stored = gpd.read_parquet(there / SHAPES_FILE) if (there / SHAPES_FILE).is_file() else None
     here, axes = {"coordinateTransformations": transformations_of(shapes, ome.SHAPES_AXES)}, ome.SHAPES_AXES
     unchanged = (
         stored is not None
@@ -223,7 +224,7 @@ def _put_shapes(staging: Staging, name: str, shapes: Any) -> None:
     plain = shapes.copy(deep=False)
     plain.attrs = {}  # transformations, which parquet could not hold
     attributes = ome.shapes_attributes(transformations_of(shapes, ome.SHAPES_AXES), format_=staging.format)
-    plain.to_parquet(staging.group(f"shapes/{name}", attributes) / "shapes.parquet")
+    plain.to_parquet(staging.group(f"shapes/{name}", attributes) / SHAPES_FILE)
 
 
 def _raster(sdata: Any, name: str) -> Raster:

@@ -83,6 +83,16 @@ class WrongRangeError(ValueError):
         self.channel, self.value = channel, value
 
 
+def with_article(name: str) -> str:
+    """Return the name of a type with its article, like ``"an int"``."""
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def kind_of(value: object) -> str:
+    """Return the type of a value in words, like ``"an int"``."""
+    return with_article(type(value).__name__)
+
+
 def is_none(value: object) -> bool:
     """Return whether a value means None; in YAML, ``None`` is a text."""
     return value is None or (isinstance(value, str) and value == "None")

@@ -1,4 +1,4 @@
-"""Settings of the crops, and the single-cell images of one finished batch."""
+"""Settings of the crops: how single-cell images are cut."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellstamp.encoded_cells import EncodedCells
-
 if TYPE_CHECKING:
     from cellstamp.compression import Compression
-    from cellstamp.rules import StampType
+    from cellstamp.config_rules import StampType
 
 
 @dataclass(frozen=True)
@@ -48,22 +46,3 @@ class CropSettings:
     def plane_bytes(self) -> int:
         """Bytes of one plane."""
         return self.image_size**2 * np.dtype(self.dtype).itemsize
-
-
-@dataclass(frozen=True)
-class Stamps(EncodedCells):
-    """Finished single-cell images of one batch, and the time they took.
-
-    Attributes
-    ----------
-    read_s, cut_s
-        Seconds for reading pixels, and for cutting and encoding.
-    """
-
-    read_s: float
-    cut_s: float
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the result."""
-        return self.payload.nbytes + self.sizes.nbytes + self.rows.nbytes

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from cellstamp.codecs import StampEncoder
 from cellstamp.encoded_cells import EncodedCells
+from cellstamp.encoding import StampEncoder
 from cellstamp.h5sc.layout import Layout
 from encoding import encoded
 from writing import new_writer

@@ -1,0 +1,130 @@
+"""End a command: report each error or interrupt in one line, with its exit code."""
+
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import click
+
+from cellstamp.errors import CellstampError, WorkerError
+
+DEBUG = __name__
+"""Key of click's context for the option ``--debug``."""
+
+
+class TerminatedError(BaseException):
+    """SIGTERM, SIGHUP or SIGBREAK arrived, from a batch system, a closed terminal, or Ctrl-Break on Windows."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+_OPTIONS = {
+    "extract": {
+        r"(?<![\w/])overwrite=True\b": "--overwrite",
+        r"(?<![\w/])output_folder_name\b": "--output-folder",
+        r"(?<![\w/])n_cells\b": "--partial",
+    },
+    "segment": {r"(?<![\w/])overwrite=True\b": "--overwrite"},
+    "preview": {
+        r"^cells\b": "--cell",
+        r"^channels\b": "--channel",
+        r"^(color\b.*)": r"--\1; here: --color NAME once for each channel shown, in turn, or --color auto",
+        r"^save\b": "--output",
+    },
+}
+"""Patterns of arguments in messages, and the options for them, for each command."""
+
+_LEFT = {
+    "extract": " Finished cells are kept. Run the command again to resume.",
+    "segment": " No masks were written. Run the command again to start over.",
+}
+"""The state after an interrupt, for each command."""
+
+
+# click before 8.2 prints the help of a command without arguments and exits; later ones raise this
+_HELP_ONLY: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
+class UserError(click.ClickException):
+    """The input is invalid."""
+
+    exit_code = 2
+
+
+class Failure(click.ClickException):
+    """The input is valid, but the command failed."""
+
+    exit_code = 1
+
+
+class Commands(click.Group):
+    """Commands that report each error in one line: invalid input with exit code 2, failures with 1."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the arguments."""
+        with _usage_errors_in_one_line():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            with _usage_errors_in_one_line():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _report_end(ctx, "Interrupted", 128 + signal.SIGINT) from None
+        except TerminatedError as end:
+            raise _report_end(ctx, "Terminated", end.exit_code) from None
+        except CellstampError as error:
+            if ctx.meta.get(DEBUG):
+                traceback.print_exc()
+            kind = Failure if isinstance(error, WorkerError) else UserError
+            raise kind(_with_options(str(error), ctx.invoked_subcommand)) from error
+
+
+class EndedBySignal(SystemExit):
+    """A signal ended the command, and its cleanup is done."""
+
+
+def _report_end(ctx: click.Context, word: str, code: int) -> EndedBySignal:
+    # the terminal may be closed
+    with suppress(OSError):
+        click.echo(f"{word}.{_LEFT.get(ctx.invoked_subcommand or '', '')}", err=True)
+    return EndedBySignal(code)
+
+
+def _with_options(message: str, command: str | None) -> str:
+    for pattern, option in _OPTIONS.get(command or "", {}).items():
+        message = re.sub(pattern, option, message)
+    return message
+
+
+@contextmanager
+def _usage_errors_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except _HELP_ONLY:
+        raise
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "cellstamp"
+        raise UserError(f"{error.format_message()} (see {where} --help)") from error
+
+
+def _set_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    ctx.meta[DEBUG] = value
+    if value:
+        sys.excepthook = sys.__excepthook__
+
+
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_debug,
+    help="Show the log, and the traceback of an error.",
+)

@@ -1,0 +1,107 @@
+"""Commands that read a ``.h5sc`` file: ``info``, ``validate`` and ``preview``."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cellstamp.cli.errors import Failure, debug_option
+from cellstamp.cli.output import print_result
+
+if TYPE_CHECKING:
+    from cellstamp.h5sc.reader import H5scInfo
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command(short_help="Show the content of a .h5sc file.")
+@click.argument("file", type=_FILE)
+@debug_option
+def info(file: Path) -> None:
+    """Show the number of cells, channels, size, compression and settings of FILE, a .h5sc file."""
+    from cellstamp.h5sc.reader import describe_h5sc
+
+    print_result(*(f"{name:<15}{value}" for name, value in _info_lines(file, describe_h5sc(file))))
+
+
+def _info_lines(file: Path, about: "H5scInfo") -> Iterator[tuple[str, str]]:
+    from cellstamp.report import format_bytes
+
+    masks, channels = about.channel_names[: about.n_masks], about.channel_names[about.n_masks :]
+    yield "file", f"{file} ({format_bytes(about.file_bytes)})"
+    yield "cells", f"{about.n_cells:,}"
+    yield "image size", f"{about.image_size} x {about.image_size} pixels, {about.dtype}"
+    yield "masks", f"{len(masks)}: {', '.join(masks)}"
+    yield "channels", f"{len(channels)}: {', '.join(channels)}"
+    ratio = f", {about.raw_bytes / about.stored_bytes:.1f} times smaller" if about.stored_bytes else ""
+    stored, raw = format_bytes(about.stored_bytes), format_bytes(about.raw_bytes)
+    yield "compression", f"{about.compression.lower()}{ratio} ({stored} for {raw} of images)"
+    yield "normalization", _normalization(about)
+    if not about.settings.get("apply_masks", True):
+        yield "surroundings", "kept: channels are not multiplied by the cell mask"
+    if about.settings.get("border") == "pad":
+        yield "border", "padded: cells near the border are included; pixels outside the image are 0"
+
+
+def _normalization(about: "H5scInfo") -> str:
+    if about.normalization_range is None:
+        return "none (integers divided by the largest value of their type, floats unchanged)"
+    whole = "the whole image" if about.settings.get("normalization_scope") == "image" else "each cell"
+    if isinstance(about.normalization_range, str):
+        return f"quantiles of each channel of {whole}, different for each channel"
+    lower, upper = about.normalization_range
+    return f"quantiles {lower:g} to {upper:g} of each channel of {whole}"
+
+
+@click.command(short_help="Check that a .h5sc file is complete and valid.")
+@click.argument("file", type=_FILE)
+@debug_option
+def validate(file: Path) -> None:
+    """Check FILE, a .h5sc file: counts agree, every image is readable, values are in range, ids are unique."""
+    from cellstamp.h5sc.validate import errors_in
+
+    errors = errors_in(file)
+    if errors:
+        raise Failure("\n  ".join([f"{file} is invalid:", *errors]))
+    print_result(f"{file} is valid")
+
+
+@click.command(short_help="Draw some of the single-cell images.")
+@click.argument("file_or_project", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Picture to write."
+)
+@click.option("--n", type=click.IntRange(min=1), help="Number of cells.  [default: about 16, in full rows]")
+@click.option("--cell", "cells", type=click.IntRange(min=1), multiple=True, metavar="ID", help="Draw this cell only.")
+@click.option("--channel", "channels", multiple=True, metavar="NAME", help="Draw this channel only.")
+@click.option("--color", "colors", multiple=True, metavar="NAME", help="Colour of the next channel, or auto.")
+@click.option("--outlines/--no-outlines", default=True, show_default=True, help="Draw the outlines of masks.")
+@debug_option
+def preview(
+    *,
+    file_or_project: Path,
+    output: Path,
+    n: int | None,
+    cells: tuple[int, ...],
+    channels: tuple[str, ...],
+    colors: tuple[str, ...],
+    outlines: bool,
+) -> None:
+    """Draw single-cell images of FILE_OR_PROJECT: a .h5sc file, or the latest result of a project.
+
+    Each cell is a row with all channels. Repeat --cell, --channel and --color for several.
+    """
+    from cellstamp import plot_cells
+    from cellstamp.pipeline.extraction_plots import find_h5sc
+
+    plot_cells(
+        find_h5sc(file_or_project),
+        cells=cells or None,
+        n=n,
+        channels=channels or None,
+        mask_outline=outlines,
+        color="auto" if colors == ("auto",) else list(colors) or None,
+        save=output,
+    )
+    print_result(f"Picture: {output}")

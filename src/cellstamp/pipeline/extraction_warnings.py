@@ -1,0 +1,102 @@
+"""Warnings about cells: none left to extract, cut off by their crop, or without a pixel in a mask; each with a fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.config import ExtractionConfig
+from cellstamp.h5sc.layout import EXCEEDS
+from cellstamp.pipeline.cell_selection import Selection
+from cellstamp.pipeline.job import Job
+from cellstamp.pipeline.run import Exceeding
+from cellstamp.source.names import centers_of
+from cellstamp.source.read.arrays import PixelSource
+
+_BETWEEN = "the centre of an id that stands for many cells lies between them"
+
+
+def no_cells_left(source: PixelSource, config: ExtractionConfig, selection: Selection) -> str:
+    """Return why no cell can be extracted, and a fix."""
+    mask = source.main_mask
+    if not selection.n_in_mask:
+        where = f"the mask '{mask.name}' in {mask.store} is" if config.centers is None else f"'{config.centers}' is"
+        return f"no cell can be extracted: {where} empty (no cells at all)"
+    height, width = source.shape
+    n_chosen, kind = selection.n_in_mask - selection.n_not_chosen, "chosen " if selection.n_not_chosen else ""
+    return (
+        f"no cell can be extracted: none of the {n_chosen} {kind}cells of '{mask.name}' is more than "
+        f"{config.image_size // 2} pixels from the border of the {height} x {width} image. Choose a smaller "
+        "image_size, or set border to 'pad'"
+    )
+
+
+def cut_off_cells(job: Job, exceeding: Exceeding) -> str:
+    """Return how many cells exceed their crop, and a fix."""
+    size, (height, width) = job.config.image_size, exceeding.largest
+    exceed, are = ("exceeds its", "is") if exceeding.rows.size == 1 else ("exceed their", "are")
+    return (
+        f"{exceeding.rows.size} of {len(job.cells)} cells {exceed} crop of {size} x {size} pixels and {are} "
+        f"cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] marks them. "
+        f"{_larger_crop(job, exceeding)}"
+    )
+
+
+def empty_cells(job: Job, n_empty: NDArray[np.int64]) -> Iterator[str]:
+    """Yield a warning for each mask that lacks pixels of cells, with the likely error.
+
+    Parameters
+    ----------
+    n_empty
+        int64 (n_masks,): for each mask, the number of cells without a pixel in their crop.
+    """
+    main, cell = job.source.mask_names[0], job.source.mask_names[-1]
+    if n_empty[-1]:
+        are_many = 2 * n_empty[-1] >= len(job.cells) and main != cell
+        hint = f". {_other_cells(main, cell)}" if are_many else ""
+        yield (
+            f"{_some_of(n_empty[-1], len(job.cells))} no pixel of '{cell}' in their window; their image channels "
+            f"are all zero{hint}"
+        )
+    if n_empty[0]:
+        doubt = _doubt(job.config.centers, main) if job.selection.shared is None else _BETWEEN
+        yield (
+            f"{_some_of(n_empty[0], len(job.cells))} no pixel of '{main}' in their window, though it says "
+            f"which cells there are: {doubt}"
+        )
+
+
+def _some_of(n: int, n_cells: int) -> str:
+    return f"{n} of {n_cells} cells {'has' if n == 1 else 'have'}"
+
+
+def _larger_crop(job: Job, exceeding: Exceeding) -> str:
+    """Return a fix for cells that exceed their crops; a larger crop helps only if each id is one cell."""
+    mask = job.source.main_mask.name
+    if job.selection.shared is not None:
+        return f"A larger image_size does not help where one id of '{mask}' stands for many cells"
+    advice = f"A crop is centred on the cell in '{mask}': image_size {exceeding.fitting} would hold all of them"
+    if 2 * exceeding.fitting <= min(job.source.shape):
+        return advice
+    return f"{advice}, if each id is one cell; if one id stands for many, number them with skimage.measure.label(mask)"
+
+
+def _other_cells(main: str, cell: str) -> str:
+    """Return the likely error in masks that lack each other's cells, and a fix."""
+    return (
+        f"Do '{main}' and '{cell}' number cells alike? A cell needs one id in both: cellstamp.match_masks gives it. Or "
+        "is one of them shifted or transposed?"
+    )
+
+
+def _doubt(given: str | None, mask: str) -> str:
+    """Return the likely error in the centres."""
+    if given is not None:
+        wrong = f"the centres in '{given}' are not those of its cells"
+    else:
+        remedy = f"delete the points '{Path(centers_of(mask)).name}', and they are computed again"
+        wrong = f"the centres in the store are not those of its cells ({remedy})"
+    return f"{wrong}, or these cells are rings larger than a window, or in separate pieces far from each other"

@@ -1,0 +1,65 @@
+"""Folders of an extraction's results: check the name, and lock the folder for unfinished results beside it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cellstamp.errors import ConfigError, OutputError
+from cellstamp.h5sc.unfinished import n_finished
+from cellstamp.pipeline.folder import UNFINISHED
+from cellstamp.pipeline.lock import holding
+
+_LONGEST_NAME = 100
+
+
+def claim_folder(directory: Path, name: str | None, draw: str | None, *, default: str) -> Path:
+    """Return the folder for the results, and check that nothing else has its name.
+
+    Parameters
+    ----------
+    directory
+        Folder of the step.
+    name, default
+        Name given by the user, and the name without one.
+    draw
+        End of the name for a random sample; None: all cells.
+
+    Raises
+    ------
+    ConfigError
+        If the name is not that of a folder in the step's folder.
+    OutputError
+        If a file or a link has this name.
+    """
+    base = default if name is None else name
+    if not isinstance(base, str) or base[:1] in {"", "."} or Path(base).name != base or len(base) > _LONGEST_NAME:
+        message = (
+            f"output_folder_name = {name!r}: must be the name of a folder inside {directory}: text of at most "
+            f"{_LONGEST_NAME} characters, without '/' and not beginning with '.'"
+        )
+        raise ConfigError(message)
+    folder = directory / (base if draw is None else f"partial_{base}{draw}")
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        kind = "a link" if folder.is_symlink() else "no folder"
+        message = f"{folder} is in the way: it is {kind}. Move it, or give another output_folder_name"
+        raise OutputError(message)
+    return folder
+
+
+@contextmanager
+def work_folder(folder: Path) -> Iterator[Path]:
+    """Lock the folder for results; yield a folder next to it for unfinished results, kept if it has any."""
+    work = folder.with_name(f"{UNFINISHED}{folder.name}")
+    with holding(folder.with_name(f".{folder.name}.lock"), what=folder):
+        if work.is_symlink():
+            message = f"{work} is a link, and is not followed: remove it"
+            raise OutputError(message)
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            yield work
+        finally:
+            if not n_finished(work):
+                shutil.rmtree(work, ignore_errors=True)
