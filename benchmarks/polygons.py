@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import shapely
 
+from cellstamp.source.library_messages import quiet
 from cellstamp.source.load.staging import staged
 from cellstamp.source.names import IMAGE
-from cellstamp.source.thirdparty import quiet
 
 from .extraction import run_module
 from .sample import DATA, Sample, cell_outlines, new_array
