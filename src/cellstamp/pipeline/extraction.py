@@ -37,7 +37,7 @@ from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import PACKAGES, PRELOAD, BlockRunner
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark, conclude
 from cellstamp.rules import MEASURED
-from cellstamp.source.find.cell_centers import find_centers, why_not_stored
+from cellstamp.source.find.cell_centers import cells_off_grid, find_centers, why_not_stored
 from cellstamp.source.find.elements import find_source
 from cellstamp.source.find.masks import MaskChoice
 from cellstamp.source.find.selection import ChosenCells, find_cells
@@ -45,7 +45,7 @@ from cellstamp.source.load.file_handler import open_store
 from cellstamp.source.load.store import store_centers
 from cellstamp.source.names import centers_of
 from cellstamp.source.outlines import OutlineMask
-from cellstamp.source.read.arrays import PixelSource
+from cellstamp.source.read.arrays import PixelArray, PixelSource
 from cellstamp.source.read.shared_ids import survey
 from cellstamp.source.values import Centers
 from cellstamp.system import check_replaceable
@@ -307,8 +307,16 @@ class HDF5CellExtraction(ProcessingStep):
             config.cytosol_shapes,
         )
         folder = self._scratch_folder(config.cache)
-        store = open_store(self.filehandler, config.image, masks, config.centers, folder)
-        source = find_source(store, image=config.image, masks=masks, coordinate_system=config.coordinate_system)
+        store = open_store(self.filehandler, config.images, masks, config.centers, folder)
+        source = find_source(
+            store,
+            image=config.image,
+            masks=masks,
+            coordinate_system=config.coordinate_system,
+            interpolation=config.interpolation,
+        )
+        for position in source.positions:
+            (self._tell(position, config) if source.is_sampled else self.log(position))
         for remark in source.remarks:
             self.log(remark)
         check_crop_fits(config, source)
@@ -325,7 +333,7 @@ class HDF5CellExtraction(ProcessingStep):
                     "the centroids of these shapes. Remove the key centers"
                 )
             return self._inside_image(mask)
-        return find_centers(
+        centers = find_centers(
             mask,
             config.centers,
             compute=lambda labels: survey(labels, blocks),
@@ -333,6 +341,19 @@ class HDF5CellExtraction(ProcessingStep):
             log=self.log,
             not_stored=why_not_stored(self.filehandler, mask, config.store_centers, self._own_store()),
         )
+        if config.centers is None:
+            self._warn_of_outside(mask, centers, blocks)
+        return centers
+
+    def _warn_of_outside(self, mask: PixelArray, centers: Centers, blocks: BlockRunner) -> None:
+        """Warn of cells of labels with other pixels than the image's that have no pixel on it."""
+        outside = cells_off_grid(mask, centers, blocks)
+        if outside.size:
+            height, width = mask.shape
+            self._warn(
+                f"left out {outside.size} of {len(centers) + outside.size} cells of '{mask.name}' without a pixel on "
+                f"the image, which is {height} x {width} pixels (y, x), like cell {outside[0]}"
+            )
 
     def _inside_image(self, mask: OutlineMask) -> Centers:
         """Return the cells whose centre is inside of the image."""
