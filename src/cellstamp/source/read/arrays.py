@@ -160,7 +160,8 @@ class ArrayHandle:
 
     def pick(self, channels: Sequence[int]) -> ArrayHandle:
         """Return the image with these channels only, in this order."""
-        return replace(self, shape=(len(channels), *self.shape[1:]), picked=tuple(channels))
+        numbers = self._stored_numbers(())
+        return replace(self, shape=(len(channels), *self.shape[1:]), picked=tuple(numbers[k] for k in channels))
 
     def read(self, rect: Rect, channels: tuple[slice, ...] = ()) -> NDArray[Any]:
         """Read an area: (c, y, x) of an image, all channels or those in `channels`; (y, x) of labels.

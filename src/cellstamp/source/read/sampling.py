@@ -10,7 +10,7 @@ import numpy as np
 
 from cellstamp.compiling.decorators import compiled
 
-EDGE = 1e-6
+EDGE = 1e-9
 """Positions less than this before a border of pixels, in pixels, are on it: rounding errors must not decide."""
 
 
