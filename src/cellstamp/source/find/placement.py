@@ -82,9 +82,8 @@ def same(here: Mapping[str, Matrix], there: Mapping[str, Matrix]) -> bool:
 
 def differences(image: Mapping[str, Matrix], other: Mapping[str, Matrix], kind: str = "labels") -> list[str]:
     """Describe how the positions of an image and another element differ, one sentence for each coordinate system."""
-    one = "one of the labels" if kind == "labels" else "one of the other image"
     return [
-        f"in '{name}' a pixel (y, x) of the image is at {_formula(image[name])}, {one} at "
+        f"in '{name}' a pixel (y, x) of the image is at {_formula(image[name])}, one of {_the(kind)} at "
         f"{_formula(other[name])}{_offset(image[name], other[name], kind)}"
         for name in differing(image, other)
     ]
@@ -192,10 +191,11 @@ def _offset(image: Matrix, other: Matrix, kind: str) -> str:
 
 
 def _parts(matrix: Matrix, kind: str) -> list[str]:
-    the, are = ("the labels", "are") if kind == "labels" else ("the other image", "is")
+    the, are = _the(kind), "is" if kind == "image" else "are"
     (a, b, down), (c, d, right) = matrix[:2].round(6).tolist()
     turned = [f"{the} {are} rotated or sheared"] if b or c else []
-    scaled = [f"a pixel of {the} is {a:g} pixels high and {d:g} wide"] if (a, d) != (1, 1) and not turned else []
+    one = "one unit" if kind == "shapes" else "a pixel"
+    scaled = [f"{one} of {the} is {a:g} pixels high and {d:g} wide"] if (a, d) != (1, 1) and not turned else []
     lower = [f"{the} {are} {abs(down):g} pixels {'lower' if down > 0 else 'higher'}"] if down else []
     aside = [f"{the} {are} {abs(right):g} pixels further {'right' if right > 0 else 'left'}"] if right else []
     return [*turned, *scaled, *lower, *aside]
@@ -219,12 +219,20 @@ def in_words(matrix: Matrix, kind: str) -> str:
     height, width = np.linalg.norm(linear, axis=0)
     turn = np.degrees(np.arctan2(linear[1, 0], linear[0, 0]))
     mirrored = "mirrored, " if np.linalg.det(linear) < 0 else ""
-    size = f"its pixels are {height:.4g} x {width:.4g} of the image's"
+    unit = "one unit is" if kind == "shapes" else "a pixel is"
+    size = f"{unit} {height:.4g} x {width:.4g} pixels of the image"
     return f"affine ({mirrored}turned by {abs(turn):.3g} degrees, {size})"
 
 
 def sizes_in(system: str, image: Matrix, other: Matrix, kind: str) -> str:
     """Describe the sizes of the pixels of an image and of another element in a coordinate system."""
     (height, width), (rows, columns) = (np.linalg.norm(each[:2, :2], axis=0) for each in (image, other))
-    one = "one of the labels" if kind == "labels" else "one of the other image"
-    return f"In '{system}', a pixel of the image is {height:.6g} x {width:.6g} (y, x), {one} {rows:.6g} x {columns:.6g}"
+    return (
+        f"In '{system}', a pixel of the image is {height:.6g} x {width:.6g} (y, x), one of {_the(kind)} {rows:.6g} x "
+        f"{columns:.6g}"
+    )
+
+
+def _the(kind: str) -> str:
+    """Return what an element is called beside an image, given its kind in the singular."""
+    return "the other image" if kind == "image" else f"the {kind}"
