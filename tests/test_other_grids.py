@@ -376,9 +376,9 @@ def test_elements_and_transformations_are_logged(
         slide, tmp_path, image=["scan", "he"], nucleus_labels="cells", cytosol_shapes="outlines", progress=True
     )
     said = (
-        r"image 'he' on image 'scan' in 'global': affine \(turned by 10\.3 degrees, a pixel is 1\.118 x 1\.432 pixels of "
-        r"the image\); sampled at the centres of the image's pixels \(bilinear\)\. In 'global', a pixel of the image is "
-        r"1 x 1 \(y, x\), one of the other image 1\.118\d* x 1\.431\d*"
+        r"image 'he' on image 'scan' in 'global': affine \(turned by 10\.3 degrees, a pixel is 1\.118 x 1\.432 pixels "
+        r"of the image\); sampled at the centres of the image's pixels \(bilinear\)\. In 'global', a pixel of the "
+        r"image is 1 x 1 \(y, x\), one of the other image 1\.118\d* x 1\.431\d*"
     )
     log = log_of(step)
     assert re.search(said, log)

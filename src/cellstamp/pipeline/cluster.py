@@ -43,7 +43,7 @@ def plan_for(job: Job, engine: Engine, budget: int) -> list[Batch]:
 
 
 def _bytes_of_pixels(job: Job, batches: list[Batch]) -> int:
-    """Return the bytes of the pixels of a tile, with what is in memory while one of them is read."""
+    """Return the bytes of the pixels of a tile, with the memory that reading one array takes."""
     source = job.source
     tile = max(math.prod(batch.tile.region.shape) for batch in batches) * source.bytes_per_pixel
     return tile + max(array.working_bytes for array in source.arrays)

@@ -1,4 +1,4 @@
-"""Place images and labels on the pixel grid of the crops: as they are, as samples, or not at all."""
+"""Place images and labels on the pixel grid of the crops: unchanged, sampled, or not at all."""
 
 from __future__ import annotations
 
