@@ -260,8 +260,8 @@ def test_stored_centres_are_of_other_pixels(tmp_path: Path) -> None:
 
 # --- several images ---------------------------------------------------------------------------------------------------
 
-COLOURS = np.random.default_rng(0).integers(0, 256, (3, 120, 130)).astype(np.uint8)
-ON_CELLS = affine([[1.1, 0.3, -9.5], [-0.2, 1.4, 12.25]])
+COLOURS = np.random.default_rng(0).integers(0, 256, (3, 170, 150)).astype(np.uint8)
+ON_CELLS = affine([[1.1, 0.3, -30.5], [-0.2, 1.4, 12.25]])
 
 
 @pytest.fixture(scope="module")
@@ -355,6 +355,22 @@ def test_lists_that_are_no_images(slide: Path, tmp_path: Path, value: Any) -> No
         extracted(slide, tmp_path, image="scan", cytosol_labels="cells", interpolation="cubic")
     with pytest.raises(InputError, match=r"image: no images element named 'hee' in .*'he'"):
         extracted(slide, tmp_path, image=["scan", "hee"], cytosol_labels="cells")
+
+
+def test_cells_outside_of_a_further_image_are_counted(tmp_path: Path) -> None:
+    part = image(SAMPLE.image[:1, 50:], {"global": shift(50, 0)}, ["part"])
+    store = written(tmp_path / "s.zarr", scan=image(SAMPLE.image, HERE), he=part, cells=labels(CELLS, HERE))
+    config = {"image": ["scan", "he"], "cytosol_labels": "cells", "interpolation": "nearest"}
+    ids, xy = restatement.centers(CELLS)
+    n_kept = restatement.extract([CELLS], SAMPLE.image, SIZE)[0].size
+    kept = np.array([restatement.is_kept(each, SIZE, (160, 190)) for each in xy])
+    n_above = int((xy[kept, 1] + 0.5 < 50).sum())
+    assert 0 < n_above < n_kept < ids.size
+    said = rf"{n_above} of {n_kept} cells have the centre outside of image 'he', whose channels are 0 there"
+    with pytest.warns(UserWarning, match=said):
+        step = extracted(store, tmp_path, **config)
+    below = SAMPLE.image[:1] * (np.arange(160) >= 50)[:, None].astype(np.uint16)
+    check(step, [CELLS], np.concatenate([SAMPLE.image, below]))
 
 
 def test_an_object_in_memory(slide: Path, tmp_path: Path) -> None:

@@ -199,6 +199,11 @@ class HDF5CellExtraction(ProcessingStep):
     def _warn_of_selection(self, source: PixelSource, selection: Selection, config: ExtractionConfig) -> None:
         if selection.shared is not None:
             self._warn(selection.shared.message(f"'{source.main_mask.name}' in {source.main_mask.store}"))
+        for name, count in source.uncovered(selection.cells.xy).items():
+            self._warn(
+                f"{_some_of(count, len(selection.cells))} the centre outside of image '{name}', whose channels are 0 "
+                "there"
+            )
         if len(selection.cells):
             self._warn_of_removed(selection, config)
 

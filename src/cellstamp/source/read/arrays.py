@@ -75,6 +75,10 @@ class PixelArray(Protocol):
         """Return a digest that copies share."""
         ...
 
+    def covers(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which positions on the grid are on the element itself, bool (n,)."""
+        ...
+
     def pick(self, channels: Sequence[int]) -> PixelArray:
         """Return the image with these channels only, in this order."""
         ...
@@ -157,6 +161,10 @@ class ArrayHandle:
     def sample(self) -> str:
         """Return a digest that copies of the array share; see `sample_of`."""
         return sample_of(self.array, self.store, self.path)
+
+    def covers(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which positions are on the array, bool (n,): all, as centres of cells are on the image."""
+        return np.ones(len(xy), np.bool_)
 
     def pick(self, channels: Sequence[int]) -> ArrayHandle:
         """Return the image with these channels only, in this order."""
@@ -291,6 +299,11 @@ class PixelSource:
     def is_sampled(self) -> bool:
         """Return whether an element has other pixels than the grid."""
         return any(not isinstance(each, ArrayHandle | OutlineMask) for each in self.elements)
+
+    def uncovered(self, xy: NDArray[np.float64]) -> dict[str, int]:
+        """Return the number of positions that are not on an image, by its name; float64 (n, 2): x, y in pixels."""
+        counts = {image.name: int((~image.covers(xy)).sum()) for image in self.image.elements}
+        return {name: count for name, count in counts.items() if count}
 
     @property
     def labels(self) -> tuple[PixelArray, ...]:

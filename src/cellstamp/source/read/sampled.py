@@ -126,6 +126,13 @@ class SampledArray:
         inverse, yx = self._inverse, xy[:, ::-1] + 0.5
         return np.asarray((yx @ inverse[:2, :2].T + inverse[:2, 2])[:, ::-1] - 0.5)
 
+    def covers(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which positions in the grid are on the array, bool (n,); x, y from the centre of the first pixel."""
+        yx = xy[:, ::-1] + 0.5
+        rows, columns = self._matrix[:2, :2] @ yx.T + self._matrix[:2, 2:]
+        height, width = self.origin.shape[-2:]
+        return np.asarray((rows >= 0) & (rows < height) & (columns >= 0) & (columns < width))
+
     def may_skip(self, block: Rect) -> bool:
         """Return whether an area of the array may have pixels without a sample: outside of the grid, or too small."""
         inverse = self._inverse

@@ -75,6 +75,10 @@ class ImageStack:
         """Return a digest that copies of the images share."""
         return _joined(part.sample() for part in self.parts)
 
+    def covers(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which positions are on all images, bool (n,)."""
+        return np.asarray(np.all([part.covers(xy) for part in self.parts], axis=0))
+
     def pick(self, channels: Sequence[int]) -> PixelArray:
         """Return the image with these channels only, in this order."""
         parts = tuple(self.parts[part].pick(numbers) for part, numbers in self._by_part(channels))
