@@ -240,6 +240,20 @@ def test_given_centres_move_with_the_labels(tmp_path: Path, where: str) -> None:
     np.testing.assert_allclose(read.obsm["spatial"], expected[found], atol=1e-6)
 
 
+def test_given_centres_outside_of_the_image_are_counted(tmp_path: Path) -> None:
+    import pandas as pd
+
+    ids, xy = restatement.centers(CELLS)
+    points = PointsModel.parse(pd.DataFrame(xy, columns=["x", "y"], index=ids), transformations=HERE)
+    part = image(SAMPLE.image[:, 80:], {"global": shift(80, 0)})
+    store = written(tmp_path / "s.zarr", scan=part, cells=labels(CELLS, HERE), middles=points)
+    n_above = int((xy[:, 1] < 79.5).sum())
+    with pytest.warns(UserWarning, match=rf"left out {n_above} of {ids.size} cells with a centre outside of the image"):
+        step = extracted(store, tmp_path, image="scan", cytosol_labels="cells", centers="middles", border="pad")
+    found = read_h5sc(str(step.output_path))
+    assert found.obs["scportrait_cell_id"].tolist() == ids[xy[:, 1] >= 79.5].tolist()
+
+
 def test_stored_centres_are_of_other_pixels(tmp_path: Path) -> None:
     """Those of the labels, so they are neither used nor written."""
     half = labels(CELLS[::2, ::2], {"global": scale(2)})

@@ -20,6 +20,7 @@ from cellstamp.source.read.arrays import PixelArray
 from cellstamp.source.read.centers import Run, blocks_of, compute_centers, sum_up
 from cellstamp.source.read.sampled import SampledArray
 from cellstamp.source.values import Centers, SharedIds
+from cellstamp.warnings import warn
 
 
 def why_not_stored(handler: Any, labels: PixelArray, wanted: StoreCentersName, own: Path | None) -> str | None:
@@ -87,7 +88,11 @@ def find_centers(
         with reachable(labels.store):
             centers = given_centers(_own_pixels(labels), given)
         _check_inside(centers, labels, f"centers: '{given}'", "give others, or remove the key centers: then they")
-        centers = _on_grid(centers, labels)
+        centers, n_given = _on_grid(centers, labels), len(centers)
+        if len(centers) < n_given:
+            message = f"left out {n_given - len(centers)} of {n_given} cells with a centre outside of the image"
+            log(message)
+            warn(message)
         log(f"centres of {len(centers)} cells from '{given}'; {_other_cells(labels, centers)} not extracted")
         return centers
     stored = None if isinstance(labels, SampledArray) else _stored(labels, log)
