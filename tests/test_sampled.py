@@ -250,3 +250,13 @@ def test_a_stack_changes_with_each_image(stack: tuple[ImageStack, NDArray[Any]])
     array = zarr.open_array(image.parts[2].store, path="c")
     array[0, 5, 5] = 77
     assert image.signature() != before[0]
+
+
+@pytest.mark.parametrize("how", ["nearest", "bilinear"])
+def test_the_byte_order_of_the_store_does_not_matter(tmp_path: Path, how: Interpolation) -> None:
+    pixels = RNG.integers(0, 60_000, (1, 9, 12)).astype(np.uint16)
+    array = zarr.create_array(str(tmp_path / "b"), shape=pixels.shape, dtype=">u2", zarr_format=2)
+    array[...] = pixels
+    origin = ArrayHandle(str(tmp_path / "b"), "b", "", pixels.shape, pixels.shape, "uint16")
+    sampled = SampledArray(origin, (9, 12), ((1, 0, 0), (0, 1, 0)), how)
+    np.testing.assert_array_equal(sampled.read(Rect(0, 9, 0, 12)), pixels)

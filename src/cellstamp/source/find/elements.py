@@ -77,25 +77,36 @@ def find_source(
         chosen = choice.elements(partial(_member_names, root, where), where, partial(element_kind, root))
         for name in names:
             check_there("images", name, _member_names(root, where, "images"), where, partial(element_kind, root))
-        images = [_image_handle(root, where, name) for name in names]
-        first, labels = images[0][0], [_labels_handle(root, where, name) for kind, name in chosen if kind == "labels"]
-        grid = grid_of(root, first)
-        check_system(grid.placements, coordinate_system, f"image '{first.name}' in {where}")
-        placed_images = [place(root, grid, handle, coordinate_system, interpolation) for handle, _ in images[1:]]
-        placed = [place(root, grid, handle, coordinate_system) for handle in labels]
-        outlined = [name for kind, name in chosen if kind == "shapes"]
-        shapes = find_shapes(root, outlined, first, system=coordinate_system, with_labels=bool(labels))
+        return _place_all(root, where, names, chosen, coordinate_system, interpolation)
+
+
+def _place_all(
+    root: zarr.Group,
+    store: str,
+    names: Sequence[str],
+    masks: Sequence[tuple[str, str]],
+    system: str | None,
+    interpolation: Interpolation,
+) -> PixelSource:
+    """Place further images and masks, given by kind and name, on the pixel grid of the first image."""
+    (first, _), *_ = images = [_image_handle(root, store, name) for name in names]
+    labels = [_labels_handle(root, store, name) for kind, name in masks if kind == "labels"]
+    grid = grid_of(root, first)
+    check_system(grid.placements, system, f"image '{first.name}' in {store}")
+    further = [place(root, grid, handle, system, interpolation) for handle, _ in images[1:]]
+    placed = [place(root, grid, handle, system) for handle in labels]
+    outlined = [name for kind, name in masks if kind == "shapes"]
+    shapes = find_shapes(root, outlined, first, system=system, with_labels=bool(labels))
     of_kind: dict[str, Iterator[Mask]] = {
         "labels": iter([each.array for each in placed]),
         "shapes": iter(shapes.masks),
     }
-    parts = (first, *(each.array for each in placed_images))
     return PixelSource(
-        parts[0] if len(parts) == 1 else ImageStack(parts),
-        tuple(next(of_kind[kind]) for kind, _ in chosen),
+        ImageStack((first, *(each.array for each in further))) if further else first,
+        tuple(next(of_kind[kind]) for kind, _ in masks),
         _names_in_stack([(handle.name, channels) for handle, channels in images]),
         shapes.remarks,
-        (*(each.position for each in (*placed_images, *placed)), *shapes.positions),
+        (*(each.position for each in (*further, *placed)), *shapes.positions),
     )
 
 

@@ -98,29 +98,25 @@ def place(
     InputError
         If the position is unclear, or if both do not overlap.
     """
-    kind = "labels" if len(array.shape) == 2 else "images"
-    there, called = placements(metadata_of(root, f"{kind}/{array.name}")), f"{_KINDS[kind]} '{array.name}'"
-    misfit = Misfit(root, grid.name, grid.shape, grid.placements, array, there)
+    misfit = _misfit(root, grid, array)
+    called = f"{misfit.kind} '{array.name}'"
     if not _found(misfit):
         return Placed(array, f"{called}: identity, the pixels of image '{grid.name}'")
-    if not set(grid.placements) & set(there):
+    if not set(misfit.here) & set(misfit.there):
         raise _mismatch(misfit, grid)
     where = f"image '{grid.name}' and {called} in {grid.store}"
-    chosen = choose_system(grid.placements, there, system, where, _KINDS[kind])
-    here, own = grid.placements[chosen], there[chosen]
-    if misfit.same_size and not differing({chosen: here}, {chosen: own}):
+    chosen = choose_system(misfit.here, misfit.there, system, where, misfit.kind)
+    here, there = misfit.here[chosen], misfit.there[chosen]
+    if misfit.same_size and not differing({chosen: here}, {chosen: there}):
         return Placed(array, f"{called}: identity in '{chosen}', the pixels of image '{grid.name}'")
-    if _is_doubtful(misfit, here, own):
+    if _is_doubtful(misfit, here, there):
         raise _mismatch(misfit, grid, chosen)
-    (a, b, c), (d, e, f), _ = between(here, own).tolist()
+    (a, b, c), (d, e, f), _ = between(here, there).tolist()
     position = (
-        f"{called} on image '{grid.name}' in '{chosen}': {in_words(between(own, here), _KINDS[kind])}; sampled at the "
-        f"centres of the image's pixels ({how}). {sizes_in(chosen, here, own, _KINDS[kind])}"
+        f"{called} on image '{grid.name}' in '{chosen}': {in_words(between(there, here), misfit.kind)}; sampled at the "
+        f"centres of the image's pixels ({how}). {sizes_in(chosen, here, there, misfit.kind)}"
     )
     return Placed(SampledArray(array, grid.shape, ((a, b, c), (d, e, f)), how), position)
-
-
-_KINDS = {"labels": "labels", "images": "image"}
 
 
 def check_same_grid(root: zarr.Group, image: ArrayHandle, labels: ArrayHandle) -> None:
@@ -131,10 +127,16 @@ def check_same_grid(root: zarr.Group, image: ArrayHandle, labels: ArrayHandle) -
     InputError
         If they do not; the message has the differences and the next steps.
     """
-    grid, there = grid_of(root, image), placements(metadata_of(root, f"labels/{labels.name}"))
-    misfit = Misfit(root, grid.name, grid.shape, grid.placements, labels, there)
+    grid = grid_of(root, image)
+    misfit = _misfit(root, grid, labels)
     if _found(misfit):
         raise _mismatch(misfit, grid, needed="Both must have the same pixel grid")
+
+
+def _misfit(root: zarr.Group, grid: Grid, array: ArrayHandle) -> Misfit:
+    kind = "labels" if len(array.shape) == 2 else "images"
+    there = placements(metadata_of(root, f"{kind}/{array.name}"))
+    return Misfit(root, grid.name, grid.shape, grid.placements, array, there)
 
 
 def _is_doubtful(misfit: Misfit, here: Matrix, there: Matrix) -> bool:

@@ -185,7 +185,7 @@ class SampledArray:
         around = self._around(rect)
         out = np.zeros((n_channels, *rect.shape), self.dtype)
         if not around.is_empty:
-            window = np.require(self.origin.read(around, channels), requirements=["C", "W"])
+            window = np.require(self.origin.read(around, channels), self.dtype, ["C", "W"])
             window = window.reshape(n_channels, *around.shape)
             corner, first = np.array([around.top, around.left]), np.array([rect.top, rect.left])
             way = np.array(self.way)
