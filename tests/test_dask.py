@@ -218,7 +218,7 @@ def test_chunks_are_decoded_one_and_a_half_times_at_most(
     plan = plan_batches(
         cells, size, (side, side), tile=(2 * chunk, 2 * chunk), chunk=(chunk, chunk), max_batch_size=200
     )
-    recipe = CropSettings(size, ((0.0, 1.0),), True, 255.0, True, "float16", "lzf")  # noqa: FBT003
+    recipe = CropSettings(size, ((0.0, 1.0),), True, (255.0,), True, "float16", "lzf")  # noqa: FBT003
     (tmp_path / "counts").mkdir()
     with own.client(n_workers) as client:
         outcomes = DaskEngine(client).run(Counting(source, recipe, tmp_path / "counts"), plan, lambda: 16)

@@ -431,7 +431,7 @@ def test_masks_of_another_size(copied_store, shape, told):
     message = (
         r"image 'input_image' and labels 'seg_all_cytosol' in .*scportrait\.sdata do not match: the image "
         rf"is 200 x 200 pixels \(y, x\) and the labels {shape[0]} x {shape[1]}, which is {told}\. Both must have "
-        "the same pixel grid"
+        "the same pixels, or transformations that place them"
     )
     with pytest.raises(InputError, match=message):
         find_source(store)

@@ -116,8 +116,8 @@ def test_stored_centres_of_cells_that_the_mask_lacks_are_warned_of(tmp_path: Pat
         step(overwrite=True)
     told = [text for warning in caught if "too close to" not in (text := str(warning.message))]
     assert len(told) == 2
-    assert told[0].startswith("2 of 45 cells have no pixel of 'seg_all_cytosol' in their window")
-    assert told[1].startswith("2 of 45 cells have no pixel of 'seg_all_nucleus' in their window, though it says which")
+    assert told[0].startswith("2 of 45 cells have no pixel of 'seg_all_cytosol' in their crop")
+    assert told[1].startswith("2 of 45 cells have no pixel of 'seg_all_nucleus' in their crop, though it says which")
     assert "delete the points 'centers_seg_all_nucleus'" in told[1]
 
 

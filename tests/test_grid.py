@@ -1,4 +1,4 @@
-"""Images and labels on different grids: what is told about them, and that the advice given works."""
+"""Images and labels on different grids: what a project is told about them, and that the advice given works."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from spatialdata.transformations import Sequence as Chain
 import restatement
 from cellstamp import HDF5CellExtraction, Project, rasterize_labels
 from cellstamp.errors import InputError
-from cellstamp.source.find.elements import find_source
+from cellstamp.source.find.elements import find_image, find_labels, find_source
+from cellstamp.source.find.grid import check_same_grid
 from cellstamp.source.find.masks import MaskChoice
 from cellstamp.source.load.spatialdata_in_memory import as_store
 from cellstamp.source.load.store import open_sdata
+from cellstamp.source.store_root import open_root
 from stores import CYTOSOL, make_sample
 
 SAMPLE = make_sample((160, 190))
@@ -55,6 +57,11 @@ def on_disk(sdata: SpatialData, path: Path) -> Path:
         warnings.simplefilter("ignore")
         sdata.write(path)
     return path
+
+
+def check_project(store: str | Path, image: str = "scan", labels: str = "cells") -> None:
+    """The check of a project: its masks have the pixels of its image."""
+    check_same_grid(open_root(str(store)), find_image(store, image).image, find_labels(store, labels))  # type: ignore[arg-type]
 
 
 ONE = {"global": Identity()}
@@ -98,7 +105,7 @@ def test_what_differs_is_told_in_pixels(
 ) -> None:
     store = on_disk(made(labels, of_image, of_labels), tmp_path / "s.zarr")
     with pytest.raises(InputError, match=rf"image 'scan' and labels 'cells' in .*s\.zarr do not match.*{told}"):
-        find_source(store, image="scan", masks=CELLS)
+        check_project(store)
 
 
 def test_without_a_common_system_there_is_no_telling(tmp_path: Path) -> None:
@@ -113,7 +120,7 @@ def test_without_a_common_system_there_is_no_telling(tmp_path: Path) -> None:
 def advice(sdata: Any, image: str, labels: str, path: Path) -> list[str]:
     """The pieces of Python in the error, as someone would copy them."""
     with pytest.raises(InputError, match="sdata is the SpatialData object") as caught:
-        find_source(on_disk(sdata, path), image=image, masks=MaskChoice(cytosol_labels=labels))
+        check_project(on_disk(sdata, path), image, labels)
     return pieces_of(str(caught.value))
 
 
@@ -224,8 +231,7 @@ def test_an_object_is_checked_as_it_is_in_memory(tmp_path: Path) -> None:
 
     sdata = open_sdata(on_disk(made(LABELS, ONE, ONE), tmp_path / "s.zarr"))
     set_transformation(sdata["cells"], shift(3, 0), "global")
-    with pytest.raises(InputError, match="the labels are 3 pixels lower"):
-        extract(sdata, tmp_path, "cells")
+    check(extract(sdata, tmp_path, "cells"), np.pad(LABELS[:-3], ((3, 0), (0, 0))))
     stored = Path(as_store(sdata, ["scan", "cells"], tmp_path))  # and yet no pixel is copied
     assert (stored / "labels/cells/s0").resolve() == tmp_path / "s.zarr/labels/cells/s0"
 
@@ -247,7 +253,7 @@ def test_another_image_that_lies_on_the_labels_is_named(tmp_path: Path) -> None:
         r"The labels match 'Colon_HD_full_image': set image to that"
     )
     with pytest.raises(InputError, match=message):
-        find_source(store, image=f"{name}_hires_image", masks=CELLS)
+        check_project(store, f"{name}_hires_image")
     assert find_source(store, image=f"{name}_full_image", masks=CELLS).shape == LABELS.shape
 
 
@@ -284,7 +290,7 @@ def registered(path: Path, *, multiscale: bool, others: bool = False) -> Any:
 def advised(handler: Any, image: str, labels: str) -> tuple[str, list[str]]:
     """The error for a store on disk, and the pieces of Python in it."""
     with pytest.raises(InputError, match="do not match") as caught:
-        find_source(handler.path, image=image, masks=MaskChoice(cytosol_labels=labels))
+        check_project(handler.path, image, labels)
     return str(caught.value), pieces_of(str(caught.value))
 
 
@@ -351,6 +357,8 @@ def test_labels_of_another_resolution_are_put_where_their_cells_are(
     message, (draw,) = advised(sdata, "scan", "cells")
     assert re.search(told, message)
     assert "If both show the same field of view" in message
+    with pytest.raises(InputError, match=f"(?s)do not match: .* transformations that place them.*{told}"):
+        find_source(sdata.path, image="scan", masks=CELLS)
     follow(draw, sdata)
     to_labels = np.diag([labels.shape[1] / 190, labels.shape[0] / 160, 1])
     expected = looked_up(labels, (160, 190), to_labels)

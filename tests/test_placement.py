@@ -1,4 +1,4 @@
-"""Where image and masks lie, as spatialdata stores it; what does not lie on each other is refused."""
+"""Where image and masks lie, as spatialdata stores it; what does not lie on each other is no project."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import spatialdata
 from spatialdata.transformations import Affine, Identity, Scale, Sequence, Translation
 
 from cellstamp.errors import InputError
-from cellstamp.source.find.elements import find_source
+from cellstamp.source.find.elements import find_image, find_labels, find_source
+from cellstamp.source.find.grid import check_same_grid
+from cellstamp.source.store_root import open_root
 from stores import as_spatialdata, make_sample
 
 SAMPLE = make_sample()
@@ -66,7 +68,7 @@ def test_the_same_place_said_in_any_way(tmp_path: Path, image: Any, cytosol: Any
 def test_another_place_is_refused(tmp_path: Path, image: Any, cytosol: Any, told: str, *, multiscale: bool) -> None:
     store = store_with(tmp_path, image, cytosol, multiscale=multiscale)
     with pytest.raises(InputError, match=rf"'input_image' and labels 'seg_all_cytosol' .*{told}"):
-        find_source(store, segmentation_mask="seg_all_cytosol")
+        check_same_grid(open_root(str(store)), find_image(store).image, find_labels(store, "seg_all_cytosol"))
 
 
 def test_our_matrices_are_those_of_spatialdata(tmp_path: Path) -> None:

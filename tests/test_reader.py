@@ -269,7 +269,13 @@ assert "spatialdata" not in sys.modules
 def test_a_task_that_has_worked_is_sent_without_its_buffers(stored):
     source, _, _ = stored
     limits = ((0.001, 0.999),) * len(source.channel_names)
-    how = {"per_cell": True, "brightest": math.inf, "apply_masks": True, "dtype": "float16", "compression": "lzf"}
+    how = {
+        "per_cell": True,
+        "brightest": (math.inf,) * len(limits),
+        "apply_masks": True,
+        "dtype": "float16",
+        "compression": "lzf",
+    }
     task = StampTask(source, CropSettings(SIZE, limits, **how))
     cells = Centers(np.array([5], np.uint64), np.array([[100.0, 100.0]]))
     (batch,) = plan_batches(cells, SIZE, source.shape, tile=(200, 200), chunk=(64, 64), max_batch_size=9)

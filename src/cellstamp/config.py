@@ -161,8 +161,8 @@ class ExtractionConfig(StepConfig):
     cache: rules.Folder = temporary_folder()
     """Folder for temporary files, created if missing. A relative path starts at the current directory."""
 
-    image: rules.ImageName = IMAGE_NAME
-    """Name of the image."""
+    image: rules.ImageNames = IMAGE_NAME
+    """Name of the image. A list stacks the channels of several images; crops have the pixels of the first one."""
     nucleus_labels: rules.ElementName = None
     """Name of the nucleus mask, instead of ``segmentation_key``."""
     cytosol_labels: rules.ElementName = None
@@ -172,7 +172,11 @@ class ExtractionConfig(StepConfig):
     cytosol_shapes: rules.ElementName = None
     """Name of shapes (polygons, or circles) that are the cytosol mask, instead of labels."""
     coordinate_system: rules.ElementName = None
-    """Coordinate system that places shapes on the image. ``None``: the only shared one, or ``global``."""
+    """Coordinate system that places masks and further images on the first image. ``None``: the only shared one, or
+    ``global``."""
+    interpolation: rules.Interpolation = "bilinear"
+    """How further images with other pixels than the first are sampled: ``"bilinear"``, or ``"nearest"``, which keeps
+    values such as classes."""
     centers: rules.ElementName = None
     """Points or a table with the cells' centres. ``None``: centres stored with the mask, otherwise computed ones."""
     store_centers: rules.StoreCenters = "auto"
@@ -222,6 +226,11 @@ class ExtractionConfig(StepConfig):
     ``threads`` processes on this machine."""
     progress: rules.Progress = "auto"
     """Progress bar; ``"auto"`` shows it in terminals and notebooks. ``False`` also hides the closing line."""
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Return the names of all images."""
+        return (self.image,) if isinstance(self.image, str) else self.image
 
     def fitted(self) -> Self:
         """Limit the default number of workers to the share of memory in ``target_ram_utilization``."""

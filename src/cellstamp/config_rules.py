@@ -212,6 +212,15 @@ def _image(value: object) -> str:
     return IMAGE_NAME if is_none(value) else _name(value)
 
 
+def _images(value: object) -> str | tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        return _image(value)
+    names = tuple(map(_name, value))
+    if not names or len(set(names)) != len(names):
+        raise ValueError
+    return names if len(names) > 1 else names[0]
+
+
 def _optional_name(value: object) -> str | None:
     return None if is_none(value) else _name(value)
 
@@ -335,6 +344,10 @@ def _border(value: object) -> object:
     return _choice({"drop": "drop", "pad": "pad"}, value)
 
 
+def _interpolation(value: object) -> object:
+    return _choice({name: name for name in _INTERPOLATIONS}, value)
+
+
 def _store_centers(value: object) -> object:
     return _choice({name: name for name in _STORE_CENTERS}, value)
 
@@ -394,8 +407,10 @@ def system_cache() -> Path:
 EngineName = Literal["serial", "processes", "dask"]
 StampType = Literal["float16", "float32", "uint8", "uint16"]
 StoreCentersName = Literal["auto", "never", "always"]
+InterpolationName = Literal["bilinear", "nearest"]
 _ENGINES, _DTYPES = get_args(EngineName), get_args(StampType)
 _STORE_CENTERS = get_args(StoreCentersName)
+_INTERPOLATIONS = get_args(InterpolationName)
 A_PAIR = "two numbers with 0 <= lower < upper <= 1"
 
 Count = Annotated[int, PlainValidator(_count), Allowed("an integer >= 1")]
@@ -419,6 +434,7 @@ Normalize = Annotated[
 Scope = Annotated[Literal["cell", "image"], PlainValidator(_scope), Allowed('"cell" or "image"')]
 Flag = Annotated[bool, PlainValidator(_flag), Allowed("True or False")]
 StoreCenters = Annotated[StoreCentersName, PlainValidator(_store_centers), Allowed('"auto", "never" or "always"')]
+Interpolation = Annotated[InterpolationName, PlainValidator(_interpolation), Allowed('"bilinear" or "nearest"')]
 Border = Annotated[Literal["drop", "pad"], PlainValidator(_border), Allowed('"drop" or "pad"')]
 Dtype = Annotated[StampType, PlainValidator(_dtype), Allowed(", ".join(f'"{name}"' for name in _DTYPES))]
 Compression = Annotated[
@@ -437,6 +453,11 @@ Method = Annotated[Literal["local", "otsu"], PlainValidator(_method), Allowed('"
 Progress = Annotated[Literal["auto"] | bool, PlainValidator(_progress), Allowed('"auto", True or False')]
 ImageName = Annotated[
     str, PlainValidator(_image), Allowed("the name of an image in the store, or None for the default")
+]
+ImageNames = Annotated[
+    str | tuple[str, ...],
+    PlainValidator(_images),
+    Allowed("the name of an image in the store, a list of such names, each once, or None for the default"),
 ]
 ElementName = Annotated[
     str | None, PlainValidator(_optional_name), Allowed("the name of an element in the store, or None")

@@ -25,7 +25,7 @@ class CropSettings:
     per_cell
         Whether ``limits`` are quantiles of each crop, or values.
     brightest
-        The largest value that a pixel of the image may have.
+        For each channel, the largest value that a pixel may have.
     apply_masks
         Whether channels are multiplied by the cell mask.
     dtype
@@ -37,7 +37,7 @@ class CropSettings:
     image_size: int
     limits: tuple[tuple[float, float], ...]
     per_cell: bool
-    brightest: float
+    brightest: tuple[float, ...]
     apply_masks: bool
     dtype: StampType
     compression: Compression | None

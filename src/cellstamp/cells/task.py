@@ -43,7 +43,7 @@ class StampTask:
 
     def signature(self) -> tuple[str, ...]:
         """Return samples that identify the image and the masks; copies on other hosts give the same."""
-        return tuple(array.sample() for array in (self._source.image, *self._source.masks))
+        return tuple(array.sample() for array in self._source.elements)
 
     def warm_up(self) -> None:
         """Load compiled code, or compile it, before batches are assigned to workers."""

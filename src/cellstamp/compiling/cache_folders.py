@@ -30,6 +30,7 @@ SOURCES = (
     "compiling/decorators.py",
     "decoding.py",
     "source/read/runs.py",
+    "source/read/sampling.py",
 )
 """Files of compiled functions. A change in one makes all compiled code invalid, since functions include others."""
 _CPU_BYTES = 8192

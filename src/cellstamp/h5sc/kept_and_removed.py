@@ -33,7 +33,7 @@ class KeptAndRemoved:
     masks
         Names of the masks; the first one defines the cells.
     coordinate_system
-        Coordinate system that places shapes on the image. None: not chosen.
+        Coordinate system that places the masks on the image. None: not chosen.
     centers
         Name of the element with the centres. None: the centres stored for the mask.
     image_size

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from cellstamp.cells.plan import Batch
 from cellstamp.engines.base import Engine
 from cellstamp.engines.cores import WORKER_BYTES
@@ -45,10 +43,10 @@ def plan_for(job: Job, engine: Engine, budget: int) -> list[Batch]:
 
 
 def _bytes_of_pixels(job: Job, batches: list[Batch]) -> int:
-    """Return the bytes of the pixels of a tile, with a chunk that is being decoded."""
+    """Return the bytes of the pixels of a tile, with the memory that reading one array takes."""
     source = job.source
     tile = max(math.prod(batch.tile.region.shape) for batch in batches) * source.bytes_per_pixel
-    return tile + max(math.prod(array.chunks) * np.dtype(array.dtype).itemsize for array in source.arrays)
+    return tile + max(array.working_bytes for array in source.arrays)
 
 
 def _bytes_of_images(job: Job, batches: list[Batch]) -> int:

@@ -30,7 +30,13 @@ from cellstamp.pipeline.cluster_memory import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
 from cellstamp.pipeline.crop_size import SHARE, measure_size
 from cellstamp.pipeline.disk_space import DiskSpace
-from cellstamp.pipeline.extraction_warnings import cut_off_cells, empty_cells, no_cells_left
+from cellstamp.pipeline.extraction_warnings import (
+    cut_off_cells,
+    empty_cells,
+    no_cells_left,
+    outside_further_images,
+    outside_image,
+)
 from cellstamp.pipeline.folder import STORE
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.result_folder import claim_folder, work_folder
@@ -38,14 +44,14 @@ from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way,
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import PACKAGES, PRELOAD, BlockRunner
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark, conclude, format_cells
-from cellstamp.source.find.cell_centers import find_centers, why_not_stored
+from cellstamp.source.find.cell_centers import cells_off_grid, find_centers, why_not_stored
 from cellstamp.source.find.elements import find_source
 from cellstamp.source.find.masks import MaskChoice
 from cellstamp.source.find.selection import ChosenCells, find_cells
 from cellstamp.source.load.file_handler import open_store
 from cellstamp.source.load.store import store_centers
 from cellstamp.source.outlines import OutlineMask
-from cellstamp.source.read.arrays import PixelSource
+from cellstamp.source.read.arrays import PixelArray, PixelSource
 from cellstamp.source.read.shared_ids import survey
 from cellstamp.source.values import Centers
 from cellstamp.system import check_replaceable
@@ -198,6 +204,8 @@ class HDF5CellExtraction(ProcessingStep):
     def _warn_of_selection(self, source: PixelSource, selection: Selection, config: ExtractionConfig) -> None:
         if selection.shared is not None:
             self._warn(selection.shared.message(f"'{source.main_mask.name}' in {source.main_mask.store}"))
+        for warning in outside_further_images(source, selection):
+            self._warn(warning)
         if len(selection.cells):
             self._warn_of_removed(selection, config)
 
@@ -278,8 +286,16 @@ class HDF5CellExtraction(ProcessingStep):
             config.cytosol_shapes,
         )
         folder = self._scratch_folder(config.cache)
-        store = open_store(self.filehandler, config.image, masks, config.centers, folder)
-        source = find_source(store, image=config.image, masks=masks, coordinate_system=config.coordinate_system)
+        store = open_store(self.filehandler, config.images, masks, config.centers, folder)
+        source = find_source(
+            store,
+            image=config.image,
+            masks=masks,
+            coordinate_system=config.coordinate_system,
+            interpolation=config.interpolation,
+        )
+        for position in source.positions:
+            (self._tell(position, config) if source.is_sampled else self.log(position))
         for remark in source.remarks:
             self.log(remark)
         check_crop_fits(config, source)
@@ -296,7 +312,7 @@ class HDF5CellExtraction(ProcessingStep):
                     "the centroids of these shapes. Remove the key centers"
                 )
             return self._inside_image(mask)
-        return find_centers(
+        centers = find_centers(
             mask,
             config.centers,
             compute=lambda labels: survey(labels, blocks),
@@ -304,6 +320,15 @@ class HDF5CellExtraction(ProcessingStep):
             log=self.log,
             not_stored=why_not_stored(self.filehandler, mask, config.store_centers, self._own_store()),
         )
+        if config.centers is None:
+            self._warn_of_outside(mask, centers, blocks)
+        return centers
+
+    def _warn_of_outside(self, mask: PixelArray, centers: Centers, blocks: BlockRunner) -> None:
+        """Warn of cells of labels with other pixels than the image's that have no pixel on it."""
+        outside = cells_off_grid(mask, centers, blocks)
+        if outside.size:
+            self._warn(outside_image(mask, len(centers), outside))
 
     def _inside_image(self, mask: OutlineMask) -> Centers:
         """Return the cells whose centre is inside of the image."""

@@ -1,4 +1,4 @@
-"""Warnings about cells: none left to extract, cut off by their crop, or without a pixel in a mask; each with a fix."""
+"""Warnings about cells: outside of an image, cut off by their crop, or without a pixel in a mask; each with a fix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cellstamp.pipeline.cell_selection import Selection
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import Exceeding
 from cellstamp.source.names import centers_of
-from cellstamp.source.read.arrays import PixelSource
+from cellstamp.source.read.arrays import PixelArray, PixelSource
 
 _BETWEEN = "the centre of an id that stands for many cells lies between them"
 
@@ -58,15 +58,38 @@ def empty_cells(job: Job, n_empty: NDArray[np.int64]) -> Iterator[str]:
         are_many = 2 * n_empty[-1] >= len(job.cells) and main != cell
         hint = f". {_other_cells(main, cell)}" if are_many else ""
         yield (
-            f"{_some_of(n_empty[-1], len(job.cells))} no pixel of '{cell}' in their window; their image channels "
-            f"are all zero{hint}"
+            f"{_without_pixel(n_empty[-1], len(job.cells), cell)}; {_their(n_empty[-1])} image channels are all "
+            f"zero{hint}"
         )
     if n_empty[0]:
         doubt = _doubt(job.config.centers, main) if job.selection.shared is None else _BETWEEN
+        yield f"{_without_pixel(n_empty[0], len(job.cells), main)}, though it says which cells there are: {doubt}"
+
+
+def outside_further_images(source: PixelSource, selection: Selection) -> Iterator[str]:
+    """Yield a warning for each further image that does not cover all cells."""
+    for name, count in source.uncovered(selection.cells.xy).items():
         yield (
-            f"{_some_of(n_empty[0], len(job.cells))} no pixel of '{main}' in their window, though it says "
-            f"which cells there are: {doubt}"
+            f"{_some_of(count, len(selection.cells))} {_their(count)} centre outside of image '{name}', whose channels "
+            "are 0 there"
         )
+
+
+def outside_image(mask: PixelArray, n_cells: int, outside: NDArray[np.uint64]) -> str:
+    """Return how many cells of labels with other pixels than the image's have no pixel on it."""
+    height, width = mask.shape
+    return (
+        f"left out {outside.size} of {n_cells + outside.size} cells of '{mask.name}' without a pixel on the image, "
+        f"which is {height} x {width} pixels (y, x), like cell {outside[0]}"
+    )
+
+
+def _without_pixel(n: int, n_cells: int, mask: str) -> str:
+    return f"{_some_of(n, n_cells)} no pixel of '{mask}' in {_their(n)} crop"
+
+
+def _their(n: int) -> str:
+    return "its" if n == 1 else "their"
 
 
 def _some_of(n: int, n_cells: int) -> str:

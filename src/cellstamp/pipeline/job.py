@@ -110,7 +110,7 @@ class Job:
         """Return the names of the input, and what the values mean, for the file."""
         config, source = self.config, self.source
         return {
-            "image": source.image.name,
+            **_names_of(config.images),
             "masks": list(source.mask_names),
             "coordinate_system": str(config.coordinate_system),
             "channels": list(source.channel_names),
@@ -170,6 +170,11 @@ class Job:
             return {}
         names = mask.names[np.searchsorted(mask.ids, self.cells.ids)]
         return {"region": self.source.masks[-1].name, "instances": names}
+
+
+def _names_of(images: tuple[str, ...]) -> dict[str, Any]:
+    """Return the name of the image with the grid, and the names of all if there are several."""
+    return {"image": images[0]} | ({"images": list(images)} if len(images) > 1 else {})
 
 
 def _told_cells(cells: CellChoice) -> str:

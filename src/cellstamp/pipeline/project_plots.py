@@ -25,7 +25,7 @@ from cellstamp.source.outlines import OutlineMask
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from cellstamp.source.read.arrays import ArrayHandle, Mask
+    from cellstamp.source.read.arrays import Mask, PixelArray
     from cellstamp.source.read.overview import View
 
 _RGB = ("red", "green", "blue")
@@ -188,7 +188,7 @@ class ProjectPictures(ProjectInput):
         return plot_removed(self._latest(), self._store, ax=ax, save=save)
 
 
-def _find_image(store: Path) -> tuple[ArrayHandle, tuple[str, ...]]:
+def _find_image(store: Path) -> tuple[PixelArray, tuple[str, ...]]:
     from cellstamp.source.find.elements import find_image
 
     if not store.is_dir():

@@ -37,13 +37,12 @@ def begun_from(job: Job) -> dict[str, Any]:
 
 def _described(job: Job, digest: Callable[[Mask], str]) -> dict[str, Any]:
     cells = hashlib.sha256(job.cells.ids.tobytes() + job.cells.xy.tobytes()).hexdigest()
-    arrays = (job.source.image, *job.source.masks)
     return {
         "cellstamp": __version__,
         **job.settings(),
         "channels": list(job.source.channel_names),
         "cells": f"{len(job.cells)}, digest {cells[:16]}",
-        **{each.name: f"{list(each.shape)} {each.dtype}, digest {digest(each)[:16]}" for each in arrays},
+        **{each.name: f"{list(each.shape)} {each.dtype}, digest {digest(each)[:16]}" for each in job.source.elements},
     }
 
 

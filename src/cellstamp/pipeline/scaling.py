@@ -35,13 +35,13 @@ class Scaling:
     per_cell
         Whether ``limits`` are quantiles.
     brightest
-        Maximum valid value of a pixel.
+        Maximum valid value of a pixel of each channel.
     """
 
     quantiles: Pairs | None
     limits: Pairs
     per_cell: bool
-    brightest: float = math.inf
+    brightest: tuple[float, ...]
 
     @property
     def meaning(self) -> str:
@@ -50,7 +50,8 @@ class Scaling:
             return "scaled per cell and channel: not comparable between cells"
         if self.quantiles is not None:
             return "scaled per channel of the image: comparable between cells of this image"
-        how = "as in the image" if self.brightest == 1 else f"divided by {self.brightest:.0f}"
+        largest = dict.fromkeys(self.brightest)
+        how = " or ".join("as in the image" if value == 1 else f"divided by {value:.0f}" for value in largest)
         return f"{how}: comparable between cells and images"
 
 
@@ -82,17 +83,22 @@ def find_scaling(config: ExtractionConfig, source: PixelSource, run: Run, *, log
     log
         Called with each line for the log.
     """
-    dtype, n_channels = np.dtype(source.image.dtype), source.image.shape[0]
     if not config.normalize_output:
-        largest = 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
-        return Scaling(None, ((0.0, largest),) * n_channels, per_cell=False, brightest=largest)
+        # each channel has the type of its element; the stack may have a wider one
+        largest = tuple(map(_largest, source.image.dtypes))
+        return Scaling(None, tuple((0.0, value) for value in largest), per_cell=False, brightest=largest)
+    any_value = (math.inf,) * source.image.shape[0]
     quantiles = _quantiles(config, source)
     if config.normalization_scope == "cell":
         log(_NOT_COMPARABLE)
-        return Scaling(quantiles, quantiles, per_cell=True)
+        return Scaling(quantiles, quantiles, per_cell=True, brightest=any_value)
     limits = tuple(channel_quantiles(source, quantiles, run))
     log({f"0 and 1 of channel {name}": f"{low:g}, {high:g}" for name, (low, high) in _named(source, limits)})
-    return Scaling(quantiles, limits, per_cell=False)
+    return Scaling(quantiles, limits, per_cell=False, brightest=any_value)
+
+
+def _largest(dtype: str) -> float:
+    return 1.0 if np.dtype(dtype).kind == "f" else float(np.iinfo(dtype).max)
 
 
 def _quantiles(config: ExtractionConfig, source: PixelSource) -> Pairs:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellstamp.config_rules import StoreCentersName
 from cellstamp.errors import InputError
@@ -15,12 +16,14 @@ from cellstamp.source.find.given_centers import given_centers
 from cellstamp.source.location import UnreachableError, is_remote, is_writable, linked_part, path_of, reachable
 from cellstamp.source.names import centers_of
 from cellstamp.source.points import labels_of_points, load_centers, shared_ids_of_points
-from cellstamp.source.read.arrays import ArrayHandle
-from cellstamp.source.read.centers import compute_centers
+from cellstamp.source.read.arrays import PixelArray
+from cellstamp.source.read.centers import Run, blocks_of, compute_centers, sum_up
+from cellstamp.source.read.sampled import SampledArray
 from cellstamp.source.values import Centers, SharedIds
+from cellstamp.warnings import warn
 
 
-def why_not_stored(handler: Any, labels: ArrayHandle, wanted: StoreCentersName, own: Path | None) -> str | None:
+def why_not_stored(handler: Any, labels: PixelArray, wanted: StoreCentersName, own: Path | None) -> str | None:
     """Return the reason why computed centres are not stored in the labels' store, or None if they are.
 
     Parameters
@@ -35,6 +38,8 @@ def why_not_stored(handler: Any, labels: ArrayHandle, wanted: StoreCentersName, 
         The store of the step's project; None without a project.
     """
     store = labels.store
+    if isinstance(labels, SampledArray):
+        return "they are centres on the pixels of the image, not of the labels"
     if wanted == "never":
         return "store_centers is 'never'"
     if path_of(handler) is None:
@@ -51,10 +56,10 @@ def why_not_stored(handler: Any, labels: ArrayHandle, wanted: StoreCentersName, 
 
 
 def find_centers(
-    labels: ArrayHandle,
+    labels: PixelArray,
     given: str | None,
     *,
-    compute: Callable[[ArrayHandle], Centers],
+    compute: Callable[[PixelArray], Centers],
     write: Callable[[str, str, Centers, str], None],
     log: Callable[[object], None],
     not_stored: str | None = None,
@@ -81,16 +86,22 @@ def find_centers(
     """
     if given is not None:
         with reachable(labels.store):
-            centers = given_centers(labels, given)
+            centers = given_centers(_own_pixels(labels), given)
         _check_inside(centers, labels, f"centers: '{given}'", "give others, or remove the key centers: then they")
+        centers, n_given = _on_grid(centers, labels), len(centers)
+        if len(centers) < n_given:
+            message = f"left out {n_given - len(centers)} of {n_given} cells with a centre outside of the image"
+            log(message)
+            warn(message)
         log(f"centres of {len(centers)} cells from '{given}'; {_other_cells(labels, centers)} not extracted")
         return centers
-    stored = _stored(labels, log)
+    stored = None if isinstance(labels, SampledArray) else _stored(labels, log)
     if stored is not None:
         name = Path(centers_of(labels.name)).name
         _check_inside(stored, labels, f"points '{name}'", "delete the points, and they")
         return stored
-    log(f"no valid centres of '{labels.name}' in the store: computing them")
+    where = "on the image" if isinstance(labels, SampledArray) else "in the store"
+    log(f"no valid centres of '{labels.name}' {where}: computing them")
     # if the labels change during the computation, the stored centres must be stale
     signature = labels.signature() if not_stored is None else ""
     centers = compute(labels)
@@ -101,7 +112,7 @@ def find_centers(
     return centers
 
 
-def centers_of_cells(labels: ArrayHandle, given: str | None) -> Centers:
+def centers_of_cells(labels: PixelArray, given: str | None) -> Centers:
     """Return the centres of all cells of a mask, after a run: given ones, else stored ones, else computed ones.
 
     Raises
@@ -111,13 +122,49 @@ def centers_of_cells(labels: ArrayHandle, given: str | None) -> Centers:
     """
     with reachable(labels.store):
         if given is not None:
-            return given_centers(labels, given)
-        centers = load_centers(labels.store, labels.name)
+            return _on_grid(given_centers(_own_pixels(labels), given), labels)
+        centers = None if isinstance(labels, SampledArray) else load_centers(labels.store, labels.name)
         return compute_centers(labels) if centers is None else centers
 
 
-def _other_cells(labels: ArrayHandle, centers: Centers) -> str:
-    """Return how many cells have no given centre, counted in stored centres: the mask is not read."""
+def cells_off_grid(labels: PixelArray, centers: Centers, run: Run = map) -> NDArray[np.uint64]:
+    """Return the ids of cells of labels without a pixel on the image, ascending; only samples can lack any.
+
+    Only areas of the labels that may have such cells are read.
+
+    Parameters
+    ----------
+    labels
+        The mask.
+    centers
+        The cells with a pixel.
+    run
+        Applies a callable to every block of a mask.
+    """
+    if not isinstance(labels, SampledArray):
+        return np.empty(0, np.uint64)
+    blocks = [block for block in blocks_of(labels.origin) if labels.may_skip(block)]
+    found = sum_up(labels.origin, run, blocks=blocks).ids.astype(np.uint64) if blocks else np.empty(0, np.uint64)
+    return np.setdiff1d(found, centers.ids)
+
+
+def _own_pixels(labels: PixelArray) -> PixelArray:
+    return labels.origin if isinstance(labels, SampledArray) else labels
+
+
+def _on_grid(centers: Centers, labels: PixelArray) -> Centers:
+    """Return centres in pixels of the image, given those in pixels of the labels; those outside are left out."""
+    if not isinstance(labels, SampledArray):
+        return centers
+    height, width = labels.grid
+    xy = labels.on_grid(centers.xy)
+    x, y = np.round(xy).T
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    return Centers(centers.ids[inside], xy[inside])
+
+
+def _other_cells(labels: PixelArray, centers: Centers) -> str:
+    """Return how many cells the given centres lack, if stored centres show it: the mask is not read."""
     try:
         stored = _stored(labels, log=lambda _: None)
     except InputError:  # invalid stored centres are not used
@@ -128,7 +175,7 @@ def _other_cells(labels: ArrayHandle, centers: Centers) -> str:
     return f"{n_others} other cells of the mask are"
 
 
-def _stored(labels: ArrayHandle, log: Callable[[object], None]) -> Centers | None:
+def _stored(labels: PixelArray, log: Callable[[object], None]) -> Centers | None:
     try:
         with reachable(labels.store):
             centers = load_centers(labels.store, labels.name)
@@ -141,14 +188,14 @@ def _stored(labels: ArrayHandle, log: Callable[[object], None]) -> Centers | Non
     return None if centers is None else replace(centers, shared=_shared_ids(labels))
 
 
-def _shared_ids(labels: ArrayHandle) -> SharedIds | None:
+def _shared_ids(labels: PixelArray) -> SharedIds | None:
     """Return the evidence of shared ids that is stored with the centres."""
     if is_remote(labels.store):
         return None
     return shared_ids_of_points(Path(labels.store), Path(centers_of(labels.name)).name)
 
 
-def _are_stale(labels: ArrayHandle) -> bool:
+def _are_stale(labels: PixelArray) -> bool:
     """Return whether the labels have changed since the stored centres were computed; only cellstamp records that."""
     if is_remote(labels.store):
         return False  # copying a folder to a server changes its signature, but no pixel
@@ -157,7 +204,7 @@ def _are_stale(labels: ArrayHandle) -> bool:
 
 
 def _write(
-    write: Callable[[str, str, Centers, str], None], labels: ArrayHandle, centers: Centers, signature: str
+    write: Callable[[str, str, Centers, str], None], labels: PixelArray, centers: Centers, signature: str
 ) -> str | None:
     """Store centres; return the reason if that was not possible."""
     try:
@@ -167,9 +214,9 @@ def _write(
     return None
 
 
-def _check_inside(centers: Centers, labels: ArrayHandle, what: str, remedy: str) -> None:
+def _check_inside(centers: Centers, labels: PixelArray, what: str, remedy: str) -> None:
     """Check that centres lie inside the mask: the mean of its pixels cannot lie outside."""
-    height, width = labels.shape
+    height, width = _own_pixels(labels).shape
     outside = ((centers.xy < 0) | (centers.xy > (width - 1, height - 1))).any(axis=1)
     if outside.any():
         x, y = centers.xy[outside][0]

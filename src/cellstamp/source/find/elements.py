@@ -5,6 +5,7 @@ Only the store's JSON (OME metadata) is read, so spatialdata need not be importe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,13 +16,16 @@ import numpy as np
 import zarr
 
 from cellstamp.errors import InputError
-from cellstamp.source.find.grid import check_same_grid
+from cellstamp.source.find.coordinate_systems import check_system
+from cellstamp.source.find.grid import grid_of, place
 from cellstamp.source.find.masks import KINDS, MaskChoice, check_there, listing
 from cellstamp.source.find.shapes import find_shapes
 from cellstamp.source.location import reachable
 from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
 from cellstamp.source.ome import described_channels, metadata_of
 from cellstamp.source.read.arrays import ArrayHandle, Mask, PixelSource
+from cellstamp.source.read.sampled import Interpolation
+from cellstamp.source.read.stacked import ImageStack
 from cellstamp.source.store_root import open_root, undamaged
 
 PIXEL_TYPES = (
@@ -35,11 +39,12 @@ PIXEL_TYPES = (
 def find_source(
     store: str | Path,
     *,
-    image: str = IMAGE_NAME,
+    image: str | Sequence[str] = IMAGE_NAME,
     segmentation_key: str = SEGMENTATION_KEY,
     segmentation_mask: str | Sequence[str] | None = None,
     masks: MaskChoice | None = None,
     coordinate_system: str | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> PixelSource:
     """Find the image and the masks to extract from.
 
@@ -48,7 +53,7 @@ def find_source(
     store
         Folder (or URL) of the SpatialData zarr store.
     image
-        Name of the image element.
+        Name of the image, or names of several: their channels are stacked, and the first one has the pixel grid.
     segmentation_key
         The masks are the labels ``<key>_nucleus`` and ``<key>_cytosol``; one is enough.
     segmentation_mask
@@ -56,28 +61,59 @@ def find_source(
     masks
         All keys of a configuration for masks; overrides the two above.
     coordinate_system
-        Coordinate system that places shapes on the image; None: the only shared one, or ``global``.
+        Coordinate system that places the other elements on the image; None: the only shared one, or ``global``.
+    interpolation
+        How further images with other pixels are sampled. Labels with other pixels are sampled by ``"nearest"``.
 
     Raises
     ------
     InputError
-        If the store or an element is missing or of an invalid type, or if image and masks differ in size or position.
+        If the store or an element is missing or of an invalid type, or if the position of an element is unclear.
     """
-    where = str(store)
+    where, names = str(store), (image,) if isinstance(image, str) else tuple(image)
     choice = masks or MaskChoice(segmentation_key, segmentation_mask)
     with reachable(where):
         root = open_root(where)
         chosen = choice.elements(partial(_member_names, root, where), where, partial(element_kind, root))
-        check_there("images", image, _member_names(root, where, "images"), where, partial(element_kind, root))
-        pixels, channel_names = _image_handle(root, where, image)
-        labels = [_labels_handle(root, where, name) for kind, name in chosen if kind == "labels"]
-        for handle in labels:
-            check_same_grid(root, pixels, handle)
-        names = [name for kind, name in chosen if kind == "shapes"]
-        shapes = find_shapes(root, names, pixels, system=coordinate_system, with_labels=bool(labels)) if names else None
-    of_kind: dict[str, Iterator[Mask]] = {"labels": iter(labels), "shapes": iter(shapes.masks if shapes else ())}
-    handles: tuple[Mask, ...] = tuple(next(of_kind[kind]) for kind, _ in chosen)
-    return PixelSource(pixels, handles, channel_names, shapes.remarks if shapes else ())
+        for name in names:
+            check_there("images", name, _member_names(root, where, "images"), where, partial(element_kind, root))
+        return _place_all(root, where, names, chosen, coordinate_system, interpolation)
+
+
+def _place_all(
+    root: zarr.Group,
+    store: str,
+    names: Sequence[str],
+    masks: Sequence[tuple[str, str]],
+    system: str | None,
+    interpolation: Interpolation,
+) -> PixelSource:
+    """Place further images and masks, given by kind and name, on the pixel grid of the first image."""
+    (first, _), *_ = images = [_image_handle(root, store, name) for name in names]
+    labels = [_labels_handle(root, store, name) for kind, name in masks if kind == "labels"]
+    grid = grid_of(root, first)
+    check_system(grid.placements, system, f"image '{first.name}' in {store}")
+    further = [place(root, grid, handle, system, interpolation) for handle, _ in images[1:]]
+    placed = [place(root, grid, handle, system) for handle in labels]
+    outlined = [name for kind, name in masks if kind == "shapes"]
+    shapes = find_shapes(root, outlined, first, system=system, with_labels=bool(labels))
+    of_kind: dict[str, Iterator[Mask]] = {
+        "labels": iter([each.array for each in placed]),
+        "shapes": iter(shapes.masks),
+    }
+    return PixelSource(
+        ImageStack((first, *(each.array for each in further))) if further else first,
+        tuple(next(of_kind[kind]) for kind, _ in masks),
+        _names_in_stack([(handle.name, channels) for handle, channels in images]),
+        shapes.remarks,
+        (*(each.position for each in (*further, *placed)), *shapes.positions),
+    )
+
+
+def _names_in_stack(images: Sequence[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
+    """Return the names of all channels; those in several images begin with the name of their image."""
+    counts = Counter(name for _, channels in images for name in set(channels))
+    return tuple(f"{image}:{name}" if counts[name] > 1 else name for image, channels in images for name in channels)
 
 
 def find_main_mask(store: str | Path, image: str, masks: Sequence[str], coordinate_system: str | None) -> Mask:
@@ -91,8 +127,11 @@ def find_main_mask(store: str | Path, image: str, masks: Sequence[str], coordina
     with reachable(str(store)):
         root = open_root(str(store))
         kinds = [element_kind(root, name) for name in masks]
+        has_image = f"images/{image}" in root
     if kinds[0] != "shapes":
-        return find_labels(store, masks[0])
+        if not has_image:
+            return find_labels(store, masks[0])
+        kinds, masks = kinds[:1], masks[:1]
     # the role of a single mask does not matter
     roles = MASK_KINDS[: len(masks)]
     named = {f"{role}_{kind}": name for role, kind, name in zip(roles, kinds, masks, strict=True)}

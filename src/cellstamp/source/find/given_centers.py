@@ -19,7 +19,7 @@ from cellstamp.source.find.table_joins import rows_in_mask
 from cellstamp.source.library_messages import quiet
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.points import as_coordinates, checked_centers, read_frame
-from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.arrays import PixelArray
 from cellstamp.source.store_root import open_root
 from cellstamp.source.table_columns import read_column
 from cellstamp.source.values import Centers
@@ -27,7 +27,7 @@ from cellstamp.source.values import Centers
 _HINT = "give another name, or remove the key centers: then they are computed from the labels"
 
 
-def given_centers(labels: ArrayHandle, name: str) -> Centers:
+def given_centers(labels: PixelArray, name: str) -> Centers:
     """Read the centres of the cells of a mask from points or from a table of its store.
 
     Parameters
@@ -66,7 +66,7 @@ def _missing(root: zarr.Group, store: str, name: str) -> InputError:
     )
 
 
-def _of_points(root: zarr.Group, labels: ArrayHandle, name: str, where: str) -> Centers:
+def _of_points(root: zarr.Group, labels: PixelArray, name: str, where: str) -> Centers:
     table = read_frame(labels.store, name)
     if table is None:
         raise InputError(f"{where}: the table (points.parquet) is missing, or the server does not list its files")
@@ -87,7 +87,7 @@ def _of_points(root: zarr.Group, labels: ArrayHandle, name: str, where: str) -> 
     return checked_centers(ids, xy, where, _HINT, id_column="the index" if key is None else f"the column '{key}'")
 
 
-def _to_pixels(root: zarr.Group, labels: ArrayHandle, here: Mapping[str, Matrix], where: str) -> Matrix:
+def _to_pixels(root: zarr.Group, labels: PixelArray, here: Mapping[str, Matrix], where: str) -> Matrix:
     """Return the matrix from coordinates of the points to pixels of the labels, for (y, x, 1)."""
     there = placements(metadata_of(root, f"labels/{labels.name}"))
     shared = sorted(set(here) & set(there))
@@ -115,7 +115,7 @@ def _transformed(xy: NDArray[np.float64], way: Matrix) -> NDArray[np.float64]:
     return (xy[:, ::-1] @ way[:2, :2].T + way[:2, 2])[:, ::-1]
 
 
-def _of_table(root: zarr.Group, labels: ArrayHandle, name: str, where: str) -> Centers:
+def _of_table(root: zarr.Group, labels: PixelArray, name: str, where: str) -> Centers:
     group: Any = root[f"tables/{name}"]
     keys = group.attrs.asdict()
     if not (keys.get("region_key") and keys.get("instance_key")):

@@ -80,12 +80,12 @@ def same(here: Mapping[str, Matrix], there: Mapping[str, Matrix]) -> bool:
     return set(here) == set(there) and not differing(here, there)
 
 
-def differences(image: Mapping[str, Matrix], labels: Mapping[str, Matrix]) -> list[str]:
-    """Describe how the positions of an image and labels differ, one sentence for each coordinate system."""
+def differences(image: Mapping[str, Matrix], other: Mapping[str, Matrix], kind: str = "labels") -> list[str]:
+    """Describe how the positions of an image and another element differ, one sentence for each coordinate system."""
     return [
-        f"in '{name}' a pixel (y, x) of the image is at {_formula(image[name])}, one of the labels at "
-        f"{_formula(labels[name])}{_offset(image[name], labels[name])}"
-        for name in differing(image, labels)
+        f"in '{name}' a pixel (y, x) of the image is at {_formula(image[name])}, one of {_the(kind)} at "
+        f"{_formula(other[name])}{_offset(image[name], other[name], kind)}"
+        for name in differing(image, other)
     ]
 
 
@@ -105,6 +105,18 @@ def extent(placement: Matrix, shape: Sequence[int]) -> NDArray[np.float64]:
     height, width = shape
     corners = placement[:2] @ np.array([[0, 0, height, height], [0, width, 0, width], [1, 1, 1, 1]])
     return np.stack([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+
+def extents_agree(area: Matrix, other: Matrix, *matrices: Matrix) -> bool:
+    """Return whether two areas end within a pixel of each other: the larger one that the placements give."""
+    pixel = max(float(np.abs(matrix[:2, :2]).sum(axis=1).max()) for matrix in matrices)
+    return bool((np.abs(area - other) < pixel).all())
+
+
+def are_proportional(shape: Sequence[int], sides: Sequence[int]) -> bool:
+    """Return whether two sizes (y, x) have the same proportions, up to a pixel."""
+    (height, width), (rows, columns) = shape, sides
+    return abs(rows - columns * height / width) < 1 or abs(columns - rows * width / height) < 1
 
 
 def same_field_scale(target: Sequence[int], origin: Sequence[int]) -> Matrix:
@@ -170,14 +182,57 @@ def _formula(matrix: Matrix) -> str:
     return f"({a:g} y {b:+g} x {up:+g}, {c:g} y {d:+g} x {left:+g})"
 
 
-def _offset(image: Matrix, labels: Matrix) -> str:
-    """Describe the position of labels on an image, in pixels of the image."""
+def _offset(image: Matrix, other: Matrix, kind: str) -> str:
+    """Describe the position of an element on an image, in pixels of the image."""
     try:
-        (a, b, down), (c, d, right) = between(labels, image)[:2].round(6).tolist()
+        return f": in pixels of the image, {', '.join(_parts(between(other, image), kind))}"
     except np.linalg.LinAlgError:
         return ""
-    turned = ["the labels are rotated or sheared"] if b or c else []
-    scaled = [f"a pixel of the labels is {a:g} pixels high and {d:g} wide"] if (a, d) != (1, 1) and not turned else []
-    lower = [f"the labels are {abs(down):g} pixels {'lower' if down > 0 else 'higher'}"] if down else []
-    aside = [f"the labels are {abs(right):g} pixels further {'right' if right > 0 else 'left'}"] if right else []
-    return f": in pixels of the image, {', '.join([*turned, *scaled, *lower, *aside])}"
+
+
+def _parts(matrix: Matrix, kind: str) -> list[str]:
+    the, are = _the(kind), "is" if kind == "image" else "are"
+    (a, b, down), (c, d, right) = matrix[:2].round(6).tolist()
+    turned = [f"{the} {are} rotated or sheared"] if b or c else []
+    one = "one unit" if kind == "shapes" else "a pixel"
+    scaled = [f"{one} of {the} is {a:g} pixels high and {d:g} wide"] if (a, d) != (1, 1) and not turned else []
+    lower = [f"{the} {are} {abs(down):g} pixels {'lower' if down > 0 else 'higher'}"] if down else []
+    aside = [f"{the} {are} {abs(right):g} pixels further {'right' if right > 0 else 'left'}"] if right else []
+    return [*turned, *scaled, *lower, *aside]
+
+
+def in_words(matrix: Matrix, kind: str) -> str:
+    """Describe a transformation from pixels of an element to pixels of the image: its type, then its parts.
+
+    Parameters
+    ----------
+    matrix
+        For (y, x, 1).
+    kind
+        ``"labels"``, ``"image"`` or ``"shapes"``.
+    """
+    linear, moved = matrix[:2, :2], not np.allclose(matrix[:2, 2], 0, atol=_TOLERANCE)
+    if np.allclose(linear, np.eye(2), atol=_TOLERANCE):
+        return f"shift ({', '.join(_parts(matrix, kind))})" if moved else "identity"
+    if np.allclose(linear[[0, 1], [1, 0]], 0, atol=_TOLERANCE) and (np.diag(linear) > 0).all():
+        return f"scale{' and shift' if moved else ''} ({', '.join(_parts(matrix, kind))})"
+    height, width = np.linalg.norm(linear, axis=0)
+    turn = np.degrees(np.arctan2(linear[1, 0], linear[0, 0]))
+    mirrored = "mirrored, " if np.linalg.det(linear) < 0 else ""
+    unit = "one unit is" if kind == "shapes" else "a pixel is"
+    size = f"{unit} {height:.4g} x {width:.4g} pixels of the image"
+    return f"affine ({mirrored}turned by {abs(turn):.3g} degrees, {size})"
+
+
+def sizes_in(system: str, image: Matrix, other: Matrix, kind: str) -> str:
+    """Describe the sizes of the pixels of an image and of another element in a coordinate system."""
+    (height, width), (rows, columns) = (np.linalg.norm(each[:2, :2], axis=0) for each in (image, other))
+    return (
+        f"In '{system}', a pixel of the image is {height:.6g} x {width:.6g} (y, x), one of {_the(kind)} {rows:.6g} x "
+        f"{columns:.6g}"
+    )
+
+
+def _the(kind: str) -> str:
+    """Return what an element is called beside an image, given its kind in the singular."""
+    return "the other image" if kind == "image" else f"the {kind}"

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import zarr
 
-from cellstamp.errors import InputError
-from cellstamp.source.find.masks import listing
+from cellstamp.source.find.coordinate_systems import choose_system
 from cellstamp.source.find.outline_files import read_columns, read_outlines
-from cellstamp.source.find.placement import Matrix, between, differing, placements, point_placements
+from cellstamp.source.find.placement import Matrix, between, in_words, placements, point_placements
 from cellstamp.source.find.shape_ids import ShapesElement, number_cells
 from cellstamp.source.location import below
 from cellstamp.source.names import SHAPES_FILE
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.outlines import OutlineCollector, OutlineMask
-from cellstamp.source.read.arrays import ArrayHandle
-
-_GLOBAL = "global"
+from cellstamp.source.read.arrays import PixelArray
 
 
 @dataclass(frozen=True)
@@ -32,10 +28,13 @@ class ShapesMasks:
         In the order of the names that were asked for.
     remarks
         Sentences about shapes and cells that are left out.
+    positions
+        Sentences about the positions of the shapes on the image.
     """
 
     masks: tuple[OutlineMask, ...]
     remarks: tuple[str, ...]
+    positions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -48,23 +47,26 @@ class PlacedShapes:
         Its name, its name for messages, and its file.
     matrix
         float64 (3, 3): from its coordinates to pixels of the image, for (y, x, 1).
+    system
+        The coordinate system that places it.
     """
 
     name: str
     where: str
     path: str
     matrix: Matrix
+    system: str
 
 
 def find_shapes(
     root: zarr.Group,
     names: Sequence[str],
-    image: ArrayHandle,
+    image: PixelArray,
     *,
     system: str | None = None,
     with_labels: bool = False,
 ) -> ShapesMasks:
-    """Read one or two shapes elements as masks of an image.
+    """Read shapes elements, at most two, as masks of an image.
 
     Parameters
     ----------
@@ -84,6 +86,8 @@ def find_shapes(
     InputError
         If an element cannot be read or placed, an id is repeated, or two elements don't belong together.
     """
+    if not names:
+        return ShapesMasks((), (), ())
     here = placements(metadata_of(root, f"images/{image.name}"))
     placed = [place_shapes(root, image.store, name, (image.name, here), system) for name in names]
     return read_shapes(placed, image, with_labels=with_labels)
@@ -103,15 +107,10 @@ def place_shapes(
     path = str(below(store, f"shapes/{name}/{SHAPES_FILE}"))
     there, here = point_placements(root[f"shapes/{name}"].attrs.asdict()), image[1]
     chosen = choose_system(here, there, system, f"image '{image[0]}' and {where}")
-    if 0 in (np.linalg.det(there[chosen][:2, :2]), np.linalg.det(here[chosen][:2, :2])):
-        raise InputError(
-            f"{where}: its transformation to '{chosen}', or the image's, has no inverse. Set it with "
-            "spatialdata.transformations.set_transformation"
-        )
-    return PlacedShapes(name, where, path, between(there[chosen], here[chosen]))
+    return PlacedShapes(name, where, path, between(there[chosen], here[chosen]), chosen)
 
 
-def read_shapes(placed: Sequence[PlacedShapes], image: ArrayHandle, *, with_labels: bool) -> ShapesMasks:
+def read_shapes(placed: Sequence[PlacedShapes], image: PixelArray, *, with_labels: bool) -> ShapesMasks:
     """Read placed shapes as masks; see `find_shapes`."""
     collector = OutlineCollector()
     elements = [_read(each, collector) for each in placed]
@@ -124,46 +123,19 @@ def read_shapes(placed: Sequence[PlacedShapes], image: ArrayHandle, *, with_labe
         )
         for each, cells in zip(placed, numbered, strict=True)
     )
-    return ShapesMasks(masks, (*(remark for element in elements for remark in _left_out(element)), *remarks))
+    left_out = (remark for element in elements for remark in _left_out(element))
+    return ShapesMasks(masks, (*left_out, *remarks), tuple(map(_position, placed)))
+
+
+def _position(placed: PlacedShapes) -> str:
+    words = in_words(placed.matrix, "shapes")
+    return f"shapes '{placed.name}' in '{placed.system}': {words} from their coordinates to pixels of the image"
 
 
 def _read(placed: PlacedShapes, collector: OutlineCollector) -> ShapesElement:
     columns = read_columns(placed.path, placed.where)
     found = read_outlines(placed.path, placed.matrix, placed.where, collector)
     return ShapesElement(placed.name, placed.where, found, columns)
-
-
-def choose_system(here: Mapping[str, Matrix], there: Mapping[str, Matrix], wanted: str | None, where: str) -> str:
-    """Return the coordinate system that places two elements: the wanted one, the only shared one, or ``global``.
-
-    If all shared ones place them alike, as those of Visium HD do, any of them is the same.
-
-    Raises
-    ------
-    InputError
-        If there is none, or if several are possible.
-    """
-    shared = sorted(set(here) & set(there))
-    if wanted is not None and wanted not in shared:
-        raise InputError(f"{where}: coordinate_system '{wanted}' does not place both; shared are: {listing(shared)}")
-    if wanted is not None or len(shared) == 1 or _GLOBAL in shared:
-        return wanted or (shared[0] if len(shared) == 1 else _GLOBAL)
-    if shared and _place_alike(here, there, shared):
-        return shared[0]
-    if shared:
-        raise InputError(f"{where} share several coordinate systems: {listing(shared)}. Set coordinate_system to one")
-    raise InputError(
-        f"{where} share no coordinate system: the image has {listing(sorted(here))}, the shapes "
-        f"{listing(sorted(there))}. Set the position of one of them with spatialdata.transformations.set_transformation"
-    )
-
-
-def _place_alike(here: Mapping[str, Matrix], there: Mapping[str, Matrix], systems: Sequence[str]) -> bool:
-    try:
-        ways = {system: between(there[system], here[system]) for system in systems}
-    except np.linalg.LinAlgError:
-        return False
-    return not differing(dict.fromkeys(systems, ways[systems[0]]), ways)
 
 
 def _left_out(element: ShapesElement) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ from cellstamp.source.load.spatialdata_in_memory import as_store
 from cellstamp.source.location import path_of
 
 
-def open_store(handler: Any, image: str, masks: MaskChoice, centers: str | None, folder: Path) -> str:
+def open_store(handler: Any, images: Sequence[str], masks: MaskChoice, centers: str | None, folder: Path) -> str:
     """Return the store of a file handler.
 
     Parameters
     ----------
     handler
         An object with its store's path (``sdata_path``), a path or URL, or a SpatialData object.
-    image, masks, centers
+    images, masks, centers
         The elements to read; see the keys of the configuration.
     folder
         Folder for a temporary store with the elements that are in memory only.
@@ -27,7 +28,7 @@ def open_store(handler: Any, image: str, masks: MaskChoice, centers: str | None,
     Raises
     ------
     InputError
-        If it is none of these, or if the image, the masks or the centres are missing.
+        If it is none of these, or if an image, a mask or the centres are missing.
     """
     path = path_of(handler)
     if path is not None:
@@ -41,9 +42,10 @@ def open_store(handler: Any, image: str, masks: MaskChoice, centers: str | None,
 
     where, kind_of = "the SpatialData object", partial(_kind_in_memory, handler)
     chosen = masks.elements(lambda kind: sorted(getattr(handler, kind)), where, kind_of)
-    check_there("images", image, sorted(handler.images), where, kind_of)
+    for image in images:
+        check_there("images", image, sorted(handler.images), where, kind_of)
     labels, shapes = ([name for kind, name in chosen if kind == wanted] for wanted in ("labels", "shapes"))
-    return as_store(handler, [image, *labels], folder, centers, shapes)
+    return as_store(handler, [*images, *labels], folder, centers, shapes)
 
 
 def _kind_in_memory(sdata: Any, name: str) -> str | None:

@@ -26,7 +26,7 @@ from cellstamp.source.load.polygons import Polygons
 from cellstamp.source.load.staging import Staging
 from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SHAPES_FILE, SHAPES_MASKS
 from cellstamp.source.outlines import OutlineMask
-from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.arrays import PixelArray
 from cellstamp.source.store_root import open_root
 from cellstamp.source.values import Centers
 
@@ -43,7 +43,7 @@ class ImagePlace:
         Its matrices to each coordinate system, for (y, x, 1).
     """
 
-    handle: ArrayHandle
+    handle: PixelArray
     placements: Mapping[str, Matrix]
 
 

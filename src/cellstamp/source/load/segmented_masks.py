@@ -16,7 +16,7 @@ from cellstamp.source.load.raster import CHUNK, create_array
 from cellstamp.source.load.staging import Staging, staged
 from cellstamp.source.load.store import write_centers
 from cellstamp.source.names import CYTOSOL, NUCLEUS, SHAPES_MASKS
-from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.arrays import ArrayHandle, PixelArray
 from cellstamp.source.read.centers import Run
 from cellstamp.source.values import Centers, Rect
 
@@ -62,7 +62,7 @@ class Scratch:
 
 def write_masks(
     store: Path,
-    image: ArrayHandle,
+    image: PixelArray,
     parts: Iterable[MaskPart],
     *,
     run: Run,
@@ -95,7 +95,7 @@ def write_masks(
         return write_centers(staging, [NUCLEUS, CYTOSOL], run=run)
 
 
-def _new_mask(staging: Staging, element: str, image: ArrayHandle) -> Any:
+def _new_mask(staging: Staging, element: str, image: PixelArray) -> Any:
     kind, name = element.split("/")
     shape = image.shape[1:]
     places = placements(ome.multiscale_of(Path(image.store) / "images" / image.name)[0])

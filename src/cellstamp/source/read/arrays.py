@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,72 @@ if TYPE_CHECKING:
 def ids_type(masks: Iterable[str]) -> np.dtype[Any]:
     """Return the dtype of cell ids in memory for masks of these dtypes: uint32 if all fit, else uint64."""
     return np.dtype(np.uint64 if any(np.dtype(mask).itemsize > 4 for mask in masks) else np.uint32)
+
+
+class PixelArray(Protocol):
+    """An image or labels on the pixel grid of the crops: small and picklable.
+
+    It is an array with this grid (`ArrayHandle`), samples of another one (`SampledArray`), or channels of several
+    images (`ImageStack`).
+
+    Attributes
+    ----------
+    store, name
+        Folder or URL of the store, and name of the element or elements.
+    shape, chunks
+        (c, y, x) of an image, (y, x) of labels; chunks of other grids have about this size.
+    dtype, dtypes
+        Name of the data type, and that of each channel.
+    elements
+        The elements that are read, each once.
+    working_bytes
+        Bytes of memory that reading takes beside the result.
+    """
+
+    @property
+    def store(self) -> str: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def chunks(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def dtype(self) -> str: ...  # noqa: D102
+    @property
+    def dtypes(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def elements(self) -> tuple[PixelArray, ...]: ...  # noqa: D102
+    @property
+    def working_bytes(self) -> int: ...  # noqa: D102
+
+    def signature(self) -> str:
+        """Return a digest that changes with every write."""
+        ...
+
+    def sample(self) -> str:
+        """Return a digest that copies share."""
+        ...
+
+    def covers(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which positions on the grid are on the element itself, bool (n,)."""
+        ...
+
+    def pick(self, channels: Sequence[int]) -> PixelArray:
+        """Return the image with these channels only, in this order."""
+        ...
+
+    def channels(self) -> list[tuple[slice, ...]]:
+        """Return an index along the channel axis for each row of chunks; an empty one for labels."""
+        ...
+
+    def read(self, rect: Rect, channels: tuple[slice, ...] = ()) -> NDArray[Any]:
+        """Read an area; see `ArrayHandle.read`."""
+        ...
+
+    def read_into(self, rect: Rect, out: NDArray[Any]) -> None:
+        """Read an area into an array; see `ArrayHandle.read_into`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,6 +127,21 @@ class ArrayHandle:
     axes: str = "cyx"
     picked: tuple[int, ...] | None = None
 
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Return the data type of each channel."""
+        return (self.dtype,) * math.prod(self.shape[:-2])
+
+    @property
+    def elements(self) -> tuple[ArrayHandle, ...]:
+        """Return the elements that are read: this one."""
+        return (self,)
+
+    @property
+    def working_bytes(self) -> int:
+        """Return the bytes of a chunk, which is in memory while it is decoded."""
+        return math.prod(self.chunks) * np.dtype(self.dtype).itemsize
+
     @cached_property
     def array(self) -> zarr.Array[Any]:
         """Return the opened array."""
@@ -81,9 +162,14 @@ class ArrayHandle:
         """Return a digest that copies of the array share; see `sample_of`."""
         return sample_of(self.array, self.store, self.path)
 
+    def covers(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which positions are on the array, bool (n,): all, as centres of cells are on the image."""
+        return np.ones(len(xy), np.bool_)
+
     def pick(self, channels: Sequence[int]) -> ArrayHandle:
         """Return the image with these channels only, in this order."""
-        return replace(self, shape=(len(channels), *self.shape[1:]), picked=tuple(channels))
+        numbers = self._stored_numbers(())
+        return replace(self, shape=(len(channels), *self.shape[1:]), picked=tuple(numbers[k] for k in channels))
 
     def read(self, rect: Rect, channels: tuple[slice, ...] = ()) -> NDArray[Any]:
         """Read an area: (c, y, x) of an image, all channels or those in `channels`; (y, x) of labels.
@@ -177,7 +263,7 @@ class ArrayHandle:
             raise InputError(message) from error
 
 
-Mask = ArrayHandle | OutlineMask
+Mask = PixelArray | OutlineMask
 
 
 @dataclass(frozen=True)
@@ -187,24 +273,42 @@ class PixelSource:
     Attributes
     ----------
     image
-        (c, y, x), integer or float.
+        (c, y, x), integer or float. The first of several images has the grid.
     masks
-        One or two, nucleus before cytosol: label arrays (y, x), or outlines.
+        One or two, nucleus before cytosol: labels (y, x), or outlines.
     channel_names
         One for each channel of the image.
     remarks
         Sentences about shapes and cells that are left out.
+    positions
+        Sentences about the positions of masks and further images on the first one.
     """
 
-    image: ArrayHandle
+    image: PixelArray
     masks: tuple[Mask, ...]
     channel_names: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    positions: tuple[str, ...] = ()
 
     @property
-    def labels(self) -> tuple[ArrayHandle, ...]:
+    def elements(self) -> tuple[Mask, ...]:
+        """Return all elements that are read, images before masks."""
+        return (*self.image.elements, *self.masks)
+
+    @property
+    def is_sampled(self) -> bool:
+        """Return whether an element has other pixels than the grid."""
+        return any(not isinstance(each, ArrayHandle | OutlineMask) for each in self.elements)
+
+    def uncovered(self, xy: NDArray[np.float64]) -> dict[str, int]:
+        """Return the number of positions that are not on an image, by its name; float64 (n, 2): x, y in pixels."""
+        counts = {image.name: int((~image.covers(xy)).sum()) for image in self.image.elements}
+        return {name: count for name, count in counts.items() if count}
+
+    @property
+    def labels(self) -> tuple[PixelArray, ...]:
         """Return the masks that are labels."""
-        return tuple(mask for mask in self.masks if isinstance(mask, ArrayHandle))
+        return tuple(mask for mask in self.masks if not isinstance(mask, OutlineMask))
 
     @property
     def outlines(self) -> tuple[OutlineMask, ...]:
@@ -212,7 +316,7 @@ class PixelSource:
         return tuple(mask for mask in self.masks if isinstance(mask, OutlineMask))
 
     @property
-    def arrays(self) -> tuple[ArrayHandle, ...]:
+    def arrays(self) -> tuple[PixelArray, ...]:
         """Return everything that is read by chunks."""
         return self.image, *self.labels
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.arrays import PixelArray
 from cellstamp.source.read.centers import positions_of_runs, runs_of
 from cellstamp.source.values import Rect
 
 
-def wanted_runs(
-    labels: ArrayHandle, ids: NDArray[np.int64], block: Rect
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def wanted_runs(labels: PixelArray, ids: NDArray[np.int64], block: Rect) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the horizontal runs of these ids in a block: their ids (n,) and boxes (n, 4), by row, then by column."""
     found, totals = runs_of(labels.read(block), block)
     wanted = np.isin(found, ids)

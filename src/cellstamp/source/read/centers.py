@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
-from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.arrays import PixelArray
 from cellstamp.source.values import Centers, Rect
 
 __all__ = ["BlockSums", "Centers", "compute_centers"]
@@ -59,7 +59,7 @@ class BlockSums:
         Name of the mask in messages, if it is in a temporary folder; None: its name and store.
     """
 
-    labels: ArrayHandle
+    labels: PixelArray
     called: str | None = None
 
     def __call__(self, block: Rect) -> Sums:
@@ -101,7 +101,7 @@ def runs_of(pixels: NDArray[Any], block: Rect) -> tuple[NDArray[np.int64], NDArr
     return np.concatenate([ids for ids, _ in runs]), np.concatenate([totals for _, totals in runs])
 
 
-def compute_centers(labels: ArrayHandle, run: Run = map, *, called: str | None = None) -> Centers:
+def compute_centers(labels: PixelArray, run: Run = map, *, called: str | None = None) -> Centers:
     """Compute the centre of every cell: the mean x and the mean y of its pixels.
 
     Parameters
@@ -126,9 +126,11 @@ def compute_centers(labels: ArrayHandle, run: Run = map, *, called: str | None =
     return centers_of_sums(sum_up(labels, run, called=called))
 
 
-def sum_up(labels: ArrayHandle, run: Run = map, *, called: str | None = None) -> Sums:
-    """Sum up the pixels of every cell; see `compute_centers`."""
-    parts = list(run(BlockSums(labels, called), blocks_of(labels)))
+def sum_up(
+    labels: PixelArray, run: Run = map, *, called: str | None = None, blocks: Sequence[Rect] | None = None
+) -> Sums:
+    """Sum up the pixels of every cell, or those in some blocks, at least one; see `compute_centers`."""
+    parts = list(run(BlockSums(labels, called), blocks_of(labels) if blocks is None else blocks))
     ids, totals, spans = (np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Sums))
     order, first = by_id(ids)
     if not first.size:
@@ -147,7 +149,7 @@ def centers_of_sums(sums: Sums) -> Centers:
     return Centers(sums.ids.astype(np.uint64), xy, boxes=sums.spans[:, 1:])
 
 
-def blocks_of(array: ArrayHandle) -> list[Rect]:
+def blocks_of(array: PixelArray) -> list[Rect]:
     """Return areas of complete chunks, about `BLOCK_SIDE` pixels a side, that cover a mask or an image."""
     height, width = array.shape[-2:]
     rows, columns = (chunk * max(1, BLOCK_SIDE // chunk) for chunk in array.chunks[-2:])

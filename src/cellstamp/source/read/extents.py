@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.source.outlines import OutlineMask
-from cellstamp.source.read.arrays import ArrayHandle, Mask
+from cellstamp.source.read.arrays import Mask, PixelArray
 from cellstamp.source.read.boxes import boxes_around, wanted_runs
 from cellstamp.source.read.centers import blocks_of, by_id
 from cellstamp.source.values import Rect
@@ -35,7 +35,7 @@ class Extents:
 class BlockExtents:
     """Picklable callable that finds the boxes around wanted cells in a block of a mask."""
 
-    labels: ArrayHandle
+    labels: PixelArray
     ids: NDArray[np.int64]
 
     def __call__(self, block: Rect) -> Extents:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import ConfigError
 from cellstamp.source.location import reachable
 from cellstamp.source.ome import metadata_of
-from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.arrays import ArrayHandle, PixelArray
 from cellstamp.source.store_root import open_root
 from cellstamp.source.values import Rect
 
@@ -67,7 +67,7 @@ def area_of(region: Any, shape: tuple[int, int]) -> Rect:
     return Rect(top, bottom, left, right)
 
 
-def view_image(image: ArrayHandle, channels: Sequence[int], region: Any = None, *, side: int = LONGEST_SIDE) -> View:
+def view_image(image: PixelArray, channels: Sequence[int], region: Any = None, *, side: int = LONGEST_SIDE) -> View:
     """Read channels of an image for a picture of at most `side` pixels.
 
     The coarsest sufficient resolution level is read. Each chunk is decoded once, a block at a time.
@@ -81,7 +81,7 @@ def view_image(image: ArrayHandle, channels: Sequence[int], region: Any = None, 
     return View(planes, area, _extent(planes.shape[-2:], rect, step, image, level))
 
 
-def view_labels(labels: ArrayHandle, region: Any = None, *, side: int = LONGEST_SIDE) -> View:
+def view_labels(labels: PixelArray, region: Any = None, *, side: int = LONGEST_SIDE) -> View:
     """Read labels for a picture of at most `side` pixels: every n-th pixel, as ids have no mean."""
     area = area_of(region, (labels.shape[0], labels.shape[1]))
     with reachable(labels.store):
@@ -92,15 +92,17 @@ def view_labels(labels: ArrayHandle, region: Any = None, *, side: int = LONGEST_
     return View(ids, area, _extent(ids.shape, rect, step, labels, level))
 
 
-def _level_for(full: ArrayHandle, kind: str, area: Rect, side: int) -> ArrayHandle:
+def _level_for(full: PixelArray, kind: str, area: Rect, side: int) -> PixelArray:
     """Return the coarsest resolution level that has at least as many pixels of the area as the picture."""
     needed = min(side, max(area.shape))
     fitting = [level for level in _levels(full, kind) if max(_scaled(area, full, level).shape) >= needed]
     return min(fitting, key=lambda level: level.shape[-1] * level.shape[-2], default=full)
 
 
-def _levels(full: ArrayHandle, kind: str) -> list[ArrayHandle]:
-    """Return all resolution levels of an element, the full one first."""
+def _levels(full: PixelArray, kind: str) -> list[PixelArray]:
+    """Return all resolution levels of an element, the full one first; samples of another grid have only this one."""
+    if not isinstance(full, ArrayHandle):
+        return [full]
     root = open_root(full.store)
     element = f"{kind}/{full.name}"
     datasets = metadata_of(root, element)["multiscales"][0]["datasets"]
@@ -117,7 +119,7 @@ def _resized(full: ArrayHandle, path: str, array: Any) -> ArrayHandle:
     return replace(full, path=path, shape=shape, chunks=chunks)
 
 
-def _scaled(area: Rect, full: ArrayHandle, level: ArrayHandle) -> Rect:
+def _scaled(area: Rect, full: PixelArray, level: PixelArray) -> Rect:
     """Return the area in pixels of a resolution level, rounded outwards."""
     (height, width), (rows, columns) = full.shape[-2:], level.shape[-2:]
     return Rect(
@@ -129,7 +131,7 @@ def _scaled(area: Rect, full: ArrayHandle, level: ArrayHandle) -> Rect:
 
 
 def _extent(
-    shape: Sequence[int], rect: Rect, step: int, full: ArrayHandle, level: ArrayHandle
+    shape: Sequence[int], rect: Rect, step: int, full: PixelArray, level: PixelArray
 ) -> tuple[float, float, float, float]:
     y, x = (whole / part for whole, part in zip(full.shape[-2:], level.shape[-2:], strict=True))
     bottom, right = rect.top + shape[0] * step, rect.left + shape[1] * step
@@ -140,7 +142,7 @@ def _step(rect: Rect, side: int) -> int:
     return max(1, -(-max(rect.shape) // side))
 
 
-def _means(level: ArrayHandle, rect: Rect, step: int) -> NDArray[np.float32]:
+def _means(level: PixelArray, rect: Rect, step: int) -> NDArray[np.float32]:
     """Return the means of squares of `step` pixels for each channel; squares at the far edges may be smaller."""
     rows, columns = (-(-n // step) for n in rect.shape)
     sums, counts = np.zeros((level.shape[0], rows, columns)), np.zeros((rows, columns))
@@ -154,7 +156,7 @@ def _means(level: ArrayHandle, rect: Rect, step: int) -> NDArray[np.float32]:
     return np.asarray(sums / counts, np.float32)
 
 
-def _sample(level: ArrayHandle, rect: Rect, step: int) -> NDArray[Any]:
+def _sample(level: PixelArray, rect: Rect, step: int) -> NDArray[Any]:
     """Return every `step`-th pixel along both axes, beginning with the first."""
     rows, columns = (-(-n // step) for n in rect.shape)
     ids = np.zeros((rows, columns), level.dtype)
@@ -166,7 +168,7 @@ def _sample(level: ArrayHandle, rect: Rect, step: int) -> NDArray[Any]:
     return ids
 
 
-def _blocks(level: ArrayHandle, rect: Rect) -> list[Rect]:
+def _blocks(level: PixelArray, rect: Rect) -> list[Rect]:
     """Divide an area into blocks along the borders of chunks, so that each chunk is decoded once."""
     rows, columns = (
         _cuts(first, end, chunk)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.arrays import PixelArray
 from cellstamp.source.read.boxes import boxes_around, wanted_runs
 from cellstamp.source.read.centers import Sums, blocks_of, by_id, centers_of_sums, sum_up
 from cellstamp.source.values import Centers, Rect, SharedIds
@@ -61,7 +61,7 @@ class Pieces:
 class BlockPieces:
     """Picklable callable that finds the pieces of ids that lie entirely in a block of a mask."""
 
-    labels: ArrayHandle
+    labels: PixelArray
     ids: NDArray[np.int64]
 
     def __call__(self, block: Rect) -> Pieces:
@@ -90,7 +90,7 @@ def _inside(boxes: NDArray[np.int64], block: Rect, shape: Sequence[int]) -> NDAr
     return inside
 
 
-def survey(labels: ArrayHandle, run: Run = map, *, called: str | None = None) -> Centers:
+def survey(labels: PixelArray, run: Run = map, *, called: str | None = None) -> Centers:
     """Compute the centre of every cell, and check that each id is one cell.
 
     Parameters
@@ -112,7 +112,7 @@ def survey(labels: ArrayHandle, run: Run = map, *, called: str | None = None) ->
     return replace(centers_of_sums(sums), shared=_find_shared(labels, sums, run))
 
 
-def _find_shared(labels: ArrayHandle, sums: Sums, run: Run) -> SharedIds | None:
+def _find_shared(labels: PixelArray, sums: Sums, run: Run) -> SharedIds | None:
     image = _as_image(sums)
     if image is not None:
         return image

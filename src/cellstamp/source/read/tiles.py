@@ -47,13 +47,13 @@ class TileReader:
     reach
         Pixels that a crop may reach above or to the left of its tile: the width of the strips kept from earlier tiles.
     brightest
-        Largest allowed value of a pixel.
+        Largest allowed value of a pixel of each channel; None: any.
     """
 
-    def __init__(self, source: PixelSource, reach: int, brightest: float = math.inf) -> None:
+    def __init__(self, source: PixelSource, reach: int, brightest: tuple[float, ...] | None = None) -> None:
         self._source = source
         self._reach = reach
-        self._brightest = brightest
+        self._brightest = brightest or (math.inf,) * source.image.shape[0]
         self._area: Rect | None = None
         self._block: Block | None = None
         self._strips: deque[Block] = deque(maxlen=TILES_ABREAST + 2)
@@ -91,7 +91,7 @@ class TileReader:
         if not elsewhere:
             self._fetched.clear()
         for number, pixels in enumerate(block.image):
-            self._source.check_pixels(number, pixels, region, brightest=self._brightest)
+            self._source.check_pixels(number, pixels, region, brightest=self._brightest[number])
         self._area, self._block = area, block
         return block
 
