@@ -269,7 +269,7 @@ def test_stored_centres_are_of_other_pixels(tmp_path: Path) -> None:
     assert len(stored) == 1
     step = extracted(store, tmp_path / "scan", image="scan", **config)
     check(step, [resampled(CELLS[::2, ::2], scale(2))], SAMPLE.image)
-    assert "could not be stored for the next time (they are centres on the pixels of the image" in log_of(step)
+    assert "did not store the centres (they are centres on the pixels of the image" in log_of(step)
 
 
 # --- several images ---------------------------------------------------------------------------------------------------
