@@ -203,6 +203,7 @@ def test_workers_keep_freed_memory_while_they_are_in_a_run(dask_client: Any) -> 
 
 
 @pytest.mark.once
+@pytest.mark.once
 @pytest.mark.parametrize(("n_workers", "nthreads"), [(1, 2), (4, 1)])
 def test_chunks_are_decoded_one_and_a_half_times_at_most(
     tmp_path: Path, own: Cluster, n_workers: int, nthreads: int
