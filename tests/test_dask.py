@@ -97,6 +97,7 @@ def batches(n: int) -> list[Batch]:
 # --- the same file ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_one_two_and_four_workers_make_the_file_of_the_serial_engine(
     tmp_path: Path, make_step: MakeStep, serial: Path, own: Cluster
 ) -> None:

@@ -50,6 +50,7 @@ def check(folder: Path) -> None:
     assert list((folder / "cache").iterdir()) == []
 
 
+@pytest.mark.once
 @pytest.mark.usefixtures("start_method")
 def test_script_without_a_guard(tmp_path: Path, code: str) -> None:
     (tmp_path / "script.py").write_text(code)
