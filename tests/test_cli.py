@@ -201,10 +201,9 @@ def test_extract_without_standard_error(project):
         (["info", "{h5sc}"], "file           {h5sc}"),
         (["validate", "{h5sc}"], "{h5sc} is valid"),
         (["preview", "{h5sc}", "-o", "{tmp}/cells.png"], "Picture: {tmp}/cells.png"),
-        (["demo", "{tmp}/demo"], "Picture of them:    {tmp}/demo/contact_sheet.png"),
     ],
 )
-def test_every_command_names_a_full_standard_output(h5sc, tmp_path, capsys, monkeypatch, arguments, outcome):
+def test_commands_name_a_full_standard_output(h5sc, tmp_path, capsys, monkeypatch, arguments, outcome):
     values = {"h5sc": h5sc, "tmp": tmp_path}
     # closing it writes what is left in its buffer, as the end of a process does
     with Path("/dev/full").open("w") as full, monkeypatch.context() as patch:
@@ -430,11 +429,12 @@ def test_mistakes_are_told_with_exit_code_2(arguments, told, project, tmp_path):
 
 
 @pytest.mark.once
-def test_a_mistake_is_one_line_without_traceback_in_the_real_program(project):
-    result = run("extract", project, "--partial", 100)
+def test_warnings_and_errors_are_one_line_each_without_traceback_in_the_real_program(project):
+    result = run("extract", project, "--set", "hdf5_rdcc_nbytes=1000", "--partial", 100)
     assert (result.returncode, result.stdout) == (2, "")
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("Error: ")
+    warning, error = result.stderr.splitlines()
+    assert warning.startswith("Warning: HDF5CellExtraction config: hdf5_rdcc_nbytes means nothing here")
+    assert error.startswith("Error: --partial = 100 is more than the 6 cells")
 
 
 @pytest.mark.once
@@ -469,14 +469,6 @@ def test_what_nobody_thought_of_is_exit_code_1(debug):
     if not debug:
         assert result.stderr.splitlines()[0] == "Error: RuntimeError: something nobody thought of"
         assert "--debug" in result.stderr
-
-
-@pytest.mark.once
-def test_warnings_are_one_line_each(project):
-    result = run("extract", project, "--set", "hdf5_rdcc_nbytes=1000")
-    assert result.returncode == 0
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("Warning: HDF5CellExtraction config: hdf5_rdcc_nbytes means nothing here")
 
 
 @pytest.mark.parametrize(
