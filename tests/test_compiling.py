@@ -17,7 +17,7 @@ import h5py
 import pytest
 
 import cellstamp
-from cellstamp.cells.warm import load_kernels
+from cellstamp.cells.load_kernels import load_kernels
 from cellstamp.compiling.cache_folders import find_folders
 from stores import make_sample, write_store
 
