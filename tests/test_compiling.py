@@ -376,8 +376,8 @@ import sys
 from click.testing import CliRunner
 from cellstamp.cli import commands
 result = CliRunner().invoke(commands, ["compile"])
-assert "Error: Compiled for this process only: no folder for the cache is writable" in result.stderr, result.stderr
-assert "set NUMBA_CACHE_DIR to a folder that stays and that you can write to" in result.stderr
+assert "Error: Compiled for this process only: no folder for the cache is writable" in result.output, result.output
+assert "set NUMBA_CACHE_DIR to a folder that stays and that you can write to" in result.output
 print(result.exit_code, None)
 """
     assert run(nearly_compiled, code)[0] == "2"
