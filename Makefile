@@ -33,7 +33,7 @@ help:
 	@echo "make test-foreign  run the tests of files, processes and signals with Windows and macOS emulated"
 	@echo "make test-lowest  run the tests with the oldest supported releases (needs python3.11, or OLDEST_PYTHON=...)"
 	@echo "make compat   resolve versions beside scportrait, squidpy, cellpose and others (needs a network; installs nothing)"
-	@echo "make faults   kill 40 extractions at random moments and resume them, and similar tests"
+	@echo "make faults   kill 40 extractions at random moments and resume them, and similar tests; more random input"
 	@echo "make scportrait  run the tests with the published scportrait and with torch (makes an environment of 3 GB)"
 	@echo "make check    style, types, import rules, words, documentation"
 	@echo "make docs     build the documentation into docs/_build/html/"
@@ -70,9 +70,9 @@ compat: $(UV_VENV)/.installed
 	$(UV_VENV)/bin/python .ci/compat.py $(UV_VENV)/bin/uv
 
 faults: $(VENV)/.installed-test
-	CELLSTAMP_KILLS=40 $(BIN)/python -m pytest -q \
+	CELLSTAMP_KILLS=40 CELLSTAMP_EXAMPLES=all $(BIN)/python -m pytest -q \
 		tests/test_unfinished.py tests/test_small_disk.py tests/test_real_cgroup.py tests/test_engines.py tests/test_server.py \
-		tests/test_soak.py $(PYTEST_ARGS)
+		tests/test_soak.py tests/test_kernels.py tests/test_plan.py tests/test_config.py tests/test_encoding.py $(PYTEST_ARGS)
 
 # Separate from `make test`: torch and scportrait are large, and scportrait needs older releases of some libraries.
 scportrait: $(SCPORTRAIT_VENV)/.installed

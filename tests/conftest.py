@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
+from cellstamp.compiling.cache_folders import USUAL, is_kept
 from cellstamp.source.library_messages import quiet
 from kept_stores import keep_in, written
 
@@ -26,6 +28,15 @@ LEFTOVERS = (".*.staging-*", ".unfinished_*", "HDF5CellExtraction_*")
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "once: a test of what no library has a part in: one version of Python is enough")
     config.addinivalue_line("markers", "leaves_files: a test that kills a process on purpose, and so leaves its files")
+    if not hasattr(config, "workerinput"):
+        _compile_kernels()
+
+
+def _compile_kernels() -> None:
+    """Compile the usual kernels before the first test: in a new clone, any test could be the one that reports it."""
+    if not is_kept(USUAL):
+        code = "from cellstamp.cli import commands; commands()"
+        subprocess.run([sys.executable, "-c", code, "compile"], check=True)
 
 
 def make_cells(

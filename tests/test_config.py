@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -21,6 +21,7 @@ from cellstamp.config import ExtractionConfig
 from cellstamp.config_files import read_config
 from cellstamp.config_rules import FileColumn, TableColumn
 from cellstamp.errors import CellstampError, ConfigError
+from examples import examples
 
 REPOSITORY = Path(__file__).parents[1]
 REQUIRED: dict[str, Any] = {"threads": 2, "image_size": 64, "cache": "scratch"}
@@ -700,7 +701,7 @@ def expected_masks(value: Any) -> Any:
 
 
 @pytest.mark.once
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@examples(400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=st.sampled_from(KEYS), value=VALUES)
 @example(key="cache", value="None")
 @example(key="compression", value=0)
@@ -725,7 +726,7 @@ def test_any_yaml_value_is_accepted_with_its_meaning_or_refused_clearly(tmp_path
 
 
 @pytest.mark.once
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary() | st.text("{}[]:-&*!?|>#%@ \n\t\"'ab1_.", max_size=40).map(str.encode))
 @example(content=b"!!int ''")
 @example(content=b"!!timestamp x")

@@ -97,6 +97,7 @@ def batches(n: int) -> list[Batch]:
 # --- the same file ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_one_two_and_four_workers_make_the_file_of_the_serial_engine(
     tmp_path: Path, make_step: MakeStep, serial: Path, own: Cluster
 ) -> None:
@@ -202,6 +203,7 @@ def test_workers_keep_freed_memory_while_they_are_in_a_run(dask_client: Any) -> 
     assert min(dask_client.run(page_faults).values()) > n_pages / 2
 
 
+@pytest.mark.once
 @pytest.mark.once
 @pytest.mark.parametrize(("n_workers", "nthreads"), [(1, 2), (4, 1)])
 def test_chunks_are_decoded_one_and_a_half_times_at_most(

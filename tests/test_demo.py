@@ -1,9 +1,11 @@
 """The demonstration, run without network, and its parts."""
 
+import os
 import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import matplotlib.figure
 import matplotlib.image
@@ -28,19 +30,38 @@ sys.addaudithook(refuse)
 MAIN = "\nfrom cellstamp.cli import main\nmain()"
 
 
-def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+FULL = Path("/dev/full")
+
+
+def run(code: str, *arguments: object, stdout: Any = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code + MAIN, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """The folder where the demo has run, twice, without network; and the lines it printed the second time."""
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The folder where the demo has run without network, and how it ended where its output has no room, if it may."""
     folder = tmp_path_factory.mktemp("demo") / "made by the demo"
-    for _ in range(2):
-        result = run(OFFLINE, "demo", folder)
-        assert (result.returncode, result.stderr) == (0, "")
+    with (FULL if FULL.exists() else Path(os.devnull)).open("w") as full:
+        return folder, run(OFFLINE, "demo", folder, stdout=full)
+
+
+@pytest.fixture(scope="module")
+def demo(first_run) -> tuple[Path, list[str]]:
+    """The folder where the demo has run again, and the lines it printed."""
+    folder, _ = first_run
+    result = run(OFFLINE, "demo", folder)
+    assert (result.returncode, result.stderr) == (0, "")
     return folder, result.stdout.splitlines()
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+def test_a_full_standard_output_is_named_with_the_result(first_run):
+    folder, ended = first_run
+    told = "Error: standard output cannot be written (No space left on device). The command finished: "
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"{told}Picture of them:    {folder}/contact_sheet.png")
 
 
 @pytest.fixture(scope="module")

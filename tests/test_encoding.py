@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -16,6 +16,7 @@ from cellstamp.encoded_cells import EncodedCells
 from cellstamp.encoding import StampEncoder
 from cellstamp.h5sc.layout import Layout
 from encoding import encoded
+from examples import examples
 from writing import new_writer
 
 pytestmark = pytest.mark.once
@@ -131,13 +132,13 @@ def stacks(draw, size=None):
     return stamps, np.stack([box for _, box in drawn]).reshape(n_cells, n_planes, 4)
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(stacks(), st.sampled_from(COMPRESSIONS))
 def test_planes_come_back_as_they_were(stack, compression):
     assert_read_back(*stack, compression)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.data(), st.sampled_from(COMPRESSIONS))
 def test_an_encoder_is_used_for_many_stacks(data, compression):
     encoder = StampEncoder(compression)
@@ -268,7 +269,7 @@ def test_a_long_leading_run_of_zeros_is_used_as_far_as_the_format_can_point():
 
 
 @example(2, 4)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(2, 6), st.integers(0, 2**32))
 def test_tiny_planes_of_few_values(size, seed):
     rng = np.random.default_rng(seed)

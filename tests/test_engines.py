@@ -42,15 +42,19 @@ from engine_tasks import (
     imported_modules,
 )
 
+# libraries have a part in one of them
+WITH_WORKERS = [*(pytest.param(method, marks=pytest.mark.once) for method in ("fork", "spawn")), "dask"]
 
-@pytest.fixture(params=["serial", "fork", "spawn", "dask"])
+
+@pytest.fixture(params=["serial", *WITH_WORKERS])
 def engine(request: pytest.FixtureRequest) -> Engine:
     if request.param == "dask":
         return DaskEngine(request.getfixturevalue("dask_client"))
     return SerialEngine() if request.param == "serial" else ProcessEngine(2, start_method=request.param)
 
 
-each_start_method = pytest.mark.usefixtures("start_method")
+def each_start_method(test: Callable[..., None]) -> Callable[..., None]:
+    return pytest.mark.once(pytest.mark.usefixtures("start_method")(test))
 
 
 def batches(n: int) -> list[Batch]:
@@ -138,7 +142,7 @@ def test_never_more_in_flight_than_the_limit(engine: Engine, tmp_path: Path, lim
     assert max(watched.in_flight) == (1 if isinstance(engine, SerialEngine) else min(limit, 8))
 
 
-@pytest.mark.parametrize("engine", ["fork", "spawn", "dask"], indirect=True)
+@pytest.mark.parametrize("engine", WITH_WORKERS, indirect=True)
 def test_a_limit_that_changes_is_honoured_at_once(engine: Engine, tmp_path: Path) -> None:
     watched = Watched(40, lambda: 1 if watched.taken < 10 else 4 if watched.taken < 20 else 2)
     watched.take_all(engine.run(Square(tmp_path), watched, watched.limit), tmp_path)
@@ -158,7 +162,7 @@ def test_a_taken_batch_counts_until_the_next_is_asked_for(engine: Engine, tmp_pa
         assert watched.submitted == 2
 
 
-@pytest.mark.parametrize("engine", ["fork", "spawn", "dask"], indirect=True)
+@pytest.mark.parametrize("engine", WITH_WORKERS, indirect=True)
 def test_results_come_in_order_of_completion(engine: Engine, tmp_path: Path) -> None:
     task = Wait(0, tmp_path).prepare()
     order = []
@@ -223,7 +227,6 @@ def test_arrays_of_any_size_arrive_whole(engine: Engine, sizes: tuple[int, ...])
     assert sorted(seen) == (list(range(40)) if any(sizes) else [-1] * 40)
 
 
-@each_start_method
 def carry(values: list[np.ndarray], memory: tuple[ResultMemory, Slots], slot: int) -> tuple[Parcel, list[np.ndarray]]:
     parcel = pack(values, memory[1], slot)
     return parcel, unpack(parcel, memory[0])
@@ -311,6 +314,9 @@ def test_without_a_folder_for_their_file_results_take_the_pipe(monkeypatch: pyte
 
 # --- workers that die ------------------------------------------------------------------------------------------------
 
+DEATHS = [(0, True), (4, False), (9, True)]
+"""Batches that a worker dies of, first, between and last, and whether it is killed or leaves."""
+
 
 class Told:
     """What an engine logged and warned of."""
@@ -323,8 +329,7 @@ class Told:
         return ProcessEngine(n_workers, log=self.log.append, warn=self.warnings.append)
 
 
-@pytest.mark.parametrize("by_signal", [True, False], ids=["killed", "left"])
-@pytest.mark.parametrize("at", [0, 4, 9])
+@pytest.mark.parametrize(("at", "by_signal"), DEATHS)
 @each_start_method
 def test_a_worker_that_dies_is_replaced_and_its_batches_run_again(tmp_path: Path, at: int, *, by_signal: bool) -> None:
     told = Told()
@@ -360,8 +365,7 @@ def test_arrays_of_a_worker_that_died_arrive_whole(tmp_path: Path) -> None:
     assert sorted(seen) == list(range(12))
 
 
-@pytest.mark.parametrize("by_signal", [True, False], ids=["killed", "left"])
-@pytest.mark.parametrize("at", [0, 4, 9])
+@pytest.mark.parametrize(("at", "by_signal"), DEATHS)
 @each_start_method
 def test_a_batch_that_kills_every_worker_is_an_error_naming_it(at: int, *, by_signal: bool) -> None:
     engine = ProcessEngine(2)
@@ -372,8 +376,11 @@ def test_a_batch_that_kills_every_worker_is_an_error_naming_it(at: int, *, by_si
     assert not descendants() - before
 
 
-@pytest.mark.parametrize("culprit", [0, 17, 63])
-@each_start_method
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("culprit", "start_method"), [(0, "fork"), (17, "spawn"), (63, "fork")], indirect=["start_method"]
+)
+@pytest.mark.usefixtures("start_method")
 def test_a_batch_that_kills_every_worker_is_divided_until_the_culprit_is_found(culprit: int) -> None:
     told = Told()
     task = DieAtNumber(culprit)
@@ -517,7 +524,7 @@ def test_a_worker_that_is_done_takes_the_far_half_of_the_longest_span() -> None:
     assert not spans
 
 
-@pytest.mark.parametrize("engine", ["fork", "spawn", "dask"], indirect=True)
+@pytest.mark.parametrize("engine", WITH_WORKERS, indirect=True)
 def test_every_worker_has_a_span_of_its_own_from_the_start(engine: Engine, tmp_path: Path) -> None:
     by_worker: dict[int, list[int]] = {}
     for outcome in engine.run(Square(tmp_path), batches(10), lambda: 2):

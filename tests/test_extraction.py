@@ -127,6 +127,7 @@ def test_other_quantiles_and_another_size(make_step: MakeStep) -> None:
 LABEL_TYPES = [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("dtype", LABEL_TYPES, ids=lambda dtype: np.dtype(dtype).name)
 def test_any_integer_type_of_labels(tmp_path: Path, make_step: MakeStep, dtype: Any) -> None:
     sample = SAMPLE.with_types(dtype, np.uint16)
@@ -135,6 +136,7 @@ def test_any_integer_type_of_labels(tmp_path: Path, make_step: MakeStep, dtype: 
     check(step, sample)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint32], ids=lambda dtype: np.dtype(dtype).name)
 @pytest.mark.parametrize("quantiles", [RANGE, None], ids=["normalised", "raw"])
 def test_other_types_of_image(tmp_path: Path, make_step: MakeStep, dtype: Any, quantiles: Any) -> None:
@@ -145,6 +147,7 @@ def test_other_types_of_image(tmp_path: Path, make_step: MakeStep, dtype: Any, q
     check(step, sample, quantiles=quantiles)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("n_channels", [1, 12])
 def test_any_number_of_channels(tmp_path: Path, make_step: MakeStep, n_channels: int) -> None:
     sample = make_sample((90, 100), n_channels=n_channels)
@@ -218,6 +221,7 @@ def serial_result(tmp_path_factory: pytest.TempPathFactory, shared_store: Path) 
     return chunks(str(step.output_path))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("way", WAYS)
 def test_stored_bytes_are_the_same_for_any_workers_and_batches(
     make_step: MakeStep, serial_result: list[tuple[Any, bytes]], way: str
@@ -519,6 +523,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("fault", "message"), FAULTS, ids=[next(iter(fault)) for fault, _ in FAULTS])
 def test_a_fault_of_the_configuration_is_told_before_any_work(
     tmp_path: Path, make_step: MakeStep, fault: dict[str, Any], message: str
@@ -556,6 +561,7 @@ def test_a_finished_result_of_other_settings_is_in_the_way(tmp_path: Path, make_
     assert {path: path.read_bytes() for path in (tmp_path / "out" / "data").iterdir()} == before
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("how", ["constructor", "call", "overwrite_run_path"])
 def test_overwriting_replaces_the_runs_files_and_no_others(tmp_path: Path, make_step: MakeStep, how: str) -> None:
     step = make_step()
@@ -580,6 +586,7 @@ def test_overwriting_replaces_the_runs_files_and_no_others(tmp_path: Path, make_
     assert (tmp_path / "out" / "partial_data_ncells_3_seed_42" / "single_cells.h5sc").read_bytes() == partial
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("threads", [1, 2])
 def test_compiling_is_announced_once_for_types_and_not_counted(
     tmp_path: Path, make_step: MakeStep, threads: int
@@ -606,6 +613,7 @@ def _forget_compiling(types: Types) -> None:
         note.unlink()
 
 
+@pytest.mark.once
 @pytest.mark.filterwarnings("ignore:2 workers were killed")
 @pytest.mark.parametrize(
     ("task", "threads", "message"),
@@ -734,17 +742,20 @@ def test_a_row_for_each_run_in_the_table_of_runs(make_step: MakeStep) -> None:
     assert partial["file"] == "partial_data_ncells_3_seed_42/single_cells.h5sc"
 
 
+@pytest.mark.once
 def test_one_line_where_there_is_no_terminal(make_step: MakeStep, capfd: pytest.CaptureFixture[str]) -> None:
     make_step(threads=2)()
     out, err = capfd.readouterr()
     assert (out.startswith("Extracted "), out.count("\n"), err) == (True, 1, "")
 
 
+@pytest.mark.once
 def test_silent_without_progress(make_step: MakeStep, capfd: pytest.CaptureFixture[str]) -> None:
     make_step(threads=2, progress=False)()
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.once
 def test_a_bar_and_a_closing_line_when_asked_for(make_step: MakeStep, capfd: pytest.CaptureFixture[str]) -> None:
     step = make_step(progress=True)
     step()
@@ -762,6 +773,7 @@ def test_overrides_of_flushing_and_of_the_limit(make_step: MakeStep) -> None:
     assert "in-flight limit" not in logged(step)  # nothing to calibrate
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("config", "n_flushes"), [({"flush_every": 2}, 5), ({"max_inflight_result_batches": 3}, 3)])
 def test_written_data_reaches_the_disk_every_so_many_batches(
     make_step: MakeStep, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], n_flushes: int

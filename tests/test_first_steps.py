@@ -287,6 +287,7 @@ class TestFinished:
             step()
 
 
+@pytest.mark.once
 class TestSummary:
     @pytest.mark.parametrize("progress", ["auto", False])
     def test_a_script_prints_it_once(self, tmp_path: Path, make_step: Callable[..., object], progress: object) -> None:

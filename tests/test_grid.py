@@ -349,10 +349,11 @@ MICRONS = {"global": scale(0.2125, 0.2125)}
         (LABELS[::2, ::2], {"a": Identity()}, {"b": Identity()}, r"no coordinate system in common \(the image's: a; "),
     ],
 )
-@pytest.mark.parametrize("multiscale", [False, True])
 def test_labels_of_another_resolution_are_put_where_their_cells_are(
-    tmp_path: Path, labels: np.ndarray, of_image: Any, of_labels: Any, told: str, *, multiscale: bool
+    tmp_path: Path, labels: np.ndarray, of_image: Any, of_labels: Any, told: str
 ) -> None:
+    # with copies of lower resolution where the grids differ by a factor that such copies have, too
+    multiscale = len(labels) < 160 and of_image is not MICRONS
     sdata = open_sdata(on_disk(made(labels, of_image, of_labels, multiscale=multiscale), tmp_path / "s.zarr"))
     message, (draw,) = advised(sdata, "scan", "cells")
     assert re.search(told, message)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
@@ -19,6 +19,7 @@ from cellstamp.cells.kernels.holes import fill_holes
 from cellstamp.cells.kernels.quantiles import normalise
 from cellstamp.cells.kernels.rounding import round_to_half
 from cellstamp.source.outlines import NO_OUTLINES
+from examples import examples
 
 pytestmark = pytest.mark.once
 
@@ -190,13 +191,13 @@ def scenes(draw, size=None, types=None, n_masks=None, n_channels=None):
     return Scene(size, labels, image, ids, corners, draw(quantile_ranges()), apply_masks=draw(st.booleans()))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(scenes())
 def test_stamps_are_those_of_the_restatement(scene):
     assert_as_restated(scene)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(scenes(types=(np.uint32, np.uint16)), st.sampled_from(DTYPES), st.data())
 def test_stamps_of_every_dtype_and_of_fixed_limits(scene, dtype, data):
     limits = st.tuples(st.floats(0, 70000), st.floats(0, 70000)).map(sorted)
@@ -221,7 +222,7 @@ def test_without_masks_a_window_of_integers_is_the_pixels_themselves():
         assert np.array_equal(stamps[0, 1:], image[:, 5:21, 7:23])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.data())
 def test_buffers_are_used_again_and_again(data):
     size = data.draw(SIZES)
@@ -231,7 +232,7 @@ def test_buffers_are_used_again_and_again(data):
         assert_as_restated(scene, cutter)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(hnp.arrays(np.bool_, st.sampled_from([(2, 2), (4, 4), (6, 6), (8, 8), (10, 10)])), st.sampled_from(QUANTILES))
 def test_any_small_mask(mask, quantiles):
     image = np.random.default_rng(mask.sum()).integers(0, 2**16, (1, *mask.shape), np.uint16)
@@ -315,7 +316,7 @@ def test_weights_are_those_of_scipy():
     assert gaussian_weights().tolist() == ndimage.gaussian_filter1d(one, 1, truncate=4)[10:15].tolist()
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 2**32), st.floats(0.3, 0.95))
 @example(3, 3, 0, 0.95)
 def test_holes_are_those_of_scipy(height, width, seed, density):
@@ -380,7 +381,7 @@ def test_rounding_at_every_float16_and_at_every_tie():
     assert np.array_equal(as_halves(np.nextafter(exact[1:], 0)), halves[1:])
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(hnp.arrays(np.float64, 50, elements=st.one_of(st.floats(0, 65504), st.floats(0, 1e-4), st.floats(0, 1))))
 def test_rounding_of_anything(values):
     values = np.abs(values)

@@ -391,6 +391,7 @@ def test_comparing_reads_a_bounded_part(tmp_path: Path) -> None:
     assert max(sizes) <= 64 * 2**20 < sum(sizes)
 
 
+@pytest.mark.once
 def test_a_script_runs_twice(tmp_path: Path, make_cells: Any) -> None:
     """The quickstart's lines, in two processes, and twice in each."""
     image, nucleus, cytosol = make_cells()

@@ -124,6 +124,7 @@ def kept_in_both(nuclei: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.
 
 
 class TestImagesAsMasks:
+    @pytest.mark.once
     @REAL
     @pytest.mark.parametrize("where", sorted(SHARED.glob("*/image.tif")), ids=lambda path: path.parent.name)
     @pytest.mark.parametrize("channel", range(3))

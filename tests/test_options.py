@@ -75,6 +75,7 @@ def with_pixels(image: NDArray) -> Sample:
 # --- surroundings, border, dtype --------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("engine", EACH_ENGINE)
 @pytest.mark.parametrize("quantiles", [RANGE, None], ids=["normalised", "raw"])
 def test_surroundings_are_kept(run: Run, engine: str, quantiles: Any) -> None:
@@ -223,6 +224,7 @@ def test_an_unknown_channel_is_named_with_those_there_are(run: Run) -> None:
 # --- pixel types ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("dtype", "engine"),
     [
@@ -246,6 +248,7 @@ def test_quantiles_of_the_whole_image_in_every_type(tmp_path: Path, run: Run, dt
     check(run(store, normalization_scope="image"), with_pixels(image), limits=image_limits(image, [RANGE] * 3))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("dtype", "engine"), [("float32", "two workers"), ("float64", "serial")])
 def test_floats_above_1_are_refused_unless_normalised(tmp_path: Path, run: Run, dtype: str, engine: str) -> None:
     image = (SAMPLE.image / 65535).astype(dtype)
@@ -259,6 +262,7 @@ def test_floats_above_1_are_refused_unless_normalised(tmp_path: Path, run: Run, 
     check(run(store, **ENGINES[engine]), with_pixels(image))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("scope", ["cell", "image"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -0.25])
 def test_pixels_that_are_no_intensities_are_refused(tmp_path: Path, run: Run, value: float, scope: str) -> None:

@@ -193,6 +193,7 @@ def digests(folder: Path) -> dict[Path, str]:
     return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("own_config", [True, False], ids=["the project's settings", "other settings"])
 def test_the_script_of_the_pipeline_module_extracts_a_linked_project(
     project_store: Any, tmp_path: Path, *, own_config: bool

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import restatement
@@ -22,6 +22,7 @@ from cellstamp.cells.plan import (
 )
 from cellstamp.errors import ConfigError
 from cellstamp.source.values import TILES_ABREAST, Centers, Rect
+from examples import examples
 
 pytestmark = pytest.mark.once
 
@@ -48,7 +49,7 @@ def test_a_cell_is_kept_when_its_rounded_centre_is_more_than_half_a_window_from_
     assert inside_image(centers([[50, x]]), 8, (20, 100)).tolist() == [kept]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.integers(1, 60), st.integers(1, 60), st.integers(1, 20),
     st.lists(st.tuples(st.integers(0, 240), st.integers(0, 240)), max_size=20),
@@ -68,7 +69,7 @@ def test_kept_cells_and_windows_are_those_of_the_restatement(height, width, half
 # --- drawing ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(1, 200), st.integers(0, 2**32), st.data())
 def test_a_preview_has_exactly_as_many_cells_as_asked_for(n, seed, data):
     ids = np.sort(np.random.default_rng(seed).choice(2**50, n, replace=False)).astype(np.uint64) + 1
@@ -101,7 +102,7 @@ def test_a_preview_of_more_cells_than_there_are_says_how_many_there_are():
 # --- tiles ------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.tuples(st.integers(1, 20000), st.integers(1, 20000)),
     st.lists(st.tuples(st.integers(1, 6000), st.integers(1, 6000)), min_size=1, max_size=3),
@@ -159,7 +160,7 @@ def planned(job):
     return plan_batches(cells, size, shape, tile=tile, chunk=tuple(chunk), max_batch_size=max_batch_size)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(jobs().filter(lambda job: len(job[0]) > 0))
 def test_batches_keep_their_promises(job):
     cells, size, (height, width), tile, _, max_batch_size = job
@@ -188,7 +189,7 @@ def test_batches_keep_their_promises(job):
             assert area.holds(Rect(top + size - 1, top + size, left + size - 1, left + size))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(jobs().filter(lambda job: len(job[0]) > 0))
 def test_a_region_is_what_cells_from_here_on_need_and_no_more_than_whole_chunks(job):
     _, size, _, _, chunk, _ = job
@@ -208,7 +209,7 @@ def test_a_region_is_what_cells_from_here_on_need_and_no_more_than_whole_chunks(
                 assert stop < end + side
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(jobs().filter(lambda job: len(job[0]) > 0))
 def test_a_tile_is_walked_from_top_to_bottom(job):
     for before, after in itertools.pairwise(planned(job)):

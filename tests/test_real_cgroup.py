@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cellstamp import HDF5CellExtraction
 from cellstamp.h5sc.validate import errors_in
 from stores import make_sample, write_store
 
@@ -21,13 +22,13 @@ _ENTER = """
 import os, sys
 open(os.path.join(sys.argv[1], "cgroup.procs"), "w").write(str(os.getpid()))
 """
-_EXTRACT = f"""{_ENTER}
+CONFIG = {"threads": 2, "image_size": 32, "max_batch_size": 5}
+_EXTRACT_HUNGRILY = f"""{_ENTER}
 from cellstamp import HDF5CellExtraction
 from cellstamp.pipeline import job
-if sys.argv[4] == "hungry":
-    from stamp_tasks import Hungry
-    job.StampTask = Hungry
-config = {{"threads": 2, "image_size": 32, "cache": sys.argv[3] + "/cache", "max_batch_size": 5}}
+from stamp_tasks import Hungry
+job.StampTask = Hungry
+config = {CONFIG!r} | {{"cache": sys.argv[3] + "/cache"}}
 HDF5CellExtraction(config, sys.argv[3], filehandler=sys.argv[2])()
 """
 
@@ -67,7 +68,7 @@ def test_the_limit_is_what_may_be_used(group: Path) -> None:
 def test_a_cell_that_takes_more_than_there_is_is_named_and_the_rest_is_kept(group: Path, tmp_path: Path) -> None:
     store = write_store(tmp_path / "s.zarr", make_sample())
     out = tmp_path / "out"
-    failed = run_in(group, _EXTRACT, store, out, "hungry")
+    failed = run_in(group, _EXTRACT_HUNGRILY, store, out)
     assert failed.returncode == 1
     assert (
         "workers died while working on cell 40 (the last one: killed by SIGKILL). Most often memory has run out"
@@ -78,7 +79,6 @@ def test_a_cell_that_takes_more_than_there_is_is_named_and_the_rest_is_kept(grou
     assert "retrying its halves separately" in log
     assert "Continuing with 1 instead of 2" in log
     assert not (out / "data").exists()
-    done = run_in(group, _EXTRACT, store, out, "modest")
-    assert done.returncode == 0, done.stderr
+    HDF5CellExtraction({**CONFIG, "cache": str(tmp_path / "cache")}, out, filehandler=store)()
     assert "Resuming: " in (out / "processing.log").read_text()
     assert errors_in(out / "data/single_cells.h5sc") == []

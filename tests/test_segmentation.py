@@ -188,6 +188,7 @@ class TestMasks:
         assert project.h5sc.var["channels"].tolist()[:2] == ["seg_all_nucleus", "seg_all_cytosol"]
 
 
+@pytest.mark.once
 class TestBlocks:
     @pytest.mark.parametrize(("block_size", "threads"), [(64, 1), (97, 1), (130, 2)])
     def test_the_same_whatever_blocks_and_workers(self, tmp_path: Path, whole, block_size: int, threads: int) -> None:

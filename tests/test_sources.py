@@ -113,6 +113,11 @@ def in_memory(sdata: Any, path: Path) -> Any:
 WAYS = [on_disk, read_back, changed, in_memory]
 
 
+def two_ways(n: int) -> list[tuple[int, Any]]:
+    """Each of n cases on disk and in one other way; each way is taken."""
+    return [(case, way) for case in range(n) for way in (on_disk, WAYS[1 + case % 3])]
+
+
 @pytest.fixture
 def extract(tmp_path: Path) -> Callable[..., HDF5CellExtraction]:
     def run(handler: Any, **config: Any) -> HDF5CellExtraction:
@@ -138,24 +143,24 @@ def check(step: HDF5CellExtraction, sample: Sample, names: list[str]) -> None:
 # --- elements of any name --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(
-    ("make", "config"),
-    [
-        (xenium, {"image": "morphology_focus", "nucleus_labels": "nucleus_labels", "cytosol_labels": "cell_labels"}),
-        (merscope, {"image": "region_0_z3", "cytosol_labels": "region_0_cellpose_z3"}),
-        (cosmx, {"image": "7_image", "cytosol_labels": "7_labels"}),
-        (
-            visium_hd,
-            {
-                "image": "Colon_HD_full_image",
-                "nucleus_labels": "Colon_HD_nucleus_segmentation_labels",
-                "cytosol_labels": "Colon_HD_cell_segmentation_labels",
-            },
-        ),
-    ],
-)
-def test_stores_of_other_programs(tmp_path: Path, extract: Extract, make: Any, config: dict, way: Any) -> None:
+PROGRAMS = [
+    (xenium, {"image": "morphology_focus", "nucleus_labels": "nucleus_labels", "cytosol_labels": "cell_labels"}),
+    (merscope, {"image": "region_0_z3", "cytosol_labels": "region_0_cellpose_z3"}),
+    (cosmx, {"image": "7_image", "cytosol_labels": "7_labels"}),
+    (
+        visium_hd,
+        {
+            "image": "Colon_HD_full_image",
+            "nucleus_labels": "Colon_HD_nucleus_segmentation_labels",
+            "cytosol_labels": "Colon_HD_cell_segmentation_labels",
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("program", "way"), two_ways(len(PROGRAMS)))
+def test_stores_of_other_programs(tmp_path: Path, extract: Extract, program: int, way: Any) -> None:
+    make, config = PROGRAMS[program]
     step = extract(way(make(), tmp_path / "s.zarr"), **config)
     keys = {"nucleus_labels": NUCLEUS, "cytosol_labels": CYTOSOL}
     masks = {config[key]: SAMPLE.masks[mask] for key, mask in keys.items() if key in config}
@@ -261,8 +266,7 @@ def moved_by_points() -> list[tuple[Any, Any]]:
     ]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("case", range(5))
+@pytest.mark.parametrize(("case", "way"), two_ways(5))
 def test_centres_from_points(tmp_path: Path, extract: Extract, case: int, way: Any) -> None:
     """Wherever points and labels lie, and whatever their coordinates are, it is the place in the world that counts."""
     of_labels, of_points = moved_by_points()[case]

@@ -275,6 +275,7 @@ class TestAllOrNothing:
             stores.load_image(store, np.ones((2, 200, 200), np.uint16), overwrite=True)
         assert contents(tmp_path) == before
 
+    @pytest.mark.once
     @pytest.mark.leaves_files
     def test_a_process_killed_at_any_rename_leaves_one_state_or_the_other(self, tmp_path: Path, project_store) -> None:
         original = project_store(tmp_path / "original.zarr")

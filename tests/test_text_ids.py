@@ -120,8 +120,9 @@ WAYS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("region", ["cell_circles", "cell_labels"])
+@pytest.mark.parametrize(
+    ("way", "region"), [*((way, "cell_circles") for way in WAYS), ("column", "cell_labels"), ("quoted", "cell_labels")]
+)
 def test_text_ids_are_joined_through_the_tables_column(
     tmp_path: Path, write: Write, run: Run, way: str, region: str
 ) -> None:

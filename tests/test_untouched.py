@@ -127,6 +127,7 @@ LINKS = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("wanted", ["auto", "always"])
 @pytest.mark.parametrize("link", LINKS)
 def test_centres_are_not_written_through_a_link(store: Path, tmp_path: Path, link: str, wanted: str) -> None:
@@ -145,6 +146,7 @@ def test_centres_are_not_written_through_a_link(store: Path, tmp_path: Path, lin
     )
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("link", ["store", "labels", "metadata"])
 def test_what_is_loaded_is_not_written_through_a_link(store: Path, tmp_path: Path, link: str) -> None:
     folder = tmp_path / "project"

@@ -50,6 +50,7 @@ def check(folder: Path) -> None:
     assert list((folder / "cache").iterdir()) == []
 
 
+@pytest.mark.once
 @pytest.mark.usefixtures("start_method")
 def test_script_without_a_guard(tmp_path: Path, code: str) -> None:
     (tmp_path / "script.py").write_text(code)
@@ -57,12 +58,14 @@ def test_script_without_a_guard(tmp_path: Path, code: str) -> None:
     check(tmp_path)
 
 
+@pytest.mark.once
 @pytest.mark.usefixtures("start_method")
 def test_script_on_stdin(tmp_path: Path, code: str) -> None:
     run("-", folder=tmp_path, stdin=code)
     check(tmp_path)
 
 
+@pytest.mark.once
 def test_module_of_a_package(tmp_path: Path, code: str) -> None:
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg" / "__init__.py").touch()
@@ -76,12 +79,14 @@ def test_interactive(tmp_path: Path, code: str) -> None:
     check(tmp_path)
 
 
+@pytest.mark.once
 def test_interactive_after_a_script(tmp_path: Path, code: str) -> None:
     (tmp_path / "script.py").write_text(code)
     run("-i", "script.py", folder=tmp_path, stdin="print(step.output_path)\n")
     check(tmp_path)
 
 
+@pytest.mark.once
 def test_notebook(tmp_path: Path, code: str) -> None:
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
