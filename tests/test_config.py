@@ -32,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "nucleus_shapes": None,
     "cytosol_shapes": None,
     "coordinate_system": None,
+    "interpolation": "bilinear",
     "centers": None,
     "store_centers": "auto",
     "segmentation_key": "seg_all",
@@ -60,12 +61,13 @@ ALLOWED = {
     "threads": "an integer >= 1",
     "image_size": 'an even integer >= 2, or "auto"',
     "cache": "the path of a folder for temporary files",
-    "image": "the name of an image in the store, or None for the default",
+    "image": "the name of an image in the store, a list of such names, each once, or None for the default",
     "nucleus_labels": AN_ELEMENT,
     "cytosol_labels": AN_ELEMENT,
     "nucleus_shapes": AN_ELEMENT,
     "cytosol_shapes": AN_ELEMENT,
     "coordinate_system": AN_ELEMENT,
+    "interpolation": '"bilinear" or "nearest"',
     "centers": AN_ELEMENT,
     "store_centers": '"auto", "never" or "always"',
     "segmentation_key": "a text that is not empty, or None for the default",
@@ -174,6 +176,9 @@ def test_required_keys_alone_give_every_default() -> None:
         ("image", "slide 7", "slide 7"),
         ("image", None, "input_image"),
         ("image", "None", "input_image"),
+        ("image", ["input_image"], "input_image"),
+        ("image", ["morphology_focus", "he_image"], ("morphology_focus", "he_image")),
+        ("interpolation", "nearest", "nearest"),
         ("nucleus_labels", "nuclei", "nuclei"),
         ("nucleus_labels", "None", None),
         ("cytosol_labels", "cells", "cells"),
@@ -296,7 +301,12 @@ def test_value_is_taken_with_its_meaning(key: str, value: Any, meaning: Any) -> 
         ("segmentation_mask", ["nucleus_1", "nucleus_2", "cytosol"], None),
         ("segmentation_mask", ["nucleus", 3], "an int"),
         ("image", "", None),
-        ("image", ["input_image"], "a list"),
+        ("image", 3, "an int"),
+        ("image", [], None),
+        ("image", ["dapi", "dapi"], None),
+        ("image", ["dapi", 3], "an int"),
+        ("interpolation", "cubic", None),
+        ("interpolation", None, None),
         ("nucleus_labels", " ", None),
         ("nucleus_labels", 3, "an int"),
         ("cytosol_labels", ["cells"], "a list"),
@@ -621,6 +631,7 @@ CHOICES: dict[str, list[tuple[Any, Any]]] = {
     "border": [("drop", "drop"), ("pad", "pad")],
     "apply_masks": [(True, True), (False, False)],
     "normalization_scope": [("cell", "cell"), ("image", "image")],
+    "interpolation": [("bilinear", "bilinear"), ("nearest", "nearest")],
     "dtype": [(name, name) for name in ("float16", "float32", "uint8", "uint16")],
 }
 NAMES = {
@@ -655,6 +666,9 @@ def expected(key: str, value: Any) -> Any:
         return (0.001, 0.999) if none else expected_ranges(value)
     if key == "cache":
         return Path(value) if is_name(value) and not none and "\0" not in value else REFUSED
+    if key == "image" and isinstance(value, list):
+        told = bool(value) and all(map(is_name, value)) and len(set(value)) == len(value)
+        return REFUSED if not told else tuple(value) if len(value) > 1 else value[0]
     if key in NAMES:
         return NAMES[key] if none else value if is_name(value) else REFUSED
     if none:

@@ -255,20 +255,22 @@ def test_given_centres_outside_of_the_image_are_counted(tmp_path: Path) -> None:
 
 
 def test_stored_centres_are_of_other_pixels(tmp_path: Path) -> None:
-    """Those of the labels, so they are neither used nor written."""
-    half = labels(CELLS[::2, ::2], {"global": scale(2)})
+    """Those of the labels, from any program; so they are neither used nor written."""
+    import pandas as pd
+
+    half = CELLS[::2, ::2]
+    ids, xy = restatement.centers(half)
     store = written(
         tmp_path / "s.zarr",
         scan=image(SAMPLE.image, HERE),
-        small=image(SAMPLE.image[:, ::2, ::2], {"global": scale(2)}),
-        cells=half,
+        cells=labels(half, {"global": scale(2)}),
+        centers_cells=PointsModel.parse(pd.DataFrame(xy, columns=["x", "y"], index=ids), transformations=HERE),
     )
-    config = {"cytosol_labels": "cells", "store_centers": "always"}
-    extracted(store, tmp_path / "small", image="small", **config)
-    stored = list((store / "points").glob("centers_*"))
-    assert len(stored) == 1
-    step = extracted(store, tmp_path / "scan", image="scan", **config)
-    check(step, [resampled(CELLS[::2, ::2], scale(2))], SAMPLE.image)
+    before = sorted((store / "points").rglob("*"))
+    config = {"image": "scan", "cytosol_labels": "cells", "store_centers": "always"}
+    step = extracted(store, tmp_path / "scan", **config)
+    check(step, [resampled(half, scale(2))], SAMPLE.image)
+    assert sorted((store / "points").rglob("*")) == before
     assert "did not store the centres (they are centres on the pixels of the image" in log_of(step)
 
 

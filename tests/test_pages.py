@@ -44,7 +44,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]
     folder = tmp_path_factory.mktemp("page")
     cells = r"^```{code-cell} ipython3\n(?::tags:[^\n]*\n\n)?(.*?)^```$"
     blocks = re.findall(cells, PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 7
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(block) for block in blocks])
     resources = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(notebook, kernel_name="python3", timeout=120, resources=resources).execute()
@@ -59,17 +59,25 @@ def test_the_page_outside_a_project_runs(executed: tuple[Path, list[Any]]) -> No
     assert not [output for output in outputs if output.output_type == "error"]
     assert any("AnnData object" in str(output.get("data")) for output in outputs)
     assert not (folder / "tissue.zarr" / "points").exists()
+    both = read_h5sc(folder / "both" / "data" / "single_cells.h5sc")
+    stains = ["slide:hematoxylin", "DAB", "he_image:hematoxylin", "eosin"]
+    assert both.var["channels"].tolist() == ["nuclei", "cells", *stains]
+    of_slide, of_he = (both.obsm["single_cell_images"][:][:, plane].astype(float) for plane in (2, 4))
+    alike = [np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in zip(of_slide, of_he, strict=True)]
+    assert np.median(alike) > 0.9  # the same tissue, seen twice
 
 
-def test_its_picture_shows_stamps(executed: tuple[Path, list[Any]]) -> None:
+def test_its_pictures_show_stamps(executed: tuple[Path, list[Any]]) -> None:
     folder, outputs = executed
-    (png,) = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
-    (folder / "picture.png").write_bytes(base64.b64decode(png))
-    picture = matplotlib.image.imread(folder / "picture.png")[..., :3].mean(axis=-1)
-    assert picture.shape[1] > 800
-    assert 0.3 < np.mean(picture < 0.05) < 0.8  # stamps are black around their cells
-    grey = (picture > 0.1) & (picture < 0.9)
-    assert 0.03 < grey.mean() < 0.5  # what the channels show
+    pictures = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == 2
+    for png in pictures:
+        (folder / "picture.png").write_bytes(base64.b64decode(png))
+        picture = matplotlib.image.imread(folder / "picture.png")[..., :3].mean(axis=-1)
+        assert picture.shape[1] > 600
+        assert 0.3 < np.mean(picture < 0.05) < 0.8  # stamps are black around their cells
+        grey = (picture > 0.1) & (picture < 0.9)
+        assert 0.03 < grey.mean() < 0.5  # what the channels show
 
 
 OWN_STEP = DOCS / "own-step.md"
