@@ -22,11 +22,11 @@ import pytest
 from cellstamp import HDF5CellExtraction
 from cellstamp.engines import connected
 from cellstamp.engines.connected import ConnectedPython
-from cellstamp.engines.exit_codes import how_it_ended, was_killed
 from cellstamp.engines.open_files import OPEN_FILES
 from cellstamp.engines.processes import ProcessEngine
 from cellstamp.engines.start_methods import METHODS, default_method, find_method
 from cellstamp.engines.threads import usable_cores
+from cellstamp.engines.worker_exits import how_it_ended, was_killed
 from cellstamp.errors import ConfigError, WorkerError
 from comparing import assert_same
 from engine_tasks import Arrays, Batch, DieOnce, Large, Wait, content_of, fail_with_a_file, number_of

@@ -12,7 +12,8 @@ from types import TracebackType
 import click
 
 from cellstamp import __version__
-from cellstamp.cli.errors import Commands, EndedBySignal, TerminatedError
+from cellstamp.cli.errors import Commands
+from cellstamp.cli.exit_codes import EndedBySignal, TerminatedError
 from cellstamp.cli.file_commands import info, preview, validate
 from cellstamp.cli.project_commands import extract, segment
 from cellstamp.cli.setup_commands import compile_kernels, demo

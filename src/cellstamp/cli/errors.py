@@ -1,7 +1,6 @@
-"""End a command: report each error or interrupt in one line, with its exit code."""
+"""Report each error or interrupt of a command in one line."""
 
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -10,18 +9,11 @@ from typing import Any
 
 import click
 
+from cellstamp.cli.exit_codes import INTERRUPTED, EndedBySignal, Failure, TerminatedError, UserError
 from cellstamp.errors import CellstampError, WorkerError
 
 DEBUG = __name__
 """Key of click's context for the option ``--debug``."""
-
-
-class TerminatedError(BaseException):
-    """SIGTERM, SIGHUP or SIGBREAK arrived, from a batch system, a closed terminal, or Ctrl-Break on Windows."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.exit_code = 128 + number
 
 
 _OPTIONS = {
@@ -51,18 +43,6 @@ _LEFT = {
 _HELP_ONLY: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
-class UserError(click.ClickException):
-    """The input is invalid."""
-
-    exit_code = 2
-
-
-class Failure(click.ClickException):
-    """The input is valid, but the command failed."""
-
-    exit_code = 1
-
-
 class Commands(click.Group):
     """Commands that report each error in one line: invalid input with exit code 2, failures with 1."""
 
@@ -77,7 +57,7 @@ class Commands(click.Group):
             with _usage_errors_in_one_line():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise _report_end(ctx, "Interrupted", 128 + signal.SIGINT) from None
+            raise _report_end(ctx, "Interrupted", INTERRUPTED) from None
         except TerminatedError as end:
             raise _report_end(ctx, "Terminated", end.exit_code) from None
         except CellstampError as error:
@@ -85,10 +65,6 @@ class Commands(click.Group):
                 traceback.print_exc()
             kind = Failure if isinstance(error, WorkerError) else UserError
             raise kind(_with_options(str(error), ctx.invoked_subcommand)) from error
-
-
-class EndedBySignal(SystemExit):
-    """A signal ended the command, and its cleanup is done."""
 
 
 def _report_end(ctx: click.Context, word: str, code: int) -> EndedBySignal:

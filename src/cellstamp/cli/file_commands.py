@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cellstamp.cli.errors import Failure, debug_option
+from cellstamp.cli.errors import debug_option
+from cellstamp.cli.exit_codes import Failure
 from cellstamp.cli.output import print_result
 
 if TYPE_CHECKING:

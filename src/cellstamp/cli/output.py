@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import click
 
-from cellstamp.cli.errors import Failure
+from cellstamp.cli.exit_codes import Failure
 
 
 class _Echo(logging.Handler):

@@ -22,11 +22,11 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
-from cellstamp.engines.exit_codes import how_it_ended
 from cellstamp.engines.fork_server import FORK, KILL, REAP, REPLY, REQUEST
 from cellstamp.engines.inherited import close, open_pair
 from cellstamp.engines.interpreter import refused, start_python
 from cellstamp.engines.result_memory import ResultMemory
+from cellstamp.engines.worker_exits import how_it_ended
 
 _WORK = "cellstamp.engines.worker:work"
 _DYING = 1.0

@@ -16,7 +16,6 @@ from multiprocessing.connection import Connection
 from typing import Any, Generic, Self, TypeVar
 
 from cellstamp.engines.base import Outcome, Results, failed
-from cellstamp.engines.exit_codes import how_it_ended, was_killed
 from cellstamp.engines.forking import ServerDiedError
 from cellstamp.engines.interpreter import Surroundings
 from cellstamp.engines.open_files import OPEN_FILES
@@ -25,6 +24,7 @@ from cellstamp.engines.retries import Attempt, try_again
 from cellstamp.engines.spans import Spans
 from cellstamp.engines.start_methods import Child, find_method
 from cellstamp.engines.worker import Failure
+from cellstamp.engines.worker_exits import how_it_ended, was_killed
 from cellstamp.errors import CellstampError, WorkerError
 
 B = TypeVar("B")

@@ -1,4 +1,4 @@
-"""Decide which cells are too close to the image border, and warn if these are many."""
+"""Decide which cells are too close to the image border, and whether crops fit into the image."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from cellstamp.errors import ConfigError
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.values import Centers
 
-_MANY = 0.05
-"""Share of the selected cells; if more are removed at the border, the user is warned."""
-
 
 def cells_inside(cells: Centers, config: ExtractionConfig, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Return which cells can be extracted, bool (n,): all with padding, else those whose crop is inside of the image.
@@ -24,17 +21,6 @@ def cells_inside(cells: Centers, config: ExtractionConfig, shape: tuple[int, int
         Height and width of the image in pixels.
     """
     return np.ones(len(cells), np.bool_) if config.border == "pad" else inside_image(cells, config.image_size, shape)
-
-
-def removed_warning(n_removed: int, n_selected: int, image_size: int) -> str | None:
-    """Return the warning if many of the selected cells are removed at the border."""
-    if n_removed <= _MANY * n_selected:
-        return None
-    return (
-        f"{n_removed:,} of {n_selected:,} cells ({n_removed / n_selected:.0%}) are too close to the image border for "
-        f"image_size {image_size}, and are not extracted. Set border to 'pad' to extract them, or choose a smaller "
-        "image_size"
-    )
 
 
 def check_crop_fits(config: ExtractionConfig, source: PixelSource, *, measured: bool = False) -> None:

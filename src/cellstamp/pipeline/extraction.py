@@ -24,7 +24,7 @@ from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME
 from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep, source_of
-from cellstamp.pipeline.border_rule import check_crop_fits, removed_warning
+from cellstamp.pipeline.border_rule import check_crop_fits
 from cellstamp.pipeline.cell_selection import Selection, choose_cells
 from cellstamp.pipeline.cluster_memory import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
@@ -36,6 +36,7 @@ from cellstamp.pipeline.extraction_warnings import (
     no_cells_left,
     outside_further_images,
     outside_image,
+    removed_cells,
 )
 from cellstamp.pipeline.folder import STORE
 from cellstamp.pipeline.job import Job
@@ -207,7 +208,8 @@ class HDF5CellExtraction(ProcessingStep):
         for warning in outside_further_images(source, selection):
             self._warn(warning)
         if len(selection.cells):
-            self._warn_of_removed(selection, config)
+            for warning in removed_cells(selection, config):
+                self._warn(warning)
 
     def _extract(
         self, job: Job, engine: Engine, blocks: BlockRunner, watch: Stopwatch
@@ -381,12 +383,6 @@ class HDF5CellExtraction(ProcessingStep):
                 "to extract": len(selection.cells),
             }
         )
-
-    def _warn_of_removed(self, selection: Selection, config: ExtractionConfig) -> None:
-        n_selected = selection.n_in_mask - selection.n_not_chosen
-        warning = removed_warning(selection.removed.size, n_selected, config.image_size)
-        if warning is not None:
-            self._warn(warning)
 
     def _report(self, job: Job, tally: run.Tally, n_empty: int, watch: Stopwatch, n_workers: int) -> None:
         """Report the run to the user, the log and the table of runs."""

@@ -1,4 +1,4 @@
-"""Warnings about cells: outside of an image, cut off by their crop, or without a pixel in a mask; each with a fix."""
+"""Warnings about cells: removed at the border, not on an image, cut off, or without a pixel in a mask; with a fix."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from cellstamp.pipeline.run import Exceeding
 from cellstamp.source.names import centers_of
 from cellstamp.source.read.arrays import PixelArray, PixelSource
 
+_MANY_REMOVED = 0.05
+"""Share of the selected cells; if more are removed at the image border, the user is warned."""
 _BETWEEN = "the centre of an id that stands for many cells lies between them"
 
 
@@ -32,6 +34,17 @@ def no_cells_left(source: PixelSource, config: ExtractionConfig, selection: Sele
         f"{config.image_size // 2} pixels from the border of the {height} x {width} image. Choose a smaller "
         "image_size, or set border to 'pad'"
     )
+
+
+def removed_cells(selection: Selection, config: ExtractionConfig) -> Iterator[str]:
+    """Yield a warning if many of the selected cells are removed at the image border."""
+    n_removed, n_selected = selection.removed.size, selection.n_in_mask - selection.n_not_chosen
+    if n_removed > _MANY_REMOVED * n_selected:
+        yield (
+            f"{n_removed:,} of {n_selected:,} cells ({n_removed / n_selected:.0%}) are too close to the image border "
+            f"for image_size {config.image_size}, and are not extracted. Set border to 'pad' to extract them, or choose "
+            "a smaller image_size"
+        )
 
 
 def cut_off_cells(job: Job, exceeding: Exceeding) -> str:
