@@ -8,7 +8,7 @@ import platform
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -33,6 +33,8 @@ SOURCES = (
     "source/read/sampling.py",
 )
 """Files of compiled functions. A change in one makes all compiled code invalid, since functions include others."""
+_INDEX = ".nbi"
+"""End of the name of the file that lists the machine code of a function, as numba names it."""
 _CPU_BYTES = 8192
 """Bytes of ``/proc/cpuinfo`` that describe the first core."""
 _CPU_LINES = ("model name", "flags", "CPU part", "Features")
@@ -187,7 +189,9 @@ def _is_kept_in(folder: Path | None, types: Types, expected: str) -> bool:
     try:
         state, *noted = _note(folder, types).read_text(encoding="utf-8").splitlines()
         sizes = _sizes(folder)
-        return state == expected and _machine_code(sizes).issuperset(noted) and _has_code(sizes)
+        indices = [name for name in noted if name.endswith(_INDEX)]
+        code = set(noted).difference(indices)
+        return state == expected and _machine_code(sizes) >= code and _have_code(indices, sizes)
     except (OSError, ValueError):
         return False
 
@@ -197,7 +201,9 @@ def note_kept(types: Types) -> None:
     folder, read_only = find_folders()
     if folder is not None:
         with suppress(OSError):  # a full disk: the next run compiles them again
-            lines = [_state(read_only), *sorted(_machine_code(_sizes(folder)))]
+            sizes = _sizes(folder)
+            indices = [name for name in sizes if name.endswith(_INDEX)]
+            lines = [_state(read_only), *sorted([*indices, *_machine_code(sizes)])]
             _note(folder, types).write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -214,7 +220,7 @@ def _state(read_only: tuple[Path, ...] = ()) -> str:
 def _sizes(folder: Path) -> dict[str, int]:
     """Return the sizes of all indices and of all files of machine code. One pass: every run waits for it."""
     with os.scandir(folder) as files:
-        return {file.name: file.stat().st_size for file in files if file.name.endswith((".nbi", ".nbc"))}
+        return {file.name: file.stat().st_size for file in files if file.name.endswith((_INDEX, ".nbc"))}
 
 
 def _machine_code(sizes: Mapping[str, int]) -> set[str]:
@@ -222,10 +228,13 @@ def _machine_code(sizes: Mapping[str, int]) -> set[str]:
     return {f"{name} {size}" for name, size in sizes.items() if name.endswith(".nbc")}
 
 
-def _has_code(sizes: Mapping[str, int]) -> bool:
-    """Whether each function's index is intact and has machine code; on a full disk, the small index alone is kept."""
+def _have_code(indices: Iterable[str], sizes: Mapping[str, int]) -> bool:
+    """Whether functions' indices are intact and have machine code; on a full disk, the small index alone is kept.
+
+    Only noted functions count: another process may have written the index of a new one, and not yet its code.
+    """
     with_code = {name.rsplit(".", 2)[0] for name in sizes if name.endswith(".nbc")}
-    return all(size and Path(name).stem in with_code for name, size in sizes.items() if name.endswith(".nbi"))
+    return all(sizes.get(name) and Path(name).stem in with_code for name in indices)
 
 
 @cache

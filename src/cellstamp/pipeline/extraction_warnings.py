@@ -42,8 +42,8 @@ def removed_cells(selection: Selection, config: ExtractionConfig) -> Iterator[st
     if n_removed > _MANY_REMOVED * n_selected:
         yield (
             f"{n_removed:,} of {n_selected:,} cells ({n_removed / n_selected:.0%}) are too close to the image border "
-            f"for image_size {config.image_size}, and are not extracted. Set border to 'pad' to extract them, or choose "
-            "a smaller image_size"
+            f"for image_size {config.image_size}, and are not extracted. Set border to 'pad' to extract them, or "
+            "choose a smaller image_size"
         )
 
 
