@@ -704,7 +704,7 @@ class TestPreview:
         assert "no channel named 'DNA'" in result.stderr
         result = self.run(tmp_path, "-o", tmp_path / "a.png")
         told = f"{tmp_path}: this folder has no extraction; it has no image either: check its name, or load an image"
-        assert (result.exit_code, told in result.output) == (2, True)
+        assert (result.exit_code, told in result.stderr) == (2, True)
 
     def test_a_project_one_folder_below_is_named(self, made, tmp_path) -> None:
         folder = Path(made.directory)
