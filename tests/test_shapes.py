@@ -324,7 +324,8 @@ def test_a_few_invalid_shapes_among_many_are_named_and_counted(tmp_path: Path, s
     for cell, shape in zip(ids, bad, strict=True):
         cells.loc[cell, "geometry"] = shape
     path = write_outlined(tmp_path / "s.zarr", SAMPLE, {"cells": SHAPES["cells"]})
-    cells.to_parquet(path / "shapes/cells/shapes.parquet")
+    with np.errstate(invalid="ignore"):  # shapely before 2.1 computes bounds of what is not finite with a warning
+        cells.to_parquet(path / "shapes/cells/shapes.parquet")
     step = extract(path, tmp_path / "s", cytosol_shapes="cells")
     assert content(step) == content(extract(store, tmp_path / "labels", cytosol_labels=CYTOSOL))
     log = log_of(tmp_path / "s")
