@@ -43,6 +43,7 @@ from cellstamp.source.names import (
     mask_kind,
     other_form,
 )
+from cellstamp.source.pixel_size import stored_pixel_size
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.read.centers import Run
 from cellstamp.source.store_root import open_root
@@ -234,7 +235,15 @@ def _take(staging: Staging, group: Path, element: str) -> None:
     names = channel_names_for(pixels.shape[0], None, labels) if kind == "images" else ()
     _, multiscale = ome.multiscale_of(group)
     transformations = ome.complete_transformations(multiscale, ome.AXES[kind])
-    write_raster(staging, element, pixels, channel_names=names, factors=factors, transformations=transformations)
+    write_raster(
+        staging,
+        element,
+        pixels,
+        channel_names=names,
+        factors=factors,
+        transformations=transformations,
+        pixel_size=stored_pixel_size(ome.read_attributes(group)) if kind == "images" else None,
+    )
 
 
 def _take_others(staging: Staging, chosen: Chosen, source_format: Format) -> None:
