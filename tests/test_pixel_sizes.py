@@ -257,6 +257,16 @@ def test_a_store_keeps_the_pixel_size_on_its_way_into_a_project(tmp_path: Path, 
     assert image_pixel_size(Path(loaded.sdata_path)) == (0.5, 0.5)
 
 
+def test_loading_a_store_again_records_its_pixel_size(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "slide.zarr", SAMPLE)
+    loaded = project(tmp_path)
+    loaded.load_input_from_sdata(str(store), "input_image", NUCLEUS, CYTOSOL)
+    assert image_pixel_size(Path(loaded.sdata_path)) is None
+    loaded.load_input_from_sdata(str(with_pixel_size(store, 0.5)), "input_image", NUCLEUS, CYTOSOL)
+    assert image_pixel_size(Path(loaded.sdata_path)) == (0.5, 0.5)
+    assert "0.5 um per pixel" in repr(loaded)
+
+
 def with_pixel_size(store: Path, *size: float) -> Path:
     group = zarr.open_group(str(store / "images/input_image"), mode="r+", use_consolidated=False)
     group.attrs["cellstamp"] = {"pixel_size": list(size * 2)[:2]}

@@ -57,7 +57,7 @@ def check_crop_fits(config: ExtractionConfig, source: PixelSource, *, measured: 
         begin = f"image_size = 'auto': the cells of '{mask}' need {config.image_size}, which" if measured else size
         message = (
             f"{begin} must not be larger than the image, which is {height} x {width} pixels "
-            f"(y, x): '{source.image.name}' in {source.image.store}{_cause(source, measured=measured)}"
+            f"{'of the crops ' if source.scale != (1.0, 1.0) else ''}(y, x): '{source.image.name}' in {source.image.store}{_cause(source, measured=measured)}"
         )
         raise ConfigError(message)
 

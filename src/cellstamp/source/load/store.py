@@ -143,7 +143,7 @@ def load_image(
     recover(store)
     content = Content(image, tuple(names))
     if not overwrite and is_stored(store, IMAGE, content):
-        _record_pixel_size(store, pixel_size)
+        record_pixel_size(store, pixel_size)
         return False
     if not overwrite:
         check_names(store, IMAGE, other_names(store, IMAGE, content), names)
@@ -159,8 +159,8 @@ def image_pixel_size(store: Path) -> PixelSize | None:
     return stored_pixel_size(ome.read_attributes(store / IMAGE))
 
 
-def _record_pixel_size(store: Path, pixel_size: PixelSize | None) -> None:
-    """Record the size of the pixels of an image that stays."""
+def record_pixel_size(store: Path, pixel_size: PixelSize | None) -> None:
+    """Record the size of the pixels of an image that stays, if it is known and new."""
     if pixel_size is None or image_pixel_size(store) == pixel_size:
         return
     check_not_linked(store, [IMAGE.split("/")[0]])
