@@ -107,8 +107,8 @@ def test_intensities_of_the_image(store: Path, tmp_path: Path) -> None:
 def test_the_pixel_size_of_the_image_changes_nothing(store: Path, tmp_path: Path) -> None:
     plain = extracted(store, tmp_path / "a", image_size=24, image_pixel_size=None)
     same = extracted(store, tmp_path / "b", image_size=24, crop_pixel_size=0.5)
-    stamps, others = (np.asarray(read_h5sc(str(each.output_path)).obsm["single_cell_images"][:]) for each in (plain, same))
-    assert restatement.same_bits(stamps, others)
+    files = [read_h5sc(str(step.output_path)) for step in (plain, same)]
+    assert restatement.same_bits(*(np.asarray(file.obsm["single_cell_images"][:]) for file in files))
     assert "crops:" not in (Path(same.directory) / "processing.log").read_text()
 
 
@@ -199,7 +199,7 @@ def test_cells_smaller_than_a_pixel_are_counted(store: Path, tmp_path: Path) -> 
         tmp_path / "out",
         filehandler=store,
     )
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="centre of no pixel") as caught:
         step()
     (message,) = (str(each.message) for each in caught if "crop_pixel_size" in str(each.message))
     n_left = np.unique(every(16)[0]).size - 1
@@ -219,10 +219,12 @@ def test_a_run_with_another_pixel_size_does_not_resume(store: Path, tmp_path: Pa
 
 
 def test_errors_name_the_key(store: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"crop_pixel_size = 1: the pixel size of image 'input_image' in .* is unknow"):
+    with pytest.raises(ConfigError, match=r"crop_pixel_size = 1: the pixel size of image 'input_image' in .* is unk"):
         extracted(store, tmp_path, image_size=24, crop_pixel_size=1, image_pixel_size=None)
-    with pytest.raises(ConfigError, match=r"crop_pixel_size = 325: a pixel of the crops is larger than image 'input_im"):
+    with pytest.raises(ConfigError, match=r"crop_pixel_size = 325: a pixel of the crops is larger than image 'input"):
         extracted(store, tmp_path, image_size=24, crop_pixel_size=325)
+    with pytest.raises(ConfigError, match="larger than the image, which is 54 x 64 pixels of the crops"):
+        extracted(store, tmp_path, image_size=60, crop_pixel_size=1.5)
 
 
 def test_a_project_and_its_pictures(tmp_path: Path) -> None:
@@ -235,7 +237,7 @@ def test_a_project_and_its_pictures(tmp_path: Path) -> None:
         warnings.filterwarnings("ignore", r".*(exceed|image border)")
         project.extract()
     read = project.h5sc
-    ids, _, stamps = restatement.extract(every(3), smaller(3), 8)
+    _, _, stamps = restatement.extract(every(3), smaller(3), 8)
     assert restatement.same_bits(np.asarray(read.obsm["single_cell_images"][:]), stamps)
     assert plot_removed(read) is not None
     pyplot.close("all")
