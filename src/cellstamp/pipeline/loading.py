@@ -162,7 +162,7 @@ class ProjectInput(Logable):
 
             Pages of one shape and dtype are channels, unless the file says that they are z or t, or you give `z` or
             `t`. Smaller copies of an image (pyramid levels), thumbnails and label images are left out. If an OME-TIFF
-            image is in several files, give all of them.
+            image is in several files, give all of them. The size of pixels in the metadata (OME-XML, ImageJ) is kept.
         channel_names, overwrite, remap
             See `load_input_from_array`. By default, names come from the file (OME-XML, ImageJ labels, Micro-Manager,
             QPTIFF, LSM), if it has them.
@@ -216,6 +216,8 @@ class ProjectInput(Logable):
         t: int | None = None,
     ) -> None:
         """Load the image from OME-Zarr (0.1 to 0.5), block by block. Only the full-resolution level is loaded.
+
+        The size of its pixels is kept if its axes have a unit of length.
 
         An image that the project already has, with the same content, is kept.
 
