@@ -218,6 +218,25 @@ def test_a_run_with_another_pixel_size_does_not_resume(store: Path, tmp_path: Pa
     assert "Up to date" in (Path(again.directory) / "processing.log").read_text()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_images_of_other_types(tmp_path: Path, dtype: str) -> None:
+    sample = make_sample((162, 192))
+    image = sample.image / 65_535 * (255 if dtype == "uint8" else 1)
+    image = image.astype(dtype)
+    store = write_store(tmp_path / "slide.zarr", type(sample)(image, sample.masks, sample.channel_names))
+    step = extracted(store, tmp_path, image_size=8, image_pixel_size=0.1, crop_pixel_size=0.3)
+    means = skimage.measure.block_reduce(image.astype(np.float64), (1, 3, 3), np.mean)
+    read = read_h5sc(str(step.output_path))
+    assert list(read.uns["cellstamp"]["settings"]["crop_pixel_size"]) == [0.3, 0.3]
+    expected = np.rint(means).astype(dtype) if dtype == "uint8" else means.astype(dtype)
+    _, _, stamps = restatement.extract(every(3), expected, 8)
+    found = np.asarray(read.obsm["single_cell_images"][:])
+    if dtype == "uint8":
+        assert restatement.same_bits(found, stamps)
+    else:  # the order of a sum
+        np.testing.assert_allclose(found, stamps, atol=2e-3)
+
+
 def test_errors_name_the_key(store: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"crop_pixel_size = 1: the pixel size of image 'input_image' in .* is unk"):
         extracted(store, tmp_path, image_size=24, crop_pixel_size=1, image_pixel_size=None)

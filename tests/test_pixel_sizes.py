@@ -22,7 +22,7 @@ from cellstamp.errors import ConfigError
 from cellstamp.lengths import even_pixels, in_micrometres, parse_length
 from cellstamp.source.load.store import image_pixel_size, open_sdata
 from cellstamp.source.pixel_size import stored_pixel_size
-from stores import CYTOSOL, NUCLEUS, make_sample, write_store
+from stores import CYTOSOL, NUCLEUS, as_spatialdata, make_sample, write_store
 
 SAMPLE = make_sample((160, 192))
 IMAGE = SAMPLE.image
@@ -265,6 +265,24 @@ def test_loading_a_store_again_records_its_pixel_size(tmp_path: Path) -> None:
     loaded.load_input_from_sdata(str(with_pixel_size(store, 0.5)), "input_image", NUCLEUS, CYTOSOL)
     assert image_pixel_size(Path(loaded.sdata_path)) == (0.5, 0.5)
     assert "0.5 um per pixel" in repr(loaded)
+
+
+def test_a_store_of_zarr_2(tmp_path: Path) -> None:
+    from spatialdata._io.format import SpatialDataContainerFormatV01
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        as_spatialdata(SAMPLE).write(tmp_path / "old.zarr", sdata_formats=SpatialDataContainerFormatV01())
+    loaded = project(tmp_path)
+    loaded.load_input_from_sdata(str(tmp_path / "old.zarr"), "input_image", NUCLEUS, CYTOSOL)
+    path = ome_tiff(tmp_path / "slide.ome.tif", PhysicalSizeX=0.5, PhysicalSizeY=0.5)
+    names = SAMPLE.channel_names
+    loaded.load_input_from_tif_files(path, channel_names=names)  # the same pixels
+    assert (Path(loaded.sdata_path) / ".zgroup").exists()
+    assert image_pixel_size(Path(loaded.sdata_path)) == (0.5, 0.5)
+    loaded.load_input_from_tif_files(path, channel_names=names, overwrite=True)
+    assert image_pixel_size(Path(loaded.sdata_path)) == (0.5, 0.5)
+    assert open_sdata(loaded.sdata_path).images["input_image"] is not None
 
 
 def with_pixel_size(store: Path, *size: float) -> Path:

@@ -58,6 +58,12 @@ def parse_length(text: str) -> float | None:
     return float(found[1]) * unit if found and unit is not None else None
 
 
+def scaled(size: PixelSize, factors: tuple[float, float]) -> PixelSize:
+    """Return the size of a pixel that is larger by two factors, without the rounding errors of the product."""
+    height, width = (float(f"{side * factor:.12g}") for side, factor in zip(size, factors, strict=True))
+    return height, width
+
+
 def is_square(size: PixelSize) -> bool:
     """Return whether pixels are as high as wide, up to rounding."""
     return math.isclose(*size, rel_tol=_SAME)

@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 
 from cellstamp.errors import ConfigError
-from cellstamp.lengths import PixelSize, is_same, size_in_words
+from cellstamp.lengths import PixelSize, is_same, scaled, size_in_words
 from cellstamp.source.pixel_size import stored_pixel_size
 from cellstamp.source.read.arrays import ArrayHandle, PixelArray
 from cellstamp.source.read.sampled import Interpolation, SampledArray
@@ -105,10 +105,10 @@ def positions_of(crops: CropGrid | None, pixel_size: PixelSize | None) -> tuple[
     if crops is None or pixel_size is None:
         return ()
     (height, width), (down, right) = crops.shape, crops.scale
-    size = size_in_words((pixel_size[0] * down, pixel_size[1] * right))
+    size = size_in_words(scaled(pixel_size, crops.scale))
     return (
         f"crops: {size} per pixel, a pixel is {down:.6g} x {right:.6g} pixels of the image (y, x), which becomes "
-        f"{height} x {width} pixels",
+        f"{height} x {width} pixels; images are averaged or interpolated, labels are sampled at the centres",
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
-from cellstamp.lengths import PixelSize
+from cellstamp.lengths import PixelSize, scaled
 from cellstamp.similar_names import did_you_mean
 from cellstamp.source.location import is_remote
 from cellstamp.source.outlines import OutlineMask
@@ -302,8 +302,7 @@ class PixelSource:
         """Return the micrometres per pixel of the grid, if known."""
         if self.pixel_size is None:
             return None
-        (height, width), (down, right) = self.pixel_size, self.scale
-        return height * down, width * right
+        return scaled(self.pixel_size, self.scale)
 
     def on_image(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return positions in pixels of the first image, given those in the grid; (n, 2) as x, y.
