@@ -62,8 +62,6 @@ ALLOWED = {
     "image_size": 'an even integer >= 2, a length like "30 um", or "auto"',
     "cache": "the path of a folder for temporary files",
     "image": "the name of an image in the store, or None for the default",
-    "image_pixel_size": "a number above 0 (micrometres), two of them (y, x), or None",
-    "crop_pixel_size": "a number above 0 (micrometres), or None",
     "nucleus_labels": AN_ELEMENT,
     "cytosol_labels": AN_ELEMENT,
     "nucleus_shapes": AN_ELEMENT,
@@ -73,6 +71,8 @@ ALLOWED = {
     "store_centers": '"auto", "never" or "always"',
     "segmentation_key": "a text that is not empty, or None for the default",
     "segmentation_mask": 'the name of a mask, or a list of one or two with "nucleus" or "cytosol" in each, or None',
+    "image_pixel_size": "a number above 0 (micrometres), two of them (y, x), or None",
+    "crop_pixel_size": "a number above 0 (micrometres), or None",
     "cells": (
         "a list of cell ids (integers >= 1, or all of them text), the path of a CSV file, a mapping with the keys "
         "table and column (and ids) or path and ids, or None for all cells"
