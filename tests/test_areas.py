@@ -151,3 +151,13 @@ def test_the_grid_ends_where_the_image_does(tmp_path: Path) -> None:
     assert crop_grid(handle, (0.6, 0.6), 0.2) == CropGrid((270, 360), (1 / 3, 1 / 3))
     assert crop_grid(handle, (1, 1), 4) == CropGrid((22, 30), (4.0, 4.0))  # 22.5 rows: no centre on the image
     assert crop_grid(handle, (1, 1), 7) == CropGrid((13, 17), (7.0, 7.0))
+
+
+def test_a_pixel_belongs_to_the_image_when_its_centre_does(tmp_path: Path) -> None:
+    handle = write_array(tmp_path / "a.zarr", "images/a/s0", IMAGE, (1, 31, 47))
+    beyond = SampledArray(handle, (4, 4), ((3, 0, -2), (0, 3, -1)), "area").read(Rect(0, 4, 0, 4))
+    assert not beyond[:, 0].any()  # its centre is half a pixel above the image
+    inside = IMAGE[:, 1:10, 2:11].reshape(2, 3, 3, 3, 3).mean(axis=(2, 4))
+    np.testing.assert_array_equal(beyond[:, 1:, 1:], np.rint(inside))
+    # the part on the image
+    np.testing.assert_array_equal(beyond[:, 1, 0], np.rint(IMAGE[:, 1:4, :2].mean(axis=(1, 2))))
