@@ -39,7 +39,7 @@ def lines(step: str = "extraction") -> Iterator[str]:
         default = "required" if field.is_required() else _default(field)
         meaning = " ".join(str(field.description).replace("``", "`").split())
         # values in code keep straight quotes, so that readers can paste them into a configuration
-        allowed = re.sub(r'"\w+"', r"`\g<0>`", model.allowed_for(key))
+        allowed = re.sub(r'"[\w ]+"', r"`\g<0>`", model.allowed_for(key))
         yield f"| `{key}` | {meaning} | {default} | {allowed} |"
 
 

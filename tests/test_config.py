@@ -27,6 +27,8 @@ REPOSITORY = Path(__file__).parents[1]
 REQUIRED: dict[str, Any] = {"threads": 2, "image_size": 64, "cache": "scratch"}
 DEFAULTS: dict[str, Any] = {
     "image": "input_image",
+    "image_pixel_size": None,
+    "crop_pixel_size": None,
     "nucleus_labels": None,
     "cytosol_labels": None,
     "nucleus_shapes": None,
@@ -59,7 +61,7 @@ A_PAIR = "two numbers with 0 <= lower < upper <= 1"
 AN_ELEMENT = "the name of an element in the store, or None"
 ALLOWED = {
     "threads": "an integer >= 1",
-    "image_size": 'an even integer >= 2, or "auto"',
+    "image_size": 'an even integer >= 2, a length like "30 um", or "auto"',
     "cache": "the path of a folder for temporary files",
     "image": "the name of an image in the store, a list of such names, each once, or None for the default",
     "nucleus_labels": AN_ELEMENT,
@@ -72,6 +74,8 @@ ALLOWED = {
     "store_centers": '"auto", "never" or "always"',
     "segmentation_key": "a text that is not empty, or None for the default",
     "segmentation_mask": 'the name of a mask, or a list of one or two with "nucleus" or "cytosol" in each, or None',
+    "image_pixel_size": "a number above 0 (micrometres), two of them (y, x), or None",
+    "crop_pixel_size": "a number above 0 (micrometres), or None",
     "cells": (
         "a list of cell ids (integers >= 1, or all of them text), the path of a CSV file, a mapping with the keys "
         "table and column (and ids) or path and ids, or None for all cells"
@@ -133,6 +137,9 @@ def test_required_keys_alone_give_every_default() -> None:
         ("threads", np.uint8(3), 3),
         ("image_size", 2, 2),
         ("image_size", np.int32(128), 128),
+        ("image_pixel_size", 0.5, (0.5, 0.5)),
+        ("image_pixel_size", [1, 0.5], (1.0, 0.5)),
+        ("crop_pixel_size", np.int64(1), 1.0),
         ("cache", "a/b", Path("a/b")),
         ("cache", Path("a/b"), Path("a/b")),
         ("cache", OtherPath(), Path("elsewhere")),
@@ -246,6 +253,11 @@ def test_value_is_taken_with_its_meaning(key: str, value: Any, meaning: Any) -> 
         ("image_size", 0, None),
         ("image_size", -4, None),
         ("image_size", 64.0, "a float"),
+        ("image_size", "64", None),
+        ("image_size", "64 px", None),
+        ("image_pixel_size", "0.5", "a str"),
+        ("crop_pixel_size", 0, None),
+        ("crop_pixel_size", -1.0, None),
         ("cache", "", None),
         ("cache", " ", None),
         ("cache", "None", None),
@@ -453,7 +465,7 @@ def test_every_fault_is_reported_at_once() -> None:
     lines = faults({"threads": "4", **wrong, "normalization_range": [0.9, 0.1], "engine": "dask_"})
     assert lines == [
         "threads = '4': must be an integer >= 1 (got a str)",
-        'image_size: missing; must be an even integer >= 2, or "auto"',
+        'image_size: missing; must be an even integer >= 2, a length like "30 um", or "auto"',
         f"cells = [4, 0]: must be {ALLOWED['cells']} (item 1 is 0)",
         "channels = 'dna': must be a list of channel names, each once, or None for all of them (got a str)",
         'border = \'keep\': must be "drop" or "pad"',
@@ -466,7 +478,9 @@ def test_every_fault_is_reported_at_once() -> None:
 
 
 def test_missing_key_is_named() -> None:
-    assert faults({"threads": 2}) == ['image_size: missing; must be an even integer >= 2, or "auto"']
+    assert faults({"threads": 2}) == [
+        'image_size: missing; must be an even integer >= 2, a length like "30 um", or "auto"'
+    ]
 
 
 @pytest.mark.parametrize(
@@ -660,6 +674,8 @@ def expected(key: str, value: Any) -> Any:
         return value if is_whole(value, 2) and value % 2 == 0 else REFUSED
     if key in ("max_inflight_result_batches", "flush_every"):
         return None if none else value if is_whole(value, 1) else REFUSED
+    if key in ("crop_pixel_size", "image_pixel_size"):
+        return expected_pixel_size(key, value)
     if key == "target_ram_utilization":
         return float(value) if is_number(value) and value > 0 else REFUSED
     if key == "normalization_range":
@@ -676,6 +692,17 @@ def expected(key: str, value: Any) -> Any:
     if key == "dask_scheduler":  # the engine is another one
         return REFUSED
     return {"cells": expected_cells, "channels": expected_channels, "segmentation_mask": expected_masks}[key](value)
+
+
+def expected_pixel_size(key: str, value: Any) -> Any:
+    if value is None or value == "None":
+        return None
+    one = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+    if key == "crop_pixel_size":
+        return float(value) if one else REFUSED
+    pair = value if isinstance(value, list) else [value, value]
+    fine = len(pair) == 2 and all(expected_pixel_size("crop_pixel_size", side) not in (REFUSED, None) for side in pair)
+    return tuple(map(float, pair)) if fine else REFUSED
 
 
 def expected_ranges(value: Any) -> Any:

@@ -155,14 +155,21 @@ class ExtractionConfig(StepConfig):
     """Number of worker processes; 1 runs in the calling process. By default one for each core that this process may
     use, or fewer if memory is short."""
     image_size: rules.CropSize
-    """Side of a single-cell image, in pixels; at most the image's, unless ``border`` is ``"pad"``. ``"auto"`` measures
-    the masks: the smallest even size that holds 99% of the cells completely. Only a project without a configuration may
-    omit it; it is then ``"auto"``."""
+    """Side of a single-cell image, in pixels; at most the image's, unless ``border`` is ``"pad"``. A length
+    like ``"30 um"`` is rounded up to an even number of pixels; their size must be known. ``"auto"`` measures the masks:
+    the smallest even size that holds 99% of the cells completely. Only a project without a configuration may omit it;
+    it is then ``"auto"``."""
     cache: rules.Folder = temporary_folder()
     """Folder for temporary files, created if missing. A relative path starts at the current directory."""
 
     image: rules.ImageNames = IMAGE_NAME
     """Name of the image. A list stacks the channels of several images; crops have the pixels of the first one."""
+    image_pixel_size: rules.OptionalPixelSize = None
+    """Micrometres per pixel of the image; two numbers (y, x) if pixels are not square. ``None``: those in the image's
+    metadata, if any."""
+    crop_pixel_size: rules.OptionalLength = None
+    """Micrometres per pixel of the single-cell images, which makes images of different magnifications comparable.
+    ``None``: those of the image."""
     nucleus_labels: rules.ElementName = None
     """Name of the nucleus mask, instead of ``segmentation_key``."""
     cytosol_labels: rules.ElementName = None

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from pydantic import PlainValidator
@@ -19,6 +19,7 @@ from pydantic import PlainValidator
 from cellstamp.compression import COMPRESSIONS, DEFAULT_COMPRESSION
 from cellstamp.compression import Compression as CompressionName
 from cellstamp.errors import ConfigError
+from cellstamp.lengths import PixelSize, parse_length
 from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
 
 DEFAULT_RANGE = (0.001, 0.999)
@@ -157,13 +158,52 @@ def _optional_channel(value: object) -> str | None:
     return None if is_none(value) else _channel(value)
 
 
+class PhysicalLength(int):
+    """A size of crops in micrometres; as pixels it is 0, until an extraction knows the size of pixels."""
+
+    micrometres: float
+
+    def __new__(cls, micrometres: float) -> Self:
+        """Create it from its micrometres."""
+        length = super().__new__(cls, 0)
+        length.micrometres = micrometres
+        return length
+
+    def __repr__(self) -> str:
+        """Return the length with its unit."""
+        return f"'{self.micrometres:.6g} um'"
+
+
 def _crop_size(value: object) -> int:
     if isinstance(value, str) and value == AUTO:
         return MEASURED
+    if isinstance(value, str):
+        length = parse_length(value)
+        if length is None or not 0 < length < math.inf:
+            raise ValueError
+        return PhysicalLength(length)
     size = _integer(value)
     if size < 2 or size % 2:
         raise ValueError
     return size
+
+
+def _optional_pixel_size(value: object) -> PixelSize | None:
+    if is_none(value):
+        return None
+    pair = tuple(map(_number, value)) if isinstance(value, (list, tuple)) else (_number(value),) * 2
+    if len(pair) != 2 or not all(0 < side < math.inf for side in pair):
+        raise ValueError
+    return pair[0], pair[1]
+
+
+def _optional_length(value: object) -> float | None:
+    if is_none(value):
+        return None
+    length = _number(value)
+    if not 0 < length < math.inf:
+        raise ValueError
+    return length
 
 
 def _share(value: object) -> float:
@@ -420,7 +460,15 @@ OptionalCount = Annotated[
 Whole = Annotated[int, PlainValidator(_whole), Allowed("an integer >= 0")]
 Odd = Annotated[int, PlainValidator(_odd), Allowed("an odd integer >= 3")]
 Length = Annotated[float, PlainValidator(_at_least_0), Allowed("a number >= 0")]
-CropSize = Annotated[int, PlainValidator(_crop_size), Allowed('an even integer >= 2, or "auto"')]
+CropSize = Annotated[int, PlainValidator(_crop_size), Allowed('an even integer >= 2, a length like "30 um", or "auto"')]
+OptionalLength = Annotated[
+    float | None, PlainValidator(_optional_length), Allowed("a number above 0 (micrometres), or None")
+]
+OptionalPixelSize = Annotated[
+    PixelSize | None,
+    PlainValidator(_optional_pixel_size),
+    Allowed("a number above 0 (micrometres), two of them (y, x), or None"),
+]
 Folder = Annotated[Path, PlainValidator(as_folder), Allowed("the path of a folder for temporary files")]
 Share = Annotated[float, PlainValidator(_share), Allowed("a number above 0 and at most 1")]
 QuantileRange = Annotated[

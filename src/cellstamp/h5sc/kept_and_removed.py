@@ -40,6 +40,8 @@ class KeptAndRemoved:
         Side of a crop in pixels.
     keeps_border
         Whether cells at the image border were kept.
+    scale
+        Sides of a pixel of the crops in pixels of the image: y, x.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class KeptAndRemoved:
     centers: str | None
     image_size: int
     keeps_border: bool
+    scale: tuple[float, float] = (1.0, 1.0)
 
     @property
     def mask(self) -> str:
@@ -82,7 +85,16 @@ def kept_and_removed(h5sc: Any) -> KeptAndRemoved:
         _named(settings, "centers"),
         int(data.uns[IMAGES]["image_size"]),
         settings.get("border") == "pad",
+        _scale(settings),
     )
+
+
+def _scale(settings: Any) -> tuple[float, float]:
+    """Return how many pixels of the image a pixel of the crops is high and wide."""
+    if "crop_pixel_size" not in settings:
+        return 1.0, 1.0
+    height, width = np.divide(settings["crop_pixel_size"], settings["image_pixel_size"]).tolist()
+    return height, width
 
 
 def _named(settings: Any, key: str) -> str | None:

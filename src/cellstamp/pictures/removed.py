@@ -35,7 +35,7 @@ class CellPositions:
     removed: NDArray[np.float64]
     other: NDArray[np.float64]
     shape: tuple[int, int]
-    margin: int
+    margin: float
 
 
 def draw_removed(cells: CellPositions, *, ax: Axes | None, save: canvas.PathLike | None) -> Axes:

@@ -41,8 +41,9 @@ def check_crop_fits(config: ExtractionConfig, source: PixelSource, *, measured: 
     if config.border == "drop" and config.image_size > min(height, width):
         size, mask = f"image_size = {config.image_size}:", source.main_mask.name
         begin = f"image_size = 'auto': the cells of '{mask}' need {config.image_size}, which" if measured else size
+        pixels = "pixels" if source.scale == (1.0, 1.0) else "pixels of the crops"
         message = (
-            f"{begin} must not be larger than the image, which is {height} x {width} pixels "
+            f"{begin} must not be larger than the image, which is {height} x {width} {pixels} "
             f"(y, x): '{source.image.name}' in {source.image.store}{_cause(source, measured=measured)}"
         )
         raise ConfigError(message)

@@ -1,4 +1,4 @@
-"""Choose the size of the crops from the masks, for ``image_size: auto``."""
+"""Choose the size of the crops from the masks, for ``image_size: auto``, or from a length."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.cells.plan import window_corners
+from cellstamp.config import ExtractionConfig
+from cellstamp.config_rules import PhysicalLength
+from cellstamp.errors import ConfigError
+from cellstamp.lengths import even_pixels, is_square, size_in_words
+from cellstamp.source.find.pixel_sizes import unknown_pixel_size
 from cellstamp.source.read.arrays import Mask, PixelSource
 from cellstamp.source.read.extents import Run, find_extents
 from cellstamp.source.values import Centers
@@ -31,6 +36,27 @@ def measure_size(cells: Centers, source: PixelSource, run: Run) -> int:
     """
     halves = np.max([_half_sizes(cells, mask, run) for mask in source.masks], axis=0)
     return 2 * int(np.quantile(halves, SHARE, method="inverted_cdf"))
+
+
+def size_in_pixels(config: ExtractionConfig, source: PixelSource) -> ExtractionConfig:
+    """Return the configuration with ``image_size`` in pixels of the crops, if it is a length.
+
+    Raises
+    ------
+    ConfigError
+        If the size of a pixel is unknown, or pixels are not square.
+    """
+    length, pixel = config.image_size, source.crop_pixel_size
+    if not isinstance(length, PhysicalLength):
+        return config
+    if pixel is None:
+        raise ConfigError(f"image_size = {length!r}: {unknown_pixel_size(source.image.elements[0])}")
+    if not is_square(pixel):
+        raise ConfigError(
+            f"image_size = {length!r}: pixels of image '{source.image.name}' in {source.image.store} are "
+            f"{size_in_words(pixel)}, not square. Set crop_pixel_size, or image_size to a number of pixels"
+        )
+    return config.model_copy(update={"image_size": even_pixels(length.micrometres, min(pixel))})
 
 
 def _half_sizes(cells: Centers, mask: Mask, run: Run) -> NDArray[np.int64]:

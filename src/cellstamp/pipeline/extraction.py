@@ -28,7 +28,7 @@ from cellstamp.pipeline.border_rule import check_crop_fits
 from cellstamp.pipeline.cell_selection import Selection, choose_cells
 from cellstamp.pipeline.cluster_memory import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
-from cellstamp.pipeline.crop_size import SHARE, measure_size
+from cellstamp.pipeline.crop_size import SHARE, measure_size, size_in_pixels
 from cellstamp.pipeline.disk_space import DiskSpace
 from cellstamp.pipeline.extraction_warnings import (
     cut_off_cells,
@@ -37,6 +37,7 @@ from cellstamp.pipeline.extraction_warnings import (
     outside_further_images,
     outside_image,
     removed_cells,
+    too_small_for_crops,
 )
 from cellstamp.pipeline.folder import STORE
 from cellstamp.pipeline.job import Job
@@ -164,7 +165,7 @@ class HDF5CellExtraction(ProcessingStep):
             origin = read_origin(finished) if finished.exists() and not self._may_replace else None
             watch = Stopwatch()
             with open_engine(config, preload=PRELOAD, packages=PACKAGES, log=self.log, warn=self._warn) as engine:
-                source = self._find_source(config)
+                config, source = self._find_source(config)
                 watch.lap("setup")
                 if config.engine != "dask" and origin is None:  # workers of a cluster compile for their machines
                     compile_kernels(types_of(source, config.dtype), engine, lambda line: self._tell(line, config))
@@ -278,7 +279,8 @@ class HDF5CellExtraction(ProcessingStep):
         finally:
             self.log_name = name
 
-    def _find_source(self, config: ExtractionConfig) -> PixelSource:
+    def _find_source(self, config: ExtractionConfig) -> tuple[ExtractionConfig, PixelSource]:
+        """Return the configuration with ``image_size`` in pixels, and the source."""
         masks = MaskChoice(
             config.segmentation_key,
             config.segmentation_mask,
@@ -295,14 +297,19 @@ class HDF5CellExtraction(ProcessingStep):
             masks=masks,
             coordinate_system=config.coordinate_system,
             interpolation=config.interpolation,
+            pixel_size=config.image_pixel_size,
+            crop_pixel_size=config.crop_pixel_size,
         )
         for position in source.positions:
             (self._tell(position, config) if source.is_sampled else self.log(position))
         for remark in source.remarks:
             self.log(remark)
-        check_crop_fits(config, source)
-        check_ranges(config, source)
-        return source if config.channels is None else source.pick(config.channels)
+        sized = size_in_pixels(config, source)
+        if sized is not config:
+            self._tell(f"image_size {config.image_size!r} is {sized.image_size} pixels", config)
+        check_crop_fits(sized, source)
+        check_ranges(sized, source)
+        return sized, source if config.channels is None else source.pick(config.channels)
 
     def _find_centers(self, source: PixelSource, config: ExtractionConfig, blocks: BlockRunner) -> Centers:
         """Return given or stored centres, or those of outlines, or compute and, if wanted, store them."""
@@ -323,14 +330,16 @@ class HDF5CellExtraction(ProcessingStep):
             not_stored=why_not_stored(self.filehandler, mask, config.store_centers, self._own_store()),
         )
         if config.centers is None:
-            self._warn_of_outside(mask, centers, blocks)
+            self._warn_of_outside(source, mask, centers, blocks)
         return centers
 
-    def _warn_of_outside(self, mask: PixelArray, centers: Centers, blocks: BlockRunner) -> None:
-        """Warn of cells of labels with other pixels than the image's that have no pixel on it."""
+    def _warn_of_outside(self, source: PixelSource, mask: PixelArray, centers: Centers, blocks: BlockRunner) -> None:
+        """Warn of cells of labels with other pixels than the crops' that have no pixel in these."""
         outside = cells_off_grid(mask, centers, blocks)
-        if outside.size:
+        if outside.size and source.scale == (1.0, 1.0):
             self._warn(outside_image(mask, len(centers), outside))
+        elif outside.size:
+            self._warn(too_small_for_crops(source, len(centers), outside))
 
     def _inside_image(self, mask: OutlineMask) -> Centers:
         """Return the cells whose centre is inside of the image."""

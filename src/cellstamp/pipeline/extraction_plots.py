@@ -189,7 +189,7 @@ def plot_removed(
         removed=centers.xy[is_removed],
         other=centers.xy[~is_kept & ~is_removed],
         shape=(mask.shape[0], mask.shape[1]),
-        margin=0 if listed.keeps_border else listed.image_size // 2,
+        margin=0 if listed.keeps_border else listed.image_size // 2 * max(listed.scale),
     )
     return draw_removed(cells, ax=ax, save=save)
 
@@ -224,7 +224,9 @@ def _check_same_cells(listed: KeptAndRemoved, centers: Centers, store: str) -> N
     if listed.kept_xy is None:
         return
     there = centers.xy[np.searchsorted(centers.ids, listed.kept)]
-    (elsewhere,) = np.nonzero((np.abs(there - listed.kept_xy) > _SAME_PLACE).any(axis=1))
+    # centres were computed on the pixels of the crops
+    same_place = _SAME_PLACE * max(1.0, *listed.scale)
+    (elsewhere,) = np.nonzero((np.abs(there - listed.kept_xy) > same_place).any(axis=1))
     if elsewhere.size:
         (x, y), (there_x, there_y) = listed.kept_xy[elsewhere[0]], there[elsewhere[0]]
         raise InputError(

@@ -97,6 +97,15 @@ def outside_image(mask: PixelArray, n_cells: int, outside: NDArray[np.uint64]) -
     )
 
 
+def too_small_for_crops(source: PixelSource, n_cells: int, outside: NDArray[np.uint64]) -> str:
+    """Return how many cells of labels have no pixel on a grid with other pixels than the image's."""
+    return (
+        f"left out {outside.size} of {n_cells + outside.size} cells of '{source.main_mask.name}' that contain the "
+        f"centre of no pixel of the crops, like cell {outside[0]}: they are too small, or outside of the image. Choose "
+        "a smaller crop_pixel_size"
+    )
+
+
 def _without_pixel(n: int, n_cells: int, mask: str) -> str:
     return f"{_some_of(n, n_cells)} no pixel of '{mask}' in {_their(n)} crop"
 

@@ -104,7 +104,15 @@ class Job:
             "border": config.border,
             "dtype": config.dtype,
             "compression": str(config.compression),
+            **self._pixel_sizes(),
         }
+
+    def _pixel_sizes(self) -> dict[str, Any]:
+        """Return the micrometres per pixel of image and crops, if they are known: (y, x)."""
+        image, crops = self.source.pixel_size, self.source.crop_pixel_size
+        if image is None or crops is None:
+            return {}
+        return {"image_pixel_size": list(image), "crop_pixel_size": list(crops)}
 
     def _origin(self) -> dict[str, Any]:
         """Return the names of the input, and what the values mean, for the file."""
@@ -153,7 +161,7 @@ class Job:
         """Return the layout of the file."""
         return Layout(
             cell_ids=self.cells.ids,
-            centers=self.cells.xy,
+            centers=self.source.on_image(self.cells.xy),
             mask_names=self.source.mask_names,
             channel_names=self.source.channel_names,
             image_size=self.config.image_size,

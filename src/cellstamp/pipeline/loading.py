@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellstamp.errors import InputError
+from cellstamp.lengths import size_in_words
 from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import Logable
 from cellstamp.pipeline.workers import BlockRunner
@@ -16,7 +17,7 @@ from cellstamp.source.load.array_axes import assumed_axes
 from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.plane_choice import PlaneChoice, mask_choice, plane_choice
 from cellstamp.source.load.polygons import polygon_options
-from cellstamp.source.load.store import stored_mask
+from cellstamp.source.load.store import image_pixel_size, stored_mask
 from cellstamp.source.load.tiff import TiffChoice
 from cellstamp.source.names import CYTOSOL, IMAGE, NUCLEUS
 from cellstamp.source.ome import AXES
@@ -161,7 +162,7 @@ class ProjectInput(Logable):
 
             Pages of one shape and dtype are channels, unless the file says that they are z or t, or you give `z` or
             `t`. Smaller copies of an image (pyramid levels), thumbnails and label images are left out. If an OME-TIFF
-            image is in several files, give all of them.
+            image is in several files, give all of them. The size of pixels in the metadata (OME-XML, ImageJ) is kept.
         channel_names, overwrite, remap
             See `load_input_from_array`. By default, names come from the file (OME-XML, ImageJ labels, Micro-Manager,
             QPTIFF, LSM), if it has them.
@@ -215,6 +216,8 @@ class ProjectInput(Logable):
         t: int | None = None,
     ) -> None:
         """Load the image from OME-Zarr (0.1 to 0.5), block by block. Only the full-resolution level is loaded.
+
+        The size of its pixels is kept if its axes have a unit of length.
 
         An image that the project already has, with the same content, is kept.
 
@@ -404,7 +407,9 @@ class ProjectInput(Logable):
 
     def _log_image(self, origin: str, *, is_new: bool) -> None:
         image, names = open_group(self._store / IMAGE, AXES["images"])
-        about = f"{image.shape} (c, y, x) {image.dtype}, channels {', '.join(names)}"
+        size = image_pixel_size(self._store)
+        known = "" if size is None else f", {size_in_words(size)} per pixel"
+        about = f"{image.shape} (c, y, x) {image.dtype}, channels {', '.join(names)}{known}"
         if is_new:
             self.log(f"Input image loaded from {origin}: {about}")
         else:

@@ -33,6 +33,7 @@ def raster_attributes(
     format_: int,
     channel_names: Sequence[str] = (),
     transformations: Sequence[Mapping[str, Any]] | None = None,
+    ours: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the attributes of the group of an image or of labels.
 
@@ -50,6 +51,8 @@ def raster_attributes(
         Names of an image's channels.
     transformations
         Transformations from pixels to coordinate systems, as SpatialData writes them; None: identity.
+    ours
+        cellstamp's own attributes.
     """
     axes = AXES[kind]
     dialect, version = _DIALECTS[format_]
@@ -70,7 +73,7 @@ def raster_attributes(
     else:
         ome["image-label"] = {"version": _LABEL_VERSIONS[format_]}
     wrapped = ome if format_ == 2 else {"ome": {"version": dialect, **ome}}
-    return {**wrapped, "spatialdata_attrs": {"version": version}}
+    return {**wrapped, "spatialdata_attrs": {"version": version}, **({OURS: dict(ours)} if ours else {})}
 
 
 def points_attributes(

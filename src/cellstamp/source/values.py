@@ -21,6 +21,10 @@ _LOOKS = {
 }
 
 
+Scale = tuple[float, float]
+"""Factors along y and x."""
+
+
 @dataclass(frozen=True)
 class SharedIds:
     """Evidence that ids of a mask are not one cell each.

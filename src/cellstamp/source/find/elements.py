@@ -16,9 +16,11 @@ import numpy as np
 import zarr
 
 from cellstamp.errors import InputError
+from cellstamp.lengths import PixelSize
 from cellstamp.source.find.coordinate_systems import check_system
 from cellstamp.source.find.grid import grid_of, place
 from cellstamp.source.find.masks import KINDS, MaskChoice, check_there, listing
+from cellstamp.source.find.pixel_sizes import PixelSizes, crop_grid, on_crops, positions_of
 from cellstamp.source.find.shapes import find_shapes
 from cellstamp.source.location import reachable
 from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
@@ -45,6 +47,8 @@ def find_source(
     masks: MaskChoice | None = None,
     coordinate_system: str | None = None,
     interpolation: Interpolation = "bilinear",
+    pixel_size: PixelSize | None = None,
+    crop_pixel_size: float | None = None,
 ) -> PixelSource:
     """Find the image and the masks to extract from.
 
@@ -64,9 +68,15 @@ def find_source(
         Coordinate system that places the other elements on the image; None: the only shared one, or ``global``.
     interpolation
         How further images with other pixels are sampled. Labels with other pixels are sampled by ``"nearest"``.
+    pixel_size
+        Micrometres per pixel of the image; None: those in its metadata.
+    crop_pixel_size
+        Micrometres per pixel of the grid on which everything is placed; None: those of the image.
 
     Raises
     ------
+    ConfigError
+        If `crop_pixel_size` is given, and the pixel size of the image is unknown.
     InputError
         If the store or an element is missing or of an invalid type, or if the position of an element is unclear.
     """
@@ -77,7 +87,8 @@ def find_source(
         chosen = choice.elements(partial(_member_names, root, where), where, partial(element_kind, root))
         for name in names:
             check_there("images", name, _member_names(root, where, "images"), where, partial(element_kind, root))
-        return _place_all(root, where, names, chosen, coordinate_system, interpolation)
+        sizes = PixelSizes(pixel_size, crop_pixel_size)
+        return _place_all(root, where, names, chosen, coordinate_system, interpolation, sizes)
 
 
 def _place_all(
@@ -87,26 +98,33 @@ def _place_all(
     masks: Sequence[tuple[str, str]],
     system: str | None,
     interpolation: Interpolation,
+    sizes: PixelSizes,
 ) -> PixelSource:
-    """Place further images and masks, given by kind and name, on the pixel grid of the first image."""
+    """Place images and masks, given by kind and name, on the pixel grid of the crops."""
     (first, _), *_ = images = [_image_handle(root, store, name) for name in names]
     labels = [_labels_handle(root, store, name) for kind, name in masks if kind == "labels"]
     grid = grid_of(root, first)
     check_system(grid.placements, system, f"image '{first.name}' in {store}")
+    pixel_size, said = sizes.of_image(root, first)
+    crops = crop_grid(first, pixel_size, sizes.of_crops)
     further = [place(root, grid, handle, system, interpolation) for handle, _ in images[1:]]
     placed = [place(root, grid, handle, system) for handle in labels]
     outlined = [name for kind, name in masks if kind == "shapes"]
-    shapes = find_shapes(root, outlined, first, system=system, with_labels=bool(labels))
+    shapes = find_shapes(root, outlined, first, system=system, with_labels=bool(labels), crops=crops)
     of_kind: dict[str, Iterator[Mask]] = {
-        "labels": iter([each.array for each in placed]),
+        "labels": iter([on_crops(crops, each.array, "nearest") for each in placed]),
         "shapes": iter(shapes.masks),
     }
+    of_further: Interpolation = "nearest" if interpolation == "nearest" else "area"
+    pixels = [on_crops(crops, first, "area"), *(on_crops(crops, each.array, of_further) for each in further)]
     return PixelSource(
-        ImageStack((first, *(each.array for each in further))) if further else first,
+        ImageStack(tuple(pixels)) if further else pixels[0],
         tuple(next(of_kind[kind]) for kind, _ in masks),
         _names_in_stack([(handle.name, channels) for handle, channels in images]),
-        shapes.remarks,
-        (*(each.position for each in (*further, *placed)), *shapes.positions),
+        (*said, *shapes.remarks),
+        (*(each.position for each in (*further, *placed)), *shapes.positions, *positions_of(crops, pixel_size)),
+        pixel_size,
+        (1.0, 1.0) if crops is None else crops.scale,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import zarr
 
 from cellstamp.source.find.coordinate_systems import choose_system
 from cellstamp.source.find.outline_files import read_columns, read_outlines
+from cellstamp.source.find.pixel_sizes import CropGrid
 from cellstamp.source.find.placement import Matrix, between, in_words, placements, point_placements
 from cellstamp.source.find.shape_ids import ShapesElement, number_cells
 from cellstamp.source.location import below
@@ -65,6 +67,7 @@ def find_shapes(
     *,
     system: str | None = None,
     with_labels: bool = False,
+    crops: CropGrid | None = None,
 ) -> ShapesMasks:
     """Read shapes elements, at most two, as masks of an image.
 
@@ -80,6 +83,8 @@ def find_shapes(
         Coordinate system in which image and shapes are placed; None: see `choose_system`.
     with_labels
         Whether another mask is labels, so that the ids of the shapes must be ids of these labels.
+    crops
+        Pixel grid on which the shapes are drawn; None: that of the image.
 
     Raises
     ------
@@ -90,7 +95,12 @@ def find_shapes(
         return ShapesMasks((), (), ())
     here = placements(metadata_of(root, f"images/{image.name}"))
     placed = [place_shapes(root, image.store, name, (image.name, here), system) for name in names]
-    return read_shapes(placed, image, with_labels=with_labels)
+    if crops is None:
+        return read_shapes(placed, image, with_labels=with_labels)
+    to_crops = np.diag([*np.reciprocal(crops.scale), 1.0])
+    scaled = [replace(each, matrix=to_crops @ each.matrix) for each in placed]
+    found = read_shapes(scaled, crops.place(image, "nearest"), with_labels=with_labels)
+    return replace(found, positions=tuple(map(_position, placed)))
 
 
 def place_shapes(

@@ -31,7 +31,7 @@ from cellstamp.source.load.project_shapes import check_together, copy_shapes, im
 from cellstamp.source.load.raster import FACTORS, copy_raster, copyable, write_raster
 from cellstamp.source.load.same_content import Content, element_names, is_stored, same_files
 from cellstamp.source.load.staging import Format, Staging, recover, staged, zarr_format
-from cellstamp.source.load.store import write_centers
+from cellstamp.source.load.store import record_pixel_size, write_centers
 from cellstamp.source.load.tables import annotated, retarget
 from cellstamp.source.names import (
     CYTOSOL,
@@ -43,6 +43,7 @@ from cellstamp.source.names import (
     mask_kind,
     other_form,
 )
+from cellstamp.source.pixel_size import stored_pixel_size
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.read.centers import Run
 from cellstamp.source.store_root import open_root
@@ -128,6 +129,7 @@ def load_sdata(
     _check_elements(chosen)
     recover(store)
     if not overwrite and _is_loaded(store, chosen):
+        record_pixel_size(store, stored_pixel_size(ome.read_attributes(chosen.store / chosen.elements[IMAGE])))
         return None
     check_free(store, (IMAGE, *MASKS), overwrite=overwrite)
     masks = [element for element in MASKS if element in chosen.elements]
@@ -234,7 +236,15 @@ def _take(staging: Staging, group: Path, element: str) -> None:
     names = channel_names_for(pixels.shape[0], None, labels) if kind == "images" else ()
     _, multiscale = ome.multiscale_of(group)
     transformations = ome.complete_transformations(multiscale, ome.AXES[kind])
-    write_raster(staging, element, pixels, channel_names=names, factors=factors, transformations=transformations)
+    write_raster(
+        staging,
+        element,
+        pixels,
+        channel_names=names,
+        factors=factors,
+        transformations=transformations,
+        pixel_size=stored_pixel_size(ome.read_attributes(group)) if kind == "images" else None,
+    )
 
 
 def _take_others(staging: Staging, chosen: Chosen, source_format: Format) -> None:

@@ -22,6 +22,9 @@ from cellstamp.source.load.plane_choice import PlaneChoice, chosen
 from cellstamp.source.load.polygon_files import is_polygon_file, read_polygon_file
 from cellstamp.source.load.polygons import PolygonOptions, Polygons, cells_of_frame, is_frame
 from cellstamp.source.load.tiff import TiffChoice, check_one_plane, open_tiffs
+from cellstamp.source.load.tiff_pixel_size import tiff_pixel_size
+from cellstamp.source.ome import read_attributes
+from cellstamp.source.pixel_size import stored_pixel_size
 from cellstamp.source.read.centers import Run
 from cellstamp.source.values import Centers
 
@@ -71,10 +74,17 @@ def from_tiffs(
     _check_different(listed)
     with open_tiffs(listed, choice) as planes:
         image, known = stack(planes), _names(planes)
+        pixel_size = tiff_pixel_size(listed, None if choice is None else choice.series, image.shape[-2:])
         if crop is not None:
             image = cropped(image, _window(crop, image.shape))
         return stores.load_image(
-            store, image, channel_names=channel_names, known_names=known, overwrite=overwrite, remap=remap
+            store,
+            image,
+            channel_names=channel_names,
+            known_names=known,
+            overwrite=overwrite,
+            remap=remap,
+            pixel_size=pixel_size,
         )
 
 
@@ -148,9 +158,16 @@ def from_omezarr(
     InputError
         If there is no image, or more than one.
     """
-    image = chosen(open_stack(find_image(path)), planes or PlaneChoice(), os.fspath(path))
+    group = find_image(path)
+    image = chosen(open_stack(group), planes or PlaneChoice(), os.fspath(path))
     return stores.load_image(
-        store, image, channel_names=channel_names, known_names=image.names, overwrite=overwrite, remap=remap
+        store,
+        image,
+        channel_names=channel_names,
+        known_names=image.names,
+        overwrite=overwrite,
+        remap=remap,
+        pixel_size=stored_pixel_size(read_attributes(group)),
     )
 
 

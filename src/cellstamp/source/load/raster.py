@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import zarr
 
+from cellstamp.lengths import PixelSize
 from cellstamp.source import ome
 from cellstamp.source.load.pixels import Pixels, Region
 from cellstamp.source.load.staging import Format, Staging
+from cellstamp.source.pixel_size import KEY
 
 CHUNK = 2000
 """Side of a block in pixels; a block holds one channel."""
@@ -36,6 +38,7 @@ def write_raster(
     channel_names: Sequence[str] = (),
     factors: Sequence[int] = (),
     transformations: Sequence[Mapping[str, Any]] | None = None,
+    pixel_size: PixelSize | None = None,
 ) -> None:
     """Write pixels as an element of the temporary store.
 
@@ -56,11 +59,19 @@ def write_raster(
         For each further resolution level, how much smaller it is than the one before.
     transformations
         See `cellstamp.source.ome.raster_attributes`.
+    pixel_size
+        Micrometres per pixel, if known.
     """
     kind, name = element.split("/")
     shapes = level_shapes(pixels.shape, factors)
     attributes = ome.raster_attributes(
-        kind, name, shapes, format_=staging.format, channel_names=channel_names, transformations=transformations
+        kind,
+        name,
+        shapes,
+        format_=staging.format,
+        channel_names=channel_names,
+        transformations=transformations,
+        ours=None if pixel_size is None else {KEY: list(pixel_size)},
     )
     group = staging.group(element, attributes)
     chunks = tuple(1 if axis == "c" else CHUNK for axis in ome.AXES[kind])

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 
 from cellstamp.errors import InputError
+from cellstamp.lengths import PixelSize
+from cellstamp.source import ome
 from cellstamp.source.find.elements import find_labels
 from cellstamp.source.library_messages import quiet
 from cellstamp.source.load.checks import (
@@ -32,7 +35,7 @@ from cellstamp.source.load.polygons import Polygons
 from cellstamp.source.load.project_shapes import ImagePlace, check_together, has_shapes, image_place, write_shapes
 from cellstamp.source.load.raster import FACTORS, write_raster
 from cellstamp.source.load.same_content import Content, is_stored, other_names
-from cellstamp.source.load.staging import Staging, recover, staged
+from cellstamp.source.load.staging import Staging, check_not_linked, recover, staged
 from cellstamp.source.location import is_remote
 from cellstamp.source.names import (
     CYTOSOL,
@@ -46,6 +49,7 @@ from cellstamp.source.names import (
     other_form,
     shapes_of,
 )
+from cellstamp.source.pixel_size import KEY, stored_pixel_size
 from cellstamp.source.points import write_points
 from cellstamp.source.read.centers import Run, compute_centers
 from cellstamp.source.read.shared_ids import survey
@@ -97,6 +101,7 @@ def load_image(
     known_names: Sequence[str] | None = None,
     remap: Sequence[int] | None = None,
     overwrite: bool = False,
+    pixel_size: PixelSize | None = None,
 ) -> bool:
     """Write an image as the project's, in resolution levels like scportrait's. Its dtype is kept.
 
@@ -114,6 +119,8 @@ def load_image(
         New order of the channels, and of their names: ``[1, 0, 2]`` exchanges the first two.
     overwrite
         Whether an existing image is replaced, whatever its content.
+    pixel_size
+        Micrometres per pixel, if the input says it. It is recorded also for an image that the store already has.
 
     Returns
     -------
@@ -136,14 +143,31 @@ def load_image(
     recover(store)
     content = Content(image, tuple(names))
     if not overwrite and is_stored(store, IMAGE, content):
+        record_pixel_size(store, pixel_size)
         return False
     if not overwrite:
         check_names(store, IMAGE, other_names(store, IMAGE, content), names)
     check_free(store, [IMAGE], overwrite=overwrite)
     with staged(store) as staging:
-        write_raster(staging, IMAGE, image, channel_names=names, factors=FACTORS)
+        write_raster(staging, IMAGE, image, channel_names=names, factors=FACTORS, pixel_size=pixel_size)
     _warn_of_other_sizes(store, image)
     return True
+
+
+def image_pixel_size(store: Path) -> PixelSize | None:
+    """Return the micrometres per pixel of the project's image, if they are known."""
+    return stored_pixel_size(ome.read_attributes(store / IMAGE))
+
+
+def record_pixel_size(store: Path, pixel_size: PixelSize | None) -> None:
+    """Record the size of the pixels of an image that stays, if it is known and new."""
+    if pixel_size is None or image_pixel_size(store) == pixel_size:
+        return
+    check_not_linked(store, [IMAGE.split("/")[0]])
+    with staged(store):  # which consolidates the metadata again
+        group = zarr.open_group(str(store / IMAGE), mode="r+", use_consolidated=False)
+        ours: Any = group.attrs.asdict().get(ome.OURS) or {}
+        group.attrs[ome.OURS] = {**ours, KEY: list(pixel_size)}
 
 
 def _warn_of_other_sizes(store: Path, image: Pixels) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from cellstamp.lengths import size_in_words
 from cellstamp.report import format_cells
 from cellstamp.source.load.ome_groups import open_group
 from cellstamp.source.load.project_shapes import n_shapes
 from cellstamp.source.names import IMAGE, MASK_KINDS, centers_of, is_shapes, mask_of, shapes_of
-from cellstamp.source.ome import AXES
+from cellstamp.source.ome import AXES, read_attributes
+from cellstamp.source.pixel_size import stored_pixel_size
 from cellstamp.source.points import n_points
 
 _SHOWN_CHANNELS = 10
@@ -42,7 +44,9 @@ def readable(describe: Callable[[], str]) -> str:
 def _image(group: Path) -> str:
     pixels, names = open_group(group, AXES["images"])
     shown = ", ".join(names[:_SHOWN_CHANNELS]) + (", ..." if len(names) > _SHOWN_CHANNELS else "")
-    return f"{pixels.shape} (c, y, x) {pixels.dtype}" + (f", channels {shown}" if shown else "")
+    size = stored_pixel_size(read_attributes(group))
+    known = "" if size is None else f", {size_in_words(size)} per pixel"
+    return f"{pixels.shape} (c, y, x) {pixels.dtype}" + (f", channels {shown}" if shown else "") + known
 
 
 def _mask(store: Path, mask: str) -> str:

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
+from cellstamp.lengths import PixelSize, scaled
 from cellstamp.similar_names import did_you_mean
 from cellstamp.source.location import is_remote
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.signatures import sample_of, state_of
-from cellstamp.source.values import Rect
+from cellstamp.source.values import Rect, Scale
 
 if TYPE_CHECKING:
     import zarr
@@ -282,6 +283,10 @@ class PixelSource:
         Sentences about shapes and cells that are left out.
     positions
         Sentences about the positions of masks and further images on the first one.
+    pixel_size
+        Micrometres per pixel of the first image, if known.
+    scale
+        Sides of a pixel of the grid in pixels of the first image.
     """
 
     image: PixelArray
@@ -289,6 +294,22 @@ class PixelSource:
     channel_names: tuple[str, ...]
     remarks: tuple[str, ...] = ()
     positions: tuple[str, ...] = ()
+    pixel_size: PixelSize | None = None
+    scale: Scale = (1.0, 1.0)
+
+    @property
+    def crop_pixel_size(self) -> PixelSize | None:
+        """Return the micrometres per pixel of the grid, if known."""
+        if self.pixel_size is None:
+            return None
+        return scaled(self.pixel_size, self.scale)
+
+    def on_image(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return positions in pixels of the first image, given those in the grid; (n, 2) as x, y.
+
+        Both count from the centre of the first pixel.
+        """
+        return xy if self.scale == (1.0, 1.0) else (xy + 0.5) * self.scale[::-1] - 0.5
 
     @property
     def elements(self) -> tuple[Mask, ...]:

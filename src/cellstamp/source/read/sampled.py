@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.values import Rect
 
-Interpolation = Literal["nearest", "bilinear"]
-"""``"nearest"`` copies pixels, ``"bilinear"`` interpolates between the four nearest."""
+Interpolation = Literal["nearest", "bilinear", "area"]
+"""``"nearest"`` copies pixels, ``"bilinear"`` interpolates between the four nearest. ``"area"`` is the mean of the area
+of a pixel of the grid if that is larger than a pixel of the array, otherwise bilinear.
+"""
 
 Way = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Two rows of an affine matrix for (y, x, 1)."""
@@ -174,12 +176,16 @@ class SampledArray:
 
     def _around(self, rect: Rect) -> Rect:
         """Return the area of the array around the positions of an area of the grid, with a pixel on each side."""
-        low, high = _box(self._matrix, rect.shape[0] - 1, rect.shape[1] - 1, rect.top + 0.5, rect.left + 0.5)
+        # centres of the outermost pixels; an area reaches to their edges
+        edge = 0.0 if self.how == "area" else 0.5
+        height, width = (n - 2 * edge for n in rect.shape)
+        low, high = _box(self._matrix, height, width, rect.top + edge, rect.left + edge)
         (top, left), (bottom, right) = np.floor(low).astype(int).tolist(), np.floor(high).astype(int).tolist()
         return Rect(top - 1, bottom + 2, left - 1, right + 2).clipped(*self.origin.shape[-2:])
 
     def _sampled(self, rect: Rect, channels: tuple[slice, ...], n_channels: int) -> NDArray[Any]:
         # imported here: it loads compiled code, which most extractions do not need
+        from cellstamp.source.read.areas import average_areas
         from cellstamp.source.read.sampling import blend, take_nearest
 
         around = self._around(rect)
@@ -189,7 +195,9 @@ class SampledArray:
             window = window.reshape(n_channels, *around.shape)
             corner, first = np.array([around.top, around.left]), np.array([rect.top, rect.left])
             way = np.array(self.way)
-            if self.how == "nearest":
+            if self.how == "area":
+                average_areas(window, corner, self.origin.shape[-2:], way, first, out)
+            elif self.how == "nearest":
                 bits = f"u{out.dtype.itemsize}"  # compiled once for all types of one size
                 take_nearest(window.view(bits), corner, way, first, out.view(bits))
             else:

@@ -70,3 +70,52 @@ def blend(window: Any, corner: Any, sides: Any, way: Any, first: Any, to_integer
                 lower = window[k, bottom, begin] * (1 - right) + window[k, bottom, end] * right
                 value = upper * (1 - down) + lower * down
                 out[k, i, j] = np.rint(value) if to_integers else value
+
+
+@compiled
+def weigh(
+    window: Any,
+    at_rows: Any,
+    of_rows: Any,
+    at_columns: Any,
+    of_columns: Any,
+    to_integers: bool,  # noqa: FBT001 - compiled functions take positional arguments
+    out: Any,
+) -> None:
+    """Write weighted means of rows and columns of pixels.
+
+    Parameters
+    ----------
+    window
+        (c, y, x): pixels.
+    at_rows, of_rows
+        int64, float64 (n_rows, k): rows of the window for each row of `out`, and their weights. Weights of 0 are
+        skipped; a row with no other ones is unchanged.
+    at_columns, of_columns
+        The same for columns.
+    to_integers
+        Whether values are rounded.
+    out
+        (c, n_rows, n_columns).
+    """
+    line = np.empty(window.shape[2], np.float64)
+    for k in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            line[:] = 0
+            height = 0.0
+            for a in range(of_rows.shape[1]):
+                weight = of_rows[i, a]
+                if weight > 0:
+                    height += weight
+                    for x in range(window.shape[2]):
+                        line[x] += weight * window[k, at_rows[i, a], x]
+            for j in range(out.shape[2]):
+                value, width = 0.0, 0.0
+                for b in range(of_columns.shape[1]):
+                    weight = of_columns[j, b]
+                    if weight > 0:
+                        width += weight
+                        value += weight * line[at_columns[j, b]]
+                if height * width > 0:
+                    value /= height * width
+                    out[k, i, j] = np.rint(value) if to_integers else value

@@ -1,0 +1,111 @@
+"""Sample an image by areas: the mean over a pixel of the grid along axes that shrink, linear along others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.source.read.sampling import blend, weigh
+
+_ROUNDING = 1e-6
+"""Pixels that are only rounding errors."""
+
+
+def average_areas(
+    window: NDArray[Any],
+    corner: NDArray[np.int64],
+    sides: Sequence[int],
+    way: NDArray[np.float64],
+    first: NDArray[np.int64],
+    out: NDArray[Any],
+) -> None:
+    """Write the pixels of a grid, each the mean of its area; see `cellstamp.source.read.sampling.blend`.
+
+    Areas are exact if the axes of grid and array are parallel. Otherwise, a mean is that of bilinear values at regular
+    positions, at least one for each pixel of the array along both axes.
+
+    Parameters
+    ----------
+    sides
+        Height and width of the sampled array.
+    out
+        (c, y, x), 0. Unchanged where the centre of the grid's pixel is not on the array.
+    """
+    linear = way[:, :2]
+    is_turned, is_parallel = (np.abs(linear[index]).max() < _ROUNDING for index in (([0, 1], [0, 1]), ([0, 1], [1, 0])))
+    if not is_turned and not is_parallel:
+        _average_positions(window, corner, sides, way, first, out)
+        return
+    # an image turned by 90 degrees is that of its columns
+    axes = (1, 0) if is_turned else (0, 1)
+    pixels = window.swapaxes(1, 2) if is_turned else window
+    along = [
+        _weights(way[own, axis], way[own, 2], int(first[axis]), out.shape[1 + axis], int(corner[own]), sides[own])
+        for axis, own in enumerate(axes)
+    ]
+    # pixels outside of the window have no weight
+    (at_rows, of_rows), (at_columns, of_columns) = along
+    weigh(np.ascontiguousarray(pixels), at_rows, of_rows, at_columns, of_columns, out.dtype.kind != "f", out)
+
+
+def _weights(
+    scale: float, offset: float, first: int, n: int, corner: int, side: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the pixels of an array that pixels of a grid have along one axis, and their weights: (n, k) both.
+
+    Parameters
+    ----------
+    scale, offset
+        From coordinates in the grid to coordinates in the array.
+    first, n
+        Number of the first pixel of the grid, and how many.
+    corner
+        Number of the first pixel of the window, from which the pixels are counted.
+    side
+        Length of the array.
+    """
+    edges = _without_rounding(np.arange(first, first + n + 1) * scale + offset)
+    low, high = np.minimum(edges[:-1], edges[1:]), np.maximum(edges[:-1], edges[1:])
+    middle = (low + high) / 2
+    if abs(scale) > 1 + _ROUNDING:
+        at = np.floor(low).astype(np.int64)[:, None] + np.arange(math.ceil(abs(scale)) + 1)
+        weights = np.minimum(high[:, None], at + 1) - np.maximum(low[:, None], at)
+        weights = np.where((at >= 0) & (at < side), np.maximum(weights, 0), 0)
+    else:
+        before = np.floor(middle - 0.5).astype(np.int64)
+        share = middle - 0.5 - before
+        at = np.clip(np.stack([before, before + 1], axis=1), 0, side - 1)
+        weights = np.stack([1 - share, share], axis=1)
+    weights[(middle < 0) | (middle >= side)] = 0
+    return np.where(weights > 0, at - corner, 0), weights
+
+
+def _without_rounding(values: NDArray[Any]) -> NDArray[np.float64]:
+    nearest = np.rint(values)
+    return np.where(np.abs(values - nearest) < _ROUNDING, nearest, values)
+
+
+def _average_positions(
+    window: NDArray[Any],
+    corner: NDArray[np.int64],
+    sides: Sequence[int],
+    way: NDArray[np.float64],
+    first: NDArray[np.int64],
+    out: NDArray[Any],
+) -> None:
+    """Write the mean of bilinear values at regular positions in each pixel of the grid."""
+    n = math.ceil(float(np.linalg.norm(way[:, :2], axis=0).max()) - _ROUNDING)
+    total, values = np.zeros(out.shape), np.zeros(out.shape)
+    for steps in product((np.arange(n) + 0.5) / n - 0.5, repeat=2):
+        moved = way.copy()
+        moved[:, 2] += way[:, :2] @ steps
+        values[...] = 0
+        blend(window, corner, np.array(sides), moved, first, False, values)  # noqa: FBT003 - compiled
+        total += values
+    total /= n**2
+    out[...] = np.rint(total) if out.dtype.kind != "f" else total
