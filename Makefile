@@ -11,8 +11,9 @@ BIN := $(VENV)/bin
 # -E rebuilds every page: Sphinx does not notice changes of the library that the pages execute. Two processes read pages.
 SPHINX = $(BIN)/sphinx-build -E -W --keep-going -q -j 2
 
-# Number of test processes (many tests start further workers): the cores, from 2 to 8. And more arguments for pytest.
-JOBS ?= $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((n < 2 ? 2 : n > 8 ? 8 : n)))
+# Number of test processes: one more than the cores, since they often wait for the programs they start; from 3 to 8.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((n < 2 ? 3 : n > 7 ? 8 : n + 1)))
+# More arguments for pytest
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_FOLDER ?= demo-output
