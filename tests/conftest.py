@@ -168,6 +168,8 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
     files, children = _open_hdf5(), _workers()
     yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")  # matplotlib warns of many open figures, in whatever test comes next
     workers = _workers() - children
     assert not workers, f"worker processes left: {workers}"
     assert _open_hdf5() <= files, "an HDF5 file was left open"

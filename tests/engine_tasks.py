@@ -122,6 +122,23 @@ class DieOnce:
 
 
 @dataclass(frozen=True)
+class AfterEarlier:
+    """Runs another task; at one batch only when the test has received the results of all earlier ones.
+
+    The test leaves a file ``received-N`` for each.
+    """
+
+    at: int
+    folder: Path
+    then: Callable[[Batch], Any]
+
+    def __call__(self, batch: Batch) -> Any:
+        if batch.number == self.at:
+            wait_until(lambda: all((self.folder / f"received-{n}").exists() for n in range(self.at)))
+        return self.then(batch)
+
+
+@dataclass(frozen=True)
 class Span:
     """A batch of numbers that can be divided."""
 

@@ -33,6 +33,7 @@ from cellstamp.source.values import Centers
 from clusters import Cluster
 from comparing import assert_same
 from engine_tasks import (
+    AfterEarlier,
     Arrays,
     Batch,
     DieOnce,
@@ -266,8 +267,13 @@ def test_a_cell_that_kills_every_worker_is_named_and_the_rest_is_kept(
 def test_the_batch_that_a_worker_died_at_is_blamed(tmp_path: Path, dask_client: Any) -> None:
     log: list[str] = []
     engine = DaskEngine(dask_client, log=log.append)
-    outcomes = list(engine.run(DieOnce(4, tmp_path), batches(12), lambda: 8))
-    assert sorted(outcome.value for outcome in outcomes) == list(range(12))
+    # the end of the batch before must be known, else that one is blamed
+    task = AfterEarlier(4, tmp_path, DieOnce(4, tmp_path))
+    values = []
+    for outcome in engine.run(task, batches(12), lambda: 8):
+        values.append(outcome.value)
+        (tmp_path / f"received-{outcome.value}").touch()
+    assert sorted(values) == list(range(12))
     (blamed,) = [line for line in log if "died" in line]
     assert "batch number 4; retrying the batch" in blamed
 

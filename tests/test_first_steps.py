@@ -125,7 +125,9 @@ class TestWithoutAConfig:
         step.check_config()
 
     def test_a_written_config_names_the_size(self) -> None:
-        with pytest.raises(ConfigError, match='image_size: missing; must be an even integer >= 2, a length like "30 um", or "auto"'):
+        with pytest.raises(
+            ConfigError, match='image_size: missing; must be an even integer >= 2, a length like "30 um", or "auto"'
+        ):
             ExtractionConfig.parse({"threads": 2})
 
 
