@@ -1,4 +1,4 @@
-"""Images and labels on different grids: what a project is told about them, and that the advice given works."""
+"""Images and labels on different grids: errors of projects and extractions, and that the code they print works."""
 
 from __future__ import annotations
 

@@ -39,9 +39,14 @@ class Selection:
     cells: Centers
     shared: SharedIds | None = None
 
+    @property
+    def n_chosen(self) -> int:
+        """Number of cells that the configuration selects."""
+        return self.n_in_mask - self.n_not_chosen
+
     def counts(self) -> dict[str, int]:
         """Return the number of cells in the mask, by their fate; the parts add up."""
-        n_kept = self.n_in_mask - self.n_not_chosen - self.removed.size
+        n_kept = self.n_chosen - self.removed.size
         return {
             "cells_in_mask": self.n_in_mask,
             "cells_not_chosen": self.n_not_chosen,

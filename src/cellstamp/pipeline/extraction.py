@@ -37,6 +37,7 @@ from cellstamp.pipeline.extraction_warnings import (
     outside_further_images,
     outside_image,
     removed_cells,
+    shapes_outside_image,
     too_small_for_crops,
 )
 from cellstamp.pipeline.folder import STORE
@@ -344,12 +345,8 @@ class HDF5CellExtraction(ProcessingStep):
     def _inside_image(self, mask: OutlineMask) -> Centers:
         """Return the cells whose centre is inside of the image."""
         inside = mask.is_on_image()
-        if not inside.all():
-            height, width = mask.shape
-            self._warn(
-                f"left out {(~inside).sum()} of {inside.size} cells of '{mask.name}' outside of the image, which is "
-                f"{height} x {width} pixels (y, x), like {mask.names[~inside].tolist()[0]!r}"
-            )
+        for warning in shapes_outside_image(mask, inside):
+            self._warn(warning)
         return Centers(mask.ids[inside], mask.centers[inside])
 
     def _own_store(self) -> Path | None:

@@ -14,6 +14,7 @@ from cellstamp.pipeline.cell_selection import Selection
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import Exceeding
 from cellstamp.source.names import centers_of
+from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import PixelArray, PixelSource
 
 _MANY_REMOVED = 0.05
@@ -28,7 +29,7 @@ def no_cells_left(source: PixelSource, config: ExtractionConfig, selection: Sele
         where = f"the mask '{mask.name}' in {mask.store} is" if config.centers is None else f"'{config.centers}' is"
         return f"no cell can be extracted: {where} empty (no cells at all)"
     height, width = source.shape
-    n_chosen, kind = selection.n_in_mask - selection.n_not_chosen, "chosen " if selection.n_not_chosen else ""
+    n_chosen, kind = selection.n_chosen, "chosen " if selection.n_not_chosen else ""
     return (
         f"no cell can be extracted: none of the {n_chosen} {kind}cells of '{mask.name}' is more than "
         f"{config.image_size // 2} pixels from the border of the {height} x {width} image. Choose a smaller "
@@ -38,7 +39,7 @@ def no_cells_left(source: PixelSource, config: ExtractionConfig, selection: Sele
 
 def removed_cells(selection: Selection, config: ExtractionConfig) -> Iterator[str]:
     """Yield a warning if many of the selected cells are removed at the image border."""
-    n_removed, n_selected = selection.removed.size, selection.n_in_mask - selection.n_not_chosen
+    n_removed, n_selected = selection.removed.size, selection.n_chosen
     if n_removed > _MANY_REMOVED * n_selected:
         yield (
             f"{n_removed:,} of {n_selected:,} cells ({n_removed / n_selected:.0%}) are too close to the image border "
@@ -85,6 +86,16 @@ def outside_further_images(source: PixelSource, selection: Selection) -> Iterato
         yield (
             f"{_some_of(count, len(selection.cells))} {_their(count)} centre outside of image '{name}', whose channels "
             "are 0 there"
+        )
+
+
+def shapes_outside_image(mask: OutlineMask, inside: NDArray[np.bool_]) -> Iterator[str]:
+    """Yield a warning if shapes are outside of the image."""
+    if not inside.all():
+        height, width = mask.shape
+        yield (
+            f"left out {(~inside).sum()} of {inside.size} cells of '{mask.name}' outside of the image, which is "
+            f"{height} x {width} pixels (y, x), like {mask.names[~inside].tolist()[0]!r}"
         )
 
 
