@@ -247,7 +247,7 @@ def test_errors_name_the_key(store: Path, tmp_path: Path) -> None:
 
 
 def test_a_project_and_its_pictures(tmp_path: Path) -> None:
-    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pytest.importorskip("matplotlib.pyplot")
     keys = {"threads": 1, "image_size": "12 um", "image_pixel_size": 0.5, "crop_pixel_size": 1.5, "progress": False}
     project = Project(tmp_path / "project", keys)
     project.load_input_from_array(IMAGE, channel_names=SAMPLE.channel_names)
@@ -259,4 +259,3 @@ def test_a_project_and_its_pictures(tmp_path: Path) -> None:
     _, _, stamps = restatement.extract(every(3), smaller(3), 8)
     assert restatement.same_bits(np.asarray(read.obsm["single_cell_images"][:]), stamps)
     assert plot_removed(read) is not None
-    pyplot.close("all")

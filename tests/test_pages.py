@@ -134,14 +134,13 @@ def test_without_cellpose_the_step_on_the_page_says_so(tmp_path: Path, monkeypat
 
 
 def test_the_page_about_pixel_sizes_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pytest.importorskip("matplotlib.pyplot")
     page = (DOCS / "pixel-sizes.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```{code-cell} ipython3\n(?::tags:[^\n]*\n\n)?(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, "pixel-sizes.md", "exec"), names)
-    pyplot.close("all")
     fine, coarse = names["fine"].h5sc, names["coarse"].h5sc
     assert fine.obsm["single_cell_images"].shape[2:] == coarse.obsm["single_cell_images"].shape[2:] == (56, 56)
     assert "0.5 um per pixel" in repr(names["fine"])
