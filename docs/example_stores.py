@@ -117,7 +117,8 @@ def _table(obs: pd.DataFrame, regions: str | Sequence[str], instance_key: str, r
     """Return a table with made-up counts; `regions` names the element of each row, or that of all rows."""
     n_rows = len(obs)
     column = [regions] * n_rows if isinstance(regions, str) else list(regions)
-    obs = obs.assign(**{region_key: pd.Categorical(column)})
+    passes_qc = np.random.default_rng(2).random(n_rows) > 0.3
+    obs = obs.assign(**{region_key: pd.Categorical(column), "passes_qc": passes_qc})
     obs.index = obs.index.astype(str)
     counts = np.random.default_rng(0).poisson(3, (n_rows, 4)).astype(np.float32)
     table = anndata.AnnData(counts, obs, pd.DataFrame(index=[f"gene_{gene}" for gene in range(4)]))
@@ -149,7 +150,6 @@ def write_xenium(path: str | Path) -> None:
     nucleus_boundaries = _scaled(outlines(nuclei), XENIUM_PIXEL).assign(cell_id=names)
     counts = _transcripts(n_cells)
     obs = pd.DataFrame({"cell_id": names, "transcript_counts": counts, "cell_labels": range(1, n_cells + 1)})
-    obs["passes_qc"] = counts > 150
     elements = {
         "morphology_focus": _image(stains, names=["DAPI", "18S"]),
         "he_image": _image(he_image, {"global": _affine(to_slide)}, ["r", "g", "b"]),
@@ -206,7 +206,6 @@ def write_cosmx(path: str | Path) -> None:
         rows.append(pd.DataFrame({"cell_ID": range(1, cells.max() + 1), "fov": fov}))
     obs = pd.concat(rows, ignore_index=True)
     obs["Area"] = _transcripts(len(obs)) * 10
-    obs["passes_qc"] = obs["Area"] > 1500
     obs.index = obs["cell_ID"].astype(str) + "_" + obs["fov"]
     elements["table"] = _table(obs, list(obs["fov"] + "_labels"), "cell_ID", "fov_labels")
     _write(path, elements)
