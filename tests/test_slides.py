@@ -354,6 +354,36 @@ def test_the_cell_0(tmp_path: Path) -> None:
     assert project.h5sc.obs["instance_id"].tolist() == list(range(len(CELLS)))
 
 
+@pytest.mark.parametrize(
+    ("column", "values"), [("cell", [0, 11]), ("cell_id", [0, 11]), ("scportrait_cell_id", [1, 12]), (None, [1, 12])]
+)
+def test_cells_of_proseg_are_chosen_by_its_ids_in_files_of_its_columns(
+    tmp_path: Path, column: str | None, values: list[int]
+) -> None:
+    """The ids of cellstamp are larger by 1."""
+    path = tmp_path / "chosen.csv"
+    pd.DataFrame({column or "x": values}).to_csv(path, index=False, header=column is not None)
+    cells = {"path": str(path), "ids": column} if column else str(path)
+    config = {"threads": 1, "image_size": SIZE, "progress": False, "border": "pad", "cells": cells}
+    project = Project(tmp_path / "p", config)
+    project.load_input_from_array(SAMPLE.image)
+    polygons = proseg(tmp_path / "s.zarr") / "shapes/cell_boundaries/shapes.parquet"
+    project.load_segmentation(cytosol=polygons, pixel_size=UM)
+    project.extract()
+    assert project.h5sc.obs["instance_id"].tolist() == [0, 11]
+
+
+def test_cells_that_proseg_lacks_are_named(tmp_path: Path) -> None:
+    pd.DataFrame({"cell": [0, 11, len(CELLS)]}).to_csv(tmp_path / "chosen.csv", index=False)
+    cells = {"path": str(tmp_path / "chosen.csv"), "ids": "cell"}
+    project = Project(tmp_path / "p", {"threads": 1, "image_size": SIZE, "progress": False, "cells": cells})
+    project.load_input_from_array(SAMPLE.image)
+    polygons = proseg(tmp_path / "s.zarr") / "shapes/cell_boundaries/shapes.parquet"
+    project.load_segmentation(cytosol=polygons, pixel_size=UM)
+    with pytest.raises(ConfigError, match=rf"1 of 3 cells are not among .*: {len(CELLS)}\. Give ids .*, like 0, 1, 2$"):
+        project.extract()
+
+
 # --- traps ------------------------------------------------------------------------------------------------------------
 
 

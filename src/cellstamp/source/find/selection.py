@@ -109,20 +109,25 @@ def _ids_of_column(ids: IdColumn, source: PixelSource, handler: Any, origin: str
         return ids_of_texts(ids.texts, tables, source.masks, origin, heading=ids.first)
     if not ids.numbers:
         raise ConfigError(f"{origin}: the file has no ids")
-    return _ids_of_numbers(np.array(sorted(ids.numbers), np.uint64), source, origin)
-
-
-def _ids_of_numbers(numbers: NDArray[np.uint64], source: PixelSource, origin: str) -> NDArray[np.uint64]:
-    """Return the ids of cells that integers name: texts of shapes that look like them, otherwise ids of the mask.
-
-    MERSCOPE's EntityIDs are such texts. A choice that mixes both is an error: it would choose wrong cells.
-    """
+    numbers = np.array(sorted(ids.numbers), np.uint64)
     for mask in source.outlines:
-        found = mask.ids_of(numbers.astype(str)) if mask.names.dtype.kind not in "iu" else np.zeros(0, np.uint64)
-        if found.any():
+        if (found := _ids_of_names(numbers, mask, of_program=ids.of_program)).any():
             _check_none_missing(numbers[found == 0], numbers.size, mask, origin)
             return np.unique(found)
     return numbers
+
+
+def _ids_of_names(numbers: NDArray[np.uint64], mask: OutlineMask, *, of_program: bool) -> NDArray[np.uint64]:
+    """Return the ids of cells that shapes name by these integers; 0: none.
+
+    Texts may look like integers (MERSCOPE's EntityID). Where shapes have other integers than the mask (Proseg counts
+    from 0), only the columns of programs have those of the shapes.
+    """
+    if mask.names.dtype.kind not in "iu":
+        return mask.ids_of(numbers.astype(str))
+    if of_program and mask.is_numbered:
+        return mask.ids_of(numbers.astype(np.int64))
+    return np.zeros(numbers.size, np.uint64)
 
 
 def _check_none_missing(missing: NDArray[np.uint64], n_chosen: int, mask: OutlineMask, origin: str) -> None:
