@@ -1,6 +1,7 @@
 """Configure Sphinx. `make docs` builds the documentation without network."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,10 @@ from traitlets.config import Config
 
 from cellstamp import __version__
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = str(Path(__file__).parent)
+sys.path.insert(0, HERE)
+# The pages that are notebooks import example_stores.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH")]))
 
 project = "cellstamp"
 author = "the cellstamp developers"

@@ -24,6 +24,7 @@ from scipy.ndimage import map_coordinates
 from zarr.storage import LocalStore
 
 from cellstamp import ConfigError, InputError, OutputError, Project, plot_cells, plot_removed, read_h5sc
+from cellstamp.pictures.canvas import colours_of_channels
 from cellstamp.pictures.mosaic import MOST_PIXELS, choose_across, shrinking, shrunk, stretched
 from cellstamp.source.find.elements import find_image, find_labels
 from cellstamp.source.read.overview import view_image, view_labels
@@ -491,12 +492,30 @@ class TestSlide:
         assert [text.get_text() for text in ax.get_legend().get_texts()] == ["nucleus", "cell"]
         assert len(made.plot_segmentation_masks(mask_outline={"seg_all_cytosol": "red"}).images) == 2
 
-    def test_colour_images_keep_their_colours(self, tmp_path) -> None:
+    @pytest.mark.parametrize("names", [["red", "green", "blue"], ["r", "g", "b"]])
+    def test_colour_images_keep_their_colours(self, names, tmp_path) -> None:
         project = Project(tmp_path / "rgb")
         image = np.random.default_rng(0).integers(0, 256, (3, 50, 60)).astype(np.uint8)
-        project.load_input_from_array(image, channel_names=["red", "green", "blue"])
+        project.load_input_from_array(image, channel_names=names)
         shown = project.plot_input_image().images[0].get_array()
         assert np.array_equal(np.round(shown * 255), np.moveaxis(image, 0, -1))
+        mask = np.zeros((50, 60), np.uint8)
+        mask[20:30, 20:30] = 1
+        project.load_segmentation(nucleus=mask)
+        shown = project.plot_segmentation_masks().images[0].get_array()
+        assert np.array_equal(np.round(shown * 255), np.moveaxis(image, 0, -1))
+
+    @pytest.mark.parametrize(
+        "names", [["red", "green", "blue"], ["r", "g", "b"], ["B", "G", "R"], ["x", "g", "r", "b"]]
+    )
+    def test_channels_of_colour_images_have_their_colours(self, names) -> None:
+        own = {"r": [1, 0, 0], "g": [0, 1, 0], "b": [0, 0, 1]}
+        for colour, name in zip(colours_of_channels("auto", names), names, strict=True):
+            assert name == "x" or colour.tolist() == own[name[0].lower()]
+
+    def test_other_channels_have_the_colours_of_the_cycle(self) -> None:
+        for names in (["DAPI", "g", "r"], ["red", "g", "b"]):
+            assert np.array_equal(colours_of_channels("auto", names), colours_of_channels("auto", "xyz"))
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -194,24 +194,57 @@ def test_nuclei_of_xenium_only(xenium: Path, tmp_path: Path) -> None:
 # --- MERSCOPE ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("micrometres", [np.diag([9.2, 9.2, 1]), np.array([[9.2, 0, 371.5], [0, 9.2, -28], [0, 0, 1]])])
-def test_merscope(tmp_path: Path, expected: Expected, micrometres: NDArray[np.float64]) -> None:
+def merscope(path: Path, micrometres: Any = ((9.2, 0, 371.5), (0, 9.2, -28), (0, 0, 1))) -> Path:
     from spatialdata.transformations import Affine, Identity
 
-    names = [f"{2_657_180_801_000_100_000 + cell}" for cell in CELLS.index]
-    cells = multi(with_index(moved(CELLS, np.linalg.inv(micrometres)), names))
+    cells = multi(with_index(moved(CELLS, np.linalg.inv(micrometres)), entity_ids(CELLS.index)))
     cells.index.name = "EntityID"
-    slide = "202310_slide_region_0"
-    store = written(
-        tmp_path / "m.zarr",
+    return written(
+        path,
         **{
-            f"{slide}_z3": image({"global": Identity()}, scale_factors=[2, 2]),
-            f"{slide}_polygons": placed(cells, {"global": Affine(micrometres, ("x", "y"), ("x", "y"))}),
+            f"{MERSCOPE}_z3": image({"global": Identity()}, scale_factors=[2, 2]),
+            f"{MERSCOPE}_polygons": placed(cells, {"global": Affine(np.array(micrometres), ("x", "y"), ("x", "y"))}),
         },
     )
-    step = extracted(store, tmp_path / "x", image=f"{slide}_z3", cytosol_shapes=f"{slide}_polygons")
+
+
+MERSCOPE = "202310_slide_region_0"
+
+
+def entity_ids(cells: Any) -> list[str]:
+    return [f"{2_657_180_801_000_100_000 + cell}" for cell in cells]
+
+
+@pytest.mark.parametrize("micrometres", [np.diag([9.2, 9.2, 1]), np.array([[9.2, 0, 371.5], [0, 9.2, -28], [0, 0, 1]])])
+def test_merscope(tmp_path: Path, expected: Expected, micrometres: NDArray[np.float64]) -> None:
+    store = merscope(tmp_path / "m.zarr", micrometres)
+    step = extracted(store, tmp_path / "x", image=f"{MERSCOPE}_z3", cytosol_shapes=f"{MERSCOPE}_polygons")
     np.testing.assert_array_equal(images_of(step), expected.cells)
-    assert instances_of(step) == [names[cell - 1] for cell in expected.ids]
+    assert instances_of(step) == entity_ids(expected.ids)
+
+
+@pytest.mark.parametrize("way", ["texts", "integers", "file", "numbers"])
+def test_cells_of_merscope_are_chosen_by_their_entity_ids(tmp_path: Path, way: str) -> None:
+    """They are texts in the store, and look like integers."""
+    names = entity_ids([20, 30])
+    pd.DataFrame({"EntityID": names, "volume": 100.5}).to_csv(tmp_path / "chosen.csv", index=False)
+    numbers = [1 + CELLS.index.get_loc(cell) for cell in (20, 30)]
+    choices: dict[str, Any] = {
+        "texts": names,
+        "integers": [int(name) for name in names],
+        "file": str(tmp_path / "chosen.csv"),
+        "numbers": numbers,  # scportrait_cell_id
+    }
+    config = {"image": f"{MERSCOPE}_z3", "cytosol_shapes": f"{MERSCOPE}_polygons", "border": "pad"}
+    step = extracted(merscope(tmp_path / "m.zarr"), tmp_path / "x", **config, cells=choices[way])
+    assert instances_of(step) == names
+
+
+def test_entity_ids_that_the_polygons_lack_are_named(tmp_path: Path) -> None:
+    config = {"image": f"{MERSCOPE}_z3", "cytosol_shapes": f"{MERSCOPE}_polygons"}
+    cells = [int(cell) for cell in entity_ids([20, 7_000, 30])]
+    with pytest.raises(ConfigError, match=rf"1 of 3 cells are not among the .*_polygons'.*: {cells[1]}\. Give ids"):
+        extracted(merscope(tmp_path / "m.zarr"), tmp_path / "x", **config, cells=cells)
 
 
 # --- Visium HD --------------------------------------------------------------------------------------------------------
@@ -319,6 +352,36 @@ def test_the_cell_0(tmp_path: Path) -> None:
     )
     project.extract()
     assert project.h5sc.obs["instance_id"].tolist() == list(range(len(CELLS)))
+
+
+@pytest.mark.parametrize(
+    ("column", "values"), [("cell", [0, 11]), ("cell_id", [0, 11]), ("scportrait_cell_id", [1, 12]), (None, [1, 12])]
+)
+def test_cells_of_proseg_are_chosen_by_its_ids_in_files_of_its_columns(
+    tmp_path: Path, column: str | None, values: list[int]
+) -> None:
+    """The ids of cellstamp are larger by 1."""
+    path = tmp_path / "chosen.csv"
+    pd.DataFrame({column or "x": values}).to_csv(path, index=False, header=column is not None)
+    cells = {"path": str(path), "ids": column} if column else str(path)
+    config = {"threads": 1, "image_size": SIZE, "progress": False, "border": "pad", "cells": cells}
+    project = Project(tmp_path / "p", config)
+    project.load_input_from_array(SAMPLE.image)
+    polygons = proseg(tmp_path / "s.zarr") / "shapes/cell_boundaries/shapes.parquet"
+    project.load_segmentation(cytosol=polygons, pixel_size=UM)
+    project.extract()
+    assert project.h5sc.obs["instance_id"].tolist() == [0, 11]
+
+
+def test_cells_that_proseg_lacks_are_named(tmp_path: Path) -> None:
+    pd.DataFrame({"cell": [0, 11, len(CELLS)]}).to_csv(tmp_path / "chosen.csv", index=False)
+    cells = {"path": str(tmp_path / "chosen.csv"), "ids": "cell"}
+    project = Project(tmp_path / "p", {"threads": 1, "image_size": SIZE, "progress": False, "cells": cells})
+    project.load_input_from_array(SAMPLE.image)
+    polygons = proseg(tmp_path / "s.zarr") / "shapes/cell_boundaries/shapes.parquet"
+    project.load_segmentation(cytosol=polygons, pixel_size=UM)
+    with pytest.raises(ConfigError, match=rf"1 of 3 cells are not among .*: {len(CELLS)}\. Give ids .*, like 0, 1, 2$"):
+        project.extract()
 
 
 # --- traps ------------------------------------------------------------------------------------------------------------

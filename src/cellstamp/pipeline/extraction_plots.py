@@ -67,7 +67,8 @@ def plot_cells(
         Whether to draw the outlines of masks; or one colour; or a mapping from masks to colours.
     color
         None for gray; a mapping from channels to colours; a sequence of one colour for each channel; one colour for a
-        single channel; or ``"auto"``. Colours are those of matplotlib.
+        single channel; or ``"auto"``. Colours are those of matplotlib. With "auto", channels named red, green and blue,
+        or r, g and b, have these colours.
     ax
         Axes to draw on. None: a new figure, which pyplot shows in notebooks, or if you have imported it.
     save

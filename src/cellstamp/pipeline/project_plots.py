@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from cellstamp.source.read.arrays import Mask, PixelArray
     from cellstamp.source.read.overview import View
 
-_RGB = ("red", "green", "blue")
-
 Region = Sequence[tuple[int, int]]
 
 
@@ -99,7 +97,7 @@ class ProjectPictures(ProjectInput):
         ----------
         channels
             Name or names of the channels below the outlines. None: the channels in the mapping `color`, otherwise the
-            first.
+            first; of colour images, red, green and blue.
         region, color, ax, save
             As for `plot_input_image`.
         mask_outline
@@ -128,7 +126,7 @@ class ProjectPictures(ProjectInput):
         masks = {mask.name: mask for mask in find_source(self._store).masks}
         outlines = canvas.colours_of_masks(mask_outline, list(masks))
         chosen = [(masks[name], colour) for name, colour in outlines.items()]
-        if channels is None and color is None:
+        if channels is None and color is None and not canvas.numbers_of_rgb(names):
             channels = names[:1]
         return self._plot_slide("plot_segmentation_masks", channels, region, color, chosen, ax, save)
 
@@ -143,7 +141,7 @@ class ProjectPictures(ProjectInput):
         image, names = _find_image(self._store)
         numbers = _numbers_of(channels, color, names)
         shown = [names[number] for number in numbers]
-        is_rgb = color is None and image.dtype == "uint8" and tuple(map(str.lower, shown)) == _RGB
+        is_rgb = color is None and image.dtype == "uint8" and canvas.numbers_of_rgb(shown) == [*range(len(shown))]
         colours = None if is_rgb else slide.colours_for(color, shown)
         view = view_image(image, numbers, region)
         area, of_masks = view.area, {in_legend(mask.name): colour for mask, colour in masks}
@@ -202,10 +200,9 @@ def _numbers_of(channels: Any, color: Any, names: tuple[str, ...]) -> list[int]:
     if channels is None and isinstance(color, Mapping):
         channels = list(color)
     if channels is None:
-        lower = tuple(map(str.lower, names))
-        return (
-            [lower.index(name) for name in _RGB] if set(_RGB) <= set(lower) else list(range(len(names)))[:MOST_COLOURS]
-        )
+        from cellstamp.pictures.canvas import numbers_of_rgb
+
+        return numbers_of_rgb(names) or list(range(len(names)))[:MOST_COLOURS]
     wanted = [str(name) for name in ([channels] if isinstance(channels, str | int) else channels)]
     unknown = [name for name in wanted if name not in names]
     if unknown or not wanted:

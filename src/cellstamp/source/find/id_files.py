@@ -35,11 +35,14 @@ class IdColumn:
         Text; empty if the ids are whole numbers.
     first
         First row of a file with a single column of text: its header, or one more id.
+    of_program
+        Whether the column has the name of another program's column, so that its numbers may start at 0.
     """
 
     numbers: frozenset[int] = frozenset()
     texts: frozenset[str] = frozenset()
     first: str | None = None
+    of_program: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def read_ids(path: Path, *, column: str | None = None, masks: Sequence[str] = ()
     _check_one_image(first, body, index, path)
     texts = body.column(index)
     if is_named or not all(map(_is_text, texts)):
-        return _as_ids(body.lines, texts, path)
+        of_program = is_named and _normalized(first[index]) not in _our_names(masks)
+        return _as_ids(body.lines, texts, path, of_program=of_program)
     # one column of text: only the caller knows whether the first row is an id or a header
     return IdColumn(texts=frozenset(texts), first=first[0] if first else None)
 
@@ -113,6 +117,10 @@ def _normalized(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
 
 
+def _our_names(masks: Sequence[str]) -> set[str]:
+    return {_OURS, *map(_normalized, masks)}
+
+
 def _known_names(masks: Sequence[str]) -> set[str]:
     return {_normalized(name) for name in (*CSV_COLUMNS, *masks)}
 
@@ -128,7 +136,7 @@ def _index_of_ids(first: list[str], body: _Rows, path: Path, column: str | None,
     names = [_normalized(name) for name in first]
     known = [index for index, name in enumerate(names) if name in _known_names(masks)]
     # columns named like the mask come before those that may be of another one
-    own = [index for index in known if names[index] in {_OURS, *map(_normalized, masks)}]
+    own = [index for index in known if names[index] in _our_names(masks)]
     found = own[:1] or known
     if len({tuple(body.column(index)) for index in found}) > 1:
         several = [first[index] for index in found]
@@ -185,17 +193,19 @@ def _is_text(field: str) -> bool:
     return bool(field) and not _NUMBER.fullmatch(field)
 
 
-def _as_ids(lines: list[int], fields: list[str], path: Path) -> IdColumn:
+def _as_ids(lines: list[int], fields: list[str], path: Path, *, of_program: bool = False) -> IdColumn:
     if fields and all(map(_is_text, fields)):
         return IdColumn(texts=frozenset(fields))
-    numbers = {_as_number(field, f"{_origin(path)}, line {line}") for line, field in zip(lines, fields, strict=True)}
-    return IdColumn(numbers=frozenset(numbers))
+    least = 0 if of_program else 1
+    where = [f"{_origin(path)}, line {line}" for line in lines]
+    numbers = {_as_number(field, place, least) for place, field in zip(where, fields, strict=True)}
+    return IdColumn(numbers=frozenset(numbers), of_program=of_program)
 
 
-def _as_number(text: str, where: str) -> int:
+def _as_number(text: str, where: str, least: int) -> int:
     found = _WHOLE.fullmatch(text)
-    cell = int(found[1]) if found else 0
-    if not 1 <= cell <= LARGEST_ID:
+    cell = int(found[1]) if found else -1
+    if not least <= cell <= LARGEST_ID:
         shown = repr(text if len(text) <= 40 else f"{text[:40]}...")
-        raise ConfigError(f"{where}: {shown} is not a cell id; ids are whole numbers from 1 to 2**63 - 1")
+        raise ConfigError(f"{where}: {shown} is not a cell id; ids are whole numbers from {least} to 2**63 - 1")
     return cell

@@ -17,6 +17,7 @@ from cellstamp.source.find.id_files import IdColumn, read_ids
 from cellstamp.source.find.masks import listing
 from cellstamp.source.find.table_joins import rows_in_mask
 from cellstamp.source.find.text_ids import ids_of_texts
+from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.values import Centers
 
@@ -53,11 +54,10 @@ class ChosenCells:
         """
         unknown = self.ids[~np.isin(self.ids, centers.ids)]
         if unknown.size:
-            examples = ", ".join(map(str, unknown[:5].tolist()))
             raise ConfigError(
                 f"{self.origin}: {unknown.size} of {self.ids.size} cells are not among the {len(centers)} cells of "
-                f"'{mask}' that have a centre: {examples}{', ...' if unknown.size > 5 else ''}. Give ids of that mask, "
-                f"like {', '.join(map(str, centers.ids[:3].tolist()))}"
+                f"'{mask}' that have a centre: {_listed(unknown)}. Give ids of that mask, like "
+                f"{_listed(centers.ids[:3])}"
             )
         return centers[np.isin(centers.ids, self.ids)]
 
@@ -109,7 +109,37 @@ def _ids_of_column(ids: IdColumn, source: PixelSource, handler: Any, origin: str
         return ids_of_texts(ids.texts, tables, source.masks, origin, heading=ids.first)
     if not ids.numbers:
         raise ConfigError(f"{origin}: the file has no ids")
-    return np.array(sorted(ids.numbers), np.uint64)
+    numbers = np.array(sorted(ids.numbers), np.uint64)
+    for mask in source.outlines:
+        if (found := _ids_of_names(numbers, mask, of_program=ids.of_program)).any():
+            _check_none_missing(numbers[found == 0], numbers.size, mask, origin)
+            return np.unique(found)
+    return numbers
+
+
+def _ids_of_names(numbers: NDArray[np.uint64], mask: OutlineMask, *, of_program: bool) -> NDArray[np.uint64]:
+    """Return the ids of cells that shapes name by these integers; 0: none.
+
+    Texts may look like integers (MERSCOPE's EntityID). Where shapes have other integers than the mask (Proseg counts
+    from 0), only the columns of programs have those of the shapes.
+    """
+    if mask.names.dtype.kind not in "iu":
+        return mask.ids_of(numbers.astype(str))
+    if of_program and mask.is_numbered:
+        return mask.ids_of(numbers.astype(np.int64))
+    return np.zeros(numbers.size, np.uint64)
+
+
+def _check_none_missing(missing: NDArray[np.uint64], n_chosen: int, mask: OutlineMask, origin: str) -> None:
+    if missing.size:
+        raise ConfigError(
+            f"{origin}: {missing.size} of {n_chosen} cells are not among the {mask.names.size} cells of '{mask.name}': "
+            f"{_listed(missing)}. Give ids of that mask, like {_listed(mask.names[:3])}"
+        )
+
+
+def _listed(cells: NDArray[Any]) -> str:
+    return ", ".join(map(str, cells[:5].tolist())) + (", ..." if cells.size > 5 else "")
 
 
 def _ids_of_shapes(texts: frozenset[str], source: PixelSource) -> NDArray[np.uint64] | None:
