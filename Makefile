@@ -8,6 +8,8 @@ else
 VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 endif
 BIN := $(VENV)/bin
+# Compiled modules are kept: the tests start hundreds of processes, which would each compile all modules.
+export PYTHONDONTWRITEBYTECODE :=
 # -E rebuilds every page: Sphinx does not notice changes of the library that the pages execute. Two processes read pages.
 SPHINX = $(BIN)/sphinx-build -E -W --keep-going -q -j 2
 
