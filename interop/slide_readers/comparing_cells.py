@@ -37,9 +37,7 @@ def images_by_id(cells: Any) -> Images:
     return dict(zip(ids, cells.obsm["single_cell_images"][:], strict=True))
 
 
-def assert_equal_images(
-    got: Images, expected: Images, id_of: Callable[[int], Any] = int, at_least: int = 30
-) -> None:
+def assert_equal_images(got: Images, expected: Images, id_of: Callable[[int], Any] = int, at_least: int = 30) -> None:
     """Assert the same cells with bitwise equal images; `id_of` gives the id of a cell by its number in `expected`."""
     assert got.keys() == {id_of(cell) for cell in expected}
     assert len(got) >= at_least

@@ -11,9 +11,9 @@ import pytest
 from comparing_cells import Images, extracted, images_by_id
 from made_slide import Slide, make_slide
 from numpy.typing import NDArray
-from stores import Sample, write_store
 
 import cellstamp
+from stores import Sample, write_store
 
 
 def pytest_report_header() -> str:
@@ -54,4 +54,3 @@ def from_labels(tmp_path_factory: pytest.TempPathFactory, slide: Slide) -> FromL
 @pytest.fixture(autouse=True)
 def _cache_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from outlined import polygons_of
 from scipy.ndimage import binary_erosion
+
+from outlined import polygons_of
 from stores import CYTOSOL, Sample, make_sample
 
 WITHOUT_NUCLEUS, WITH_TWO_NUCLEI = 23, 31

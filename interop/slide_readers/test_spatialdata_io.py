@@ -16,9 +16,10 @@ import write_steinbock
 import write_visium_hd
 import write_xenium
 from comparing_cells import assert_equal_images, extracted, images_by_id, write
-from conftest import FromLabels
 from made_slide import WITHOUT_NUCLEUS, Slide
 from write_visium_hd import cell_name
+
+from conftest import FromLabels
 
 # --- Xenium -----------------------------------------------------------------------------------------------------------
 
@@ -80,7 +81,7 @@ def test_xenium_h_and_e_beside_the_focus_image(
     xenium: Path, tmp_path: Path, slide: Slide, from_labels: FromLabels, xenium_name: Any
 ) -> None:
     keys: dict[str, Any] = {"image": ["morphology_focus", "he_image"], "interpolation": "nearest"}
-    with pytest.warns(UserWarning, match="outside of 'he_image'"):
+    with pytest.warns(UserWarning, match="outside of image 'he_image'"):
         cells = extracted(xenium, tmp_path / "out", **keys, **SHAPES)
     # the pixels of the focus image that the H&E image covers; it has four pixels of one value for each
     stain = np.zeros_like(slide.image[:3])
@@ -176,8 +177,12 @@ def test_visium_hd(visium_hd: Path, tmp_path: Path, slide: Slide, from_labels: F
 
 def test_visium_hd_nuclei(visium_hd: Path, tmp_path: Path, slide: Slide, from_labels: FromLabels) -> None:
     sample = write_visium_hd.SAMPLE
-    keys = {f"{one}_shapes": f"{sample}_{two}_segmentations" for one, two in (("nucleus", "nucleus"), ("cytosol", "cell"))}
-    cells = extracted(visium_hd, tmp_path / "out", image=f"{sample}_full_image", **keys)
+    keys = {
+        "image": f"{sample}_full_image",
+        "nucleus_shapes": f"{sample}_nucleus_segmentations",
+        "cytosol_shapes": f"{sample}_cell_segmentations",
+    }
+    cells = extracted(visium_hd, tmp_path / "out", **keys)
     expected = from_labels.images("nuclei", "cells", pixels=write_visium_hd.full_image(slide).transpose(2, 0, 1))
     in_store = spatialdata.read_zarr(visium_hd)[f"{sample}_nucleus_segmentations"].index
     expected = {cell: images for cell, images in expected.items() if cell_name(cell) in in_store}

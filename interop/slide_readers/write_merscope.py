@@ -10,8 +10,9 @@ import pandas as pd
 import shapely
 import tifffile
 from made_slide import Slide
-from outlined import polygons_of
 from write_tables import GENES
+
+from outlined import polygons_of
 
 MICRON_TO_PIXEL = np.array([[9.2, 0, 371.5], [0, 9.2, -28.25], [0, 0, 1]])
 """For (x, y, 1)."""

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import tifffile
 from made_slide import Slide
-from outlined import polygons_of
 from write_tables import write_10x_h5
+
+from outlined import polygons_of
 
 SAMPLE = "Visium_HD_Mouse"
 BIN = 4
@@ -93,12 +94,12 @@ def _write_geojson(path: Path, mask: np.ndarray) -> None:
 def _write_bins(mappings: Path, counts: Path, slide: Slide) -> None:
     rows, columns = np.indices([side // BIN for side in slide.cells.shape]).reshape(2, -1)
     at = rows * BIN + BIN // 2, columns * BIN + BIN // 2
-    names = [f"s_002um_{row:05d}_{column:05d}-1" for row, column in zip(rows, columns, strict=True)]
+    names = _bin_names(rows, columns, side=2)
     cells = slide.cells[at]
     table = pd.DataFrame(
         {
             "square_002um": names,
-            "square_008um": [f"s_008um_{row // 4:05d}_{column // 4:05d}-1" for row, column in zip(rows, columns, strict=True)],
+            "square_008um": _bin_names(rows // 4, columns // 4, side=8),
             "cell_id": [cell_name(cell) if cell else None for cell in cells],
             "in_nucleus": slide.nuclei_by_cell[at] > 0,
             "in_cell": cells > 0,
@@ -106,3 +107,7 @@ def _write_bins(mappings: Path, counts: Path, slide: Slide) -> None:
     )
     table.to_parquet(mappings, index=False)
     write_10x_h5(counts, names)
+
+
+def _bin_names(rows: np.ndarray, columns: np.ndarray, *, side: int) -> list[str]:
+    return [f"s_{side:03d}um_{row:05d}_{column:05d}-1" for row, column in zip(rows, columns, strict=True)]

@@ -15,8 +15,9 @@ import tifffile
 import zarr
 from made_slide import Slide
 from numpy.typing import NDArray
-from outlined import polygons_of
 from write_tables import GENES, write_10x_h5
+
+from outlined import polygons_of
 
 UM = 0.2125
 """Micrometres per pixel."""

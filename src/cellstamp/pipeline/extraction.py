@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from cellstamp.pipeline.extraction_warnings import (
     cut_off_cells,
     empty_cells,
     no_cells_left,
+    numbered_apart,
     outside_further_images,
     outside_image,
     removed_cells,
@@ -207,7 +209,7 @@ class HDF5CellExtraction(ProcessingStep):
     def _warn_of_selection(self, source: PixelSource, selection: Selection, config: ExtractionConfig) -> None:
         if selection.shared is not None:
             self._warn(selection.shared.message(f"'{source.main_mask.name}' in {source.main_mask.store}"))
-        for warning in outside_further_images(source, selection):
+        for warning in chain(numbered_apart(source, selection), outside_further_images(source, selection)):
             self._warn(warning)
         if len(selection.cells):
             for warning in removed_cells(selection, config):

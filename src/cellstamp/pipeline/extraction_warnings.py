@@ -13,6 +13,7 @@ from cellstamp.h5sc.layout import EXCEEDS
 from cellstamp.pipeline.cell_selection import Selection
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import Exceeding
+from cellstamp.source.find.numbered_apart import find_numbered_apart
 from cellstamp.source.names import centers_of
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import PixelArray, PixelSource
@@ -78,6 +79,20 @@ def empty_cells(job: Job, n_empty: NDArray[np.int64]) -> Iterator[str]:
     if n_empty[0]:
         doubt = _doubt(job.config.centers, main) if job.selection.shared is None else _BETWEEN
         yield f"{_without_pixel(n_empty[0], len(job.cells), main)}, though it says which cells there are: {doubt}"
+
+
+def numbered_apart(source: PixelSource, selection: Selection) -> Iterator[str]:
+    """Yield a warning if the labels of nuclei and those of cells seem to use one id for different cells."""
+    found = find_numbered_apart(source, selection.cells)
+    if found is not None:
+        main, cell = source.mask_names
+        own, other = found.example
+        yield (
+            f"'{main}' and '{cell}' seem to number cells differently: at the centres of {found.n_other} of "
+            f"{found.n_examined} cells of '{main}', '{cell}' has another cell (such as {own} in {other}). A cell needs "
+            "one id in both. If the store has shapes that name their cells, as Xenium's do, set nucleus_shapes and "
+            "cytosol_shapes; otherwise use cellstamp.match_masks"
+        )
 
 
 def outside_further_images(source: PixelSource, selection: Selection) -> Iterator[str]:
