@@ -42,4 +42,4 @@ def assert_equal_images(got: Images, expected: Images, id_of: Callable[[int], An
     assert got.keys() == {id_of(cell) for cell in expected}
     assert len(got) >= at_least
     different = [cell for cell, images in expected.items() if not np.array_equal(got[id_of(cell)], images)]
-    assert not different
+    assert not different, different
