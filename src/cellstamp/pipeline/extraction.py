@@ -171,7 +171,8 @@ class HDF5CellExtraction(ProcessingStep):
                 config, source = self._find_source(config)
                 watch.lap("setup")
                 if config.engine != "dask" and origin is None:  # workers of a cluster compile for their machines
-                    compile_kernels(types_of(source, config.dtype), engine, lambda line: self._tell(line, config))
+                    types = types_of(source, config.dtype)
+                    compile_kernels(types, source.loops, engine, lambda line: self._tell(line, config))
                     watch.skip()
                 blocks = BlockRunner(n_local_workers(config))
                 sized, selection = self._select(config, source, blocks, partial=partial, n_cells=n_cells, seed=seed)

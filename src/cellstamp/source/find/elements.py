@@ -26,7 +26,7 @@ from cellstamp.source.location import reachable
 from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
 from cellstamp.source.ome import described_channels, metadata_of
 from cellstamp.source.read.arrays import ArrayHandle, Mask, PixelSource
-from cellstamp.source.read.sampled import Interpolation
+from cellstamp.source.read.interpolation import Interpolation
 from cellstamp.source.read.stacked import ImageStack
 from cellstamp.source.store_root import open_root, undamaged
 

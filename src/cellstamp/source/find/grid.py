@@ -26,7 +26,8 @@ from cellstamp.source.find.placement import (
 )
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.read.arrays import ArrayHandle, PixelArray
-from cellstamp.source.read.sampled import Interpolation, SampledArray
+from cellstamp.source.read.interpolation import Interpolation
+from cellstamp.source.read.sampled import SampledArray
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from cellstamp.errors import ConfigError
 from cellstamp.lengths import PixelSize, is_same, scaled, size_in_words
 from cellstamp.source.pixel_size import stored_pixel_size
 from cellstamp.source.read.arrays import ArrayHandle, PixelArray
-from cellstamp.source.read.sampled import Interpolation, SampledArray
+from cellstamp.source.read.interpolation import Interpolation
+from cellstamp.source.read.sampled import SampledArray
 from cellstamp.source.values import Scale
 
 _ROUNDING = 1e-9
