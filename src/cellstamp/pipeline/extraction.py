@@ -365,7 +365,7 @@ class HDF5CellExtraction(ProcessingStep):
         blocks: BlockRunner,
     ) -> ExtractionConfig:
         """Return the configuration with the size of crops that holds nearly all selected cells."""
-        cells = centers if chosen is None else chosen.among(centers, source.main_mask.name)
+        cells = centers if chosen is None else chosen.among(centers, source.main_mask)
         size = measure_size(cells, source, blocks) if len(cells) else 2
         self.log(f"image_size auto: {size} holds {SHARE:.0%} of {format_cells(len(cells))} completely")
         config = config.model_copy(update={"image_size": size})

@@ -15,10 +15,13 @@ from cellstamp.errors import ConfigError
 from cellstamp.source.find.annotations import Column, Table, column_content, find_table, table_names
 from cellstamp.source.find.id_files import IdColumn, read_ids
 from cellstamp.source.find.masks import listing
+from cellstamp.source.find.shapes_by_id import ids_of_shapes, taken_as_numbers
 from cellstamp.source.find.table_joins import rows_in_mask
 from cellstamp.source.find.text_ids import ids_of_texts
-from cellstamp.source.read.arrays import PixelSource
+from cellstamp.source.outlines import OutlineMask
+from cellstamp.source.read.arrays import Mask, PixelSource
 from cellstamp.source.values import Centers
+from cellstamp.warnings import warn
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class ChosenCells:
     ids: NDArray[np.uint64]
     origin: str
 
-    def among(self, centers: Centers, mask: str) -> Centers:
+    def among(self, centers: Centers, mask: Mask) -> Centers:
         """Return the chosen cells among all cells.
 
         Parameters
@@ -44,7 +47,7 @@ class ChosenCells:
         centers
             All cells.
         mask
-            Name of their mask.
+            Their mask.
 
         Raises
         ------
@@ -56,10 +59,18 @@ class ChosenCells:
             examples = ", ".join(map(str, unknown[:5].tolist()))
             raise ConfigError(
                 f"{self.origin}: {unknown.size} of {self.ids.size} cells are not among the {len(centers)} cells of "
-                f"'{mask}' that have a centre: {examples}{', ...' if unknown.size > 5 else ''}. Give ids of that mask, "
-                f"like {', '.join(map(str, centers.ids[:3].tolist()))}"
+                f"'{mask.name}' that have a centre: {examples}{', ...' if unknown.size > 5 else ''}. Give "
+                f"{_allowed(centers, mask)}"
             )
         return centers[np.isin(centers.ids, self.ids)]
+
+
+def _allowed(centers: Centers, mask: Mask) -> str:
+    """Return examples of ids that choose cells."""
+    examples = ", ".join(map(str, centers.ids[:3].tolist()))
+    if not isinstance(mask, OutlineMask) or not mask.is_numbered:
+        return f"ids of that mask, like {examples}"
+    return f"values of scportrait_cell_id, like {examples}, or ids of the shapes as text, like {str(mask.names[0])!r}"
 
 
 def find_cells(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenCells | None:
@@ -68,7 +79,8 @@ def find_cells(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenCe
     Parameters
     ----------
     cells
-        The key ``cells``: ids in the mask or in a table, a CSV file of either, or a boolean column of a table.
+        The key ``cells``: ids in the mask (integers), or in shapes or a table (texts); a CSV file of either; or a
+        boolean column of a table.
     source
         Image and masks. A table must annotate one of the masks, or have a column with the ids in one.
     handler
@@ -102,23 +114,17 @@ def find_cells(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenCe
 
 
 def _ids_of_column(ids: IdColumn, source: PixelSource, handler: Any, origin: str) -> NDArray[np.uint64]:
-    if ids.texts and (found := _ids_of_shapes(ids.texts, source)) is not None:
+    if ids.texts and (found := ids_of_shapes(ids.texts, source.outlines)) is not None:
         return found
     if ids.texts:
         tables = _all_tables(source, handler, origin)
         return ids_of_texts(ids.texts, tables, source.masks, origin, heading=ids.first)
     if not ids.numbers:
         raise ConfigError(f"{origin}: the file has no ids")
-    return np.array(sorted(ids.numbers), np.uint64)
-
-
-def _ids_of_shapes(texts: frozenset[str], source: PixelSource) -> NDArray[np.uint64] | None:
-    """Return the ids of cells that shapes name by text; None if some are not among them."""
-    for mask in source.outlines:
-        found = mask.ids_of(np.array(sorted(texts), object))
-        if found.all():
-            return np.unique(found)
-    return None
+    numbers = np.array(sorted(ids.numbers), np.uint64)
+    if isinstance(source.main_mask, OutlineMask) and (message := taken_as_numbers(numbers, source.main_mask)):
+        warn(f"{origin}: {message}")
+    return numbers
 
 
 def _all_tables(source: PixelSource, handler: Any, origin: str) -> Iterator[Table]:
