@@ -421,6 +421,32 @@ def test_elements_and_transformations_are_logged(
     assert "image: scan + he, (6, 160, 190) (c, y, x), uint16" in log
 
 
+def test_sampling_on_crops_of_another_pixel_size_is_logged(tmp_path: Path) -> None:
+    sizes = {"image_pixel_size": 1.0, "crop_pixel_size": 2.0}
+    store = written(
+        tmp_path / "s.zarr",
+        slide=image(SAMPLE.image, HERE),
+        other=image(SAMPLE.image, {"global": TURNED}, ["a", "b", "c"]),
+        cells=labels(CELLS[::2, ::2], {"global": scale(2)}),
+    )
+    keys: dict[str, Any] = {"image": ["slide", "other"], "cytosol_labels": "cells", "border": "pad", **sizes}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log = log_of(extracted(store, tmp_path, **keys))
+        nearest = log_of(extracted(store, tmp_path / "n", interpolation="nearest", **keys))
+    averaged = (
+        "averaged over the crops' pixels where these are larger than its own, otherwise interpolated (bilinear). In"
+    )
+    sampled = "sampled at the centres of the crops' pixels (nearest). In"
+    (other,) = re.findall(r"image 'other' on image 'slide'.*", log)
+    (cells,) = re.findall(r"labels 'cells' on image 'slide'.*", log)
+    assert averaged in other
+    assert sampled in cells
+    assert nearest.count(sampled) == 2
+    assert "centres of the image's pixels" not in log + nearest
+    assert "did not store the centres (they are centres on other pixels than those of the labels)" in log
+
+
 def test_a_run_is_up_to_date_until_an_element_or_a_transformation_changes(tmp_path: Path) -> None:
     def store(**ways: Any) -> Path:
         path = tmp_path / f"{'-'.join(ways) or 'first'}.zarr"

@@ -49,7 +49,7 @@ from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way,
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import PACKAGES, PRELOAD, BlockRunner
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark, conclude, format_cells
-from cellstamp.source.find.cell_centers import cells_off_grid, find_centers, why_not_stored
+from cellstamp.source.find.cell_centers import cells_off_grid, centers_on_image, find_centers, why_not_stored
 from cellstamp.source.find.elements import find_source
 from cellstamp.source.find.masks import MaskChoice
 from cellstamp.source.find.selection import ChosenCells, find_cells
@@ -324,7 +324,9 @@ class HDF5CellExtraction(ProcessingStep):
                     f"centers = {config.centers!r}: cells are given as the shapes '{mask.name}', so their centres are "
                     "the centroids of these shapes. Remove the key centers"
                 )
-            return self._inside_image(mask)
+            for warning in shapes_outside_image(mask):
+                self._warn(warning)
+            return centers_on_image(mask)
         centers = find_centers(
             mask,
             config.centers,
@@ -344,13 +346,6 @@ class HDF5CellExtraction(ProcessingStep):
             self._warn(outside_image(mask, len(centers), outside))
         elif outside.size:
             self._warn(too_small_for_crops(source, len(centers), outside))
-
-    def _inside_image(self, mask: OutlineMask) -> Centers:
-        """Return the cells whose centre is inside of the image."""
-        inside = mask.is_on_image()
-        for warning in shapes_outside_image(mask, inside):
-            self._warn(warning)
-        return Centers(mask.ids[inside], mask.centers[inside])
 
     def _own_store(self) -> Path | None:
         """Return the store of the step's project."""

@@ -104,8 +104,9 @@ def outside_further_images(source: PixelSource, selection: Selection) -> Iterato
         )
 
 
-def shapes_outside_image(mask: OutlineMask, inside: NDArray[np.bool_]) -> Iterator[str]:
+def shapes_outside_image(mask: OutlineMask) -> Iterator[str]:
     """Yield a warning if shapes are outside of the image."""
+    inside = mask.is_on_image()
     if not inside.all():
         height, width = mask.shape
         yield (

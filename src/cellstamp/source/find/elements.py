@@ -107,8 +107,8 @@ def _place_all(
     check_system(grid.placements, system, f"image '{first.name}' in {store}")
     pixel_size, said = sizes.of_image(root, first)
     crops = crop_grid(first, pixel_size, sizes.of_crops)
-    further = [place(root, grid, handle, system, interpolation) for handle, _ in images[1:]]
-    placed = [place(root, grid, handle, system) for handle in labels]
+    further = [place(root, grid, handle, system, interpolation, crops) for handle, _ in images[1:]]
+    placed = [place(root, grid, handle, system, crops=crops) for handle in labels]
     outlined = [name for kind, name in masks if kind == "shapes"]
     shapes = find_shapes(root, outlined, first, system=system, with_labels=bool(labels), crops=crops)
     of_kind: dict[str, Iterator[Mask]] = {

@@ -101,6 +101,15 @@ def on_crops(crops: CropGrid | None, array: PixelArray, how: Interpolation) -> P
     return array if crops is None else crops.place(array, how)
 
 
+def sampling_in_words(crops: CropGrid | None, how: Interpolation) -> str:
+    """Describe how an element with other pixels than the image is sampled, which is `how` on the image's pixels."""
+    if crops is None:
+        return f"sampled at the centres of the image's pixels ({how})"
+    if how == "nearest":
+        return "sampled at the centres of the crops' pixels (nearest)"
+    return "averaged over the crops' pixels where these are larger than its own, otherwise interpolated (bilinear)"
+
+
 def positions_of(crops: CropGrid | None, pixel_size: PixelSize | None) -> tuple[str, ...]:
     """Return a sentence about the grid of the crops, if it is not that of the image."""
     if crops is None or pixel_size is None:
