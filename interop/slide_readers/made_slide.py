@@ -12,7 +12,7 @@ from scipy.ndimage import binary_erosion
 from outlined import polygons_of
 from stores import CYTOSOL, Sample, make_sample
 
-WITHOUT_NUCLEUS, WITH_TWO_NUCLEI = 23, 31
+WITHOUT_NUCLEUS, WITH_TWO_NUCLEI = 13, 57
 """Cells, by number; neither is at the border."""
 
 

@@ -58,6 +58,12 @@ def test_xenium_cell_labels(xenium: Path, tmp_path: Path, from_labels: FromLabel
     assert_equal_images(images_by_id(cells), from_labels.images("cells"))
 
 
+def test_xenium_numbers_nuclei_and_cells_apart(xenium: Path, tmp_path: Path) -> None:
+    masks = {"nucleus_labels": "nucleus_labels", "cytosol_labels": "cell_labels"}
+    with pytest.warns(UserWarning, match="'nucleus_labels' and 'cell_labels' seem to number cells differently"):
+        extracted(xenium, tmp_path / "out", image="morphology_focus", **masks)
+
+
 def test_xenium_joins_its_table(xenium: Path, tmp_path: Path, slide: Slide) -> None:
     cells = extracted(xenium, tmp_path / "out", **FOCUS)
     table = spatialdata.read_zarr(xenium)["table"].obs.set_index("cell_id")
