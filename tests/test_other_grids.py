@@ -272,7 +272,7 @@ def test_stored_centres_are_of_other_pixels(tmp_path: Path) -> None:
     step = extracted(store, tmp_path / "scan", **config)
     check(step, [resampled(half, scale(2))], SAMPLE.image)
     assert sorted((store / "points").rglob("*")) == before
-    assert "did not store the centres (they are centres on the pixels of the image" in log_of(step)
+    assert "did not store the centres (they are centres on other pixels than those of the labels" in log_of(step)
 
 
 # --- several images ---------------------------------------------------------------------------------------------------
