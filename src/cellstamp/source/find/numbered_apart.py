@@ -12,8 +12,8 @@ from cellstamp.source.values import Centers, Rect
 _N_EXAMINED = 16
 """Cells that are examined; each may read a chunk of the labels."""
 
-_MANY = 0.25
-"""Share of the examined cells; fewer may be errors of a segmentation."""
+_MANY, _FEWEST = 0.25, 3
+"""Share of the examined cells, and number of cells; fewer may be errors of a segmentation."""
 
 
 @dataclass(frozen=True)
@@ -44,5 +44,5 @@ def find_numbered_apart(source: PixelSource, cells: Centers) -> NumberedApart | 
         other = int(labels.read(Rect(y, y + 1, x, x + 1)).item())
         if other not in (0, own):
             found.append((own, other))
-    many = len(found) > _MANY * examined.size
+    many = len(found) > max(_MANY * examined.size, _FEWEST - 1)
     return NumberedApart(examined.size, len(found), found[0]) if many else None
