@@ -20,12 +20,13 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_FOLDER ?= demo-output
 SCPORTRAIT_VENV ?= .venv-scportrait
+READERS_VENV ?= .venv-readers
 CELLCUTTER_VENV ?= .venv-cellcutter
 LOWEST_VENV ?= .venv-lowest
 OLDEST_PYTHON ?= python3.11
 UV_VENV ?= .venv-uv
 
-.PHONY: help demo test test-lowest test-foreign compat faults scportrait check docs linkcheck format wheel test-wheel bench bench-quick \
+.PHONY: help demo test test-lowest test-foreign compat faults scportrait readers check docs linkcheck format wheel test-wheel bench bench-quick \
 	bench-peers clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -38,6 +39,7 @@ help:
 	@echo "make compat   resolve versions beside scportrait, squidpy, cellpose and others (needs a network; installs nothing)"
 	@echo "make faults   kill 40 extractions at random moments and resume them, and similar tests; more random input"
 	@echo "make scportrait  run the tests with the published scportrait and with torch (makes an environment of 3 GB)"
+	@echo "make readers  run the tests with slides read by spatialdata-io and sopa (makes an environment of 1.2 GB)"
 	@echo "make check    style, types, import rules, words, documentation"
 	@echo "make docs     build the documentation into docs/_build/html/"
 	@echo "make linkcheck   check the documentation's external links (needs a network)"
@@ -81,6 +83,10 @@ faults: $(VENV)/.installed-test
 scportrait: $(SCPORTRAIT_VENV)/.installed
 	$(SCPORTRAIT_VENV)/bin/python -m pytest interop $(PYTEST_ARGS)
 	$(SCPORTRAIT_VENV)/bin/python -m pytest -c interop/pytest.ini --rootdir . --noconftest tests/test_torch.py $(PYTEST_ARGS)
+
+# Separate from `make scportrait`, whose environment has what a user of scportrait has, and no more.
+readers: $(READERS_VENV)/.installed
+	$(READERS_VENV)/bin/python -m pytest interop/slide_readers $(PYTEST_ARGS)
 
 # The documentation is built in parallel with the other checks: each uses one core.
 check: $(VENV)/.installed-dev
@@ -142,6 +148,12 @@ $(UV_VENV)/.installed:
 $(SCPORTRAIT_VENV)/.installed: interop/setup_scportrait.sh interop/requirements.txt
 	@echo "Installing scportrait and what the tests with it need into $(SCPORTRAIT_VENV) (about 3 GB) ..."
 	@PYTHON='$(PYTHON)' interop/setup_scportrait.sh $(SCPORTRAIT_VENV)
+	@touch $@
+
+$(READERS_VENV)/.installed: pyproject.toml interop/slide_readers/requirements.txt
+	@echo "Installing spatialdata-io, sopa and cellstamp into $(READERS_VENV) (about 1.2 GB) ..."
+	@$(PYTHON) -m venv --clear $(READERS_VENV)
+	@.ci/install $(READERS_VENV)/bin/python --requirement interop/slide_readers/requirements.txt --editable .
 	@touch $@
 
 $(CELLCUTTER_VENV)/.installed:

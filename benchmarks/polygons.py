@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import numpy as np
 import shapely
@@ -22,7 +19,7 @@ from cellstamp.source.library_messages import quiet
 from cellstamp.source.load.staging import staged
 from cellstamp.source.names import IMAGE
 
-from .extraction import run_module
+from .in_turn import compare, extract_with, run_in_turn
 from .sample import DATA, Sample, cell_outlines, new_array
 
 N_VERTICES = 30
@@ -80,29 +77,11 @@ def _link_chunks(source: Path, target: Path, n: int) -> None:
                 os.link(file, place)
 
 
-def _extract(store: Path, keys: dict[str, str], data: Path, workers: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(dir=data, prefix="run-") as folder:
-        cache = Path(folder) / "cache"
-        cache.mkdir()
-        config = {"threads": workers, "image_size": 128, "cache": str(cache), "progress": False} | keys
-        return run_module("extraction", {"store": str(store), "config": config, "folder": folder}, scratch=cache)
-
-
 def _compare(options: argparse.Namespace, sample: Sample) -> None:
     store = _with_polygons(sample, options.data)
     labels = {"nucleus_labels": "seg_all_nucleus", "cytosol_labels": "seg_all_cytosol"}
-    kinds = {"labels": labels, "polygons": POLYGONS}
-    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
-    for number in range(options.rounds + 1):  # the first one only fills caches
-        for kind, keys in sorted(kinds.items(), reverse=bool(number % 2)):
-            run = _extract(store, keys, options.data, options.workers)
-            print(
-                f"{number} {kind}: {run['seconds']:.2f} s, {run['cells']} cells, {run['pss_mib']:.0f} MiB", flush=True
-            )
-            runs[kind] += [run] if number else []
-    for what in ("seconds", "core_us_per_cell", "pss_mib"):
-        mine, theirs = (median(run[what] for run in runs[kind]) for kind in ("polygons", "labels"))
-        print(f"{what}: polygons {mine:.4g}, labels {theirs:.4g}, ratio {mine / theirs:.3f}")
+    cases = {"labels": labels, "polygons": POLYGONS}
+    compare(run_in_turn(store, cases, options.data, options.workers, options.rounds), "polygons", "labels")
 
 
 def main() -> None:
@@ -117,7 +96,7 @@ def main() -> None:
     if options.side is None:
         _compare(options, Sample())
     else:
-        run = _extract(_repeated(Sample(), options.side, options.data), POLYGONS, options.data, options.workers)
+        run = extract_with(_repeated(Sample(), options.side, options.data), POLYGONS, options.data, options.workers)
         print("\n".join(f"{what}: {value:.5g}" for what, value in run.items()))
 
 

@@ -147,7 +147,8 @@ def write_xenium(path: str | Path) -> None:
     n_cells = cells.max()
     names, micrometres = letters(range(1, n_cells + 1)), {"global": Scale([1 / XENIUM_PIXEL] * 2, axes=("x", "y"))}
     he_image, to_slide = _rotated(rgb)
-    nucleus_boundaries = _scaled(outlines(nuclei), XENIUM_PIXEL).assign(cell_id=names)
+    nuclei = np.where(nuclei, n_cells + 1 - nuclei, 0).astype(nuclei.dtype)  # Xenium numbers them apart from the cells
+    nucleus_boundaries = _scaled(outlines(nuclei), XENIUM_PIXEL).assign(cell_id=names[::-1])
     counts = _transcripts(n_cells)
     obs = pd.DataFrame({"cell_id": names, "transcript_counts": counts, "cell_labels": range(1, n_cells + 1)})
     elements = {

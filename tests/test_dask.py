@@ -44,9 +44,10 @@ from engine_tasks import (
     count_batches_here,
     page_faults,
 )
+from outlined import placed, polygons_of
 from pixel_stores import write_source
 from stamp_tasks import Counting, Killed, KilledOnce, SchedulerKilled
-from stores import make_sample, write_store
+from stores import CYTOSOL, make_sample, write_store
 from waiting import wait_until
 
 CONFIG = {"threads": 2, "image_size": 32, "max_batch_size": 5, "engine": "dask"}
@@ -151,6 +152,67 @@ def test_without_a_scheduler_and_without_a_guard_in_the_script(tmp_path: Path, s
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.count("once"), done.stdout.count("Extracted")) == (0, 1, 1), done.stderr
     assert_same(tmp_path / "out" / FILE, serial)
+
+
+@pytest.fixture(scope="module")
+def placed_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A slide with elements on other grids: turned labels and image, and polygons in other units."""
+    import warnings
+
+    from spatialdata import SpatialData
+    from spatialdata.models import Image2DModel, Labels2DModel
+    from spatialdata.transformations import Affine, Identity, Scale
+
+    sample = make_sample()
+    here, turned = Identity(), Affine(np.array([[0.8, -0.6, 40], [0.6, 0.8, -30], [0, 0, 1]]), *[("y", "x")] * 2)
+    cells = sample.masks[CYTOSOL]
+    halved = polygons_of(cells).geometry.affine_transform([0.5, 0, 0, 0.5, 0, 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata = SpatialData(
+            images={
+                name: Image2DModel.parse(sample.image, dims=("c", "y", "x"), transformations={"global": way})
+                for name, way in {"slide": here, "other": turned}.items()
+            },
+            labels={
+                name: Labels2DModel.parse(mask, dims=("y", "x"), transformations={"global": way})
+                for name, mask, way in (
+                    ("half", cells[::2, ::2], Scale([2, 2], axes=("y", "x"))),
+                    ("turned", cells, turned),
+                    ("cells", cells, here),
+                )
+            },
+            shapes={"outlines": placed(halved.to_frame("geometry"), {"global": Scale([2, 2], axes=("y", "x"))})},
+        )
+        path = tmp_path_factory.mktemp("placed") / "placed.zarr"
+        sdata.write(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"image": "slide", "cytosol_labels": "half"},
+        {"image": "slide", "cytosol_labels": "turned"},
+        {"image": ["slide", "other"], "cytosol_labels": "cells"},
+        {"image": ["slide", "other"], "cytosol_shapes": "outlines"},
+        {
+            "image": ["slide", "other"],
+            "nucleus_labels": "half",
+            "cytosol_shapes": "outlines",
+            "image_pixel_size": 1.0,
+            "crop_pixel_size": 1.5,
+        },
+    ],
+    ids=["half the resolution", "turned", "two images", "polygons", "crops of another pixel size"],
+)
+@pytest.mark.filterwarnings("ignore:left out", "ignore:.* outside of image", "ignore:.* exceed")
+def test_elements_on_other_grids(
+    tmp_path: Path, make_step: MakeStep, dask_client: Any, placed_store: Path, config: dict[str, Any]
+) -> None:
+    make_step(dask_client, folder="dask", filehandler=placed_store, border="pad", **config)()
+    make_step(folder="processes", filehandler=placed_store, border="pad", engine="processes", **config)()
+    assert_same(tmp_path / "dask" / FILE, tmp_path / "processes" / FILE)
 
 
 # --- what is left, and what is done twice ----------------------------------------------------------------------------

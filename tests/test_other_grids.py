@@ -20,6 +20,7 @@ from spatialdata.transformations import Sequence as Chain
 
 import restatement
 from cellstamp import HDF5CellExtraction, read_h5sc
+from cellstamp.compiling.cache_folders import find_folder
 from cellstamp.errors import ConfigError, InputError, OutputError
 from cellstamp.source.load.store import open_sdata
 from outlined import placed, polygons_of
@@ -271,7 +272,7 @@ def test_stored_centres_are_of_other_pixels(tmp_path: Path) -> None:
     step = extracted(store, tmp_path / "scan", **config)
     check(step, [resampled(half, scale(2))], SAMPLE.image)
     assert sorted((store / "points").rglob("*")) == before
-    assert "did not store the centres (they are centres on the pixels of the image" in log_of(step)
+    assert "did not store the centres (they are centres on other pixels than those of the labels" in log_of(step)
 
 
 # --- several images ---------------------------------------------------------------------------------------------------
@@ -418,6 +419,32 @@ def test_elements_and_transformations_are_logged(
     assert "labels 'cells': identity, the pixels of image 'scan'" in log
     assert "shapes 'outlines' in 'global': scale (one unit of the shapes is 4 pixels high and 4 wide)" in log
     assert "image: scan + he, (6, 160, 190) (c, y, x), uint16" in log
+
+
+def test_sampling_on_crops_of_another_pixel_size_is_logged(tmp_path: Path) -> None:
+    sizes = {"image_pixel_size": 1.0, "crop_pixel_size": 2.0}
+    store = written(
+        tmp_path / "s.zarr",
+        slide=image(SAMPLE.image, HERE),
+        other=image(SAMPLE.image, {"global": TURNED}, ["a", "b", "c"]),
+        cells=labels(CELLS[::2, ::2], {"global": scale(2)}),
+    )
+    keys: dict[str, Any] = {"image": ["slide", "other"], "cytosol_labels": "cells", "border": "pad", **sizes}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log = log_of(extracted(store, tmp_path, **keys))
+        nearest = log_of(extracted(store, tmp_path / "n", interpolation="nearest", **keys))
+    averaged = (
+        "averaged over the crops' pixels where these are larger than its own, otherwise interpolated (bilinear). In"
+    )
+    sampled = "sampled at the centres of the crops' pixels (nearest). In"
+    (other,) = re.findall(r"image 'other' on image 'slide'.*", log)
+    (cells,) = re.findall(r"labels 'cells' on image 'slide'.*", log)
+    assert averaged in other
+    assert sampled in cells
+    assert nearest.count(sampled) == 2
+    assert "centres of the image's pixels" not in log + nearest
+    assert "did not store the centres (they are centres on other pixels than those of the labels)" in log
 
 
 def test_a_run_is_up_to_date_until_an_element_or_a_transformation_changes(tmp_path: Path) -> None:
@@ -613,3 +640,44 @@ def test_stores_behind_a_url(slide: Path, served: str, tmp_path: Path) -> None:
     same = [np.asarray(read_h5sc(str(step.output_path)).obsm["single_cell_images"][:]) for step in (near, far)]
     assert len(same[0]) > 20
     np.testing.assert_array_equal(*same)
+
+
+# --- compiled loops ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("config", "announced"),
+    [
+        ({"image": "slide"}, "32-bit pixels with other positions (nearest)"),
+        ({"image": ["slide", "other"]}, "float64 pixels with other positions (bilinear)"),
+        (
+            {"image": "other", "crop_pixel_size": 2.0, "image_pixel_size": 1.0},
+            "float64 pixels with other positions (mean of areas)",
+        ),
+    ],
+    ids=["nearest", "bilinear", "areas"],
+)
+def test_the_loops_of_sampling_are_compiled_and_announced_before_the_work(
+    tmp_path: Path, config: dict[str, Any], announced: str, threads: int
+) -> None:
+    turned = affine([[0.8, -0.6, 40], [0.6, 0.8, -30]])
+    store = written(
+        tmp_path / "s.zarr",
+        slide=image(SAMPLE.image, HERE),
+        other=image(SAMPLE.image / 65535, {"global": turned}, ["a", "b", "c"]),
+        cells=labels(CELLS, {"global": turned}),
+    )
+    for how in ("nearest", "bilinear", "area"):
+        for note in find_folder().glob(f"cellstamp.{how}-*"):  # type: ignore[union-attr]
+            note.unlink()
+    keys = {**config, "cytosol_labels": "cells", "threads": threads, "border": "pad"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first = extracted(store, tmp_path / "first", **keys)
+        second = extracted(store, tmp_path / "second", **keys)
+    (line,) = re.findall(r"Compiling for (.*): \d+ to \d+ s; not counted in cells/s", log_of(first))
+    assert announced in line
+    assert "kept for later runs" in log_of(first)
+    assert "Compil" not in log_of(second)

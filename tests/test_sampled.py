@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cellstamp.source.read.arrays import ArrayHandle
-from cellstamp.source.read.sampled import Interpolation, SampledArray, Way
+from cellstamp.source.read.interpolation import Interpolation
+from cellstamp.source.read.sampled import SampledArray, Way
 from cellstamp.source.read.stacked import ImageStack
 from cellstamp.source.values import Rect
 
@@ -260,3 +261,23 @@ def test_the_byte_order_of_the_store_does_not_matter(tmp_path: Path, how: Interp
     origin = ArrayHandle(str(tmp_path / "b"), "b", "", pixels.shape, pixels.shape, "uint16")
     sampled = SampledArray(origin, (9, 12), ((1, 0, 0), (0, 1, 0)), how)
     np.testing.assert_array_equal(sampled.read(Rect(0, 9, 0, 12)), pixels)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", ["nearest", "bilinear", "area"])
+@pytest.mark.parametrize("way", ["half the resolution", "turned", "turned by a right angle"])
+def test_loops_are_compiled_for_the_types_that_reading_has(tmp_path: Path, how: Interpolation, way: str) -> None:
+    from cellstamp.source.read import sampling
+    from cellstamp.source.read.loops import load_loops
+
+    def compiled() -> list[int]:
+        return [len(each.signatures) for each in (sampling.take_nearest, sampling.blend, sampling.weigh)]
+
+    pixels = RNG.integers(-100, 100, (1, 40, 50)).astype(np.int16)  # of a type that no other test has
+    larger = tuple((2 * a, 2 * b, c) for a, b, c in WAYS[way])
+    array = SampledArray(handle(tmp_path, pixels), (30, 20), larger, how)  # type: ignore[arg-type]
+    (loops,) = array.loops
+    load_loops(loops)
+    before = compiled()
+    array.read(Rect(0, 30, 0, 20))
+    assert compiled() == before

@@ -302,6 +302,49 @@ def test_cells_chosen_by_a_table_of_the_shapes(tmp_path: Path, region: str) -> N
     assert found == [[21, 31]] * 2
 
 
+def cells_of_texts(tmp_path: Path, ids: Any, cells: Any) -> list[Any]:
+    """The instance ids that are extracted from shapes with these ids."""
+    store = tmp_path / "s.zarr"
+    if not store.exists():
+        write_outlined(store, SAMPLE, {"cells": with_index(SHAPES["cells"], ids)})
+    step = extract(store, tmp_path / "out", cytosol_shapes="cells", cells=cells, border="pad")
+    return read_h5sc(str(step.output_path)).obs["instance_id"].tolist()
+
+
+@pytest.mark.parametrize("cells", [[20, 30], ["cell-020", "cell-030"]])
+def test_cells_with_text_ids_are_chosen_by_them_or_by_their_numbers(tmp_path: Path, cells: list[Any]) -> None:
+    assert cells_of_texts(tmp_path, named(SHAPES["cells"].index), cells) == ["cell-020", "cell-030"]
+
+
+def test_cells_numbered_from_0_are_chosen_by_text_or_by_their_numbers(tmp_path: Path) -> None:
+    ids = range(len(SHAPES["cells"]))
+    assert cells_of_texts(tmp_path, ids, ["0", "30"]) == [0, 30]
+    message = r"integers are values of scportrait_cell_id, not ids of 'cells' \(scportrait_cell_id 20 is '19' there\)"
+    with pytest.warns(UserWarning, match=message):
+        assert cells_of_texts(tmp_path / "n", ids, [20, 30]) == [19, 29]
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (
+            [20, 9999],
+            r"cells: 1 of 2 cells .*: 9999\. Give values of scportrait_cell_id, like 1, 2, 3, or ids of the "
+            r"shapes as text, like 'cell-001'",
+        ),
+        (
+            ["cell-020", "cell-9999"],
+            r"cells: 1 of 2 cells are not among the shapes 'cells': 'cell-9999'\. Give ids "
+            r"like 'cell-001', 'cell-002', 'cell-003', or values of scportrait_cell_id \(1, 2, \.\.\.\)",
+        ),
+        (["nope"], r"cells: 1 of 1 cells are not among the shapes 'cells': 'nope'\. Give ids like 'cell-001'"),
+    ],
+)
+def test_unknown_ids_of_shapes_are_named(tmp_path: Path, cells: list[Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cells_of_texts(tmp_path, named(SHAPES["cells"].index), cells)
+
+
 # --- shapes that cannot be cells --------------------------------------------------------------------------------------
 
 

@@ -59,13 +59,12 @@ def test_xenium() -> None:
     images = with_he.obsm["single_cell_images"][:].astype(float)
     assert np.median([np.corrcoef(image[2].ravel(), image[4].ravel())[0, 1] for image in images]) < -0.5
     polygons = {"nucleus_shapes": "nucleus_boundaries", "cytosol_shapes": "cell_boundaries"}
-    labels = {"nucleus_labels": "nucleus_labels", "cytosol_labels": "cell_labels"}
     choice = {"table": "table", "column": "passes_qc"}
     focus = {"image": "morphology_focus", "cells": choice}
     wanted = chosen_rows(page["sdata"])
     assert extracted("xenium.zarr", **focus, **polygons).obs["instance_id"].tolist() == wanted
     assert len(extracted("xenium.zarr", **focus | {"image": "he_image"}, **polygons)) == len(wanted)
-    of_labels = extracted("xenium.zarr", **focus, **labels).obs["scportrait_cell_id"].tolist()
+    of_labels = extracted("xenium.zarr", **focus, cytosol_labels="cell_labels").obs["scportrait_cell_id"].tolist()
     assert of_labels == chosen_rows(page["sdata"], key="cell_labels")
     size = {"image_pixel_size": 0.2125, "image_size": "12 um"}
     assert extracted("xenium.zarr", **focus, **polygons, **size).obsm["single_cell_images"].shape[-1] == 58

@@ -64,6 +64,9 @@ class Types(NamedTuple):
         return "uint16" if self.stamps == "float16" else self.stamps
 
 
+Names = tuple[str, ...]
+"""`Types` of kernels, or names of other functions and the types that they are compiled for."""
+
 USUAL = Types()
 
 
@@ -173,8 +176,8 @@ def is_in_temporary_directory(folder: Path) -> bool:
 # --- compiled code in the folder --------------------------------------------------------------------------------------
 
 
-def is_kept(types: Types) -> bool:
-    """Whether the kernels for these types are compiled, by this version and for this processor, and are intact.
+def is_kept(types: Names) -> bool:
+    """Whether the functions for these types are compiled, by this version and for this processor, and are intact.
 
     Missing files and files of another size are noticed. Code that is damaged otherwise is compiled again silently.
     """
@@ -183,7 +186,7 @@ def is_kept(types: Types) -> bool:
     return _is_kept_in(folders.writable, types, _state(folders.read_only)) or any(kept_alone)
 
 
-def _is_kept_in(folder: Path | None, types: Types, expected: str) -> bool:
+def _is_kept_in(folder: Path | None, types: Names, expected: str) -> bool:
     if folder is None:
         return False
     try:
@@ -196,8 +199,8 @@ def _is_kept_in(folder: Path | None, types: Types, expected: str) -> bool:
         return False
 
 
-def note_kept(types: Types) -> None:
-    """Note that the kernels for these types have been compiled."""
+def note_kept(types: Names) -> None:
+    """Note that the functions for these types have been compiled."""
     folder, read_only = find_folders()
     if folder is not None:
         with suppress(OSError):  # a full disk: the next run compiles them again
@@ -207,7 +210,7 @@ def note_kept(types: Types) -> None:
             _note(folder, types).write_text("\n".join(lines), encoding="utf-8")
 
 
-def _note(folder: Path, types: Types) -> Path:
+def _note(folder: Path, types: Names) -> Path:
     return folder / "cellstamp.{}.py{}{}.txt".format("-".join(types), *sys.version_info)
 
 

@@ -82,7 +82,7 @@ def choose_cells(
     ConfigError
         If selected cells do not exist, or the sample is larger than the number of cells.
     """
-    wanted = centers if chosen is None else chosen.among(centers, source.main_mask.name)
+    wanted = centers if chosen is None else chosen.among(centers, source.main_mask)
     inside = cells_inside(wanted, config, source.shape)
     kept = wanted[inside]
     if partial and len(kept):

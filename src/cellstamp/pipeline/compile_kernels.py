@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import product
-from typing import get_args
+from typing import Any, get_args
 
 from cellstamp.cells.load_kernels import load_kernels
 from cellstamp.compiling.cache_folders import Types, find_folder, is_in_temporary_directory, is_kept
@@ -16,26 +16,45 @@ from cellstamp.errors import InputError, OutputError
 from cellstamp.report import format_seconds
 from cellstamp.source.find.elements import PIXEL_TYPES
 from cellstamp.source.read.arrays import ids_type
+from cellstamp.source.read.interpolation import Loops
 
 _REMEDY = "set NUMBA_CACHE_DIR to a folder that stays and that you can write to"
 
 
-def compile_kernels(types: Types, engine: Engine, tell: Callable[[str], None]) -> None:
-    """Compile the kernels for these types in one worker of the engine, unless they are cached.
+def compile_kernels(types: Types, loops: Sequence[Loops], engine: Engine, tell: Callable[[str], None]) -> None:
+    """Compile kernels, and loops that sample pixels, in workers of the engine, unless they are cached.
 
     Parameters
     ----------
+    types, loops
+        Kernels, compiled by one worker, and loops, each by one.
     tell
         Called with a line before and a line after compiling.
     """
-    if is_kept(types):
+    kernels, others = ([each for each in some if not is_kept(each)] for some in ([types], loops))
+    missing: list[Types | Loops] = [*kernels, *others]
+    if not missing:
         return
-    tell(f"Compiling for {types}: 10 to 60 s; not counted in cells/s")
+    seconds = "10 to 60 s" if kernels else "1 to 10 s"
+    tell(f"Compiling for {', and for '.join(map(str, missing))}: {seconds}; not counted in cells/s")
     started = time.perf_counter()
-    with closing(engine.run(load_kernels, [types], lambda: 1)) as outcomes:
-        for _ in outcomes:
-            pass
-    tell(f"Compiled in {format_seconds(time.perf_counter() - started)}, {_where(types)}")
+    _run(engine, load_kernels, kernels)
+    _run(engine, _load_loops, others)
+    tell(f"Compiled in {format_seconds(time.perf_counter() - started)}, {_where(missing)}")
+
+
+def _run(engine: Engine, load: Callable[[Any], None], missing: Sequence[Types | Loops]) -> None:
+    if missing:
+        with closing(engine.run(load, missing, lambda: len(missing))) as outcomes:
+            for _ in outcomes:
+                pass
+
+
+def _load_loops(loops: Loops) -> None:
+    # imported here: it loads compiled code
+    from cellstamp.source.read.loops import load_loops
+
+    load_loops(loops)
 
 
 def compile_for_later(
@@ -79,15 +98,15 @@ def _compile_and_keep(types: Types) -> str:
     started = time.perf_counter()
     load_kernels(types)
     if not is_kept(types):
-        raise OutputError(f"Compiled {_where(types)}")
+        raise OutputError(f"Compiled {_where([types])}")
     return format_seconds(time.perf_counter() - started)
 
 
-def _where(types: Types) -> str:
+def _where(compiled: Sequence[Types | Loops]) -> str:
     folder = find_folder()
     if folder is None:
         return f"for this process only: no folder for the cache is writable ({_REMEDY})"
-    if not is_kept(types):
+    if not all(map(is_kept, compiled)):
         return (
             f"but it could not be kept in {folder}: most likely no space is left there. New workers compile again, "
             f"which is counted in cells/s ({_REMEDY})"

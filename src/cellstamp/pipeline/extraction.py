@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from cellstamp.pipeline.extraction_warnings import (
     cut_off_cells,
     empty_cells,
     no_cells_left,
+    numbered_apart,
     outside_further_images,
     outside_image,
     removed_cells,
@@ -47,7 +49,7 @@ from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way,
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import PACKAGES, PRELOAD, BlockRunner
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark, conclude, format_cells
-from cellstamp.source.find.cell_centers import cells_off_grid, find_centers, why_not_stored
+from cellstamp.source.find.cell_centers import cells_off_grid, centers_on_image, find_centers, why_not_stored
 from cellstamp.source.find.elements import find_source
 from cellstamp.source.find.masks import MaskChoice
 from cellstamp.source.find.selection import ChosenCells, find_cells
@@ -169,7 +171,8 @@ class HDF5CellExtraction(ProcessingStep):
                 config, source = self._find_source(config)
                 watch.lap("setup")
                 if config.engine != "dask" and origin is None:  # workers of a cluster compile for their machines
-                    compile_kernels(types_of(source, config.dtype), engine, lambda line: self._tell(line, config))
+                    types = types_of(source, config.dtype)
+                    compile_kernels(types, source.loops, engine, lambda line: self._tell(line, config))
                     watch.skip()
                 blocks = BlockRunner(n_local_workers(config))
                 sized, selection = self._select(config, source, blocks, partial=partial, n_cells=n_cells, seed=seed)
@@ -207,7 +210,7 @@ class HDF5CellExtraction(ProcessingStep):
     def _warn_of_selection(self, source: PixelSource, selection: Selection, config: ExtractionConfig) -> None:
         if selection.shared is not None:
             self._warn(selection.shared.message(f"'{source.main_mask.name}' in {source.main_mask.store}"))
-        for warning in outside_further_images(source, selection):
+        for warning in chain(numbered_apart(source, selection), outside_further_images(source, selection)):
             self._warn(warning)
         if len(selection.cells):
             for warning in removed_cells(selection, config):
@@ -321,7 +324,9 @@ class HDF5CellExtraction(ProcessingStep):
                     f"centers = {config.centers!r}: cells are given as the shapes '{mask.name}', so their centres are "
                     "the centroids of these shapes. Remove the key centers"
                 )
-            return self._inside_image(mask)
+            for warning in shapes_outside_image(mask):
+                self._warn(warning)
+            return centers_on_image(mask)
         centers = find_centers(
             mask,
             config.centers,
@@ -342,13 +347,6 @@ class HDF5CellExtraction(ProcessingStep):
         elif outside.size:
             self._warn(too_small_for_crops(source, len(centers), outside))
 
-    def _inside_image(self, mask: OutlineMask) -> Centers:
-        """Return the cells whose centre is inside of the image."""
-        inside = mask.is_on_image()
-        for warning in shapes_outside_image(mask, inside):
-            self._warn(warning)
-        return Centers(mask.ids[inside], mask.centers[inside])
-
     def _own_store(self) -> Path | None:
         """Return the store of the step's project."""
         return None if self.project_location is None else Path(self.project_location) / STORE
@@ -362,7 +360,7 @@ class HDF5CellExtraction(ProcessingStep):
         blocks: BlockRunner,
     ) -> ExtractionConfig:
         """Return the configuration with the size of crops that holds nearly all selected cells."""
-        cells = centers if chosen is None else chosen.among(centers, source.main_mask.name)
+        cells = centers if chosen is None else chosen.among(centers, source.main_mask)
         size = measure_size(cells, source, blocks) if len(cells) else 2
         self.log(f"image_size auto: {size} holds {SHARE:.0%} of {format_cells(len(cells))} completely")
         config = config.model_copy(update={"image_size": size})

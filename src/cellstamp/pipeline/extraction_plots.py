@@ -197,15 +197,13 @@ def plot_removed(
 
 def _cells_of(listed: KeptAndRemoved, store: str) -> tuple[Mask, Centers]:
     """Return the mask of a file in a store, and all of its cells that are on the image."""
-    from cellstamp.source.find.cell_centers import centers_of_cells
+    from cellstamp.source.find.cell_centers import centers_of_cells, centers_on_image
     from cellstamp.source.find.elements import find_main_mask
     from cellstamp.source.outlines import OutlineMask
-    from cellstamp.source.values import Centers
 
     mask = find_main_mask(store, listed.image or IMAGE_NAME, listed.masks, listed.coordinate_system)
     if isinstance(mask, OutlineMask):
-        on_image = mask.is_on_image()
-        return mask, Centers(mask.ids[on_image], mask.centers[on_image])
+        return mask, centers_on_image(mask)
     return mask, centers_of_cells(mask, listed.centers)
 
 

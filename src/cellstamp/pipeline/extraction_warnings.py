@@ -13,6 +13,7 @@ from cellstamp.h5sc.layout import EXCEEDS
 from cellstamp.pipeline.cell_selection import Selection
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import Exceeding
+from cellstamp.source.find.numbered_apart import find_numbered_apart
 from cellstamp.source.names import centers_of
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import PixelArray, PixelSource
@@ -80,6 +81,20 @@ def empty_cells(job: Job, n_empty: NDArray[np.int64]) -> Iterator[str]:
         yield f"{_without_pixel(n_empty[0], len(job.cells), main)}, though it says which cells there are: {doubt}"
 
 
+def numbered_apart(source: PixelSource, selection: Selection) -> Iterator[str]:
+    """Yield a warning if the labels of nuclei and those of cells seem to use one id for different cells."""
+    found = find_numbered_apart(source, selection.cells)
+    if found is not None:
+        main, cell = source.mask_names
+        own, other = found.example
+        yield (
+            f"'{main}' and '{cell}' seem to number cells differently: at the centres of {found.n_other} of "
+            f"{found.n_examined} cells of '{main}', '{cell}' has another cell (such as {own} in {other}). A cell needs "
+            "one id in both. If the store has shapes that name their cells, as Xenium's do, set nucleus_shapes and "
+            "cytosol_shapes; otherwise use cellstamp.match_masks"
+        )
+
+
 def outside_further_images(source: PixelSource, selection: Selection) -> Iterator[str]:
     """Yield a warning for each further image that does not cover all cells."""
     for name, count in source.uncovered(selection.cells.xy).items():
@@ -89,8 +104,9 @@ def outside_further_images(source: PixelSource, selection: Selection) -> Iterato
         )
 
 
-def shapes_outside_image(mask: OutlineMask, inside: NDArray[np.bool_]) -> Iterator[str]:
+def shapes_outside_image(mask: OutlineMask) -> Iterator[str]:
     """Yield a warning if shapes are outside of the image."""
+    inside = mask.is_on_image()
     if not inside.all():
         height, width = mask.shape
         yield (

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_HALF_WAY = 1e-6
-"""Distance in pixels below which a centre is half-way between two pixels."""
+_HALF_WAY = 1e-5
+"""Distance in pixels below which a centre is half-way between two pixels: vertices may be float32, as Xenium's are.
+Means of fewer than 50,000 pixels are half-way, or further from it.
+"""
 _GROWTH = 1.5
 """Room for vertices, as a multiple of the number needed now."""
 

@@ -15,6 +15,7 @@ from cellstamp.errors import InputError
 from cellstamp.source.find.given_centers import given_centers
 from cellstamp.source.location import UnreachableError, is_remote, is_writable, linked_part, path_of, reachable
 from cellstamp.source.names import centers_of
+from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.points import labels_of_points, load_centers, shared_ids_of_points
 from cellstamp.source.read.arrays import PixelArray
 from cellstamp.source.read.centers import Run, blocks_of, compute_centers, sum_up
@@ -39,7 +40,7 @@ def why_not_stored(handler: Any, labels: PixelArray, wanted: StoreCentersName, o
     """
     store = labels.store
     if isinstance(labels, SampledArray):
-        return "they are centres on the pixels of the image, not of the labels"
+        return "they are centres on other pixels than those of the labels"
     if wanted == "never":
         return "store_centers is 'never'"
     if path_of(handler) is None:
@@ -125,6 +126,12 @@ def centers_of_cells(labels: PixelArray, given: str | None) -> Centers:
             return _on_grid(given_centers(_own_pixels(labels), given), labels)
         centers = None if isinstance(labels, SampledArray) else load_centers(labels.store, labels.name)
         return compute_centers(labels) if centers is None else centers
+
+
+def centers_on_image(mask: OutlineMask) -> Centers:
+    """Return the cells of shapes whose centre is on the image."""
+    on_image = mask.is_on_image()
+    return Centers(mask.ids[on_image], mask.centers[on_image])
 
 
 def cells_off_grid(labels: PixelArray, centers: Centers, run: Run = map) -> NDArray[np.uint64]:

@@ -26,7 +26,7 @@ from cellstamp.source.location import reachable
 from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
 from cellstamp.source.ome import described_channels, metadata_of
 from cellstamp.source.read.arrays import ArrayHandle, Mask, PixelSource
-from cellstamp.source.read.sampled import Interpolation
+from cellstamp.source.read.interpolation import Interpolation
 from cellstamp.source.read.stacked import ImageStack
 from cellstamp.source.store_root import open_root, undamaged
 
@@ -107,8 +107,8 @@ def _place_all(
     check_system(grid.placements, system, f"image '{first.name}' in {store}")
     pixel_size, said = sizes.of_image(root, first)
     crops = crop_grid(first, pixel_size, sizes.of_crops)
-    further = [place(root, grid, handle, system, interpolation) for handle, _ in images[1:]]
-    placed = [place(root, grid, handle, system) for handle in labels]
+    further = [place(root, grid, handle, system, interpolation, crops) for handle, _ in images[1:]]
+    placed = [place(root, grid, handle, system, crops=crops) for handle in labels]
     outlined = [name for kind, name in masks if kind == "shapes"]
     shapes = find_shapes(root, outlined, first, system=system, with_labels=bool(labels), crops=crops)
     of_kind: dict[str, Iterator[Mask]] = {

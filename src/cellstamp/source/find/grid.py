@@ -11,6 +11,7 @@ import zarr
 from cellstamp.errors import InputError
 from cellstamp.source.find.coordinate_systems import choose_system
 from cellstamp.source.find.grid_advice import Misfit, advice_on, size_difference
+from cellstamp.source.find.pixel_sizes import CropGrid, sampling_in_words
 from cellstamp.source.find.placement import (
     Matrix,
     are_proportional,
@@ -26,7 +27,8 @@ from cellstamp.source.find.placement import (
 )
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.read.arrays import ArrayHandle, PixelArray
-from cellstamp.source.read.sampled import Interpolation, SampledArray
+from cellstamp.source.read.interpolation import Interpolation
+from cellstamp.source.read.sampled import SampledArray
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def place(
     array: ArrayHandle,
     system: str | None = None,
     how: Interpolation = "nearest",
+    crops: CropGrid | None = None,
 ) -> Placed:
     """Place an image or labels on the grid. Only a transformation that somebody declared is followed.
 
@@ -85,13 +88,15 @@ def place(
     root
         The opened store.
     grid
-        Pixel grid of the crops.
+        Pixel grid of the image.
     array
         The image or the labels.
     system
         Coordinate system that places both; None: see `choose_system`.
     how
         How an element with another grid is sampled.
+    crops
+        The grid on which it is read, for the description; None: that of the image.
 
     Raises
     ------
@@ -113,8 +118,8 @@ def place(
         raise _mismatch(misfit, grid, chosen)
     (a, b, c), (d, e, f), _ = between(here, there).tolist()
     position = (
-        f"{called} on image '{grid.name}' in '{chosen}': {in_words(between(there, here), misfit.kind)}; sampled at the "
-        f"centres of the image's pixels ({how}). {sizes_in(chosen, here, there, misfit.kind)}"
+        f"{called} on image '{grid.name}' in '{chosen}': {in_words(between(there, here), misfit.kind)}; "
+        f"{sampling_in_words(crops, how)}. {sizes_in(chosen, here, there, misfit.kind)}"
     )
     return Placed(SampledArray(array, grid.shape, ((a, b, c), (d, e, f)), how), position)
 

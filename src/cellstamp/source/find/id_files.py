@@ -36,13 +36,14 @@ class IdColumn:
     first
         First row of a file with a single column of text: its header, or one more id.
     of_program
-        Whether the column has the name of another program's column, so that its numbers may start at 0.
+        True: the column has the name of another program's column, so that its numbers may start at 0. False: it has
+        one of ours. None: it has no name.
     """
 
     numbers: frozenset[int] = frozenset()
     texts: frozenset[str] = frozenset()
     first: str | None = None
-    of_program: bool = False
+    of_program: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def read_ids(path: Path, *, column: str | None = None, masks: Sequence[str] = ()
     _check_one_image(first, body, index, path)
     texts = body.column(index)
     if is_named or not all(map(_is_text, texts)):
-        of_program = is_named and _normalized(first[index]) not in _our_names(masks)
+        of_program = _normalized(first[index]) not in _our_names(masks) if is_named else None
         return _as_ids(body.lines, texts, path, of_program=of_program)
     # one column of text: only the caller knows whether the first row is an id or a header
     return IdColumn(texts=frozenset(texts), first=first[0] if first else None)
@@ -193,7 +194,7 @@ def _is_text(field: str) -> bool:
     return bool(field) and not _NUMBER.fullmatch(field)
 
 
-def _as_ids(lines: list[int], fields: list[str], path: Path, *, of_program: bool = False) -> IdColumn:
+def _as_ids(lines: list[int], fields: list[str], path: Path, *, of_program: bool | None = None) -> IdColumn:
     if fields and all(map(_is_text, fields)):
         return IdColumn(texts=frozenset(fields))
     least = 0 if of_program else 1

@@ -12,7 +12,8 @@ from cellstamp.errors import ConfigError
 from cellstamp.lengths import PixelSize, is_same, scaled, size_in_words
 from cellstamp.source.pixel_size import stored_pixel_size
 from cellstamp.source.read.arrays import ArrayHandle, PixelArray
-from cellstamp.source.read.sampled import Interpolation, SampledArray
+from cellstamp.source.read.interpolation import Interpolation
+from cellstamp.source.read.sampled import SampledArray
 from cellstamp.source.values import Scale
 
 _ROUNDING = 1e-9
@@ -98,6 +99,15 @@ def crop_grid(image: ArrayHandle, pixel_size: PixelSize | None, wanted: float | 
 def on_crops(crops: CropGrid | None, array: PixelArray, how: Interpolation) -> PixelArray:
     """Return an element on the grid of the crops, given it on the grid of the image; see `CropGrid.place`."""
     return array if crops is None else crops.place(array, how)
+
+
+def sampling_in_words(crops: CropGrid | None, how: Interpolation) -> str:
+    """Describe how an element with other pixels than the image is sampled, which is `how` on the image's pixels."""
+    if crops is None:
+        return f"sampled at the centres of the image's pixels ({how})"
+    if how == "nearest":
+        return "sampled at the centres of the crops' pixels (nearest)"
+    return "averaged over the crops' pixels where these are larger than its own, otherwise interpolated (bilinear)"
 
 
 def positions_of(crops: CropGrid | None, pixel_size: PixelSize | None) -> tuple[str, ...]:

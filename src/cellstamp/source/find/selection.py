@@ -15,11 +15,13 @@ from cellstamp.errors import ConfigError
 from cellstamp.source.find.annotations import Column, Table, column_content, find_table, table_names
 from cellstamp.source.find.id_files import IdColumn, read_ids
 from cellstamp.source.find.masks import listing
+from cellstamp.source.find.shapes_by_id import ids_of_shapes, numbered_shapes, taken_as_numbers
 from cellstamp.source.find.table_joins import rows_in_mask
 from cellstamp.source.find.text_ids import ids_of_texts
 from cellstamp.source.outlines import OutlineMask
-from cellstamp.source.read.arrays import PixelSource
+from cellstamp.source.read.arrays import Mask, PixelSource
 from cellstamp.source.values import Centers
+from cellstamp.warnings import warn
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class ChosenCells:
     ids: NDArray[np.uint64]
     origin: str
 
-    def among(self, centers: Centers, mask: str) -> Centers:
+    def among(self, centers: Centers, mask: Mask) -> Centers:
         """Return the chosen cells among all cells.
 
         Parameters
@@ -45,7 +47,7 @@ class ChosenCells:
         centers
             All cells.
         mask
-            Name of their mask.
+            Their mask.
 
         Raises
         ------
@@ -54,12 +56,21 @@ class ChosenCells:
         """
         unknown = self.ids[~np.isin(self.ids, centers.ids)]
         if unknown.size:
+            examples = ", ".join(map(str, unknown[:5].tolist()))
             raise ConfigError(
                 f"{self.origin}: {unknown.size} of {self.ids.size} cells are not among the {len(centers)} cells of "
-                f"'{mask}' that have a centre: {_listed(unknown)}. Give ids of that mask, like "
-                f"{_listed(centers.ids[:3])}"
+                f"'{mask.name}' that have a centre: {examples}{', ...' if unknown.size > 5 else ''}. Give "
+                f"{_allowed(centers, mask)}"
             )
         return centers[np.isin(centers.ids, self.ids)]
+
+
+def _allowed(centers: Centers, mask: Mask) -> str:
+    """Return examples of ids that choose cells."""
+    examples = ", ".join(map(str, centers.ids[:3].tolist()))
+    if not isinstance(mask, OutlineMask) or not mask.is_numbered:
+        return f"ids of that mask, like {examples}"
+    return f"values of scportrait_cell_id, like {examples}, or ids of the shapes as text, like {str(mask.names[0])!r}"
 
 
 def find_cells(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenCells | None:
@@ -68,7 +79,8 @@ def find_cells(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenCe
     Parameters
     ----------
     cells
-        The key ``cells``: ids in the mask or in a table, a CSV file of either, or a boolean column of a table.
+        The key ``cells``: ids in the mask (integers), or in shapes or a table (texts); a CSV file of either; or a
+        boolean column of a table.
     source
         Image and masks. A table must annotate one of the masks, or have a column with the ids in one.
     handler
@@ -102,7 +114,7 @@ def find_cells(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenCe
 
 
 def _ids_of_column(ids: IdColumn, source: PixelSource, handler: Any, origin: str) -> NDArray[np.uint64]:
-    if ids.texts and (found := _ids_of_shapes(ids.texts, source)) is not None:
+    if ids.texts and (found := ids_of_shapes(ids.texts, source.outlines)) is not None:
         return found
     if ids.texts:
         tables = _all_tables(source, handler, origin)
@@ -110,45 +122,13 @@ def _ids_of_column(ids: IdColumn, source: PixelSource, handler: Any, origin: str
     if not ids.numbers:
         raise ConfigError(f"{origin}: the file has no ids")
     numbers = np.array(sorted(ids.numbers), np.uint64)
-    for mask in source.outlines:
-        if (found := _ids_of_names(numbers, mask, of_program=ids.of_program)).any():
-            _check_none_missing(numbers[found == 0], numbers.size, mask, origin)
-            return np.unique(found)
+    found = numbered_shapes(numbers, source.outlines, origin, of_program=bool(ids.of_program))
+    if found is not None:
+        return found
+    main = source.main_mask
+    if ids.of_program is None and isinstance(main, OutlineMask) and (message := taken_as_numbers(numbers, main)):
+        warn(f"{origin}: {message}")
     return numbers
-
-
-def _ids_of_names(numbers: NDArray[np.uint64], mask: OutlineMask, *, of_program: bool) -> NDArray[np.uint64]:
-    """Return the ids of cells that shapes name by these integers; 0: none.
-
-    Texts may look like integers (MERSCOPE's EntityID). Where shapes have other integers than the mask (Proseg counts
-    from 0), only the columns of programs have those of the shapes.
-    """
-    if mask.names.dtype.kind not in "iu":
-        return mask.ids_of(numbers.astype(str))
-    if of_program and mask.is_numbered:
-        return mask.ids_of(numbers.astype(np.int64))
-    return np.zeros(numbers.size, np.uint64)
-
-
-def _check_none_missing(missing: NDArray[np.uint64], n_chosen: int, mask: OutlineMask, origin: str) -> None:
-    if missing.size:
-        raise ConfigError(
-            f"{origin}: {missing.size} of {n_chosen} cells are not among the {mask.names.size} cells of '{mask.name}': "
-            f"{_listed(missing)}. Give ids of that mask, like {_listed(mask.names[:3])}"
-        )
-
-
-def _listed(cells: NDArray[Any]) -> str:
-    return ", ".join(map(str, cells[:5].tolist())) + (", ..." if cells.size > 5 else "")
-
-
-def _ids_of_shapes(texts: frozenset[str], source: PixelSource) -> NDArray[np.uint64] | None:
-    """Return the ids of cells that shapes name by text; None if some are not among them."""
-    for mask in source.outlines:
-        found = mask.ids_of(np.array(sorted(texts), object))
-        if found.all():
-            return np.unique(found)
-    return None
 
 
 def _all_tables(source: PixelSource, handler: Any, origin: str) -> Iterator[Table]:

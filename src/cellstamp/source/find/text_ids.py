@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from cellstamp.errors import ConfigError
 from cellstamp.source.find.annotations import Column, Table
 from cellstamp.source.find.joining_advice import first_ids, quoted
+from cellstamp.source.find.shapes_by_id import unknown_texts
 from cellstamp.source.find.table_joins import rows_in_mask
 from cellstamp.source.id_columns import NAME_COLUMNS
+from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import Mask
 
 
@@ -51,6 +53,9 @@ def ids_of_texts(
     wanted = sorted(texts)
     asked = wanted if heading is None else [heading, *wanted]
     best, rows_of = _table_with_most(asked, tables)
+    outlines = [mask for mask in masks if isinstance(mask, OutlineMask)]
+    if best is None and outlines:
+        raise ConfigError(f"{origin}: {unknown_texts(wanted, outlines)}")
     if best is None:
         raise ConfigError(
             f"{origin}: the cells are named by text ({quoted(wanted)}), but ids in the mask '{masks[0].name}' are "

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.source.read.rounding import ROUNDING
 from cellstamp.source.read.sampling import blend, weigh
-
-_ROUNDING = 1e-6
-"""Pixels that are only rounding errors."""
 
 
 def average_areas(
@@ -37,7 +35,7 @@ def average_areas(
         (c, y, x), 0. Unchanged where the centre of the grid's pixel is not on the array.
     """
     linear = way[:, :2]
-    is_turned, is_parallel = (np.abs(linear[index]).max() < _ROUNDING for index in (([0, 1], [0, 1]), ([0, 1], [1, 0])))
+    is_turned, is_parallel = (np.abs(linear[index]).max() < ROUNDING for index in (([0, 1], [0, 1]), ([0, 1], [1, 0])))
     if not is_turned and not is_parallel:
         _average_positions(window, corner, sides, way, first, out)
         return
@@ -72,7 +70,7 @@ def _weights(
     edges = _without_rounding(np.arange(first, first + n + 1) * scale + offset)
     low, high = np.minimum(edges[:-1], edges[1:]), np.maximum(edges[:-1], edges[1:])
     middle = (low + high) / 2
-    if abs(scale) > 1 + _ROUNDING:
+    if abs(scale) > 1 + ROUNDING:
         at = np.floor(low).astype(np.int64)[:, None] + np.arange(math.ceil(abs(scale)) + 1)
         weights = np.minimum(high[:, None], at + 1) - np.maximum(low[:, None], at)
         weights = np.where((at >= 0) & (at < side), np.maximum(weights, 0), 0)
@@ -87,7 +85,7 @@ def _weights(
 
 def _without_rounding(values: NDArray[Any]) -> NDArray[np.float64]:
     nearest = np.rint(values)
-    return np.where(np.abs(values - nearest) < _ROUNDING, nearest, values)
+    return np.where(np.abs(values - nearest) < ROUNDING, nearest, values)
 
 
 def _average_positions(
@@ -99,7 +97,7 @@ def _average_positions(
     out: NDArray[Any],
 ) -> None:
     """Write the mean of bilinear values at regular positions in each pixel of the grid."""
-    n = math.ceil(float(np.linalg.norm(way[:, :2], axis=0).max()) - _ROUNDING)
+    n = math.ceil(float(np.linalg.norm(way[:, :2], axis=0).max()) - ROUNDING)
     total, values = np.zeros(out.shape), np.zeros(out.shape)
     for steps in product((np.arange(n) + 0.5) / n - 0.5, repeat=2):
         moved = way.copy()

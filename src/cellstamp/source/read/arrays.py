@@ -19,6 +19,7 @@ from cellstamp.lengths import PixelSize, scaled
 from cellstamp.similar_names import did_you_mean
 from cellstamp.source.location import is_remote
 from cellstamp.source.outlines import OutlineMask
+from cellstamp.source.read.interpolation import Loops
 from cellstamp.source.read.signatures import sample_of, state_of
 from cellstamp.source.values import Rect, Scale
 
@@ -47,6 +48,8 @@ class PixelArray(Protocol):
         Name of the data type, and that of each channel.
     elements
         The elements that are read, each once.
+    loops
+        Compiled loops that sample it.
     working_bytes
         Bytes of memory that reading takes beside the result.
     """
@@ -65,6 +68,8 @@ class PixelArray(Protocol):
     def dtypes(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
     def elements(self) -> tuple[PixelArray, ...]: ...  # noqa: D102
+    @property
+    def loops(self) -> tuple[Loops, ...]: ...  # noqa: D102
     @property
     def working_bytes(self) -> int: ...  # noqa: D102
 
@@ -137,6 +142,11 @@ class ArrayHandle:
     def elements(self) -> tuple[ArrayHandle, ...]:
         """Return the elements that are read: this one."""
         return (self,)
+
+    @property
+    def loops(self) -> tuple[Loops, ...]:
+        """Return the compiled loops that sample it: none."""
+        return ()
 
     @property
     def working_bytes(self) -> int:
@@ -315,6 +325,11 @@ class PixelSource:
     def elements(self) -> tuple[Mask, ...]:
         """Return all elements that are read, images before masks."""
         return (*self.image.elements, *self.masks)
+
+    @property
+    def loops(self) -> tuple[Loops, ...]:
+        """Return the compiled loops that sample elements, each once."""
+        return tuple(dict.fromkeys(loops for array in self.arrays for loops in array.loops))
 
     @property
     def is_sampled(self) -> bool:

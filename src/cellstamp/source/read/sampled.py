@@ -6,18 +6,15 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.source.read.arrays import ArrayHandle
+from cellstamp.source.read.interpolation import Interpolation, Loops
+from cellstamp.source.read.rounding import ROUNDING
 from cellstamp.source.values import Rect
-
-Interpolation = Literal["nearest", "bilinear", "area"]
-"""``"nearest"`` copies pixels, ``"bilinear"`` interpolates between the four nearest. ``"area"`` is the mean of the area
-of a pixel of the grid if that is larger than a pixel of the array, otherwise bilinear.
-"""
 
 Way = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Two rows of an affine matrix for (y, x, 1)."""
@@ -27,9 +24,6 @@ _PIECE_BYTES = 2**26
 
 _LARGEST_FOOTPRINT = 4096
 """Pixels of a side of a chunk's footprint that count; larger ones would make tiles too large."""
-
-_ROUNDING = 1e-6
-"""Pixels that are only rounding errors."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +66,12 @@ class SampledArray:
     def dtypes(self) -> tuple[str, ...]:
         """Return the data type of each channel."""
         return self.origin.dtypes
+
+    @property
+    def loops(self) -> tuple[Loops, ...]:
+        """Return the compiled loops that sample it."""
+        dtype = np.dtype(self.dtype)
+        return (Loops(self.how, f"uint{8 * dtype.itemsize}" if self.how == "nearest" else dtype.name),)
 
     @property
     def elements(self) -> tuple[SampledArray, ...]:
@@ -139,7 +139,7 @@ class SampledArray:
         """Return whether an area of the array may have pixels without a sample: outside of the grid, or too small."""
         inverse = self._inverse
         low, high = _box(inverse, *block.shape, block.top, block.left)
-        is_inside = (low > -_ROUNDING).all() and (high < np.array(self.grid) + _ROUNDING).all()
+        is_inside = (low > -ROUNDING).all() and (high < np.array(self.grid) + ROUNDING).all()
         return not (is_inside and _holds_a_center(inverse[:2, :2]))
 
     @property
@@ -185,8 +185,7 @@ class SampledArray:
 
     def _sampled(self, rect: Rect, channels: tuple[slice, ...], n_channels: int) -> NDArray[Any]:
         # imported here: it loads compiled code, which most extractions do not need
-        from cellstamp.source.read.areas import average_areas
-        from cellstamp.source.read.sampling import blend, take_nearest
+        from cellstamp.source.read.loops import sample
 
         around = self._around(rect)
         out = np.zeros((n_channels, *rect.shape), self.dtype)
@@ -194,15 +193,7 @@ class SampledArray:
             window = np.require(self.origin.read(around, channels), self.dtype, ["C", "W"])
             window = window.reshape(n_channels, *around.shape)
             corner, first = np.array([around.top, around.left]), np.array([rect.top, rect.left])
-            way = np.array(self.way)
-            if self.how == "area":
-                average_areas(window, corner, self.origin.shape[-2:], way, first, out)
-            elif self.how == "nearest":
-                bits = f"u{out.dtype.itemsize}"  # compiled once for all types of one size
-                take_nearest(window.view(bits), corner, way, first, out.view(bits))
-            else:
-                sides = np.array(self.origin.shape[-2:])
-                blend(window, corner, sides, way, first, out.dtype.kind != "f", out)
+            sample(window, corner, self.origin.shape[-2:], np.array(self.way), first, self.how, out)
         return out if channels or len(self.shape) == 3 else out[0]
 
 
@@ -217,10 +208,10 @@ def _box(
 
 def _holds_a_center(linear: NDArray[np.float64]) -> bool:
     """Return whether each transformed pixel surely contains the centre of one of the grid's."""
-    is_aligned = np.count_nonzero(np.abs(linear) > _ROUNDING) == 2
+    is_aligned = np.count_nonzero(np.abs(linear) > ROUNDING) == 2
     # else: a square with the side of a pixel's diagonal, turned in any way
     sides = np.abs(linear).sum(axis=1) if is_aligned else np.linalg.svd(linear, compute_uv=False) / math.sqrt(2)
-    return bool((sides > 1 - _ROUNDING).all())
+    return bool((sides > 1 - ROUNDING).all())
 
 
 def _area(rect: Rect) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.source.read.arrays import PixelArray
+from cellstamp.source.read.interpolation import Loops
 from cellstamp.source.values import Rect
 
 
@@ -51,6 +52,11 @@ class ImageStack:
     def elements(self) -> tuple[PixelArray, ...]:
         """Return the elements that are read, each once."""
         return tuple({part.name: part for part in self.parts}.values())
+
+    @property
+    def loops(self) -> tuple[Loops, ...]:
+        """Return the compiled loops that sample its images."""
+        return tuple(loops for part in self.parts for loops in part.loops)
 
     @property
     def shape(self) -> tuple[int, ...]:
