@@ -1,4 +1,4 @@
-"""How many examples hypothesis draws: a quarter of those named, or all if CELLSTAMP_EXAMPLES is "all" (make faults)."""
+"""How many examples hypothesis draws: an eighth of those named, or all if CELLSTAMP_EXAMPLES is "all" (make faults)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import settings
 
-_SHARE = 1 if os.environ.get("CELLSTAMP_EXAMPLES") == "all" else 4
+_SHARE = 1 if os.environ.get("CELLSTAMP_EXAMPLES") == "all" else 8
 
 
 def examples(n: int, **options: Any) -> settings:

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import shapely
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from shapely import MultiPolygon, Polygon, affinity
 
@@ -42,6 +42,7 @@ def contained(geometry: Polygon | MultiPolygon, corner: tuple[int, int] = (0, 0)
 @settings(max_examples=300, deadline=None)
 def test_a_polygon_has_the_pixels_whose_centres_it_contains(ring: list[tuple[float, float]], start: int) -> None:
     polygon = affinity.translate(Polygon(ring), start, start)
+    assume(polygon.area > 0)  # GEOS takes a flat ring along two sides of a rectangle for the rectangle
     corner = (start, start)
     np.testing.assert_array_equal(drawn(polygon, corner), contained(polygon, corner))
 
