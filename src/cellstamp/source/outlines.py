@@ -197,6 +197,8 @@ class ChosenOutlines:
         return self.every.take(self.chosen.ravel()) if len(self.chosen) else NO_OUTLINES
 
 
+NO_NAMES = np.empty(0, np.int64)
+
 NO_CELLS = ChosenOutlines(NO_OUTLINES, np.empty((0, 0), np.int64))
 """Of masks that are labels."""
 
@@ -225,6 +227,8 @@ class OutlineMask:
         Outlines of the cells of all masks.
     names
         (n,): ids of the cells in the element, integers or texts.
+    unpaired
+        Ids in the element of the cells that are left out, since they have no nucleus.
     """
 
     store: str
@@ -236,6 +240,7 @@ class OutlineMask:
     centers: NDArray[np.float64]
     every: Outlines
     names: NDArray[Any]
+    unpaired: NDArray[Any] = NO_NAMES
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the mask without its cells."""
@@ -262,6 +267,13 @@ class OutlineMask:
             own, names = own.astype(str), names.astype(str)
         at = pd.Index(own).get_indexer(pd.Index(names))
         return np.where(at < 0, 0, self.ids[at]).astype(np.uint64)
+
+    def is_unpaired(self, names: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which of these ids in the element, numbers or texts, are those of cells left out without a nucleus."""
+        own = self.unpaired
+        if own.dtype.kind not in "iu" or names.dtype.kind not in "iu":
+            own, names = own.astype(str), names.astype(str)
+        return np.isin(names, own)
 
     def numbers_of(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the numbers of cells in ``every``; -1: none with this id."""

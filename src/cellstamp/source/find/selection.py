@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cellstamp.errors import ConfigError
 from cellstamp.source.find.annotations import Column, Table, column_content, find_table, table_names
 from cellstamp.source.find.id_files import IdColumn, read_ids
 from cellstamp.source.find.masks import listing
-from cellstamp.source.find.shapes_by_id import ids_of_shapes, numbered_shapes, taken_as_numbers
+from cellstamp.source.find.shapes_by_id import ids_of_shapes, numbered_shapes, taken_as_numbers, unknown_texts
 from cellstamp.source.find.table_joins import rows_in_mask
 from cellstamp.source.find.text_ids import ids_of_texts
 from cellstamp.source.outlines import OutlineMask
@@ -114,8 +114,12 @@ def find_cells(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenCe
 
 
 def _ids_of_column(ids: IdColumn, source: PixelSource, handler: Any, origin: str) -> NDArray[np.uint64]:
-    if ids.texts and (found := ids_of_shapes(ids.texts, source.outlines)) is not None:
-        return found
+    if ids.texts and source.outlines:
+        texts = ids.texts if ids.first is None else _with_first(ids, source.outlines)
+        if (found := ids_of_shapes(texts, source.outlines, origin)) is not None:
+            return found
+        if not source.labels:
+            raise ConfigError(f"{origin}: {unknown_texts(texts, source.outlines)}")
     if ids.texts:
         tables = _all_tables(source, handler, origin)
         return ids_of_texts(ids.texts, tables, source.masks, origin, heading=ids.first)
@@ -129,6 +133,13 @@ def _ids_of_column(ids: IdColumn, source: PixelSource, handler: Any, origin: str
     if ids.of_program is None and isinstance(main, OutlineMask) and (message := taken_as_numbers(numbers, main)):
         warn(f"{origin}: {message}")
     return numbers
+
+
+def _with_first(ids: IdColumn, masks: Sequence[OutlineMask]) -> frozenset[str]:
+    """Return the texts of a file, with its first row if that is the id of a shape and no header."""
+    first = np.array([ids.first], object)
+    is_id = any(mask.ids_of(first).all() or mask.is_unpaired(first).all() for mask in masks)
+    return ids.texts | {str(ids.first)} if is_id else ids.texts
 
 
 def _all_tables(source: PixelSource, handler: Any, origin: str) -> Iterator[Table]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from cellstamp.errors import InputError
 from cellstamp.source.find.masks import listing
 from cellstamp.source.find.outline_files import FileOutlines
 from cellstamp.source.id_columns import SHAPE_COLUMNS
-from cellstamp.source.outlines import OutlineCollector, centers_of
+from cellstamp.source.outlines import NO_NAMES, OutlineCollector, centers_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,12 +65,15 @@ class NumberedCells:
         float64 (n, 2).
     names
         Their ids in the element: integers or texts (n,).
+    unpaired
+        Ids in the element of the cells without a nucleus, which are left out.
     """
 
     ids: NDArray[np.uint64]
     numbers: NDArray[np.int64]
     centers: NDArray[np.float64]
     names: NDArray[Any]
+    unpaired: NDArray[Any] = NO_NAMES
 
 
 def number_cells(
@@ -142,7 +145,8 @@ def _match(
     every_id = np.arange(1, theirs.values.size + 1).astype(np.uint64) if known is None else known
     numbered = _cells(cells, of_cells, every_id[of_cells])
     remarks = _remarks(nuclei, cells, ours, theirs, rows, of_cells.size)
-    return [_merged(nuclei, of_nuclei, every_id[rows[of_nuclei]], numbered.names, collector), numbered], remarks
+    paired = _merged(nuclei, of_nuclei, every_id[rows[of_nuclei]], numbered.names, collector)
+    return [paired, replace(numbered, unpaired=np.delete(cells.index, of_cells))], remarks
 
 
 def _best_keys(nuclei: ShapesElement, cells: ShapesElement) -> tuple[_Key, _Key, NDArray[np.int64]]:

@@ -129,7 +129,16 @@ def read_shapes(placed: Sequence[PlacedShapes], image: PixelArray, *, with_label
     shape = (image.shape[-2], image.shape[-1])
     masks = tuple(
         OutlineMask(
-            image.store, each.name, each.path, shape, cells.ids, cells.numbers, cells.centers, every, cells.names
+            image.store,
+            each.name,
+            each.path,
+            shape,
+            cells.ids,
+            cells.numbers,
+            cells.centers,
+            every,
+            cells.names,
+            cells.unpaired,
         )
         for each, cells in zip(placed, numbered, strict=True)
     )

@@ -10,24 +10,39 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
 from cellstamp.source.outlines import OutlineMask
+from cellstamp.warnings import warn
 
 _N_EXAMPLES = 5
 
 
-def ids_of_shapes(texts: Iterable[str], masks: Sequence[OutlineMask]) -> NDArray[np.uint64] | None:
-    """Return the ids of cells that shapes name by text, ascending; None if no mask has all of them."""
+def ids_of_shapes(texts: Iterable[str], masks: Sequence[OutlineMask], origin: str) -> NDArray[np.uint64] | None:
+    """Return the ids of cells that shapes name by text, ascending; None if no mask has all of them.
+
+    Cells without a nucleus are left out, with a warning.
+    """
     wanted = np.array(sorted(texts), object)
     for mask in masks:
         found = mask.ids_of(wanted)
-        if found.all():
-            return np.unique(found)
+        unpaired = mask.is_unpaired(wanted)
+        if found.any() and (unpaired | (found > 0)).all():
+            warn_of_unpaired(wanted[unpaired], wanted.size, mask, origin)
+            return np.unique(found[~unpaired])
     return None
+
+
+def warn_of_unpaired(names: NDArray[Any], n_chosen: int, mask: OutlineMask, origin: str) -> None:
+    """Warn that chosen cells are left out, since they have no nucleus."""
+    if names.size:
+        warn(
+            f"{origin}: {names.size} of {n_chosen} chosen cells of '{mask.name}' have no nucleus and are left out: "
+            f"{_listed(names)}. To extract them too, leave out the mask of nuclei"
+        )
 
 
 def numbered_shapes(
     numbers: NDArray[np.uint64], masks: Sequence[OutlineMask], origin: str, *, of_program: bool
 ) -> NDArray[np.uint64] | None:
-    """Return the ids of cells that shapes name by these integers, ascending; None if no mask has any of them.
+    """Return the ids of cells that shapes name by these integers, ascending; None if they are no names of shapes.
 
     Parameters
     ----------
@@ -39,14 +54,17 @@ def numbered_shapes(
     Raises
     ------
     ConfigError
-        If a mask has some of them only.
+        If some of them are missing.
     """
     for mask in masks:
         found = _ids_of_numbers(numbers, mask, of_program=of_program)
         if found.all():
             return np.unique(found)
-        if found.any():
-            missing = numbers[found == 0]
+        missing = numbers[(found == 0) & ~mask.is_unpaired(numbers)]
+        if found.any() and not missing.size:
+            warn_of_unpaired(numbers[found == 0], numbers.size, mask, origin)
+            return np.unique(found[found > 0])
+        if found.any() or _are_names(mask, of_program=of_program):
             raise ConfigError(
                 f"{origin}: {missing.size} of {numbers.size} cells are not among the {mask.names.size} cells of "
                 f"'{mask.name}': {_listed(missing)}. Give ids of that mask, like {_listed(mask.names[:3])}"
@@ -62,9 +80,14 @@ def _ids_of_numbers(numbers: NDArray[np.uint64], mask: OutlineMask, *, of_progra
     """
     if mask.names.dtype.kind not in "iu":
         return mask.ids_of(numbers.astype(str))
-    if of_program and mask.is_numbered:
+    if _are_names(mask, of_program=of_program):
         return mask.ids_of(numbers.astype(np.int64))
     return np.zeros(numbers.size, np.uint64)
+
+
+def _are_names(mask: OutlineMask, *, of_program: bool) -> bool:
+    """Return whether integers can only be ids of the shapes: those of another program, if cells were numbered."""
+    return of_program and mask.is_numbered and mask.names.dtype.kind in "iu"
 
 
 def _listed(cells: NDArray[Any]) -> str:

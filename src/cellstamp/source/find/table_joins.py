@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from cellstamp.errors import ConfigError
 from cellstamp.source.find.annotations import Column, Table, column_content
 from cellstamp.source.find.joining_advice import how_to_join
 from cellstamp.source.find.masks import listing
+from cellstamp.source.find.shapes_by_id import warn_of_unpaired
 from cellstamp.source.id_columns import LABEL_COLUMNS, SHAPE_COLUMNS
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import Mask
@@ -28,10 +30,13 @@ class CellRows:
         bool (n,): whether a row is a cell.
     ids
         uint64 (n,): the id in the mask; 0: none.
+    unpaired
+        Shapes, and for each row the id of a cell of theirs without a nucleus, which is left out; None: none.
     """
 
     rows: NDArray[np.bool_]
     ids: NDArray[np.uint64]
+    unpaired: tuple[OutlineMask, NDArray[Any]] | None = None
 
     def of(self, wanted: NDArray[np.bool_], origin: str) -> NDArray[np.uint64]:
         """Return the ids of the wanted rows, ascending.
@@ -41,7 +46,10 @@ class CellRows:
         ConfigError
             If some of these cells have no id.
         """
-        found = self.ids[self.rows & wanted]
+        chosen = self.rows & wanted
+        if self.unpaired is not None:
+            chosen = self._paired(chosen, *self.unpaired, origin)
+        found = self.ids[chosen]
         n_without = int((found == 0).sum())
         if n_without:
             raise ConfigError(
@@ -49,6 +57,16 @@ class CellRows:
                 "column that is false for them"
             )
         return np.unique(found)
+
+    def _paired(
+        self, chosen: NDArray[np.bool_], mask: OutlineMask, names: NDArray[Any], origin: str
+    ) -> NDArray[np.bool_]:
+        without = chosen & mask.is_unpaired(names)
+        warn_of_unpaired(names[without], int(chosen.sum()), mask, origin)
+        paired: NDArray[np.bool_] = chosen & ~without
+        if chosen.any() and not paired.any():
+            raise ConfigError(f"{origin}: no chosen cell of '{mask.name}' has a nucleus. Leave out the mask of nuclei")
+        return paired
 
 
 def rows_in_mask(table: Table, masks: Sequence[Mask], origin: str, ids: str | None = None) -> CellRows:
@@ -75,7 +93,8 @@ def rows_in_mask(table: Table, masks: Sequence[Mask], origin: str, ids: str | No
     """
     outlines = [mask for mask in masks if isinstance(mask, OutlineMask)]
     if ids is not None and ids in table.columns and outlines:
-        return CellRows(np.ones(table.column(ids).shape, np.bool_), _named(table.column(ids), outlines[-1]))
+        column = table.column(ids)
+        return CellRows(np.ones(column.shape, np.bool_), *_cells_of(column, outlines[-1]))
     if ids is not None:
         return _by_column(table, ids, origin)
     if outlines and (by_name := _by_name(table, outlines[-1], origin)) is not None:
@@ -114,13 +133,19 @@ def _by_name(table: Table, mask: OutlineMask, origin: str) -> CellRows | None:
     """
     own = np.asarray(table.regions(origin).filled(None) == mask.name, np.bool_)
     if own.any():
-        found = _named(table.instances(origin), mask)
-        return CellRows(own, found) if (found[own] > 0).any() else None
+        found, unpaired = _cells_of(table.instances(origin), mask)
+        return CellRows(own, found, unpaired) if (found[own] > 0).any() else None
     columns = [table.instances(origin), *(table.column(name) for name in SHAPE_COLUMNS if name in table.columns)]
     for column in columns:
         if column.dtype.kind == "O" and (found := _named(column, mask)).any():
-            return CellRows(found > 0, found)
+            unpaired = _cells_of(column, mask)[1]
+            return CellRows((found > 0) | mask.is_unpaired(unpaired[1]), found, unpaired)
     return None
+
+
+def _cells_of(column: Column, mask: OutlineMask) -> tuple[NDArray[np.uint64], tuple[OutlineMask, NDArray[Any]]]:
+    """Return the ids of the shapes that a column names; and the shapes, with these names."""
+    return _named(column, mask), (mask, column.filled("" if column.dtype.kind == "O" else 0))
 
 
 def _named(column: Column, mask: OutlineMask) -> NDArray[np.uint64]:
