@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -197,8 +197,6 @@ class ChosenOutlines:
         return self.every.take(self.chosen.ravel()) if len(self.chosen) else NO_OUTLINES
 
 
-NO_NAMES = np.empty(0, np.int64)
-
 NO_CELLS = ChosenOutlines(NO_OUTLINES, np.empty((0, 0), np.int64))
 """Of masks that are labels."""
 
@@ -240,7 +238,7 @@ class OutlineMask:
     centers: NDArray[np.float64]
     every: Outlines
     names: NDArray[Any]
-    unpaired: NDArray[Any] = NO_NAMES
+    unpaired: NDArray[Any] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the mask without its cells."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from cellstamp.errors import InputError
 from cellstamp.source.find.masks import listing
 from cellstamp.source.find.outline_files import FileOutlines
 from cellstamp.source.id_columns import SHAPE_COLUMNS
-from cellstamp.source.outlines import NO_NAMES, OutlineCollector, centers_of
+from cellstamp.source.outlines import OutlineCollector, centers_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ class NumberedCells:
     numbers: NDArray[np.int64]
     centers: NDArray[np.float64]
     names: NDArray[Any]
-    unpaired: NDArray[Any] = NO_NAMES
+    unpaired: NDArray[Any] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def number_cells(
