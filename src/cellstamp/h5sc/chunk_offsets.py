@@ -24,7 +24,7 @@ class ChunkFinder:
     Parameters
     ----------
     dataset
-        h5py's low-level dataset, with one plane for each chunk.
+        h5py's low-level dataset, with chunks of one or several planes of a cell.
     file
         The same file, opened once more.
     """
@@ -58,17 +58,18 @@ class ChunkFinder:
         if self._n_scans > _MOST_SCANS:
             return []
         wanted, starts = set(cells.rows.tolist()), {}
+        per_chunk = self._dataset.get_create_plist().get_chunk()[1]
 
         def note(chunk: Any) -> None:
             row, plane = chunk.chunk_offset[:2]
             if row in wanted:
-                starts[row, plane] = chunk.byte_offset
+                starts[row, plane // per_chunk] = chunk.byte_offset
 
         self._dataset.chunk_iter(note)
         stretches = [
-            (starts[row, plane], size)
-            for row, planes in zip(cells.rows.tolist(), cells.sizes.tolist(), strict=True)
-            for plane, size in enumerate(planes)
+            (starts[row, number], size)
+            for row, sizes in zip(cells.rows.tolist(), cells.sizes.tolist(), strict=True)
+            for number, size in enumerate(sizes)
         ]
         self._end = max(start + size for start, size in stretches)
         return _merged(stretches)

@@ -48,6 +48,8 @@ class StampWriter:
 
     Attributes
     ----------
+    planes_per_chunk
+        Number of planes in the chunks that `write` expects.
     is_written
         bool (n_cells,): whether each cell is in the file.
     n_empty
@@ -67,10 +69,10 @@ class StampWriter:
             if not resume:
                 _write_frame(self._file, layout)
             self._raw = opened.enter_context(RawFile(path, writable=True))
-            self._journal = Journal(journal, dict(made_from))
+            self._journal = Journal(journal, dict(made_from), layout.planes_per_chunk)
             opened.pop_all()
         self._id = self._file[f"obsm/{IMAGES}"].id
-        self._raw_bytes = np.dtype(layout.dtype).itemsize * layout.image_size**2
+        self._chunk_bytes = layout.chunk_bytes
         self._unfiltered = 0 if layout.compression is None else 1
         self._committing = threading.Lock()
         self._writeback = Writeback(self._commit)
@@ -78,6 +80,7 @@ class StampWriter:
         self._is_reserved = False
         self._spare = journal.with_name("spare")
         self._finder = ChunkFinder(self._id, self._raw)
+        self.planes_per_chunk = layout.planes_per_chunk
         self.is_written = np.zeros(layout.shape[0], np.bool_)
         self.on_edge = np.zeros(layout.shape[0], np.bool_)
         self.n_empty = np.zeros(len(layout.mask_names), np.int64)
@@ -105,12 +108,12 @@ class StampWriter:
             self._fresh_bytes = 0
 
     def _write_chunks(self, cells: EncodedCells) -> None:
-        write, raw, unfiltered = self._id.write_direct_chunk, self._raw_bytes, self._unfiltered
-        view, at = cells.payload.data, 0
-        for row, planes in zip(cells.rows.tolist(), cells.sizes.tolist(), strict=True):
-            for plane, size in enumerate(planes):
+        write, raw, unfiltered = self._id.write_direct_chunk, self._chunk_bytes, self._unfiltered
+        view, at, per_chunk = cells.payload.data, 0, self.planes_per_chunk
+        for row, sizes in zip(cells.rows.tolist(), cells.sizes.tolist(), strict=True):
+            for number, size in enumerate(sizes):
                 # the filter mask of a chunk says that it did not go through the filter
-                write((row, plane, 0, 0), view[at : at + size], unfiltered if size == raw else 0)
+                write((row, number * per_chunk, 0, 0), view[at : at + size], unfiltered if size == raw else 0)
                 at += size
 
     def _reserve(self) -> None:
