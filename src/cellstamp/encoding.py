@@ -170,7 +170,7 @@ def _lzf_chunks(planes, raw, width, boxes, per_chunk, table, out, sizes):
 
 @compiled_part
 def _put_raw(planes, first, n, out, at):
-    """Write ``n`` planes from ``first`` as they are; missing planes are zero."""
+    """Write ``n`` planes from ``first`` without compression; missing planes are zero."""
     for p in range(first, first + n):
         for k in range(planes.shape[1]):
             out[at + k] = planes[p, k] if p < planes.shape[0] else 0
