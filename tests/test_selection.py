@@ -95,7 +95,10 @@ def rows_of(step: HDF5CellExtraction) -> dict[int, tuple[bytes, ...]]:
         images, ids = file["obsm/single_cell_images"], file["obs/scportrait_cell_id"][:].tolist()
         assert ids == sorted(ids)
         chunks = [
-            tuple(images.id.read_direct_chunk((row, plane, 0, 0))[1] for plane in range(images.shape[1]))
+            tuple(
+                images.id.read_direct_chunk((row, plane, 0, 0))[1]
+                for plane in range(0, images.shape[1], images.chunks[1])
+            )
             for row in range(len(ids))
         ]
         spatial = file["obsm/spatial"][:]
