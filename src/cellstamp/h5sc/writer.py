@@ -26,6 +26,7 @@ from cellstamp.system import RawFile
 _WRITEBACK_BYTES = 2**27
 """Written bytes after which they are brought to the disk in the background: rarely enough not to delay writing."""
 
+_NAMES = 2**16
 _SPARE_BYTES = 2**18
 """Reserved on the disk, so that the file and the journal can be closed when it is full."""
 
@@ -217,8 +218,7 @@ def _write_frame(file: h5py.File, layout: Layout) -> None:
     if layout.instances is not None:
         numbers = layout.instances.dtype.kind in "iu"
         columns[INSTANCE_ID] = layout.instances if numbers else _text(map(str, layout.instances)).to_numpy()
-    # not the ids: scportrait's tools and plots use these names as row numbers
-    obs = pd.DataFrame(columns, index=_text(map(str, range(n_cells))))
+    obs = pd.DataFrame(columns, index=pd.Index(np.full(n_cells, "", object)))  # see _number_rows
     kinds = pd.Categorical(layout.kinds, categories=_text(sorted(set(layout.kinds))))
     var = pd.DataFrame({"channel_mapping": kinds}, index=_text(map(str, range(n_planes))))
     var.insert(0, "channels", pd.Series(layout.names, index=var.index, dtype=object))
@@ -231,10 +231,21 @@ def _write_frame(file: h5py.File, layout: Layout) -> None:
     }
     for name, element in elements.items():
         anndata.io.write_elem(file, name, element)
+    _number_rows(file[f"obs/{file['obs'].attrs['_index']}"])
     images = file.create_dataset(
         f"obsm/{IMAGES}", layout.shape, layout.dtype, chunks=layout.chunks, compression=layout.compression
     )
     images.attrs.update(layout.attributes())
+
+
+def _number_rows(names: h5py.Dataset) -> None:
+    """Name the rows "0", "1", ..., block by block: all names together take 0.2 KiB of memory for each cell.
+
+    Not by the ids: scportrait's tools and plots use these names as row numbers.
+    """
+    for start in range(0, len(names), _NAMES):
+        numbers = range(start, min(start + _NAMES, len(names)))
+        names[numbers.start : numbers.stop] = list(map(str, numbers))
 
 
 def _text(words: object) -> pd.Index:
