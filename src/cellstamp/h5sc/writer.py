@@ -100,9 +100,8 @@ class StampWriter:
                 self._reserve()
         except (OSError, RuntimeError) as error:
             raise unwritable(self._path, error, cells.payload.nbytes) from error
-        entry = Entry.of(cells, self._finder.find(cells))
-        self._journal.add(entry)
-        self.note_written(entry)
+        self._journal.add(Entry.of(cells, self._finder.find(cells)))
+        self._note_written(cells.rows, cells.on_edge, cells.n_empty)
         self._fresh_bytes += cells.payload.nbytes
         if self._fresh_bytes >= _WRITEBACK_BYTES:
             self._writeback.begin()
@@ -130,9 +129,12 @@ class StampWriter:
 
     def note_written(self, entry: Entry) -> None:
         """Record that the cells of an entry are in the file."""
-        self.is_written[entry.rows] = True
-        self.on_edge[entry.on_edge] = True
-        self.n_empty += entry.n_empty
+        self._note_written(*(np.array(each, np.int64) for each in (entry.rows, entry.on_edge, entry.n_empty)))
+
+    def _note_written(self, rows: NDArray[np.int64], on_edge: NDArray[np.int64], n_empty: NDArray[np.int64]) -> None:
+        self.is_written[rows] = True
+        self.on_edge[on_edge] = True
+        self.n_empty += n_empty
 
     def describe(self, about: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
         """Write the parts that are known at the end.
