@@ -171,7 +171,38 @@ def test_many_images_are_those_that_hdf5_reads(tmp_path: Path, compression: Any,
     assert np.array_equal(cell_images(path, ids[rows], ["actin", "nucleus"]), expected[rows][:, [3, 0]])
     data = read_h5sc(path)
     assert np.array_equal(cell_images(data, channels=1), expected[:, [1]])
-    assert np.array_equal(cell_images(data[rows], ids[rows], "DAPI"), expected[rows][:, [2]])
+    some = rows[:20]
+    assert np.array_equal(cell_images(data[some], ids[some], "DAPI"), expected[some][:, [2]])
+
+
+MANY = [
+    np.s_[:],
+    np.s_[...],
+    np.s_[:, 2],
+    np.s_[5:2050, 1:3],
+    np.s_[::1, ::2, 1:3],
+    np.s_[:, -1, 2],
+    np.s_[..., 3],
+    np.s_[:2030, :, ::2, 0],
+    np.s_[:, 1:1],
+    np.s_[:, np.int64(1)],
+    np.s_[::-1],
+    np.s_[np.arange(2099, -1, -1), 1],
+]
+
+
+@pytest.mark.parametrize("args", MANY, ids=str)
+def test_selections_of_many_images_are_those_of_numpy(many: tuple[anndata.AnnData, np.ndarray], args: Any) -> None:
+    data, expected = many
+    got = data.obsm[IMAGES][args]
+    assert got.shape == expected[args].shape
+    assert np.array_equal(got, expected[args])
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[anndata.AnnData, np.ndarray]:
+    path = tmp_path_factory.mktemp("many") / "many.h5sc"
+    return (lambda stamps: (read_h5sc(path), stamps))(write_file(path, layout_of(2100, size=4)))
 
 
 def test_many_images_of_a_file_that_was_replaced_meanwhile_are_those_of_the_open_one(tmp_path: Path) -> None:

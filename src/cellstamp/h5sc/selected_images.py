@@ -19,13 +19,12 @@ from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.chunks import look_into
 from cellstamp.h5sc.columns import chosen_by
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
+from cellstamp.h5sc.many_images import MANY, path_of
 from cellstamp.h5sc.opening import open_h5sc
 from cellstamp.similar_names import did_you_mean
 
 _EXAMPLES = 5
 """Number of ids in a message."""
-_MANY = 2000
-"""Cells from which on our decoder is faster than that of HDF5, although loading it takes half a second."""
 _VALIDATE = "cellstamp validate lists all damage"
 
 
@@ -209,17 +208,14 @@ class SelectedImages:
         places, images
             int64 (n,): places of the cells in ``rows``; and their images (n, n_planes, y, x), as stored.
         """
-        if self.path is None or len(rows) < _MANY:
+        if self.path is None or len(rows) < MANY:
             yield from ((np.array([k]), self.stored(row, planes)[np.newaxis]) for k, row in enumerate(rows.tolist()))
             return
-        from cellstamp.h5sc.stamp_file import StampFile
+        from cellstamp.h5sc.stamp_file import StampFile  # imports numba
 
-        file = StampFile(look_into(self.path), rows, np.array(planes))
-        for piece in file.pieces(np.arange(len(rows)), np.arange(len(rows))):
-            images = np.empty((len(piece.rows), len(planes), self.image_size, self.image_size), self.dtype)
-            piece.fetch().decode(images, np.arange(len(images)))
-            self._check_values(images, rows[piece.rows].tolist(), planes)
-            yield piece.places, images
+        for places, images in StampFile(look_into(self.path), rows, np.array(planes)).in_pieces():
+            self._check_values(images, rows[places].tolist(), planes)
+            yield places, images
 
     def _check_values(self, images: NDArray[Any], rows: Sequence[int], planes: Sequence[int]) -> None:
         if self.dtype.kind == "u":  # every integer stands for a value from 0 to 1
@@ -285,7 +281,7 @@ def _of_file(file: h5py.File, where: str) -> SelectedImages:
     about = read(file["uns"][IMAGES]) if IMAGES in file["uns"] else images.attrs
     ids = np.asarray(file["obs"][CELL_ID])
     look = _made(where, ids, read(file["var"]), about, images, lambda: read(file["obs"]), lambda k, p: images[k, p])
-    return replace(look, path=_path_of(file))
+    return replace(look, path=path_of(file))
 
 
 def _of_anndata(data: anndata.AnnData) -> SelectedImages:
@@ -304,17 +300,7 @@ def _of_anndata(data: anndata.AnnData) -> SelectedImages:
 
     ids, about = data.obs[CELL_ID].to_numpy(), data.uns.get(IMAGES, {})
     look = _made(where, ids, data.var, about, sample, lambda: data.obs, read_plane)
-    return replace(look, path=None if data.is_view or file is None else _path_of(file))
-
-
-def _path_of(file: h5py.File) -> Path | None:
-    """Return the path of an open file, unless another one is there by now."""
-    path = Path(file.filename)
-    try:
-        is_same = os.path.samestat(os.fstat(file.id.get_vfd_handle()), path.stat())
-    except (OSError, TypeError):
-        return None
-    return path if is_same else None
+    return replace(look, path=None if data.is_view or file is None else path_of(file))
 
 
 def _made(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,6 +147,26 @@ class StampFile:
         at_once = max(1, _PIECE_BYTES // (self.plane_bytes * len(self.channel_names)))
         parts = [order[start : start + at_once] for start in range(0, len(order), at_once)]
         return [Piece(self, rows[part], places[part]) for part in parts]
+
+    def in_pieces(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Read all chosen images.
+
+        Yields
+        ------
+        places, images
+            int64 (n,): places of some cells among the chosen ones, in the order of the file; and their images
+            (n, n_planes, y, x), as stored.
+
+        Raises
+        ------
+        InputError
+            If the file was removed or modified, or is damaged.
+        """
+        every = np.arange(len(self))
+        for piece in self.pieces(every, every):
+            images = np.empty((len(piece.rows), len(self.channel_names), self._side, self._side), self.dtype)
+            piece.fetch().decode(images, np.arange(len(images)))
+            yield piece.places, images
 
     def check(self) -> None:
         """Check that the file was not removed or modified.
