@@ -25,6 +25,8 @@ from cellstamp.similar_names import did_you_mean
 
 _EXAMPLES = 5
 """Number of ids in a message."""
+_ONE = 0x3C00
+"""Bits of 1 as float16; those of lower numbers without a sign are lower."""
 _VALIDATE = "cellstamp validate lists all damage"
 
 
@@ -220,6 +222,8 @@ class SelectedImages:
     def _check_values(self, images: NDArray[Any], rows: Sequence[int], planes: Sequence[int]) -> None:
         if self.dtype.kind == "u":  # every integer stands for a value from 0 to 1
             return
+        if self.dtype == np.float16 and images.size and images.view(np.uint16).max() <= _ONE:
+            return  # a tenth of the time of comparing float16
         # NaN fails both comparisons
         wrong = np.argwhere(~((images >= 0) & (images <= self._unit)).all(axis=(2, 3)))
         if wrong.size:
