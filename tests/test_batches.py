@@ -28,6 +28,8 @@ from cellstamp.decoding import SPARE, DamagedPlaneError, EncodedChunks, PlaneCho
 from cellstamp.encoding import StampEncoder
 from cellstamp.engines.threads import Threads, one_ahead
 from cellstamp.errors import ConfigError, InputError
+from cellstamp.h5sc.layout import planes_per_chunk
+from cellstamp.h5sc.validate import errors_in
 from cellstamp.reused_memory import Recycler
 from cellstamp.training.order import BatchOrder
 from cellstamp.training.several_files import StampSet
@@ -72,6 +74,9 @@ STORAGE = {
     "contiguous": {},
     "h5py's lzf": {"chunks": (1, 1, 16, 16), "compression": "lzf"},
     "h5py's gzip": {"chunks": (1, 1, 16, 16), "compression": "gzip", "compression_opts": 9},
+    "h5py's lzf of whole cells": {"chunks": (1, 4, 16, 16), "compression": "lzf"},
+    "h5py's gzip of some planes": {"chunks": (1, 3, 16, 16), "compression": "gzip"},
+    "whole cells without compression": {"chunks": (1, 4, 16, 16)},
     "shuffled": {"chunks": (1, 1, 16, 16), "compression": "lzf", "shuffle": True},
     "large chunks": {"chunks": (3, 2, 16, 8), "compression": "gzip"},
 }
@@ -97,6 +102,42 @@ def test_files_that_others_wrote(path: Path, storage: dict[str, Any]) -> None:
     images, ids = together(iter_batches(path, 16, shuffle=True, channels=["actin", "nucleus"]))
     order = np.searchsorted(stored(path)[1], ids)
     assert np.array_equal(images, expected(path)[order][:, [3, 0]])
+
+
+@pytest.mark.parametrize("compression", ["lzf", "gzip", None])
+def test_cells_of_several_chunks(tmp_path: Path, compression: Any) -> None:
+    """Five planes of half a MiB: two in a chunk, and the last one lacks a plane, but not without compression."""
+    layout = layout_of(3, size=512, channel_names=("DAPI", "actin", "tubulin"), compression=compression)
+    stamps = write_file(tmp_path / "a.h5sc", layout)
+    with h5py.File(tmp_path / "a.h5sc") as file:
+        assert file[IMAGES].chunks == (1, 1 if compression is None else 2, 512, 512)
+        assert np.array_equal(file[IMAGES][:], stamps)
+    for channels in (None, ["tubulin"], ["tubulin", "nucleus", "DAPI", "tubulin"]):
+        planes = [0, 1, 2, 3, 4] if channels is None else [layout.names.index(name) for name in channels]
+        images, _ = together(iter_batches(tmp_path / "a.h5sc", 2, channels=channels, dtype="float16"))
+        assert np.array_equal(images, stamps[:, planes])
+    assert not [error for error in errors_in(tmp_path / "a.h5sc") if "chunk" in error]
+
+
+@pytest.mark.parametrize(
+    ("n_planes", "plane_bytes", "compression", "expected"),
+    [
+        (5, 2**15, "lzf", 5),  # 128 pixels, float16
+        (1, 2**15, "lzf", 1),
+        (32, 2**15, "lzf", 32),
+        (33, 2**15, "lzf", 17),
+        (43, 2**15, "gzip", 22),
+        (43, 2**15, None, 1),
+        (42, 2**15, None, 21),
+        (5, 2**19, "lzf", 2),
+        (5, 2**20, "lzf", 1),
+        (5, 2**22, None, 1),
+    ],
+)
+def test_planes_in_a_chunk(n_planes: int, plane_bytes: int, compression: Any, expected: int) -> None:
+    number = planes_per_chunk(n_planes, plane_bytes, compression)
+    assert number == expected
+    assert number == 1 or number * plane_bytes <= 2**20
 
 
 def test_planes_that_are_not_stored_are_zero(path: Path) -> None:
