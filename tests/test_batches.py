@@ -200,6 +200,26 @@ def test_decoding_undoes_encoding(data: Any, seed: int, compression: Any, half: 
         )
 
 
+@pytest.mark.parametrize("shift", [0, 1], ids=["aligned", "not aligned"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_batch_that_is_larger_than_the_caches(shift: int, dtype: Any) -> None:
+    """It is written past them, unless a plane has negative or infinite numbers."""
+    rng, n_cells = np.random.default_rng(0), 600
+    stamps = np.zeros((1, 3, 128, 128), np.float16)
+    stamps[:, :2, 30:90, 20:101] = rng.random((1, 2, 60, 81))
+    stamps[0, 1, 40, 40:44] = [-1, np.inf, -0.0, 6e-8]
+    boxes = np.tile([0, 128, 0, 128], (1, 3, 1))
+    payload, sizes = encoded(StampEncoder("lzf", 3), stamps, boxes)
+    spared, zeros = np.concatenate([payload, np.zeros(SPARE, np.uint8)]), np.zeros((n_cells, 1), np.int64)
+    out = np.full(n_cells * 3 * 128**2 + 2, 7, dtype)
+    images = out[shift : shift - 2].reshape(n_cells, 3, -1)
+    chunks = EncodedChunks(spared, zeros, zeros + sizes, "lzf")
+    decode_planes(chunks, PlaneChoice(np.arange(3), 3), np.arange(n_cells), np.dtype(np.float16), images)
+    assert (images == stamps.reshape(1, 3, -1)).all()
+    assert np.signbit(images[:, 1]).sum() == 2 * n_cells
+    assert (out[:shift].size, out[-1], out[shift - 2]) == (shift, 7, 7)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 40), st.lists(st.integers(0, 3), min_size=1, max_size=5))
 def test_chunks_whose_planes_refer_to_earlier_planes(seed: int, half: int, wanted: list[int]) -> None:
