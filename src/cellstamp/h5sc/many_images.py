@@ -58,6 +58,6 @@ def _read(path: Path, rows: NDArray[np.int64], planes: NDArray[np.int64], images
             return None
         for places, some in StampFile(stored, rows, planes).in_pieces():
             out[places] = some
-    except InputError:  # HDF5 says what is wrong
+    except InputError:  # HDF5 names the error
         return None
     return out
