@@ -220,7 +220,7 @@ def _write_frame(file: h5py.File, layout: Layout) -> None:
     if layout.instances is not None:
         numbers = layout.instances.dtype.kind in "iu"
         columns[INSTANCE_ID] = layout.instances if numbers else _text(map(str, layout.instances)).to_numpy()
-    obs = pd.DataFrame(columns, index=pd.Index(np.full(n_cells, "", object)))  # see _number_rows
+    obs = pd.DataFrame(columns, index=pd.Index(np.full(n_cells, ""), dtype=object))  # see _number_rows
     kinds = pd.Categorical(layout.kinds, categories=_text(sorted(set(layout.kinds))))
     var = pd.DataFrame({"channel_mapping": kinds}, index=_text(map(str, range(n_planes))))
     var.insert(0, "channels", pd.Series(layout.names, index=var.index, dtype=object))
