@@ -6,6 +6,8 @@ Run as a module, this is the new process: it takes paths and configuration as JS
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,7 +85,8 @@ def extract(case: Case, data: Path) -> dict[str, float]:
         return run_module("extraction", {"store": str(store), "config": config, "folder": folder}, scratch=cache)
 
 
-def _extract_here(store: str, config: dict[str, Any], folder: str) -> dict[str, float]:
+def _extract_here(store: str, config: dict[str, Any], folder: str, kill_at: int | None = None) -> dict[str, float]:
+    """Extract once. With ``kill_at``, the group of this process is killed when so many cells are on the disk."""
     started = time.perf_counter()
     from cellstamp import HDF5CellExtraction
     from cellstamp.h5sc.writer import StampWriter
@@ -94,6 +97,9 @@ def _extract_here(store: str, config: dict[str, Any], folder: str) -> dict[str, 
     def note(method: Callable[..., Any], writer: Any, cells: Any) -> None:
         method(writer, cells)
         written.append((time.perf_counter(), len(cells.rows)))
+        if kill_at is not None and sum(n for _, n in written) >= kill_at:
+            writer.flush()
+            os.killpg(0, signal.SIGKILL)
 
     cpu, started = tree_cpu(), time.perf_counter()
     with watched(StampWriter, "write", note):

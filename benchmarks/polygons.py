@@ -9,7 +9,6 @@ Run it from the root of the repository, on an idle machine:
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from cellstamp.source.load.staging import staged
 from cellstamp.source.names import IMAGE
 
 from .in_turn import compare, extract_with, run_in_turn
+from .repeated import link_chunks
 from .sample import DATA, Sample, cell_outlines, new_array
 
 N_VERTICES = 30
@@ -56,25 +56,13 @@ def _repeated(sample: Sample, side: int, data: Path) -> Path:
         return store
     with staged(store) as staging:
         new_array(staging, IMAGE, (sample.channels, side, side), (1, sample.chunk, sample.chunk), np.uint16)
-        _link_chunks(sample.store(data) / IMAGE / "s0" / "c", staging.place(IMAGE) / "s0" / "c", n)
+        link_chunks(sample.store(data) / IMAGE / "s0" / "c", staging.place(IMAGE) / "s0" / "c", n)
     shifts = sample.side * np.stack(np.meshgrid(np.arange(n), np.arange(n)), -1).reshape(-1, 1, 1, 2)
     outlines = cell_outlines(sample, N_VERTICES)
     _write_shapes(
         store, {kind: (xy + shifts[:, np.newaxis]).reshape(-1, N_VERTICES, 2) for kind, xy in outlines.items()}
     )
     return store
-
-
-def _link_chunks(source: Path, target: Path, n: int) -> None:
-    """Fill an image with n x n copies of another: hard links to the files of its chunks."""
-    for file in source.rglob("*"):
-        if file.is_file():
-            channel, row, column = map(int, file.relative_to(source).parts)
-            side = sum(1 for _ in (source / str(channel)).iterdir())
-            for i, j in np.ndindex(n, n):
-                place = target / str(channel) / str(row + i * side) / str(column + j * side)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.link(file, place)
 
 
 def _compare(options: argparse.Namespace, sample: Sample) -> None:

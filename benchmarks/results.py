@@ -16,6 +16,7 @@ import psutil
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("numpy", "numba", "zarr", "h5py", "anndata", "imagecodecs", "spatialdata")
 
+_COSTS = ("core_us", "wall_us")
 STAGE_HEADER = ("stage", "core us/cell", "us/cell", "before", "now/before")
 RUN_HEADER = (
     *("", "cells", "s", "cells/s", "core us/cell", "us/cell*", "first s", "PSS MiB", "file MB", "cache MB"),
@@ -111,16 +112,27 @@ def _compared(now: dict[str, Any], before: dict[str, Any]) -> str:
 def _stages(name: str, measured: dict[str, Any], before: dict[str, Any]) -> str:
     old = before.get("stages", {})
     rows = []
-    for stage, cost in measured["stages"].items():
-        last = old.get(stage, {}).get("core_us")
+    for stage, cost in (measured["stages"] | _sums(measured["stages"])).items():
+        last = (old | _sums(old)).get(stage, {}).get("core_us")
         rows.append([stage, _number(cost["core_us"]), _number(cost["wall_us"]), *_ratio(cost["core_us"], last)])
+    alone = 1e6 / measured["stages"]["write"]["core_us"]
     decodes = ", ".join(f"{n:.2f} with {k} workers" for k, n in measured["decodes_per_chunk"].items())
     return (
         f"{name}: {measured['cells']:.0f} cells, {measured['batches']:.0f} batches of {measured['batch_mib']:.1f} MiB\n"
         f"{table(STAGE_HEADER, rows)}\n"
         f"bare loop / our writing: {measured['bare_by_ours_cpu']:.0%} (cpu), {measured['bare_by_ours_wall']:.0%} (wall)"
+        f"; the writer alone: {alone:,.0f} cells/s"
         f"; file {measured['file_bytes_per_cell']:,.0f} bytes/cell\ndecodes of a chunk: {decodes}"
     )
+
+
+def _sums(stages: dict[str, Any]) -> dict[str, Any]:
+    """Return the costs of some stages together: those of the caller for each cell, and all of a run."""
+    if not stages:
+        return {}
+    all_ = [name for name in stages if name not in ("centres", "bare write")]
+    groups = {"receive + write": ["receive", "write"], "all without centres": all_}
+    return {name: {key: sum(stages[one][key] for one in of) for key in _COSTS} for name, of in groups.items()}
 
 
 def _run_row(name: str, run: dict[str, float], before: dict[str, float]) -> list[str]:

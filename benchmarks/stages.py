@@ -68,6 +68,7 @@ class _Bare:
     def __init__(self, path: Path, layout: Any) -> None:
         import h5py
 
+        self.planes_per_chunk = layout.planes_per_chunk
         self.meter = Meter()
         self._file = h5py.File(path, "x", libver=("v110", "v110"))
         self._id = self._file.create_dataset(
@@ -78,8 +79,8 @@ class _Bare:
         """Write the chunks of a batch."""
         chunks, at, view = [], 0, memoryview(stamps.payload)
         for row, sizes in zip(stamps.rows.tolist(), stamps.sizes.tolist(), strict=True):
-            for plane, size in enumerate(sizes):
-                chunks.append(((row, plane, 0, 0), view[at : at + size]))
+            for number, size in enumerate(sizes):
+                chunks.append(((row, number * self.planes_per_chunk, 0, 0), view[at : at + size]))
                 at += size
         write = self._id.write_direct_chunk
         with self.meter.running():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def contents(path: str | Path) -> dict[str, Any]:
     with h5py.File(path) as file:
         file.visititems(lambda name, item: found.update(_item(name, item)))
         images = file[IMAGES]
-        for row, plane in np.ndindex(images.shape[:2]):
+        for row, plane in itertools.product(range(images.shape[0]), range(0, images.shape[1], images.chunks[1])):
             found[f"chunk {row} {plane}"] = images.id.read_direct_chunk((row, plane, 0, 0))
     return found
 

@@ -55,7 +55,7 @@ def write_file(path: Path, layout: Layout, columns: Mapping[str, Any] | None = N
     """Write a file as an extraction does; cells are not in the order of the file. Return the stamps."""
     stamps = make_stamps(layout, seed)
     boxes = np.tile([0, layout.image_size, 0, layout.image_size], (*layout.shape[:2], 1))
-    encoder = StampEncoder(layout.compression)
+    encoder = StampEncoder(layout.compression, layout.planes_per_chunk)
     with new_writer(path, layout) as writer:
         for rows in np.array_split(np.random.default_rng(seed).permutation(layout.shape[0]), 3):
             payload, sizes = encoded(encoder, np.ascontiguousarray(stamps[rows]), boxes[rows])

@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 
 import cellstamp
 from cellstamp import iter_batches, read_h5sc
-from cellstamp.decoding import SPARE, DamagedPlaneError, decode_planes, to_float
+from cellstamp.decoding import SPARE, DamagedPlaneError, EncodedChunks, PlaneChoice, convert, decode_planes
 from cellstamp.encoding import StampEncoder
 from cellstamp.engines.threads import Threads, one_ahead
 from cellstamp.errors import ConfigError, InputError
-from cellstamp.training.memory import Recycler
+from cellstamp.h5sc.layout import planes_per_chunk
+from cellstamp.h5sc.validate import errors_in
+from cellstamp.reused_memory import Recycler
 from cellstamp.training.order import BatchOrder
 from cellstamp.training.several_files import StampSet
 from encoding import encoded
@@ -72,6 +74,9 @@ STORAGE = {
     "contiguous": {},
     "h5py's lzf": {"chunks": (1, 1, 16, 16), "compression": "lzf"},
     "h5py's gzip": {"chunks": (1, 1, 16, 16), "compression": "gzip", "compression_opts": 9},
+    "h5py's lzf of whole cells": {"chunks": (1, 4, 16, 16), "compression": "lzf"},
+    "h5py's gzip of some planes": {"chunks": (1, 3, 16, 16), "compression": "gzip"},
+    "whole cells without compression": {"chunks": (1, 4, 16, 16)},
     "shuffled": {"chunks": (1, 1, 16, 16), "compression": "lzf", "shuffle": True},
     "large chunks": {"chunks": (3, 2, 16, 8), "compression": "gzip"},
 }
@@ -99,6 +104,42 @@ def test_files_that_others_wrote(path: Path, storage: dict[str, Any]) -> None:
     assert np.array_equal(images, expected(path)[order][:, [3, 0]])
 
 
+@pytest.mark.parametrize("compression", ["lzf", "gzip", None])
+def test_cells_of_several_chunks(tmp_path: Path, compression: Any) -> None:
+    """Five planes of half a MiB: two in a chunk, and the last one lacks a plane, but not without compression."""
+    layout = layout_of(3, size=512, channel_names=("DAPI", "actin", "tubulin"), compression=compression)
+    stamps = write_file(tmp_path / "a.h5sc", layout)
+    with h5py.File(tmp_path / "a.h5sc") as file:
+        assert file[IMAGES].chunks == (1, 1 if compression is None else 2, 512, 512)
+        assert np.array_equal(file[IMAGES][:], stamps)
+    for channels in (None, ["tubulin"], ["tubulin", "nucleus", "DAPI", "tubulin"]):
+        planes = [0, 1, 2, 3, 4] if channels is None else [layout.names.index(name) for name in channels]
+        images, _ = together(iter_batches(tmp_path / "a.h5sc", 2, channels=channels, dtype="float16"))
+        assert np.array_equal(images, stamps[:, planes])
+    assert not [error for error in errors_in(tmp_path / "a.h5sc") if "chunk" in error]
+
+
+@pytest.mark.parametrize(
+    ("n_planes", "plane_bytes", "compression", "expected"),
+    [
+        (5, 2**15, "lzf", 5),  # 128 pixels, float16
+        (1, 2**15, "lzf", 1),
+        (32, 2**15, "lzf", 32),
+        (33, 2**15, "lzf", 17),
+        (43, 2**15, "gzip", 22),
+        (43, 2**15, None, 1),
+        (42, 2**15, None, 21),
+        (5, 2**19, "lzf", 2),
+        (5, 2**20, "lzf", 1),
+        (5, 2**22, None, 1),
+    ],
+)
+def test_planes_in_a_chunk(n_planes: int, plane_bytes: int, compression: Any, expected: int) -> None:
+    number = planes_per_chunk(n_planes, plane_bytes, compression)
+    assert number == expected
+    assert number == 1 or number * plane_bytes <= 2**20
+
+
 def test_planes_that_are_not_stored_are_zero(path: Path) -> None:
     with h5py.File(path, "a") as file:
         attributes = dict(file[IMAGES].attrs)
@@ -114,42 +155,98 @@ def test_planes_that_are_not_stored_are_zero(path: Path) -> None:
 def test_every_float16_becomes_its_float32() -> None:
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     out = np.empty(2**16, np.float32)
-    to_float(halves, out)
+    convert(halves, out)
     assert np.array_equal(out, halves.astype(np.float32), equal_nan=True)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32), st.sampled_from(["lzf", "gzip"]), st.integers(1, 40), st.integers(0, 3))
-def test_decoding_undoes_encoding(seed: int, compression: Any, half: int, richness: int) -> None:
+def chunks_of(payload: NDArray[np.uint8], sizes: NDArray[np.int64], raw: int, compression: Any) -> EncodedChunks:
+    """All chunks of a payload; those of the size ``raw`` are not compressed."""
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).reshape(sizes.shape)
+    spared = np.concatenate([payload, np.zeros(SPARE, np.uint8)])
+    return EncodedChunks(spared, starts, np.where(sizes == raw, -sizes, sizes), compression)
+
+
+def decoded(chunks: EncodedChunks, planes: list[int], per_chunk: int, n_bytes: int, dtype: Any) -> NDArray[Any]:
+    """The planes of all cells; what lies behind them in memory must stay untouched."""
+    choice, n_cells = PlaneChoice(np.array(planes), per_chunk), len(chunks.sizes)
+    some = EncodedChunks(
+        chunks.payload, chunks.starts[:, choice.chunks], chunks.sizes[:, choice.chunks], chunks.compression
+    )
+    size = n_cells * len(planes) * n_bytes // 2
+    memory = np.full(size + SPARE, 7, dtype)
+    out = memory[:size].reshape(n_cells, len(planes), n_bytes // 2)
+    decode_planes(some, choice, np.arange(n_cells)[::-1].copy(), np.dtype(np.float16), out)
+    assert (memory[size:] == 7).all()
+    return out[::-1].astype(np.float16).view(np.uint16)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.integers(0, 2**32), st.sampled_from(["lzf", "gzip", None]), st.integers(1, 40), st.integers(0, 3))
+def test_decoding_undoes_encoding(data: Any, seed: int, compression: Any, half: int, richness: int) -> None:
     rng = np.random.default_rng(seed)
-    plane = rng.integers(0, 4**richness, (1, 3, 2 * half, 2 * half)).astype(np.uint16)
-    plane = plane * (rng.random(plane.shape) < rng.random())
-    plane[:, 1] = np.repeat(plane[:, 1, :1], 2 * half, axis=1)  # long repetitions from some way back
-    boxes = np.tile([0, 2 * half, 0, 2 * half], (1, 3, 1))
-    payload, sizes = encoded(StampEncoder(compression), np.ascontiguousarray(plane, np.uint16), boxes)
-    raw = plane[0, 0].size * 2
-    sizes = np.where(sizes == raw, -sizes, sizes).ravel()
-    starts = np.concatenate([[0], np.cumsum(np.abs(sizes))[:-1]])
-    out = np.full(3 * raw + SPARE, 0xA5, np.uint8)
-    decode_planes(np.concatenate([payload, np.zeros(SPARE, np.uint8)]), starts, sizes, compression, out)
-    assert np.array_equal(out[:-SPARE].view(np.uint16), plane.ravel())
+    n_planes = data.draw(st.integers(1, 5))
+    per_chunk = data.draw(st.integers(1, n_planes))
+    wanted = data.draw(st.lists(st.integers(0, n_planes - 1), min_size=1, max_size=7))
+    stamps = rng.integers(0, 4**richness, (2, n_planes, 2 * half, 2 * half)).astype(np.uint16)
+    stamps = stamps * (rng.random(stamps.shape) < rng.random())
+    stamps[:, -1] = np.repeat(stamps[:, -1, :1], 2 * half, axis=1)  # long repetitions from some way back
+    boxes = np.tile([0, 2 * half, 0, 2 * half], (*stamps.shape[:2], 1))
+    payload, sizes = encoded(StampEncoder(compression, per_chunk), np.ascontiguousarray(stamps), boxes)
+    raw = 8 * half**2
+    chunks = chunks_of(payload, sizes, per_chunk * raw, compression)
+    for dtype in (np.float16, np.float32):
+        assert np.array_equal(
+            decoded(chunks, wanted, per_chunk, raw, dtype), stamps[:, wanted].reshape(2, len(wanted), -1)
+        )
+
+
+@pytest.mark.parametrize("shift", [0, 1], ids=["aligned", "not aligned"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_batch_that_is_larger_than_the_caches(shift: int, dtype: Any) -> None:
+    """It is written past them, unless a plane has negative or infinite numbers."""
+    rng, n_cells = np.random.default_rng(0), 600
+    stamps = np.zeros((1, 3, 128, 128), np.float16)
+    stamps[:, :2, 30:90, 20:101] = rng.random((1, 2, 60, 81))
+    stamps[0, 1, 40, 40:44] = [-1, np.inf, -0.0, 6e-8]
+    boxes = np.tile([0, 128, 0, 128], (1, 3, 1))
+    payload, sizes = encoded(StampEncoder("lzf", 3), stamps, boxes)
+    spared, zeros = np.concatenate([payload, np.zeros(SPARE, np.uint8)]), np.zeros((n_cells, 1), np.int64)
+    out = np.full(n_cells * 3 * 128**2 + 2, 7, dtype)
+    images = out[shift : shift - 2].reshape(n_cells, 3, -1)
+    chunks = EncodedChunks(spared, zeros, zeros + sizes, "lzf")
+    decode_planes(chunks, PlaneChoice(np.arange(3), 3), np.arange(n_cells), np.dtype(np.float16), images)
+    assert (images == stamps.reshape(1, 3, -1)).all()
+    assert np.signbit(images[:, 1]).sum() == 2 * n_cells
+    assert (out[:shift].size, out[-1], out[shift - 2]) == (shift, 7, 7)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 40), st.lists(st.integers(0, 3), min_size=1, max_size=5))
+def test_chunks_whose_planes_refer_to_earlier_planes(seed: int, half: int, wanted: list[int]) -> None:
+    """The encoder of HDF5 does not know where a plane begins."""
+    rng = np.random.default_rng(seed)
+    first = rng.integers(0, 40, (2 * half, 2 * half)).astype(np.uint16) * (rng.random((2 * half, 2 * half)) < 0.5)
+    chunk = np.ascontiguousarray(np.stack([first, first, np.zeros_like(first), first[::-1]]), np.uint16)
+    encoder = StampEncoder("lzf", 1)  # the planes as a single one
+    tall = chunk.reshape(1, 1, 8 * half, 2 * half)
+    payload, sizes = encoded(encoder, tall, np.array([[[0, 8 * half, 0, 2 * half]]]))
+    chunks = chunks_of(payload, sizes, chunk.nbytes, "lzf")
+    got = decoded(chunks, wanted, 4, first.nbytes, np.float16)
+    assert np.array_equal(got[0], chunk[wanted].reshape(len(wanted), -1))
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=80), st.sampled_from(["lzf", "gzip", None]))
 def test_damaged_bytes_are_told_and_nothing_else_is_written(data: bytes, compression: Any) -> None:
-    guard, n_bytes = 64, 32
-    room = np.full(n_bytes + SPARE + guard, 0xA5, np.uint8)
-    payload = np.concatenate([np.frombuffer(data, np.uint8), np.zeros(SPARE, np.uint8)])
-    try:
-        out = room[: n_bytes + SPARE]
-        decode_planes(payload, np.zeros(1, np.int64), np.array([len(data)]), compression, out)
-    except DamagedPlaneError as error:
-        told = error.plane
-    else:
-        told = 0
-    assert told == 0
-    assert (room[n_bytes + SPARE :] == 0xA5).all()
+    sizes = np.array([[len(data)]])
+    chunks = EncodedChunks(
+        np.concatenate([np.frombuffer(data, np.uint8), np.zeros(SPARE, np.uint8)]), 0 * sizes, sizes, compression
+    )
+    for planes in ([0], [2], [0, 1, 2]):
+        try:
+            decoded(chunks, planes, 3, 32, np.float16)
+        except DamagedPlaneError as error:
+            assert (error.cell, error.plane in range(len(planes))) == (0, True)  # noqa: PT017
 
 
 # --- which cells, in which order --------------------------------------------------------------------------------------
@@ -457,9 +554,11 @@ def test_a_damaged_stamp_is_named(tmp_path: Path, compression: Any) -> None:
     path = tmp_path / "a.h5sc"
     write_file(path, layout_of(N_CELLS, compression=compression))
     with h5py.File(path) as file:
-        place = file[IMAGES].id.get_chunk_info_by_coord((6, 3, 0, 0))
+        place = file[IMAGES].id.get_chunk_info_by_coord((6, 0, 0, 0))
     with path.open("rb+") as raw:
         raw.seek(place.byte_offset)
         raw.write(b"\xff" * place.size)
-    with pytest.raises(InputError, match=r"a\.h5sc is damaged: actin of cell 23 cannot be decoded"):
+    with pytest.raises(InputError, match=r"a\.h5sc is damaged: nucleus of cell 23 cannot be decoded"):
         list(iter_batches(path, 16))
+    with pytest.raises(InputError, match=r"a\.h5sc is damaged: actin of cell 23 cannot be decoded"):
+        list(iter_batches(path, 16, channels=["actin"]))

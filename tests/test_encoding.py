@@ -1,4 +1,4 @@
-"""Encoded planes are read back by HDF5's own filters, and by a decoder written from the description of the format."""
+"""Encoded chunks are read back by HDF5's own filters, and by a decoder written from the description of the format."""
 
 from __future__ import annotations
 
@@ -57,34 +57,40 @@ def split(payload: np.ndarray, sizes: np.ndarray) -> list[bytes]:
     return [payload[end - size : end].tobytes() for end, size in zip(ends, sizes.ravel(), strict=True)]
 
 
-def through_hdf5(path: Path, shape: tuple[int, ...], compression: str | None, payload: np.ndarray, sizes: np.ndarray):
-    """Store encoded planes in a file as its writer does, and read them with the library's own filters."""
-    chunks = (1, 1, *shape[2:])
-    raw = 2 * shape[2] * shape[3]
+def through_hdf5(
+    path: Path, shape: tuple[int, ...], per_chunk: int, compression: str | None, payload: np.ndarray, sizes: np.ndarray
+):
+    """Store encoded chunks in a file as its writer does, and read them with the library's own filters."""
+    chunks = (1, per_chunk, *shape[2:])
+    raw = 2 * per_chunk * shape[2] * shape[3]
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         data = file.create_dataset("stamps", shape, np.float16, chunks=chunks, compression=compression)
-        for index, blob in zip(np.ndindex(shape[:2]), split(payload, sizes), strict=True):
-            data.id.write_direct_chunk((*index, 0, 0), blob, int(compression is not None and len(blob) == raw))
+        for (row, number), blob in zip(np.ndindex(sizes.shape), split(payload, sizes), strict=True):
+            is_raw = compression is not None and len(blob) == raw
+            data.id.write_direct_chunk((row, number * per_chunk, 0, 0), blob, int(is_raw))
     with h5py.File(path) as file:
         return file["stamps"][...].view(np.uint16), file["stamps"].id.get_storage_size()
 
 
-def assert_read_back(stamps: np.ndarray, boxes: np.ndarray, compression: str | None, encoder=None) -> np.ndarray:
+def assert_read_back(
+    stamps: np.ndarray, boxes: np.ndarray, compression: str | None, encoder=None, per_chunk: int = 1
+) -> np.ndarray:
     """Check that planes come back as they were; return the encoded sizes."""
     before = stamps.copy()
-    payload, sizes = encoded(encoder or StampEncoder(compression), stamps, boxes)
+    payload, sizes = encoded(encoder or StampEncoder(compression, per_chunk), stamps, boxes)
     assert np.array_equal(stamps, before)
-    assert sizes.shape == stamps.shape[:2]
-    assert sizes.max() <= 2 * stamps.shape[2] * stamps.shape[3]
+    n_cells, n_planes = stamps.shape[:2]
+    assert sizes.shape == (n_cells, -(-n_planes // per_chunk))
+    raw = 2 * per_chunk * stamps.shape[2] * stamps.shape[3]
+    assert sizes.max() <= raw
     with tempfile.TemporaryDirectory() as folder:
-        got, stored = through_hdf5(Path(folder) / "file.h5", stamps.shape, compression, payload, sizes)
+        got, stored = through_hdf5(Path(folder) / "file.h5", stamps.shape, per_chunk, compression, payload, sizes)
     assert np.array_equal(got, stamps)
     assert stored == len(payload)
     if compression == "lzf":
-        raw = 2 * stamps.shape[2] * stamps.shape[3]
-        planes = stamps.reshape(-1, *stamps.shape[2:])
-        for plane, blob in zip(planes, split(payload, sizes), strict=True):
-            assert len(blob) == raw or unlzf(blob) == plane.tobytes()
+        padded = np.pad(stamps, ((0, 0), (0, -n_planes % per_chunk), (0, 0), (0, 0)))
+        for chunk, blob in zip(padded.reshape(sizes.size, -1), split(payload, sizes), strict=True):
+            assert len(blob) == raw or unlzf(blob) == chunk.tobytes()
     return sizes
 
 
@@ -124,35 +130,63 @@ def planes(draw, size: int):
 
 
 @st.composite
-def stacks(draw, size=None):
+def stacks(draw, size=None, least_planes=1):
     size = size or draw(st.one_of(st.integers(2, 40), st.integers(2, 300), st.sampled_from([2, 3, 16, 64, 128, 300])))
-    n_cells, n_planes = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    n_cells, n_planes = draw(st.integers(1, 3)), draw(st.integers(least_planes, 4))
     drawn = [draw(planes(size)) for _ in range(n_cells * n_planes)]
     stamps = np.stack([plane for plane, _ in drawn]).reshape(n_cells, n_planes, size, size)
     return stamps, np.stack([box for _, box in drawn]).reshape(n_cells, n_planes, 4)
 
 
 @examples(120)
-@given(stacks(), st.sampled_from(COMPRESSIONS))
-def test_planes_come_back_as_they_were(stack, compression):
-    assert_read_back(*stack, compression)
+@given(stacks(), st.integers(1, 4), st.sampled_from(COMPRESSIONS))
+def test_planes_come_back_as_they_were(stack, per_chunk, compression):
+    assert_read_back(*stack, compression, per_chunk=min(per_chunk, stack[0].shape[1]))
+
+
+@examples(40)
+@given(stacks())
+def test_a_chunk_is_its_planes_one_after_the_other(stack):
+    """A reader steps over planes: none refers to the one before it."""
+    stamps, boxes = stack
+    n_planes = stamps.shape[1]
+    payload, sizes = encoded(StampEncoder("lzf", n_planes), stamps, boxes)
+    planes, plane_sizes = encoded(StampEncoder("lzf", 1), stamps, boxes)
+    raw = 2 * stamps[0, 0].size
+    if (plane_sizes < raw).all() and (sizes < n_planes * raw).all():  # stored raw, a plane is no stream
+        assert payload.tobytes() == planes.tobytes()
+        assert np.array_equal(sizes[:, 0], plane_sizes.sum(axis=1))
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("per_chunk", [1, 2, 3, 4, 5])
+def test_the_last_chunk_of_a_cell_may_lack_planes(per_chunk, compression):
+    rng = np.random.default_rng(per_chunk)
+    noise = rng.integers(0, 2**16, (2, 5, 8, 8), np.uint16)
+    boxes = np.tile([0, 8, 0, 8], (2, 5, 1))
+    sizes = assert_read_back(noise, boxes, compression, per_chunk=per_chunk)
+    last = 5 - per_chunk * (sizes.shape[1] - 1)
+    if compression is not None and last < per_chunk - 1:
+        assert (sizes[:, -1] < 2 * 64 * (last + 1)).all()  # the missing planes take no space
+    assert_read_back(noise // 2**14, boxes, compression, per_chunk=per_chunk)
 
 
 @examples(40)
 @given(st.data(), st.sampled_from(COMPRESSIONS))
 def test_an_encoder_is_used_for_many_stacks(data, compression):
-    encoder = StampEncoder(compression)
+    per_chunk = data.draw(st.integers(1, 3))
+    encoder = StampEncoder(compression, per_chunk)
     size = data.draw(st.integers(2, 64))
-    again = data.draw(stacks(size))
-    for stack in [again, *data.draw(st.lists(stacks(size), min_size=1, max_size=3)), again]:
-        assert_read_back(*stack, compression, encoder)
+    again = data.draw(stacks(size, per_chunk))
+    for stack in [again, *data.draw(st.lists(stacks(size, per_chunk), min_size=1, max_size=3)), again]:
+        assert_read_back(*stack, compression, encoder, per_chunk)
 
 
 def test_what_was_encoded_before_does_not_matter():
     rng = np.random.default_rng(0)
     whole = np.array([[[0, 32, 0, 32]]])
     first, other = (rng.integers(0, 2**16, (1, 1, 32, 32), np.uint16) for _ in range(2))
-    encoder = StampEncoder("lzf")
+    encoder = StampEncoder("lzf", 1)
     fresh = encoded(encoder, first, whole)[0].tobytes()
     encoded(encoder, other, whole)
     assert encoded(encoder, first, whole)[0].tobytes() == fresh
@@ -191,10 +225,10 @@ def test_what_does_not_shrink_is_stored_as_it_is_and_marked(size, compression, t
     noise = np.random.default_rng(size).integers(0, 2**16, (size, size), np.uint16)
     sizes = assert_read_back(*alone(noise), compression)
     assert sizes.item() == 2 * size**2
-    payload, sizes = encoded(StampEncoder(compression), *alone(noise))
+    payload, sizes = encoded(StampEncoder(compression, 1), *alone(noise))
     assert payload.tobytes() == noise.tobytes()
     # without its mark HDF5's filter would take the plane for an encoded one
-    through_hdf5(tmp_path / "file.h5", (1, 1, size, size), compression, payload, sizes)
+    through_hdf5(tmp_path / "file.h5", (1, 1, size, size), 1, compression, payload, sizes)
     with h5py.File(tmp_path / "file.h5") as file:
         assert file["stamps"].id.get_chunk_info(0).filter_mask == 1
 
@@ -329,7 +363,7 @@ def test_the_writer_stores_them_in_any_order(compression, tmp_path):
         normalization_ranges=None,
         compression=compression,
     )
-    encoder = StampEncoder(compression)
+    encoder = StampEncoder(compression, layout.planes_per_chunk)
     with new_writer(tmp_path / "file.h5sc", layout) as writer:
         for rows in (np.array([5, 2, 0]), np.array([1, 4, 3])):
             payload, sizes = encoded(encoder, stamps[rows], boxes[rows])
@@ -337,5 +371,5 @@ def test_the_writer_stores_them_in_any_order(compression, tmp_path):
     with h5py.File(tmp_path / "file.h5sc") as file:
         data = file["obsm/single_cell_images"]
         assert np.array_equal(data[...].view(np.uint16), stamps)
-        masks = {data.id.get_chunk_info(k).filter_mask for k in range(data.id.get_num_chunks())}
-        assert masks == ({0, 1} if compression else {0})
+        assert data.chunks == (1, 3, 32, 32)
+        assert data.id.get_num_chunks() == 6

@@ -90,8 +90,7 @@ def chunks(path: str | Path) -> list[tuple[Any, bytes]]:
     """Every stored chunk of the stamps as it is in the file: place, filter mask, bytes."""
     with h5py.File(path) as file:
         images = file["obsm/single_cell_images"]
-        n_cells, n_planes = images.shape[:2]
-        places = [(cell, plane, 0, 0) for cell in range(n_cells) for plane in range(n_planes)]
+        places = [(cell, 0, 0, 0) for cell in range(len(images))]
         return [(place, *images.id.read_direct_chunk(place)) for place in places]
 
 

@@ -120,7 +120,7 @@ def test_every_dtype_and_compression(run: Run, dtype: str, compression: Any) -> 
     assert settings(path)["dtype"] == dtype
     with h5py.File(path) as file:
         assert file["obsm/single_cell_images"].dtype == dtype
-        assert file["obsm/single_cell_images"].chunks == (1, 1, SIZE, SIZE)
+        assert file["obsm/single_cell_images"].chunks[2:] == (SIZE, SIZE)
     assert errors_in(path) == []
     assert describe_h5sc(path).dtype == dtype
 

@@ -189,19 +189,17 @@ class TestCells:
             assert ax.get_title() == "3 of 3 cells: actin"
 
     def test_only_what_is_shown_is_read(self, copy, stamps, ids) -> None:
-        shown = {(row, plane) for row in (3, 8) for plane in (0, 1, 3)}
         with h5py.File(copy, "r+") as file:
             images = file["obsm/single_cell_images"]
-            for row, plane in np.ndindex(images.shape[:2]):
-                if (row, plane) not in shown:  # who reads this, fails
-                    images.id.write_direct_chunk((row, plane, 0, 0), b"no stamp")
+            for row in set(range(len(images))) - {3, 8}:  # who reads these, fails
+                images.id.write_direct_chunk((row, 0, 0, 0), b"no stamp")
         cells = [ids[3], ids[8]]
         assert np.array_equal(tiles_of(plot_cells(copy, cells=cells, channels="actin")), stamps[[3, 8], 3])
         assert np.array_equal(tiles_of(plot_cells(read_h5sc(copy), cells=cells, channels="actin")), stamps[[3, 8], 3])
         with pytest.raises(
-            InputError, match=rf"the image of cell {ids[3]} cannot be read: .*; cellstamp validate lists"
+            InputError, match=rf"the image of cell {ids[4]} cannot be read: .*; cellstamp validate lists"
         ):
-            plot_cells(copy, cells=cells, channels="DAPI")
+            plot_cells(copy, cells=[ids[4]], channels="DAPI")
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.5])
     def test_values_that_no_stamp_has_are_refused(self, value, copy, ids) -> None:

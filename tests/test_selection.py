@@ -94,10 +94,7 @@ def rows_of(step: HDF5CellExtraction) -> dict[int, tuple[bytes, ...]]:
     with h5py.File(str(step.output_path)) as file:
         images, ids = file["obsm/single_cell_images"], file["obs/scportrait_cell_id"][:].tolist()
         assert ids == sorted(ids)
-        chunks = [
-            tuple(images.id.read_direct_chunk((row, plane, 0, 0))[1] for plane in range(images.shape[1]))
-            for row in range(len(ids))
-        ]
+        chunks = [(images.id.read_direct_chunk((row, 0, 0, 0))[1],) for row in range(len(ids))]
         spatial = file["obsm/spatial"][:]
     return {cell: (xy.tobytes(), *planes) for cell, xy, planes in zip(ids, spatial, chunks, strict=True)}
 

@@ -435,3 +435,86 @@ def test_an_edited_file_of_shapes_is_not_resumed_or_up_to_date(tmp_path: Path, s
     with pytest.raises(Exception, match="different"):
         extract(slide, tmp_path / "s", cytosol_shapes="cells")
     assert Path(str(first.output_path)).read_bytes() == before
+
+
+# --- chosen cells without a nucleus -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def partly_paired(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three cells, of which "c" has no nucleus, and a table that annotates them."""
+    from spatialdata.models import TableModel
+
+    cells = gpd.GeoDataFrame(geometry=[shapely.box(x, 40, x + 20, 60) for x in (40, 90, 140)], index=["a", "b", "c"])
+    nuclei = gpd.GeoDataFrame({"cell_id": ["a", "b"]}, geometry=[shapely.box(x, 45, x + 8, 53) for x in (45, 95)])
+    obs = pd.DataFrame(
+        {"region": pd.Categorical(["cells"] * 3), "cell_id": ["a", "b", "c"], "good": [False, True, True]}
+    )
+    obs.index = ["b", "c", "a"]  # row names that are ids of other cells
+    sdata = outlined(SAMPLE, {"cells": cells, "nuclei": nuclei})
+    path = tmp_path_factory.mktemp("paired") / "s.zarr"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata["table"] = TableModel.parse(
+            anndata.AnnData(obs=obs), region="cells", region_key="region", instance_key="cell_id"
+        )
+        sdata.write(path)
+    return path
+
+
+def csv_without_header(folder: Path) -> str:
+    (folder / "chosen.csv").write_text("b\nc\n")
+    return str(folder / "chosen.csv")
+
+
+@pytest.mark.parametrize("choice", [{"table": "table", "column": "good"}, ["b", "c"], csv_without_header])
+def test_chosen_cells_without_a_nucleus_are_left_out(partly_paired: Path, tmp_path: Path, choice: Any) -> None:
+    cells = choice(tmp_path) if callable(choice) else choice
+    with pytest.warns(UserWarning, match=r"1 of 2 chosen cells of 'cells' have no nucleus and are left out: c\. "):
+        step = extract(partly_paired, tmp_path / "both", cells=cells, **BOTH)
+    assert instances(step) == ["b"]
+    # as the message advises
+    step = extract(partly_paired, tmp_path / "cells", cells=cells, cytosol_shapes="cells")
+    assert instances(step) == ["b", "c"]
+
+
+def instances(step: Any) -> list[Any]:
+    return read_h5sc(str(step.output_path)).obs["instance_id"].tolist()
+
+
+def test_no_chosen_cell_has_a_nucleus(partly_paired: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"1 of 1 cells are not among the shapes 'cells': 'c'\. Give ids like 'a', 'b'"
+    ):
+        extract(partly_paired, tmp_path / "x", cells=["c"], **BOTH)
+
+
+def test_text_never_names_rows_of_a_table_if_cells_are_shapes(partly_paired: Path, tmp_path: Path) -> None:
+    """The row names of the table are ids of other cells, and one is in no shape."""
+    with pytest.raises(ConfigError, match=r"1 of 2 cells are not among the shapes 'others': 'c'\. Give ids like"):
+        sdata = with_others(partly_paired)
+        extract(sdata, tmp_path / "x", cells=["a", "c"], cytosol_shapes="others")
+
+
+def with_others(store: Path) -> Any:
+    """A SpatialData object of a store, with shapes that its table does not annotate."""
+    import spatialdata
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata = spatialdata.read_zarr(store)
+        sdata["others"] = placed(with_index(sdata["cells"][:2], ["a", "b"]))
+    return sdata
+
+
+@pytest.mark.parametrize("wanted", [1, 500])
+def test_numbers_in_the_column_of_a_program_are_never_those_of_cellstamp(tmp_path: Path, wanted: int) -> None:
+    cells = gpd.GeoDataFrame(geometry=[shapely.box(x, 40, x + 20, 60) for x in (40, 90, 140)], index=[0, 500, 900])
+    slide = write_outlined(tmp_path / "s.zarr", SAMPLE, {"cells": cells})
+    pd.DataFrame({"cell_id": [wanted]}).to_csv(tmp_path / "c.csv", index=False)
+    choice = {"cells": str(tmp_path / "c.csv"), "cytosol_shapes": "cells"}
+    if wanted == 1:
+        with pytest.raises(ConfigError, match=r"1 of 1 cells are not among the 3 cells of 'cells': 1\. "):
+            extract(slide, tmp_path / "x", **choice)
+    else:
+        assert instances(extract(slide, tmp_path / "x", **choice)) == [500]

@@ -26,7 +26,7 @@ import pytest
 from cellstamp import HDF5CellExtraction
 from cellstamp.cells.task import StampTask
 from cellstamp.errors import InputError, OutputError, WorkerError
-from cellstamp.h5sc.journal import read_entries
+from cellstamp.h5sc.journal import _line, read_entries
 from cellstamp.h5sc.validate import errors_in
 from cellstamp.h5sc.writer import StampWriter
 from commands import run_command
@@ -163,9 +163,51 @@ def test_stamps_of_any_compression_are_carried_over(
     assert len(cut_again) == _n_cells(tmp_path / "whole.h5sc") - n_done_before(tmp_path) < 40
 
 
+@pytest.mark.parametrize("compression", [True, "gzip", False])
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "not closed"])
+def test_a_run_that_began_with_a_chunk_for_each_plane_goes_on_with_these(
+    tmp_path: Path,
+    make_step: MakeStep,
+    cut_again: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    compression: Any,
+    *,
+    closed: bool,
+) -> None:
+    make_step(compression=compression, overwrite=True)()
+    shutil.move(tmp_path / "out" / FILE, tmp_path / "whole.h5sc")
+    with monkeypatch.context() as patch:
+        patch.setattr("cellstamp.h5sc.layout.planes_per_chunk", lambda *_: 1)
+        end_a_run(make_step, Refused, InputError, compression=compression)
+    attempt = _unfinished_folder(tmp_path) if closed else _never_closed(tmp_path)
+    _says_nothing_of_chunks(attempt / "journal")
+    cut_again.clear()
+    make_step(compression=compression)()
+    with h5py.File(tmp_path / "out" / FILE) as resumed, h5py.File(tmp_path / "whole.h5sc") as whole:
+        images, expected = (file["obsm/single_cell_images"] for file in (resumed, whole))
+        assert (images.chunks[1], expected.chunks[1]) == (1, 5)
+        assert images.id.get_num_chunks() == 5 * len(images)
+        assert np.array_equal(images[:], expected[:])
+    assert errors_in(tmp_path / "out" / FILE) == []
+    assert len(cut_again) == _n_cells(tmp_path / "whole.h5sc") - n_done_before(tmp_path) < 40
+
+
+def _unfinished_folder(tmp_path: Path) -> Path:
+    (attempt,) = (tmp_path / "out/.unfinished_data").iterdir()
+    return attempt
+
+
+def _says_nothing_of_chunks(journal: Path) -> None:
+    """Make of a journal one of the first version."""
+    first, *lines = journal.read_bytes().splitlines(keepends=True)
+    record = json.loads(first.split(b" ", 1)[1])
+    assert record.pop("planes_per_chunk") == 1
+    journal.write_bytes(b"".join([_line(record), *lines]))
+
+
 def _never_closed(tmp_path: Path) -> Path:
     """Make of a file that was closed one that was not: without an end in its journal, and with a useless index."""
-    (attempt,) = (tmp_path / "out/.unfinished_data").iterdir()
+    attempt = _unfinished_folder(tmp_path)
     journal = attempt / "journal"
     lines = journal.read_bytes().splitlines(keepends=True)
     assert b"closed" in lines[-1]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from cellstamp import cell_images, read_h5sc, select_cells
 from cellstamp.errors import ConfigError, InputError, OutputError
-from stamp_files import layout_of, write_file
+from stamp_files import layout_of, store_anew, write_file
 
 IMAGES = "single_cell_images"
 N_CELLS = 20
@@ -146,7 +146,7 @@ def test_only_the_selected_images_are_read(tmp_path: Path, data: anndata.AnnData
     """Other images may be damaged: they are not decoded."""
     places = h5py.File(tmp_path / "a.h5sc")[f"obsm/{IMAGES}"].id
     with (tmp_path / "a.h5sc").open("r+b") as file:
-        for row, plane in [(3, 0), (5, 3)]:
+        for row, plane in [(3, 0), (4, 0)]:
             chunk = places.get_chunk_info_by_coord((row, plane, 0, 0))
             file.seek(chunk.byte_offset)
             file.write(b"\xff" * chunk.size)
@@ -154,6 +154,77 @@ def test_only_the_selected_images_are_read(tmp_path: Path, data: anndata.AnnData
     assert np.array_equal(data.obsm[IMAGES][[5, 2], [2, 0]], stored[[5, 2], [2, 0]])
     with pytest.raises(OSError, match=r"filter|Invalid data for LZF"):
         data.obsm[IMAGES][[5, 3]]
+
+
+@pytest.mark.parametrize("storage", [{}, {"chunks": (1, 1, 4, 4), "compression": "lzf"}, {"chunks": (7, 2, 4, 4)}])
+@pytest.mark.parametrize("compression", ["lzf", "gzip", None])
+def test_many_images_are_those_that_hdf5_reads(tmp_path: Path, compression: Any, storage: dict[str, Any]) -> None:
+    """Of many cells, our own decoder reads only the chosen channels."""
+    path = tmp_path / "many.h5sc"
+    write_file(path, layout_of(2100, size=4, compression=compression))
+    if storage:
+        store_anew(path, **storage)
+    with h5py.File(path) as file:
+        expected, ids = file[f"obsm/{IMAGES}"][:], file["obs/scportrait_cell_id"][:]
+    rows = np.random.default_rng(0).permutation(2100)[:2050]
+    assert np.array_equal(cell_images(path), expected[:, 2:])
+    assert np.array_equal(cell_images(path, ids[rows], ["actin", "nucleus"]), expected[rows][:, [3, 0]])
+    data = read_h5sc(path)
+    assert np.array_equal(cell_images(data, channels=1), expected[:, [1]])
+    some = rows[:20]
+    assert np.array_equal(cell_images(data[some], ids[some], "DAPI"), expected[some][:, [2]])
+
+
+MANY = [
+    np.s_[:],
+    np.s_[...],
+    np.s_[:, 2],
+    np.s_[5:2050, 1:3],
+    np.s_[::1, ::2, 1:3],
+    np.s_[:, -1, 2],
+    np.s_[..., 3],
+    np.s_[:2030, :, ::2, 0],
+    np.s_[:, 1:1],
+    np.s_[:, np.int64(1)],
+    np.s_[::-1],
+    np.s_[np.arange(2099, -1, -1), 1],
+]
+
+
+@pytest.mark.parametrize("args", MANY, ids=str)
+def test_selections_of_many_images_are_those_of_numpy(many: tuple[anndata.AnnData, np.ndarray], args: Any) -> None:
+    data, expected = many
+    got = data.obsm[IMAGES][args]
+    assert got.shape == expected[args].shape
+    assert np.array_equal(got, expected[args])
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[anndata.AnnData, np.ndarray]:
+    path = tmp_path_factory.mktemp("many") / "many.h5sc"
+    return (lambda stamps: (read_h5sc(path), stamps))(write_file(path, layout_of(2100, size=4)))
+
+
+def test_many_images_of_a_file_that_was_replaced_meanwhile_are_those_of_the_open_one(tmp_path: Path) -> None:
+    write_file(tmp_path / "many.h5sc", layout_of(2100, size=4))
+    data = read_h5sc(tmp_path / "many.h5sc")
+    expected = data.obsm[IMAGES][:]
+    write_file(tmp_path / "other.h5sc", layout_of(2100, size=4), seed=1)
+    (tmp_path / "other.h5sc").replace(tmp_path / "many.h5sc")
+    assert np.array_equal(cell_images(data), expected[:, 2:])
+
+
+def test_damage_among_many_images_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "many.h5sc"
+    stamps = write_file(path, layout_of(2100, size=4))
+    with h5py.File(path, "r+") as file:
+        file[f"obsm/{IMAGES}"][1000, 3] = stamps[1000, 3] + 1
+    with pytest.raises(InputError, match="the image of cell 3005 is damaged: actin has values outside 0 to 1"):
+        cell_images(path)
+    with h5py.File(path, "r+") as file:
+        file[f"obsm/{IMAGES}"].id.write_direct_chunk((1000, 0, 0, 0), b"\xff" * 40)
+    with pytest.raises(InputError, match="DAPI of cell 3005 cannot be decoded"):
+        cell_images(path)
 
 
 def test_in_memory_nothing_is_needed_of_the_file(tmp_path: Path, data: anndata.AnnData, stored: np.ndarray) -> None:

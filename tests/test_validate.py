@@ -18,6 +18,7 @@ from cellstamp import HDF5CellExtraction, read_h5sc
 from cellstamp.errors import InputError
 from cellstamp.h5sc.validate import errors_in
 from commands import run_command
+from stamp_files import store_anew
 from stores import make_sample, write_store
 
 IMAGES = "obsm/single_cell_images"
@@ -33,7 +34,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _garbage(file: h5py.File) -> None:
-    file[IMAGES].id.write_direct_chunk((3, 1, 0, 0), b"\xff" * 40)
+    file[IMAGES].id.write_direct_chunk((3, 0, 0, 0), b"\xff" * 40)
 
 
 def _too_bright(file: h5py.File) -> None:
@@ -88,12 +89,12 @@ def _of_nothing(file: h5py.File) -> None:
 
 
 def _one_missing(file: h5py.File) -> None:
-    """A file with the same stamps, but for one chunk that was never written."""
+    """A file with the same stamps, but for those of one cell, which were never written."""
     old = file[IMAGES]
     new = file.create_dataset("new", old.shape, old.dtype, chunks=old.chunks, compression="lzf")
-    for index in np.ndindex(old.shape[:2]):
-        if index != (7, 3):
-            new[index] = old[index]
+    for row in range(len(old)):
+        if row != 7:
+            new[row] = old[row]
     new.attrs.update(old.attrs)
     del file[IMAGES]
     file.move("new", IMAGES)
@@ -102,7 +103,7 @@ def _one_missing(file: h5py.File) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (_garbage, r"cell \d+ \(row 3\), plane 1: cannot be read: .+"),
+        (_garbage, r"cell \d+ \(row 3\), planes 0 to 4: cannot be read: .+"),
         (_too_bright, r"cell \d+ \(row 5\), plane 2: values outside 0 to 1"),
         (_no_number, r"cell \d+ \(row 5\), plane 2: values outside 0 to 1"),
         (_twice, r"obs/scportrait_cell_id: 1 ids are repeated, such as \d+"),
@@ -115,7 +116,7 @@ def _one_missing(file: h5py.File) -> None:
         (_two_regions, r"obs/region: must be one mask, is seg_all_nucleus, tissue"),
         (_of_another, r"uns/spatialdata_attrs: must be \{'region': 'seg_all_nucleus', .*\}, is \{.*'tissue'.*\}"),
         (_of_nothing, r"uns/spatialdata_attrs: must be \{'region': 'seg_all_nucleus', .*\}, is None"),
-        (_one_missing, r"214 chunks are stored, but 43 cells with 5 planes need 215"),
+        (_one_missing, r"42 chunks are stored, but 43 cells with 5 planes in chunks of 5 need 43"),
     ],
 )
 def test_each_fault_is_told(tmp_path: Path, whole: Path, damage: Callable[[h5py.File], Any], told: str) -> None:
@@ -130,6 +131,17 @@ def test_each_fault_is_told(tmp_path: Path, whole: Path, damage: Callable[[h5py.
     result = run_command("validate", damaged)
     assert result.exit_code == 1
     assert f"{damaged} is invalid:\n  {fault}\n" in result.stderr
+
+
+def test_a_file_with_a_chunk_for_each_plane(tmp_path: Path, whole: Path) -> None:
+    path = tmp_path / "old.h5sc"
+    shutil.copy(whole, path)
+    store_anew(path, chunks=(1, 1, 32, 32), compression="lzf")
+    assert errors_in(path) == []
+    with h5py.File(path, "r+") as file:
+        file[IMAGES].id.write_direct_chunk((3, 1, 0, 0), b"\xff" * 40)
+    (error,) = errors_in(path)
+    assert re.fullmatch(r"cell \d+ \(row 3\), plane 1: cannot be read: .+", error)
 
 
 def test_a_whole_file(whole: Path) -> None:

@@ -1,9 +1,14 @@
 """Decode planes from the bytes of HDF5's filters, and convert images of any stored type to float32 or float16.
 
-The reverse of `cellstamp.encoding`, which describes lzf streams. Any program may have written the bytes: damaged chunks
-are detected, and nothing is read or written beyond a chunk.
+The reverse of `cellstamp.encoding`, which describes lzf streams. Only chosen planes of a chunk are decoded: those
+before them are stepped over, and those behind them are not looked at. Any program may have written the bytes: if a
+plane refers to earlier ones, the chunk is decoded from its start. Damaged chunks are detected, and nothing is read or
+written beyond a chunk.
 """
 
+import zlib
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,66 +23,135 @@ from cellstamp.encoding import BLOCK, copy_block
 
 SPARE = BLOCK
 """Bytes that must follow the encoded and the decoded planes in their buffers: blocks may be copied beyond the end."""
+_INFINITE = 0x7C00
+"""Bits of an infinite float16; those of finite ones without a sign are lower."""
+_WHOLE, _DAMAGED = -1, -2
+"""Instead of a place in a chunk."""
+_STEP = 16
+"""Pixels that are compared with zero at once."""
+_ALIGNMENT = 16
+"""Of the memory of numpy and torch."""
+_LANES = 8
+"""Pixels that are converted at once past the caches."""
+_LARGE = 2**25
+"""Bytes of a batch that does not fit into the caches."""
+_MAX_LENGTH = 264
 _LITERALS = 32
 """Smaller first bytes of a record mean bytes to copy, others a repetition."""
 
 
 class DamagedPlaneError(ValueError):
-    """Raised for bytes that do not decode to a plane; ``plane`` is its index."""
+    """Raised for bytes that do not decode to a plane; ``cell`` and ``plane`` are its indices among the chosen ones."""
 
-    def __init__(self, plane: int) -> None:
-        super().__init__(f"plane {plane} cannot be decoded")
-        self.plane = plane
+    def __init__(self, cell: int, plane: int) -> None:
+        super().__init__(f"plane {plane} of image {cell} cannot be decoded")
+        self.cell, self.plane = cell, plane
+
+
+@dataclass(frozen=True)
+class PlaneChoice:
+    """Planes to decode of each cell.
+
+    Attributes
+    ----------
+    planes
+        int64 (n_planes,): numbers of the planes among all of a cell, in the order of the result; may repeat.
+    per_chunk
+        Number of planes in a chunk.
+    """
+
+    planes: NDArray[np.int64]
+    per_chunk: int
+
+    @property
+    def chunks(self) -> NDArray[np.int64]:
+        """Return the numbers of the chunks that hold these planes, ascending."""
+        return np.unique(self.planes // self.per_chunk)
+
+    def in_file(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the planes in the order of the file.
+
+        Returns
+        -------
+        positions, slots
+            int64 (n_planes,): number of each plane in its chunk, and its place in the result.
+        bounds
+            int64 (n_chunks + 1,): first plane of each chunk among them, and their number.
+        """
+        slots = np.argsort(self.planes, kind="stable")
+        chunks, positions = np.divmod(self.planes[slots], self.per_chunk)
+        return positions, slots, np.append(np.searchsorted(chunks, self.chunks), len(slots))
+
+
+@dataclass(frozen=True)
+class EncodedChunks:
+    """The chunks of some cells.
+
+    Attributes
+    ----------
+    payload
+        uint8: the encoded chunks, followed by `SPARE` bytes.
+    starts
+        int64 (n_cells, n_chunks): first byte of each chunk, only of those that `PlaneChoice.chunks` names.
+    sizes
+        int64 (n_cells, n_chunks): bytes of each chunk. Negative for one that is not compressed, 0 for one that is zero
+        and not stored.
+    compression
+        ``"lzf"``, ``"gzip"`` or None.
+    """
+
+    payload: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    compression: Compression | None
 
 
 def decode_planes(
-    payload: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    compression: Compression | None,
-    out: NDArray[np.uint8],
+    chunks: EncodedChunks, choice: PlaneChoice, places: NDArray[np.int64], stored: np.dtype[Any], out: NDArray[Any]
 ) -> None:
-    """Decode planes into one buffer.
+    """Decode the chosen planes of some cells.
 
     Parameters
     ----------
-    payload
-        uint8: the encoded planes, followed by `SPARE` bytes.
-    starts
-        int64 (n_planes,): first byte of each plane.
-    sizes
-        int64 (n_planes,): bytes of each plane. Negative for a plane that is not compressed, 0 for one that is zero and
-        not stored.
-    compression
-        ``"lzf"``, ``"gzip"`` or None.
+    places
+        int64 (n_cells,): index of each cell in ``out``.
+    stored
+        Type of the stored pixels: that of ``out``, or float16.
     out
-        uint8 (n_planes * plane_bytes + `SPARE`,), C-contiguous.
+        (n, n_planes, pixels), C-contiguous, of the stored type; or float32 for stored float16.
 
     Raises
     ------
     DamagedPlaneError
         If the bytes of a plane are invalid.
     """
-    n_bytes = (out.size - SPARE) // max(1, len(sizes))
-    if compression == "gzip":
-        _inflate_planes(payload, starts, sizes, n_bytes, out)
+    n_bytes = out.shape[2] * stored.itemsize
+    if chunks.compression == "gzip":
+        _inflate_cells(chunks, choice, places, stored, out)
         return
-    damaged = _lzf_planes(payload, starts, sizes, n_bytes, out)
+    flat = out.reshape(len(out), -1)
+    widened = flat if stored != out.dtype else np.empty((0, 0), np.float32)
+    copied = flat.view(np.uint8) if stored == out.dtype else np.empty((0, 0), np.uint8)
+    is_aligned = widened.ctypes.data % _ALIGNMENT == 0 and out.shape[2] % _STEP == 0
+    how = (*choice.in_file(), choice.per_chunk, n_bytes, is_aligned and out.nbytes >= _LARGE)
+    damaged = _lzf_cells(chunks.payload, chunks.starts, chunks.sizes, how, places, widened, copied)
     if damaged >= 0:
-        raise DamagedPlaneError(int(damaged))
+        raise DamagedPlaneError(*divmod(int(damaged), out.shape[1]))
 
 
-def to_float(stored: NDArray[Any], out: NDArray[Any]) -> None:
-    """Convert images to float32 or float16; the largest value of an integer type becomes 1.
+def convert(stored: NDArray[Any], out: NDArray[Any]) -> None:
+    """Copy images of the same type, or convert them to float32 or float16: the largest integer of a type becomes 1.
 
     Parameters
     ----------
     stored
         float16, float32, uint8 or uint16, C-contiguous.
     out
-        float32 or float16 of the same shape, C-contiguous.
+        The same type, float32 or float16, of the same shape, C-contiguous.
     """
-    if stored.dtype == np.float16 and out.dtype == np.float32:
+    if stored.dtype == out.dtype:
+        out[...] = stored
+    elif stored.dtype == np.float16 and out.dtype == np.float32:
         _widen(stored.reshape(-1).view(np.uint16), out.reshape(-1))
     elif stored.dtype.kind == "u":
         scale = np.float32(1 / np.iinfo(stored.dtype).max)
@@ -88,37 +162,49 @@ def to_float(stored: NDArray[Any], out: NDArray[Any]) -> None:
 
 def load_decoders() -> None:
     """Compile or load the kernels; workers forked afterwards have them."""
-    numbers, payload = np.zeros(1, np.int64), np.zeros(SPARE, np.uint8)
-    decode_planes(payload, numbers, numbers, "lzf", np.empty(2 + SPARE, np.uint8))
-    to_float(np.zeros(1, np.float16), np.empty(1, np.float32))
+    numbers, half = np.zeros(1, np.int64), np.dtype(np.float16)
+    chunks = EncodedChunks(np.zeros(SPARE, np.uint8), numbers[np.newaxis], numbers[np.newaxis], "lzf")
+    decode_planes(chunks, PlaneChoice(numbers, 1), numbers, half, np.empty((1, 1, 4), np.float32))
+    convert(np.zeros(1, half), np.empty(1, np.float32))
 
 
-def _inflate_planes(
-    payload: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    n_bytes: int,
-    out: NDArray[np.uint8],
+def _inflate_cells(
+    chunks: EncodedChunks, choice: PlaneChoice, places: NDArray[np.int64], stored: np.dtype[Any], out: NDArray[Any]
 ) -> None:
+    n_bytes, n_all = out.shape[2] * stored.itemsize, choice.per_chunk * out.shape[2] * stored.itemsize
+    positions, slots, bounds = (each.tolist() for each in choice.in_file())
+    for cell, place in enumerate(places.tolist()):
+        for number, (first, end) in enumerate(pairwise(bounds)):
+            chunk = _inflated(chunks, (cell, number), (positions[end - 1] + 1) * n_bytes, n_all)
+            for position, slot in zip(positions[first:end], slots[first:end], strict=True):
+                if chunk is None:
+                    raise DamagedPlaneError(cell, slot)
+                convert(chunk[position * n_bytes : (position + 1) * n_bytes].view(stored), out[place, slot])
+
+
+def _inflated(chunks: EncodedChunks, at: tuple[int, int], n_wanted: int, n_all: int) -> NDArray[np.uint8] | None:
+    """Return at least the first ``n_wanted`` bytes of a chunk; None if it is damaged."""
     from imagecodecs import ZlibngError, zlibng_decode
 
-    encoded = payload.data
-    for plane, (start, size) in enumerate(zip(starts.tolist(), sizes.tolist(), strict=True)):
-        target = out[plane * n_bytes : (plane + 1) * n_bytes]
-        if size <= 0:
-            target[:] = payload[start : start - size] if size else 0
-            continue
-        try:
-            n_decoded = len(zlibng_decode(bytes(encoded[start : start + size]), out=memoryview(target.data)))
-        except ZlibngError as error:
-            raise DamagedPlaneError(plane) from error
-        if n_decoded != n_bytes:
-            raise DamagedPlaneError(plane)
+    start, size = int(chunks.starts[at]), int(chunks.sizes[at])
+    if size <= 0:
+        whole = chunks.payload[start : start - size] if size else np.zeros(n_all, np.uint8)
+        return whole if whole.size == n_all else None
+    encoded = chunks.payload.data[start : start + size]
+    try:
+        # zlib can stop early, but takes twice as long as zlib-ng
+        early = 2 * n_wanted <= n_all
+        inflate = zlib.decompressobj().decompress
+        found = inflate(encoded, n_wanted) if early else zlibng_decode(bytes(encoded), out=n_all)
+    except (ZlibngError, zlib.error):
+        return None
+    inflated = np.frombuffer(found, np.uint8)
+    return inflated if inflated.size == (n_wanted if early else n_all) else None
 
 
 @intrinsic
 def _fill(typing: Any, target: Any, at: Any, n_bytes: Any, value: Any) -> Any:
-    """Set ``target[at:at + n_bytes]`` to one byte, without checking bounds."""
+    """Set ``n_bytes`` from ``target[at]`` to one byte, without checking bounds."""
     del typing
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -127,6 +213,48 @@ def _fill(typing: Any, target: Any, at: Any, n_bytes: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(target, types.intp, types.intp, types.uint8), build
+
+
+@intrinsic
+def _copy(typing: Any, source: Any, start: Any, target: Any, at: Any, n_bytes: Any) -> Any:
+    """Copy ``n_bytes`` from ``source[start]`` to ``target[at]``, without checking bounds."""
+    del typing
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def place(array: int) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, args[array]).data
+            return builder.gep(data, [args[array + 1]])
+
+        cgutils.raw_memcpy(builder, place(2), place(0), args[4], 1)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target, types.intp, types.intp), build
+
+
+@intrinsic
+def _widen_past_cache(typing: Any, halves: Any, at: Any, out: Any, is_used: Any) -> Any:
+    """Convert `_LANES` float16 at ``halves[at]`` that are finite and not negative, or write zeros unless ``is_used``.
+
+    They are written past the caches, which saves reading the memory first. ``out[at]`` must be aligned.
+    """
+    del typing
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def place(array: int, kind: Any) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, args[array]).data
+            return builder.bitcast(builder.gep(data, [args[1]]), ir.VectorType(kind, _LANES).as_pointer())
+
+        wide, floats = ir.VectorType(ir.IntType(32), _LANES), ir.VectorType(ir.FloatType(), _LANES)
+        bits = builder.zext(builder.load(place(0, ir.IntType(16)), align=2), wide)
+        shifted = builder.shl(bits, ir.Constant(wide, [13] * _LANES))
+        scaled = builder.fmul(builder.bitcast(shifted, floats), ir.Constant(floats, [2.0**112] * _LANES))
+        used = context.cast(builder, args[3], signature.args[3], types.boolean)
+        value = builder.select(used, scaled, ir.Constant(floats, [0.0] * _LANES))
+        store = builder.store(value, place(2, ir.FloatType()), align=_ALIGNMENT)
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(halves, types.intp, out, types.boolean), build
 
 
 @intrinsic
@@ -154,40 +282,99 @@ def _as_bits(typing: Any, value: Any) -> Any:
 
 
 @compiled
-def _lzf_planes(payload, starts, sizes, n_bytes, out):
-    """Decode planes; return the index of the first damaged one, or -1."""
-    for plane in range(sizes.size):
-        begin, start, size = plane * n_bytes, starts[plane], sizes[plane]
-        if size > 0:
-            if not _unlzf(payload, start, start + size, out, begin, begin + n_bytes):
-                return plane
-        elif size == -n_bytes:
-            _copy(payload[start : start + n_bytes], out[begin : begin + n_bytes])
-        elif size == 0:
-            out[begin : begin + n_bytes] = 0
-        else:
-            return plane
+def _lzf_cells(payload, starts, sizes, how, places, widened, copied):
+    """Decode planes into ``widened`` or ``copied``, whichever is not empty; return the first damaged one, or -1."""
+    positions, slots, bounds, per_chunk, n_bytes, past_cache = how
+    halves = np.empty((n_bytes + BLOCK) // 2, np.uint16)
+    scratch, n = halves.view(np.uint8), n_bytes // 2
+    chunk = np.empty(per_chunk * n_bytes + BLOCK, np.uint8)
+    for cell in range(places.size):
+        for c in range(bounds.size - 1):
+            at, passed = starts[cell, c], np.int64(0)
+            for j in range(bounds[c], bounds[c + 1]):
+                position, slot = positions[j], slots[j]
+                if position >= passed:  # or else it is still there
+                    place = starts[cell, c], sizes[cell, c], per_chunk
+                    at = _next_plane(payload, place, at, passed, position, n_bytes, scratch, chunk)
+                    passed = position + 1
+                if at == _DAMAGED:
+                    return cell * slots.size + slot
+                if copied.size:
+                    _copy(scratch, 0, copied[places[cell]], slot * n_bytes, n_bytes)  # type: ignore[call-arg]
+                else:
+                    _widen_plane(halves[:n], widened[places[cell], slot * n : (slot + 1) * n], past_cache)
     return -1
 
 
 @compiled_part
-def _copy(source, target):
-    """Copy bytes in a loop: numba takes seconds to compile the assignment of one slice to another."""
-    for k in range(target.size):
-        target[k] = source[k]
+def _next_plane(payload, place, at, passed, position, n_bytes, scratch, chunk):
+    """Decode a plane into ``scratch``.
+
+    Return where the next plane starts, `_WHOLE` if all planes of the chunk were decoded into ``chunk``, or `_DAMAGED`.
+    """
+    start, size, per_chunk = place
+    end = start + size
+    if size <= 0:
+        return at if _plain_plane(payload, start, size, per_chunk, position, n_bytes, scratch) else np.int64(_DAMAGED)
+    if at != _WHOLE:
+        at = _skip(payload, at, end, (position - passed) * n_bytes)
+        at = _unlzf(payload, at, end, scratch, n_bytes)
+        if at >= 0 and (position + 1 < per_chunk or at == end):
+            return at
+        # planes may refer to earlier ones
+        if _unlzf(payload, start, end, chunk, per_chunk * n_bytes) != end:
+            return np.int64(_DAMAGED)
+    _copy(chunk, position * n_bytes, scratch, 0, n_bytes)  # type: ignore[call-arg]
+    return np.int64(_WHOLE)
 
 
 @compiled_part
-def _unlzf(payload, at, end, out, begin, room):
-    """Decode ``payload[at:end]`` into ``out[begin:room]``; return whether it fills that exactly."""
-    done = begin
-    while at < end:
+def _plain_plane(payload, start, size, per_chunk, position, n_bytes, scratch):
+    """Copy a plane of a chunk that is not compressed or not stored; return whether it is one."""
+    if size == 0:
+        _fill(scratch, 0, n_bytes, np.uint8(0))  # type: ignore[call-arg]
+    elif size == -per_chunk * n_bytes:
+        _copy(payload, start + position * n_bytes, scratch, 0, n_bytes)  # type: ignore[call-arg]
+    else:
+        return False
+    return True
+
+
+@compiled_part
+def _skip(payload, at, end, n_bytes):
+    """Step over the records of ``n_bytes`` decoded bytes; return where the next one starts, or -1 if none does."""
+    done = np.int64(0)
+    while done < n_bytes and 0 <= at < end:
+        lead = np.int64(payload[at])
+        if lead < _LITERALS:
+            done += lead + 1
+            at += lead + 2
+        else:
+            n = (lead >> 5) + 2
+            if n == 9:
+                n += np.int64(payload[at + 1])
+                at += 1
+            done += n
+            at += 2
+    return at if done == n_bytes else np.int64(-1)
+
+
+@compiled_part
+def _unlzf(payload, at, end, out, room):
+    """Decode records from ``at`` to the first ``room`` bytes of ``out``.
+
+    Return where the next record starts, or -1 if they are damaged, refer to bytes before ``at``, or if none ends there.
+    """
+    done = np.int64(0)
+    while done < room:
+        if at < 0 or at >= end:
+            return np.int64(-1)
         lead = np.int64(payload[at])
         at += 1
         if lead < _LITERALS:
             n = lead + 1
             if at + n > end or done + n > room:
-                return False
+                return np.int64(-1)
             copy_block(payload, at, out, done)  # type: ignore[call-arg]  # numba adds the first one
             at += n
         else:
@@ -196,14 +383,19 @@ def _unlzf(payload, at, end, out, begin, room):
                 n += np.int64(payload[at])
                 at += 1
             if at >= end:
-                return False
+                return np.int64(-1)
             distance = ((lead & 31) << 8 | np.int64(payload[at])) + 1
             at += 1
-            if done - distance < begin or done + n > room:
-                return False
+            if distance == 1:
+                # long runs, such as zeros around a cell, are many records of the largest length
+                while at + 3 <= end and payload[at] == 0xE0 and payload[at + 1] == 0xFF and payload[at + 2] == 0:
+                    n += _MAX_LENGTH
+                    at += 3
+            if done < distance or done + n > room:
+                return np.int64(-1)
             _repeat(out, done, distance, n)
         done += n
-    return done == room
+    return at
 
 
 @compiled_part
@@ -225,10 +417,55 @@ def _repeat(out, at, distance, n):
 @compiled
 def _widen(halves, out):
     """Convert the bits of float16 to float32, exactly; six times as fast as numpy."""
+    _widen_some(halves, out)
+
+
+@compiled_part
+def _widen_plane(halves, out, past_cache):
+    """Convert a plane; zeros at its start and end are not converted."""
+    tail = halves.size % _STEP
+    words = halves[: halves.size - tail].view(np.uint64)
+    first, last = 0, words.size
+    while first < last and words[first] | words[first + 1] | words[first + 2] | words[first + 3] == 0:
+        first += 4
+    while tail == 0 and last > first and words[last - 1] | words[last - 2] | words[last - 3] | words[last - 4] == 0:
+        last -= 4
+    first, last = 4 * first, 4 * last + tail
+    if past_cache and _is_plain(halves[first:last]):
+        for k in range(0, halves.size, _LANES):
+            _widen_past_cache(halves, k, out, first <= k < last)  # type: ignore[call-arg]
+        return
+    _fill(out, 0, 4 * first, np.uint8(0))  # type: ignore[call-arg]
+    if _is_plain(halves[first:last]):
+        _widen_plain(halves[first:last], out[first:last])
+    else:
+        _widen_some(halves[first:last], out[first:last])
+    _fill(out, last, 4 * (halves.size - last), np.uint8(0))
+
+
+@compiled_part
+def _is_plain(halves):
+    """Check that no float16 is negative, infinite or NaN."""
+    most = np.uint16(0)
+    for k in range(halves.size):
+        most = max(most, halves[k])
+    return most < _INFINITE
+
+
+@compiled_part
+def _widen_plain(halves, out):
+    """Convert float16 that are finite and not negative."""
+    for k in range(halves.size):
+        magnitude = np.uint32(halves[k]) << np.uint32(13)
+        # the shifted exponent is too small by 112, for subnormal numbers too
+        out[k] = _as_float(magnitude) * np.float32(2.0**112)  # type: ignore[call-arg]
+
+
+@compiled_part
+def _widen_some(halves, out):
     for k in range(halves.size):
         half = np.uint32(halves[k])
         magnitude = (half & np.uint32(0x7FFF)) << np.uint32(13)
-        # the shifted exponent is too small by 112, for subnormal numbers too
         bits = _as_bits(_as_float(magnitude) * np.float32(2.0**112))  # type: ignore[call-arg, var-annotated]
         special = np.uint32(0x7F800000) if magnitude >= np.uint32(0x0F800000) else np.uint32(0)
         out[k] = _as_float(bits | special | (half & np.uint32(0x8000)) << np.uint32(16))

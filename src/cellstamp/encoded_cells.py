@@ -17,9 +17,9 @@ class EncodedCells:
     rows
         int64 (n_cells,): rows of the cells in the file.
     sizes
-        int64 (n_cells, n_planes): bytes of each plane. A plane of full size is not compressed.
+        int64 (n_cells, n_chunks): bytes of each chunk. A chunk of full size is not compressed.
     payload
-        uint8: the planes, in C order of (cell, plane).
+        uint8: the chunks, in C order of (cell, chunk).
     n_empty
         int64 (n_masks,): for each mask, number of cells without a pixel of it in their crop.
     on_edge

@@ -32,6 +32,8 @@ class CropSettings:
         Type of the single-cell images; 1 becomes the largest value of an integer type.
     compression
         HDF5 filter.
+    planes_per_chunk
+        Number of planes that are encoded together.
     """
 
     image_size: int
@@ -41,6 +43,7 @@ class CropSettings:
     apply_masks: bool
     dtype: StampType
     compression: Compression | None
+    planes_per_chunk: int = 1
 
     @property
     def plane_bytes(self) -> int:

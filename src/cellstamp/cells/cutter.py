@@ -43,7 +43,7 @@ class StampCutter:
         self._largest_ids = _largest_ids(source)
         self._planes = _planes(source)
         self._reader = TileReader(source, reach=recipe.image_size, brightest=recipe.brightest)
-        self._encoder = StampEncoder(recipe.compression)
+        self._encoder = StampEncoder(recipe.compression, recipe.planes_per_chunk)
         self._scratch = new_scratch(recipe.image_size)
         self._stack, self._boxes = _room_for_stamps(source, recipe)
         self._on_edge = np.zeros(len(self._stack), np.bool_)
@@ -75,7 +75,7 @@ class StampCutter:
         cut_stamps(block.labels, block.image, ids, tops, lefts, outlines, self._how, *results, self._scratch)
 
     def _room_for(self, n_cells: int) -> NDArray[np.uint8]:
-        n_bytes = self._encoder.room(n_cells * self._stack.shape[1], self._recipe.plane_bytes)
+        n_bytes = self._encoder.room(n_cells, self._stack.shape[1], self._recipe.plane_bytes)
         if self._payload.size < n_bytes:
             self._payload = np.empty(n_bytes, np.uint8)
         return self._payload

@@ -22,8 +22,8 @@ def load_kernels(types: Types = USUAL) -> None:
     outlines = (np.zeros(1, np.int64), np.zeros(2, np.int64), NO_OUTLINES.arrays)
     how = (True, True, np.array([[0.0, 1.0]]), 1.0)
     cut_stamps(labels, image, ids, corner, corner, outlines, how, stamps, boxes, on_edge, new_scratch(size))
-    encoder = StampEncoder("lzf")
-    encoder.encode(stamps, boxes, np.empty(encoder.room(2, 2 * size * size), np.uint8))
+    encoder = StampEncoder("lzf", planes_per_chunk=2)
+    encoder.encode(stamps, boxes, np.empty(encoder.room(1, 2, stamps[0, 0].nbytes), np.uint8))
     sum_runs(np.ones((size, size), np.int64), 0, 0)
     if not is_kept(types):
         note_kept(types)

@@ -60,9 +60,8 @@ def cell_images(
     with selected_images(h5sc) as look:
         rows, planes = look.rows_of(cells), look.planes_of(channels)
         images = np.empty((len(rows), len(planes), look.image_size, look.image_size), dtype or look.dtype)
-        for image, row in zip(images, rows.tolist(), strict=True):
-            stored = look.stored(row, planes)
-            image[:] = stored if dtype is None else _converted(look.scaled(stored), images.dtype)
+        for places, stored in look.in_pieces(rows, planes):
+            images[places] = stored if dtype is None else _converted(look.scaled(stored), images.dtype)
     return images
 
 

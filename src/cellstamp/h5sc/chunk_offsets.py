@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from cellstamp.encoded_cells import EncodedCells
 from cellstamp.system import RawFile
 
+_COMPARED = 2**10
+"""Bytes at the start and the end of the payload that are looked for. A wrong place is harmless: entries of the journal
+have a checksum of all bytes."""
 _MOST_SCANS = 8
 """Most searches of the index of HDF5: each goes through all chunks."""
 
@@ -24,7 +27,7 @@ class ChunkFinder:
     Parameters
     ----------
     dataset
-        h5py's low-level dataset, with one plane for each chunk.
+        h5py's low-level dataset, with chunks of one or several planes of a cell.
     file
         The same file, opened once more.
     """
@@ -43,32 +46,34 @@ class ChunkFinder:
             First byte and number of bytes of each stretch of the file; together they are the payload. Empty if the
             chunks cannot be found.
         """
-        payload, first, last = cells.payload, int(cells.sizes[0, 0]), int(cells.sizes[-1, -1])
+        payload = cells.payload
         if self._end is not None:
             start, self._end = self._end, self._end + payload.size
-            if self._holds(start, payload[:first]) and self._holds(self._end - last, payload[-last:]):
+            begin, end = payload[:_COMPARED], payload[-_COMPARED:]
+            if self._holds(start, begin) and self._holds(self._end - end.size, end):
                 return [(start, payload.size)]
         return self._scan(cells)
 
-    def _holds(self, start: int, chunk: NDArray[np.uint8]) -> bool:
-        return self._file.read(chunk.size, start) == chunk.tobytes()
+    def _holds(self, start: int, some: NDArray[np.uint8]) -> bool:
+        return self._file.read(some.size, start) == some.tobytes()
 
     def _scan(self, cells: EncodedCells) -> list[tuple[int, int]]:
         self._n_scans += 1
         if self._n_scans > _MOST_SCANS:
             return []
         wanted, starts = set(cells.rows.tolist()), {}
+        per_chunk = self._dataset.get_create_plist().get_chunk()[1]
 
         def note(chunk: Any) -> None:
             row, plane = chunk.chunk_offset[:2]
             if row in wanted:
-                starts[row, plane] = chunk.byte_offset
+                starts[row, plane // per_chunk] = chunk.byte_offset
 
         self._dataset.chunk_iter(note)
         stretches = [
-            (starts[row, plane], size)
-            for row, planes in zip(cells.rows.tolist(), cells.sizes.tolist(), strict=True)
-            for plane, size in enumerate(planes)
+            (starts[row, number], size)
+            for row, sizes in zip(cells.rows.tolist(), cells.sizes.tolist(), strict=True)
+            for number, size in enumerate(sizes)
         ]
         self._end = max(start + size for start, size in stretches)
         return _merged(stretches)

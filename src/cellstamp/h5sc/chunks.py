@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from cellstamp.compression import Compression
 from cellstamp.errors import InputError
+from cellstamp.h5sc.chunk_table import ChunkTable, read_chunk_table
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
 from cellstamp.h5sc.opening import open_h5sc
 from cellstamp.system import RawFile
@@ -43,22 +45,25 @@ class Mark:
 
 @dataclass(frozen=True)
 class ChunkIndex:
-    """Bytes of planes in their file.
+    """Bytes of chunks in their file.
 
     Attributes
     ----------
     offsets
-        int64 (n_cells, n_planes): first byte of each plane.
+        int64 (n_cells, n_chunks): first byte of each chunk.
     sizes
-        int32 (n_cells, n_planes): bytes of each plane. Negative for a plane that is not compressed, 0 for one that is
-        zero and not stored.
+        int32 (n_cells, n_chunks): bytes of each chunk. Negative for one that is not compressed, 0 for one that is zero
+        and not stored.
     compression
         HDF5 filter, or None.
+    planes_per_chunk
+        Number of planes of a cell in a chunk.
     """
 
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int32]
     compression: Compression | None
+    planes_per_chunk: int
 
 
 @dataclass(frozen=True)
@@ -67,26 +72,39 @@ class StoredStamps:
 
     Attributes
     ----------
-    obs
-        Table of cells.
+    cell_ids
+        uint64 (n_cells,), in the order of the file.
     channel_names
         Names of all planes, masks first.
     index
-        Bytes of the planes. None: the images are stored in a way that only HDF5 reads.
+        Bytes of the chunks. None: the images are stored in a way that only HDF5 reads.
     """
 
     path: Path
     mark: Mark
-    obs: pd.DataFrame
+    cell_ids: NDArray[np.uint64]
     channel_names: tuple[str, ...]
     image_size: int
     dtype: np.dtype[Any]
     index: ChunkIndex | None
 
-    @property
-    def cell_ids(self) -> NDArray[np.uint64]:
-        """Ids of the cells (n_cells,), in the order of the file."""
-        return np.asarray(self.obs[CELL_ID], np.uint64)
+    def __len__(self) -> int:
+        return len(self.cell_ids)
+
+    @cached_property
+    def obs(self) -> pd.DataFrame:
+        """Table of cells, read when it is first used: of a million cells, this takes seconds.
+
+        Raises
+        ------
+        InputError
+            If the file was removed or modified.
+        """
+        with open_h5sc(self.path) as file, RawFile(self.path) as raw:
+            if Mark.of(raw.status()) != self.mark:
+                raise InputError(f"{self.path} was modified while it was opened: open it again")
+            obs: pd.DataFrame = anndata.io.read_elem(file["obs"])
+            return obs
 
 
 def look_into(path: Path) -> StoredStamps:
@@ -99,28 +117,34 @@ def look_into(path: Path) -> StoredStamps:
     """
     with open_h5sc(path) as file, RawFile(path) as raw:
         mark = Mark.of(raw.status())
-        images = file["obsm"][IMAGES]
-        obs, var = anndata.io.read_elem(file["obs"]), anndata.io.read_elem(file["var"])
-        if CELL_ID not in obs or "channels" not in var or (len(obs), len(var)) != images.shape[:2]:
+        images, var = file["obsm"][IMAGES], anndata.io.read_elem(file["var"])
+        ids = anndata.io.read_elem(file["obs"][CELL_ID]) if CELL_ID in file["obs"] else ()
+        if "channels" not in var or (len(ids), len(var)) != images.shape[:2]:
             message = (
                 f"{path} is not an .h5sc file: obs must have {CELL_ID} and one row for each of the {images.shape[0]} "
                 f"cells, var must have channels and one row for each of the {images.shape[1]} planes"
             )
             raise InputError(message)
         names = tuple(map(str, var["channels"]))
-        return StoredStamps(path, mark, obs, names, images.shape[2], images.dtype, _index(file, images))
+        index = _index(file, images, raw)
+        return StoredStamps(path, mark, np.asarray(ids, np.uint64), names, images.shape[2], images.dtype, index)
 
 
-def _index(file: h5py.File, images: h5py.Dataset) -> ChunkIndex | None:
+def _index(file: h5py.File, images: h5py.Dataset, raw: RawFile) -> ChunkIndex | None:
     if images.dtype not in _DTYPES or file.userblock_size or images.shape[2] != images.shape[3]:
         return None
     if images.chunks is None:
         return _contiguous(images)
     properties = images.id.get_create_plist()
     filters = tuple(properties.get_filter(number)[0] for number in range(properties.get_nfilters()))
-    if images.chunks != (1, 1, *images.shape[2:]) or filters not in _FILTERS or np.any(images.fillvalue):
+    if (images.chunks[0], *images.chunks[2:]) != (1, *images.shape[2:]):
         return None
-    return ChunkIndex(*_places(images), _FILTERS[filters])
+    if filters not in _FILTERS or np.any(images.fillvalue):
+        return None
+    table = read_chunk_table(file, images, raw)
+    offsets, sizes = _listed(images) if table is None else _of_table(images, table)
+    index = ChunkIndex(offsets, sizes, _FILTERS[filters], images.chunks[1])
+    return _by_plane(index, images) if index.compression is None else index
 
 
 def _contiguous(images: h5py.Dataset) -> ChunkIndex | None:
@@ -130,21 +154,36 @@ def _contiguous(images: h5py.Dataset) -> ChunkIndex | None:
         return None
     n_bytes = images.dtype.itemsize * images.shape[2] * images.shape[3]
     numbers = np.arange(images.shape[0] * images.shape[1]).reshape(images.shape[:2])
-    return ChunkIndex(start + numbers * n_bytes, np.full(numbers.shape, -n_bytes, np.int32), None)
+    return ChunkIndex(start + numbers * n_bytes, np.full(numbers.shape, -n_bytes, np.int32), None, 1)
 
 
-def _places(images: h5py.Dataset) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Find all chunks in one pass through the index of HDF5; a request for one chunk also takes a pass."""
-    offsets, sizes = np.zeros(images.shape[:2], np.int64), np.zeros(images.shape[:2], np.int32)
-    is_plain = images.compression is None
+def _of_table(images: h5py.Dataset, table: ChunkTable) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    sizes = np.where(table.unfiltered, -table.sizes, table.sizes).astype(np.int32)
+    return table.offsets.reshape(len(images), -1), sizes.reshape(len(images), -1)
+
+
+def _listed(images: h5py.Dataset) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Have HDF5 list all chunks in one pass through its index; a request for one chunk also takes a pass."""
+    per_chunk, is_plain = images.chunks[1], images.compression is None
+    shape = images.shape[0], -(-images.shape[1] // per_chunk)
+    offsets, sizes = np.zeros(shape, np.int64), np.zeros(shape, np.int32)
 
     def note(chunk: Any) -> None:
-        place = chunk.chunk_offset[:2]
+        place = chunk.chunk_offset[0], chunk.chunk_offset[1] // per_chunk
         offsets[place] = chunk.byte_offset
         sizes[place] = -chunk.size if is_plain or chunk.filter_mask else chunk.size
 
     images.id.chunk_iter(note)
     return offsets, sizes
+
+
+def _by_plane(index: ChunkIndex, images: h5py.Dataset) -> ChunkIndex:
+    """Return the bytes of each plane of chunks that are not compressed, so that only chosen planes are read."""
+    n_bytes = images.dtype.itemsize * images.shape[2] * images.shape[3]
+    number = np.arange(images.shape[1])
+    chunk, place = number // index.planes_per_chunk, number % index.planes_per_chunk
+    sizes = np.where(index.sizes[:, chunk] < 0, -n_bytes, 0).astype(np.int32)
+    return ChunkIndex(index.offsets[:, chunk] + place * n_bytes, sizes, None, 1)
 
 
 class SlicedStamps:

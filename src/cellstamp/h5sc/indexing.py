@@ -39,9 +39,9 @@ def read_as_numpy(read: Read, shape: Sequence[int], dtype: np.dtype[Any], args: 
     IndexError
         If an index is out of bounds, there are more indices than axes, or a mask has another shape than its axes.
     """
-    if all(map(_is_basic, _listed(args))):
+    if all(map(is_basic, _listed(args))):
         return read(args)
-    parts = _parts_of(_listed(args), shape)
+    parts = parts_of(_listed(args), shape)
     rows, *others = parts
     if isinstance(rows, np.ndarray) and rows.ndim == 1 and not any(isinstance(part, np.ndarray) for part in others):
         return _read_rows(read, shape, dtype, rows, others)
@@ -54,15 +54,16 @@ def _listed(args: Any) -> tuple[Any, ...]:
     return args if isinstance(args, tuple) else (args,)
 
 
-def _is_basic(part: Any) -> bool:
+def is_basic(part: Any) -> bool:
+    """Check whether h5py reads this part of an index as numpy does."""
     if isinstance(part, slice):
         return part.step is None or part.step > 0
     # h5py rejects names and other objects
     return not isinstance(part, list | range | np.ndarray)
 
 
-def _parts_of(args: Sequence[Any], shape: Sequence[int]) -> list[_Part]:
-    """Return one selection for each axis."""
+def parts_of(args: Sequence[Any], shape: Sequence[int]) -> list[_Part]:
+    """Return one selection for each axis; errors as for `read_as_numpy`."""
     given = [_as_index(each) for each in args]
     n_used = sum(each.ndim if _is_mask(each) else 1 for each in given if each is not Ellipsis)
     if sum(each is Ellipsis for each in given) > 1:

@@ -5,7 +5,7 @@ where. An entry is written after its images are on disk, so it is true even afte
 its images.
 
 The journal is text, one line for each entry: a CRC-32 checksum of the line (hexadecimal), and JSON. The first line says
-which inputs and settings the file is made from.
+which inputs and settings the file is made from, and how many planes its chunks hold.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Entry:
     rows
         Rows of the cells.
     sizes
-        Bytes of each plane of each cell, in C order.
+        Bytes of each chunk of each cell, in C order.
     extents
-        First byte and number of bytes of each stretch of the file that holds the planes, in their order.
+        First byte and number of bytes of each stretch of the file that holds the chunks, in their order.
     checksum
         CRC-32 of all these bytes.
     n_empty
@@ -82,15 +82,16 @@ class Journal:
     ----------
     path
         The journal. An existing one is continued.
-    about
-        Inputs and settings of the file, for a new journal.
+    about, planes_per_chunk
+        Inputs and settings of the file, and number of planes in its chunks, for a new journal.
     """
 
-    def __init__(self, path: Path, about: dict[str, Any]) -> None:
+    def __init__(self, path: Path, about: dict[str, Any], planes_per_chunk: int) -> None:
         is_new = not path.exists()
         self._file = path.open("ab")
         self._pending: deque[Entry] = deque()
-        self._append([{"about": about} if is_new else {"opened": True}])
+        first = {"about": about, "planes_per_chunk": planes_per_chunk}
+        self._append([first if is_new else {"opened": True}])
 
     def add(self, entry: Entry) -> None:
         """Keep an entry until its images are on disk."""
@@ -144,6 +145,11 @@ def read_about(path: Path) -> dict[str, Any] | None:
     """Read the inputs and settings of the file beside a journal. None: the journal is missing or unreadable."""
     first = next(_records(path), {}) if path.is_file() else {}
     return first.get("about")
+
+
+def read_planes_per_chunk(path: Path) -> int:
+    """Read the number of planes in the chunks of the file beside a journal; the oldest files have one."""
+    return int(next(_records(path), {}).get("planes_per_chunk", 1))
 
 
 def read_entries(path: Path) -> Iterator[Entry]:

@@ -37,6 +37,22 @@ HDF5_BOUND = ("v110", "v110")
 """Oldest and newest HDF5 format used; its chunk index is a quarter the size of the oldest format's."""
 
 
+CHUNK_BYTES = 2**20
+"""Largest chunk of several planes, uncompressed: HDF5's chunk cache before version 2.0 holds no larger ones."""
+
+
+def planes_per_chunk(n_planes: int, plane_bytes: int, compression: Compression | None) -> int:
+    """Return the number of planes in a chunk: all of a cell that fit into `CHUNK_BYTES`, in chunks of equal size.
+
+    The last chunk of a cell may lack a few planes, which are stored as zeros. Only without compression they would take
+    space, so the number then divides ``n_planes``.
+    """
+    most = min(n_planes, max(1, CHUNK_BYTES // plane_bytes))
+    if compression is None:
+        return max(number for number in range(1, most + 1) if n_planes % number == 0)
+    return -(-n_planes // -(-n_planes // most))
+
+
 @dataclass(frozen=True)
 class Layout:
     """Cells, planes and pixel type of a file.
@@ -61,6 +77,8 @@ class Layout:
         Name of the mask or shapes that the cells annotate; None: the first mask.
     instances
         (n_cells,): ids of the cells in these shapes, integers or texts; None: ``cell_ids``.
+    begun_with
+        Planes per chunk of an interrupted run that this one resumes. None: see `planes_per_chunk`.
     """
 
     cell_ids: NDArray[np.uint64]
@@ -73,6 +91,7 @@ class Layout:
     dtype: StampType = "float16"
     region: str | None = None
     instances: NDArray[Any] | None = None
+    begun_with: int | None = None
 
     @property
     def normalization_range(self) -> tuple[float, float] | tuple[str, str]:
@@ -109,8 +128,27 @@ class Layout:
 
     @property
     def chunks(self) -> tuple[int, int, int, int]:
-        """One plane of one cell."""
-        return 1, 1, self.image_size, self.image_size
+        """(1, planes per chunk, size, size)."""
+        return 1, self.planes_per_chunk, self.image_size, self.image_size
+
+    @property
+    def planes_per_chunk(self) -> int:
+        """Number of planes of a cell that are stored together."""
+        return self.begun_with or planes_per_chunk(len(self.names), self._plane_bytes, self.compression)
+
+    @property
+    def chunks_per_cell(self) -> int:
+        """Number of chunks of a cell."""
+        return -(-len(self.names) // self.planes_per_chunk)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of an uncompressed chunk."""
+        return self.planes_per_chunk * self._plane_bytes
+
+    @property
+    def _plane_bytes(self) -> int:
+        return np.dtype(self.dtype).itemsize * self.image_size**2
 
     def _counts(self) -> dict[str, int]:
         return {

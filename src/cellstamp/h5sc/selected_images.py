@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, InputError
+from cellstamp.h5sc.chunks import look_into
 from cellstamp.h5sc.columns import chosen_by
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
+from cellstamp.h5sc.many_images import MANY, path_of
 from cellstamp.h5sc.opening import open_h5sc
 from cellstamp.similar_names import did_you_mean
 
 _EXAMPLES = 5
 """Number of ids in a message."""
+_ONE = 0x3C00
+"""Bits of 1 as float16; those of lower numbers without a sign are lower."""
 _VALIDATE = "cellstamp validate lists all damage"
 
 
@@ -50,6 +54,8 @@ class SelectedImages:
         Reads the table of cells.
     read_plane
         Row and number of the plane -> stored image (y, x).
+    path
+        The file, if all its cells are in the order of the file. None: subset of an `AnnData`, or images in memory.
     """
 
     where: str
@@ -61,6 +67,7 @@ class SelectedImages:
     is_normalized: bool
     read_obs: Callable[[], pd.DataFrame]
     read_plane: Callable[[int, int], NDArray[Any]]
+    path: Path | None = None
 
     @property
     def mask_names(self) -> tuple[str, ...]:
@@ -190,14 +197,41 @@ class SelectedImages:
                 f"{self.where}: the image of cell {self.cell_ids[row]} cannot be read: {error}; {_VALIDATE}"
             ) from error
         image = np.asarray(read, self.dtype).reshape(-1, self.image_size, self.image_size)
-        # NaN fails both comparisons
-        wrong = np.flatnonzero(~((image >= 0) & (image <= self._unit)).all(axis=(1, 2)))
-        if wrong.size:
-            raise InputError(
-                f"{self.where}: the image of cell {self.cell_ids[row]} is damaged: "
-                f"{self.plane_names[planes[wrong[0]]]} has values outside 0 to 1; {_VALIDATE}"
-            )
+        self._check_values(image[np.newaxis], [row], planes)
         return image
+
+    def in_pieces(
+        self, rows: NDArray[np.int64], planes: Sequence[int]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Read some planes of cells, in any order; errors as for `stored`.
+
+        Yields
+        ------
+        places, images
+            int64 (n,): places of the cells in ``rows``; and their images (n, n_planes, y, x), as stored.
+        """
+        if self.path is None or len(rows) < MANY:
+            yield from ((np.array([k]), self.stored(row, planes)[np.newaxis]) for k, row in enumerate(rows.tolist()))
+            return
+        from cellstamp.h5sc.stamp_file import StampFile  # imports numba
+
+        for places, images in StampFile(look_into(self.path), rows, np.array(planes)).in_pieces():
+            self._check_values(images, rows[places].tolist(), planes)
+            yield places, images
+
+    def _check_values(self, images: NDArray[Any], rows: Sequence[int], planes: Sequence[int]) -> None:
+        if self.dtype.kind == "u":  # every integer stands for a value from 0 to 1
+            return
+        if self.dtype == np.float16 and images.size and images.view(np.uint16).max() <= _ONE:
+            return  # a tenth of the time of comparing float16
+        # NaN fails both comparisons
+        wrong = np.argwhere(~((images >= 0) & (images <= self._unit)).all(axis=(2, 3)))
+        if wrong.size:
+            cell, plane = wrong[0]
+            raise InputError(
+                f"{self.where}: the image of cell {self.cell_ids[rows[cell]]} is damaged: "
+                f"{self.plane_names[planes[plane]]} has values outside 0 to 1; {_VALIDATE}"
+            )
 
     def scaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
         """Convert stored values to float32 from 0 to 1."""
@@ -250,7 +284,8 @@ def _of_file(file: h5py.File, where: str) -> SelectedImages:
         raise InputError(f"{where} is not an .h5sc file: obs has no {CELL_ID}")
     about = read(file["uns"][IMAGES]) if IMAGES in file["uns"] else images.attrs
     ids = np.asarray(file["obs"][CELL_ID])
-    return _made(where, ids, read(file["var"]), about, images, lambda: read(file["obs"]), lambda k, p: images[k, p])
+    look = _made(where, ids, read(file["var"]), about, images, lambda: read(file["obs"]), lambda k, p: images[k, p])
+    return replace(look, path=path_of(file))
 
 
 def _of_anndata(data: anndata.AnnData) -> SelectedImages:
@@ -268,7 +303,8 @@ def _of_anndata(data: anndata.AnnData) -> SelectedImages:
         return np.asarray(data[row : row + 1].obsm[IMAGES][0, plane] if data.is_view else sample[row, plane])
 
     ids, about = data.obs[CELL_ID].to_numpy(), data.uns.get(IMAGES, {})
-    return _made(where, ids, data.var, about, sample, lambda: data.obs, read_plane)
+    look = _made(where, ids, data.var, about, sample, lambda: data.obs, read_plane)
+    return replace(look, path=None if data.is_view or file is None else path_of(file))
 
 
 def _made(

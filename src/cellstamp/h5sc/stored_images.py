@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError, OutputError
 from cellstamp.h5sc.indexing import read_as_numpy
 from cellstamp.h5sc.layout import IMAGES
+from cellstamp.h5sc.many_images import read_many
 from cellstamp.h5sc.opening import open_h5sc
 
 
@@ -36,8 +37,13 @@ class StoredImages(h5py.Dataset):  # type: ignore[misc]
 
     def __getitem__(self, args: Any, new_dtype: Any = None) -> NDArray[Any]:
         """Read images. Selections have numpy's results: unsorted, repeated, negative and boolean ones, too."""
-        read = partial(super().__getitem__, new_dtype=new_dtype)
+        read = partial(self._read, new_dtype=new_dtype)
         return read_as_numpy(read, self.shape, np.dtype(new_dtype or self.dtype), args)
+
+    def _read(self, args: Any, new_dtype: Any) -> NDArray[Any]:
+        many = read_many(self, args) if new_dtype is None else None
+        read: NDArray[Any] = super().__getitem__(args, new_dtype=new_dtype) if many is None else many
+        return read
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path: the process that unpickles the images opens the file."""

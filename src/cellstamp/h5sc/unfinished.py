@@ -4,17 +4,20 @@ The folder of unfinished results has a numbered folder for each attempt, with a 
 continues a file that was closed properly. A file that was not closed has no index: its images are copied into a new
 file in the next numbered folder, and the old one is removed when they are on disk. So the lowest number always has all
 finished cells.
+
+A run is resumed with the chunks it began with, which had one plane in earlier versions: no image is encoded again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cellstamp.errors import OutputError
-from cellstamp.h5sc.journal import is_closed, read_about, read_entries
+from cellstamp.h5sc.journal import is_closed, read_about, read_entries, read_planes_per_chunk
 from cellstamp.h5sc.layout import FILE_NAME, Layout
 from cellstamp.h5sc.writer import StampWriter
 from cellstamp.system import RawFile, remove_folder, sync_folder
@@ -88,6 +91,8 @@ def open_writer(
         Folder of the file, and its writer.
     """
     before = next(iter(_attempts(work)), None)
+    if before is not None:
+        layout = replace(layout, begun_with=read_planes_per_chunk(before / _JOURNAL))
     for useless in _numbered(work):
         if useless != before:
             remove_folder(useless)
@@ -120,12 +125,11 @@ def _reopen(attempt: Path, layout: Layout, about: Mapping[str, Any]) -> StampWri
     journal = attempt / _JOURNAL
     if not is_closed(journal):
         return None
-    entries = list(read_entries(journal))
     try:
         writer = StampWriter(attempt / FILE_NAME, layout, journal, about, resume=True)
     except OSError:
         return None
-    for entry in entries:
+    for entry in read_entries(journal):
         writer.note_written(entry)
     return writer
 

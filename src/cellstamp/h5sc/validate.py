@@ -71,11 +71,19 @@ def _wrong_counts(file: h5py.File) -> Iterator[str]:
         yield f"var has {len(var)} rows for {n_planes} planes"
     if "spatial" in file["obsm"] and file["obsm/spatial"].shape != (n_cells, 2):
         yield f"obsm/spatial has the shape {file['obsm/spatial'].shape} for {n_cells} cells"
-    n_chunks = None if images.chunks is None else images.id.get_num_chunks()
-    if n_chunks is not None and images.chunks[:2] == (1, 1) and n_chunks != n_cells * n_planes:
-        yield f"{n_chunks} chunks are stored, but {n_cells} cells with {n_planes} planes need {n_cells * n_planes}"
+    yield from _missing_chunks(images)
     if f"uns/{OURS}" in file:
         yield from _wrong_sums(anndata.io.read_elem(file[f"uns/{OURS}"]), n_cells)
+
+
+def _missing_chunks(images: h5py.Dataset) -> Iterator[str]:
+    n_cells, n_planes, *sides = images.shape
+    if images.chunks is None or (images.chunks[0], *images.chunks[2:]) != (1, *sides):
+        return
+    n_stored, n_needed = images.id.get_num_chunks(), n_cells * -(-n_planes // images.chunks[1])
+    if n_stored != n_needed:
+        of = f" in chunks of {images.chunks[1]}" if images.chunks[1] > 1 else ""
+        yield f"{n_stored} chunks are stored, but {n_cells} cells with {n_planes} planes{of} need {n_needed}"
 
 
 def _missing_attributes(images: h5py.Dataset) -> Iterator[str]:
@@ -150,10 +158,14 @@ def _wrong_images(images: h5py.Dataset, name: Callable[[int], str]) -> Iterator[
 
 
 def _unreadable(images: h5py.Dataset, rows: range, name: Callable[[int], str]) -> Iterator[str]:
-    """Find the planes that cannot be read."""
+    """Find the planes that cannot be read, chunk by chunk."""
+    n_planes = images.shape[1]
+    step = 1 if images.chunks is None else images.chunks[1]
     for row in rows:
-        for plane in range(images.shape[1]):
+        for first in range(0, n_planes, step):
+            last = min(first + step, n_planes) - 1
             try:
-                images[row, plane]
+                images[row, first]
             except OSError as error:
-                yield f"{name(row)}, plane {plane}: cannot be read: {' '.join(str(error).split())}"
+                planes = f"plane {first}" if first == last else f"planes {first} to {last}"
+                yield f"{name(row)}, {planes}: cannot be read: {' '.join(str(error).split())}"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
-
 from cellstamp.errors import OutputError
 from cellstamp.h5sc.layout import Layout
 from cellstamp.report import format_bytes
@@ -19,7 +17,7 @@ _TOLERANCE = 0.9
 
 def smallest_chunk(layout: Layout) -> int:
     """Return the minimum size of a chunk in bytes: of zeros only."""
-    raw = np.dtype(layout.dtype).itemsize * layout.image_size**2
+    raw = layout.chunk_bytes
     # lzf repeats at most 264 bytes by three, deflate 258 by two bits
     return {None: raw, "lzf": raw // 264 * 3, "gzip": raw // 1032}[layout.compression] + _INDEX_BYTES
 
@@ -46,7 +44,7 @@ class DiskSpace:
         self._folder = folder
         self._n_left = layout.shape[0] - n_done
         self._n_cells = self._n_bytes = 0
-        needed = self._n_left * layout.shape[1] * smallest_chunk(layout)
+        needed = self._n_left * layout.chunks_per_cell * smallest_chunk(layout)
         if needed > self._free():
             raise OutputError(
                 f"{folder}: the images of {self._n_left:,} cells need at least {format_bytes(needed)}, and only "

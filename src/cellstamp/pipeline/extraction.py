@@ -244,7 +244,7 @@ class HDF5CellExtraction(ProcessingStep):
                     progress.advance(n_done)
                 tally = run.run_batches(
                     engine,
-                    job.task(),
+                    job.task(writer.planes_per_chunk),
                     run.without(batches, writer.is_written),
                     writer,
                     limit=limit,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +153,16 @@ class Job:
             "settings": {**self.settings(), **self._origin()},
         }
 
-    def task(self) -> StampTask:
-        """Return the task for a batch, for workers."""
-        return StampTask(self.source, self.recipe)
+    def task(self, planes_per_chunk: int | None = None) -> StampTask:
+        """Return the task for a batch, for workers.
+
+        Parameters
+        ----------
+        planes_per_chunk
+            Number of planes in the chunks of the file. None: that of a new file.
+        """
+        number = planes_per_chunk or self.layout().planes_per_chunk
+        return StampTask(self.source, replace(self.recipe, planes_per_chunk=number))
 
     def layout(self) -> Layout:
         """Return the layout of the file."""

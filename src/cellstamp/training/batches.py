@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.engines.threads import Threads, one_ahead, usable_cores
-from cellstamp.training.memory import Recycler
+from cellstamp.reused_memory import Recycler
 from cellstamp.training.order import BLOCK_SIZE, BatchOrder, check_number
 from cellstamp.training.several_files import FloatName, Paths, StampSet
 

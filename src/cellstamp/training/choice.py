@@ -82,7 +82,7 @@ def _plane(file: StoredStamps, channel: Any) -> int:
 def choose_rows(files: Sequence[StoredStamps], cells: Any) -> list[NDArray[np.int64]]:
     """Return the rows of the chosen cells of each file: ids in their order, others in the order of the file."""
     if cells is None:
-        return [np.arange(len(file.obs)) for file in files]
+        return [np.arange(len(file)) for file in files]
     if isinstance(cells, str):
         return [np.flatnonzero(chosen_by(file.obs, cells, file.path)) for file in files]
     if _is_nested(cells) or (isinstance(cells, (list, tuple)) and any(isinstance(part, str) for part in cells)):
@@ -101,7 +101,7 @@ def choose_rows(files: Sequence[StoredStamps], cells: Any) -> list[NDArray[np.in
 
 
 def _masked(files: Sequence[StoredStamps], mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    bounds = np.cumsum([0, *(len(file.obs) for file in files)])
+    bounds = np.cumsum([0, *(len(file) for file in files)])
     if mask.shape != (bounds[-1],):
         message = (
             f"cells: the boolean mask has the shape {mask.shape}; it must have one value for each of the {bounds[-1]} "
@@ -138,11 +138,11 @@ def choose_labels(files: Sequence[StoredStamps], rows: Sequence[NDArray[np.int64
         parts = [_of_file(file, of, part) for file, of, part in zip(files, rows, labels, strict=True)]
         return _joined(parts)
     values = np.asarray(labels)
-    n_cells = sum(len(file.obs) for file in files)
+    n_cells = sum(len(file) for file in files)
     if values.shape == (len(files),):
         return np.asarray(np.repeat(values, [len(of) for of in rows]))
     if values.shape == (n_cells,):
-        starts = np.cumsum([0, *(len(file.obs) for file in files)])
+        starts = np.cumsum([0, *(len(file) for file in files)])
         places = [start + of for start, of in zip(starts[:-1], rows, strict=True)]
         return np.asarray(values[np.concatenate(places)])
     message = (
@@ -156,8 +156,8 @@ def _of_file(file: StoredStamps, rows: NDArray[np.int64], labels: Any) -> NDArra
     values = np.asarray(labels)
     if values.ndim == 0:
         return np.repeat(values, len(rows))
-    if values.shape != (len(file.obs),):
-        message = f"labels: {file.path} has {len(file.obs)} cells, but its labels have the shape {values.shape}"
+    if values.shape != (len(file),):
+        message = f"labels: {file.path} has {len(file)} cells, but its labels have the shape {values.shape}"
         raise ConfigError(message)
     return values[rows]
 

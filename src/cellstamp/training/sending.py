@@ -19,7 +19,7 @@ from torch.utils.data import default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from cellstamp.engines.threads import Threads
-from cellstamp.training.memory import Recycler
+from cellstamp.reused_memory import Recycler
 from cellstamp.training.several_files import Fetched, decode
 
 # Desks by name: workers send the name of the desk that decodes in the training process.

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.decoding import load_decoders, to_float
+from cellstamp.decoding import load_decoders
 from cellstamp.engines.threads import Threads
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.chunks import look_into
+from cellstamp.h5sc.stamp_file import Encoded, Piece, Plain, StampFile
 from cellstamp.training.choice import check_alike, choose_labels, choose_planes, choose_rows
-from cellstamp.training.one_file import Encoded, Piece, Plain, StampFile
 
 Paths = str | PathLike[str] | list[str | PathLike[str]] | tuple[str | PathLike[str], ...]
 FloatName = Literal["float32", "float16"]
@@ -135,8 +135,7 @@ def decode(fetched: list[Fetched], out: NDArray[Any], threads: Threads) -> None:
 
 def _decode_piece(out: NDArray[Any], piece: Fetched) -> None:
     places, stamps = piece
-    for place, stamp in zip(places.tolist(), stamps.decode(), strict=True):
-        to_float(stamp, out[place])
+    stamps.decode(out, places)
 
 
 def _read_piece(out: NDArray[Any], piece: Piece) -> None:

@@ -42,7 +42,7 @@ def warn_of_unpaired(names: NDArray[Any], n_chosen: int, mask: OutlineMask, orig
 def numbered_shapes(
     numbers: NDArray[np.uint64], masks: Sequence[OutlineMask], origin: str, *, of_program: bool
 ) -> NDArray[np.uint64] | None:
-    """Return the ids of cells that shapes name by these integers, ascending; None if they are no names of shapes.
+    """Return the ids of cells that shapes name by these integers, ascending; None if shapes have other ids.
 
     Parameters
     ----------

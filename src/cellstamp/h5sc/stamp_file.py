@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 import weakref
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.compression import Compression
-from cellstamp.decoding import SPARE, DamagedPlaneError, decode_planes
+from cellstamp.decoding import SPARE, DamagedPlaneError, EncodedChunks, PlaneChoice, convert, decode_planes
 from cellstamp.errors import InputError
 from cellstamp.h5sc.chunks import ChunkIndex, Mark, SlicedStamps, StoredStamps
+from cellstamp.reused_memory import Recycler
 from cellstamp.system import RawFile
 
 _GAP = 2**14
 """Unneeded bytes that are read to save a call: reading them takes as long as the call."""
-_PIECE_BYTES = 2**21
-"""Decoded bytes that one thread reads together; they should fit into the cache of its core."""
+_PAGES = 2**18
+_PIECE_BYTES = 2**22
+"""Decoded bytes that one thread reads together: few pieces cost little, many divide a batch evenly."""
 
 
 class Piece(NamedTuple):
@@ -41,9 +43,10 @@ class Plain:
 
     stamps: NDArray[Any]
 
-    def decode(self) -> NDArray[Any]:
-        """Return the images, which HDF5 has decoded."""
-        return self.stamps
+    def decode(self, out: NDArray[Any], places: NDArray[np.int64]) -> None:
+        """Convert the images, which HDF5 has decoded; see `Encoded.decode`."""
+        for place, stamp in zip(places.tolist(), self.stamps, strict=True):
+            convert(stamp, out[place])
 
 
 @dataclass(frozen=True)
@@ -52,41 +55,51 @@ class Encoded:
 
     Attributes
     ----------
-    payload, starts, sizes, compression
+    chunks, choice
         Arguments of `cellstamp.decoding.decode_planes`.
-    side, dtype
-        Side in pixels and pixel type of the planes.
+    dtype
+        Stored pixel type.
     path, ids, channel_names
         File, cells and planes, for messages.
     """
 
-    payload: NDArray[np.uint8]
-    starts: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    compression: Compression | None
-    side: int
+    chunks: EncodedChunks
+    choice: PlaneChoice
     dtype: np.dtype[Any]
     path: Path
     ids: NDArray[np.uint64]
     channel_names: tuple[str, ...]
 
-    def decode(self) -> NDArray[Any]:
-        """Return the decoded images: (n, n_planes, y, x) as stored.
+    def decode(self, out: NDArray[Any], places: NDArray[np.int64]) -> None:
+        """Decode the images.
+
+        Parameters
+        ----------
+        out
+            (n, n_planes, y, x), C-contiguous, of the stored type, or float32 or float16: then the largest value of an
+            integer type becomes 1.
+        places
+            int64 (n_cells,): index of each cell in ``out``.
 
         Raises
         ------
         InputError
             If the file is damaged.
         """
-        plane_bytes = self.side**2 * self.dtype.itemsize
-        out = np.empty(self.sizes.size * plane_bytes + SPARE, np.uint8)
+        if out.dtype == self.dtype or (self.dtype.name, out.dtype.name) == ("float16", "float32"):
+            self._decode(out, places)
+            return
+        stored = np.empty((len(places), *out.shape[1:]), self.dtype)
+        self._decode(stored, np.arange(len(places)))
+        Plain(stored).decode(out, places)
+
+    def _decode(self, out: NDArray[Any], places: NDArray[np.int64]) -> None:
         try:
-            decode_planes(self.payload, self.starts, self.sizes, self.compression, out)
+            decode_planes(self.chunks, self.choice, places, self.dtype, out.reshape(*out.shape[:2], -1))
         except DamagedPlaneError as error:
-            row, plane = divmod(error.plane, len(self.channel_names))
-            message = f"{self.path} is damaged: {self.channel_names[plane]} of cell {self.ids[row]} cannot be decoded"
+            name, cell = self.channel_names[error.plane], self.ids[error.cell]
+            message = f"{self.path} is damaged: {name} of cell {cell} cannot be decoded"
             raise InputError(message) from error
-        return out[:-SPARE].view(self.dtype).reshape(len(self.ids), -1, self.side, self.side)
 
 
 class StampFile:
@@ -110,8 +123,10 @@ class StampFile:
         self.ids = stored.cell_ids[rows]
         self.channel_names = tuple(stored.channel_names[plane] for plane in planes)
         self._mark, self._side = stored.mark, stored.image_size
-        self._source = _source(stored, rows, planes)
+        self._choice = PlaneChoice(planes, stored.index.planes_per_chunk if stored.index else 1)
+        self._source = _source(stored, rows, planes, self._choice)
         self._handle: _Handle | None = None
+        self._memory = Recycler(most_kept=16)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -132,6 +147,26 @@ class StampFile:
         at_once = max(1, _PIECE_BYTES // (self.plane_bytes * len(self.channel_names)))
         parts = [order[start : start + at_once] for start in range(0, len(order), at_once)]
         return [Piece(self, rows[part], places[part]) for part in parts]
+
+    def in_pieces(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Read all chosen images.
+
+        Yields
+        ------
+        places, images
+            int64 (n,): places of some cells among the chosen ones, in the order of the file; and their images
+            (n, n_planes, y, x), as stored.
+
+        Raises
+        ------
+        InputError
+            If the file was removed or modified, or is damaged.
+        """
+        every = np.arange(len(self))
+        for piece in self.pieces(every, every):
+            images = np.empty((len(piece.rows), len(self.channel_names), self._side, self._side), self.dtype)
+            piece.fetch().decode(images, np.arange(len(images)))
+            yield piece.places, images
 
     def check(self) -> None:
         """Check that the file was not removed or modified.
@@ -154,10 +189,10 @@ class StampFile:
         index = self._source
         if isinstance(index, SlicedStamps):
             return Plain(index.read(rows))
-        offsets, sizes = index.offsets[rows].ravel(), index.sizes[rows].ravel().astype(np.int64)
-        payload, starts = _read(self._open(), self.path, offsets, np.abs(sizes))
-        how = (index.compression, self._side, self.dtype)
-        return Encoded(payload, starts, sizes, *how, self.path, self.ids[rows], self.channel_names)
+        offsets, sizes = index.offsets[rows], index.sizes[rows].astype(np.int64)
+        payload, starts = _read(self._open(), self.path, offsets.ravel(), np.abs(sizes).ravel(), self._memory)
+        chunks = EncodedChunks(payload, starts.reshape(sizes.shape), sizes, index.compression)
+        return Encoded(chunks, self._choice, self.dtype, self.path, self.ids[rows], self.channel_names)
 
     def _open(self) -> _Handle:
         # a local name: another thread may replace the attribute meanwhile
@@ -187,16 +222,19 @@ class _Handle:
             raise InputError(message)
 
 
-def _source(stored: StoredStamps, rows: NDArray[np.int64], planes: NDArray[np.int64]) -> ChunkIndex | SlicedStamps:
-    """Return the bytes of the chosen planes, or a reader that uses HDF5."""
-    if stored.index is None:
+def _source(
+    stored: StoredStamps, rows: NDArray[np.int64], planes: NDArray[np.int64], choice: PlaneChoice
+) -> ChunkIndex | SlicedStamps:
+    """Return the bytes of the chunks with the chosen planes, or a reader that uses HDF5."""
+    index = stored.index
+    if index is None:
         return SlicedStamps(stored.path, rows, planes)
-    chosen = np.ix_(rows, planes)
-    return ChunkIndex(stored.index.offsets[chosen], stored.index.sizes[chosen], stored.index.compression)
+    chosen = np.ix_(rows, choice.chunks)
+    return replace(index, offsets=index.offsets[chosen], sizes=index.sizes[chosen])
 
 
 def _read(
-    handle: _Handle, path: Path, offsets: NDArray[np.int64], sizes: NDArray[np.int64]
+    handle: _Handle, path: Path, offsets: NDArray[np.int64], sizes: NDArray[np.int64], memory: Recycler
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read stretches of a file, neighbours together; return the bytes, and the first byte of each stretch in them."""
     order = np.argsort(offsets, kind="stable")
@@ -206,15 +244,20 @@ def _read(
     firsts = np.flatnonzero(is_first)
     run_begins, run_ends = begins[firsts], np.maximum.reduceat(ends, firsts)
     places = np.concatenate([np.zeros(1, np.int64), np.cumsum(run_ends - run_begins)])
-    payload = np.empty(places[-1] + SPARE, np.uint8)
+    # sizes differ: a multiple of some size can be used again
+    n_bytes = -(-int(places[-1] + SPARE) // _PAGES) * _PAGES
+    payload = memory.empty((n_bytes,), np.dtype(np.uint8))[: places[-1] + SPARE]
+    view, read_into = payload.data, handle.read_into
     for begin, start, stop in zip(run_begins.tolist(), places[:-1].tolist(), places[1:].tolist(), strict=True):
-        _read_run(handle, path, begin, payload.data[start:stop])
+        n_bytes = read_into(view[start:stop], begin)
+        if n_bytes < stop - start:
+            _read_rest(handle, path, begin + n_bytes, view[start + n_bytes : stop])
     starts = np.empty(len(order), np.int64)
     starts[order] = begins + (places[:-1] - run_begins)[np.cumsum(is_first) - 1]
     return payload, starts
 
 
-def _read_run(handle: _Handle, path: Path, begin: int, target: memoryview) -> None:
+def _read_rest(handle: _Handle, path: Path, begin: int, target: memoryview) -> None:
     done = 0
     while done < len(target):
         n_bytes = handle.read_into(target[done:], begin + done)

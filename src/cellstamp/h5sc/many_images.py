@@ -1,0 +1,63 @@
+"""Read many images of an open file with cellstamp's decoder, which takes a tenth of the time of HDF5's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.errors import InputError
+from cellstamp.h5sc.chunks import look_into
+from cellstamp.h5sc.indexing import is_basic, parts_of
+
+MANY = 2000
+"""Cells from which on it is faster, although loading it takes half a second."""
+
+
+def read_many(images: h5py.Dataset, args: Any) -> NDArray[Any] | None:
+    """Read a selection of an open file.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        ``images[args]``. None: these are few cells, or only HDF5 reads them.
+    """
+    listed = args if isinstance(args, tuple) else (args,)
+    if not all(isinstance(part, int | np.integer | slice) or part is Ellipsis for part in listed if is_basic(part)):
+        return None
+    row_part, plane_part, *pixels = parts_of(listed, images.shape)
+    rows, planes = np.arange(images.shape[0])[row_part], np.arange(images.shape[1])[plane_part]
+    path = path_of(images.file) if np.size(rows) >= MANY and np.size(planes) else None
+    if path is None:
+        return None
+    found = _read(path, rows, np.atleast_1d(planes), images)
+    return None if found is None else found[(slice(None), slice(None) if np.ndim(planes) else 0, *pixels)]
+
+
+def path_of(file: h5py.File) -> Path | None:
+    """Return the path of an open file, unless another one is there by now."""
+    path = Path(file.filename)
+    try:
+        is_same = os.path.samestat(os.fstat(file.id.get_vfd_handle()), path.stat())
+    except (OSError, TypeError, NotImplementedError):
+        return None
+    return path if is_same and file.mode == "r" else None
+
+
+def _read(path: Path, rows: NDArray[np.int64], planes: NDArray[np.int64], images: h5py.Dataset) -> NDArray[Any] | None:
+    from cellstamp.h5sc.stamp_file import StampFile  # imports numba
+
+    out = np.empty((len(rows), len(planes), *images.shape[2:]), images.dtype)
+    try:
+        stored = look_into(path)
+        if stored.index is None:
+            return None
+        for places, some in StampFile(stored, rows, planes).in_pieces():
+            out[places] = some
+    except InputError:  # HDF5 names the error
+        return None
+    return out
