@@ -484,15 +484,15 @@ def instances(step: Any) -> list[Any]:
 
 def test_no_chosen_cell_has_a_nucleus(partly_paired: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"1 of 1 cells are not among the shapes 'cells': 'c'\. Give ids like 'a', 'b'"
+        ConfigError, match=r"none of 1 chosen cells of 'cells' has a nucleus, like c\. To extract them, leave out"
     ):
         extract(partly_paired, tmp_path / "x", cells=["c"], **BOTH)
 
 
 def test_text_never_names_rows_of_a_table_if_cells_are_shapes(partly_paired: Path, tmp_path: Path) -> None:
     """The row names of the table are ids of other cells, and one is in no shape."""
+    sdata = with_others(partly_paired)
     with pytest.raises(ConfigError, match=r"1 of 2 cells are not among the shapes 'others': 'c'\. Give ids like"):
-        sdata = with_others(partly_paired)
         extract(sdata, tmp_path / "x", cells=["a", "c"], cytosol_shapes="others")
 
 

@@ -24,14 +24,25 @@ def ids_of_shapes(texts: Iterable[str], masks: Sequence[OutlineMask], origin: st
     for mask in masks:
         found = mask.ids_of(wanted)
         unpaired = mask.is_unpaired(wanted)
-        if found.any() and (unpaired | (found > 0)).all():
-            warn_of_unpaired(wanted[unpaired], wanted.size, mask, origin)
+        if (unpaired | (found > 0)).all():
+            leave_out(wanted[unpaired], wanted.size, mask, origin)
             return np.unique(found[~unpaired])
     return None
 
 
-def warn_of_unpaired(names: NDArray[Any], n_chosen: int, mask: OutlineMask, origin: str) -> None:
-    """Warn that chosen cells are left out, since they have no nucleus."""
+def leave_out(names: NDArray[Any], n_chosen: int, mask: OutlineMask, origin: str) -> None:
+    """Warn that chosen cells are left out, since they have no nucleus.
+
+    Raises
+    ------
+    ConfigError
+        If none is left.
+    """
+    if names.size == n_chosen:
+        raise ConfigError(
+            f"{origin}: none of {n_chosen} chosen cells of '{mask.name}' has a nucleus, like {_listed(names)}. To "
+            "extract them, leave out the mask of nuclei"
+        )
     if names.size:
         warn(
             f"{origin}: {names.size} of {n_chosen} chosen cells of '{mask.name}' have no nucleus and are left out: "
@@ -61,8 +72,8 @@ def numbered_shapes(
         if found.all():
             return np.unique(found)
         missing = numbers[(found == 0) & ~mask.is_unpaired(numbers)]
-        if found.any() and not missing.size:
-            warn_of_unpaired(numbers[found == 0], numbers.size, mask, origin)
+        if not missing.size and mask.unpaired.size:
+            leave_out(numbers[found == 0], numbers.size, mask, origin)
             return np.unique(found[found > 0])
         if found.any() or _are_names(mask, of_program=of_program):
             raise ConfigError(

@@ -14,7 +14,7 @@ from cellstamp.errors import ConfigError
 from cellstamp.source.find.annotations import Column, Table, column_content
 from cellstamp.source.find.joining_advice import how_to_join
 from cellstamp.source.find.masks import listing
-from cellstamp.source.find.shapes_by_id import warn_of_unpaired
+from cellstamp.source.find.shapes_by_id import leave_out
 from cellstamp.source.id_columns import LABEL_COLUMNS, SHAPE_COLUMNS
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import Mask
@@ -62,11 +62,9 @@ class CellRows:
         self, chosen: NDArray[np.bool_], mask: OutlineMask, names: NDArray[Any], origin: str
     ) -> NDArray[np.bool_]:
         without = chosen & mask.is_unpaired(names)
-        warn_of_unpaired(names[without], int(chosen.sum()), mask, origin)
-        paired: NDArray[np.bool_] = chosen & ~without
-        if chosen.any() and not paired.any():
-            raise ConfigError(f"{origin}: no chosen cell of '{mask.name}' has a nucleus. Leave out the mask of nuclei")
-        return paired
+        if without.any():
+            leave_out(names[without], int(chosen.sum()), mask, origin)
+        return chosen & ~without
 
 
 def rows_in_mask(table: Table, masks: Sequence[Mask], origin: str, ids: str | None = None) -> CellRows:
