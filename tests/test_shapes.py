@@ -437,7 +437,7 @@ def test_an_edited_file_of_shapes_is_not_resumed_or_up_to_date(tmp_path: Path, s
     assert Path(str(first.output_path)).read_bytes() == before
 
 
-# --- chosen cells without a nucleus -------------------------------------------------------------------------------------
+# --- chosen cells without a nucleus -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
