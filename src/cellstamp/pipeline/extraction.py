@@ -25,7 +25,7 @@ from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME
 from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep, source_of
-from cellstamp.pipeline.border_rule import check_crop_fits
+from cellstamp.pipeline.border_rule import check_crop_fits, mostly_padding
 from cellstamp.pipeline.cell_selection import Selection, choose_cells
 from cellstamp.pipeline.cluster_memory import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
@@ -312,6 +312,8 @@ class HDF5CellExtraction(ProcessingStep):
         if sized is not config:
             self._tell(f"image_size {config.image_size!r} is {sized.image_size} pixels", config)
         check_crop_fits(sized, source)
+        for warning in mostly_padding(sized, source):
+            self._warn(warning)
         check_ranges(sized, source)
         return sized, source if config.channels is None else source.pick(config.channels)
 
