@@ -333,7 +333,7 @@ def test_a_store_that_cannot_be_written_is_read_all_the_same(tmp_path: Path, mak
     [
         (lambda: None, r"filehandler is NoneType; it must be the path of a SpatialData zarr store"),
         (lambda: 5, r"filehandler is int; it must be"),
-        (lambda: "nowhere.zarr", r"nowhere\.zarr is not a SpatialData zarr store"),
+        (lambda: "nowhere.zarr", r"nowhere\.zarr does not exist in "),
     ],
 )
 def test_a_file_handler_that_is_none(tmp_path: Path, spoil: Callable[[], Any], message: str) -> None:
