@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,16 @@ CELLS = SHAPES["cytosol"]
 def test_clear_errors(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         new_project(tmp_path / "p", **options)
+
+
+def test_cells_without_a_nucleus_are_extracted_without_the_nucleus_mask(tmp_path: Path) -> None:
+    project = new_project(tmp_path / "p", nucleus=SHAPES["nucleus"].iloc[5:], cytosol=SHAPES["cytosol"])
+    hint = re.search("without a nucleus.*; to extract them too, set only (.*), or use (.*)", log_of(project))
+    assert hint is not None
+    key, _, name = hint[1].partition(": ")
+    ids, _ = content(Project(tmp_path / "p", CONFIG | {key: name}))
+    assert hint[2] == "load_segmentation(cytosol=...) into a new project"
+    assert ids == content(new_project(tmp_path / "cells only", cytosol=SHAPES["cytosol"]))[0]
 
 
 def test_polygons_before_an_image(tmp_path: Path) -> None:
