@@ -247,6 +247,9 @@ CELLS = SHAPES["cytosol"]
     [
         ({"cytosol": CELLS, "pixel_size": 0}, "pixel_size = 0: must be a positive number"),
         ({"cytosol": CELLS, "pixel_size": "0.2"}, "pixel_size = '0.2': must be a positive number"),
+        ({"cytosol": CELLS, "pixel_size": "0.2125 um"}, r"like 0\.2125 if they are in micrometres; write 0\.2125$"),
+        ({"cytosol": CELLS, "pixel_size": "212.5 nm"}, r"; write 0\.2125$"),
+        ({"cytosol": CELLS, "pixel_size": "small"}, r"like 0\.2125 if they are in micrometres$"),
         ({"cytosol": CELLS, "pixel_size": 1, "transform": np.eye(3)}, "Give one of them"),
         ({"cytosol": CELLS, "transform": np.eye(2)}, "must be an affine matrix .* with an inverse"),
         ({"cytosol": CELLS, "transform": [[1, 0, 0], [2, 0, 0]]}, "must be an affine matrix .* with an inverse"),

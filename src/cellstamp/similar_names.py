@@ -32,10 +32,9 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     Of joined images, channels have names such as ``scan:DAPI``; all channels with the name are suggested.
     """
     known = list(known)
-    near = [str(each) for each in known if str(each).lower().endswith(f":{name}".lower())] or [
-        similar_name(name, known)
-    ]
-    return "" if near[0] is None else f"; did you mean {' or '.join(map(repr, near))}?"
+    of_images = [str(each) for each in known if str(each).lower().endswith(f":{name}".lower())]
+    near = of_images or [each for each in (similar_name(name, known),) if each is not None]
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def misspelt_key(name: object, known: Iterable[object]) -> str | None:
