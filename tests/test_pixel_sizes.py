@@ -109,8 +109,8 @@ def test_another_text_is_no_size(value: str) -> None:
 @pytest.mark.parametrize(
     ("value", "hint"),
     [
-        ("12 mum", r"'mum' is no known unit; write um, µm, nm or mm, like \"12 um\""),
-        ("30 UM", r"'UM' is no known unit; write um, µm, nm or mm, like \"30 um\""),
+        ("12 mum", r"'mum' is not a known unit; write um, µm, nm or mm, like \"12 um\""),
+        ("30 UM", r"'UM' is not a known unit; write um, µm, nm or mm, like \"30 um\""),
         ("56px", "pixels have no unit: write 56, without quotes"),
         ("56 Pixels", "pixels have no unit: write 56, without quotes"),
         ("55.5", "pixels have no unit: write 56, without quotes"),

@@ -268,6 +268,17 @@ def test_clear_errors(tmp_path: Path, options: dict[str, Any], message: str) -> 
         new_project(tmp_path / "p", **options)
 
 
+def test_messages_do_not_name_a_folder_for_unfinished_elements(tmp_path: Path) -> None:
+    project = Project(tmp_path / "p", CONFIG)
+    project.load_input_from_array(SAMPLE.image, SAMPLE.channel_names)
+    nuclei = with_index(SHAPES["nucleus"], [f"nucleus {number}" for number in SHAPES["nucleus"].index])
+    store = re.escape(str(tmp_path / "p" / "scportrait.sdata"))
+    with pytest.raises(
+        InputError, match=rf"^shapes 'seg_all_nucleus' in {store} and shapes 'seg_all_cytosol' in {store} "
+    ):
+        project.load_segmentation(nucleus=nuclei, cytosol=SHAPES["cytosol"])
+
+
 def test_cells_without_a_nucleus_are_extracted_without_the_nucleus_mask(tmp_path: Path) -> None:
     project = new_project(tmp_path / "p", nucleus=SHAPES["nucleus"].iloc[5:], cytosol=SHAPES["cytosol"])
     hint = re.search("without a nucleus.*; to extract them too, set only (.*), or use (.*)", log_of(project))

@@ -111,6 +111,20 @@ def test_an_object_in_memory(tmp_path: Path, store: Path) -> None:
     assert content(extract(sdata, tmp_path / "memory", **BOTH)) == content(extract(store, tmp_path / "labels"))
 
 
+def test_messages_about_an_object_do_not_name_its_temporary_store(tmp_path: Path) -> None:
+    """The user has neither made nor seen that store, and it is deleted at the end."""
+    cells = with_index(SHAPES["cells"], named(SHAPES["cells"].index))
+    sdata = outlined(SAMPLE, {"nuclei": SHAPES["nuclei"], "cells": cells})
+    with pytest.raises(
+        InputError,
+        match=r"^shapes 'nuclei' in the SpatialData object and shapes 'cells' in the SpatialData object have no ids in",
+    ):
+        extract(sdata, tmp_path / "memory", **BOTH)
+    with pytest.warns(UserWarning, match=r"is larger than the image, .* 'input_image' in the SpatialData object\."):
+        extract(sdata, tmp_path / "memory", cytosol_shapes="cells", cells=["cell-001"], image_size=300, border="pad")
+    assert "sdata.zarr" not in log_of(tmp_path / "memory")
+
+
 # --- positions --------------------------------------------------------------------------------------------------------
 
 

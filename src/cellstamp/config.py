@@ -303,7 +303,7 @@ def _unit_hint(number: str, unit: str) -> str:
     """Return how to write a size whose unit is unknown or pixels."""
     if unit.lower() in _PIXEL_UNITS:
         return f"; pixels have no unit: write {even_pixels(float(number), 1)}, without quotes"
-    return f'; {unit!r} is no known unit; write um, µm, nm or mm, like "{number} um"'
+    return f'; {unit!r} is not a known unit; write um, µm, nm or mm, like "{number} um"'
 
 
 def _range_rule(reason: rules.WrongRangeError) -> str:
