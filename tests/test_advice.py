@@ -15,6 +15,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+import skimage
 import zarr
 
 import cellstamp
@@ -55,6 +56,34 @@ def run(code: str, **names: Any) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         exec(code, names)
     return names
+
+
+MASK_FIXES = {
+    "transposed": (CELLS[:150].T, IMAGE[:, :150], CELLS[:150]),
+    "half as large": (CELLS[::2, ::2], IMAGE, np.kron(CELLS[::2, ::2], np.ones((2, 2), CELLS.dtype))),
+    "twice as large": (np.kron(CELLS, np.ones((2, 2), CELLS.dtype)), IMAGE, CELLS),
+}
+
+
+@pytest.mark.parametrize("name", MASK_FIXES)
+def test_a_mask_of_another_size(tmp_path: Path, name: str) -> None:
+    mask, image, expected = MASK_FIXES[name]
+    project = Project(tmp_path / "p", keys(tmp_path))
+    project.load_input_from_array(image)
+    with pytest.raises(InputError, match=r"must have the same size.*: give `.*`") as caught:
+        project.load_segmentation(cytosol=mask)
+    assert ("It is transposed" in str(caught.value)) == (name == "transposed")
+    (code,) = re.findall("`(.*?)`", str(caught.value))
+    fixed = eval(code, {"mask": mask, "skimage": skimage})
+    assert fixed.dtype == mask.dtype
+    np.testing.assert_array_equal(fixed, expected)
+    project.load_segmentation(cytosol=fixed)
+
+
+def test_a_mask_of_another_region(project: Project) -> None:
+    with pytest.raises(InputError, match=r"same size\. Crop image and mask to the same region") as caught:
+        project.load_segmentation(cytosol=CELLS[:-1])
+    assert "`" not in str(caught.value)
 
 
 def refused(call: Callable[[], Any], *calls: str, kind: type[Exception] = InputError) -> None:

@@ -253,8 +253,6 @@ def test_value_is_taken_with_its_meaning(key: str, value: Any, meaning: Any) -> 
         ("image_size", 0, None),
         ("image_size", -4, None),
         ("image_size", 64.0, "a float"),
-        ("image_size", "64", None),
-        ("image_size", "64 px", None),
         ("image_pixel_size", "0.5", "a str"),
         ("crop_pixel_size", 0, None),
         ("crop_pixel_size", -1.0, None),

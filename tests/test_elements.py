@@ -287,8 +287,18 @@ def test_a_named_mask_that_is_not_there(copied_store):
 
 
 def test_no_store(tmp_path):
-    with pytest.raises(InputError, match=r"nothing\.zarr is not a SpatialData zarr store\. Give the folder"):
+    with pytest.raises(
+        InputError, match=r"/nothing\.zarr does not exist\. Check the path; in a project, load an image"
+    ):
         find_source(tmp_path / "nothing.zarr")
+
+
+def test_no_store_at_a_relative_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        InputError, match=rf"^nothing\.zarr does not exist in {re.escape(str(tmp_path))}\. Check the path"
+    ):
+        find_source("nothing.zarr")
 
 
 def test_a_folder_or_a_file_that_is_no_store(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -331,7 +332,7 @@ def test_a_store_that_cannot_be_written_is_read_all_the_same(tmp_path: Path, mak
     [
         (lambda: None, r"filehandler is NoneType; it must be the path of a SpatialData zarr store"),
         (lambda: 5, r"filehandler is int; it must be"),
-        (lambda: "nowhere.zarr", r"nowhere\.zarr is not a SpatialData zarr store"),
+        (lambda: "nowhere.zarr", r"nowhere\.zarr does not exist in "),
     ],
 )
 def test_a_file_handler_that_is_none(tmp_path: Path, spoil: Callable[[], Any], message: str) -> None:
@@ -546,6 +547,21 @@ def test_crops_larger_than_the_image(tmp_path: Path, make_step: MakeStep) -> Non
     with pytest.raises(ConfigError, match=r"image_size = 202: .*larger than the image, which is 200 x 230 pixels"):
         make_step(image_size=202)()
     assert files(tmp_path) <= {"out/processing.log"}
+
+
+@pytest.mark.parametrize("size", [230, 232])
+def test_padded_crops_larger_than_the_image_are_a_warning(make_step: MakeStep, size: int) -> None:
+    """Such a crop is mostly padding, which takes time and space: the user meant another unit or size."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        make_step(image_size=size, border="pad", cells=[1])()
+    found = [str(warning.message) for warning in told if "larger than the image" in str(warning.message)]
+    expected = (
+        rf"image_size = {size} is larger than the image, which is 200 x 230 pixels \(y, x\): 'input_image' in .*\. "
+        "Single-cell images are then mostly padding. Choose a smaller image_size"
+    )
+    assert len(found) == (size > 230)
+    assert all(re.fullmatch(expected, message) for message in found)
 
 
 # --- results of earlier runs -----------------------------------------------------------------------------------------

@@ -281,7 +281,7 @@ class TestMasks:
         project.load_segmentation(*masks)
         with pytest.warns(UserWarning, match="has another size than the new image"):
             project.load_input_from_array(IMAGE, overwrite=True)
-        with pytest.raises(InputError, match="they must have the same size"):
+        with pytest.raises(InputError, match="must have the same size"):
             project.load_segmentation(*masks)
 
     def test_overwrite_writes_them_again(self, project: Project, masks: tuple[np.ndarray, np.ndarray]) -> None:

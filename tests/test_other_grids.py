@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import warnings
 from collections.abc import Iterator
@@ -353,9 +354,21 @@ def test_channels_are_chosen_by_their_new_names(slide: Path, tmp_path: Path) -> 
     limits = [np.quantile(plane.astype(float), pair) for plane, pair in zip(whole, quantiles, strict=True)]
     check(step, [CELLS], whole, limits=limits)
     with pytest.raises(
-        InputError, match=r"channels: no channel named 'red' in image 'scan \+ he' .* scan:red, he:red, green, blue"
+        InputError,
+        match=r"channels: no channel named 'red' in image 'scan \+ he' .* scan:red, he:red, green, blue; did you mean "
+        r"'scan:red' or 'he:red'\?",
     ):
         extracted(slide, tmp_path / "x", image=["scan", "he"], cytosol_labels="cells", channels=["red"])
+    with pytest.raises(ConfigError, match=r"normalization_range: no channel named 'red'.*'scan:red' or 'he:red'\?"):
+        extracted(slide, tmp_path / "x", **config | {"channels": None, "normalization_range": {"red": [0, 1]}})
+
+
+@pytest.mark.parametrize("text", ["scan, he", "scan,he", "scan + he"])
+def test_images_in_one_text_are_an_error_with_a_list(slide: Path, tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match=r"image: no .*; for several images, give a list: \['scan', 'he'\]$") as caught:
+        extracted(slide, tmp_path, image=text, cytosol_labels="cells")
+    images = ast.literal_eval(str(caught.value).rpartition("list: ")[2])
+    assert extracted(slide, tmp_path, image=images, cytosol_labels="cells").output_path is not None
 
 
 def test_a_list_of_one_image_is_this_image(slide: Path, tmp_path: Path) -> None:

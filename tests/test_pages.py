@@ -44,7 +44,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]
     folder = tmp_path_factory.mktemp("page")
     cells = r"^```{code-cell} ipython3\n(?::tags:[^\n]*\n\n)?(.*?)^```$"
     blocks = re.findall(cells, PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(block) for block in blocks])
     resources = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(notebook, kernel_name="python3", timeout=120, resources=resources).execute()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,25 @@ def test_a_length_is_rounded_up_to_even_pixels(length: float, pixel: float, n: i
 def test_another_text_is_no_size(value: str) -> None:
     with pytest.raises(ConfigError, match=r'must be an even integer >= 2, a length like "30 um", or "auto"'):
         ExtractionConfig.parse({"image_size": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("12 mum", r"'mum' is not a known unit; write um, µm, nm or mm, like \"12 um\""),
+        ("30 UM", r"'UM' is not a known unit; write um, µm, nm or mm, like \"30 um\""),
+        ("56px", "pixels have no unit: write 56, without quotes"),
+        ("56 Pixels", "pixels have no unit: write 56, without quotes"),
+        ("55.5", "pixels have no unit: write 56, without quotes"),
+        ("56", "pixels have no unit: write 56, without quotes"),
+    ],
+)
+def test_a_unit_that_is_not_known_is_an_error_with_a_fix(value: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=f"image_size = '{value}': must be .*{hint}$"):
+        ExtractionConfig.parse({"image_size": value})
+    advised = re.search(r'like "(.*)"|write (\d+)', hint.replace("\\", ""))
+    assert advised is not None
+    ExtractionConfig.parse({"image_size": advised[1] or int(advised[2])})
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,9 @@ CELLS = SHAPES["cytosol"]
     [
         ({"cytosol": CELLS, "pixel_size": 0}, "pixel_size = 0: must be a positive number"),
         ({"cytosol": CELLS, "pixel_size": "0.2"}, "pixel_size = '0.2': must be a positive number"),
+        ({"cytosol": CELLS, "pixel_size": "0.2125 um"}, r"like 0\.2125 if they are in micrometres; write 0\.2125$"),
+        ({"cytosol": CELLS, "pixel_size": "212.5 nm"}, r"; write 0\.2125$"),
+        ({"cytosol": CELLS, "pixel_size": "small"}, r"like 0\.2125 if they are in micrometres$"),
         ({"cytosol": CELLS, "pixel_size": 1, "transform": np.eye(3)}, "Give one of them"),
         ({"cytosol": CELLS, "transform": np.eye(2)}, "must be an affine matrix .* with an inverse"),
         ({"cytosol": CELLS, "transform": [[1, 0, 0], [2, 0, 0]]}, "must be an affine matrix .* with an inverse"),
@@ -262,6 +266,27 @@ CELLS = SHAPES["cytosol"]
 def test_clear_errors(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         new_project(tmp_path / "p", **options)
+
+
+def test_messages_do_not_name_a_folder_for_unfinished_elements(tmp_path: Path) -> None:
+    project = Project(tmp_path / "p", CONFIG)
+    project.load_input_from_array(SAMPLE.image, SAMPLE.channel_names)
+    nuclei = with_index(SHAPES["nucleus"], [f"nucleus {number}" for number in SHAPES["nucleus"].index])
+    store = re.escape(str(tmp_path / "p" / "scportrait.sdata"))
+    with pytest.raises(
+        InputError, match=rf"^shapes 'seg_all_nucleus' in {store} and shapes 'seg_all_cytosol' in {store} "
+    ):
+        project.load_segmentation(nucleus=nuclei, cytosol=SHAPES["cytosol"])
+
+
+def test_cells_without_a_nucleus_are_extracted_without_the_nucleus_mask(tmp_path: Path) -> None:
+    project = new_project(tmp_path / "p", nucleus=SHAPES["nucleus"].iloc[5:], cytosol=SHAPES["cytosol"])
+    hint = re.search("without a nucleus.*; to extract them too, set only (.*), or use (.*)", log_of(project))
+    assert hint is not None
+    key, _, name = hint[1].partition(": ")
+    ids, _ = content(Project(tmp_path / "p", CONFIG | {key: name}))
+    assert hint[2] == "load_segmentation(cytosol=...) into a new project"
+    assert ids == content(new_project(tmp_path / "cells only", cytosol=SHAPES["cytosol"]))[0]
 
 
 def test_polygons_before_an_image(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from scipy import ndimage
 from cellstamp import HDF5CellExtraction, read_h5sc
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.validate import errors_in
+from cellstamp.source.id_columns import SHAPE_COLUMNS
 from outlined import outlined, placed, polygons_of, with_index, write_outlined
 from stores import CYTOSOL, NUCLEUS, make_sample
 
@@ -108,6 +109,20 @@ def test_cells_that_exceed_their_crops_are_marked_as_for_labels(store: Path, tmp
 def test_an_object_in_memory(tmp_path: Path, store: Path) -> None:
     sdata = outlined(SAMPLE, SHAPES)
     assert content(extract(sdata, tmp_path / "memory", **BOTH)) == content(extract(store, tmp_path / "labels"))
+
+
+def test_messages_about_an_object_do_not_name_its_temporary_store(tmp_path: Path) -> None:
+    """The user has neither made nor seen that store, and it is deleted at the end."""
+    cells = with_index(SHAPES["cells"], named(SHAPES["cells"].index))
+    sdata = outlined(SAMPLE, {"nuclei": SHAPES["nuclei"], "cells": cells})
+    with pytest.raises(
+        InputError,
+        match=r"^shapes 'nuclei' in the SpatialData object and shapes 'cells' in the SpatialData object have no ids in",
+    ):
+        extract(sdata, tmp_path / "memory", **BOTH)
+    with pytest.warns(UserWarning, match=r"is larger than the image, .* 'input_image' in the SpatialData object\."):
+        extract(sdata, tmp_path / "memory", cytosol_shapes="cells", cells=["cell-001"], image_size=300, border="pad")
+    assert "sdata.zarr" not in log_of(tmp_path / "memory")
 
 
 # --- positions --------------------------------------------------------------------------------------------------------
@@ -242,7 +257,10 @@ def test_nuclei_without_cells_cells_without_nuclei_and_several_nuclei(tmp_path: 
     assert ndimage.label(images_of(step)[0, 0] > 0.5)[1] == 2
     log = log_of(tmp_path / "s")
     assert "left out 1 of 4 nuclei without a cell in 'cells'" in log
-    assert "left out 1 of 3 cells without a nucleus in 'nuclei'" in log
+    without = re.search("left out 1 of 3 cells without a nucleus in 'nuclei'; to extract them too, set only (.*)", log)
+    assert without is not None
+    key, _, name = without[1].partition(": ")
+    assert read_h5sc(str(extract(slide, tmp_path / "all", **{key: name}).output_path)).n_obs == 3
     assert "1 cells have several nuclei" in log
 
 
@@ -264,19 +282,68 @@ def test_text_ids_beside_labels(tmp_path: Path) -> None:
         extract(slide, tmp_path / "s", nucleus_labels=NUCLEUS, cytosol_shapes="cells")
 
 
+def test_a_column_whose_values_are_no_cells_is_shown(tmp_path: Path) -> None:
+    wrong = [f"{name}-1" for name in named(SHAPES["nuclei"].index)]
+    nuclei = with_index(SHAPES["nuclei"], range(len(wrong)), cell_id=wrong)
+    cells = with_index(SHAPES["cells"], named(SHAPES["cells"].index))
+    slide = write_outlined(tmp_path / "s.zarr", SAMPLE, {"nuclei": nuclei, "cells": cells})
+    with pytest.raises(
+        InputError,
+        match=r"no ids in common: the column 'cell_id' of 'nuclei' has 'cell-001-1', .*, \.\.\., the index of 'cells' "
+        r"has 'cell-001', .*Correct the column",
+    ):
+        extract(slide, tmp_path / "s", **BOTH)
+
+
+def test_swapped_nuclei_and_cells(tmp_path: Path) -> None:
+    """Two nuclei of one cell: the column of the nuclei cannot be the key of cells."""
+    twice = named(SHAPES["nuclei"].index)
+    twice[1] = twice[0]
+    nuclei = with_index(SHAPES["nuclei"], range(len(twice)), cell_id=twice)
+    cells = with_index(SHAPES["cells"], named(SHAPES["cells"].index))
+    slide = write_outlined(tmp_path / "s.zarr", SAMPLE, {"nuclei": nuclei, "cells": cells})
+    with pytest.raises(InputError, match="they seem to be swapped: use 'nuclei' as nucleus and 'cells' as cyt"):
+        extract(slide, tmp_path / "s", nucleus_shapes="cells", cytosol_shapes="nuclei")
+
+
+@pytest.mark.parametrize("name", SHAPE_COLUMNS)
+def test_columns_that_name_cells(tmp_path: Path, store: Path, name: str) -> None:
+    """The documentation lists them, and so does the error about other columns."""
+    nuclei = with_index(SHAPES["nuclei"], range(len(SHAPES["nuclei"])), **{name: named(SHAPES["nuclei"].index)})
+    cells = with_index(SHAPES["cells"], named(SHAPES["cells"].index))
+    slide = write_outlined(tmp_path / "s.zarr", SAMPLE, {"nuclei": nuclei, "cells": cells})
+    assert content(extract(slide, tmp_path / "s", **BOTH))[:2] == content(extract(store, tmp_path / "labels"))[:2]
+    assert f"`{name}`" in Path(__file__).parents[1].joinpath("docs/shapes.md").read_text()
+    other = write_outlined(tmp_path / "o.zarr", SAMPLE, {"nuclei": nuclei.rename(columns={name: "of"}), "cells": cells})
+    with pytest.raises(InputError, match=f"or the nuclei a column with the ids of the cells: .*{name}"):
+        extract(other, tmp_path / "o", **BOTH)
+
+
 def test_repeated_ids(tmp_path: Path) -> None:
-    index = SHAPES["cells"].index.to_list()
-    cells = with_index(SHAPES["cells"], [index[0], index[0], *index[2:]])
+    """The fix keeps ids of text, which join the shapes to tables."""
+    areas: list[float] = []
+    cells = with_index(SHAPES["cells"], ["cell-a", "cell-a", *named(SHAPES["cells"].index)[2:]])
     slide = write_outlined(tmp_path / "s.zarr", SAMPLE, {"cells": cells})
-    with pytest.raises(InputError, match="its index has 1 more than once") as caught:
+    with pytest.raises(InputError, match="its index has 'cell-a' more than once") as caught:
         extract(slide, tmp_path / "s", cytosol_shapes="cells")
     import spatialdata
+    from spatialdata.transformations import get_transformation
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sdata = spatialdata.read_zarr(slide)
-        exec(re.search(r"sdata\[.*", str(caught.value))[0], {"sdata": sdata})  # type: ignore[index]
-    assert sdata["cells"].index.is_unique
+        for code in re.findall("`(.*?)`", str(caught.value)):
+            sdata = spatialdata.read_zarr(slide)
+            before = get_transformation(sdata["cells"], get_all=True)
+            exec(code, {"sdata": sdata})
+            assert set(sdata["cells"].index) == set(cells.index)
+            assert get_transformation(sdata["cells"], get_all=True) == before
+            areas.append(sdata["cells"].geometry["cell-a"].area)
+            found, _, _ = content(
+                extract(sdata, tmp_path / f"fixed {len(areas)}", cytosol_shapes="cells", border="pad")
+            )
+            assert len(found) == len(SHAPES["cells"]) - 1
+    first, second = SHAPES["cells"].geometry.area.tolist()[:2]
+    assert areas == [first + second, first]
 
 
 @pytest.mark.parametrize("region", ["cells", "circles"])

@@ -18,6 +18,14 @@ def test_the_most_similar_name(name: object, meant: str | None) -> None:
     assert did_you_mean(name, KNOWN) == ("" if meant is None else f"; did you mean {meant!r}?")
 
 
+@pytest.mark.parametrize("name", ["DAPI", "dapi"])
+def test_channels_that_have_the_name_of_their_image(name: str) -> None:
+    """Joined images have such names; a similar name is another channel, as 'he:APIs' is."""
+    known = ["scan:DAPI", "scan:18S", "he:DAPI", "he:APIs"]
+    assert did_you_mean(name, known) == "; did you mean 'scan:DAPI' or 'he:DAPI'?"
+    assert did_you_mean("he:DAPy", known) == "; did you mean 'he:DAPI'?"
+
+
 def test_nothing_is_known() -> None:
     assert did_you_mean("dapi", []) == ""
 

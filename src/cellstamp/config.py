@@ -14,11 +14,13 @@ from cellstamp.compression import DEFAULT_COMPRESSION
 from cellstamp.config_files import check_sections
 from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError
+from cellstamp.lengths import even_pixels
 from cellstamp.similar_names import did_you_mean, misspelt_key
 from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
 
 # scportrait's configs tune HDF5's chunk cache with these keys; chunks written directly bypass it
 _IGNORED_PREFIX = "hdf5_rdcc_"
+_PIXEL_UNITS = ("", "px", "pix", "pixel", "pixels")
 
 
 def usable_threads() -> Any:
@@ -292,7 +294,16 @@ def _got(reason: object) -> str:
         return f" (got {rules.with_article(reason.type_name)})"
     if isinstance(reason, rules.WrongItemError):
         return f" (item {reason.index} is {_shown(reason.value)})"
+    if isinstance(reason, rules.WrongUnitError):
+        return _unit_hint(reason.number, reason.unit)
     return ""
+
+
+def _unit_hint(number: str, unit: str) -> str:
+    """Return how to write a size whose unit is unknown or pixels."""
+    if unit.lower() in _PIXEL_UNITS:
+        return f"; pixels have no unit: write {even_pixels(float(number), 1)}, without quotes"
+    return f'; {unit!r} is not a known unit; write um, µm, nm or mm, like "{number} um"'
 
 
 def _range_rule(reason: rules.WrongRangeError) -> str:

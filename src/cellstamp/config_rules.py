@@ -19,7 +19,7 @@ from pydantic import PlainValidator
 from cellstamp.compression import COMPRESSIONS, DEFAULT_COMPRESSION
 from cellstamp.compression import Compression as CompressionName
 from cellstamp.errors import ConfigError
-from cellstamp.lengths import PixelSize, parse_length
+from cellstamp.lengths import PixelSize, number_and_unit, parse_length
 from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
 
 DEFAULT_RANGE = (0.001, 0.999)
@@ -82,6 +82,14 @@ class WrongRangeError(ValueError):
     def __init__(self, channel: str, value: object) -> None:
         super().__init__()
         self.channel, self.value = channel, value
+
+
+class WrongUnitError(ValueError):
+    """A size whose unit is unknown or pixels, so that the message can name the units."""
+
+    def __init__(self, number: str, unit: str) -> None:
+        super().__init__()
+        self.number, self.unit = number, unit
 
 
 def with_article(name: str) -> str:
@@ -178,14 +186,21 @@ def _crop_size(value: object) -> int:
     if isinstance(value, str) and value == AUTO:
         return MEASURED
     if isinstance(value, str):
-        length = parse_length(value)
-        if length is None or not 0 < length < math.inf:
-            raise ValueError
-        return PhysicalLength(length)
+        return PhysicalLength(_length_of(value))
     size = _integer(value)
     if size < 2 or size % 2:
         raise ValueError
     return size
+
+
+def _length_of(text: str) -> float:
+    """Return the micrometres of a text such as ``"30 um"``."""
+    length = parse_length(text)
+    if length is None and (parts := number_and_unit(text)) and math.isfinite(float(parts[0])):
+        raise WrongUnitError(*parts)
+    if length is None or not 0 < length < math.inf:
+        raise ValueError
+    return length
 
 
 def _optional_pixel_size(value: object) -> PixelSize | None:

@@ -1,5 +1,10 @@
 """Define the errors that cellstamp raises. Each is also a subclass of the matching builtin error."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class CellstampError(Exception):
     """Base class of all errors of cellstamp."""
@@ -19,3 +24,13 @@ class OutputError(CellstampError, ValueError):
 
 class WorkerError(CellstampError, RuntimeError):
     """A batch failed in a worker, or a worker died."""
+
+
+@contextmanager
+def reworded(reword: Callable[[str], str]) -> Iterator[None]:
+    """Change the messages of errors, such as names of temporary folders, which a user does not know."""
+    try:
+        yield
+    except CellstampError as error:
+        error.args = tuple(reword(each) if isinstance(each, str) else each for each in error.args)
+        raise

@@ -30,7 +30,7 @@ _LONG = {
     "meter": "m",
     "angstrom": "å",
 }
-_LENGTH = re.compile(r"(\d+\.?\d*|\.\d+)\s*([^\W\d]+)")
+_LENGTH = re.compile(r"(\d+\.?\d*|\.\d+)\s*([^\W\d]*)")
 _SAME = 1e-3
 """Sides of a pixel that differ by less than this share are equal: programs round them."""
 
@@ -53,9 +53,15 @@ def in_micrometres(unit: str) -> float | None:
 
 def parse_length(text: str) -> float | None:
     """Return a length such as ``"30 um"``, ``"30 µm"`` or ``"0.03 mm"`` in micrometres; None if it is not one."""
+    number, name = number_and_unit(text) or ("", "")
+    unit = in_micrometres(name)
+    return None if unit is None else float(number) * unit
+
+
+def number_and_unit(text: str) -> tuple[str, str] | None:
+    """Return the number and the unit of a text such as ``"30 um"`` or ``"30"``; None if it is something else."""
     found = _LENGTH.fullmatch(text.strip())
-    unit = in_micrometres(found[2]) if found else None
-    return float(found[1]) * unit if found and unit is not None else None
+    return (found[1], found[2]) if found else None
 
 
 def scaled(size: PixelSize, factors: tuple[float, float]) -> PixelSize:

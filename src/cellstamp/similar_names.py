@@ -27,9 +27,14 @@ def similar_name(name: object, known: Iterable[object]) -> str | None:
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
-    """Return ``; did you mean 'DAPI'?`` to continue an error message, or an empty text if no name is similar."""
-    near = similar_name(name, known)
-    return "" if near is None else f"; did you mean {near!r}?"
+    """Return ``; did you mean 'DAPI'?`` to continue an error message, or an empty text if no name is similar.
+
+    Of joined images, channels have names such as ``scan:DAPI``; all channels with the name are suggested.
+    """
+    known = list(known)
+    of_images = [str(each) for each in known if str(each).lower().endswith(f":{name}".lower())]
+    near = of_images or [each for each in (similar_name(name, known),) if each is not None]
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def misspelt_key(name: object, known: Iterable[object]) -> str | None:

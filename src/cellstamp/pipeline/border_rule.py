@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,17 +38,27 @@ def check_crop_fits(config: ExtractionConfig, source: PixelSource, *, measured: 
     ConfigError
         If ``image_size`` is larger than the image's shorter side.
     """
-    height, width = source.shape
     # while the size is to be measured, it is 0
-    if config.border == "drop" and config.image_size > min(height, width):
+    if config.border == "drop" and config.image_size > min(source.shape):
         size, mask = f"image_size = {config.image_size}:", source.main_mask.name
         begin = f"image_size = 'auto': the cells of '{mask}' need {config.image_size}, which" if measured else size
-        pixels = "pixels" if source.scale == (1.0, 1.0) else "pixels of the crops"
-        message = (
-            f"{begin} must not be larger than the image, which is {height} x {width} {pixels} "
-            f"(y, x): '{source.image.name}' in {source.image.store}{_cause(source, measured=measured)}"
+        raise ConfigError(f"{begin} must not be larger than {_image_of(source)}{_cause(source, measured=measured)}")
+
+
+def mostly_padding(config: ExtractionConfig, source: PixelSource) -> Iterator[str]:
+    """Yield a warning if padded crops are larger than both sides of the image."""
+    if config.border == "pad" and config.image_size > max(source.shape):
+        yield (
+            f"image_size = {config.image_size} is larger than {_image_of(source)}. Single-cell images are then mostly "
+            "padding. Choose a smaller image_size"
         )
-        raise ConfigError(message)
+
+
+def _image_of(source: PixelSource) -> str:
+    """Return the size of the image and its name, for messages."""
+    height, width = source.shape
+    pixels = "pixels" if source.scale == (1.0, 1.0) else "pixels of the crops"
+    return f"the image, which is {height} x {width} {pixels} (y, x): '{source.image.name}' in {source.image.store}"
 
 
 def _cause(source: PixelSource, *, measured: bool) -> str:

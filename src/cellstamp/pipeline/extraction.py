@@ -20,12 +20,12 @@ from cellstamp.engines import n_local_workers, open_engine
 from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
-from cellstamp.errors import ConfigError, OutputError
+from cellstamp.errors import ConfigError, OutputError, reworded
 from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME
 from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep, source_of
-from cellstamp.pipeline.border_rule import check_crop_fits
+from cellstamp.pipeline.border_rule import check_crop_fits, mostly_padding
 from cellstamp.pipeline.cell_selection import Selection, choose_cells
 from cellstamp.pipeline.cluster_memory import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
@@ -54,6 +54,7 @@ from cellstamp.source.find.elements import find_source
 from cellstamp.source.find.masks import MaskChoice
 from cellstamp.source.find.selection import ChosenCells, find_cells
 from cellstamp.source.load.file_handler import open_store
+from cellstamp.source.load.spatialdata_in_memory import STORE_OF_OBJECT, THE_OBJECT
 from cellstamp.source.load.store import store_centers
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import PixelArray, PixelSource
@@ -274,7 +275,8 @@ class HDF5CellExtraction(ProcessingStep):
         name = self.log_name
         self.log_name = "partial_processing.log" if partial else name
         try:
-            yield
+            with reworded(self._in_words):
+                yield
         except BaseException as error:
             # if the log cannot be written either, report the first error
             with suppress(OutputError):
@@ -312,6 +314,8 @@ class HDF5CellExtraction(ProcessingStep):
         if sized is not config:
             self._tell(f"image_size {config.image_size!r} is {sized.image_size} pixels", config)
         check_crop_fits(sized, source)
+        for warning in mostly_padding(sized, source):
+            self._warn(warning)
         check_ranges(sized, source)
         return sized, source if config.channels is None else source.pick(config.channels)
 
@@ -369,11 +373,23 @@ class HDF5CellExtraction(ProcessingStep):
 
     def _tell(self, line: str, config: ExtractionConfig) -> None:
         self.log(line)
-        announce(line, mode=config.progress)
+        announce(self._in_words(line), mode=config.progress)
 
     def _warn(self, message: str) -> None:
         self.log(message)
-        warn(message)
+        warn(self._in_words(message))
+
+    def log(self, message: object) -> None:
+        """Append a message to the log; see `Logable.log`."""
+        super().log(self._in_words(message) if isinstance(message, str) else message)
+
+    def _in_words(self, text: str) -> str:
+        """Replace the temporary store of a SpatialData object, which the user does not know."""
+        folder = getattr(self, "_tmp_dir_path", None)
+        if folder is None:
+            return text
+        store = str(Path(folder) / STORE_OF_OBJECT)
+        return text.replace(f"spatialdata.read_zarr({store!r})", "sdata").replace(store, THE_OBJECT)
 
     def _log_selection(self, source: PixelSource, selection: Selection) -> None:
         image = source.image

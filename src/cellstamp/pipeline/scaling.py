@@ -11,6 +11,7 @@ import numpy as np
 from cellstamp.config import ExtractionConfig
 from cellstamp.config_rules import DEFAULT_RANGE
 from cellstamp.errors import ConfigError
+from cellstamp.similar_names import did_you_mean
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.read.intensities import Run, channel_quantiles
 
@@ -68,7 +69,7 @@ def check_ranges(config: ExtractionConfig, source: PixelSource) -> None:
     if unknown:
         message = (
             f"normalization_range: no channel named {', '.join(map(repr, unknown))}; the channels are "
-            f"{', '.join(source.channel_names)}"
+            f"{', '.join(source.channel_names)}{did_you_mean(unknown[0], source.channel_names)}"
         )
         raise ConfigError(message)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import zarr
 import zarr.errors
@@ -32,6 +33,8 @@ def open_root(store: str) -> zarr.Group:
             # some servers cannot list folders; consolidated metadata lists the elements, in one request
             root = zarr.open_group(store=store, mode="r", use_consolidated=None if remote else False)
     except missing as error:
+        if not remote and not Path(store).exists():
+            raise InputError(f"{_nothing_at(store)}. Check the path; in a project, load an image first") from error
         message = (
             f"{store} is not a SpatialData zarr store. Give the folder that contains 'images' and 'labels'. In a "
             "project, load an image first"
@@ -51,6 +54,11 @@ def open_root(store: str) -> zarr.Group:
         )
         raise InputError(message)
     return root
+
+
+def _nothing_at(store: str) -> str:
+    """Return that a path does not exist, with the folder to which it is relative."""
+    return f"{store} does not exist{'' if Path(store).is_absolute() else f' in {Path.cwd()}'}"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -118,11 +119,21 @@ def check_there(
         return
     other = kind_of(name)
     what = "images element" if kind == "images" else kind
-    hint = f"; '{name}' is one of its {other}" if other else did_you_mean(name, available)
+    hint = (
+        f"; '{name}' is one of its {other}"
+        if other
+        else (_several(name, available) if kind == "images" else "") or did_you_mean(name, available)
+    )
     if role is not None and other in _KINDS_OF_MASKS:
         hint += f": set {role}_{other} instead"
     message = f"{key}no {what} named '{name}' in {store}; it has {listing(available)}{hint}"
     raise InputError(message)
+
+
+def _several(text: str, available: Sequence[str]) -> str:
+    """Return the list to give if a text has the names of several elements."""
+    names = [name.strip() for name in re.split("[,;+]", text)]
+    return f"; for several images, give a list: {names}" if len(names) > 1 and set(names) <= set(available) else ""
 
 
 def listing(names: Sequence[str], empty: str = "none") -> str:

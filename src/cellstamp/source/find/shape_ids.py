@@ -14,6 +14,7 @@ from cellstamp.errors import InputError
 from cellstamp.source.find.masks import listing
 from cellstamp.source.find.outline_files import FileOutlines
 from cellstamp.source.id_columns import SHAPE_COLUMNS
+from cellstamp.source.names import CYTOSOL_SHAPES
 from cellstamp.source.outlines import OutlineCollector, centers_of
 
 if TYPE_CHECKING:
@@ -137,16 +138,29 @@ def _match(
     ours, theirs, rows = _best_keys(nuclei, cells)
     of_nuclei, of_cells = np.flatnonzero(rows >= 0), np.unique(rows[rows >= 0])
     if not of_cells.size:
-        raise InputError(
-            f"{nuclei.where} and {cells.where} have no ids in common: their indexes have {_shown(nuclei.index)} and "
-            f"{_shown(cells.index)}. Give both the same ids, or the nuclei a column cell_id with the ids of the cells"
-        )
+        raise InputError(f"{nuclei.where} and {cells.where} have no ids in common: {_why_none(nuclei, cells)}")
     known = _as_ids(theirs.values)
     every_id = np.arange(1, theirs.values.size + 1).astype(np.uint64) if known is None else known
     numbered = _cells(cells, of_cells, every_id[of_cells])
     remarks = _remarks(nuclei, cells, ours, theirs, rows, of_cells.size)
     paired = _merged(nuclei, of_nuclei, every_id[rows[of_nuclei]], numbered.names, collector)
     return [paired, replace(numbered, unpaired=np.delete(cells.index, of_cells))], remarks
+
+
+def _why_none(nuclei: ShapesElement, cells: ShapesElement) -> str:
+    """Return the ids of elements that have none in common, and a fix."""
+    if (_best_keys(cells, nuclei)[2] >= 0).any():
+        return f"they seem to be swapped: use '{cells.name}' as nucleus and '{nuclei.name}' as cytosol"
+    columns = _columns_of_nuclei(nuclei, cells)
+    if columns:
+        return (
+            f"the {columns[0].words} of '{nuclei.name}' has {_shown(columns[0].values)}, the index of '{cells.name}' "
+            f"has {_shown(cells.index)}. Correct the column, or give both the same index"
+        )
+    return (
+        f"their indexes have {_shown(nuclei.index)} and {_shown(cells.index)}. Give both the same ids, or the nuclei a "
+        f"column with the ids of the cells: {listing(SHAPE_COLUMNS)}"
+    )
 
 
 def _best_keys(nuclei: ShapesElement, cells: ShapesElement) -> tuple[_Key, _Key, NDArray[np.int64]]:
@@ -158,8 +172,7 @@ def _best_keys(nuclei: ShapesElement, cells: ShapesElement) -> tuple[_Key, _Key,
 def _pairs_of_keys(nuclei: ShapesElement, cells: ShapesElement) -> Iterator[tuple[_Key, _Key]]:
     """Yield the possible pairs, those that name the cells explicitly first."""
     ours, theirs = _Key("index", nuclei.index), _Key("index", cells.index)
-    named = (*SHAPE_COLUMNS, cells.name, cells.columns.index.name)
-    columns = [_Key(f"column {name!r}", nuclei.column(name)) for name in nuclei.columns.columns if name in named]
+    columns = _columns_of_nuclei(nuclei, cells)
     for column in columns:
         yield column, theirs
     for name in cells.columns.columns:
@@ -168,6 +181,12 @@ def _pairs_of_keys(nuclei: ShapesElement, cells: ShapesElement) -> Iterator[tupl
             if _all_differ(key.values):
                 yield from ((column, key) for column in (*columns, ours))
     yield ours, theirs
+
+
+def _columns_of_nuclei(nuclei: ShapesElement, cells: ShapesElement) -> list[_Key]:
+    """Return the columns of nuclei that name their cells."""
+    named = (*SHAPE_COLUMNS, cells.name, cells.columns.index.name)
+    return [_Key(f"column {name!r}", nuclei.column(name)) for name in nuclei.columns.columns if name in named]
 
 
 def _rows_of(wanted: NDArray[Any], known: NDArray[Any]) -> NDArray[np.int64]:
@@ -210,9 +229,11 @@ def _remarks(
     if n_lone:
         lines.append(f"left out {n_lone} of {rows.size} nuclei without a cell in '{cells.name}'")
     if n_without:
+        in_project = f"shapes/{cells.name}" == CYTOSOL_SHAPES
+        or_load = ", or use load_segmentation(cytosol=...) into a new project" if in_project else ""
         lines.append(
             f"left out {n_without} of {theirs.values.size} cells without a nucleus in '{nuclei.name}'; to extract them "
-            "too, give cytosol_shapes only"
+            f"too, set only cytosol_shapes: {cells.name}{or_load}"
         )
     if n_several:
         lines.append(f"{n_several} cells have several nuclei, which are drawn together")
@@ -223,10 +244,12 @@ def _check_differ(element: ShapesElement) -> None:
     import pandas as pd
 
     repeated = pd.Index(element.index).duplicated()
+    shapes = f"sdata['{element.name}']"
     if repeated.any():
         raise InputError(
             f"{element.where}: its index has {element.index[repeated].tolist()[0]!r} more than once; each shape needs "
-            f"one id. Number them: sdata['{element.name}'].reset_index(drop=True, inplace=True)"
+            f"one id. Join parts of one cell: `joined = {shapes}.dissolve(level=0); joined.attrs = {shapes}.attrs; "
+            f"{shapes} = joined`. Or keep the first of each: `{shapes} = {shapes}[~{shapes}.index.duplicated()]`"
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError, OutputError
+from cellstamp.source.find.placement import are_proportional
 from cellstamp.source.load.pixels import Pixels
 from cellstamp.source.values import Centers
 from cellstamp.warnings import warn
@@ -171,8 +172,20 @@ def check_mask(mask: Pixels, name: str, image_shape: Sequence[int]) -> None:
     if tuple(mask.shape) != tuple(image_shape[-2:]):
         raise InputError(
             f"{name} mask is {mask.shape[0]} x {mask.shape[1]} pixels (y, x), the image {image_shape[-2]} x "
-            f"{image_shape[-1]}: they must have the same size"
+            f"{image_shape[-1]}: they must have the same size. {_fix_of_size(mask.shape, image_shape[-2:])}"
         )
+
+
+def _fix_of_size(mask: Sequence[int], image: Sequence[int]) -> str:
+    """Return how to give a mask the size of the image; both sizes are (y, x)."""
+    height, width = image
+    if tuple(mask) == (width, height):
+        return "It is transposed: give `mask.T`"
+    is_cropped = 0 in mask or 0.9 < mask[0] / height < 1.1
+    if is_cropped or not are_proportional(image, mask):
+        return "Crop image and mask to the same region, or resample the mask without interpolation"
+    resize = f"skimage.transform.resize(mask, ({height}, {width}), order=0, preserve_range=True, anti_aliasing=False)"
+    return f"If both show the same field of view: give `{resize}.astype(mask.dtype)`"
 
 
 def check_mask_type(dtype: np.dtype[Any], name: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cellstamp.errors import InputError
 from cellstamp.source.find.masks import KINDS, MaskChoice, check_there
-from cellstamp.source.load.spatialdata_in_memory import as_store
+from cellstamp.source.load.spatialdata_in_memory import THE_OBJECT, as_store
 from cellstamp.source.location import path_of
 
 
@@ -40,7 +40,7 @@ def open_store(handler: Any, images: Sequence[str], masks: MaskChoice, centers: 
         )
         raise InputError(message)
 
-    where, kind_of = "the SpatialData object", partial(_kind_in_memory, handler)
+    where, kind_of = THE_OBJECT, partial(_kind_in_memory, handler)
     chosen = masks.elements(lambda kind: sorted(getattr(handler, kind)), where, kind_of)
     for image in images:
         check_there("images", image, sorted(handler.images), where, kind_of)

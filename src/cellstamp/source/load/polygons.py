@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
+from cellstamp.lengths import number_and_unit, parse_length
 from cellstamp.source.find.placement import Matrix
 from cellstamp.source.id_columns import POLYGON_COLUMNS
 
@@ -97,9 +98,17 @@ def _scale(pixel_size: Any) -> Matrix:
     if not is_number or not np.isfinite(pixel_size) or pixel_size <= 0:
         raise InputError(
             f"pixel_size = {pixel_size!r}: must be a positive number, the side of a pixel of the image in the unit of "
-            "the polygons, like 0.2125 micrometres"
+            f"the polygons, like 0.2125 if they are in micrometres{_number_in(pixel_size)}"
         )
     return np.diag([1 / float(pixel_size), 1 / float(pixel_size), 1.0])
+
+
+def _number_in(pixel_size: Any) -> str:
+    """Return the number to write instead of a text such as ``"0.2125 um"``."""
+    text = pixel_size if isinstance(pixel_size, str) else ""
+    number, unit = number_and_unit(text) or ("", "")
+    size = parse_length(text) if unit else float(number or 0)
+    return f"; write {size:g}" if size else ""
 
 
 def _affine(transform: Any) -> Matrix:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cellstamp.errors import InputError
+from cellstamp.errors import InputError, reworded
 from cellstamp.source import ome
 from cellstamp.source.find.elements import find_image
 from cellstamp.source.find.placement import (
@@ -167,9 +167,14 @@ def _check_staged(
         for element in SHAPES_MASKS
         if element in wanted
     }
-    cells, remarks = _check_shapes(folders, image, with_labels=with_labels)
+
+    def reword(text: str) -> str:
+        return text.replace(str(staging.folder), str(staging.store))
+
+    with reworded(reword):
+        cells, remarks = _check_shapes(folders, image, with_labels=with_labels)
     for remark in remarks:
-        log(remark.replace(str(staging.folder), str(staging.store)))
+        log(reword(remark))
     return cells
 
 

@@ -23,6 +23,11 @@ from cellstamp.source.points import write_frame
 from cellstamp.source.read.signatures import state_content
 from cellstamp.system import link_folder
 
+STORE_OF_OBJECT = "sdata.zarr"
+"""Name of the temporary store for elements in memory."""
+THE_OBJECT = "the SpatialData object"
+"""Name of such a store in messages."""
+
 
 @dataclass(frozen=True)
 class Raster:
@@ -104,7 +109,7 @@ def as_store(
     stores = {raster.store for raster in rasters}
     if centers is None and not shapes and len(stores) == 1 and (store := stores.pop()) is not None:
         return str(store)
-    target = Path(folder) / "sdata.zarr"
+    target = Path(folder) / STORE_OF_OBJECT
     # A store has one zarr format: that of the linked elements.
     formats = [zarr_format(raster.on_disk.parent) for raster in rasters if raster.on_disk]
     with staged(target, new_format=next((form for form in formats if form), 3)) as staging:
