@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.source.values import Way, in_digits
+
 _HALF_WAY = 1e-5
 """Distance in pixels below which a centre is half-way between two pixels: vertices may be float32, as Xenium's are.
 Means of fewer than 50,000 pixels are half-way, or further from it.
@@ -215,6 +217,8 @@ class OutlineMask:
         Its file.
     shape
         Height and width of the image in pixels.
+    way
+        From the coordinates in the file to pixels of the image.
     ids
         uint64 (n,), ascending.
     numbers
@@ -233,6 +237,7 @@ class OutlineMask:
     name: str
     path: str
     shape: tuple[int, int]
+    way: Way
     ids: NDArray[np.uint64]
     numbers: NDArray[np.int64]
     centers: NDArray[np.float64]
@@ -244,7 +249,7 @@ class OutlineMask:
         """Pickle the mask without its cells."""
         none = np.empty(0, np.int64)
         nothing = (none.astype(np.uint64), none, np.empty((0, 2)), NO_OUTLINES, none)
-        return type(self), (self.store, self.name, self.path, self.shape, *nothing)
+        return type(self), (self.store, self.name, self.path, self.shape, self.way, *nothing)
 
     @property
     def dtype(self) -> str:
@@ -299,7 +304,7 @@ class OutlineMask:
         return self.every.take(self.numbers_of(ids)).boxes()
 
     def signature(self) -> str:
-        """Return a digest of the content of the file."""
+        """Return a digest of the content of the file, and of its position on the image."""
         return self._digest
 
     def sample(self) -> str:
@@ -311,4 +316,6 @@ class OutlineMask:
         import fsspec
 
         with fsspec.open(self.path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            content = hashlib.file_digest(file, "sha256")
+        content.update(in_digits(self.way).encode())
+        return content.hexdigest()
