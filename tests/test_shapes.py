@@ -246,6 +246,82 @@ def test_nuclei_without_cells_cells_without_nuclei_and_several_nuclei(tmp_path: 
     assert "1 cells have several nuclei" in log
 
 
+ROW = [shapely.box(x, 40, x + 14, 54) for x in (40, 60, 80, 100)]
+"""Cells side by side."""
+
+
+def matched(tmp_path: Path, nuclei: dict[str, Any], cells: dict[str, Any]) -> tuple[list[Any], list[int], str]:
+    """Instance ids and pixels of the nuclei in the cells of `ROW`, and the log; nucleus i lies in cell i + 1."""
+    inner = [box.buffer(-1 - number, join_style="mitre") for number, box in enumerate(ROW)]
+    shapes = {
+        "nuclei": gpd.GeoDataFrame(nuclei.get("columns"), geometry=inner[1:] + inner[:1], index=nuclei["index"]),
+        "cells": gpd.GeoDataFrame(cells.get("columns"), geometry=ROW, index=cells["index"]),
+    }
+    slide = write_outlined(tmp_path / "row.zarr", SAMPLE, shapes)
+    step = extract(slide, tmp_path / "row", **BOTH)
+    images = images_of(step)
+    return (
+        read_h5sc(str(step.output_path)).obs["instance_id"].tolist(),
+        [round(float((image[0] * image[1] > 0.5).sum()) ** 0.5) for image in images],
+        log_of(tmp_path / "row"),
+    )
+
+
+SIDES = [12, 10, 8, 6]
+"""Of the nuclei in the cells of `ROW`, in pixels."""
+
+
+@pytest.mark.parametrize(
+    ("column", "index"),
+    [
+        ([2, 3, 4, 0], [1, 2, 3, 4]),
+        (pd.array([2, 3, 4, None], "Int64"), [1, 2, 3, 4]),
+        ([2.0, 3.0, 4.0, np.nan], [1, 2, 3, 4]),
+        (["2", "3", "4", None], [1, 2, 3, 4]),
+        ([2, 3, 4, 0], ["1", "2", "3", "4"]),
+        (pd.Categorical(["2", "3", "4", None]), [1, 2, 3, 4]),
+    ],
+    ids=["integers", "Int64", "floats", "texts", "of text index", "categories"],
+)
+def test_a_column_that_names_cells_precedes_indexes_that_match_more(tmp_path: Path, column: Any, index: Any) -> None:
+    ids, sides, log = matched(tmp_path, {"index": index, "columns": {"cell_id": column}}, {"index": index})
+    assert ids == index[1:]
+    assert sides == SIDES[1:]
+    assert "by its column 'cell_id' and their index: 3 cells" in log
+
+
+def test_columns_of_one_name_precede_the_index_of_the_cells(tmp_path: Path) -> None:
+    columns = {"index": [1, 2, 3, 4], "columns": {"cell_id": [12, 13, 4, 3]}}
+    ids, sides, log = matched(tmp_path, columns, {"index": [1, 2, 3, 4], "columns": {"cell_id": [11, 12, 13, 14]}})
+    assert (ids, sides) == ([2, 3], SIDES[1:3])
+    assert "by its column 'cell_id' and their column 'cell_id': 2 cells" in log
+
+
+def test_a_column_without_an_id_of_a_cell_is_in_the_log(tmp_path: Path) -> None:
+    columns = {"cell_id": [None, "x", "y", "z"]}
+    ids, _, log = matched(tmp_path, {"index": [2, 3, 4, 1], "columns": columns}, {"index": [1, 2, 3, 4]})
+    assert ids == [1, 2, 3, 4]
+    assert "by its index and their index: 4 cells" in log
+    assert "column 'cell_id' of 'nuclei' has no id of a cell in 'cells'" in log
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (["b", "c", None, "zz"], ["a", "b", "c", None]),
+        ([2, 3, np.nan, 9], [1, 2, 3, np.nan]),
+        (["b", "c", None, None], [None, "b", "c", None]),
+    ],
+    ids=["None", "NaN", "several"],
+)
+def test_missing_ids_are_not_equal(tmp_path: Path, ours: list[Any], theirs: list[Any]) -> None:
+    nuclei = {"index": ["n1", "n2", "n3", "n4"], "columns": {"cell_id": ours}}
+    ids, sides, log = matched(tmp_path, nuclei, {"index": [5, 6, 7, 8], "columns": {"cell_id": theirs}})
+    assert (ids, sides) == ([6, 7], SIDES[1:3])
+    assert "left out 2 of 4 nuclei without a cell" in log
+    assert "left out 2 of 4 cells without a nucleus" in log
+
+
 def test_elements_without_ids_in_common(tmp_path: Path) -> None:
     shapes = {"nuclei": SHAPES["nuclei"], "cells": with_index(SHAPES["cells"], named(SHAPES["cells"].index))}
     slide = write_outlined(tmp_path / "s.zarr", SAMPLE, shapes)

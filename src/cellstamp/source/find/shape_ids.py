@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,43 +12,10 @@ from numpy.typing import NDArray
 from cellstamp.config_rules import LARGEST_ID
 from cellstamp.errors import InputError
 from cellstamp.source.find.masks import listing
-from cellstamp.source.find.outline_files import FileOutlines
-from cellstamp.source.id_columns import SHAPE_COLUMNS
+from cellstamp.source.find.shape_keys import Match, ShapesElement, match_nuclei
 from cellstamp.source.outlines import OutlineCollector, centers_of
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 _SHOWN = 3
-
-
-@dataclass(frozen=True)
-class ShapesElement:
-    """A shapes element.
-
-    Attributes
-    ----------
-    name, where
-        Its name, and its name for messages.
-    found
-        Its outlines.
-    columns
-        Its columns but the geometry, and its index.
-    """
-
-    name: str
-    where: str
-    found: FileOutlines
-    columns: pd.DataFrame
-
-    @property
-    def index(self) -> NDArray[Any]:
-        """Return the index of the shapes that have an outline."""
-        return np.asarray(self.columns.index.to_numpy()[self.found.rows])
-
-    def column(self, name: str) -> NDArray[Any]:
-        """Return a column of the shapes that have an outline."""
-        return np.asarray(self.columns[name].to_numpy()[self.found.rows])
 
 
 @dataclass(frozen=True)
@@ -122,61 +89,24 @@ def _cells(element: ShapesElement, rows: NDArray[np.int64], ids: NDArray[np.uint
     return NumberedCells(ids[order], found.first + rows, found.centers[rows], element.index[rows])
 
 
-@dataclass(frozen=True)
-class _Key:
-    """What identifies the shapes of an element: its index or one of its columns."""
-
-    words: str
-    values: NDArray[Any]
-
-
 def _match(
     nuclei: ShapesElement, cells: ShapesElement, collector: OutlineCollector
 ) -> tuple[list[NumberedCells], list[str]]:
     """Number the cells that have a nucleus; nuclei of one cell are drawn together."""
-    ours, theirs, rows = _best_keys(nuclei, cells)
+    match = match_nuclei(nuclei, cells)
+    rows, names = match.rows, match.theirs.values
     of_nuclei, of_cells = np.flatnonzero(rows >= 0), np.unique(rows[rows >= 0])
     if not of_cells.size:
         raise InputError(
             f"{nuclei.where} and {cells.where} have no ids in common: their indexes have {_shown(nuclei.index)} and "
             f"{_shown(cells.index)}. Give both the same ids, or the nuclei a column cell_id with the ids of the cells"
         )
-    known = _as_ids(theirs.values)
-    every_id = np.arange(1, theirs.values.size + 1).astype(np.uint64) if known is None else known
+    known = _as_ids(names) if names.size == cells.index.size else None
+    every_id = np.arange(1, cells.index.size + 1).astype(np.uint64) if known is None else known
     numbered = _cells(cells, of_cells, every_id[of_cells])
-    remarks = _remarks(nuclei, cells, ours, theirs, rows, of_cells.size)
+    remarks = _remarks(nuclei, cells, match, of_cells.size)
     paired = _merged(nuclei, of_nuclei, every_id[rows[of_nuclei]], numbered.names, collector)
     return [paired, replace(numbered, unpaired=np.delete(cells.index, of_cells))], remarks
-
-
-def _best_keys(nuclei: ShapesElement, cells: ShapesElement) -> tuple[_Key, _Key, NDArray[np.int64]]:
-    """Return the keys by which most nuclei belong to cells, and for each nucleus the row of its cell, or -1."""
-    found = [(ours, theirs, _rows_of(ours.values, theirs.values)) for ours, theirs in _pairs_of_keys(nuclei, cells)]
-    return max(found, key=lambda pair: int((pair[2] >= 0).sum()))
-
-
-def _pairs_of_keys(nuclei: ShapesElement, cells: ShapesElement) -> Iterator[tuple[_Key, _Key]]:
-    """Yield the possible pairs, those that name the cells explicitly first."""
-    ours, theirs = _Key("index", nuclei.index), _Key("index", cells.index)
-    named = (*SHAPE_COLUMNS, cells.name, cells.columns.index.name)
-    columns = [_Key(f"column {name!r}", nuclei.column(name)) for name in nuclei.columns.columns if name in named]
-    for column in columns:
-        yield column, theirs
-    for name in cells.columns.columns:
-        if name in (*SHAPE_COLUMNS, nuclei.columns.index.name):
-            key = _Key(f"column {name!r}", cells.column(name))
-            if _all_differ(key.values):
-                yield from ((column, key) for column in (*columns, ours))
-    yield ours, theirs
-
-
-def _rows_of(wanted: NDArray[Any], known: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the row of each value among the known ones, or -1; numbers and texts differ."""
-    import pandas as pd
-
-    if (wanted.dtype.kind in "iuf") != (known.dtype.kind in "iuf"):
-        return np.full(wanted.size, -1)
-    return np.asarray(pd.Index(known).get_indexer(pd.Index(wanted)), np.int64)
 
 
 def _merged(
@@ -201,17 +131,17 @@ def _merged(
     return NumberedCells(unique, numbers, centers, names)
 
 
-def _remarks(
-    nuclei: ShapesElement, cells: ShapesElement, ours: _Key, theirs: _Key, rows: NDArray[np.int64], n_cells: int
-) -> list[str]:
-    n_lone, n_without = int((rows < 0).sum()), theirs.values.size - n_cells
+def _remarks(nuclei: ShapesElement, cells: ShapesElement, match: Match, n_cells: int) -> list[str]:
+    rows, ours, theirs = match.rows, match.ours, match.theirs
+    n_lone, n_without = int((rows < 0).sum()), cells.index.size - n_cells
     n_several = int((np.unique(rows[rows >= 0], return_counts=True)[1] > 1).sum())
     lines = [f"'{nuclei.name}' matched to '{cells.name}' by its {ours.words} and their {theirs.words}: {n_cells} cells"]
+    lines += [f"{unused} of '{nuclei.name}' has no id of a cell in '{cells.name}'" for unused in match.unused]
     if n_lone:
         lines.append(f"left out {n_lone} of {rows.size} nuclei without a cell in '{cells.name}'")
     if n_without:
         lines.append(
-            f"left out {n_without} of {theirs.values.size} cells without a nucleus in '{nuclei.name}'; to extract them "
+            f"left out {n_without} of {cells.index.size} cells without a nucleus in '{nuclei.name}'; to extract them "
             "too, give cytosol_shapes only"
         )
     if n_several:
@@ -228,12 +158,6 @@ def _check_differ(element: ShapesElement) -> None:
             f"{element.where}: its index has {element.index[repeated].tolist()[0]!r} more than once; each shape needs "
             f"one id. Number them: sdata['{element.name}'].reset_index(drop=True, inplace=True)"
         )
-
-
-def _all_differ(values: NDArray[Any]) -> bool:
-    import pandas as pd
-
-    return bool(pd.Index(values).is_unique)
 
 
 def _as_ids(index: NDArray[Any]) -> NDArray[np.uint64] | None:

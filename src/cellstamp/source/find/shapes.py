@@ -12,7 +12,8 @@ from cellstamp.source.find.coordinate_systems import choose_system
 from cellstamp.source.find.outline_files import read_columns, read_outlines
 from cellstamp.source.find.pixel_sizes import CropGrid
 from cellstamp.source.find.placement import Matrix, between, in_words, placements, point_placements
-from cellstamp.source.find.shape_ids import ShapesElement, number_cells
+from cellstamp.source.find.shape_ids import number_cells
+from cellstamp.source.find.shape_keys import ShapesElement
 from cellstamp.source.location import below
 from cellstamp.source.names import SHAPES_FILE
 from cellstamp.source.ome import metadata_of
