@@ -511,3 +511,86 @@ def test_an_edited_file_of_shapes_is_not_resumed_or_up_to_date(tmp_path: Path, s
     with pytest.raises(Exception, match="different"):
         extract(slide, tmp_path / "s", cytosol_shapes="cells")
     assert Path(str(first.output_path)).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda box: shapely.from_wkt(f"MULTIPOLYGON ({box.wkt[len('POLYGON ') :]}, EMPTY)"),
+        lambda box: shapely.from_wkt(box.wkt[:-1] + ", EMPTY)"),
+        lambda box: shapely.from_wkt(f"MULTIPOLYGON (EMPTY, {box.wkt[len('POLYGON ') :]})"),
+    ],
+    ids=["part", "hole", "first part"],
+)
+@pytest.mark.parametrize("cell", [0, 3])
+def test_empty_parts_and_holes_do_not_count(tmp_path: Path, cut: Any, cell: int) -> None:
+    shapes = [cut(box) if number == cell else box for number, box in enumerate(ROW)]
+    contents = [
+        content(extract(outlined(SAMPLE, {"cells": cells}), tmp_path / name, cytosol_shapes="cells"))
+        for name, cells in {"plain": gpd.GeoDataFrame(geometry=ROW), "empty": gpd.GeoDataFrame(geometry=shapes)}.items()
+    ]
+    assert contents[0] == contents[1]
+
+
+def row_with(tmp_path: Path, index: Any) -> Path:
+    return write_outlined(tmp_path / "row.zarr", SAMPLE, {"cells": gpd.GeoDataFrame(geometry=ROW, index=index)})
+
+
+def test_whole_floats_are_integers_and_the_table_joins_the_shapes(tmp_path: Path) -> None:
+    import spatialdata
+
+    slide = row_with(tmp_path, [4.0, 3.0, 2.0, 9.0])
+    step = extract(slide, tmp_path / "row", cytosol_shapes="cells")
+    data = read_h5sc(str(step.output_path), images=False)
+    assert data.obs["instance_id"].tolist() == data.obs["scportrait_cell_id"].tolist() == [2, 3, 4, 9]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata = spatialdata.read_zarr(slide)
+        sdata.tables["measured"] = data
+        shapes, _ = spatialdata.match_element_to_table(sdata, element_name="cells", table_name="measured")
+    assert sorted(shapes["cells"].index) == [2, 3, 4, 9]
+
+
+def fix_in(message: str, slide: Path) -> Any:
+    """The object after the code that a message prints."""
+    import spatialdata
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata = spatialdata.read_zarr(slide)
+        exec("sdata" + message.partition(": sdata")[2], {"sdata": sdata})
+    return sdata
+
+
+@pytest.mark.parametrize(
+    ("index", "message", "ids"),
+    [
+        (["a", None, "c", "d"], "its index has 1 missing ids of 4; each shape needs one id", ["a", "c", "d"]),
+        ([1.0, np.nan, np.nan, 4.0], "its index has 2 missing ids of 4", [1, 4]),
+        ([1.0, 2.5, 3.0, 4.0], "its index has 2.5; ids must be integers or texts", [0, 1, 2, 3]),
+        (["a", "b\0", "c", "d"], r"its index has 'b\\x00'; ids must not contain NUL", ["a", "b", "c", "d"]),
+    ],
+    ids=["None", "NaN", "fractions", "NUL"],
+)
+def test_invalid_ids_and_the_code_that_corrects_them(tmp_path: Path, index: Any, message: str, ids: Any) -> None:
+    slide = row_with(tmp_path, index)
+    with pytest.raises(InputError, match=message) as caught:
+        extract(slide, tmp_path / "row", cytosol_shapes="cells")
+    step = extract(fix_in(str(caught.value), slide), tmp_path / "row", cytosol_shapes="cells")
+    assert read_h5sc(str(step.output_path)).obs["instance_id"].tolist() == ids
+
+
+def test_an_index_of_several_levels(tmp_path: Path) -> None:
+    slide = row_with(tmp_path, pd.MultiIndex.from_product([["a", "b"], [1, 2]]))
+    with pytest.raises(InputError, match=r"its index has 2 levels; each shape needs one id. Number them"):
+        extract(slide, tmp_path / "row", cytosol_shapes="cells")
+
+
+@pytest.mark.parametrize("part", ["index", "column"])
+def test_an_object_whose_shapes_no_file_can_hold(tmp_path: Path, part: str) -> None:
+    mixed = [1, "1", 2, "x"]
+    frame = gpd.GeoDataFrame({"cell": mixed} if part == "column" else {}, geometry=ROW)
+    frame.index = mixed if part == "index" else [1, 2, 3, 4]
+    sdata = outlined(SAMPLE, {"cells": frame})
+    with pytest.raises(InputError, match=r"shapes 'cells' of the SpatialData object cannot be written.*of one type"):
+        extract(sdata, tmp_path / "row", cytosol_shapes="cells")

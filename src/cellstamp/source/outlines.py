@@ -117,7 +117,17 @@ def outlines_of(geometries: NDArray[Any]) -> Outlines:
     kind, xy, offsets = shapely.to_ragged_array(geometries, include_z=False)
     rings, polygons, *cells = (np.asarray(each, np.int64) for each in offsets)
     own = cells[0] if kind == shapely.GeometryType.MULTIPOLYGON else np.arange(len(geometries) + 1)
+    rings, polygons = _without_empty(rings, polygons)
+    polygons, own = _without_empty(polygons, own)
     return Outlines(np.ascontiguousarray(xy), rings, polygons, own)
+
+
+def _without_empty(offsets: Offsets, above: Offsets) -> tuple[Offsets, Offsets]:
+    """Leave out empty rings or polygons; ``above`` are the offsets of those that have them as members."""
+    is_full = np.diff(offsets) > 0
+    if is_full.all():
+        return offsets, above
+    return np.append(offsets[:-1][is_full], offsets[-1]), _offsets(is_full.astype(np.int64))[above]
 
 
 class OutlineCollector:

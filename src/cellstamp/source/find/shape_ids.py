@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cellstamp.config_rules import LARGEST_ID
 from cellstamp.errors import InputError
 from cellstamp.source.find.masks import listing
-from cellstamp.source.find.shape_keys import Match, ShapesElement, match_nuclei
+from cellstamp.source.find.shape_keys import Match, ShapesElement, are_whole, match_nuclei
 from cellstamp.source.outlines import OutlineCollector, centers_of
 
 _SHOWN = 3
@@ -65,10 +65,11 @@ def number_cells(
     Raises
     ------
     InputError
-        If an id is repeated, if two elements have no ids in common, or if ids are not those of labels.
+        If an id is repeated, missing or invalid, if two elements have no ids in common, or if ids are not those of
+        labels.
     """
     for element in elements:
-        _check_differ(element)
+        _check_index(element)
     first = elements[0]
     if len(elements) == 1:
         ids = _as_ids(first.index)
@@ -149,15 +150,33 @@ def _remarks(nuclei: ShapesElement, cells: ShapesElement, match: Match, n_cells:
     return lines
 
 
-def _check_differ(element: ShapesElement) -> None:
+def _check_index(element: ShapesElement) -> None:
+    problem = next(_problems(element), None)
+    if problem is not None:
+        raise InputError(f"{element.where}: its index has {problem}")
+
+
+def _problems(element: ShapesElement) -> Iterator[str]:
+    """Yield what makes the index invalid as ids, with code that corrects it."""
     import pandas as pd
 
-    repeated = pd.Index(element.index).duplicated()
+    index, shapes = element.index, f"sdata['{element.name}']"
+    numbering = f"Number them: {shapes}.reset_index(drop=True, inplace=True)"
+    if element.columns.index.nlevels > 1:
+        yield f"{element.columns.index.nlevels} levels; each shape needs one id. {numbering}"
+    n_missing = int(pd.isna(index).sum())
+    if n_missing:
+        without = f"{shapes} = {shapes}[{shapes}.index.notna()]"
+        yield f"{n_missing} missing ids of {index.size}; each shape needs one id. Leave them out: {without}"
+    if index.dtype.kind == "f":
+        yield f"{index[~are_whole(index)][0]}; ids must be integers or texts. {numbering}"
+    repeated = pd.Index(index).duplicated()
     if repeated.any():
-        raise InputError(
-            f"{element.where}: its index has {element.index[repeated].tolist()[0]!r} more than once; each shape needs "
-            f"one id. Number them: sdata['{element.name}'].reset_index(drop=True, inplace=True)"
-        )
+        yield f"{index[repeated].tolist()[0]!r} more than once; each shape needs one id. {numbering}"
+    if index.dtype.kind == "O" and "\0" in "".join(map(str, index)):
+        example = next(name for name in map(str, index) if "\0" in name)
+        corrected = f"{shapes}.index = {shapes}.index.str.replace('\\0', '')"
+        yield f"{example!r}; ids must not contain NUL, which no HDF5 file can hold. Remove it: {corrected}"
 
 
 def _as_ids(index: NDArray[Any]) -> NDArray[np.uint64] | None:

@@ -114,9 +114,12 @@ def as_integers(ids: NDArray[Any]) -> NDArray[Any]:
 
     if ids.dtype.kind == "O" and pd.api.types.infer_dtype(ids) in ("integer", "floating", "mixed-integer-float"):
         ids = pd.Index(ids.tolist()).to_numpy()
-    if ids.dtype.kind == "f" and ((np.floor(ids) == ids) & (np.abs(ids) < _EXACT)).all():
-        return ids.astype(np.int64)
-    return ids
+    return ids.astype(np.int64) if ids.dtype.kind == "f" and are_whole(ids).all() else ids
+
+
+def are_whole(numbers: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which floats are whole numbers without rounding."""
+    return np.asarray((np.floor(numbers) == numbers) & (np.abs(numbers) < _EXACT))
 
 
 def match_nuclei(nuclei: ShapesElement, cells: ShapesElement) -> Match:
