@@ -11,8 +11,8 @@ import skimage
 from numpy.typing import NDArray
 
 from cellstamp.source.find.pixel_sizes import CropGrid, crop_grid
-from cellstamp.source.read.sampled import SampledArray, Way
-from cellstamp.source.values import Rect
+from cellstamp.source.read.sampled import SampledArray
+from cellstamp.source.values import Rect, Way
 from pixel_stores import write_array
 
 RNG = np.random.default_rng(3)

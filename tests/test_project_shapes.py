@@ -259,6 +259,7 @@ CELLS = SHAPES["cytosol"]
         ({"cytosol": CELLS, "pixel_size": 0.001}, "none of its 72 cells is on the image.*give pixel_size"),
         ({"cytosol": with_index(CELLS, [1] * len(CELLS))}, "the id 1 is repeated"),
         ({"cytosol": with_index(CELLS, [None] * len(CELLS))}, "row 0 has no id"),
+        ({"cytosol": with_index(CELLS, [f"\0{cell}" for cell in CELLS.index])}, r"the id '\\x001' contains NUL"),
         ({"cytosol": gpd.GeoDataFrame({"a": [1]})}, "has no geometry. Set it with set_geometry"),
         ({"cytosol": CELLS.set_geometry(CELLS.centroid)}, "no polygon that can be a cell .*neither polygons nor"),
     ],

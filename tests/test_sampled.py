@@ -15,9 +15,9 @@ from scipy import ndimage
 
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.read.interpolation import Interpolation
-from cellstamp.source.read.sampled import SampledArray, Way
+from cellstamp.source.read.sampled import SampledArray
 from cellstamp.source.read.stacked import ImageStack
-from cellstamp.source.values import Rect
+from cellstamp.source.values import Rect, Way
 
 RNG = np.random.default_rng(5)
 GRID = (150, 131)

@@ -264,6 +264,82 @@ def test_nuclei_without_cells_cells_without_nuclei_and_several_nuclei(tmp_path: 
     assert "1 cells have several nuclei" in log
 
 
+ROW = [shapely.box(x, 40, x + 14, 54) for x in (40, 60, 80, 100)]
+"""Cells side by side."""
+
+
+def matched(tmp_path: Path, nuclei: dict[str, Any], cells: dict[str, Any]) -> tuple[list[Any], list[int], str]:
+    """Instance ids and pixels of the nuclei in the cells of `ROW`, and the log; nucleus i lies in cell i + 1."""
+    inner = [box.buffer(-1 - number, join_style="mitre") for number, box in enumerate(ROW)]
+    shapes = {
+        "nuclei": gpd.GeoDataFrame(nuclei.get("columns"), geometry=inner[1:] + inner[:1], index=nuclei["index"]),
+        "cells": gpd.GeoDataFrame(cells.get("columns"), geometry=ROW, index=cells["index"]),
+    }
+    slide = write_outlined(tmp_path / "row.zarr", SAMPLE, shapes)
+    step = extract(slide, tmp_path / "row", **BOTH)
+    images = images_of(step)
+    return (
+        read_h5sc(str(step.output_path)).obs["instance_id"].tolist(),
+        [round(float((image[0] * image[1] > 0.5).sum()) ** 0.5) for image in images],
+        log_of(tmp_path / "row"),
+    )
+
+
+SIDES = [12, 10, 8, 6]
+"""Of the nuclei in the cells of `ROW`, in pixels."""
+
+
+@pytest.mark.parametrize(
+    ("column", "index"),
+    [
+        ([2, 3, 4, 0], [1, 2, 3, 4]),
+        (pd.array([2, 3, 4, None], "Int64"), [1, 2, 3, 4]),
+        ([2.0, 3.0, 4.0, np.nan], [1, 2, 3, 4]),
+        (["2", "3", "4", None], [1, 2, 3, 4]),
+        ([2, 3, 4, 0], ["1", "2", "3", "4"]),
+        (pd.Categorical(["2", "3", "4", None]), [1, 2, 3, 4]),
+    ],
+    ids=["integers", "Int64", "floats", "texts", "of text index", "categories"],
+)
+def test_a_column_that_names_cells_precedes_indexes_that_match_more(tmp_path: Path, column: Any, index: Any) -> None:
+    ids, sides, log = matched(tmp_path, {"index": index, "columns": {"cell_id": column}}, {"index": index})
+    assert ids == index[1:]
+    assert sides == SIDES[1:]
+    assert "by its column 'cell_id' and their index: 3 cells" in log
+
+
+def test_columns_of_one_name_precede_the_index_of_the_cells(tmp_path: Path) -> None:
+    columns = {"index": [1, 2, 3, 4], "columns": {"cell_id": [12, 13, 4, 3]}}
+    ids, sides, log = matched(tmp_path, columns, {"index": [1, 2, 3, 4], "columns": {"cell_id": [11, 12, 13, 14]}})
+    assert (ids, sides) == ([2, 3], SIDES[1:3])
+    assert "by its column 'cell_id' and their column 'cell_id': 2 cells" in log
+
+
+def test_a_column_without_an_id_of_a_cell_is_in_the_log(tmp_path: Path) -> None:
+    columns = {"cell_id": [None, "x", "y", "z"]}
+    ids, _, log = matched(tmp_path, {"index": [2, 3, 4, 1], "columns": columns}, {"index": [1, 2, 3, 4]})
+    assert ids == [1, 2, 3, 4]
+    assert "by its index and their index: 4 cells" in log
+    assert "column 'cell_id' of 'nuclei' has no id of a cell in 'cells'" in log
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (["b", "c", None, "zz"], ["a", "b", "c", None]),
+        ([2, 3, np.nan, 9], [1, 2, 3, np.nan]),
+        (["b", "c", None, None], [None, "b", "c", None]),
+    ],
+    ids=["None", "NaN", "several"],
+)
+def test_missing_ids_are_not_equal(tmp_path: Path, ours: list[Any], theirs: list[Any]) -> None:
+    nuclei = {"index": ["n1", "n2", "n3", "n4"], "columns": {"cell_id": ours}}
+    ids, sides, log = matched(tmp_path, nuclei, {"index": [5, 6, 7, 8], "columns": {"cell_id": theirs}})
+    assert (ids, sides) == ([6, 7], SIDES[1:3])
+    assert "left out 2 of 4 nuclei without a cell" in log
+    assert "left out 2 of 4 cells without a nucleus" in log
+
+
 def test_elements_without_ids_in_common(tmp_path: Path) -> None:
     shapes = {"nuclei": SHAPES["nuclei"], "cells": with_index(SHAPES["cells"], named(SHAPES["cells"].index))}
     slide = write_outlined(tmp_path / "s.zarr", SAMPLE, shapes)
@@ -502,6 +578,89 @@ def test_an_edited_file_of_shapes_is_not_resumed_or_up_to_date(tmp_path: Path, s
     with pytest.raises(Exception, match="different"):
         extract(slide, tmp_path / "s", cytosol_shapes="cells")
     assert Path(str(first.output_path)).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda box: shapely.from_wkt(f"MULTIPOLYGON ({box.wkt[len('POLYGON ') :]}, EMPTY)"),
+        lambda box: shapely.from_wkt(box.wkt[:-1] + ", EMPTY)"),
+        lambda box: shapely.from_wkt(f"MULTIPOLYGON (EMPTY, {box.wkt[len('POLYGON ') :]})"),
+    ],
+    ids=["part", "hole", "first part"],
+)
+@pytest.mark.parametrize("cell", [0, 3])
+def test_empty_parts_and_holes_do_not_count(tmp_path: Path, cut: Any, cell: int) -> None:
+    shapes = [cut(box) if number == cell else box for number, box in enumerate(ROW)]
+    contents = [
+        content(extract(outlined(SAMPLE, {"cells": cells}), tmp_path / name, cytosol_shapes="cells"))
+        for name, cells in {"plain": gpd.GeoDataFrame(geometry=ROW), "empty": gpd.GeoDataFrame(geometry=shapes)}.items()
+    ]
+    assert contents[0] == contents[1]
+
+
+def row_with(tmp_path: Path, index: Any) -> Path:
+    return write_outlined(tmp_path / "row.zarr", SAMPLE, {"cells": gpd.GeoDataFrame(geometry=ROW, index=index)})
+
+
+def test_whole_floats_are_integers_and_the_table_joins_the_shapes(tmp_path: Path) -> None:
+    import spatialdata
+
+    slide = row_with(tmp_path, [4.0, 3.0, 2.0, 9.0])
+    step = extract(slide, tmp_path / "row", cytosol_shapes="cells")
+    data = read_h5sc(str(step.output_path), images=False)
+    assert data.obs["instance_id"].tolist() == data.obs["scportrait_cell_id"].tolist() == [2, 3, 4, 9]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata = spatialdata.read_zarr(slide)
+        sdata.tables["measured"] = data
+        shapes, _ = spatialdata.match_element_to_table(sdata, element_name="cells", table_name="measured")
+    assert sorted(shapes["cells"].index) == [2, 3, 4, 9]
+
+
+def fix_in(message: str, slide: Path) -> Any:
+    """The object after the code that a message prints."""
+    import spatialdata
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata = spatialdata.read_zarr(slide)
+        exec("sdata" + message.partition(": sdata")[2], {"sdata": sdata})
+    return sdata
+
+
+@pytest.mark.parametrize(
+    ("index", "message", "ids"),
+    [
+        (["a", None, "c", "d"], "its index has 1 missing ids of 4; each shape needs one id", ["a", "c", "d"]),
+        ([1.0, np.nan, np.nan, 4.0], "its index has 2 missing ids of 4", [1, 4]),
+        ([1.0, 2.5, 3.0, 4.0], "its index has 2.5; ids must be integers or texts", [0, 1, 2, 3]),
+        (["a", "b\0", "c", "d"], r"its index has 'b\\x00'; ids must not contain NUL", ["a", "b", "c", "d"]),
+    ],
+    ids=["None", "NaN", "fractions", "NUL"],
+)
+def test_invalid_ids_and_the_code_that_corrects_them(tmp_path: Path, index: Any, message: str, ids: Any) -> None:
+    slide = row_with(tmp_path, index)
+    with pytest.raises(InputError, match=message) as caught:
+        extract(slide, tmp_path / "row", cytosol_shapes="cells")
+    step = extract(fix_in(str(caught.value), slide), tmp_path / "row", cytosol_shapes="cells")
+    assert read_h5sc(str(step.output_path)).obs["instance_id"].tolist() == ids
+
+
+def test_an_index_of_several_levels(tmp_path: Path) -> None:
+    slide = row_with(tmp_path, pd.MultiIndex.from_product([["a", "b"], [1, 2]]))
+    with pytest.raises(InputError, match=r"its index has 2 levels; each shape needs one id. Number them"):
+        extract(slide, tmp_path / "row", cytosol_shapes="cells")
+
+
+@pytest.mark.parametrize("part", ["index", "column"])
+def test_an_object_whose_shapes_no_file_can_hold(tmp_path: Path, part: str) -> None:
+    mixed = [1, "1", 2, "x"]
+    frame = gpd.GeoDataFrame({"cell": mixed} if part == "column" else {}, geometry=ROW)
+    frame.index = mixed if part == "index" else [1, 2, 3, 4]
+    sdata = outlined(SAMPLE, {"cells": frame})
+    with pytest.raises(InputError, match=r"shapes 'cells' of the SpatialData object cannot be written.*of one type"):
+        extract(sdata, tmp_path / "row", cytosol_shapes="cells")
 
 
 # --- chosen cells without a nucleus -----------------------------------------------------------------------------------

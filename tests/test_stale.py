@@ -25,8 +25,9 @@ from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.read.centers import compute_centers
 from cellstamp.source.values import Centers
 from conftest import write_store
+from outlined import placed, polygons_of, write_outlined
 from stamp_tasks import Refused
-from stores import NUCLEUS
+from stores import NUCLEUS, Sample
 
 CHUNK = 10
 SIDE = 200
@@ -260,3 +261,68 @@ def test_a_server_that_lists_nothing_leaves_the_metadata(store: Path, monkeypatc
     finally:
         monkeypatch.undo()
         files.rm("/stale.zarr", recursive=True)
+
+
+# --- shapes whose position changed ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slide(tmp_path: Path) -> Path:
+    """Nuclei and cells as shapes in two coordinate systems, of which ``fov`` is off by a scale."""
+    from spatialdata.transformations import Identity, Scale
+
+    sample = Sample(IMAGE, {NUCLEUS: cells_mask()}, ["dna", "actin"])
+    nuclei = polygons_of(cells_mask())
+    cells = placed(nuclei, {"global": Identity(), "fov": Scale([0.01, 0.01], axes=("x", "y"))})
+    return write_outlined(tmp_path / "shapes.zarr", sample, {"nuclei": nuclei, "cells": cells})
+
+
+@pytest.fixture
+def make_shapes_step(tmp_path: Path) -> MakeStep:
+    def make(store: Path, **keys: Any) -> HDF5CellExtraction:
+        keys = {**CONFIG, "cytosol_shapes": "cells", "cache": str(tmp_path / "cache"), **keys}
+        return HDF5CellExtraction(keys, tmp_path / "out", filehandler=store)
+
+    return make
+
+
+def move_cells(store: Path) -> None:
+    """Move the cells by 2 pixels; their file and the nuclei stay."""
+    from spatialdata.transformations import Translation, set_transformation
+
+    sdata = open_sdata(store)
+    set_transformation(sdata.shapes["cells"], Translation([2, 0], axes=("x", "y")), "global")
+    sdata.write_transformations("cells")
+
+
+@pytest.mark.parametrize("nuclei", [{"nucleus_shapes": "nuclei"}, {"nucleus_labels": NUCLEUS}], ids=str)
+def test_a_file_is_not_up_to_date_after_the_second_shapes_moved(
+    slide: Path, make_shapes_step: MakeStep, nuclei: dict[str, str]
+) -> None:
+    make_shapes_step(slide, **nuclei)()
+    step = make_shapes_step(slide, **nuclei)
+    step()
+    assert "Up to date" in log_of(step)
+    move_cells(slide)
+    with pytest.raises(OutputError, match=r"different settings or input \(cells has changed\)"):
+        make_shapes_step(slide, **nuclei)()
+
+
+def test_a_file_is_not_up_to_date_in_another_coordinate_system(slide: Path, make_shapes_step: MakeStep) -> None:
+    from spatialdata.transformations import Identity, set_transformation
+
+    sdata = open_sdata(slide)
+    for element in (sdata.images["input_image"], sdata.shapes["nuclei"]):
+        set_transformation(element, {"global": Identity(), "fov": Identity()}, set_all=True)
+    sdata.write_transformations()
+    make_shapes_step(slide, nucleus_shapes="nuclei", coordinate_system="global")()
+    with pytest.raises(OutputError, match=r"different settings or input \(cells has changed\)"):
+        make_shapes_step(slide, nucleus_shapes="nuclei", coordinate_system="fov")()
+
+
+@pytest.mark.leaves_files
+def test_a_run_does_not_resume_after_the_second_shapes_moved(slide: Path, make_shapes_step: MakeStep) -> None:
+    interrupt(make_shapes_step(slide, nucleus_shapes="nuclei"))
+    move_cells(slide)
+    with pytest.raises(OutputError, match=r"(?s)cells.*digest \w+ -> .* digest \w+.*overwrite=True"):
+        make_shapes_step(slide, nucleus_shapes="nuclei")()

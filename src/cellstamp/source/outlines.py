@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.source.values import Way, in_digits
+
 _HALF_WAY = 1e-5
 """Distance in pixels below which a centre is half-way between two pixels: vertices may be float32, as Xenium's are.
 Means of fewer than 50,000 pixels are half-way, or further from it.
@@ -115,7 +117,17 @@ def outlines_of(geometries: NDArray[Any]) -> Outlines:
     kind, xy, offsets = shapely.to_ragged_array(geometries, include_z=False)
     rings, polygons, *cells = (np.asarray(each, np.int64) for each in offsets)
     own = cells[0] if kind == shapely.GeometryType.MULTIPOLYGON else np.arange(len(geometries) + 1)
+    rings, polygons = _without_empty(rings, polygons)
+    polygons, own = _without_empty(polygons, own)
     return Outlines(np.ascontiguousarray(xy), rings, polygons, own)
+
+
+def _without_empty(offsets: Offsets, above: Offsets) -> tuple[Offsets, Offsets]:
+    """Leave out empty rings or polygons; ``above`` are the offsets of those that have them as members."""
+    is_full = np.diff(offsets) > 0
+    if is_full.all():
+        return offsets, above
+    return np.append(offsets[:-1][is_full], offsets[-1]), _offsets(is_full.astype(np.int64))[above]
 
 
 class OutlineCollector:
@@ -215,6 +227,8 @@ class OutlineMask:
         Its file.
     shape
         Height and width of the image in pixels.
+    way
+        From the coordinates in the file to pixels of the image.
     ids
         uint64 (n,), ascending.
     numbers
@@ -233,6 +247,7 @@ class OutlineMask:
     name: str
     path: str
     shape: tuple[int, int]
+    way: Way
     ids: NDArray[np.uint64]
     numbers: NDArray[np.int64]
     centers: NDArray[np.float64]
@@ -244,7 +259,7 @@ class OutlineMask:
         """Pickle the mask without its cells."""
         none = np.empty(0, np.int64)
         nothing = (none.astype(np.uint64), none, np.empty((0, 2)), NO_OUTLINES, none)
-        return type(self), (self.store, self.name, self.path, self.shape, *nothing)
+        return type(self), (self.store, self.name, self.path, self.shape, self.way, *nothing)
 
     @property
     def dtype(self) -> str:
@@ -299,7 +314,7 @@ class OutlineMask:
         return self.every.take(self.numbers_of(ids)).boxes()
 
     def signature(self) -> str:
-        """Return a digest of the content of the file."""
+        """Return a digest of the content of the file, and of its position on the image."""
         return self._digest
 
     def sample(self) -> str:
@@ -311,4 +326,6 @@ class OutlineMask:
         import fsspec
 
         with fsspec.open(self.path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            content = hashlib.file_digest(file, "sha256")
+        content.update(in_digits(self.way).encode())
+        return content.hexdigest()

@@ -24,6 +24,14 @@ _LOOKS = {
 Scale = tuple[float, float]
 """Factors along y and x."""
 
+Way = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Two rows of an affine matrix for (y, x, 1)."""
+
+
+def in_digits(way: Way) -> str:
+    """Return a matrix as text for a digest, without its last bits: they differ between machines."""
+    return " ".join(f"{value:.9g}" for row in way for value in row)
+
 
 @dataclass(frozen=True)
 class SharedIds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,44 +12,12 @@ from numpy.typing import NDArray
 from cellstamp.config_rules import LARGEST_ID
 from cellstamp.errors import InputError
 from cellstamp.source.find.masks import listing
-from cellstamp.source.find.outline_files import FileOutlines
+from cellstamp.source.find.shape_keys import Match, ShapesElement, are_whole, columns_naming_cells, match_nuclei
 from cellstamp.source.id_columns import SHAPE_COLUMNS
 from cellstamp.source.names import CYTOSOL_SHAPES
 from cellstamp.source.outlines import OutlineCollector, centers_of
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 _SHOWN = 3
-
-
-@dataclass(frozen=True)
-class ShapesElement:
-    """A shapes element.
-
-    Attributes
-    ----------
-    name, where
-        Its name, and its name for messages.
-    found
-        Its outlines.
-    columns
-        Its columns but the geometry, and its index.
-    """
-
-    name: str
-    where: str
-    found: FileOutlines
-    columns: pd.DataFrame
-
-    @property
-    def index(self) -> NDArray[Any]:
-        """Return the index of the shapes that have an outline."""
-        return np.asarray(self.columns.index.to_numpy()[self.found.rows])
-
-    def column(self, name: str) -> NDArray[Any]:
-        """Return a column of the shapes that have an outline."""
-        return np.asarray(self.columns[name].to_numpy()[self.found.rows])
 
 
 @dataclass(frozen=True)
@@ -99,10 +67,11 @@ def number_cells(
     Raises
     ------
     InputError
-        If an id is repeated, if two elements have no ids in common, or if ids are not those of labels.
+        If an id is repeated, missing or invalid, if two elements have no ids in common, or if ids are not those of
+        labels.
     """
     for element in elements:
-        _check_differ(element)
+        _check_index(element)
     first = elements[0]
     if len(elements) == 1:
         ids = _as_ids(first.index)
@@ -123,35 +92,28 @@ def _cells(element: ShapesElement, rows: NDArray[np.int64], ids: NDArray[np.uint
     return NumberedCells(ids[order], found.first + rows, found.centers[rows], element.index[rows])
 
 
-@dataclass(frozen=True)
-class _Key:
-    """What identifies the shapes of an element: its index or one of its columns."""
-
-    words: str
-    values: NDArray[Any]
-
-
 def _match(
     nuclei: ShapesElement, cells: ShapesElement, collector: OutlineCollector
 ) -> tuple[list[NumberedCells], list[str]]:
     """Number the cells that have a nucleus; nuclei of one cell are drawn together."""
-    ours, theirs, rows = _best_keys(nuclei, cells)
+    match = match_nuclei(nuclei, cells)
+    rows, names = match.rows, match.theirs.values
     of_nuclei, of_cells = np.flatnonzero(rows >= 0), np.unique(rows[rows >= 0])
     if not of_cells.size:
         raise InputError(f"{nuclei.where} and {cells.where} have no ids in common: {_why_none(nuclei, cells)}")
-    known = _as_ids(theirs.values)
-    every_id = np.arange(1, theirs.values.size + 1).astype(np.uint64) if known is None else known
+    known = _as_ids(names) if names.size == cells.index.size else None
+    every_id = np.arange(1, cells.index.size + 1).astype(np.uint64) if known is None else known
     numbered = _cells(cells, of_cells, every_id[of_cells])
-    remarks = _remarks(nuclei, cells, ours, theirs, rows, of_cells.size)
+    remarks = _remarks(nuclei, cells, match, of_cells.size)
     paired = _merged(nuclei, of_nuclei, every_id[rows[of_nuclei]], numbered.names, collector)
     return [paired, replace(numbered, unpaired=np.delete(cells.index, of_cells))], remarks
 
 
 def _why_none(nuclei: ShapesElement, cells: ShapesElement) -> str:
     """Return the ids of elements that have none in common, and a fix."""
-    if (_best_keys(cells, nuclei)[2] >= 0).any():
+    if (match_nuclei(cells, nuclei).rows >= 0).any():
         return f"they seem to be swapped: use '{cells.name}' as nucleus and '{nuclei.name}' as cytosol"
-    columns = _columns_of_nuclei(nuclei, cells)
+    columns = columns_naming_cells(nuclei, cells)
     if columns:
         return (
             f"the {columns[0].words} of '{nuclei.name}' has {_shown(columns[0].values)}, the index of '{cells.name}' "
@@ -161,41 +123,6 @@ def _why_none(nuclei: ShapesElement, cells: ShapesElement) -> str:
         f"their indexes have {_shown(nuclei.index)} and {_shown(cells.index)}. Give both the same ids, or the nuclei a "
         f"column with the ids of the cells: {listing(SHAPE_COLUMNS)}"
     )
-
-
-def _best_keys(nuclei: ShapesElement, cells: ShapesElement) -> tuple[_Key, _Key, NDArray[np.int64]]:
-    """Return the keys by which most nuclei belong to cells, and for each nucleus the row of its cell, or -1."""
-    found = [(ours, theirs, _rows_of(ours.values, theirs.values)) for ours, theirs in _pairs_of_keys(nuclei, cells)]
-    return max(found, key=lambda pair: int((pair[2] >= 0).sum()))
-
-
-def _pairs_of_keys(nuclei: ShapesElement, cells: ShapesElement) -> Iterator[tuple[_Key, _Key]]:
-    """Yield the possible pairs, those that name the cells explicitly first."""
-    ours, theirs = _Key("index", nuclei.index), _Key("index", cells.index)
-    columns = _columns_of_nuclei(nuclei, cells)
-    for column in columns:
-        yield column, theirs
-    for name in cells.columns.columns:
-        if name in (*SHAPE_COLUMNS, nuclei.columns.index.name):
-            key = _Key(f"column {name!r}", cells.column(name))
-            if _all_differ(key.values):
-                yield from ((column, key) for column in (*columns, ours))
-    yield ours, theirs
-
-
-def _columns_of_nuclei(nuclei: ShapesElement, cells: ShapesElement) -> list[_Key]:
-    """Return the columns of nuclei that name their cells."""
-    named = (*SHAPE_COLUMNS, cells.name, cells.columns.index.name)
-    return [_Key(f"column {name!r}", nuclei.column(name)) for name in nuclei.columns.columns if name in named]
-
-
-def _rows_of(wanted: NDArray[Any], known: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the row of each value among the known ones, or -1; numbers and texts differ."""
-    import pandas as pd
-
-    if (wanted.dtype.kind in "iuf") != (known.dtype.kind in "iuf"):
-        return np.full(wanted.size, -1)
-    return np.asarray(pd.Index(known).get_indexer(pd.Index(wanted)), np.int64)
 
 
 def _merged(
@@ -220,19 +147,19 @@ def _merged(
     return NumberedCells(unique, numbers, centers, names)
 
 
-def _remarks(
-    nuclei: ShapesElement, cells: ShapesElement, ours: _Key, theirs: _Key, rows: NDArray[np.int64], n_cells: int
-) -> list[str]:
-    n_lone, n_without = int((rows < 0).sum()), theirs.values.size - n_cells
+def _remarks(nuclei: ShapesElement, cells: ShapesElement, match: Match, n_cells: int) -> list[str]:
+    rows, ours, theirs = match.rows, match.ours, match.theirs
+    n_lone, n_without = int((rows < 0).sum()), cells.index.size - n_cells
     n_several = int((np.unique(rows[rows >= 0], return_counts=True)[1] > 1).sum())
     lines = [f"'{nuclei.name}' matched to '{cells.name}' by its {ours.words} and their {theirs.words}: {n_cells} cells"]
+    lines += [f"{unused} of '{nuclei.name}' has no id of a cell in '{cells.name}'" for unused in match.unused]
     if n_lone:
         lines.append(f"left out {n_lone} of {rows.size} nuclei without a cell in '{cells.name}'")
     if n_without:
         in_project = f"shapes/{cells.name}" == CYTOSOL_SHAPES
         or_load = ", or use load_segmentation(cytosol=...) into a new project" if in_project else ""
         lines.append(
-            f"left out {n_without} of {theirs.values.size} cells without a nucleus in '{nuclei.name}'; to extract them "
+            f"left out {n_without} of {cells.index.size} cells without a nucleus in '{nuclei.name}'; to extract them "
             f"too, set only cytosol_shapes: {cells.name}{or_load}"
         )
     if n_several:
@@ -240,23 +167,37 @@ def _remarks(
     return lines
 
 
-def _check_differ(element: ShapesElement) -> None:
+def _check_index(element: ShapesElement) -> None:
+    problem = next(_problems(element), None)
+    if problem is not None:
+        raise InputError(f"{element.where}: its index has {problem}")
+
+
+def _problems(element: ShapesElement) -> Iterator[str]:
+    """Yield what makes the index invalid as ids, with code that corrects it."""
     import pandas as pd
 
-    repeated = pd.Index(element.index).duplicated()
-    shapes = f"sdata['{element.name}']"
+    index, shapes = element.index, f"sdata['{element.name}']"
+    numbering = f"Number them: {shapes}.reset_index(drop=True, inplace=True)"
+    if element.columns.index.nlevels > 1:
+        yield f"{element.columns.index.nlevels} levels; each shape needs one id. {numbering}"
+    n_missing = int(pd.isna(index).sum())
+    if n_missing:
+        without = f"{shapes} = {shapes}[{shapes}.index.notna()]"
+        yield f"{n_missing} missing ids of {index.size}; each shape needs one id. Leave them out: {without}"
+    if index.dtype.kind == "f":
+        yield f"{index[~are_whole(index)][0]}; ids must be integers or texts. {numbering}"
+    repeated = pd.Index(index).duplicated()
     if repeated.any():
-        raise InputError(
-            f"{element.where}: its index has {element.index[repeated].tolist()[0]!r} more than once; each shape needs "
-            f"one id. Join parts of one cell: `joined = {shapes}.dissolve(level=0); joined.attrs = {shapes}.attrs; "
-            f"{shapes} = joined`. Or keep the first of each: `{shapes} = {shapes}[~{shapes}.index.duplicated()]`"
+        yield (
+            f"{index[repeated].tolist()[0]!r} more than once; each shape needs one id. Join parts of one cell: "
+            f"`joined = {shapes}.dissolve(level=0); joined.attrs = {shapes}.attrs; {shapes} = joined`. Or keep the "
+            f"first of each: `{shapes} = {shapes}[~{shapes}.index.duplicated()]`"
         )
-
-
-def _all_differ(values: NDArray[Any]) -> bool:
-    import pandas as pd
-
-    return bool(pd.Index(values).is_unique)
+    if index.dtype.kind == "O" and "\0" in "".join(map(str, index)):
+        example = next(name for name in map(str, index) if "\0" in name)
+        corrected = f"{shapes}.index = {shapes}.index.str.replace('\\0', '')"
+        yield f"{example!r}; ids must not contain NUL, which no HDF5 file can hold. Remove it: {corrected}"
 
 
 def _as_ids(index: NDArray[Any]) -> NDArray[np.uint64] | None:

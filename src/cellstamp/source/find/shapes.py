@@ -12,12 +12,14 @@ from cellstamp.source.find.coordinate_systems import choose_system
 from cellstamp.source.find.outline_files import read_columns, read_outlines
 from cellstamp.source.find.pixel_sizes import CropGrid
 from cellstamp.source.find.placement import Matrix, between, in_words, placements, point_placements
-from cellstamp.source.find.shape_ids import ShapesElement, number_cells
+from cellstamp.source.find.shape_ids import number_cells
+from cellstamp.source.find.shape_keys import ShapesElement
 from cellstamp.source.location import below
 from cellstamp.source.names import SHAPES_FILE
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.outlines import OutlineCollector, OutlineMask
 from cellstamp.source.read.arrays import PixelArray
+from cellstamp.source.values import Way
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def read_shapes(placed: Sequence[PlacedShapes], image: PixelArray, *, with_label
             each.name,
             each.path,
             shape,
+            _way(each.matrix),
             cells.ids,
             cells.numbers,
             cells.centers,
@@ -144,6 +147,11 @@ def read_shapes(placed: Sequence[PlacedShapes], image: PixelArray, *, with_label
     )
     left_out = (remark for element in elements for remark in _left_out(element))
     return ShapesMasks(masks, (*left_out, *remarks), tuple(map(_position, placed)))
+
+
+def _way(matrix: Matrix) -> Way:
+    (a, b, c), (d, e, f), _ = matrix.tolist()
+    return (a, b, c), (d, e, f)
 
 
 def _position(placed: PlacedShapes) -> str:

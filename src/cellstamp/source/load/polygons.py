@@ -221,6 +221,9 @@ def _ids(index: pd.Index[Any], where: str) -> pd.Index[Any]:
         # pandas finds the type of integers, also of those above 2**63
         inferred = pd.Index(index.tolist())
         index = inferred if inferred.dtype.kind in "iu" else index.astype(str)
+    if index.dtype.kind == "O" and "\0" in "".join(index):
+        example = next(name for name in index if "\0" in name)
+        raise InputError(f"{where}: the id {example!r} contains NUL, which no HDF5 file can hold. Remove it")
     repeated = index[index.duplicated()]
     if len(repeated):
         raise InputError(

@@ -226,10 +226,18 @@ def _put_centers(staging: Staging, sdata: Any, name: str) -> None:
 
 
 def _put_shapes(staging: Staging, name: str, shapes: Any) -> None:
+    import pyarrow as pa
+
     plain = shapes.copy(deep=False)
     plain.attrs = {}  # transformations, which parquet could not hold
     attributes = ome.shapes_attributes(transformations_of(shapes, ome.SHAPES_AXES), format_=staging.format)
-    plain.to_parquet(staging.group(f"shapes/{name}", attributes) / SHAPES_FILE)
+    try:
+        plain.to_parquet(staging.group(f"shapes/{name}", attributes) / SHAPES_FILE)
+    except pa.ArrowException as error:
+        raise InputError(
+            f"shapes '{name}' of the SpatialData object cannot be written as GeoParquet: {error}. Give the index and "
+            f"each column values of one type, such as sdata['{name}'].index.astype(str)"
+        ) from error
 
 
 def _raster(sdata: Any, name: str) -> Raster:

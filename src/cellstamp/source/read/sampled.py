@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.read.interpolation import Interpolation, Loops
 from cellstamp.source.read.rounding import ROUNDING
-from cellstamp.source.values import Rect
-
-Way = tuple[tuple[float, float, float], tuple[float, float, float]]
-"""Two rows of an affine matrix for (y, x, 1)."""
+from cellstamp.source.values import Rect, Way, in_digits
 
 _PIECE_BYTES = 2**26
 """Bytes of pixels that are read at a time."""
@@ -151,9 +148,7 @@ class SampledArray:
         return np.asarray(np.linalg.inv(self._matrix), np.float64)
 
     def _digest(self, of_origin: str) -> str:
-        # the last bits of a matrix differ between machines
-        way = " ".join(f"{value:.9g}" for row in self.way for value in row)
-        return hashlib.sha256(f"{of_origin} {self.grid} {way} {self.how}".encode()).hexdigest()
+        return hashlib.sha256(f"{of_origin} {self.grid} {in_digits(self.way)} {self.how}".encode()).hexdigest()
 
     def _fill(self, rect: Rect, channels: tuple[slice, ...], out: NDArray[Any]) -> None:
         inside = rect.clipped(*self.grid)
