@@ -143,6 +143,19 @@ def test_turned_images_are_means_of_positions(tmp_path: Path, degrees: float) ->
     assert np.abs(found.ravel() - expected).max() < 0.2
 
 
+@pytest.mark.parametrize("factor", [1.3, 3, 4])
+def test_turned_images_are_as_bright_at_their_edge(tmp_path: Path, factor: float) -> None:
+    """Positions off the image don't count; a pixel whose centre is off it is 0."""
+    sine, cosine = np.sin(0.5) * factor, np.cos(0.5) * factor
+    handle = write_array(tmp_path / "a.zarr", "images/a/s0", np.full((1, 60, 70), 3.0), (1, 64, 64))
+    way: Way = ((cosine, -sine, 9.5), (sine, cosine, -30.25))
+    found = SampledArray(handle, (70, 80), way, "area").read(Rect(0, 70, 0, 80))[0]
+    rows, columns = np.array(way) @ [*(np.mgrid[:70, :80] + 0.5).reshape(2, -1), np.ones(70 * 80)]
+    is_on = (rows >= 0) & (rows < 60) & (columns >= 0) & (columns < 70)
+    assert 100 < is_on.sum() < is_on.size - 100
+    np.testing.assert_allclose(found.ravel(), np.where(is_on, 3.0, 0.0), rtol=1e-12)
+
+
 def test_the_grid_ends_where_the_image_does(tmp_path: Path) -> None:
     handle = write_array(tmp_path / "a.zarr", "images/a/s0", IMAGE, (1, 31, 47))
     assert crop_grid(handle, (0.5, 0.5), None) is None

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import zarr
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, Labels2DModel
 from spatialdata.transformations import Affine, Identity, Scale, Translation
@@ -115,6 +116,65 @@ def test_without_a_common_system_there_is_no_telling(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=message):
         find_source(store, image="scan", masks=CELLS)
+
+
+@pytest.mark.parametrize("system", [None, "a"])
+def test_pixels_in_different_systems_are_no_match_even_if_there_are_as_many(tmp_path: Path, system: str | None) -> None:
+    store = on_disk(made(LABELS, {"a": Identity()}, {"b": Identity()}), tmp_path / "s.zarr")
+    message = (
+        r"image 'scan' and labels 'cells' in .*s\.zarr do not match\. Both must have .*They have no coordinate system "
+        r"in common \(the image's: a; the labels': b\)\. If they match pixel by pixel, give both the same "
+        "transformation:"
+    )
+    with pytest.raises(InputError, match=f"(?s){message}") as caught:
+        find_source(store, image="scan", masks=CELLS, coordinate_system=system)
+    with pytest.raises(InputError, match=f"(?s){message}"):
+        check_project(store)
+    sdata = open_sdata(store)
+    follow(pieces_of(str(caught.value))[0], sdata)
+    check(extract(sdata, tmp_path, "cells"), LABELS)
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+def test_pixels_without_any_transformation_are_at_identity(tmp_path: Path) -> None:
+    """As plain OME-Zarr has them."""
+    store = on_disk(made(LABELS, {"a": Identity()}, {"b": Identity()}), tmp_path / "s.zarr")
+    group = zarr.open_group(store / "labels/cells")
+    described = group.attrs["ome"]
+    del described["multiscales"][0]["coordinateTransformations"]
+    group.attrs["ome"] = described
+    zarr.consolidate_metadata(store)
+    for system in (None, "a"):
+        found = find_source(store, image="scan", masks=CELLS, coordinate_system=system)
+        assert "labels 'cells': identity, the pixels of image 'scan'" in found.positions
+    check_project(store)
+
+
+METRES = {"global": scale(4e-7, 4e-7)}
+
+
+def far_away(right: float) -> dict[str, Any]:
+    """A tenth of a micrometre per pixel, at the position of a stage in micrometres."""
+    return {"global": Chain([scale(0.1, 0.1), shift(2e5, 2e5 + right)])}
+
+
+@pytest.mark.parametrize(
+    ("of_image", "of_labels", "told"),
+    [
+        (METRES, {"global": scale(2e-7, 2e-7)}, r"scale \(a pixel of the labels is 0\.5 pixels high and 0\.5 wide\)"),
+        (METRES, {"global": Chain([scale(4e-7, 4e-7), shift(0, 8e-7)])}, "2 pixels further right"),
+        (far_away(0), far_away(0.1), "1 pixels further right"),
+        (far_away(0), far_away(0.05), r"0\.5 pixels further right"),
+        (far_away(0), far_away(1e-5), "identity, the pixels of image 'scan'"),
+        (METRES, {"global": Chain([shift(1, 1), scale(4e-7, 4e-7), shift(-4e-7, -4e-7)])}, "identity, the pixels"),
+    ],
+)
+def test_positions_are_compared_in_pixels_whatever_the_unit(
+    tmp_path: Path, of_image: Any, of_labels: Any, told: str
+) -> None:
+    store = on_disk(made(LABELS, of_image, of_labels), tmp_path / "s.zarr")
+    (said,) = [each for each in find_source(store, image="scan", masks=CELLS).positions if "'cells'" in each]
+    assert re.search(told, said)
 
 
 def advice(sdata: Any, image: str, labels: str, path: Path) -> list[str]:

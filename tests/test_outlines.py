@@ -74,12 +74,60 @@ def test_overlapping_polygons_of_a_cell_are_joined() -> None:
 @given(st.lists(RINGS, min_size=1, max_size=4))
 @settings(deadline=None)
 def test_centroids_and_areas_are_those_of_shapely(rings: list[list[tuple[float, float]]]) -> None:
-    cells = [shapely.make_valid(Polygon(ring)) for ring in rings]
-    cells = [cell for cell in cells if cell.geom_type in ("Polygon", "MultiPolygon") and cell.area > 1e-3]
-    if cells:
-        areas, centroids = outlines_of(np.array(cells)).areas_and_centroids()
-        np.testing.assert_allclose(areas, shapely.area(cells), rtol=1e-6)
-        np.testing.assert_allclose(centroids, shapely.get_coordinates(shapely.centroid(cells)), rtol=1e-6, atol=1e-6)
+    crossing = [Polygon(ring) for ring in rings]
+    valid = [shapely.make_valid(cell) for cell in crossing]
+    kept = [k for k, cell in enumerate(valid) if cell.geom_type in ("Polygon", "MultiPolygon") and cell.area > 1e-3]
+    expected = [valid[k] for k in kept]
+    for cells in (crossing, valid) if kept else ():
+        areas, centroids = outlines_of(np.array([cells[k] for k in kept])).areas_and_centroids()
+        np.testing.assert_allclose(areas, shapely.area(expected), rtol=1e-6)
+        np.testing.assert_allclose(centroids, shapely.get_coordinates(shapely.centroid(expected)), rtol=1e-6, atol=1e-6)
+
+
+TURNS = np.linspace(0, 2 * np.pi, 6)[:-1]
+CROSSING = {
+    "bow tie": Polygon([(4, 4), (12, 14.5), (12, 4), (4, 14)]),
+    "bow tie of equal lobes": Polygon([(2, 2), (9, 9), (9, 2), (2, 9)]),
+    "bow tie in two parts": MultiPolygon([Polygon([(2, 2), (9, 9), (9, 2), (2, 9)]), shapely.box(12, 12, 16, 17)]),
+    "star": Polygon(np.stack([9 + 8 * np.cos(2 * TURNS), 10 + 8 * np.sin(2 * TURNS)], axis=1)),
+    "hole across the border": Polygon([(2, 2), (12, 2), (12, 12), (2, 12)], [[(8, 4), (17, 4), (17, 9), (8, 9)]]),
+    "parts that overlap": MultiPolygon([shapely.box(2, 2, 12, 12), shapely.box(2, 2, 8, 12)]),
+    "parts with a common border": MultiPolygon([shapely.box(2, 2, 8, 12), shapely.box(8, 2, 13, 9)]),
+    "a loop": Polygon([(2, 2), (12, 2), (12, 12), (5, 12), (5, 9), (14, 9), (14, 15), (2, 15)]),
+}
+
+
+@pytest.mark.parametrize("name", CROSSING)
+def test_invalid_polygons_have_the_area_and_the_centroid_of_what_is_drawn(name: str) -> None:
+    cell, fine = CROSSING[name], 40
+    areas, centroids = outlines_of(np.array([shapely.box(0, 0, 2, 3), cell])).areas_and_centroids()
+    assert (areas[0], *centroids[0]) == (6, 1, 1.5)
+    y, x = np.nonzero(drawn(affinity.scale(cell, fine, fine, origin=(0, 0)), size=SIZE * fine))
+    np.testing.assert_allclose(areas[1], y.size / fine**2, rtol=0.01)
+    np.testing.assert_allclose(centroids[1], ((x.mean() + 0.5) / fine, (y.mean() + 0.5) / fine), atol=0.02)
+
+
+def test_overlapping_outlines_of_a_cell_count_once() -> None:
+    """As those of several nuclei of one cell."""
+    nuclei = outlines_of(np.array([shapely.box(20, 20, 30, 30), shapely.box(20, 20, 26, 30), shapely.box(1, 1, 2, 2)]))
+    areas, centroids = nuclei.grouped(np.array([2, 1])).areas_and_centroids()
+    np.testing.assert_allclose(areas, [100, 1])
+    np.testing.assert_allclose(centroids, [[25, 25], [1.5, 1.5]])
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        Polygon([(0, 0), (4, 0), (4, 2), (6, 2), (6, 0.5), (9, 0.5), (9, 7), (0, 7)]),  # concave
+        Polygon([(0, 0), (3, 0), (3, 3), (7, 3), (7, 7), (3, 7), (3, 3), (0, 3)]),  # pixels that touch at a corner
+        MultiPolygon([shapely.box(0, 0, 1, 1), shapely.box(3, 0, 7, 5)]),
+        shapely.box(0, 0, 9, 7).difference(shapely.box(1, 1, 2, 3)),
+    ],
+)
+def test_outlines_that_do_not_cross_keep_every_bit(cell: Polygon | MultiPolygon) -> None:
+    outlines = outlines_of(np.array([affinity.translate(affinity.scale(cell, 0.7, 1.3), 0.1, 0.2)]))
+    for of_sums, found in zip(outlines.sums(), outlines.areas_and_centroids(), strict=True):
+        np.testing.assert_array_equal(of_sums, found)
 
 
 @pytest.mark.parametrize("step", [1, -1])

@@ -42,7 +42,6 @@ def store_with(tmp_path: Path, image: dict[str, Any], cytosol: dict[str, Any], *
         ({"global": Sequence([MOVED, MOVED])}, {"global": Translation([6.0, -15.0], axes=("y", "x"))}, False),
         ({"global": TURNED}, {"global": TURNED}, True),
         ({"global": Identity(), "um": HALF}, {"global": Identity(), "other": MOVED}, False),
-        ({"global": Identity()}, {"elsewhere": MOVED}, True),
     ],
 )
 def test_the_same_place_said_in_any_way(tmp_path: Path, image: Any, cytosol: Any, *, multiscale: bool) -> None:

@@ -262,22 +262,26 @@ def test_parquet_without_geometries(path: Path) -> None:
 # --- ids and features -------------------------------------------------------------------------------------------------
 
 
+BOW_TIE = shapely.Polygon([(2, 2), (9, 9), (9, 2), (2, 9)])  # its lobes cancel
+
+
 def test_features_that_are_no_areas_are_counted_and_named(path: Path) -> None:
     shapes = {
         "ok": SQUARE,
         "point": shapely.Point(1, 1),
         "line": shapely.LineString([(0, 0), (1, 1)]),
         "flat": shapely.Polygon([(0, 0), (1, 1), (2, 2)]),
+        "bow tie": BOW_TIE,
         "mixed": shapely.GeometryCollection([OTHER, shapely.Point(0, 0)]),
     }
     features = [feature(shape, id=name) for name, shape in shapes.items()]
     features.append({"type": "Feature", "id": "none", "geometry": None, "properties": None})
     cells = read(path, collection(*features))
-    assert_shapes(cells, {"ok": SQUARE, "mixed": OTHER})
+    assert_shapes(cells, {"ok": SQUARE, "bow tie": BOW_TIE, "mixed": OTHER})
     begin = f"cytosol mask {path}: left out"
     assert cells.remarks == (
-        f"{begin} 3 of 6 features, without a geometry, like 'point'",
-        f"{begin} 1 of 6 features, without an area, like 'flat'",
+        f"{begin} 3 of 7 features, without a geometry, like 'point'",
+        f"{begin} 1 of 7 features, without an area, like 'flat'",
     )
 
 

@@ -72,6 +72,28 @@ def test_one_mask_may_be_labels(store: Path, tmp_path: Path, masks: dict[str, st
     assert content(extract(store, tmp_path / "mixed", **masks)) == content(extract(store, tmp_path / "labels"))
 
 
+def test_a_padded_mask_continues_beyond_the_image(tmp_path: Path) -> None:
+    cells = gpd.GeoDataFrame(geometry=[shapely.box(-4, 50, 6, 60)], index=[1])
+    slide = write_outlined(tmp_path / "s.zarr", SAMPLE, {"edge": cells})
+    step = extract(slide, tmp_path / "out", cytosol_shapes="edge", border="pad", normalize_output=False)
+    mask, *channels = images_of(step)[0].astype(float)
+    outside = SIZE // 2 - 1  # its centre is at 0.5, which is rounded to 0, or to 1
+    assert mask[SIZE // 2, outside - 3 : outside].min() > 0.5
+    assert not np.array(channels)[:, :, :outside].any()
+
+
+def test_a_polygon_that_crosses_itself_is_in_its_crop(tmp_path: Path) -> None:
+    lobes = [(70, 70), (78, 80.5), (78, 70), (70, 80)]
+    slide = write_outlined(
+        tmp_path / "s.zarr", SAMPLE, {"bow": gpd.GeoDataFrame(geometry=[shapely.Polygon(lobes)], index=[1])}
+    )
+    step = extract(slide, tmp_path / "out", cytosol_shapes="bow", normalize_output=False)
+    expected = shapely.make_valid(shapely.Polygon(lobes)).centroid
+    ((x, y),) = read_h5sc(str(step.output_path)).obsm["spatial"]
+    np.testing.assert_allclose([x, y], [expected.x - 0.5, expected.y - 0.5])
+    assert 30 < images_of(step)[0, 0].astype(float).sum() < 60
+
+
 @pytest.mark.parametrize("border", ["drop", "pad"])
 def test_borders_and_options_as_for_labels(store: Path, tmp_path: Path, border: str) -> None:
     options = {

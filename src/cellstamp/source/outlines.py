@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,8 @@ _HALF_WAY = 1e-5
 """Distance in pixels below which a centre is half-way between two pixels: vertices may be float32, as Xenium's are.
 Means of fewer than 50,000 pixels are half-way, or further from it.
 """
+_SAME_AREA = 1e-9
+"""Relative difference of areas that are equal: rings that touch don't change the sums, whose bits are kept."""
 _GROWTH = 1.5
 """Room for vertices, as a multiple of the number needed now."""
 
@@ -76,7 +79,50 @@ class Outlines:
     def areas_and_centroids(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the area of each cell in pixels, float64 (n,), and the centroid of this area, x and y, (n, 2).
 
-        Holes count as missing, whatever the direction of their rings. A cell without an area has NaN as centroid.
+        Both are those of the area that is drawn: by the even-odd rule in each polygon, and polygons that overlap count
+        once. Holes count as missing, whatever the direction of their rings. A cell without an area has NaN as centroid.
+        """
+        areas, centroids = self.sums()
+        with np.errstate(invalid="ignore"):
+            doubtful = np.flatnonzero(np.isfinite(areas) & ~self._surround(centroids))
+        for cell, drawn in self.take(doubtful).drawn_areas() if doubtful.size else ():
+            if not math.isclose(drawn.area, areas[doubtful[cell]], rel_tol=_SAME_AREA):
+                areas[doubtful[cell]] = drawn.area
+                centroids[doubtful[cell]] = (drawn.centroid.x, drawn.centroid.y) if drawn.area else np.nan
+        return areas, centroids
+
+    def drawn_areas(self) -> Iterator[tuple[int, Any]]:
+        """Yield the number of each cell whose rings cross or touch, and the area that is drawn, shapely's geometry."""
+        import shapely
+
+        cells = shapely.from_ragged_array(
+            shapely.GeometryType.MULTIPOLYGON, self.xy, (self.rings, self.polygons, self.cells)
+        )
+        for number in np.flatnonzero(~shapely.is_valid(cells)).tolist():
+            yield number, shapely.union_all(shapely.make_valid(shapely.get_parts(cells[number])))
+
+    def _surround(self, centroids: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which cells are one ring that leads once around its centroid, and so crosses itself nowhere.
+
+        Most cells do, and ``shapely.is_valid`` takes several times as long.
+        """
+        first = self.rings[self.polygons[self.cells]]
+        x, y = np.ascontiguousarray(self.xy.T)
+        n_vertices, (x0, y0) = np.diff(first), centroids.T
+        x -= np.repeat(x0, n_vertices)
+        y -= np.repeat(y0, n_vertices)
+        turn = x[:-1] * y[1:] - x[1:] * y[:-1]
+        is_below = y < 0
+        upward = is_below[:-1] > is_below[1:]
+        turn[first[1:-1] - 1], upward[first[1:-1] - 1] = 0, False  # no line leads from one cell to the next
+        low, high = np.minimum.reduceat(turn, first[:-1]), np.maximum.reduceat(turn, first[:-1])
+        once = np.add.reduceat(upward, first[:-1], dtype=np.int64) == 1
+        n_rings = np.diff(self.polygons[self.cells])
+        return np.asarray((n_rings == 1) & once & ((low >= 0) | (high <= 0)))
+
+    def sums(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return areas and centroids as `areas_and_centroids`, by sums that are right if no rings cross or overlap.
+
         Source: P. Bourke, "Calculating the area and centroid of a polygon" (1988).
         """
         x, y = np.ascontiguousarray(self.xy.T)

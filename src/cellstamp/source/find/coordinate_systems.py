@@ -73,7 +73,7 @@ def _choose(here: Mapping[str, Matrix], there: Mapping[str, Matrix], wanted: str
 
 def _place_alike(here: Mapping[str, Matrix], there: Mapping[str, Matrix], systems: Sequence[str]) -> bool:
     try:
-        ways = {system: between(there[system], here[system]) for system in systems}
+        ways = {system: between(here[system], there[system]) for system in systems}  # compared in the image's pixels
     except np.linalg.LinAlgError:
         return False
     return not differing(dict.fromkeys(systems, ways[systems[0]]), ways)

@@ -97,16 +97,19 @@ def _to_pixels(root: zarr.Group, labels: PixelArray, here: Mapping[str, Matrix],
             f"labels: {listing(list(there))}). Set one with spatialdata.transformations.set_transformation"
         )
     try:
-        ways = {system: between(here[system], there[system]) for system in shared}
+        way = between(here[shared[0]], there[shared[0]])
+        back = {system: between(there[system], here[system]) for system in shared}  # compared in pixels of the labels
     except np.linalg.LinAlgError as error:
-        raise InputError(f"{where}: labels '{labels.name}' have no extent in one of {listing(shared)}") from error
-    odd = differing(dict.fromkeys(shared, ways[shared[0]]), ways)
+        raise InputError(
+            f"{where}: centres or labels '{labels.name}' have no extent in one of {listing(shared)}"
+        ) from error
+    odd = differing(dict.fromkeys(shared, back[shared[0]]), back)
     if odd:
         raise InputError(
             f"{where}: their position on labels '{labels.name}' in '{shared[0]}' differs from that in {listing(odd)}. "
             "Correct the transformations with spatialdata.transformations.set_transformation"
         )
-    return ways[shared[0]]
+    return way
 
 
 def _transformed(xy: NDArray[np.float64], way: Matrix) -> NDArray[np.float64]:

@@ -105,7 +105,7 @@ def place(
     """
     misfit = _misfit(root, grid, array)
     called = f"{misfit.kind} '{array.name}'"
-    if not _found(misfit):
+    if _match(misfit):
         return Placed(array, f"{called}: identity, the pixels of image '{grid.name}'")
     if not set(misfit.here) & set(misfit.there):
         raise _mismatch(misfit, grid)
@@ -134,7 +134,7 @@ def check_same_grid(root: zarr.Group, image: ArrayHandle, labels: ArrayHandle) -
     """
     grid = grid_of(root, image)
     misfit = _misfit(root, grid, labels)
-    if _found(misfit):
+    if not _match(misfit):
         raise _mismatch(misfit, grid, needed="Both must have the same pixel grid")
 
 
@@ -165,6 +165,13 @@ def _is_identity(matrix: Matrix) -> bool:
     return np.allclose(matrix, np.eye(3), atol=1e-6)
 
 
+def _match(misfit: Misfit) -> bool:
+    """Return whether both have the same pixels. An element without any transformation, as in plain OME-Zarr, may."""
+    shared = set(misfit.here) & set(misfit.there)
+    is_placed_apart = bool(misfit.here and misfit.there and not shared)
+    return not _found(misfit) and not is_placed_apart
+
+
 def _found(misfit: Misfit) -> list[str]:
     return [*size_difference(misfit), *differences(misfit.here, misfit.there, misfit.kind)]
 
@@ -175,7 +182,8 @@ def _mismatch(
     system: str | None = None,
     needed: str = "Both must have the same pixels, or transformations that place them",
 ) -> InputError:
+    found = "; ".join(_found(misfit))
     return InputError(
-        f"image '{grid.name}' and {misfit.kind} '{misfit.array.name}' in {grid.store} do not match: "
-        f"{'; '.join(_found(misfit))}. {needed}. {advice_on(misfit, system)}"
+        f"image '{grid.name}' and {misfit.kind} '{misfit.array.name}' in {grid.store} do not match"
+        f"{found and f': {found}'}. {needed}. {advice_on(misfit, system)}"
     )

@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from cellstamp.source import ome
 
 _TOLERANCE = 1e-6
-"""Matrices that differ less are equal, absolute in pixels and relative."""
+"""Matrices from pixels to pixels that differ less are equal; of others, the part of a pixel."""
+_SHIFT = 1e-3
+"""Elements that are moved less, in pixels, have the same position: stages and files round positions."""
+_ROUNDING = 1e-12
+"""Relative error of an offset, such as the position of a stage, after some transformations."""
 
 Matrix = NDArray[np.float64]
 
@@ -68,16 +72,19 @@ def as_shapes_transformations(matrices: Mapping[str, Matrix]) -> list[dict[str, 
 
 def differing(here: Mapping[str, Matrix], there: Mapping[str, Matrix]) -> list[str]:
     """Return the names of the shared coordinate systems in which two elements have different positions."""
-    return [
-        name
-        for name in sorted(set(here) & set(there))
-        if not np.allclose(here[name], there[name], rtol=_TOLERANCE, atol=_TOLERANCE)
-    ]
+    return [name for name in sorted(set(here) & set(there)) if not _agree(here[name], there[name], _SHIFT)]
+
+
+def _agree(here: Matrix, there: Matrix, shift: float) -> bool:
+    """Return whether placements agree in pixels of the first, whatever the unit; `shift`: what an offset may differ."""
+    pixel = np.abs(here[:2, :2]).max(axis=1, keepdims=True)
+    allowed = pixel * [_TOLERANCE, _TOLERANCE, shift] + _ROUNDING * np.abs(here[:2])
+    return bool((np.abs(here[:2] - there[:2]) <= allowed).all())
 
 
 def same(here: Mapping[str, Matrix], there: Mapping[str, Matrix]) -> bool:
-    """Return whether two elements have the same coordinate systems and the same position in each."""
-    return set(here) == set(there) and not differing(here, there)
+    """Return whether two elements have the same coordinate systems and the same position in each, up to rounding."""
+    return set(here) == set(there) and all(_agree(here[name], there[name], _TOLERANCE) for name in here)
 
 
 def differences(image: Mapping[str, Matrix], other: Mapping[str, Matrix], kind: str = "labels") -> list[str]:

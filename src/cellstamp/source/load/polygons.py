@@ -271,6 +271,8 @@ def _reasons(shapes: NDArray[Any], frame: gpd.GeoDataFrame) -> Iterator[tuple[st
     yield "neither polygons nor circles", ~is_missing & ~is_empty & ~is_area & ~is_circle
     with np.errstate(invalid="ignore"):
         area = shapely.area(shapes)
+    is_flat = is_area & ~is_empty & (area == 0)
+    area[is_flat] = shapely.area(shapely.make_valid(shapes[is_flat]))  # equal lobes of a polygon that crosses itself
     yield "with coordinates that are not finite", is_area & ~is_empty & ~np.isfinite(area)
     yield "without an area", is_area & ~is_empty & (area == 0)
 

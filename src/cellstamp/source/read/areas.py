@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.source.read.rounding import ROUNDING
-from cellstamp.source.read.sampling import blend, weigh
+from cellstamp.source.read.sampling import EDGE, blend, weigh
 
 
 def average_areas(
@@ -25,7 +25,7 @@ def average_areas(
     """Write the pixels of a grid, each the mean of its area; see `cellstamp.source.read.sampling.blend`.
 
     Areas are exact if the axes of grid and array are parallel. Otherwise, a mean is that of bilinear values at regular
-    positions, at least one for each pixel of the array along both axes.
+    positions on the array, at least one for each of its pixels along both axes.
 
     Parameters
     ----------
@@ -96,14 +96,39 @@ def _average_positions(
     first: NDArray[np.int64],
     out: NDArray[Any],
 ) -> None:
-    """Write the mean of bilinear values at regular positions in each pixel of the grid."""
+    """Write the mean of bilinear values at regular positions in each pixel of the grid, of those on the array."""
     n = math.ceil(float(np.linalg.norm(way[:, :2], axis=0).max()) - ROUNDING)
     total, values = np.zeros(out.shape), np.zeros(out.shape)
+    area, is_partial = out.shape[1:], not _are_inside(sides, way, first, out.shape[1:])
+    number: Any = np.zeros(area) if is_partial else n**2
     for steps in product((np.arange(n) + 0.5) / n - 0.5, repeat=2):
         moved = way.copy()
         moved[:, 2] += way[:, :2] @ steps
         values[...] = 0
         blend(window, corner, np.array(sides), moved, first, False, values)  # noqa: FBT003 - compiled
         total += values
-    total /= n**2
+        if is_partial:
+            number += _on_array(sides, moved, first, area)
+    if is_partial:
+        total[:, ~_on_array(sides, way, first, area)] = 0
+        number = np.maximum(number, 1)
+    total /= number
     out[...] = np.rint(total) if out.dtype.kind != "f" else total
+
+
+def _are_inside(
+    sides: Sequence[int], way: NDArray[np.float64], first: NDArray[np.int64], area: tuple[int, ...]
+) -> bool:
+    """Return whether pixels of the grid are inside of an array, with their edges: their corners are."""
+    y, x = np.array([[0, 0, area[0], area[0]], [0, area[1], 0, area[1]]]) + first[:, None]
+    corners = way[:, :2] @ np.stack([y, x]) + way[:, 2:]
+    return bool((corners >= 0).all() and (corners < np.array(sides)[:, None]).all())
+
+
+def _on_array(
+    sides: Sequence[int], way: NDArray[np.float64], first: NDArray[np.int64], area: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """Return for which pixels of the grid `blend` has a value: bool (y, x)."""
+    y, x = np.arange(area[0])[:, None] + first[0] + 0.5, np.arange(area[1]) + first[1] + 0.5
+    rows, columns = (a * y + b * x + c + EDGE for a, b, c in way)
+    return np.asarray((rows >= 0) & (rows < sides[0]) & (columns >= 0) & (columns < sides[1]))
