@@ -179,6 +179,18 @@ def test_cells_outside_of_the_image_are_left_out_with_a_warning(tmp_path: Path, 
     assert 900 not in content(step)[0]
 
 
+@pytest.mark.parametrize("masks", [{"cytosol_shapes": "cells"}, {"nucleus_labels": NUCLEUS, "cytosol_shapes": "cells"}])
+@pytest.mark.parametrize("crops", [{}, {"image_pixel_size": 0.5, "crop_pixel_size": 1}])
+def test_all_cells_outside_of_the_image(tmp_path: Path, masks: dict[str, str], crops: dict[str, float]) -> None:
+    from spatialdata.transformations import Translation
+
+    far = placed(SHAPES["cells"], {"global": Translation([5_000, 0], axes=("x", "y"))})
+    slide = write_outlined(tmp_path / "far.zarr", SAMPLE, {"cells": far})
+    where = r"none of its 72 cells is on the image.* rows \d+ to \d+ and columns \d+ to \d+ of .* set_transformation"
+    with pytest.raises(InputError, match=where):
+        extract(slide, tmp_path / "far", border="pad", **masks, **crops)
+
+
 # --- ids --------------------------------------------------------------------------------------------------------------
 
 

@@ -53,6 +53,7 @@ from cellstamp.source.find.cell_centers import cells_off_grid, centers_on_image,
 from cellstamp.source.find.elements import find_source
 from cellstamp.source.find.masks import MaskChoice
 from cellstamp.source.find.selection import ChosenCells, find_cells
+from cellstamp.source.find.shapes_extent import PLACE_ELEMENT, check_on_image
 from cellstamp.source.load.file_handler import open_store
 from cellstamp.source.load.store import store_centers
 from cellstamp.source.outlines import OutlineMask
@@ -150,7 +151,7 @@ class HDF5CellExtraction(ProcessingStep):
         ConfigError
             If the configuration or an argument is invalid. Nothing is written.
         InputError
-            If the image or a mask is missing or invalid.
+            If the image or a mask is missing or invalid, or if all cells of shapes are outside of the image.
         OutputError
             If a result with different settings or input exists and `overwrite` is False, another run writes to the
             folder, or writing fails. Finished cells are kept; the next run resumes.
@@ -311,6 +312,8 @@ class HDF5CellExtraction(ProcessingStep):
         sized = size_in_pixels(config, source)
         if sized is not config:
             self._tell(f"image_size {config.image_size!r} is {sized.image_size} pixels", config)
+        for mask in source.outlines:
+            check_on_image(mask, PLACE_ELEMENT)
         check_crop_fits(sized, source)
         check_ranges(sized, source)
         return sized, source if config.channels is None else source.pick(config.channels)
