@@ -277,7 +277,7 @@ def test_features_that_are_no_areas_are_counted_and_named(path: Path) -> None:
     begin = f"cytosol mask {path}: left out"
     assert cells.remarks == (
         f"{begin} 3 of 6 features, without a geometry, like 'point'",
-        f"{begin} 1 of 6 features, without an area, like 'flat'",
+        f"{begin} 1 of 6 features, without an area (flat, or its outline crosses itself), like 'flat'",
     )
 
 

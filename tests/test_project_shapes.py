@@ -279,7 +279,7 @@ def test_shapes_that_cannot_be_cells_are_reported(tmp_path: Path, expected: Any)
     said = [str(each.message) for each in caught]
     assert said == [
         "cytosol mask: left out 1 of 74 features, neither polygons nor circles, like 901",
-        "cytosol mask: left out 1 of 74 features, without an area, like 900",
+        "cytosol mask: left out 1 of 74 features, without an area (flat, or its outline crosses itself), like 900",
         "cytosol mask: left out the columns notes, whose values are not numbers, texts or dates",
     ]
     assert all(line in log_of(project) for line in said)

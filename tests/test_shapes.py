@@ -186,9 +186,36 @@ def test_all_cells_outside_of_the_image(tmp_path: Path, masks: dict[str, str], c
 
     far = placed(SHAPES["cells"], {"global": Translation([5_000, 0], axes=("x", "y"))})
     slide = write_outlined(tmp_path / "far.zarr", SAMPLE, {"cells": far})
-    where = r"none of its 72 cells is on the image.* rows \d+ to \d+ and columns \d+ to \d+ of .* set_transformation"
+    where = r"none of its 72 cells is on the image.* rows \d+ to \d+ and columns \d+ to \d+ of .*set_transformation"
     with pytest.raises(InputError, match=where):
         extract(slide, tmp_path / "far", border="pad", **masks, **crops)
+
+
+@pytest.mark.parametrize("masks", [{"cytosol_shapes": "cells"}, {**BOTH}])
+def test_cells_smaller_than_a_pixel(tmp_path: Path, masks: dict[str, str]) -> None:
+    from spatialdata.transformations import Scale
+
+    tiny = {name: placed(each, {"global": Scale([0.03, 0.03], axes=("x", "y"))}) for name, each in SHAPES.items()}
+    slide = write_outlined(tmp_path / "tiny.zarr", SAMPLE, tiny)
+    with pytest.warns(UserWarning, match="no pixel") as caught:
+        extract(slide, tmp_path / "tiny", border="pad", **masks)
+    said = [str(each.message) for each in caught]
+    found = (
+        r"\d+ of \d+ cells of '(cells|nuclei)' contain the centre of no pixel: their images are empty. The median area"
+    )
+    assert re.match(rf"{found} of the cells is that of a square of 0\.\d+ x 0\.\d+ pixels: check pixel_size", said[-1])
+    assert len(said) == len(masks)
+    assert not [each for each in said if "centres in the store" in each or "number cells alike" in each]
+
+
+def test_one_cell_smaller_than_a_pixel(tmp_path: Path) -> None:
+    cells = with_index(SHAPES["cells"], SHAPES["cells"].index)
+    cells.loc[900] = shapely.box(100.6, 100.6, 100.9, 100.9)
+    slide = write_outlined(tmp_path / "s.zarr", SAMPLE, {"cells": cells})
+    with pytest.warns(
+        UserWarning, match="^1 of 7. cells of 'cells' contains .* its images are empty. Such cells are sm"
+    ):
+        extract(slide, tmp_path / "x", cytosol_shapes="cells", border="pad")
 
 
 # --- ids --------------------------------------------------------------------------------------------------------------
@@ -387,7 +414,7 @@ def test_a_few_invalid_shapes_among_many_are_named_and_counted(tmp_path: Path, s
     n = len(cells)
     for line in (
         f"1 of {n} shapes, empty, like 901",
-        "without an area, like 902",
+        "without an area (flat, or its outline crosses itself), like 902",
         "not finite, like 903",
         "missing or damaged, like 904",
     ):

@@ -459,7 +459,7 @@ def test_one_invalid_geometry_among_thousands(tmp_path: Path) -> None:
     step = extracted(store, tmp_path / "x", image="slide", cytosol_shapes="cells", image_size=10)
     assert instances_of(step) == [name for name in cells.index if name not in ("c1234", "c2345")]
     log = (tmp_path / "x" / "processing.log").read_text()
-    assert "left out 1 of 3000 shapes, without an area, like 'c1234'" in log
+    assert "left out 1 of 3000 shapes, without an area (flat, or its outline crosses itself), like 'c1234'" in log
     assert "left out 1 of 3000 shapes, empty, like 'c2345'" in log
 
 

@@ -20,6 +20,8 @@ from cellstamp.source.read.arrays import PixelArray, PixelSource
 
 _MANY_REMOVED = 0.05
 """Share of the selected cells; if more are removed at the image border, the user is warned."""
+_TINY = 4.0
+"""Side in pixels of cells that are probably in a wrong unit."""
 _BETWEEN = "the centre of an id that stands for many cells lies between them"
 
 
@@ -69,14 +71,17 @@ def empty_cells(job: Job, n_empty: NDArray[np.int64]) -> Iterator[str]:
         int64 (n_masks,): for each mask, the number of cells without a pixel in their crop.
     """
     main, cell = job.source.mask_names[0], job.source.mask_names[-1]
-    if n_empty[-1]:
+    of_outlines = isinstance(job.source.main_mask, OutlineMask)
+    if n_empty[-1] and not (of_outlines and main == cell):
         are_many = 2 * n_empty[-1] >= len(job.cells) and main != cell
-        hint = f". {_other_cells(main, cell)}" if are_many else ""
+        hint = f". {_other_cells(main, cell)}" if are_many and n_empty[0] < n_empty[-1] else ""
         yield (
             f"{_without_pixel(n_empty[-1], len(job.cells), cell)}; {_their(n_empty[-1])} image channels are all "
             f"zero{hint}"
         )
-    if n_empty[0]:
+    if n_empty[0] and of_outlines:
+        yield _without_centre(job.source.main_mask, n_empty[0], len(job.cells))
+    elif n_empty[0]:
         doubt = _doubt(job.config.centers, main) if job.selection.shared is None else _BETWEEN
         yield f"{_without_pixel(n_empty[0], len(job.cells), main)}, though it says which cells there are: {doubt}"
 
@@ -131,6 +136,19 @@ def too_small_for_crops(source: PixelSource, n_cells: int, outside: NDArray[np.u
         f"centre of no pixel of the crops, like cell {outside[0]}: they are too small, or outside of the image. Choose "
         "a smaller crop_pixel_size"
     )
+
+
+def _without_centre(mask: OutlineMask, n: int, n_cells: int) -> str:
+    """Return how many shapes have no pixel, with their size and the likely error."""
+    contain = "contains" if n == 1 else "contain"
+    side = mask.median_side()
+    found = f"{n} of {n_cells} cells of '{mask.name}' {contain} the centre of no pixel: {_their(n)} images are empty"
+    if side < _TINY:
+        return (
+            f"{found}. The median area of the cells is that of a square of {side:.2g} x {side:.2g} pixels: check "
+            "pixel_size, the transformation of the shapes, and crop_pixel_size"
+        )
+    return f"{found}. Such cells are smaller than a pixel, or in pieces that are far from each other"
 
 
 def _without_pixel(n: int, n_cells: int, mask: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
+from cellstamp.source.find.outline_files import NO_AREA
 from cellstamp.source.find.placement import Matrix
 from cellstamp.source.id_columns import POLYGON_COLUMNS
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _RADIUS = "radius"
+_FLAT = 1e-9
+"""Area of a polygon without an area, relative to the square of its perimeter: rounding errors are smaller."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +263,7 @@ def _reasons(shapes: NDArray[Any], frame: gpd.GeoDataFrame) -> Iterator[tuple[st
     with np.errstate(invalid="ignore"):
         area = shapely.area(shapes)
     yield "with coordinates that are not finite", is_area & ~is_empty & ~np.isfinite(area)
-    yield "without an area", is_area & ~is_empty & (area == 0)
+    yield NO_AREA, is_area & ~is_empty & (area <= _FLAT * shapely.length(shapes) ** 2)
 
 
 def _writable(frame: gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, list[str]]:
