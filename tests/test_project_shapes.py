@@ -287,6 +287,20 @@ def test_shapes_that_cannot_be_cells_are_reported(tmp_path: Path, expected: Any)
     assert 900 in cells.index, "the user's object is unchanged"
 
 
+def test_shapes_of_a_store_that_cannot_be_cells_are_reported(tmp_path: Path) -> None:
+    path = write_outlined(tmp_path / "s.zarr", SAMPLE, {"cells": CELLS})
+    cells = with_index(CELLS, CELLS.index)
+    cells.loc[900, "geometry"] = None
+    cells.to_parquet(path / "shapes/cells/shapes.parquet")
+    project = Project(tmp_path / "p", CONFIG)
+    with pytest.warns(UserWarning, match="left out 1 of 73 shapes, missing or damaged, like 900") as caught:
+        project.load_input_from_sdata(path, "input_image", cytosol_segmentation_name="cells")
+    assert str(tmp_path / "p" / "scportrait.sdata") in str(caught[0].message)
+    assert str(caught[0].message) in log_of(project)
+    with pytest.warns(UserWarning, match="left out 1 of 73 shapes, missing or damaged, like 900"):
+        project.extract()
+
+
 def test_circles(tmp_path: Path) -> None:
     circles = gpd.GeoDataFrame({"radius": [8.0, 5.5]}, geometry=gpd.points_from_xy([60.5, 120], [70.5, 100]))
     project = new_project(tmp_path / "p", cytosol=circles)

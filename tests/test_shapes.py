@@ -174,7 +174,11 @@ def test_cells_outside_of_the_image_are_left_out_with_a_warning(tmp_path: Path, 
     cells = with_index(SHAPES["cells"], SHAPES["cells"].index)
     cells.loc[900] = far
     slide = write_outlined(tmp_path / "far.zarr", SAMPLE, {"cells": cells})
-    with pytest.warns(UserWarning, match=r"left out 1 of \d+ cells of 'cells' outside of the image, .* like 900"):
+    message = (
+        r"left out 1 of \d+ cells of 'cells' outside of the image, .* like 900. The cells cover rows \d+ to 1004 and "
+        r"columns \d+ to 1004. .*is pixel_size or the transformation of the shapes wrong, or is the image resampled\?"
+    )
+    with pytest.warns(UserWarning, match=message):
         step = extract(slide, tmp_path / "far", cytosol_shapes="cells", border="pad")
     assert 900 not in content(step)[0]
 
@@ -408,8 +412,10 @@ def test_a_few_invalid_shapes_among_many_are_named_and_counted(tmp_path: Path, s
     path = write_outlined(tmp_path / "s.zarr", SAMPLE, {"cells": SHAPES["cells"]})
     with np.errstate(invalid="ignore"):  # shapely before 2.1 computes bounds of what is not finite with a warning
         cells.to_parquet(path / "shapes/cells/shapes.parquet")
-    step = extract(path, tmp_path / "s", cytosol_shapes="cells")
+    with pytest.warns(UserWarning, match="left out") as caught:
+        step = extract(path, tmp_path / "s", cytosol_shapes="cells")
     assert content(step) == content(extract(store, tmp_path / "labels", cytosol_labels=CYTOSOL))
+    said = "\n".join(str(each.message) for each in caught)
     log = log_of(tmp_path / "s")
     n = len(cells)
     for line in (
@@ -419,6 +425,7 @@ def test_a_few_invalid_shapes_among_many_are_named_and_counted(tmp_path: Path, s
         "missing or damaged, like 904",
     ):
         assert line in log
+        assert line in said
 
 
 @pytest.mark.parametrize(

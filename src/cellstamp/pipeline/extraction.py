@@ -309,6 +309,8 @@ class HDF5CellExtraction(ProcessingStep):
             (self._tell(position, config) if source.is_sampled else self.log(position))
         for remark in source.remarks:
             self.log(remark)
+        for sentence in source.left_out:
+            self._warn(sentence)
         sized = size_in_pixels(config, source)
         if sized is not config:
             self._tell(f"image_size {config.image_size!r} is {sized.image_size} pixels", config)

@@ -14,6 +14,7 @@ from cellstamp.pipeline.cell_selection import Selection
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import Exceeding
 from cellstamp.source.find.numbered_apart import find_numbered_apart
+from cellstamp.source.find.shapes_extent import rows_and_columns
 from cellstamp.source.names import centers_of
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import PixelArray, PixelSource
@@ -116,7 +117,9 @@ def shapes_outside_image(mask: OutlineMask) -> Iterator[str]:
         height, width = mask.shape
         yield (
             f"left out {(~inside).sum()} of {inside.size} cells of '{mask.name}' outside of the image, which is "
-            f"{height} x {width} pixels (y, x), like {mask.names[~inside].tolist()[0]!r}"
+            f"{height} x {width} pixels (y, x), like {mask.names[~inside].tolist()[0]!r}. The cells cover "
+            f"{rows_and_columns(mask)}. If all should be on the image: is pixel_size or the transformation of the "
+            "shapes wrong, or is the image resampled?"
         )
 
 

@@ -20,7 +20,7 @@ from cellstamp.source.find.placement import (
     point_placements,
     same,
 )
-from cellstamp.source.find.shapes import place_shapes, read_shapes
+from cellstamp.source.find.shapes import ShapesMasks, place_shapes, read_shapes
 from cellstamp.source.find.shapes_extent import PLACE_POLYGONS, check_on_image, extent_in_words
 from cellstamp.source.load.checks import check_same_cells
 from cellstamp.source.load.polygons import Polygons
@@ -29,6 +29,7 @@ from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SHAPES_FILE, SHAPES_M
 from cellstamp.source.read.arrays import PixelArray
 from cellstamp.source.store_root import open_root
 from cellstamp.source.values import Centers
+from cellstamp.warnings import warn
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def check_together(
     image
         Returns the project's image; called for shapes only.
     log
-        Callable that logs shapes that are left out.
+        Callable that logs a line. Shapes that are left out are also warnings.
 
     Returns
     -------
@@ -167,15 +168,20 @@ def _check_staged(
         for element in SHAPES_MASKS
         if element in wanted
     }
-    cells, remarks = _check_shapes(folders, image, with_labels=with_labels)
-    for remark in remarks:
-        log(remark.replace(str(staging.folder), str(staging.store)))
-    return cells
+    found = _read_on_image(folders, image, with_labels=with_labels)
+    for sentence in found.left_out:
+        _say(sentence, staging, log, warn)
+    for remark in (*found.remarks, *map(extent_in_words, found.masks)):
+        _say(remark, staging, log)
+    return {element: Centers(mask.ids, mask.centers) for element, mask in zip(folders, found.masks, strict=True)}
 
 
-def _check_shapes(
-    folders: Mapping[str, Path], image: ImagePlace, *, with_labels: bool
-) -> tuple[dict[str, Centers], list[str]]:
+def _say(sentence: str, staging: Staging, *listeners: Callable[[str], None]) -> None:
+    for listener in listeners:
+        listener(sentence.replace(str(staging.folder), str(staging.store)))
+
+
+def _read_on_image(folders: Mapping[str, Path], image: ImagePlace, *, with_labels: bool) -> ShapesMasks:
     where = (image.handle.name, image.placements)
     placed = [
         place_shapes(open_root(str(folder)), str(folder), Path(element).name, where)
@@ -184,6 +190,4 @@ def _check_shapes(
     found = read_shapes(placed, image.handle, with_labels=with_labels)
     for mask in found.masks:
         check_on_image(mask, PLACE_POLYGONS)
-    remarks = [*found.remarks, *(extent_in_words(mask) for mask in found.masks)]
-    centers = {element: Centers(mask.ids, mask.centers) for element, mask in zip(folders, found.masks, strict=True)}
-    return centers, remarks
+    return found
