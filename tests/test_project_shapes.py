@@ -103,6 +103,19 @@ def test_polygons_in_micrometres(tmp_path: Path, expected: Any, place: dict[str,
     np.testing.assert_allclose(matrix, np.diag([1 / 0.2125, 1 / 0.2125, 1]))
 
 
+def test_micrometres_that_are_taken_for_pixels(tmp_path: Path, expected: Any) -> None:
+    cells = in_units(SHAPES["cytosol"], 0.2125)
+    project = Project(tmp_path / "p", {**CONFIG, "border": "pad", "image_pixel_size": 0.2125})
+    project.load_input_from_array(SAMPLE.image, SAMPLE.channel_names)
+    project.load_segmentation(cytosol=cells)
+    again = r"fits polygons in micrometres .*: load_segmentation\(\.\.\., pixel_size=0\.2125, overwrite=True\)$"
+    with pytest.warns(UserWarning, match=again):
+        project.extract()
+    project.load_segmentation(cytosol=cells, pixel_size=0.2125, overwrite=True)
+    project.extract(overwrite=True)
+    assert len(project.h5sc) == len(cells)
+
+
 def test_a_transform_that_mirrors_and_shifts(tmp_path: Path, expected: Any) -> None:
     # x and y exchanged, and 7 further right
     moved = {

@@ -222,6 +222,30 @@ def test_one_cell_smaller_than_a_pixel(tmp_path: Path) -> None:
         extract(slide, tmp_path / "x", cytosol_shapes="cells", border="pad")
 
 
+@pytest.mark.parametrize("crops", [{}, {"crop_pixel_size": 0.1}])
+def test_micrometres_that_are_taken_for_pixels(tmp_path: Path, store: Path, crops: dict[str, float]) -> None:
+    sdata = outlined(SAMPLE, {"cells": SHAPES["cells"].scale(0.2125, 0.2125, origin=(0, 0)).to_frame("geometry")})
+    config = {"cytosol_shapes": "cells", "image_pixel_size": 0.2125, "border": "pad", "image_size": 64, **crops}
+    fits = r"'cells' has cells in rows \d to .* fits polygons in micrometres .* a pixel is 0.2125 um. If so, set their"
+    with pytest.warns(UserWarning, match=fits) as caught:
+        extract(sdata, tmp_path / "forgotten", **config)
+    message = next(str(each.message) for each in caught if "in micrometres" in str(each.message))
+    exec("".join(line[4:] for line in message.splitlines(keepends=True) if line.startswith("    ")), {"sdata": sdata})
+    steps = [extract(each, tmp_path / name, **config) for each, name in ((sdata, "placed"), (store, "pixels"))]
+    placed_there, expected = (read_h5sc(str(step.output_path)) for step in steps)
+    assert placed_there.obs["instance_id"].tolist() == expected.obs["instance_id"].tolist()
+    np.testing.assert_allclose(placed_there.obsm["spatial"], expected.obsm["spatial"], atol=1e-6)
+    # coordinates are rounded, so pixels with their centre on an outline may differ
+    assert np.isclose(*map(images_of, steps), atol=1e-3).mean() > 0.95
+
+
+@pytest.mark.parametrize("pixel", [None, 0.2125, 0.45, 0.8])
+def test_cells_in_a_corner_are_not_taken_for_micrometres(tmp_path: Path, pixel: float | None) -> None:
+    corner = SHAPES["cells"][SHAPES["cells"].centroid.x.lt(104) & SHAPES["cells"].centroid.y.lt(90)]
+    slide = write_outlined(tmp_path / "s.zarr", SAMPLE, {"cells": corner.scale(1).to_frame("geometry")})
+    extract(slide, tmp_path / "x", cytosol_shapes="cells", image_pixel_size=pixel, border="pad")
+
+
 # --- ids --------------------------------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,7 @@ from cellstamp.pipeline.extraction_warnings import (
     outside_image,
     removed_cells,
     shapes_outside_image,
+    taken_for_pixels,
     too_small_for_crops,
 )
 from cellstamp.pipeline.folder import STORE
@@ -316,6 +317,8 @@ class HDF5CellExtraction(ProcessingStep):
             self._tell(f"image_size {config.image_size!r} is {sized.image_size} pixels", config)
         for mask in source.outlines:
             check_on_image(mask, PLACE_ELEMENT)
+        for warning in taken_for_pixels(source, in_project=self._own_store() is not None):
+            self._warn(warning)
         check_crop_fits(sized, source)
         check_ranges(sized, source)
         return sized, source if config.channels is None else source.pick(config.channels)

@@ -13,6 +13,7 @@ from cellstamp.h5sc.layout import EXCEEDS
 from cellstamp.pipeline.cell_selection import Selection
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import Exceeding
+from cellstamp.source.find.micrometres import in_words, seem_micrometres
 from cellstamp.source.find.numbered_apart import find_numbered_apart
 from cellstamp.source.find.shapes_extent import rows_and_columns
 from cellstamp.source.names import centers_of
@@ -72,16 +73,16 @@ def empty_cells(job: Job, n_empty: NDArray[np.int64]) -> Iterator[str]:
         int64 (n_masks,): for each mask, the number of cells without a pixel in their crop.
     """
     main, cell = job.source.mask_names[0], job.source.mask_names[-1]
-    of_outlines = isinstance(job.source.main_mask, OutlineMask)
-    if n_empty[-1] and not (of_outlines and main == cell):
+    mask = job.source.main_mask
+    if n_empty[-1] and not (isinstance(mask, OutlineMask) and main == cell):
         are_many = 2 * n_empty[-1] >= len(job.cells) and main != cell
         hint = f". {_other_cells(main, cell)}" if are_many and n_empty[0] < n_empty[-1] else ""
         yield (
             f"{_without_pixel(n_empty[-1], len(job.cells), cell)}; {_their(n_empty[-1])} image channels are all "
             f"zero{hint}"
         )
-    if n_empty[0] and of_outlines:
-        yield _without_centre(job.source.main_mask, n_empty[0], len(job.cells))
+    if n_empty[0] and isinstance(mask, OutlineMask):
+        yield _without_centre(mask, n_empty[0], len(job.cells))
     elif n_empty[0]:
         doubt = _doubt(job.config.centers, main) if job.selection.shared is None else _BETWEEN
         yield f"{_without_pixel(n_empty[0], len(job.cells), main)}, though it says which cells there are: {doubt}"
@@ -121,6 +122,16 @@ def shapes_outside_image(mask: OutlineMask) -> Iterator[str]:
             f"{rows_and_columns(mask)}. If all should be on the image: is pixel_size or the transformation of the "
             "shapes wrong, or is the image resampled?"
         )
+
+
+def taken_for_pixels(source: PixelSource, *, in_project: bool) -> Iterator[str]:
+    """Yield a warning for each mask of shapes that seems to be in micrometres without a transformation to pixels."""
+    image, grid = source.pixel_size, source.crop_pixel_size
+    if image is None or grid is None:
+        return
+    for mask in source.outlines:
+        if seem_micrometres(mask, image, grid):
+            yield in_words(mask, image, source.image.elements[0].name, in_project=in_project)
 
 
 def outside_image(mask: PixelArray, n_cells: int, outside: NDArray[np.uint64]) -> str:
