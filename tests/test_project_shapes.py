@@ -104,6 +104,19 @@ def test_polygons_in_micrometres(tmp_path: Path, expected: Any, place: dict[str,
     np.testing.assert_allclose(matrix, np.diag([1 / 0.2125, 1 / 0.2125, 1]))
 
 
+def test_micrometres_that_are_taken_for_pixels(tmp_path: Path, expected: Any) -> None:
+    cells = in_units(SHAPES["cytosol"], 0.2125)
+    project = Project(tmp_path / "p", {**CONFIG, "border": "pad", "image_pixel_size": 0.2125})
+    project.load_input_from_array(SAMPLE.image, SAMPLE.channel_names)
+    project.load_segmentation(cytosol=cells)
+    again = r"fits polygons in micrometres .*: load_segmentation\(\.\.\., pixel_size=0\.2125, overwrite=True\)$"
+    with pytest.warns(UserWarning, match=again):
+        project.extract()
+    project.load_segmentation(cytosol=cells, pixel_size=0.2125, overwrite=True)
+    project.extract(overwrite=True)
+    assert len(project.h5sc) == len(cells)
+
+
 def test_a_transform_that_mirrors_and_shifts(tmp_path: Path, expected: Any) -> None:
     # x and y exchanged, and 7 further right
     moved = {
@@ -311,6 +324,20 @@ def test_shapes_that_cannot_be_cells_are_reported(tmp_path: Path, expected: Any)
     assert all(line in log_of(project) for line in said)
     assert content(project) == expected
     assert 900 in cells.index, "the user's object is unchanged"
+
+
+def test_shapes_of_a_store_that_cannot_be_cells_are_reported(tmp_path: Path) -> None:
+    path = write_outlined(tmp_path / "s.zarr", SAMPLE, {"cells": CELLS})
+    cells = with_index(CELLS, CELLS.index)
+    cells.loc[900, "geometry"] = None
+    cells.to_parquet(path / "shapes/cells/shapes.parquet")
+    project = Project(tmp_path / "p", CONFIG)
+    with pytest.warns(UserWarning, match="left out 1 of 73 shapes, missing or damaged, like 900") as caught:
+        project.load_input_from_sdata(path, "input_image", cytosol_segmentation_name="cells")
+    assert str(tmp_path / "p" / "scportrait.sdata") in str(caught[0].message)
+    assert str(caught[0].message) in log_of(project)
+    with pytest.warns(UserWarning, match="left out 1 of 73 shapes, missing or damaged, like 900"):
+        project.extract()
 
 
 def test_circles(tmp_path: Path) -> None:

@@ -211,9 +211,76 @@ def test_cells_outside_of_the_image_are_left_out_with_a_warning(tmp_path: Path, 
     cells = with_index(SHAPES["cells"], SHAPES["cells"].index)
     cells.loc[900] = far
     slide = write_outlined(tmp_path / "far.zarr", SAMPLE, {"cells": cells})
-    with pytest.warns(UserWarning, match=r"left out 1 of \d+ cells of 'cells' outside of the image, .* like 900"):
+    message = (
+        r"left out 1 of \d+ cells of 'cells' outside of the image, .* like 900. The cells cover rows \d+ to 1004 and "
+        r"columns \d+ to 1004. .*is pixel_size or the transformation of the shapes wrong, or is the image resampled\?"
+    )
+    with pytest.warns(UserWarning, match=message):
         step = extract(slide, tmp_path / "far", cytosol_shapes="cells", border="pad")
     assert 900 not in content(step)[0]
+
+
+@pytest.mark.parametrize("masks", [{"cytosol_shapes": "cells"}, {"nucleus_labels": NUCLEUS, "cytosol_shapes": "cells"}])
+@pytest.mark.parametrize("crops", [{}, {"image_pixel_size": 0.5, "crop_pixel_size": 1}])
+def test_all_cells_outside_of_the_image(tmp_path: Path, masks: dict[str, str], crops: dict[str, float]) -> None:
+    from spatialdata.transformations import Translation
+
+    far = placed(SHAPES["cells"], {"global": Translation([5_000, 0], axes=("x", "y"))})
+    slide = write_outlined(tmp_path / "far.zarr", SAMPLE, {"cells": far})
+    where = r"none of its 72 cells is on the image.* rows \d+ to \d+ and columns \d+ to \d+ of .*set_transformation"
+    with pytest.raises(InputError, match=where):
+        extract(slide, tmp_path / "far", border="pad", **masks, **crops)
+
+
+@pytest.mark.parametrize("masks", [{"cytosol_shapes": "cells"}, {**BOTH}])
+def test_cells_smaller_than_a_pixel(tmp_path: Path, masks: dict[str, str]) -> None:
+    from spatialdata.transformations import Scale
+
+    tiny = {name: placed(each, {"global": Scale([0.03, 0.03], axes=("x", "y"))}) for name, each in SHAPES.items()}
+    slide = write_outlined(tmp_path / "tiny.zarr", SAMPLE, tiny)
+    with pytest.warns(UserWarning, match="no pixel") as caught:
+        extract(slide, tmp_path / "tiny", border="pad", **masks)
+    said = [str(each.message) for each in caught]
+    found = (
+        r"\d+ of \d+ cells of '(cells|nuclei)' contain the centre of no pixel: their images are empty. The median area"
+    )
+    assert re.match(rf"{found} of the cells is that of a square of 0\.\d+ x 0\.\d+ pixels: check pixel_size", said[-1])
+    assert len(said) == len(masks)
+    assert not [each for each in said if "centres in the store" in each or "number cells alike" in each]
+
+
+def test_one_cell_smaller_than_a_pixel(tmp_path: Path) -> None:
+    cells = with_index(SHAPES["cells"], SHAPES["cells"].index)
+    cells.loc[900] = shapely.box(100.6, 100.6, 100.9, 100.9)
+    slide = write_outlined(tmp_path / "s.zarr", SAMPLE, {"cells": cells})
+    with pytest.warns(
+        UserWarning, match="^1 of 7. cells of 'cells' contains .* its images are empty. Such cells are sm"
+    ):
+        extract(slide, tmp_path / "x", cytosol_shapes="cells", border="pad")
+
+
+@pytest.mark.parametrize("crops", [{}, {"crop_pixel_size": 0.1}])
+def test_micrometres_that_are_taken_for_pixels(tmp_path: Path, store: Path, crops: dict[str, float]) -> None:
+    sdata = outlined(SAMPLE, {"cells": SHAPES["cells"].scale(0.2125, 0.2125, origin=(0, 0)).to_frame("geometry")})
+    config = {"cytosol_shapes": "cells", "image_pixel_size": 0.2125, "border": "pad", "image_size": 64, **crops}
+    fits = r"'cells' has cells in rows \d to .* fits polygons in micrometres .* a pixel is 0.2125 um. If so, set their"
+    with pytest.warns(UserWarning, match=fits) as caught:
+        extract(sdata, tmp_path / "forgotten", **config)
+    message = next(str(each.message) for each in caught if "in micrometres" in str(each.message))
+    exec("".join(line[4:] for line in message.splitlines(keepends=True) if line.startswith("    ")), {"sdata": sdata})
+    steps = [extract(each, tmp_path / name, **config) for each, name in ((sdata, "placed"), (store, "pixels"))]
+    placed_there, expected = (read_h5sc(str(step.output_path)) for step in steps)
+    assert placed_there.obs["instance_id"].tolist() == expected.obs["instance_id"].tolist()
+    np.testing.assert_allclose(placed_there.obsm["spatial"], expected.obsm["spatial"], atol=1e-6)
+    # coordinates are rounded, so pixels with their centre on an outline may differ
+    assert np.isclose(*map(images_of, steps), atol=1e-3).mean() > 0.95
+
+
+@pytest.mark.parametrize("pixel", [None, 0.2125, 0.45, 0.8])
+def test_cells_in_a_corner_are_not_taken_for_micrometres(tmp_path: Path, pixel: float | None) -> None:
+    corner = SHAPES["cells"][SHAPES["cells"].centroid.x.lt(104) & SHAPES["cells"].centroid.y.lt(90)]
+    slide = write_outlined(tmp_path / "s.zarr", SAMPLE, {"cells": corner.scale(1).to_frame("geometry")})
+    extract(slide, tmp_path / "x", cytosol_shapes="cells", image_pixel_size=pixel, border="pad")
 
 
 # --- ids --------------------------------------------------------------------------------------------------------------
@@ -534,8 +601,10 @@ def test_a_few_invalid_shapes_among_many_are_named_and_counted(tmp_path: Path, s
     path = write_outlined(tmp_path / "s.zarr", SAMPLE, {"cells": SHAPES["cells"]})
     with np.errstate(invalid="ignore"):  # shapely before 2.1 computes bounds of what is not finite with a warning
         cells.to_parquet(path / "shapes/cells/shapes.parquet")
-    step = extract(path, tmp_path / "s", cytosol_shapes="cells")
+    with pytest.warns(UserWarning, match="left out") as caught:
+        step = extract(path, tmp_path / "s", cytosol_shapes="cells")
     assert content(step) == content(extract(store, tmp_path / "labels", cytosol_labels=CYTOSOL))
+    said = "\n".join(str(each.message) for each in caught)
     log = log_of(tmp_path / "s")
     n = len(cells)
     for line in (
@@ -545,6 +614,7 @@ def test_a_few_invalid_shapes_among_many_are_named_and_counted(tmp_path: Path, s
         "missing or damaged, like 904",
     ):
         assert line in log
+        assert line in said
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from cellstamp.pipeline.extraction_warnings import (
     outside_image,
     removed_cells,
     shapes_outside_image,
+    taken_for_pixels,
     too_small_for_crops,
 )
 from cellstamp.pipeline.folder import STORE
@@ -53,6 +54,7 @@ from cellstamp.source.find.cell_centers import cells_off_grid, centers_on_image,
 from cellstamp.source.find.elements import find_source
 from cellstamp.source.find.masks import MaskChoice
 from cellstamp.source.find.selection import ChosenCells, find_cells
+from cellstamp.source.find.shapes_extent import PLACE_ELEMENT, check_on_image
 from cellstamp.source.load.file_handler import open_store
 from cellstamp.source.load.spatialdata_in_memory import STORE_OF_OBJECT, THE_OBJECT
 from cellstamp.source.load.store import store_centers
@@ -151,7 +153,7 @@ class HDF5CellExtraction(ProcessingStep):
         ConfigError
             If the configuration or an argument is invalid. Nothing is written.
         InputError
-            If the image or a mask is missing or invalid.
+            If the image or a mask is missing or invalid, or if all cells of shapes are outside of the image.
         OutputError
             If a result with different settings or input exists and `overwrite` is False, another run writes to the
             folder, or writing fails. Finished cells are kept; the next run resumes.
@@ -310,9 +312,15 @@ class HDF5CellExtraction(ProcessingStep):
             (self._tell(position, config) if source.is_sampled else self.log(position))
         for remark in source.remarks:
             self.log(remark)
+        for sentence in source.left_out:
+            self._warn(sentence)
         sized = size_in_pixels(config, source)
         if sized is not config:
             self._tell(f"image_size {config.image_size!r} is {sized.image_size} pixels", config)
+        for mask in source.outlines:
+            check_on_image(mask, PLACE_ELEMENT)
+        for warning in taken_for_pixels(source, in_project=self._own_store() is not None):
+            self._warn(warning)
         check_crop_fits(sized, source)
         for warning in mostly_padding(sized, source):
             self._warn(warning)

@@ -13,13 +13,17 @@ from cellstamp.h5sc.layout import EXCEEDS
 from cellstamp.pipeline.cell_selection import Selection
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import Exceeding
+from cellstamp.source.find.micrometres import in_words, seem_micrometres
 from cellstamp.source.find.numbered_apart import find_numbered_apart
+from cellstamp.source.find.shapes_extent import rows_and_columns
 from cellstamp.source.names import centers_of
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import PixelArray, PixelSource
 
 _MANY_REMOVED = 0.05
 """Share of the selected cells; if more are removed at the image border, the user is warned."""
+_TINY = 4.0
+"""Side in pixels of cells that are probably in a wrong unit."""
 _BETWEEN = "the centre of an id that stands for many cells lies between them"
 
 
@@ -69,14 +73,17 @@ def empty_cells(job: Job, n_empty: NDArray[np.int64]) -> Iterator[str]:
         int64 (n_masks,): for each mask, the number of cells without a pixel in their crop.
     """
     main, cell = job.source.mask_names[0], job.source.mask_names[-1]
-    if n_empty[-1]:
+    mask = job.source.main_mask
+    if n_empty[-1] and not (isinstance(mask, OutlineMask) and main == cell):
         are_many = 2 * n_empty[-1] >= len(job.cells) and main != cell
-        hint = f". {_other_cells(main, cell)}" if are_many else ""
+        hint = f". {_other_cells(main, cell)}" if are_many and n_empty[0] < n_empty[-1] else ""
         yield (
             f"{_without_pixel(n_empty[-1], len(job.cells), cell)}; {_their(n_empty[-1])} image channels are all "
             f"zero{hint}"
         )
-    if n_empty[0]:
+    if n_empty[0] and isinstance(mask, OutlineMask):
+        yield _without_centre(mask, n_empty[0], len(job.cells))
+    elif n_empty[0]:
         doubt = _doubt(job.config.centers, main) if job.selection.shared is None else _BETWEEN
         yield f"{_without_pixel(n_empty[0], len(job.cells), main)}, though it says which cells there are: {doubt}"
 
@@ -111,8 +118,20 @@ def shapes_outside_image(mask: OutlineMask) -> Iterator[str]:
         height, width = mask.shape
         yield (
             f"left out {(~inside).sum()} of {inside.size} cells of '{mask.name}' outside of the image, which is "
-            f"{height} x {width} pixels (y, x), like {mask.names[~inside].tolist()[0]!r}"
+            f"{height} x {width} pixels (y, x), like {mask.names[~inside].tolist()[0]!r}. The cells cover "
+            f"{rows_and_columns(mask)}. If all should be on the image: is pixel_size or the transformation of the "
+            "shapes wrong, or is the image resampled?"
         )
+
+
+def taken_for_pixels(source: PixelSource, *, in_project: bool) -> Iterator[str]:
+    """Yield a warning for each mask of shapes that seems to be in micrometres without a transformation to pixels."""
+    image, grid = source.pixel_size, source.crop_pixel_size
+    if image is None or grid is None:
+        return
+    for mask in source.outlines:
+        if seem_micrometres(mask, image, grid):
+            yield in_words(mask, image, source.image.elements[0].name, in_project=in_project)
 
 
 def outside_image(mask: PixelArray, n_cells: int, outside: NDArray[np.uint64]) -> str:
@@ -131,6 +150,19 @@ def too_small_for_crops(source: PixelSource, n_cells: int, outside: NDArray[np.u
         f"centre of no pixel of the crops, like cell {outside[0]}: they are too small, or outside of the image. Choose "
         "a smaller crop_pixel_size"
     )
+
+
+def _without_centre(mask: OutlineMask, n: int, n_cells: int) -> str:
+    """Return how many shapes have no pixel, with their size and the likely error."""
+    contain = "contains" if n == 1 else "contain"
+    side = mask.median_side()
+    found = f"{n} of {n_cells} cells of '{mask.name}' {contain} the centre of no pixel: {_their(n)} images are empty"
+    if side < _TINY:
+        return (
+            f"{found}. The median area of the cells is that of a square of {side:.2g} x {side:.2g} pixels: check "
+            "pixel_size, the transformation of the shapes, and crop_pixel_size"
+        )
+    return f"{found}. Such cells are smaller than a pixel, or in pieces that are far from each other"
 
 
 def _without_pixel(n: int, n_cells: int, mask: str) -> str:

@@ -23,6 +23,11 @@ _SAME_AREA = 1e-9
 _GROWTH = 1.5
 """Room for vertices, as a multiple of the number needed now."""
 
+_FLAT = 1e-9
+"""Area of a cell without an area, relative to a square around it: rounding errors are smaller, slivers larger."""
+_MAYBE_FLAT = 1e-3
+"""Area in pixels from which cells are not examined; a line of 1,000 pixels has a smaller rounding error."""
+
 Offsets = NDArray[np.int64]
 
 
@@ -75,6 +80,20 @@ class Outlines:
         low, high = (reduce.reduceat(self.xy, first, axis=0) for reduce in (np.minimum, np.maximum))
         (left, top), (right, bottom) = np.ceil(low - 0.5).T, np.floor(high - 0.5).T
         return np.stack([top, bottom, left, right], axis=1).astype(np.int64)
+
+    def are_flat(self, areas: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return for each cell whether its area, as `areas_and_centroids` returns it, is 0 up to rounding.
+
+        Vertices on one line have no area, but its sum has rounding errors. Each cell must have a polygon.
+        """
+        flat = ~(areas >= _MAYBE_FLAT)
+        candidates = np.flatnonzero(flat)
+        if candidates.size:
+            chosen = self.take(candidates)
+            first = chosen.rings[chosen.polygons[chosen.cells[:-1]]]
+            sides = np.maximum.reduceat(chosen.xy, first, axis=0) - np.minimum.reduceat(chosen.xy, first, axis=0)
+            flat[candidates] = areas[candidates] <= _FLAT * sides.max(axis=1) ** 2
+        return flat
 
     def areas_and_centroids(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the area of each cell in pixels, float64 (n,), and the centroid of this area, x and y, (n, 2).
@@ -340,6 +359,11 @@ class OutlineMask:
             return np.full(ids.size, -1)
         at = np.minimum(np.searchsorted(self.ids, ids), self.ids.size - 1)
         return np.where(self.ids[at] == ids, self.numbers[at], -1)
+
+    def median_side(self) -> float:
+        """Return the side in pixels of a square with the median area of its cells; 0 without cells."""
+        areas, _ = self.every.take(self.numbers[self.numbers >= 0]).areas_and_centroids()
+        return float(np.sqrt(np.median(areas))) if areas.size else 0.0
 
     def is_on_image(self) -> NDArray[np.bool_]:
         """Return for each cell whether its centre is on the image."""

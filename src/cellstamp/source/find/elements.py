@@ -125,6 +125,7 @@ def _place_all(
         (*(each.position for each in (*further, *placed)), *shapes.positions, *positions_of(crops, pixel_size)),
         pixel_size,
         (1.0, 1.0) if crops is None else crops.scale,
+        shapes.left_out,
     )
 
 

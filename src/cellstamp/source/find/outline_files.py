@@ -26,6 +26,8 @@ _BUFFER = 2**20
 _SEGMENTS = 32
 """Lines of a quarter of a circle: its outline is at most 0.03% of the radius inside of it."""
 _RADIUS = "radius"
+NO_AREA = "without an area"
+"""A reason to leave out a shape."""
 
 
 @dataclass
@@ -102,9 +104,10 @@ def read_outlines(path: str, matrix: NDArray[np.float64], where: str, collector:
         if kept.size:
             part = _transformed(outlines_of(geometries[kept]), matrix)
             areas, centroids = part.areas_and_centroids()
-            has_area = np.isfinite(areas) & (areas > 0)
+            is_flat = part.are_flat(areas)
+            has_area = np.isfinite(areas) & ~is_flat
             left_out.add("with coordinates that are not finite", numbers[kept[~np.isfinite(areas)]])
-            left_out.add("without an area", numbers[kept[areas <= 0]])
+            left_out.add(NO_AREA, numbers[kept[is_flat]])
             rows.append(numbers[kept[has_area]])
             centers.append(centers_of(centroids[has_area]))
             collector.add(part if has_area.all() else part.take(np.flatnonzero(has_area)))

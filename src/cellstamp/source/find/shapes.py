@@ -31,14 +31,17 @@ class ShapesMasks:
     masks
         In the order of the names that were asked for.
     remarks
-        Sentences about shapes and cells that are left out.
+        Sentences about cells that are left out, because another mask lacks them.
     positions
         Sentences about the positions of the shapes on the image.
+    left_out
+        Sentences about shapes that cannot be cells, which are warnings.
     """
 
     masks: tuple[OutlineMask, ...]
     remarks: tuple[str, ...]
     positions: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,8 @@ def read_shapes(placed: Sequence[PlacedShapes], image: PixelArray, *, with_label
         )
         for each, cells in zip(placed, numbered, strict=True)
     )
-    left_out = (remark for element in elements for remark in _left_out(element))
-    return ShapesMasks(masks, (*left_out, *remarks), tuple(map(_position, placed)))
+    left_out = tuple(sentence for element in elements for sentence in _left_out(element))
+    return ShapesMasks(masks, tuple(remarks), tuple(map(_position, placed)), left_out)
 
 
 def _way(matrix: Matrix) -> Way:

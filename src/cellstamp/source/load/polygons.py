@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.lengths import number_and_unit, parse_length
+from cellstamp.source.find.outline_files import NO_AREA
 from cellstamp.source.find.placement import Matrix
 from cellstamp.source.id_columns import POLYGON_COLUMNS
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _RADIUS = "radius"
+_FLAT = 1e-9
+"""Area of a polygon without an area, relative to the square of its perimeter: rounding errors are smaller."""
 
 
 @dataclass(frozen=True)
@@ -271,10 +274,11 @@ def _reasons(shapes: NDArray[Any], frame: gpd.GeoDataFrame) -> Iterator[tuple[st
     yield "neither polygons nor circles", ~is_missing & ~is_empty & ~is_area & ~is_circle
     with np.errstate(invalid="ignore"):
         area = shapely.area(shapes)
-    is_flat = is_area & ~is_empty & (area == 0)
+        negligible = _FLAT * shapely.length(shapes) ** 2
+    is_flat = is_area & ~is_empty & (area <= negligible)
     area[is_flat] = shapely.area(shapely.make_valid(shapes[is_flat]))  # equal lobes of a polygon that crosses itself
     yield "with coordinates that are not finite", is_area & ~is_empty & ~np.isfinite(area)
-    yield "without an area", is_area & ~is_empty & (area == 0)
+    yield NO_AREA, is_flat & (area <= negligible)
 
 
 def _writable(frame: gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, list[str]]:

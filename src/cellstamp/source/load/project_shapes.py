@@ -20,15 +20,16 @@ from cellstamp.source.find.placement import (
     point_placements,
     same,
 )
-from cellstamp.source.find.shapes import place_shapes, read_shapes
+from cellstamp.source.find.shapes import ShapesMasks, place_shapes, read_shapes
+from cellstamp.source.find.shapes_extent import PLACE_POLYGONS, check_on_image, extent_in_words
 from cellstamp.source.load.checks import check_same_cells
 from cellstamp.source.load.polygons import Polygons
 from cellstamp.source.load.staging import Staging
 from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SHAPES_FILE, SHAPES_MASKS
-from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import PixelArray
 from cellstamp.source.store_root import open_root
 from cellstamp.source.values import Centers
+from cellstamp.warnings import warn
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def check_together(
     image
         Returns the project's image; called for shapes only.
     log
-        Callable that logs shapes that are left out.
+        Callable that logs a line. Shapes that are left out are also warnings.
 
     Returns
     -------
@@ -172,15 +173,16 @@ def _check_staged(
         return text.replace(str(staging.folder), str(staging.store))
 
     with reworded(reword):
-        cells, remarks = _check_shapes(folders, image, with_labels=with_labels)
-    for remark in remarks:
+        found = _read_on_image(folders, image, with_labels=with_labels)
+    for sentence in map(reword, found.left_out):
+        log(sentence)
+        warn(sentence)
+    for remark in (*found.remarks, *map(extent_in_words, found.masks)):
         log(reword(remark))
-    return cells
+    return {element: Centers(mask.ids, mask.centers) for element, mask in zip(folders, found.masks, strict=True)}
 
 
-def _check_shapes(
-    folders: Mapping[str, Path], image: ImagePlace, *, with_labels: bool
-) -> tuple[dict[str, Centers], list[str]]:
+def _read_on_image(folders: Mapping[str, Path], image: ImagePlace, *, with_labels: bool) -> ShapesMasks:
     where = (image.handle.name, image.placements)
     placed = [
         place_shapes(open_root(str(folder)), str(folder), Path(element).name, where)
@@ -188,28 +190,5 @@ def _check_shapes(
     ]
     found = read_shapes(placed, image.handle, with_labels=with_labels)
     for mask in found.masks:
-        _check_on_image(mask)
-    remarks = [*found.remarks, *(_extent(mask) for mask in found.masks)]
-    centers = {element: Centers(mask.ids, mask.centers) for element, mask in zip(folders, found.masks, strict=True)}
-    return centers, remarks
-
-
-def _check_on_image(mask: OutlineMask) -> None:
-    if len(mask.ids) and not mask.is_on_image().any():
-        raise InputError(
-            f"{mask.name}: none of its {len(mask.ids)} cells is on the image. {_extent(mask)}. If its polygons are in "
-            "micrometres, give pixel_size, the size of a pixel in micrometres; or give transform, an affine matrix "
-            "from polygons to pixels"
-        )
-
-
-def _extent(mask: OutlineMask) -> str:
-    """Return where the cells are, for a user to see a wrong unit."""
-    height, width = mask.shape
-    if not len(mask.ids):
-        return f"'{mask.name}' has no cells"
-    (left, top), (right, bottom) = mask.centers.min(axis=0), mask.centers.max(axis=0)
-    return (
-        f"'{mask.name}' has cells in rows {top:.0f} to {bottom:.0f} and columns {left:.0f} to {right:.0f} of an image "
-        f"of {height} x {width} pixels (y, x)"
-    )
+        check_on_image(mask, PLACE_POLYGONS)
+    return found

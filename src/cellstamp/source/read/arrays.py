@@ -290,13 +290,15 @@ class PixelSource:
     channel_names
         One for each channel of the image.
     remarks
-        Sentences about shapes and cells that are left out.
+        Sentences about the pixel size, and about cells that another mask lacks.
     positions
         Sentences about the positions of masks and further images on the first one.
     pixel_size
         Micrometres per pixel of the first image, if known.
     scale
         Sides of a pixel of the grid in pixels of the first image.
+    left_out
+        Sentences about shapes that cannot be cells, which are warnings.
     """
 
     image: PixelArray
@@ -306,6 +308,7 @@ class PixelSource:
     positions: tuple[str, ...] = ()
     pixel_size: PixelSize | None = None
     scale: Scale = (1.0, 1.0)
+    left_out: tuple[str, ...] = ()
 
     @property
     def crop_pixel_size(self) -> PixelSize | None:
