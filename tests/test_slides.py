@@ -124,7 +124,8 @@ WITHOUT_NUCLEUS = 22
 
 def in_float32(shapes: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """The shapes with coordinates as exact as those of Xenium's files."""
-    return shapes.set_geometry(shapely.transform(shapes.geometry.array, lambda xy: xy.astype(np.float32).astype(np.float64)))
+    rounded = shapely.transform(shapes.geometry.array, lambda xy: xy.astype(np.float32).astype(np.float64))
+    return shapes.set_geometry(rounded)
 
 
 @pytest.fixture(scope="module")
