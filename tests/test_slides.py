@@ -459,7 +459,8 @@ def test_one_invalid_geometry_among_thousands(tmp_path: Path) -> None:
     store = written(tmp_path / "s.zarr", slide=image({"global": Identity()}), cells=placed(cells))
     with pytest.warns(UserWarning, match="left out 1 of 3000 shapes") as caught:
         step = extracted(store, tmp_path / "x", image="slide", cytosol_shapes="cells", image_size=10)
-    assert {"c1234", "c2345"} == {str(each.message)[-6:-1] for each in caught}
+    told = [str(each.message) for each in caught if "left out" in str(each.message)]  # libraries may warn, too
+    assert {"c1234", "c2345"} == {message[-6:-1] for message in told}
     assert instances_of(step) == [name for name in cells.index if name not in ("c1234", "c2345")]
     log = (tmp_path / "x" / "processing.log").read_text()
     assert "left out 1 of 3000 shapes, without an area, like 'c1234'" in log
