@@ -29,9 +29,16 @@ WINDOWS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    skipped = ALWAYS | (WINDOWS if os.environ.get("CELLSTAMP_FOREIGN") == "windows" else {})
+    is_windows = os.environ.get("CELLSTAMP_FOREIGN") == "windows"
+    skipped = ALWAYS | (WINDOWS if is_windows else {})
     for item in items:
+        if is_windows and isinstance(item, pytest.Function) and _forks(item):
+            item.add_marker(pytest.mark.skip(reason=_FORKS))
         name = f"{item.path.name}::{item.nodeid.partition('::')[2]}"
         for beginning, reason in skipped.items():
             if name.startswith(beginning):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _forks(item: pytest.Function) -> bool:
+    return hasattr(item, "callspec") and "fork" in item.callspec.params.values()
