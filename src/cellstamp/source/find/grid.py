@@ -15,6 +15,7 @@ from cellstamp.source.find.pixel_sizes import CropGrid, sampling_in_words
 from cellstamp.source.find.placement import (
     Matrix,
     are_proportional,
+    as_way,
     between,
     differences,
     differing,
@@ -116,12 +117,11 @@ def place(
         return Placed(array, f"{called}: identity in '{chosen}', the pixels of image '{grid.name}'")
     if _is_doubtful(misfit, here, there):
         raise _mismatch(misfit, grid, chosen)
-    (a, b, c), (d, e, f), _ = between(here, there).tolist()
     position = (
         f"{called} on image '{grid.name}' in '{chosen}': {in_words(between(there, here), misfit.kind)}; "
         f"{sampling_in_words(crops, how)}. {sizes_in(chosen, here, there, misfit.kind)}"
     )
-    return Placed(SampledArray(array, grid.shape, ((a, b, c), (d, e, f)), how), position)
+    return Placed(SampledArray(array, grid.shape, as_way(between(here, there)), how), position)
 
 
 def check_same_grid(root: zarr.Group, image: ArrayHandle, labels: ArrayHandle) -> None:

@@ -10,6 +10,7 @@ import zarr
 
 from cellstamp.errors import ConfigError
 from cellstamp.lengths import PixelSize, is_same, scaled, size_in_words
+from cellstamp.source.find.placement import as_way
 from cellstamp.source.pixel_size import stored_pixel_size
 from cellstamp.source.read.arrays import ArrayHandle, PixelArray
 from cellstamp.source.read.interpolation import Interpolation
@@ -40,8 +41,7 @@ class CropGrid:
         if not isinstance(origin, ArrayHandle):
             raise TypeError(f"'{array.name}' is several elements")
         to_element = np.eye(3) if way is None else np.array([*way, (0, 0, 1)])
-        (a, b, c), (d, e, f), _ = (to_element @ np.diag([*self.scale, 1.0])).tolist()
-        return SampledArray(origin, self.shape, ((a, b, c), (d, e, f)), how)
+        return SampledArray(origin, self.shape, as_way(to_element @ np.diag([*self.scale, 1.0])), how)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.source import ome
+from cellstamp.source.values import Way
 
 _TOLERANCE = 1e-6
 """Matrices from pixels to pixels that differ less are equal; of others, the part of a pixel."""
@@ -105,6 +106,12 @@ def between(origin: Matrix, target: Matrix) -> Matrix:
         If the target has no extent there, so its matrix has no inverse.
     """
     return np.asarray(np.linalg.inv(target) @ origin, np.float64)
+
+
+def as_way(matrix: Matrix) -> Way:
+    """Return the rows of a matrix that say where pixels lie."""
+    (a, b, c), (d, e, f), _ = matrix.tolist()
+    return (a, b, c), (d, e, f)
 
 
 def extent(placement: Matrix, shape: Sequence[int]) -> NDArray[np.float64]:

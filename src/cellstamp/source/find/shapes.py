@@ -11,7 +11,7 @@ import zarr
 from cellstamp.source.find.coordinate_systems import choose_system
 from cellstamp.source.find.outline_files import read_columns, read_outlines
 from cellstamp.source.find.pixel_sizes import CropGrid
-from cellstamp.source.find.placement import Matrix, between, in_words, placements, point_placements
+from cellstamp.source.find.placement import Matrix, as_way, between, in_words, placements, point_placements
 from cellstamp.source.find.shape_ids import number_cells
 from cellstamp.source.find.shape_keys import ShapesElement
 from cellstamp.source.location import below
@@ -19,7 +19,6 @@ from cellstamp.source.names import SHAPES_FILE
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.outlines import OutlineCollector, OutlineMask
 from cellstamp.source.read.arrays import PixelArray
-from cellstamp.source.values import Way
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def read_shapes(placed: Sequence[PlacedShapes], image: PixelArray, *, with_label
             each.name,
             each.path,
             shape,
-            _way(each.matrix),
+            as_way(each.matrix),
             cells.ids,
             cells.numbers,
             cells.centers,
@@ -150,11 +149,6 @@ def read_shapes(placed: Sequence[PlacedShapes], image: PixelArray, *, with_label
     )
     left_out = tuple(sentence for element in elements for sentence in _left_out(element))
     return ShapesMasks(masks, tuple(remarks), tuple(map(_position, placed)), left_out)
-
-
-def _way(matrix: Matrix) -> Way:
-    (a, b, c), (d, e, f), _ = matrix.tolist()
-    return (a, b, c), (d, e, f)
 
 
 def _position(placed: PlacedShapes) -> str:
