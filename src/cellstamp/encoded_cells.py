@@ -8,6 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def n_chunks_of(n_planes: int, planes_per_chunk: int) -> int:
+    """Return the number of chunks of a cell."""
+    return -(-n_planes // planes_per_chunk)
+
+
 @dataclass(frozen=True)
 class EncodedCells:
     """The encoded single-cell images of some cells.

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from cellstamp.compiling.decorators import compiled, compiled_part
 from cellstamp.compression import Compression
+from cellstamp.encoded_cells import n_chunks_of
 
 GZIP_LEVEL = 4
 """Default level of h5py."""
@@ -103,11 +104,6 @@ class StampEncoder:
         else:
             _raw_chunks(raw, per_chunk, out, sizes)
         return sizes
-
-
-def n_chunks_of(n_planes: int, planes_per_chunk: int) -> int:
-    """Return the number of chunks of a cell."""
-    return -(-n_planes // planes_per_chunk)
 
 
 def _boxes_in_halves(boxes: NDArray[np.int64], itemsize: int) -> NDArray[np.int64]:

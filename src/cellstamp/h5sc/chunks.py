@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellstamp.compression import Compression
+from cellstamp.encoded_cells import n_chunks_of
 from cellstamp.errors import InputError
 from cellstamp.h5sc.chunk_table import ChunkTable, read_chunk_table
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
@@ -165,7 +166,7 @@ def _of_table(images: h5py.Dataset, table: ChunkTable) -> tuple[NDArray[np.int64
 def _listed(images: h5py.Dataset) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Have HDF5 list all chunks in one pass through its index; a request for one chunk also takes a pass."""
     per_chunk, is_plain = images.chunks[1], images.compression is None
-    shape = images.shape[0], -(-images.shape[1] // per_chunk)
+    shape = images.shape[0], n_chunks_of(images.shape[1], per_chunk)
     offsets, sizes = np.zeros(shape, np.int64), np.zeros(shape, np.int32)
 
     def note(chunk: Any) -> None:

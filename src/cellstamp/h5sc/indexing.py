@@ -39,9 +39,9 @@ def read_as_numpy(read: Read, shape: Sequence[int], dtype: np.dtype[Any], args: 
     IndexError
         If an index is out of bounds, there are more indices than axes, or a mask has another shape than its axes.
     """
-    if all(map(is_basic, _listed(args))):
+    if all(map(is_basic, listed(args))):
         return read(args)
-    parts = parts_of(_listed(args), shape)
+    parts = parts_of(listed(args), shape)
     rows, *others = parts
     if isinstance(rows, np.ndarray) and rows.ndim == 1 and not any(isinstance(part, np.ndarray) for part in others):
         return _read_rows(read, shape, dtype, rows, others)
@@ -50,7 +50,8 @@ def read_as_numpy(read: Read, shape: Sequence[int], dtype: np.dtype[Any], args: 
     return np.asarray(block[tuple(places for _, places in axes)])
 
 
-def _listed(args: Any) -> tuple[Any, ...]:
+def listed(args: Any) -> tuple[Any, ...]:
+    """Return the parts of an index: what stands between the commas."""
     return args if isinstance(args, tuple) else (args,)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.compression import Compression
+from cellstamp.encoded_cells import n_chunks_of
 
 if TYPE_CHECKING:
     from cellstamp.config_rules import StampType
@@ -139,7 +140,7 @@ class Layout:
     @property
     def chunks_per_cell(self) -> int:
         """Number of chunks of a cell."""
-        return -(-len(self.names) // self.planes_per_chunk)
+        return n_chunks_of(len(self.names), self.planes_per_chunk)
 
     @property
     def chunk_bytes(self) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.h5sc.chunks import look_into
-from cellstamp.h5sc.indexing import is_basic, parts_of
+from cellstamp.h5sc.indexing import is_basic, listed, parts_of
 
 MANY = 2000
 """Cells from which on it is faster, although loading it takes half a second."""
@@ -26,10 +26,10 @@ def read_many(images: h5py.Dataset, args: Any) -> NDArray[Any] | None:
     numpy.ndarray or None
         ``images[args]``. None: these are few cells, or only HDF5 reads them.
     """
-    listed = args if isinstance(args, tuple) else (args,)
-    if not all(isinstance(part, int | np.integer | slice) or part is Ellipsis for part in listed if is_basic(part)):
+    parts = listed(args)
+    if not all(isinstance(part, int | np.integer | slice) or part is Ellipsis for part in parts if is_basic(part)):
         return None
-    row_part, plane_part, *pixels = parts_of(listed, images.shape)
+    row_part, plane_part, *pixels = parts_of(parts, images.shape)
     rows, planes = np.arange(images.shape[0])[row_part], np.arange(images.shape[1])[plane_part]
     path = path_of(images.file) if np.size(rows) >= MANY and np.size(planes) else None
     if path is None:

@@ -11,6 +11,7 @@ import anndata
 import h5py
 import numpy as np
 
+from cellstamp.encoded_cells import n_chunks_of
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, IMAGES, INSTANCE_ID, OURS, REGION
 from cellstamp.h5sc.opening import open_h5sc
 from cellstamp.h5sc.reader import ATTRIBUTES
@@ -80,7 +81,7 @@ def _missing_chunks(images: h5py.Dataset) -> Iterator[str]:
     n_cells, n_planes, *sides = images.shape
     if images.chunks is None or (images.chunks[0], *images.chunks[2:]) != (1, *sides):
         return
-    n_stored, n_needed = images.id.get_num_chunks(), n_cells * -(-n_planes // images.chunks[1])
+    n_stored, n_needed = images.id.get_num_chunks(), n_cells * n_chunks_of(n_planes, images.chunks[1])
     if n_stored != n_needed:
         of = f" in chunks of {images.chunks[1]}" if images.chunks[1] > 1 else ""
         yield f"{n_stored} chunks are stored, but {n_cells} cells with {n_planes} planes{of} need {n_needed}"
