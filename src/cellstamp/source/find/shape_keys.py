@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _EXACT = 2.0**53
-"""Floats below are exact if they are whole numbers."""
+"""Integers below are exact as floats."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Match:
 
 
 def as_integers(ids: NDArray[Any]) -> NDArray[Any]:
-    """Return ids as integers if all are whole numbers, such as 2.0; other ids unchanged."""
+    """Return ids as integers if all are equal to integers, such as 2.0; other ids unchanged."""
     import pandas as pd
 
     if ids.dtype.kind == "O" and pd.api.types.infer_dtype(ids) in ("integer", "floating", "mixed-integer-float"):
@@ -118,7 +118,7 @@ def as_integers(ids: NDArray[Any]) -> NDArray[Any]:
 
 
 def are_whole(numbers: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which floats are whole numbers without rounding."""
+    """Return which floats are equal to integers, without rounding."""
     return np.asarray((np.floor(numbers) == numbers) & (np.abs(numbers) < _EXACT))
 
 

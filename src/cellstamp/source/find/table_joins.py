@@ -135,8 +135,10 @@ def _by_name(table: Table, mask: OutlineMask, origin: str) -> CellRows | None:
         return CellRows(own, found, unpaired) if (found[own] > 0).any() else None
     columns = [table.instances(origin), *(table.column(name) for name in SHAPE_COLUMNS if name in table.columns)]
     for column in columns:
-        if column.dtype.kind == "O" and (found := _named(column, mask)).any():
-            unpaired = _cells_of(column, mask)[1]
+        if column.dtype.kind != "O":
+            continue
+        found, unpaired = _cells_of(column, mask)
+        if found.any():
             return CellRows((found > 0) | mask.is_unpaired(unpaired[1]), found, unpaired)
     return None
 
