@@ -50,10 +50,11 @@ class StampTask:
         from cellstamp.cells.load_kernels import load_kernels
 
         load_kernels(types_of(self._source, self._recipe.dtype))
-        for loops in self._source.loops:
+        if self._source.loops:
             from cellstamp.source.read.loops import load_loops
 
-            load_loops(loops)
+            for loops in self._source.loops:
+                load_loops(loops)
 
     @cached_property
     def _cutter(self) -> StampCutter:

@@ -119,11 +119,8 @@ def check_there(
         return
     other = kind_of(name)
     what = "images element" if kind == "images" else kind
-    hint = (
-        f"; '{name}' is one of its {other}"
-        if other
-        else (_several(name, available) if kind == "images" else "") or did_you_mean(name, available)
-    )
+    several = _several(name, available) if kind == "images" else ""
+    hint = f"; '{name}' is one of its {other}" if other else several or did_you_mean(name, available)
     if role is not None and other in _KINDS_OF_MASKS:
         hint += f": set {role}_{other} instead"
     message = f"{key}no {what} named '{name}' in {store}; it has {listing(available)}{hint}"
