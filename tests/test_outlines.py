@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import shapely
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from shapely import MultiPolygon, Polygon, affinity
+from shapely import MultiPolygon, Point, Polygon, affinity
 
 from cellstamp.cells.kernels.outlines import draw_cells
+from cellstamp.source.find.outline_files import most_vertices
 from cellstamp.source.outlines import NO_CELLS, NO_OUTLINES, ChosenOutlines, OutlineCollector, centers_of, outlines_of
 
 pytestmark = pytest.mark.once
@@ -159,6 +162,30 @@ def test_some_outlines_are_pickled_and_drawn_as_before() -> None:
     assert not masks[1].any()
     np.testing.assert_array_equal(masks[2], contained(cells[2], size=12))
     assert len(copy.every) == 3
+
+
+def test_polygons_without_holes_are_converted_as_beside_one_with_a_hole() -> None:
+    simple = [Point(3, 4).buffer(2), shapely.box(1, 2, 4, 6), Polygon([(0, 0, 7), (4, 0, 7), (0, 4, 7)])]
+    alone = outlines_of(np.array(simple))
+    beside = outlines_of(np.array([*simple, shapely.box(0, 0, 9, 9).difference(shapely.box(2, 2, 4, 4))]))
+    for found, expected in zip(alone.arrays, beside.take(np.arange(3)).arrays, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_vertices_are_collected_whether_or_not_room_was_made_for_them() -> None:
+    cells = np.array([shapely.box(k, 1, k + 4, 5) for k in range(6)])
+    for room in (0, 10, 100):
+        collector = OutlineCollector(room)
+        collector.add(outlines_of(cells[:2]))
+        collector.add(outlines_of(cells[2:]))
+        np.testing.assert_array_equal(collector.outlines().xy, shapely.get_coordinates(cells))
+
+
+def test_a_file_has_at_most_the_vertices_that_its_size_allows(tmp_path: Path) -> None:
+    cells = [Point(9 * k, 4).buffer(2).union(shapely.box(9 * k, 4, 9 * k + 1, 8)) for k in range(2000)]
+    geopandas.GeoDataFrame(geometry=cells).to_parquet(tmp_path / "cells.parquet", row_group_size=700)
+    n_vertices = shapely.get_num_coordinates(cells).sum()
+    assert n_vertices <= most_vertices(str(tmp_path / "cells.parquet"), "cells") < 1.2 * n_vertices
 
 
 def test_boxes_hold_the_centres_of_pixels() -> None:

@@ -23,6 +23,8 @@ _ROWS = 2**14
 """Shapes that are decoded at a time."""
 _BUFFER = 2**20
 """Bytes of the file that are read at a time; by default, all of a column's."""
+_VERTEX = 16
+"""Bytes of a vertex in the file, at least."""
 _SEGMENTS = 32
 """Lines of a quarter of a circle: its outline is at most 0.03% of the radius inside of it."""
 _RADIUS = "radius"
@@ -113,6 +115,15 @@ def read_outlines(path: str, matrix: NDArray[np.float64], where: str, collector:
             collector.add(part if has_area.all() else part.take(np.flatnonzero(has_area)))
         start += len(geometries)
     return FileOutlines(np.concatenate(rows), first, np.concatenate(centers), left_out)
+
+
+def most_vertices(path: str, where: str) -> int:
+    """Return a number of vertices that the shapes of a file do not exceed, unless it repeats shapes."""
+    with opened(path, where) as file:
+        parts = [file.metadata.row_group(k) for k in range(file.metadata.num_row_groups)]
+        columns = [part.column(k) for part in parts for k in range(part.num_columns)]
+        named = [column for column in columns if column.path_in_schema == _geometry_column(file)]
+        return sum(column.total_uncompressed_size for column in named) // _VERTEX
 
 
 def read_columns(path: str, where: str, columns: list[str] | None = None) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 
 from cellstamp.source.find.coordinate_systems import choose_system
-from cellstamp.source.find.outline_files import read_columns, read_outlines
+from cellstamp.source.find.outline_files import most_vertices, read_columns, read_outlines
 from cellstamp.source.find.pixel_sizes import CropGrid
 from cellstamp.source.find.placement import Matrix, as_way, between, in_words, placements, point_placements
 from cellstamp.source.find.shape_ids import number_cells
@@ -126,7 +126,7 @@ def place_shapes(
 
 def read_shapes(placed: Sequence[PlacedShapes], image: PixelArray, *, with_labels: bool) -> ShapesMasks:
     """Read placed shapes as masks; see `find_shapes`."""
-    collector = OutlineCollector()
+    collector = OutlineCollector(sum(most_vertices(each.path, each.where) for each in placed))
     elements = [_read(each, collector) for each in placed]
     numbered, remarks = number_cells(elements, collector, with_labels=with_labels)
     every = collector.outlines()
