@@ -123,7 +123,7 @@ def most_vertices(path: str, where: str) -> int:
         parts = [file.metadata.row_group(k) for k in range(file.metadata.num_row_groups)]
         columns = [part.column(k) for part in parts for k in range(part.num_columns)]
         named = [column for column in columns if column.path_in_schema == _geometry_column(file)]
-        return sum(column.total_uncompressed_size for column in named) // _VERTEX
+        return int(sum(column.total_uncompressed_size for column in named)) // _VERTEX
 
 
 def read_columns(path: str, where: str, columns: list[str] | None = None) -> pd.DataFrame:
