@@ -807,6 +807,27 @@ def test_no_chosen_cell_has_a_nucleus(partly_paired: Path, tmp_path: Path) -> No
         extract(partly_paired, tmp_path / "x", cells=["c"], **BOTH)
 
 
+@pytest.mark.parametrize(
+    ("ids", "cells", "found", "message"),
+    [
+        # numbered by cellstamp: the integers are 1 and 2, whatever the shapes are called
+        ([0, 2, 1], [1, 2], [0, 2], "integers are values of scportrait_cell_id"),
+        ([0, 2, 1], [1], [0], "integers are values of scportrait_cell_id"),
+        # ids of the shapes
+        ([4, 6, 5], [4, 5], [4], "1 of 2 chosen cells of 'cells' have no nucleus and are left out: 5"),
+    ],
+)
+def test_integers_that_are_ids_of_cells_without_a_nucleus(
+    tmp_path: Path, ids: list[int], cells: list[int], found: list[int], message: str
+) -> None:
+    shapes = gpd.GeoDataFrame(geometry=[shapely.box(x, 40, x + 20, 60) for x in (40, 90, 140)], index=ids)
+    nuclei = gpd.GeoDataFrame({"cell_id": ids[:2]}, geometry=[shapely.box(x, 45, x + 8, 53) for x in (45, 95)])
+    sdata = outlined(SAMPLE, {"cells": shapes, "nuclei": nuclei})
+    with pytest.warns(UserWarning, match=message):
+        step = extract(sdata, tmp_path / "x", cells=cells, **BOTH)
+    assert instances(step) == found
+
+
 def test_text_never_names_rows_of_a_table_if_cells_are_shapes(partly_paired: Path, tmp_path: Path) -> None:
     """The row names of the table are ids of other cells, and one is in no shape."""
     sdata = with_others(partly_paired)

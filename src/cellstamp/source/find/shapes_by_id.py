@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,17 @@ def ids_of_shapes(texts: Iterable[str], masks: Sequence[OutlineMask], origin: st
     Cells without a nucleus are left out, with a warning.
     """
     wanted = np.array(sorted(texts), object)
-    for mask in masks:
-        found = mask.ids_of(wanted)
-        unpaired = mask.is_unpaired(wanted)
-        if (unpaired | (found > 0)).all():
-            leave_out(wanted[unpaired], wanted.size, mask, origin)
-            return np.unique(found[~unpaired])
-    return None
+    chosen = (_chosen(wanted, mask, origin) for mask in masks)
+    return next((ids for ids in chosen if ids is not None), None)
+
+
+def _chosen(names: NDArray[Any], mask: OutlineMask, origin: str) -> NDArray[np.uint64] | None:
+    """Return the ids of cells by their ids in the element, ascending; None if the mask lacks some of them."""
+    found, unpaired = mask.ids_of(names), mask.is_unpaired(names)
+    if not (unpaired | (found > 0)).all():
+        return None
+    leave_out(names[unpaired], names.size, mask, origin)
+    return np.unique(found[~unpaired])
 
 
 def leave_out(names: NDArray[Any], n_chosen: int, mask: OutlineMask, origin: str) -> None:
@@ -67,33 +72,38 @@ def numbered_shapes(
     ConfigError
         If some of them are missing.
     """
-    for mask in masks:
-        found = _ids_of_numbers(numbers, mask, of_program=of_program)
-        if found.all():
-            return np.unique(found)
-        missing = numbers[(found == 0) & ~mask.is_unpaired(numbers)]
-        if not missing.size and mask.unpaired.size:
-            leave_out(numbers[found == 0], numbers.size, mask, origin)
-            return np.unique(found[found > 0])
-        if found.any() or _are_names(mask, of_program=of_program):
-            raise ConfigError(
-                f"{origin}: {missing.size} of {numbers.size} cells are not among the {mask.names.size} cells of "
-                f"'{mask.name}': {_listed(missing)}. Give ids of that mask, like {_listed(mask.names[:3])}"
-            )
+    named = [(mask, _names_of(numbers, mask, of_program=of_program)) for mask in masks]
+    asked = [(mask, names) for mask, names in named if names is not None]
+    chosen = (_chosen(names, mask, origin) for mask, names in asked)
+    if (ids := next((ids for ids in chosen if ids is not None), None)) is not None:
+        return ids
+    are_shapes = [mask.ids_of(names).any() or _are_names(mask, of_program=of_program) for mask, names in asked]
+    if any(are_shapes):
+        missing, mask = _fewest_missing(compress(asked, are_shapes))
+        raise ConfigError(
+            f"{origin}: {missing.size} of {numbers.size} cells are not among the {mask.names.size} cells of "
+            f"'{mask.name}': {_listed(missing)}. Give ids of that mask, like {_listed(mask.names[:3])}"
+        )
     return None
 
 
-def _ids_of_numbers(numbers: NDArray[np.uint64], mask: OutlineMask, *, of_program: bool) -> NDArray[np.uint64]:
-    """Return the ids of cells that shapes name by these integers; 0: none.
+def _fewest_missing(asked: Iterable[tuple[OutlineMask, NDArray[Any]]]) -> tuple[NDArray[Any], OutlineMask]:
+    """Return the mask that has most of the ids, and those that are missing there."""
+    missing = [(names[(mask.ids_of(names) == 0) & ~mask.is_unpaired(names)], mask) for mask, names in asked]
+    return min(missing, key=lambda each: each[0].size)
+
+
+def _names_of(numbers: NDArray[np.uint64], mask: OutlineMask, *, of_program: bool) -> NDArray[Any] | None:
+    """Return the ids of shapes that integers name; None if the integers have another meaning.
 
     Texts may look like integers (MERSCOPE's EntityID). Where shapes have other integers than the mask (Proseg counts
     from 0), only the columns of programs have those of the shapes.
     """
     if mask.names.dtype.kind not in "iu":
-        return mask.ids_of(numbers.astype(str))
-    if _are_names(mask, of_program=of_program):
-        return mask.ids_of(numbers.astype(np.int64))
-    return np.zeros(numbers.size, np.uint64)
+        return numbers.astype(str)
+    if of_program or not mask.is_numbered:
+        return numbers.astype(np.int64)
+    return None
 
 
 def _are_names(mask: OutlineMask, *, of_program: bool) -> bool:
@@ -108,11 +118,10 @@ def _listed(cells: NDArray[Any]) -> str:
 def unknown_texts(texts: Iterable[str], masks: Sequence[OutlineMask]) -> str:
     """Return the texts that are missing among the ids of the shapes with most of them, and a fix."""
     wanted = np.array(sorted(texts), object)
-    missing = [(wanted[mask.ids_of(wanted) == 0].tolist(), mask) for mask in masks]
-    unknown, mask = min(missing, key=lambda each: len(each[0]))
+    unknown, mask = _fewest_missing((mask, wanted) for mask in masks)
+    examples = ", ".join(map(repr, unknown[:_N_EXAMPLES].tolist())) + (", ..." if unknown.size > _N_EXAMPLES else "")
     return (
-        f"{len(unknown)} of {wanted.size} cells are not among the shapes '{mask.name}': "
-        f"{', '.join(map(repr, unknown[:_N_EXAMPLES]))}{', ...' if len(unknown) > _N_EXAMPLES else ''}. Give ids like "
+        f"{unknown.size} of {wanted.size} cells are not among the shapes '{mask.name}': {examples}. Give ids like "
         f"{', '.join(map(repr, mask.names[:3].astype(str).tolist()))}, or values of scportrait_cell_id (1, 2, ...)"
     )
 
