@@ -299,6 +299,7 @@ NUMBERS: dict[str, str] = {
     "steinbock": "Object,CD3,CD8\n6,0.1,0.2\n9,0.3,0.4\n",
     "CosMx, one field": "fov,cell_ID,Area\n3,6,100\n3,9,120\n",
     "MERSCOPE": "EntityID,fov,volume\n1137899000002100006,1,5.5\n1137899000002100009,2,6.5\n",
+    "Proseg": "cell,centroid_x,volume\n6,10.2,5.5\n9,40.1,6.5\n",
     "squidpy": ",instance_id,library_id\nA-6,6,slide\nA-9,9,slide\n",
     "napari": "index,label,area,eccentricity\n1,6,100,0.3\n2,9,120,0.5\n",
     "QuPath with labels": "Image\tName\tLabel\tCentroid X µm\nslide.tif\tCell\t6\t10,5\nslide.tif\tCell\t9\t20,5\n",
@@ -316,6 +317,7 @@ TEXT_FILES: dict[str, tuple[str, list[str]]] = {
         ["aaaaficg-1", "aaaafaaa-1"],
     ),
     "sopa": ("cell_id,region\naaaa-1,cells\nbbbb-1,cells\n", ["aaaa-1", "bbbb-1"]),
+    "Baysor": ("cell,x,y,n_transcripts\nCRabc-1,10.5,2.5,88\n", ["CRabc-1"]),
     "Visium HD": ("barcode,cluster\ncellid_000000001-1,2\n", ["cellid_000000001-1"]),
     "QuPath": (
         "Image\tObject ID\tClassification\nslide.tif\t3f2a9c1e-8a4b-4a8e-9d0e-1234567890ab\tTumor\n",

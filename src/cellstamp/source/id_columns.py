@@ -29,5 +29,6 @@ CSV_COLUMNS = (
     "object",
     "entity_id",
     "barcode",
+    "cell",
 )
 """Columns of a CSV file, compared without case and separators: CellID, Cell ID and cell_id are one name."""
