@@ -24,7 +24,7 @@ from cellstamp.engines import connected
 from cellstamp.engines.connected import ConnectedPython
 from cellstamp.engines.open_files import OPEN_FILES
 from cellstamp.engines.processes import ProcessEngine
-from cellstamp.engines.start_methods import METHODS, default_method, find_method
+from cellstamp.engines.start_methods import METHODS, available_methods, find_method
 from cellstamp.engines.threads import usable_cores
 from cellstamp.engines.worker_exits import how_it_ended, was_killed
 from cellstamp.errors import ConfigError, WorkerError
@@ -46,16 +46,16 @@ def batches(n: int) -> list[Batch]:
 
 def test_linux_forks_and_systems_without_memfd_spawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CELLSTAMP_START_METHOD", raising=False)
-    assert default_method() == "fork"
     assert find_method(None) is METHODS["fork"]
     monkeypatch.delattr(os, "memfd_create")  # as on macOS
-    assert default_method() == "spawn"
     assert find_method(None) is METHODS["spawn"]
+    with pytest.raises(ConfigError, match=r"CELLSTAMP_START_METHOD = 'fork': must be spawn on this system\. Unset it"):
+        find_method("fork")
 
 
 def test_an_unknown_start_method_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELLSTAMP_START_METHOD", "forkserver")
-    with pytest.raises(ConfigError, match=r"CELLSTAMP_START_METHOD = 'forkserver': must be fork or spawn. Unset it"):
+    with pytest.raises(ConfigError, match=r"CELLSTAMP_START_METHOD = 'forkserver': must be fork or spawn on this"):
         ProcessEngine(2)
 
 
@@ -140,7 +140,7 @@ def test_an_error_that_cannot_be_pickled_is_told_in_words() -> None:
 def test_both_start_methods_write_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = write_store(tmp_path / "sample.zarr", make_sample((90, 110)))
     files = []
-    for name in METHODS:
+    for name in available_methods():
         monkeypatch.setenv("CELLSTAMP_START_METHOD", name)
         config = {"threads": 2, "image_size": 24, "cache": str(tmp_path / "cache"), "max_batch_size": 5}
         step = HDF5CellExtraction(config, str(tmp_path / name), filehandler=str(store))

@@ -29,10 +29,9 @@ WINDOWS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    is_windows = os.environ.get("CELLSTAMP_FOREIGN") == "windows"
-    skipped = ALWAYS | (WINDOWS if is_windows else {})
+    skipped = ALWAYS | (WINDOWS if os.environ.get("CELLSTAMP_FOREIGN") == "windows" else {})
     for item in items:
-        if is_windows and isinstance(item, pytest.Function) and _forks(item):
+        if isinstance(item, pytest.Function) and _forks(item):
             item.add_marker(pytest.mark.skip(reason=_FORKS))
         name = f"{item.path.name}::{item.nodeid.partition('::')[2]}"
         for beginning, reason in skipped.items():

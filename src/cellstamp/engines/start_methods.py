@@ -80,12 +80,13 @@ METHODS = {
 """Start methods by name."""
 
 
-def default_method() -> str:
-    """Return the name of the fastest start method of this system.
+def available_methods() -> tuple[str, ...]:
+    """Return the names of this system's start methods, the fastest first.
 
     Processes are forked only on Linux: the libraries of macOS don't work in forks, and Windows has none.
     """
-    return "fork" if hasattr(os, "fork") and hasattr(os, "memfd_create") else "spawn"
+    can_fork = hasattr(os, "fork") and hasattr(os, "memfd_create")
+    return ("fork", "spawn") if can_fork else ("spawn",)
 
 
 def find_method(name: str | None) -> StartMethod:
@@ -94,10 +95,13 @@ def find_method(name: str | None) -> StartMethod:
     Raises
     ------
     ConfigError
-        There is no such method.
+        This system has no such method.
     """
-    chosen = name or os.environ.get(_VARIABLE) or default_method()
-    if chosen not in METHODS:
-        allowed = " or ".join(METHODS)
-        raise ConfigError(f"{_VARIABLE} = {chosen!r}: must be {allowed}. Unset it to use the fastest of this system")
+    available = available_methods()
+    chosen = name or os.environ.get(_VARIABLE) or available[0]
+    if chosen not in available:
+        allowed = " or ".join(available)
+        raise ConfigError(
+            f"{_VARIABLE} = {chosen!r}: must be {allowed} on this system. Unset it to use the fastest one"
+        )
     return METHODS[chosen]
