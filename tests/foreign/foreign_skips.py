@@ -9,18 +9,25 @@ import pytest
 _LINKS = "it asks for symbolic links, which users of Windows may not make; test_system.py has the other ways"
 _KILLS = "Windows ends a process at once on SIGTERM, and has no SIGHUP: nothing is printed"
 _CGROUPS = "cgroups are Linux' own"
+_REMOVED = "Windows itself removes the files of processes that end"
 _FORKS = "it is about forked processes"
 
 ALWAYS = {
     "test_operating_systems.py": "it starts the emulation itself",
     "test_real_cgroup.py": _CGROUPS,
     "test_server.py": _FORKS,
+    "test_engines.py::test_the_server_that_workers_are_forked_from_may_die_too": _FORKS,
+    "test_start_methods.py::test_linux_forks_and_systems_without_memfd_spawn": _FORKS,
+    "test_start_methods.py::test_an_unknown_start_method_is_an_error": _FORKS,
+    "test_start_methods.py::test_both_start_methods_write_the_same_file": _FORKS,
 }
 WINDOWS = {
     "test_system.py::test_macos_command_that_empties_the_cache_of_the_drive": "it is about macOS",
     "test_system.py::test_a_folder_with_the_files_of_another[links]": _LINKS,
     "test_system.py::test_functions_of_the_c_library": "Windows has no handle for all libraries of a process",
-    "test_start_methods.py::test_no_file_is_left_when_workers_are_killed[spawn]": "files removed by Windows itself",
+    "test_start_methods.py::test_no_file_is_left_when_workers_are_killed[spawn]": _REMOVED,
+    "test_start_methods.py::test_a_worker_that_runs_has_removed_the_name_of_its_file": _REMOVED,
+    "test_start_methods.py::test_workers_end_with_a_killed_caller": _REMOVED,
     "test_store.py::TestSpool::test_what_was_changed_since_it_was_read_is_written_and_the_rest_linked": _LINKS,
     "test_store.py::TestSpool::test_an_element_read_under_another_name_is_linked": _LINKS,
     "test_unfinished.py::test_the_command_line_ends_tidily_and_goes_on[1-129]": _KILLS,
