@@ -16,6 +16,7 @@ _FORKS = "it is about forked processes"
 ALWAYS = {
     "test_operating_systems.py": "it starts the emulation itself",
     "test_real_cgroup.py": _CGROUPS,
+    "test_mask_files.py::test_no_code_of_a_pickle_is_run": "open is a function of the emulation",
     "test_server.py": _FORKS,
     "test_engines.py::test_the_server_that_workers_are_forked_from_may_die_too": _FORKS,
     "test_start_methods.py::test_linux_forks_and_systems_without_memfd_spawn": _FORKS,
@@ -31,7 +32,6 @@ WINDOWS = {
     "test_start_methods.py::test_workers_end_with_a_killed_caller": _REMOVED,
     "test_store.py::TestInMemory::test_what_was_changed_since_it_was_read_is_written_and_the_rest_linked": _LINKS,
     "test_store.py::TestInMemory::test_an_element_read_under_another_name_is_linked": _LINKS,
-    "test_mask_files.py::test_no_code_of_a_pickle_is_run": "open is a function of the emulation",
     "test_using_images.py::test_many_images_of_a_file_that_was_replaced_meanwhile": _OPEN,
     "test_using_images.py::test_in_memory_nothing_is_needed_of_the_file": _OPEN,
     "test_using_images.py::test_a_pickled_one_whose_file": _OPEN,
