@@ -1,0 +1,74 @@
+"""Shards of a zarr array: files with the chunks of many cells, and an index at the end.
+
+Source: zarr's codec "sharding_indexed", version 1.0. The index has the first byte and the number of bytes of each chunk,
+little-endian uint64, and then their CRC-32C. Chunks may be in any order. Both numbers of a missing chunk are 2**64 - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from google_crc32c import value as crc32c
+from numpy.typing import NDArray
+
+from cellstamp.system import RawFile, replace_file
+
+_MISSING = np.uint64(2**64 - 1)
+_CHECKSUM = 4
+"""Bytes of the checksum."""
+
+
+def index_of(offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> bytes:
+    """Return the index of a shard.
+
+    Parameters
+    ----------
+    offsets, sizes
+        int64 (n_chunks,): first byte and number of bytes of each chunk; a negative offset: a missing chunk.
+    """
+    table = np.stack([offsets, sizes], axis=1).astype("<u8")
+    table[offsets < 0] = _MISSING
+    numbers = table.tobytes()
+    return numbers + crc32c(numbers).to_bytes(_CHECKSUM, "little")
+
+
+def write_shard(path: Path, parts: Iterable[bytes | memoryview]) -> int:
+    """Write a file that gets its name when it is complete; return its bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        with aside.open("wb") as file:
+            for part in parts:
+                file.write(part)
+            n_bytes = file.tell()
+        replace_file(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return n_bytes
+
+
+def read_index(path: Path, n_chunks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Read the index of a shard.
+
+    Returns
+    -------
+    offsets, sizes : ndarray
+        int64 (n_chunks,), see `index_of`; the size of a missing chunk is 0. None: the file is missing or damaged.
+    """
+    try:
+        with RawFile(path) as file:
+            n_bytes = file.status().st_size
+            found = file.read(16 * n_chunks + _CHECKSUM, max(n_bytes - 16 * n_chunks - _CHECKSUM, 0))
+    except OSError:
+        return None
+    numbers, checksum = found[:-_CHECKSUM], found[-_CHECKSUM:]
+    if len(numbers) != 16 * n_chunks or crc32c(numbers).to_bytes(_CHECKSUM, "little") != checksum:
+        return None
+    table = np.frombuffer(numbers, "<u8").reshape(n_chunks, 2)
+    is_missing = table[:, 1] == _MISSING
+    offsets, sizes = table.astype(np.int64).T
+    sizes = np.where(is_missing, 0, sizes)
+    is_inside = is_missing | ((offsets >= 0) & (sizes >= 0) & (offsets + sizes <= n_bytes))
+    return (np.where(is_missing, -1, offsets), sizes) if is_inside.all() else None
