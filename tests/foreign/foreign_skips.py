@@ -9,6 +9,7 @@ import pytest
 _LINKS = "it asks for symbolic links, which users of Windows may not make; test_system.py has the other ways"
 _KILLS = "Windows ends a process at once on SIGTERM, and has no SIGHUP: nothing is printed"
 _CGROUPS = "cgroups are Linux' own"
+_OPEN = "Windows does not let anyone replace or remove a file that is open"
 _REMOVED = "Windows itself removes the files of processes that end"
 _FORKS = "it is about forked processes"
 
@@ -28,8 +29,12 @@ WINDOWS = {
     "test_start_methods.py::test_no_file_is_left_when_workers_are_killed[spawn]": _REMOVED,
     "test_start_methods.py::test_a_worker_that_runs_has_removed_the_name_of_its_file": _REMOVED,
     "test_start_methods.py::test_workers_end_with_a_killed_caller": _REMOVED,
-    "test_store.py::TestSpool::test_what_was_changed_since_it_was_read_is_written_and_the_rest_linked": _LINKS,
-    "test_store.py::TestSpool::test_an_element_read_under_another_name_is_linked": _LINKS,
+    "test_store.py::TestInMemory::test_what_was_changed_since_it_was_read_is_written_and_the_rest_linked": _LINKS,
+    "test_store.py::TestInMemory::test_an_element_read_under_another_name_is_linked": _LINKS,
+    "test_mask_files.py::test_no_code_of_a_pickle_is_run": "open is a function of the emulation",
+    "test_using_images.py::test_many_images_of_a_file_that_was_replaced_meanwhile": _OPEN,
+    "test_using_images.py::test_in_memory_nothing_is_needed_of_the_file": _OPEN,
+    "test_using_images.py::test_a_pickled_one_whose_file": _OPEN,
     "test_unfinished.py::test_the_command_line_ends_tidily_and_goes_on[1-129]": _KILLS,
 }
 """Beginnings of the names of tests, and reasons."""
