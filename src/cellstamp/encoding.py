@@ -112,8 +112,9 @@ class StampEncoder:
         elif self._compression is None:
             _raw_chunks(raw, per_chunk, out, sizes)
         else:
-            encode = {"gzip": _gzipped, "zstd": _zstd, "lz4": partial(_blosc, itemsize=stamps.itemsize)}
-            _put_blobs(encode[self._compression], raw, per_chunk, out, sizes)
+            blosc = partial(_blosc, itemsize=stamps.itemsize)
+            encode = blosc if self._compression == "lz4" else _zstd if self._compression == "zstd" else _gzipped
+            _put_blobs(encode, raw, per_chunk, out, sizes)
         return sizes
 
 
@@ -137,28 +138,24 @@ def _raw_chunks(planes: NDArray[np.uint8], per_chunk: int, out: NDArray[np.uint8
 def _gzipped(raw: bytes) -> bytes:
     from imagecodecs import zlibng_encode
 
-    blob: bytes = zlibng_encode(raw, level=GZIP_LEVEL)
+    blob = bytes(zlibng_encode(raw, level=GZIP_LEVEL))
     return blob if len(blob) < len(raw) else raw
 
 
-def _zstd(raw: bytes) -> bytes:
+def _zstd(raw: bytes) -> bytes | bytearray:
     from imagecodecs import zstd_encode
 
-    blob: bytes = zstd_encode(raw, level=ZSTD_LEVEL)
-    return blob
+    return zstd_encode(raw, level=ZSTD_LEVEL)
 
 
-def _blosc(raw: bytes, *, itemsize: int) -> bytes:
+def _blosc(raw: bytes, *, itemsize: int) -> bytes | bytearray:
     from imagecodecs import blosc_encode
 
-    blob: bytes = blosc_encode(
-        raw, level=BLOSC_LEVEL, compressor="lz4", shuffle="noshuffle", typesize=itemsize, numthreads=1
-    )
-    return blob
+    return blosc_encode(raw, level=BLOSC_LEVEL, compressor="lz4", shuffle="noshuffle", typesize=itemsize, numthreads=1)
 
 
 def _put_blobs(
-    encode: Callable[[bytes], bytes],
+    encode: Callable[[bytes], bytes | bytearray],
     planes: NDArray[np.uint8],
     per_chunk: int,
     out: NDArray[np.uint8],

@@ -73,6 +73,8 @@ def _read(path: Path, rows: NDArray[np.int64], planes: NDArray[np.int64], images
             return None
         for places, some in StampFile(stored, rows, planes).in_pieces():
             out[places] = some
-    except InputError:  # HDF5 names the error
-        return None
+    except InputError:
+        if path.is_file():  # HDF5 names the error
+            return None
+        raise
     return out

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray

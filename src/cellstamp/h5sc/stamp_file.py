@@ -18,7 +18,7 @@ from cellstamp.h5sc.chunks import ChunkIndex, Mark, Shards, SlicedStamps, Stored
 from cellstamp.h5sc.opening import marked_file
 from cellstamp.reused_memory import Recycler
 from cellstamp.system import RawFile
-from cellstamp.zarr_store.layout import shard_path
+from cellstamp.zarr_store.shards import shard_path
 
 _GAP = 2**14
 """Unneeded bytes that are read to save a call: reading them takes as long as the call."""

@@ -67,7 +67,7 @@ class ShardedImages(zarr.Array):  # type: ignore[type-arg]
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.copy()
 
-    def __getitem__(self, args: Any) -> NDArray[Any]:
+    def __getitem__(self, args: Any) -> NDArray[Any]:  # type: ignore[override]
         """Read images. Selections have numpy's results: unsorted, repeated, negative and boolean ones, too."""
         return read_as_numpy(self._read, self.shape, np.dtype(self.dtype), args)
 
@@ -126,7 +126,9 @@ def _let_anndata_copy() -> None:
         return
 
     def has_none_of_ours_and(self: AnnData) -> bool:
-        return refuses(self) and not any(isinstance(value, StoredImages | ShardedImages) for value in self.obsm.values())
+        return refuses(self) and not any(
+            isinstance(value, StoredImages | ShardedImages) for value in self.obsm.values()
+        )
 
     AnnData._has_raw_zarr_or_h5_array = has_none_of_ours_and
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.encoded_cells import EncodedCells
-from cellstamp.errors import OutputError
+from cellstamp.errors import OutputError, unwritable
 from cellstamp.h5sc.chunk_offsets import ChunkFinder
 from cellstamp.h5sc.journal import Entry, Journal
 from cellstamp.h5sc.layout import EXCEEDS, HDF5_BOUND, IMAGES, OURS, Layout
@@ -198,15 +198,6 @@ class StampWriter:
                 self._file.close()
             self._raw.close()
             self._journal.close(file_is_closed=closed)
-
-
-def unwritable(path: Path, error: Exception, n_bytes: int) -> OutputError:
-    """Return the error for a file that cannot be written, with the fix."""
-    needed = f" ({n_bytes:,} more bytes were to be written)" if n_bytes else ""
-    return OutputError(
-        f"{path} cannot be written{needed}: {' '.join(str(error).split())}. Finished cells are kept: free disk space "
-        "or repair the folder, and extract again to resume"
-    )
 
 
 def _write_tables(file: h5py.File, layout: Layout) -> None:

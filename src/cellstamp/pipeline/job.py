@@ -15,9 +15,9 @@ from cellstamp import __version__
 from cellstamp.cells.crop_settings import CropSettings
 from cellstamp.cells.plan import Batch, ShardBatch, cells_per_batch, in_shards, plan_batches, slide_order, tile_shape
 from cellstamp.cells.task import StampTask
+from cellstamp.compression import OF_ZARR, Codec
 from cellstamp.config import ExtractionConfig
 from cellstamp.config_rules import CellChoice, FileColumn, TableColumn
-from cellstamp.compression import OF_ZARR, Codec
 from cellstamp.h5sc.layout import FILE_NAME, STORE_NAME, Layout
 from cellstamp.pipeline.cell_selection import Selection
 from cellstamp.pipeline.scaling import Pairs, Scaling
@@ -25,7 +25,6 @@ from cellstamp.source.outlines import NO_CELLS, ChosenOutlines, OutlineMask
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.values import Centers
 from cellstamp.zarr_store.layout import ShardedLayout
-from cellstamp.zarr_store.shard_task import ShardTask
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from zarr.codecs import BloscCodec, ZstdCodec
 
 from cellstamp.encoding import BLOSC_LEVEL, ZSTD_LEVEL
 from cellstamp.h5sc.layout import IMAGES, Layout
+from cellstamp.h5sc.opening import ROOT
 
-IMAGES_PATH = f"obsm/{IMAGES}"
 SHARD_BYTES = 2**26
 """Largest shard, uncompressed."""
 MOST_ROWS = 256
@@ -31,7 +31,7 @@ class ShardedLayout(Layout):
 
     @property
     def rows_per_shard(self) -> int:
-        """Number of cells in a shard. It depends on the size of the images only, so that all runs write equal shards."""
+        """Number of cells in a shard; it depends on the size of images only, so that all runs write equal shards."""
         return max(1, min(MOST_ROWS, SHARD_BYTES // self.chunk_bytes))
 
     @property
@@ -45,7 +45,7 @@ class ShardedLayout(Layout):
 
 
 def create_images(store: Path, layout: ShardedLayout) -> None:
-    """Write the metadata of the array of images; its shards are written one by one."""
+    """Write the metadata of the array of images, and none of the root: its shards are written one by one."""
     codecs: dict[str | None, Any] = {
         "lz4": BloscCodec(
             cname="lz4", clevel=BLOSC_LEVEL, shuffle="noshuffle", typesize=np.dtype(layout.dtype).itemsize
@@ -55,7 +55,7 @@ def create_images(store: Path, layout: ShardedLayout) -> None:
     }
     zarr.create_array(
         store,
-        name=IMAGES_PATH,
+        name=f"obsm/{IMAGES}",
         shape=layout.shape,
         dtype=layout.dtype,
         chunks=layout.chunks,
@@ -66,8 +66,4 @@ def create_images(store: Path, layout: ShardedLayout) -> None:
         attributes=layout.attributes(),
         zarr_format=3,
     )
-
-
-def shard_path(store: Path, number: int) -> Path:
-    """Return the file of a shard."""
-    return store / IMAGES_PATH / "c" / str(number) / "0" / "0" / "0"
+    (store / ROOT).unlink(missing_ok=True)

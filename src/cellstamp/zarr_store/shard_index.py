@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +13,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Zstd
 
 from cellstamp.compression import Codec
 from cellstamp.errors import InputError
-from cellstamp.zarr_store.layout import shard_path
-from cellstamp.zarr_store.shards import read_index
+from cellstamp.zarr_store.shards import read_index, shard_path
 
 _CODECS: dict[type, Codec] = {BloscCodec: "lz4", ZstdCodec: "zstd"}
 
@@ -58,10 +58,10 @@ def find_chunks(store: Path, images: zarr.Array[Any]) -> FoundChunks | None:
         If a shard is damaged.
     """
     found = _inner_codecs(images)
-    if found is None or images.shards is None:
+    if found is None:
         return None
-    rows_per_shard = images.shards[0]
-    n_shards = -(-images.shape[0] // rows_per_shard)
+    n_cells, rows_per_shard = int(images.shape[0]), int((images.shards or (1,))[0])
+    n_shards = -(-n_cells // rows_per_shard)
     table = np.zeros((2, n_shards * rows_per_shard), np.int64)
     for number in range(n_shards):
         path, own = shard_path(store, number), slice(number * rows_per_shard, (number + 1) * rows_per_shard)
@@ -70,22 +70,23 @@ def find_chunks(store: Path, images: zarr.Array[Any]) -> FoundChunks | None:
             table[:, own] = index
         elif path.exists():
             raise InputError(f"{path} is damaged: its index is incomplete. Extract again, or restore the file")
-    offsets, sizes = table[:, : images.shape[0]]
-    numbers = np.arange(images.shape[0]) // rows_per_shard
+    offsets, sizes = table[:, :n_cells]
+    numbers = np.arange(n_cells) // rows_per_shard
     codec = _CODECS[type(found[0])] if found else None
     return FoundChunks(numbers, offsets, sizes if found else -sizes, codec)
 
 
 def _inner_codecs(images: zarr.Array[Any]) -> tuple[Any, ...] | None:
     """Return the compressor in chunks with all planes of a cell; None if they are stored in another way."""
-    codecs = getattr(images.metadata, "codecs", ())
+    codecs: Sequence[Any] = getattr(images.metadata, "codecs", ())
     if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
         return None
     sharding = codecs[0]
+    shape: tuple[int, ...] = images.shape
+    shards: tuple[int, ...] = images.shards or ()
     is_ours = (
-        images.chunks == (1, *images.shape[1:])
-        and images.shards is not None
-        and images.shards[1:] == images.shape[1:]
+        images.chunks == (1, *shape[1:])
+        and shards[1:] == shape[1:]
         and sharding.index_location.value == "end"
         and [type(codec) for codec in sharding.index_codecs] == [BytesCodec, Crc32cCodec]
         and images.metadata.chunk_key_encoding.name == "default"  # type: ignore[union-attr]

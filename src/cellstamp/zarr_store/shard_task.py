@@ -10,8 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.zarr_store.layout import shard_path
-from cellstamp.zarr_store.shards import index_of, write_shard
+from cellstamp.zarr_store.shards import index_of, shard_path, write_shard
 
 
 class Encode(Protocol):

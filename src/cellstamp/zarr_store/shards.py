@@ -1,23 +1,31 @@
 """Shards of a zarr array: files with the chunks of many cells, and an index at the end.
 
-Source: zarr's codec "sharding_indexed", version 1.0. The index has the first byte and the number of bytes of each chunk,
-little-endian uint64, and then their CRC-32C. Chunks may be in any order. Both numbers of a missing chunk are 2**64 - 1.
+Source: zarr's codec "sharding_indexed", version 1.0. The index has the first byte and the number of bytes of each
+chunk, little-endian uint64, and then their CRC-32C. Chunks may be in any order. Both numbers of a missing chunk are
+2**64 - 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
+from cellstamp.errors import unwritable
 from cellstamp.system import RawFile, replace_file
 
 _MISSING = np.uint64(2**64 - 1)
 _CHECKSUM = 4
 """Bytes of the checksum."""
+
+
+def shard_path(store: Path, number: int) -> Path:
+    """Return the file of a shard of single-cell images."""
+    return store / "obsm" / "single_cell_images" / "c" / str(number) / "0" / "0" / "0"
 
 
 def index_of(offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> bytes:
@@ -31,22 +39,47 @@ def index_of(offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> bytes:
     table = np.stack([offsets, sizes], axis=1).astype("<u8")
     table[offsets < 0] = _MISSING
     numbers = table.tobytes()
-    return numbers + crc32c(numbers).to_bytes(_CHECKSUM, "little")
+    return numbers + _checksum(numbers)
+
+
+def _checksum(numbers: bytes) -> bytes:
+    return int(crc32c(numbers)).to_bytes(_CHECKSUM, "little")
 
 
 def write_shard(path: Path, parts: Iterable[bytes | memoryview]) -> int:
-    """Write a file that gets its name when it is complete; return its bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file that gets its name when it is complete; return its bytes.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
     aside = path.with_name(f".{path.name}.partial")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = aside.open("wb")
     try:
-        with aside.open("wb") as file:
-            for part in parts:
-                file.write(part)
+        with file:
+            for part in parts:  # errors of those who make them are theirs
+                with _writing(path):
+                    file.write(part)
+            with _writing(path):
+                file.flush()
             n_bytes = file.tell()
-        replace_file(aside, path)
+        with _writing(path):
+            replace_file(aside, path)
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
     return n_bytes
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error, 0) from error
 
 
 def read_index(path: Path, n_chunks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
@@ -64,7 +97,7 @@ def read_index(path: Path, n_chunks: int) -> tuple[NDArray[np.int64], NDArray[np
     except OSError:
         return None
     numbers, checksum = found[:-_CHECKSUM], found[-_CHECKSUM:]
-    if len(numbers) != 16 * n_chunks or crc32c(numbers).to_bytes(_CHECKSUM, "little") != checksum:
+    if len(numbers) != 16 * n_chunks or _checksum(numbers) != checksum:
         return None
     table = np.frombuffer(numbers, "<u8").reshape(n_chunks, 2)
     is_missing = table[:, 1] == _MISSING

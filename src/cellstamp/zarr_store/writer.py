@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +16,16 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from cellstamp.errors import OutputError
+from cellstamp.errors import OutputError, unwritable
 from cellstamp.h5sc.journal import Journal, ShardEntry, read_shards
 from cellstamp.h5sc.layout import EXCEEDS, OURS, STORE_NAME
+from cellstamp.h5sc.opening import ROOT
 from cellstamp.h5sc.tables import tables_of
 from cellstamp.h5sc.unfinished import JOURNAL, attempts_in
-from cellstamp.h5sc.writer import unwritable
 from cellstamp.system import remove_folder, sync_file, sync_folder
-from cellstamp.zarr_store.layout import ShardedLayout, create_images, shard_path
+from cellstamp.zarr_store.layout import ShardedLayout, create_images
 from cellstamp.zarr_store.shard_task import FinishedShard
-from cellstamp.zarr_store.shards import read_index
+from cellstamp.zarr_store.shards import read_index, shard_path
 
 _TABLES = "tables.zarr"
 
@@ -86,7 +88,8 @@ class ZarrWriter:
         try:
             entries = self._journal.take()
             for entry in entries:
-                sync_file(shard_path(self.store, entry.shard))
+                if isinstance(entry, ShardEntry):
+                    sync_file(shard_path(self.store, entry.shard))
             self._journal.append(entries)
         except OSError as error:
             raise unwritable(self.store, error, 0) from error
@@ -115,17 +118,27 @@ class ZarrWriter:
         aside = self.store.with_name(_TABLES)
         group = zarr.open_group(aside, mode="w", zarr_format=3)
         group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        for name, element in tables.items():
-            anndata.io.write_elem(group, name, element)
+        with warnings.catch_warnings():
+            # it announces shards for all arrays, which change no value
+            warnings.filterwarnings("ignore", message="zarr v3 autosharding")
+            for name, element in tables.items():
+                anndata.io.write_elem(group, name, element)
         for file in aside.rglob("*"):
             if file.is_file():
                 sync_file(file)
-        elements = [*(aside / "obsm").iterdir(), *(path for path in aside.iterdir() if path.name != "obsm")]
-        for path in sorted(elements, key=lambda path: path == aside / "zarr.json"):
+        for path in [
+            *(aside / "obsm").iterdir(),
+            *(path for path in aside.iterdir() if path.name not in (ROOT, "obsm")),
+        ]:
             target = self.store / path.relative_to(aside)
             if target.is_dir():  # of a run that was interrupted here
                 remove_folder(target)
             path.replace(target)
+        root = json.loads((aside / ROOT).read_text("utf-8"))
+        root["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": _metadata(self.store)}
+        (aside / ROOT).write_text(json.dumps(root), "utf-8")
+        sync_file(aside / ROOT)
+        (aside / ROOT).replace(self.store / ROOT)
         sync_folder(self.store)
 
     def __enter__(self) -> Self:
@@ -143,6 +156,12 @@ class ZarrWriter:
                 raise
         finally:
             self._journal.close(file_is_closed=True)
+
+
+def _metadata(store: Path) -> dict[str, Any]:
+    """Return the metadata of all elements by path, as zarr-python stores them in the root, for remote readers."""
+    files = sorted(path for path in store.rglob(ROOT) if path.parent != store)
+    return {path.parent.relative_to(store).as_posix(): json.loads(path.read_text("utf-8")) for path in files}
 
 
 @contextmanager
