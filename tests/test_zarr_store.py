@@ -225,10 +225,15 @@ def test_batches_for_training_from_both_formats(store: Path, h5sc: Path) -> None
 
 def test_pictures_and_commands(store: Path, tmp_path: Path) -> None:
     plot_cells(store, n=4, channels="dna")
-    for command in ("info", "validate"):
+    for command, line in (("info", "1,358"), ("validate", "is valid")):
         told = run_command(command, store)
         assert told.exit_code == 0, told.output
-        assert "1,358 cells" in told.output
+        assert line in told.output
+    project = tmp_path / "project"
+    shutil.copytree(store, project / "extraction/data" / store.name)
+    for name, path in (("file", store), ("project", project)):
+        assert run_command("preview", path, "-o", tmp_path / f"{name}.png", "--n", 3).exit_code == 0
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
     about = describe_h5sc(store)
     assert about.file_bytes == sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
     assert about.stored_bytes < about.file_bytes
