@@ -17,12 +17,14 @@ import pytest
 import zarr
 
 from cellstamp import HDF5CellExtraction, cell_images, iter_batches, plot_cells, read_h5sc, select_cells
+from cellstamp.cells.plan import Batch, ShardBatch, Tile
 from cellstamp.errors import ConfigError, InputError, OutputError, WorkerError
 from cellstamp.h5sc.reader import describe_h5sc
 from cellstamp.h5sc.validate import errors_in
+from cellstamp.source.values import Rect
 from cellstamp.zarr_store.shards import read_index, shard_path
 from commands import run_command
-from stamp_tasks import Interrupted, Killed, Refused
+from stamp_tasks import Interrupted, Killed, KilledOnce, Refused
 from stores import make_sample, write_store
 from waiting import wait_until
 
@@ -293,6 +295,7 @@ def end_a_run(slide: Path, folder: Path, task: Any, error: type[BaseException], 
     ("task", "error", "threads"),
     [(Refused, InputError, 2), (Interrupted, KeyboardInterrupt, 1), (Killed, WorkerError, 2)],
 )
+@pytest.mark.once
 def test_an_interrupted_run_resumes_from_its_shards(
     slide: Path, store: Path, tmp_path: Path, task: Any, error: Any, threads: int
 ) -> None:
@@ -313,6 +316,7 @@ def test_an_interrupted_run_resumes_from_its_shards(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["benchmarking.csv", "data", "processing.log"]
 
 
+@pytest.mark.once
 def test_a_shard_that_was_lost_is_written_again(slide: Path, store: Path, tmp_path: Path) -> None:
     end_a_run(slide, tmp_path / "out", Refused, InputError, threads=1)
     shards = sorted((tmp_path / "out/.unfinished_data/1/single_cells.zarr").rglob("c/*/0/0/0"))
@@ -320,6 +324,7 @@ def test_a_shard_that_was_lost_is_written_again(slide: Path, store: Path, tmp_pa
     assert shards_of(extract(slide, tmp_path / "out")) == shards_of(store)
 
 
+@pytest.mark.once
 def test_a_run_whose_process_is_killed_resumes(slide: Path, store: Path, tmp_path: Path) -> None:
     keys = {**CONFIG, "cache": str(tmp_path / "cache"), "file_format": "zarr", "flush_every": 1}
     step = f"HDF5CellExtraction({keys!r}, {str(tmp_path / 'out')!r}, filehandler={str(slide)!r})"
@@ -331,6 +336,68 @@ def test_a_run_whose_process_is_killed_resumes(slide: Path, store: Path, tmp_pat
     assert shards_of(extract(slide, tmp_path / "out")) == shards_of(store)
 
 
+@pytest.mark.once
+def test_a_run_that_failed_while_it_wrote_the_tables_resumes(slide: Path, store: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellstamp.pipeline.job.Job.description", lambda *_: {"uns": object()})  # nobody can write it
+        with pytest.raises(Exception, match="object"):
+            extract(slide, tmp_path / "out", flush_every=1)
+    found = extract(slide, tmp_path / "out")
+    assert shards_of(found) == shards_of(store)
+    assert read_h5sc(found).obs.equals(read_h5sc(store).obs)
+    assert not [*found.rglob("tables.zarr")]
+
+
+@pytest.mark.filterwarnings("ignore:1 worker was killed")
+@pytest.mark.once
+def test_a_worker_that_was_killed_is_replaced(slide: Path, store: Path, tmp_path: Path) -> None:
+    own = tmp_path / "s.zarr"
+    shutil.copytree(slide, own)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellstamp.pipeline.job.StampTask", KilledOnce)
+        found = extract(own, tmp_path / "out")
+    assert (tmp_path / "killed-once").exists()
+    assert shards_of(found) == shards_of(store)
+    assert errors_in(found) == []
+
+
+@pytest.mark.once
+def test_a_disk_that_is_too_small(slide: Path, store: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = sum(map(len, shards_of(store).values())) * 2 // 3
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
+    try:
+        with pytest.raises(OutputError, match=r"cannot be written.*cells are kept|remaining .* cells need"):
+            extract(slide, disk / "out", flush_every=1)
+        subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
+        found = extract(slide, disk / "out")
+        assert "Resuming: " in (disk / "out/processing.log").read_text()
+        assert shards_of(found) == shards_of(store)
+        assert errors_in(found) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.once
+def test_a_shard_is_retried_with_smaller_pieces() -> None:
+    """A batch whose workers die repeatedly needs less memory; the shard has one writer all the same."""
+    empty = Tile(Rect(0, 1, 0, 1), Rect(0, 1, 0, 1))
+    piece = Batch(empty, *(np.arange(5),) * 4)
+    shard = ShardBatch(3, (piece,))
+    sizes = []
+    while shard.halves():
+        (shard,) = shard.halves()
+        sizes.append([len(each) for each in shard.pieces])
+        assert shard.rows.tolist() == [0, 1, 2, 3, 4]
+    assert sizes == [[2, 3], [1, 1, 1, 2], [1, 1, 1, 1, 1]]
+
+
+@pytest.mark.once
 def test_a_finished_store_is_up_to_date_or_in_the_way(slide: Path, tmp_path: Path) -> None:
     first = extract(slide, tmp_path / "out")
     before = shards_of(first)
@@ -350,6 +417,7 @@ def test_a_finished_store_is_up_to_date_or_in_the_way(slide: Path, tmp_path: Pat
     ]
 
 
+@pytest.mark.once
 def test_both_formats_can_be_in_one_folder(slide: Path, tmp_path: Path) -> None:
     for file_format in ("h5sc", "zarr"):
         extract(slide, tmp_path / "out", file_format=file_format)
@@ -359,6 +427,7 @@ def test_both_formats_can_be_in_one_folder(slide: Path, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.once
 def test_an_unknown_format(slide: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"file_format = 'hdf5': must be \"h5sc\" or \"zarr\""):
         extract(slide, tmp_path / "out", file_format="hdf5")
