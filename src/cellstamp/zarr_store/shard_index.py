@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from cellstamp.compression import Codec
 from cellstamp.errors import InputError
 from cellstamp.zarr_store.shards import read_index, shard_path
 
-_CODECS: dict[type, Codec] = {BloscCodec: "lz4", ZstdCodec: "zstd"}
+_CODECS: dict[str, Codec] = {"blosc": "lz4", "zstd": "zstd"}
+"""By their names in zarr. Blosc's bytes say which of its compressors made them."""
+_KEYS = {"name": "default", "configuration": {"separator": "/"}}
+_LITTLE = {"endian": "little"}
 
 
 class FoundChunks(NamedTuple):
@@ -72,27 +74,27 @@ def find_chunks(store: Path, images: zarr.Array[Any]) -> FoundChunks | None:
             raise InputError(f"{path} is damaged: its index is incomplete. Extract again, or restore the file")
     offsets, sizes = table[:, :n_cells]
     numbers = np.arange(n_cells) // rows_per_shard
-    codec = _CODECS[type(found[0])] if found else None
+    codec = _CODECS[found[0]] if found else None
     return FoundChunks(numbers, offsets, sizes if found else -sizes, codec)
 
 
-def _inner_codecs(images: zarr.Array[Any]) -> tuple[Any, ...] | None:
-    """Return the compressor in chunks with all planes of a cell; None if they are stored in another way."""
-    codecs: Sequence[Any] = getattr(images.metadata, "codecs", ())
-    if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
+def _inner_codecs(images: zarr.Array[Any]) -> tuple[str, ...] | None:
+    """Return the compressors of chunks with all planes of a cell; None if they are stored in another way."""
+    about: dict[str, Any] = json.loads(json.dumps(images.metadata.to_dict(), default=str))
+    shape, (outer, *others) = list(images.shape), about.get("codecs") or [{}]
+    if about["zarr_format"] != 3 or others or outer.get("name") != "sharding_indexed":
         return None
-    sharding = codecs[0]
-    shape: tuple[int, ...] = images.shape
-    shards: tuple[int, ...] = images.shards or ()
+    sharding = outer["configuration"]
+    serializer, *compressors = sharding["codecs"]
     is_ours = (
-        images.chunks == (1, *shape[1:])
-        and shards[1:] == shape[1:]
-        and sharding.index_location.value == "end"
-        and [type(codec) for codec in sharding.index_codecs] == [BytesCodec, Crc32cCodec]
-        and images.metadata.chunk_key_encoding.name == "default"  # type: ignore[union-attr]
-        and images.metadata.chunk_key_encoding.separator == "/"  # type: ignore[union-attr]
+        sharding["chunk_shape"] == [1, *shape[1:]]
+        and about["chunk_grid"]["configuration"]["chunk_shape"][1:] == shape[1:]
+        and sharding["index_location"] == "end"
+        and [codec["name"] for codec in sharding["index_codecs"]] == ["bytes", "crc32c"]
+        and about["chunk_key_encoding"] == _KEYS
+        and serializer["name"] == "bytes"
+        and serializer.get("configuration", _LITTLE) == _LITTLE
         and not np.any(images.fill_value)
     )
-    serializer, *compressors = sharding.codecs
-    is_plain = isinstance(serializer, BytesCodec) and all(type(codec) in _CODECS for codec in compressors)
-    return tuple(compressors) if is_ours and is_plain and len(compressors) < 2 else None
+    names = tuple(codec["name"] for codec in compressors)
+    return names if is_ours and len(names) < 2 and _CODECS.keys() >= {*names} else None
