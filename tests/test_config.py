@@ -48,6 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "normalization_scope": "cell",
     "dtype": "float16",
     "compression": "lzf",
+    "file_format": "h5sc",
     "target_ram_utilization": 0.85,
     "max_inflight_result_batches": None,
     "flush_every": None,
@@ -88,6 +89,7 @@ ALLOWED = {
     "normalization_scope": '"cell" or "image"',
     "dtype": '"float16", "float32", "uint8", "uint16"',
     "compression": 'True or "lzf", "gzip", or False for none',
+    "file_format": '"h5sc" or "zarr"',
     "target_ram_utilization": "a number above 0 and at most 1",
     "max_inflight_result_batches": "an integer >= 1, or None for the default",
     "flush_every": "an integer >= 1, or None for the default",
@@ -637,6 +639,7 @@ def is_channel(value: Any) -> bool:
 CHOICES: dict[str, list[tuple[Any, Any]]] = {
     "normalize_output": [(True, True), (False, False), (None, False), ("None", False)],
     "compression": [(True, "lzf"), ("lzf", "lzf"), ("gzip", "gzip"), (False, None)],
+    "file_format": [("h5sc", "h5sc"), ("zarr", "zarr")],
     "engine": [("serial", "serial"), ("processes", "processes"), ("dask", "dask")],
     "progress": [("auto", "auto"), (True, True), (False, False)],
     "store_centers": [("auto", "auto"), ("never", "never"), ("always", "always")],

@@ -481,7 +481,7 @@ def images_are_a_group(path: Path) -> None:
 
 FAULTS = {
     nothing: "there is no file",
-    folder: "there is no file",
+    folder: "is a folder and not a zarr store of single-cell images: it has no zarr",
     text: "is not an HDF5 file, or it is damaged",
     truncated: "is not an HDF5 file, or it is damaged",
     foreign: r"is not an \.h5sc file: it lacks obsm/single_cell_images, obs, var, uns",

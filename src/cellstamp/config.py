@@ -218,7 +218,10 @@ class ExtractionConfig(StepConfig):
     dtype: rules.Dtype = "float16"
     """Data type of the images. Integers store 1 as their maximum, and need ``normalize_output: False``."""
     compression: rules.Compression = DEFAULT_COMPRESSION
-    """Compression of single-cell images; ``True`` is lzf, ``False`` is none."""
+    """Compression of single-cell images; ``True`` is lzf, ``False`` is none. In zarr stores, ``"lzf"`` is lz4 and
+    ``"gzip"`` is zstd."""
+    file_format: rules.FileFormat = "h5sc"
+    """``"h5sc"``, a file as scportrait writes it; or ``"zarr"``, an AnnData store of which workers write the shards."""
 
     target_ram_utilization: rules.Share = 0.85
     """Share of the memory to use, of the limit of the container or job, otherwise of the machine."""

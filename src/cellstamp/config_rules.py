@@ -364,6 +364,10 @@ def _compression(value: object) -> object:
     return _choice({True: DEFAULT_COMPRESSION, False: None} | {name: name for name in COMPRESSIONS}, value)
 
 
+def _file_format(value: object) -> object:
+    return _choice({name: name for name in get_args(FileFormatName)}, value)
+
+
 def _engine(value: object) -> object:
     return _choice({name: name for name in _ENGINES}, value)
 
@@ -459,6 +463,7 @@ def system_cache() -> Path:
         raise ConfigError(message) from error
 
 
+FileFormatName = Literal["h5sc", "zarr"]
 EngineName = Literal["serial", "processes", "dask"]
 StampType = Literal["float16", "float32", "uint8", "uint16"]
 StoreCentersName = Literal["auto", "never", "always"]
@@ -503,6 +508,7 @@ Dtype = Annotated[StampType, PlainValidator(_dtype), Allowed(", ".join(f'"{name}
 Compression = Annotated[
     CompressionName | None, PlainValidator(_compression), Allowed('True or "lzf", "gzip", or False for none')
 ]
+FileFormat = Annotated[FileFormatName, PlainValidator(_file_format), Allowed('"h5sc" or "zarr"')]
 Engine = Annotated[EngineName, PlainValidator(_engine), Allowed(", ".join(f'"{name}"' for name in _ENGINES))]
 Scheduler = Annotated[
     Any,

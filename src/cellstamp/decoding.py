@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from cellstamp.compiling.decorators import compiled, compiled_part
-from cellstamp.compression import Compression
+from cellstamp.compression import Codec
 from cellstamp.encoding import BLOCK, copy_block
 
 SPARE = BLOCK
@@ -97,13 +97,13 @@ class EncodedChunks:
         int64 (n_cells, n_chunks): bytes of each chunk. Negative for one that is not compressed, 0 for one that is zero
         and not stored.
     compression
-        ``"lzf"``, ``"gzip"`` or None.
+        ``"lzf"``, ``"gzip"``, ``"lz4"``, ``"zstd"`` or None.
     """
 
     payload: NDArray[np.uint8]
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    compression: Compression | None
+    compression: Codec | None
 
 
 def decode_planes(
@@ -126,7 +126,7 @@ def decode_planes(
         If the bytes of a plane are invalid.
     """
     n_bytes = out.shape[2] * stored.itemsize
-    if chunks.compression == "gzip":
+    if chunks.compression not in ("lzf", None):
         _inflate_cells(chunks, choice, places, stored, out)
         return
     flat = out.reshape(len(out), -1)
@@ -184,22 +184,39 @@ def _inflate_cells(
 
 def _inflated(chunks: EncodedChunks, at: tuple[int, int], n_wanted: int, n_all: int) -> NDArray[np.uint8] | None:
     """Return at least the first ``n_wanted`` bytes of a chunk; None if it is damaged."""
-    from imagecodecs import ZlibngError, zlibng_decode
-
     start, size = int(chunks.starts[at]), int(chunks.sizes[at])
     if size <= 0:
         whole = chunks.payload[start : start - size] if size else np.zeros(n_all, np.uint8)
         return whole if whole.size == n_all else None
     encoded = chunks.payload.data[start : start + size]
-    try:
-        # zlib can stop early, but takes twice as long as zlib-ng
-        early = 2 * n_wanted <= n_all
-        inflate = zlib.decompressobj().decompress
-        found = inflate(encoded, n_wanted) if early else zlibng_decode(bytes(encoded), out=n_all)
-    except (ZlibngError, zlib.error):
-        return None
+    # zlib can stop early, but takes twice as long as zlib-ng
+    early = chunks.compression == "gzip" and 2 * n_wanted <= n_all
+    found = _started(encoded, n_wanted) if early else _blob(chunks.compression, bytes(encoded), n_all)
     inflated = np.frombuffer(found, np.uint8)
     return inflated if inflated.size == (n_wanted if early else n_all) else None
+
+
+def _started(encoded: memoryview, n_wanted: int) -> bytes:
+    """Return the first bytes of a chunk in gzip; nothing if it is damaged."""
+    try:
+        return zlib.decompressobj().decompress(encoded, n_wanted)
+    except zlib.error:
+        return b""
+
+
+def _blob(compression: Codec | None, encoded: bytes, n_all: int) -> bytes | bytearray:
+    """Return all bytes of a chunk; nothing if it is damaged."""
+    import imagecodecs
+
+    try:
+        if compression == "lz4":
+            # Blosc's header has the size: a damaged one must not decide how much memory is taken
+            is_plausible = int.from_bytes(encoded[4:8], "little") == n_all
+            return imagecodecs.blosc_decode(encoded, numthreads=1) if is_plausible else b""
+        decode = imagecodecs.zstd_decode if compression == "zstd" else imagecodecs.zlibng_decode
+        return decode(encoded, out=n_all)
+    except (imagecodecs.BloscError, imagecodecs.ZstdError, imagecodecs.ZlibngError, ValueError):
+        return b""
 
 
 @intrinsic

@@ -13,6 +13,8 @@ Otherwise the record repeats ``length`` bytes (3 to 264) from ``distance`` bytes
 byte of ``distance - 1``.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,17 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from cellstamp.compiling.decorators import compiled, compiled_part
-from cellstamp.compression import Compression
+from cellstamp.compression import Codec
 from cellstamp.encoded_cells import n_chunks_of
 
 GZIP_LEVEL = 4
 """Default level of h5py."""
+BLOSC_LEVEL = 5
+"""Default level of Blosc, of 9."""
+ZSTD_LEVEL = 3
+"""Default level of zstd."""
+_OVERHEAD = 128
+"""Bytes by which an encoded chunk may be larger than its pixels."""
 
 BLOCK = 32
 """Bytes that `copy_block` copies."""
@@ -60,12 +68,12 @@ class StampEncoder:
     Parameters
     ----------
     compression
-        ``"lzf"``, ``"gzip"``, or None for no compression.
+        ``"lzf"``, ``"gzip"``, ``"lz4"``, ``"zstd"``, or None for no compression.
     planes_per_chunk
         Number of planes in a chunk. The last chunk of a cell is filled up with zeros.
     """
 
-    def __init__(self, compression: Compression | None, planes_per_chunk: int) -> None:
+    def __init__(self, compression: Codec | None, planes_per_chunk: int) -> None:
         self._compression, self._planes_per_chunk = compression, planes_per_chunk
         self._table = np.empty(1 << _HASH_BITS, np.int32)
 
@@ -73,7 +81,9 @@ class StampEncoder:
         """Return the bytes needed to encode ``n_cells`` cells of ``n_planes`` planes with ``plane_bytes`` each."""
         # encoded chunks take at most their raw size; only the plane being encoded may grow beyond it, by a quarter
         n_chunks = n_chunks_of(n_planes, self._planes_per_chunk)
-        return n_cells * n_chunks * self._planes_per_chunk * plane_bytes + 2 * plane_bytes + 64
+        chunk_bytes = self._planes_per_chunk * plane_bytes
+        chunk_bytes += chunk_bytes // 128 + _OVERHEAD if self._compression in ("lz4", "zstd") else 0
+        return n_cells * n_chunks * chunk_bytes + 2 * plane_bytes + 64
 
     def encode(self, stamps: NDArray[Any], boxes: NDArray[np.int64], out: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Encode every image.
@@ -90,8 +100,8 @@ class StampEncoder:
         Returns
         -------
         numpy.ndarray
-            Bytes of each chunk, int64 (n_cells, n_chunks). A chunk that encoding did not shrink is stored raw, with its
-            full size. HDF5 must be informed that no filter was applied to it.
+            Bytes of each chunk, int64 (n_cells, n_chunks). A chunk that lzf or gzip did not shrink is stored raw, with
+            its full size. HDF5 must be informed that no filter was applied to it.
         """
         n_cells, n_planes, _, width = stamps.shape
         raw, per_chunk = stamps.reshape(n_cells, n_planes, -1).view(np.uint8), self._planes_per_chunk
@@ -99,10 +109,12 @@ class StampEncoder:
         if self._compression == "lzf":
             halves, boxes = raw.view(np.uint16), _boxes_in_halves(boxes, stamps.itemsize)
             _lzf_chunks(halves, raw, width * stamps.itemsize // 2, boxes, per_chunk, self._table, out, sizes)
-        elif self._compression == "gzip":
-            _gzip_chunks(raw, per_chunk, out, sizes)
-        else:
+        elif self._compression is None:
             _raw_chunks(raw, per_chunk, out, sizes)
+        else:
+            blosc = partial(_blosc, itemsize=stamps.itemsize)
+            encode = blosc if self._compression == "lz4" else _zstd if self._compression == "zstd" else _gzipped
+            _put_blobs(encode, raw, per_chunk, out, sizes)
         return sizes
 
 
@@ -123,15 +135,37 @@ def _raw_chunks(planes: NDArray[np.uint8], per_chunk: int, out: NDArray[np.uint8
     stored[:, :n_planes], stored[:, n_planes:] = planes, 0
 
 
-def _gzip_chunks(planes: NDArray[np.uint8], per_chunk: int, out: NDArray[np.uint8], sizes: NDArray[np.int64]) -> None:
+def _gzipped(raw: bytes) -> bytes:
     from imagecodecs import zlibng_encode
 
+    blob = bytes(zlibng_encode(raw, level=GZIP_LEVEL))
+    return blob if len(blob) < len(raw) else raw
+
+
+def _zstd(raw: bytes) -> bytes | bytearray:
+    from imagecodecs import zstd_encode
+
+    return zstd_encode(raw, level=ZSTD_LEVEL)
+
+
+def _blosc(raw: bytes, *, itemsize: int) -> bytes | bytearray:
+    from imagecodecs import blosc_encode
+
+    return blosc_encode(raw, level=BLOSC_LEVEL, compressor="lz4", shuffle="noshuffle", typesize=itemsize, numthreads=1)
+
+
+def _put_blobs(
+    encode: Callable[[bytes], bytes | bytearray],
+    planes: NDArray[np.uint8],
+    per_chunk: int,
+    out: NDArray[np.uint8],
+    sizes: NDArray[np.int64],
+) -> None:
+    """Encode chunks with a function of another library."""
     at, n_bytes = 0, per_chunk * planes.shape[2]
     for cell, chunk in np.ndindex(sizes.shape):
         some = planes[cell, chunk * per_chunk : (chunk + 1) * per_chunk].tobytes()
-        raw = some + bytes(n_bytes - len(some))
-        blob = zlibng_encode(raw, level=GZIP_LEVEL)
-        encoded = np.frombuffer(blob if len(blob) < n_bytes else raw, np.uint8)
+        encoded = np.frombuffer(encode(some + bytes(n_bytes - len(some))), np.uint8)
         out[at : at + encoded.size] = encoded
         sizes[cell, chunk] = encoded.size
         at += encoded.size

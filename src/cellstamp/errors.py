@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class CellstampError(Exception):
@@ -24,6 +25,15 @@ class OutputError(CellstampError, ValueError):
 
 class WorkerError(CellstampError, RuntimeError):
     """A batch failed in a worker, or a worker died."""
+
+
+def unwritable(path: Path, error: Exception, n_bytes: int) -> OutputError:
+    """Return the error for a file that cannot be written, with the fix."""
+    needed = f" ({n_bytes:,} more bytes were to be written)" if n_bytes else ""
+    return OutputError(
+        f"{path} cannot be written{needed}: {' '.join(str(error).split())}. Finished cells are kept: free disk space "
+        "or repair the folder, and extract again to resume"
+    )
 
 
 @contextmanager

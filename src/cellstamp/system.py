@@ -207,6 +207,24 @@ def move_folder(source: Path, target: Path) -> None:
     _when_closed(move, source)
 
 
+def replace_folder(source: Path, target: Path) -> None:
+    """Give a folder its final name; an existing folder is replaced.
+
+    Raises
+    ------
+    OutputError
+        If a program has a file in one of them open, on Windows.
+    """
+    before = target.with_name(f".{target.name}.replaced")
+    if before.exists():
+        remove_folder(before)
+    if target.exists():
+        move_folder(target, before)
+    move_folder(source, target)
+    if before.exists():
+        remove_folder(before)
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder and its content.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from cellstamp.compression import Compression
+    from cellstamp.compression import Codec
     from cellstamp.config_rules import StampType
 
 
@@ -31,7 +31,7 @@ class CropSettings:
     dtype
         Type of the single-cell images; 1 becomes the largest value of an integer type.
     compression
-        HDF5 filter.
+        Codec of the chunks.
     planes_per_chunk
         Number of planes that are encoded together.
     """
@@ -42,7 +42,7 @@ class CropSettings:
     brightest: tuple[float, ...]
     apply_masks: bool
     dtype: StampType
-    compression: Compression | None
+    compression: Codec | None
     planes_per_chunk: int = 1
 
     @property

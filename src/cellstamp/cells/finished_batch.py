@@ -24,3 +24,13 @@ class FinishedBatch(EncodedCells):
     def nbytes(self) -> int:
         """Bytes of the result."""
         return self.payload.nbytes + self.sizes.nbytes + self.rows.nbytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that its images take in the file."""
+        return self.payload.nbytes
+
+    @property
+    def n_cells(self) -> int:
+        """Number of its cells."""
+        return self.rows.size

@@ -71,6 +71,43 @@ class Batch:
         middle = len(self) // 2
         return (self[:middle], self[middle:]) if middle else ()
 
+    @property
+    def pieces(self) -> tuple[Batch, ...]:
+        """Return the parts that are cut one after the other: only itself."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class ShardBatch:
+    """Cells of consecutive rows that one worker writes to a shard.
+
+    Attributes
+    ----------
+    number
+        Number of the shard.
+    pieces
+        Its cells, by tile.
+    """
+
+    number: int
+    pieces: tuple[Batch, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pieces))
+
+    def __str__(self) -> str:
+        return f"{len(self)} cells of shard {self.number}: {', '.join(map(str, self.pieces))}"
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Return the rows of its cells, ascending."""
+        return np.sort(np.concatenate([piece.rows for piece in self.pieces]))
+
+    def halves(self) -> tuple[ShardBatch, ...]:
+        """Return it with smaller pieces, which need less memory: a shard cannot be divided."""
+        halves = tuple(half for piece in self.pieces for half in piece.halves() or (piece,))
+        return (ShardBatch(self.number, halves),) if len(halves) > len(self.pieces) else ()
+
 
 def window_corners(cells: Centers, image_size: int) -> NDArray[np.int64]:
     """First pixel (x, y) of each cell's window: the rounded centre less half the window, int64 (n, 2)."""
@@ -146,6 +183,25 @@ def _sides(chunk: Sequence[int], counts: Sequence[int], shape: tuple[int, int]) 
     return height, width, height * width
 
 
+def slide_order(cells: Centers, image_size: int, shape: tuple[int, int], tile: tuple[int, int]) -> NDArray[np.int64]:
+    """Return the order of cells along the slide, int64 (n,): tile by tile, and inside a tile from top to bottom.
+
+    See `plan_batches`. Neighbours in this order share pixels.
+    """
+    return _in_tiles(window_corners(cells, image_size), image_size, shape, tile)[0]
+
+
+def _in_tiles(
+    corners: NDArray[np.int64], image_size: int, shape: tuple[int, int], tile: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the order of cells, and the row and the column of their tiles in this order."""
+    last_x, last_y = (corners + image_size - 1).T
+    row, column = np.minimum(last_y, shape[0] - 1) // tile[0], np.minimum(last_x, shape[1] - 1) // tile[1]
+    # inside a tile from top to bottom: a later batch needs no pixels above it
+    order = np.lexsort((last_y, column, row, column // TILES_ABREAST))
+    return order, row[order], column[order]
+
+
 def plan_batches(
     cells: Centers,
     image_size: int,
@@ -156,6 +212,7 @@ def plan_batches(
     max_batch_size: int,
     margin: int = 0,
     outlines: ChosenOutlines = NO_CELLS,
+    rows_per_shard: int | None = None,
 ) -> list[Batch]:
     """Divide cells into batches, ordered so that neighbours in the list read the same or neighbouring chunks.
 
@@ -178,13 +235,11 @@ def plan_batches(
         Pixels that crops may reach over the image's border; these belong to the tiles at the border.
     outlines
         Of the cells.
+    rows_per_shard
+        Number of rows in a shard; a batch has cells of one shard. None: no shards.
     """
     corners = window_corners(cells, image_size)
-    last_x, last_y = (corners + image_size - 1).T
-    row, column = np.minimum(last_y, shape[0] - 1) // tile[0], np.minimum(last_x, shape[1] - 1) // tile[1]
-    # inside a tile from top to bottom: a later batch needs no pixels above it
-    order = np.lexsort((last_y, column, row, column // TILES_ABREAST))
-    row, column = row[order], column[order]
+    order, row, column = _in_tiles(corners, image_size, shape, tile)
     starts = np.flatnonzero(np.diff(row, prepend=-1) | np.diff(column, prepend=-1))
     batches: list[Batch] = []
     for start, end in zip(starts, [*starts[1:], len(cells)], strict=True):
@@ -193,11 +248,31 @@ def plan_batches(
             *_stretch(int(row[start]), tile[0], shape[0], margin=margin),
             *_stretch(int(column[start]), tile[1], shape[1], margin=margin),
         )
-        parts = np.array_split(members, -(-members.size // max_batch_size))
+        parts = [
+            part
+            for shard in _by_shard(members, rows_per_shard)
+            for part in np.array_split(shard, -(-shard.size // max_batch_size))
+        ]
         for part, first in zip(parts, accumulate(map(len, parts), initial=0), strict=False):
             where = Tile(area, _region(corners[members[first:]], image_size, area, chunk))
             batches.append(_batch(where, np.sort(part), cells, corners, outlines))
     return batches
+
+
+def _by_shard(members: NDArray[np.int64], rows_per_shard: int | None) -> list[NDArray[np.int64]]:
+    """Divide the rows of a tile's cells at the ends of shards."""
+    if rows_per_shard is None:
+        return [members]
+    rows = np.sort(members)
+    return np.split(rows, np.flatnonzero(np.diff(rows // rows_per_shard)) + 1)
+
+
+def in_shards(batches: Sequence[Batch], rows_per_shard: int) -> list[ShardBatch]:
+    """Collect batches with cells of one shard each, see `plan_batches`, in the order of the shards."""
+    pieces: dict[int, list[Batch]] = {}
+    for batch in batches:
+        pieces.setdefault(int(batch.rows[0]) // rows_per_shard, []).append(batch)
+    return [ShardBatch(number, tuple(pieces[number])) for number in sorted(pieces)]
 
 
 def _stretch(number: int, tile: int, whole: int, *, margin: int) -> tuple[int, int]:

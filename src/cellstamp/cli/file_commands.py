@@ -13,14 +13,14 @@ from cellstamp.cli.output import print_result
 if TYPE_CHECKING:
     from cellstamp.h5sc.reader import H5scInfo
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, path_type=Path)
 
 
-@click.command(short_help="Show the content of a .h5sc file.")
+@click.command(short_help="Show the content of a .h5sc file or zarr store.")
 @click.argument("file", type=_FILE)
 @debug_option
 def info(file: Path) -> None:
-    """Show the number of cells, channels, size, compression and settings of FILE, a .h5sc file."""
+    """Show the number of cells, channels, size, compression and settings of FILE, a .h5sc file or zarr store."""
     from cellstamp.h5sc.reader import describe_h5sc
 
     print_result(*(f"{name:<15}{value}" for name, value in _info_lines(file, describe_h5sc(file))))
@@ -55,11 +55,11 @@ def _normalization(about: "H5scInfo") -> str:
     return f"quantiles {lower:g} to {upper:g} of each channel of {whole}"
 
 
-@click.command(short_help="Check that a .h5sc file is complete and valid.")
+@click.command(short_help="Check that a .h5sc file or zarr store is complete and valid.")
 @click.argument("file", type=_FILE)
 @debug_option
 def validate(file: Path) -> None:
-    """Check FILE, a .h5sc file: counts agree, every image is readable, values are in range, ids are unique."""
+    """Check FILE, a .h5sc file or zarr store: counts agree, images are readable, values in range, and ids unique."""
     from cellstamp.h5sc.validate import errors_in
 
     errors = errors_in(file)
@@ -89,7 +89,7 @@ def preview(
     colors: tuple[str, ...],
     outlines: bool,
 ) -> None:
-    """Draw single-cell images of FILE_OR_PROJECT: a .h5sc file, or the latest result of a project.
+    """Draw single-cell images of FILE_OR_PROJECT: a .h5sc file, a zarr store, or the latest result of a project.
 
     Each cell is a row with all channels. Repeat --cell, --channel and --color for several.
     """

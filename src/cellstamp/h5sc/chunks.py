@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,17 @@ import anndata
 import h5py
 import numpy as np
 import pandas as pd
+import zarr
 from numpy.typing import NDArray
 
-from cellstamp.compression import Compression
+from cellstamp.compression import Codec, Compression
 from cellstamp.encoded_cells import n_chunks_of
 from cellstamp.errors import InputError
 from cellstamp.h5sc.chunk_table import ChunkTable, read_chunk_table
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
-from cellstamp.h5sc.opening import open_h5sc
+from cellstamp.h5sc.opening import marked_file, open_h5sc
 from cellstamp.system import RawFile
+from cellstamp.zarr_store.shard_index import find_chunks
 
 _DTYPES = tuple(map(np.dtype, ("float16", "float32", "uint8", "uint16")))
 _FILTERS: dict[tuple[int, ...], Compression | None] = {
@@ -45,6 +47,26 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Shards:
+    """Files that hold the chunks of a zarr store.
+
+    Attributes
+    ----------
+    store
+        Folder of the store.
+    numbers
+        int64 (n_cells,): number of each cell's shard.
+    """
+
+    store: Path
+    numbers: NDArray[np.int64]
+
+    def of(self, rows: NDArray[np.int64]) -> Shards:
+        """Return the shards of some cells."""
+        return Shards(self.store, self.numbers[rows])
+
+
+@dataclass(frozen=True)
 class ChunkIndex:
     """Bytes of chunks in their file.
 
@@ -59,12 +81,21 @@ class ChunkIndex:
         HDF5 filter, or None.
     planes_per_chunk
         Number of planes of a cell in a chunk.
+    shards
+        Files of the cells; None: all chunks are in one file.
     """
 
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int32]
-    compression: Compression | None
+    compression: Codec | None
     planes_per_chunk: int
+    shards: Shards | None = None
+
+    def of(self, rows: NDArray[np.int64], chunks: NDArray[np.int64]) -> ChunkIndex:
+        """Return the index of some chunks of some cells."""
+        chosen = np.ix_(rows, chunks)
+        shards = None if self.shards is None else self.shards.of(rows)
+        return replace(self, offsets=self.offsets[chosen], sizes=self.sizes[chosen], shards=shards)
 
 
 @dataclass(frozen=True)
@@ -101,7 +132,7 @@ class StoredStamps:
         InputError
             If the file was removed or modified.
         """
-        with open_h5sc(self.path) as file, RawFile(self.path) as raw:
+        with open_h5sc(self.path) as file, RawFile(marked_file(self.path)) as raw:
             if Mark.of(raw.status()) != self.mark:
                 raise InputError(f"{self.path} was modified while it was opened: open it again")
             obs: pd.DataFrame = anndata.io.read_elem(file["obs"])
@@ -116,7 +147,7 @@ def look_into(path: Path) -> StoredStamps:
     InputError
         If the file is missing, or is not an `.h5sc` file.
     """
-    with open_h5sc(path) as file, RawFile(path) as raw:
+    with open_h5sc(path) as file, RawFile(marked_file(path)) as raw:
         mark = Mark.of(raw.status())
         images, var = file["obsm"][IMAGES], anndata.io.read_elem(file["var"])
         ids = anndata.io.read_elem(file["obs"][CELL_ID]) if CELL_ID in file["obs"] else ()
@@ -127,7 +158,7 @@ def look_into(path: Path) -> StoredStamps:
             )
             raise InputError(message)
         names = tuple(map(str, var["channels"]))
-        index = _index(file, images, raw)
+        index = _index(file, images, raw) if isinstance(images, h5py.Dataset) else _sharded(path, images)
         return StoredStamps(path, mark, np.asarray(ids, np.uint64), names, images.shape[2], images.dtype, index)
 
 
@@ -146,6 +177,15 @@ def _index(file: h5py.File, images: h5py.Dataset, raw: RawFile) -> ChunkIndex | 
     offsets, sizes = _listed(images) if table is None else _of_table(images, table)
     index = ChunkIndex(offsets, sizes, _FILTERS[filters], images.chunks[1])
     return _by_plane(index, images) if index.compression is None else index
+
+
+def _sharded(path: Path, images: zarr.Array[Any]) -> ChunkIndex | None:
+    found = find_chunks(path, images) if images.dtype in _DTYPES and images.shape[2] == images.shape[3] else None
+    if found is None:
+        return None
+    numbers, offsets, sizes, codec = found
+    shards = Shards(path, numbers)
+    return ChunkIndex(offsets[:, np.newaxis], sizes[:, np.newaxis].astype(np.int32), codec, images.shape[1], shards)
 
 
 def _contiguous(images: h5py.Dataset) -> ChunkIndex | None:

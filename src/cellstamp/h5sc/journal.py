@@ -70,6 +70,24 @@ class Entry:
         return EncodedCells(rows, np.array(self.sizes).reshape(rows.size, -1), payload, n_empty, on_edge)
 
 
+@dataclass(frozen=True)
+class ShardEntry:
+    """A shard of a zarr store.
+
+    Attributes
+    ----------
+    shard, n_cells
+        Its number, and the number of its cells.
+    n_empty, on_edge
+        As those of an `Entry`.
+    """
+
+    shard: int
+    n_cells: int
+    n_empty: list[int]
+    on_edge: list[int]
+
+
 def checksum(data: Any) -> int:
     """Return the CRC-32 of some bytes."""
     return int(zlibng_crc32(data))
@@ -89,20 +107,20 @@ class Journal:
     def __init__(self, path: Path, about: dict[str, Any], planes_per_chunk: int) -> None:
         is_new = not path.exists()
         self._file = path.open("ab")
-        self._pending: deque[Entry] = deque()
+        self._pending: deque[Entry | ShardEntry] = deque()
         first = {"about": about, "planes_per_chunk": planes_per_chunk}
         self._append([first if is_new else {"opened": True}])
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry | ShardEntry) -> None:
         """Keep an entry until its images are on disk."""
         self._pending.append(entry)
 
-    def take(self) -> list[Entry]:
+    def take(self) -> list[Entry | ShardEntry]:
         """Return the kept entries. The caller brings their images to the disk, and then calls `append`."""
         # another thread may add an entry meanwhile; it stays for the next call
         return [self._pending.popleft() for _ in range(len(self._pending))]
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[Entry | ShardEntry]) -> None:
         """Write entries whose images are on disk."""
         self._append([asdict(entry) for entry in entries])
 
@@ -155,6 +173,16 @@ def read_planes_per_chunk(path: Path) -> int:
 def read_entries(path: Path) -> Iterator[Entry]:
     """Read the entries of a journal."""
     return (Entry(**record) for record in _records(path) if "rows" in record)
+
+
+def read_shards(path: Path) -> Iterator[ShardEntry]:
+    """Read the entries of the journal of a zarr store."""
+    return (ShardEntry(**record) for record in _records(path) if "shard" in record)
+
+
+def count_cells(path: Path) -> int:
+    """Count the cells in the entries of a journal."""
+    return sum(record.get("n_cells", len(record.get("rows", ()))) for record in _records(path))
 
 
 def is_closed(path: Path) -> bool:

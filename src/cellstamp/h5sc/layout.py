@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.compression import Compression
+from cellstamp.compression import Codec
 from cellstamp.encoded_cells import n_chunks_of
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ ANNOTATION = "spatialdata_attrs"
 """Name in ``uns`` of SpatialData's table metadata: the annotated mask, and the columns that match rows to it."""
 
 FILE_NAME = "single_cells.h5sc"
+STORE_NAME = "single_cells.zarr"
+RESULT_NAMES = (FILE_NAME, STORE_NAME)
 REMOVED_NAME = "removed_classes.csv"
 PER_CHANNEL = "per channel"
 """Stored instead of quantiles that differ between channels; ``uns/cellstamp`` has them."""
@@ -42,7 +44,7 @@ CHUNK_BYTES = 2**20
 """Largest chunk of several planes, uncompressed: HDF5's chunk cache before version 2.0 holds no larger ones."""
 
 
-def planes_per_chunk(n_planes: int, plane_bytes: int, compression: Compression | None) -> int:
+def planes_per_chunk(n_planes: int, plane_bytes: int, compression: Codec | None) -> int:
     """Return the number of planes in a chunk: all of a cell that fit into `CHUNK_BYTES`, in chunks of equal size.
 
     The last chunk of a cell may lack a few planes, which are stored as zeros. Only without compression they would take
@@ -71,7 +73,7 @@ class Layout:
     normalization_ranges
         Quantiles of each channel, or None without normalisation.
     compression
-        HDF5 filter, or None.
+        Codec of the chunks, or None.
     dtype
         Pixel type of the images.
     region
@@ -88,7 +90,7 @@ class Layout:
     channel_names: tuple[str, ...]
     image_size: int
     normalization_ranges: tuple[tuple[float, float], ...] | None
-    compression: Compression | None
+    compression: Codec | None
     dtype: StampType = "float16"
     region: str | None = None
     instances: NDArray[Any] | None = None

@@ -13,9 +13,16 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError
 from cellstamp.h5sc.chunks import look_into
 from cellstamp.h5sc.indexing import is_basic, listed, parts_of
+from cellstamp.h5sc.opening import OpenStore
 
 MANY = 2000
 """Cells from which on it is faster, although loading it takes half a second."""
+
+
+def read_shards(images: Any, args: Any) -> NDArray[Any] | None:
+    """Read a selection of the images of a zarr store, see `read_many`; any number of cells."""
+    root = getattr(images.store, "root", None)
+    return None if root is None else _read_from(Path(root), images, args)
 
 
 def read_many(images: h5py.Dataset, args: Any) -> NDArray[Any] | None:
@@ -26,21 +33,29 @@ def read_many(images: h5py.Dataset, args: Any) -> NDArray[Any] | None:
     numpy.ndarray or None
         ``images[args]``. None: these are few cells, or only HDF5 reads them.
     """
+    path = path_of(images.file) if images.file.mode == "r" else None
+    return None if path is None else _read_from(path, images, args, at_least=MANY)
+
+
+def _read_from(path: Path, images: Any, args: Any, *, at_least: int = 0) -> NDArray[Any] | None:
     parts = listed(args)
     if not all(isinstance(part, int | np.integer | slice) or part is Ellipsis for part in parts if is_basic(part)):
         return None
     row_part, plane_part, *pixels = parts_of(parts, images.shape)
     rows, planes = np.arange(images.shape[0])[row_part], np.arange(images.shape[1])[plane_part]
-    path = path_of(images.file) if np.size(rows) >= MANY and np.size(planes) else None
-    if path is None:
+    if np.size(rows) < at_least or not np.size(planes):
         return None
-    found = _read(path, rows, np.atleast_1d(planes), images)
-    return None if found is None else found[(slice(None), slice(None) if np.ndim(planes) else 0, *pixels)]
+    found = _read(path, np.atleast_1d(rows), np.atleast_1d(planes), images)
+    if found is None:
+        return None
+    return found[(slice(None) if np.ndim(rows) else 0, slice(None) if np.ndim(planes) else 0, *pixels)]
 
 
-def path_of(file: h5py.File) -> Path | None:
-    """Return the path of an open file, unless another one is there by now."""
+def path_of(file: Any) -> Path | None:
+    """Return the path of an open file or store, unless another one is there by now."""
     path = Path(file.filename)
+    if isinstance(file, OpenStore):
+        return path
     try:
         is_same = os.path.samestat(os.fstat(file.id.get_vfd_handle()), path.stat())
     except (OSError, TypeError, NotImplementedError):
@@ -48,7 +63,7 @@ def path_of(file: h5py.File) -> Path | None:
     return path if is_same and file.mode == "r" else None
 
 
-def _read(path: Path, rows: NDArray[np.int64], planes: NDArray[np.int64], images: h5py.Dataset) -> NDArray[Any] | None:
+def _read(path: Path, rows: NDArray[np.int64], planes: NDArray[np.int64], images: Any) -> NDArray[Any] | None:
     from cellstamp.h5sc.stamp_file import StampFile  # imports numba
 
     out = np.empty((len(rows), len(planes), *images.shape[2:]), images.dtype)
@@ -58,6 +73,8 @@ def _read(path: Path, rows: NDArray[np.int64], planes: NDArray[np.int64], images
             return None
         for places, some in StampFile(stored, rows, planes).in_pieces():
             out[places] = some
-    except InputError:  # HDF5 names the error
-        return None
+    except InputError:
+        if path.is_file():  # HDF5 names the error
+            return None
+        raise
     return out

@@ -1,31 +1,63 @@
-"""Open `.h5sc` files of cellstamp and scportrait."""
+"""Open files and stores of single-cell images, of cellstamp and scportrait."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import h5py
+import zarr
 
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import IMAGES
 
+ROOT = "zarr.json"
+"""File with the metadata of a zarr store's root: it is written last."""
 
-def open_h5sc(path: Path) -> h5py.File:
-    """Open a file for reading, and check that it is an `.h5sc` file.
+
+class OpenStore:
+    """A zarr store with the interface of an open HDF5 file."""
+
+    def __init__(self, path: Path) -> None:
+        self.filename = str(path)
+        self._group = zarr.open_group(path, mode="r")
+
+    def __getitem__(self, name: str) -> Any:
+        return self._group[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._group
+
+    def close(self) -> None:
+        """Do nothing: zarr opens files to read them, and closes them at once."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_h5sc(path: Path) -> Any:
+    """Open a file or store for reading, and check that it has single-cell images.
+
+    Returns
+    -------
+    h5py.File or OpenStore
+        Both have elements by name, are context managers, and can be closed.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, or not an `.h5sc` file.
+        If it is missing, damaged, or something else.
     """
-    if not path.is_file():
+    if not path.exists():
         message = f"there is no file {path}"
         raise InputError(message)
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        message = f"{path} is not an HDF5 file, or it is damaged: {error}"
-        raise InputError(message) from error
+    file = _open_store(path) if path.is_dir() else _open_file(path)
     problem = _problem(file)
     if problem is not None:
         file.close()
@@ -34,12 +66,42 @@ def open_h5sc(path: Path) -> h5py.File:
     return file
 
 
-def _problem(file: h5py.File) -> str | None:
-    """Return why an HDF5 file is not an `.h5sc` file."""
+def _open_file(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        message = f"{path} is not an HDF5 file, or it is damaged: {error}"
+        raise InputError(message) from error
+
+
+def _open_store(path: Path) -> OpenStore:
+    if not (path / ROOT).is_file():
+        message = f"{path} is a folder and not a zarr store of single-cell images: it has no {ROOT}"
+        raise InputError(message)
+    try:
+        return OpenStore(path)
+    except (OSError, ValueError, KeyError) as error:
+        message = f"{path} is not a zarr store, or it is damaged: {error}"
+        raise InputError(message) from error
+
+
+def bytes_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files of a store."""
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return sum(each.stat().st_size for each in files)
+
+
+def marked_file(path: Path) -> Path:
+    """Return the file that shows whether a file or store was replaced: itself, or the metadata of the store's root."""
+    return path / ROOT if path.is_dir() else path
+
+
+def _problem(file: Any) -> str | None:
+    """Return why a file has no single-cell images."""
     missing = [name for name in (f"obsm/{IMAGES}", "obs", "var", "uns") if name not in file]
     if missing:
         return f"it lacks {', '.join(missing)}"
     images = file["obsm"][IMAGES]
-    if not isinstance(images, h5py.Dataset) or images.ndim != 4:
+    if not isinstance(images, h5py.Dataset | zarr.Array) or images.ndim != 4:
         return f"obsm/{IMAGES} must be an array with four axes"
     return None

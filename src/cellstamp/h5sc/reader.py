@@ -9,12 +9,11 @@ from typing import Any
 
 import anndata
 import h5py
-import numpy as np
 
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import IMAGES, OURS, PER_CHANNEL
-from cellstamp.h5sc.opening import open_h5sc
-from cellstamp.h5sc.stored_images import StoredImages
+from cellstamp.h5sc.opening import bytes_of, open_h5sc
+from cellstamp.h5sc.stored_images import stored_images
 
 ATTRIBUTES = ("n_masks", "n_image_channels", "channel_names", "compression", "normalization", "normalization_range")
 """Attributes of the images that describe their planes and values."""
@@ -86,7 +85,7 @@ def read_h5sc(path: str | PathLike[str] | None, *, images: bool = True) -> annda
         file.close()
         raise
     if images:
-        data.obsm[IMAGES] = StoredImages(file["obsm"][IMAGES].id)
+        data.obsm[IMAGES] = stored_images(file["obsm"][IMAGES])
     else:
         file.close()
     return data
@@ -118,16 +117,24 @@ def describe_h5sc(path: str | PathLike[str]) -> H5scInfo:
             n_masks=int(attributes["n_masks"]),
             n_image_channels=int(attributes["n_image_channels"]),
             image_size=images.shape[2],
-            channel_names=tuple(name.decode() for name in np.asarray(attributes["channel_names"]).astype("S").tolist()),
+            channel_names=tuple(map(_as_text, attributes["channel_names"])),
             compression=str(attributes["compression"]),
             normalization=bool(attributes["normalization"]),
             normalization_range=_range(attributes),
             dtype=str(images.dtype),
             settings=_settings(file),
-            stored_bytes=images.id.get_storage_size(),
+            stored_bytes=_stored_bytes(images),
             raw_bytes=images.nbytes,
-            file_bytes=Path(path).stat().st_size,
+            file_bytes=bytes_of(Path(path)),
         )
+
+
+def _as_text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _stored_bytes(images: Any) -> int:
+    return int(images.id.get_storage_size() if isinstance(images, h5py.Dataset) else images.nbytes_stored())
 
 
 def _range(attributes: dict[str, Any]) -> tuple[float, float] | str | None:

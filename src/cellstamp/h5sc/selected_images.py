@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -210,7 +209,7 @@ class SelectedImages:
         places, images
             int64 (n,): places of the cells in ``rows``; and their images (n, n_planes, y, x), as stored.
         """
-        if self.path is None or len(rows) < MANY:
+        if self.path is None or (len(rows) < MANY and self.path.is_file()):
             yield from ((np.array([k]), self.stored(row, planes)[np.newaxis]) for k, row in enumerate(rows.tolist()))
             return
         from cellstamp.h5sc.stamp_file import StampFile  # imports numba
@@ -278,7 +277,7 @@ def selected_images(h5sc: Any) -> Iterator[SelectedImages]:
     yield _of_anndata(h5sc)
 
 
-def _of_file(file: h5py.File, where: str) -> SelectedImages:
+def _of_file(file: Any, where: str) -> SelectedImages:
     read, images = anndata.io.read_elem, file["obsm"][IMAGES]
     if CELL_ID not in file["obs"]:
         raise InputError(f"{where} is not an .h5sc file: obs has no {CELL_ID}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from cellstamp.decoding import SPARE, DamagedPlaneError, EncodedChunks, PlaneChoice, convert, decode_planes
 from cellstamp.errors import InputError
-from cellstamp.h5sc.chunks import ChunkIndex, Mark, SlicedStamps, StoredStamps
+from cellstamp.h5sc.chunks import ChunkIndex, Mark, Shards, SlicedStamps, StoredStamps
+from cellstamp.h5sc.opening import marked_file
 from cellstamp.reused_memory import Recycler
 from cellstamp.system import RawFile
+from cellstamp.zarr_store.shards import shard_path
 
 _GAP = 2**14
 """Unneeded bytes that are read to save a call: reading them takes as long as the call."""
@@ -142,11 +144,18 @@ class StampFile:
 
     def pieces(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> list[Piece]:
         """Divide images into pieces to read together, in the order of the file."""
-        first = self._source.offsets[rows, 0] if isinstance(self._source, ChunkIndex) else rows
-        order = np.argsort(first, kind="stable")
+        order = self._in_file(rows)
         at_once = max(1, _PIECE_BYTES // (self.plane_bytes * len(self.channel_names)))
         parts = [order[start : start + at_once] for start in range(0, len(order), at_once)]
         return [Piece(self, rows[part], places[part]) for part in parts]
+
+    def _in_file(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the order of images on the disk."""
+        source = self._source
+        if isinstance(source, SlicedStamps):
+            return np.argsort(rows, kind="stable")
+        files = source.shards.numbers[rows] if source.shards else np.zeros(len(rows), np.int64)
+        return np.lexsort((source.offsets[rows, 0], files))
 
     def in_pieces(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         """Read all chosen images.
@@ -190,7 +199,11 @@ class StampFile:
         if isinstance(index, SlicedStamps):
             return Plain(index.read(rows))
         offsets, sizes = index.offsets[rows], index.sizes[rows].astype(np.int64)
-        payload, starts = _read(self._open(), self.path, offsets.ravel(), np.abs(sizes).ravel(), self._memory)
+        handle = self._open()
+        if index.shards is None:
+            payload, starts = _read(handle, self.path, offsets.ravel(), np.abs(sizes).ravel(), self._memory)
+        else:
+            payload, starts = _read_shards(index.shards.of(rows), offsets.ravel(), sizes.ravel(), self._memory)
         chunks = EncodedChunks(payload, starts.reshape(sizes.shape), sizes, index.compression)
         return Encoded(chunks, self._choice, self.dtype, self.path, self.ids[rows], self.channel_names)
 
@@ -198,7 +211,7 @@ class StampFile:
         # a local name: another thread may replace the attribute meanwhile
         handle = self._handle
         if handle is None or handle.pid != os.getpid():
-            handle = self._handle = _Handle(self.path)
+            handle = self._handle = _Handle(marked_file(self.path))
         handle.check(self._mark)
         return handle
 
@@ -229,8 +242,7 @@ def _source(
     index = stored.index
     if index is None:
         return SlicedStamps(stored.path, rows, planes)
-    chosen = np.ix_(rows, choice.chunks)
-    return replace(index, offsets=index.offsets[chosen], sizes=index.sizes[chosen])
+    return index.of(rows, choice.chunks)
 
 
 def _read(
@@ -255,6 +267,21 @@ def _read(
     starts = np.empty(len(order), np.int64)
     starts[order] = begins + (places[:-1] - run_begins)[np.cumsum(is_first) - 1]
     return payload, starts
+
+
+def _read_shards(
+    shards: Shards, offsets: NDArray[np.int64], sizes: NDArray[np.int64], memory: Recycler
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read one chunk of each cell; see `_read`."""
+    parts, starts, at = [np.zeros(SPARE, np.uint8)], np.zeros(len(offsets), np.int64), SPARE
+    for number in np.unique(shards.numbers[sizes != 0]).tolist():
+        own = np.flatnonzero((shards.numbers == number) & (sizes != 0))
+        path = shard_path(shards.store, number)
+        payload, places = _read(_Handle(path), path, offsets[own], np.abs(sizes[own]), memory)
+        parts.append(payload)
+        starts[own] = at + places
+        at += len(payload)
+    return np.concatenate(parts), starts
 
 
 def _read_rest(handle: _Handle, path: Path, begin: int, target: memoryview) -> None:

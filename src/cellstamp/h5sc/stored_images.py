@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import h5py
 import numpy as np
+import zarr
 from anndata import AnnData
 from anndata._io.specs.registry import _REGISTRY
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError, OutputError
 from cellstamp.h5sc.indexing import read_as_numpy
 from cellstamp.h5sc.layout import IMAGES
-from cellstamp.h5sc.many_images import read_many
+from cellstamp.h5sc.many_images import read_many, read_shards
 from cellstamp.h5sc.opening import open_h5sc
 
 
@@ -51,6 +52,35 @@ class StoredImages(h5py.Dataset):  # type: ignore[misc]
         return images_of, (str(path), _state(path))
 
 
+class ShardedImages(zarr.Array):  # type: ignore[type-arg]
+    """The single-cell images of a zarr store, a `zarr.Array` that is indexed as numpy's arrays are.
+
+    ``images[...]`` reads images into memory.
+    """
+
+    def copy(self) -> Self:
+        """Return images that read from the same store."""
+        return type(self)(self._async_array)
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.copy()
+
+    def __getitem__(self, args: Any) -> NDArray[Any]:  # type: ignore[override]
+        """Read images. Selections have numpy's results: unsorted, repeated, negative and boolean ones, too."""
+        return read_as_numpy(self._read, self.shape, np.dtype(self.dtype), args)
+
+    def _read(self, args: Any) -> NDArray[Any]:
+        many = read_shards(self, args)
+        return np.asarray(super().__getitem__(args)) if many is None else many
+
+
+def stored_images(images: Any) -> StoredImages | ShardedImages:
+    """Return the images of an open file or store."""
+    return StoredImages(images.id) if isinstance(images, h5py.Dataset) else ShardedImages(images._async_array)
+
+
 def images_of(path: str, state: tuple[int, int]) -> StoredImages:
     """Open the images of a file.
 
@@ -77,25 +107,28 @@ def _state(path: Path) -> tuple[int, int]:
     return about.st_size, about.st_mtime_ns
 
 
-def _let_anndata_write() -> None:
-    """Register anndata's writers of `h5py.Dataset` for `StoredImages`: anndata looks them up by exact type."""
+def _let_anndata_write(kind: type, ours: type) -> None:
+    """Register anndata's writers of a type of arrays for our kind of them: anndata looks them up by exact type."""
     for (target, source, modifiers), write in [*_REGISTRY.write.items()]:
-        if source is h5py.Dataset:
-            _REGISTRY.write[target, StoredImages, modifiers] = write
-    _REGISTRY.write_specs[StoredImages] = _REGISTRY.write_specs[h5py.Dataset]
+        if source is kind:
+            _REGISTRY.write[target, ours, modifiers] = write
+    _REGISTRY.write_specs[ours] = _REGISTRY.write_specs[kind]
 
 
-_let_anndata_write()
+_let_anndata_write(h5py.Dataset, StoredImages)
+_let_anndata_write(zarr.Array, ShardedImages)
 
 
 def _let_anndata_copy() -> None:
-    """Have ``AnnData.copy`` copy `StoredImages`: anndata 0.13 refuses every `h5py.Dataset`, since most have no copy."""
+    """Have ``AnnData.copy`` copy our images: anndata 0.13 refuses every array on disk, since most have no copy."""
     refuses = getattr(AnnData, "_has_raw_zarr_or_h5_array", None)
     if refuses is None:
         return
 
     def has_none_of_ours_and(self: AnnData) -> bool:
-        return refuses(self) and not any(isinstance(value, StoredImages) for value in self.obsm.values())
+        return refuses(self) and not any(
+            isinstance(value, StoredImages | ShardedImages) for value in self.obsm.values()
+        )
 
     AnnData._has_raw_zarr_or_h5_array = has_none_of_ours_and
 

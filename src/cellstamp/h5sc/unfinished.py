@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from cellstamp.errors import OutputError
-from cellstamp.h5sc.journal import is_closed, read_about, read_entries, read_planes_per_chunk
-from cellstamp.h5sc.layout import FILE_NAME, Layout
+from cellstamp.h5sc.journal import count_cells, is_closed, read_about, read_entries, read_planes_per_chunk
+from cellstamp.h5sc.layout import FILE_NAME, RESULT_NAMES, Layout
 from cellstamp.h5sc.writer import StampWriter
 from cellstamp.system import RawFile, remove_folder, sync_folder
 
-_JOURNAL = "journal"
+JOURNAL = "journal"
 
 
 def settle(work: Path, about: Mapping[str, Any], *, overwrite: bool, log: Callable[[str], None]) -> None:
@@ -44,8 +44,8 @@ def settle(work: Path, about: Mapping[str, Any], *, overwrite: bool, log: Callab
     OutputError
         If there are results of other inputs or settings, and ``overwrite`` is not set.
     """
-    attempts = _attempts(work)
-    before = read_about(attempts[0] / _JOURNAL) if attempts else None
+    attempts = attempts_in(work)
+    before = read_about(attempts[0] / JOURNAL) if attempts else None
     if before == about:
         return
     if before is not None and not overwrite and n_finished(work):
@@ -67,7 +67,7 @@ def settle(work: Path, about: Mapping[str, Any], *, overwrite: bool, log: Callab
 
 def n_finished(work: Path) -> int:
     """Count the finished cells."""
-    return sum(len(entry.rows) for attempt in _attempts(work)[:1] for entry in read_entries(attempt / _JOURNAL))
+    return sum(count_cells(attempt / JOURNAL) for attempt in attempts_in(work)[:1])
 
 
 @contextmanager
@@ -90,9 +90,9 @@ def open_writer(
     Path, StampWriter
         Folder of the file, and its writer.
     """
-    before = next(iter(_attempts(work)), None)
+    before = next(iter(attempts_in(work)), None)
     if before is not None:
-        layout = replace(layout, begun_with=read_planes_per_chunk(before / _JOURNAL))
+        layout = replace(layout, begun_with=read_planes_per_chunk(before / JOURNAL))
     for useless in _numbered(work):
         if useless != before:
             remove_folder(useless)
@@ -102,7 +102,7 @@ def open_writer(
         return
     folder = work / ("1" if before is None else str(int(before.name) + 1))
     folder.mkdir()
-    with StampWriter(folder / FILE_NAME, layout, folder / _JOURNAL, about) as writer:
+    with StampWriter(folder / FILE_NAME, layout, folder / JOURNAL, about) as writer:
         for place in (folder, work, work.parent):
             sync_folder(place)
         if before is not None:
@@ -115,14 +115,18 @@ def _numbered(work: Path) -> list[Path]:
     return sorted((path for path in work.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
 
 
-def _attempts(work: Path) -> list[Path]:
-    """Return the folders of attempts with a file and a journal, in order."""
-    return [path for path in _numbered(work) if (path / FILE_NAME).is_file() and (path / _JOURNAL).is_file()]
+def attempts_in(work: Path) -> list[Path]:
+    """Return the folders of attempts with results and a journal, in order."""
+    return [
+        path
+        for path in _numbered(work)
+        if (path / JOURNAL).is_file() and any((path / name).exists() for name in RESULT_NAMES)
+    ]
 
 
 def _reopen(attempt: Path, layout: Layout, about: Mapping[str, Any]) -> StampWriter | None:
     """Continue a file; None if it was not closed properly."""
-    journal = attempt / _JOURNAL
+    journal = attempt / JOURNAL
     if not is_closed(journal):
         return None
     try:
@@ -138,7 +142,7 @@ def _carry(attempt: Path, writer: StampWriter, log: Callable[[str], None]) -> No
     """Copy the finished cells of an attempt, and remove it."""
     n_lost = 0
     with RawFile(attempt / FILE_NAME) as file:
-        for entry in read_entries(attempt / _JOURNAL):
+        for entry in read_entries(attempt / JOURNAL):
             cells = entry.read(file)
             if cells is None:
                 n_lost += len(entry.rows)

@@ -10,11 +10,15 @@ from typing import Any
 import anndata
 import h5py
 import numpy as np
+import zarr
 
 from cellstamp.encoded_cells import n_chunks_of
+from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, IMAGES, INSTANCE_ID, OURS, REGION
 from cellstamp.h5sc.opening import open_h5sc
 from cellstamp.h5sc.reader import ATTRIBUTES
+from cellstamp.h5sc.stored_images import stored_images
+from cellstamp.zarr_store.shard_index import find_chunks
 
 _BLOCK_BYTES = 2**26
 """Images checked together."""
@@ -41,7 +45,7 @@ def errors_in(path: str | PathLike[str]) -> list[str]:
     """
     with open_h5sc(Path(path)) as file:
         errors = [error for check in (_wrong_counts, _wrong_ids, _wrong_annotation) for error in _found(check, file)]
-        for error in _wrong_images(file[f"obsm/{IMAGES}"], _names_of(file)):
+        for error in _wrong_images(stored_images(file[f"obsm/{IMAGES}"]), _names_of(file)):
             errors.append(error)
             if len(errors) >= _MOST_ERRORS:
                 return [*errors, "... and possibly more"]
@@ -52,6 +56,8 @@ def _found(check: Callable[[h5py.File], Iterator[str]], file: h5py.File) -> list
     """Return the errors that a check finds, or why it failed."""
     try:
         return list(check(file))
+    except InputError as error:
+        return [str(error)]
     except (KeyError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         return [f"{' '.join(str(error).split())}: the tables of this file are damaged, or another program wrote them"]
 
@@ -72,7 +78,7 @@ def _wrong_counts(file: h5py.File) -> Iterator[str]:
         yield f"var has {len(var)} rows for {n_planes} planes"
     if "spatial" in file["obsm"] and file["obsm/spatial"].shape != (n_cells, 2):
         yield f"obsm/spatial has the shape {file['obsm/spatial'].shape} for {n_cells} cells"
-    yield from _missing_chunks(images)
+    yield from _missing_chunks(images) if isinstance(images, h5py.Dataset) else _missing_in_shards(images)
     if f"uns/{OURS}" in file:
         yield from _wrong_sums(anndata.io.read_elem(file[f"uns/{OURS}"]), n_cells)
 
@@ -85,6 +91,13 @@ def _missing_chunks(images: h5py.Dataset) -> Iterator[str]:
     if n_stored != n_needed:
         of = f" in chunks of {images.chunks[1]}" if images.chunks[1] > 1 else ""
         yield f"{n_stored} chunks are stored, but {n_cells} cells with {n_planes} planes{of} need {n_needed}"
+
+
+def _missing_in_shards(images: zarr.Array[Any]) -> Iterator[str]:
+    found = find_chunks(Path(images.store.root), images)  # type: ignore[attr-defined]
+    n_stored = images.shape[0] if found is None else int((found.sizes != 0).sum())
+    if n_stored != images.shape[0]:
+        yield f"{n_stored} chunks are stored, but {images.shape[0]} cells need {images.shape[0]}"
 
 
 def _missing_attributes(images: h5py.Dataset) -> Iterator[str]:
@@ -148,7 +161,7 @@ def _wrong_images(images: h5py.Dataset, name: Callable[[int], str]) -> Iterator[
         rows = range(start, min(start + at_once, images.shape[0]))
         try:
             stamps = images[rows.start : rows.stop]
-        except OSError:
+        except (OSError, InputError):
             yield from _unreadable(images, rows, name)
             continue
         if images.dtype.kind == "u":  # every integer stands for a value from 0 to 1
@@ -167,6 +180,6 @@ def _unreadable(images: h5py.Dataset, rows: range, name: Callable[[int], str]) -
             last = min(first + step, n_planes) - 1
             try:
                 images[row, first]
-            except OSError as error:
+            except (OSError, InputError) as error:
                 planes = f"plane {first}" if first == last else f"planes {first} to {last}"
                 yield f"{name(row)}, {planes}: cannot be read: {' '.join(str(error).split())}"

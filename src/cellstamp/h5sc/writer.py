@@ -12,21 +12,20 @@ from typing import Any, Self
 import anndata
 import h5py
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cellstamp.encoded_cells import EncodedCells
-from cellstamp.errors import OutputError
+from cellstamp.errors import OutputError, unwritable
 from cellstamp.h5sc.chunk_offsets import ChunkFinder
 from cellstamp.h5sc.journal import Entry, Journal
-from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, EXCEEDS, HDF5_BOUND, IMAGES, INSTANCE_ID, OURS, REGION, Layout
+from cellstamp.h5sc.layout import EXCEEDS, HDF5_BOUND, IMAGES, OURS, Layout
+from cellstamp.h5sc.tables import number_rows, tables_of
 from cellstamp.h5sc.writeback import Writeback
 from cellstamp.system import RawFile
 
 _WRITEBACK_BYTES = 2**27
 """Written bytes after which they are brought to the disk in the background: rarely enough not to delay writing."""
 
-_NAMES = 2**16
 _SPARE_BYTES = 2**18
 """Reserved on the disk, so that the file and the journal can be closed when it is full."""
 
@@ -68,7 +67,7 @@ class StampWriter:
             file = h5py.File(path, "r+" if resume else "x", libver=HDF5_BOUND, locking=False)
             self._file = opened.enter_context(file)
             if not resume:
-                _write_frame(self._file, layout)
+                _write_tables(self._file, layout)
             self._raw = opened.enter_context(RawFile(path, writable=True))
             self._journal = Journal(journal, dict(made_from), layout.planes_per_chunk)
             opened.pop_all()
@@ -201,55 +200,13 @@ class StampWriter:
             self._journal.close(file_is_closed=closed)
 
 
-def unwritable(path: Path, error: Exception, n_bytes: int) -> OutputError:
-    """Return the error for a file that cannot be written, with the fix."""
-    needed = f" ({n_bytes:,} more bytes were to be written)" if n_bytes else ""
-    return OutputError(
-        f"{path} cannot be written{needed}: {' '.join(str(error).split())}. Finished cells are kept: free disk space "
-        "or repair the folder, and extract again to resume"
-    )
-
-
-def _write_frame(file: h5py.File, layout: Layout) -> None:
-    """Write everything but the images, in encodings that older readers know (see `_text`)."""
-    n_cells, n_planes = layout.shape[:2]
+def _write_tables(file: h5py.File, layout: Layout) -> None:
+    """Write everything but the images, and make room for these."""
     file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-    x, y = layout.centers.T
-    region = pd.Categorical.from_codes(np.zeros(n_cells, np.int8), categories=_text([layout.annotated]))
-    columns = {CELL_ID: layout.cell_ids, REGION: region, "x": x, "y": y, EXCEEDS: False}
-    if layout.instances is not None:
-        numbers = layout.instances.dtype.kind in "iu"
-        columns[INSTANCE_ID] = layout.instances if numbers else _text(map(str, layout.instances)).to_numpy()
-    obs = pd.DataFrame(columns, index=pd.Index(np.full(n_cells, ""), dtype=object))  # see _number_rows
-    kinds = pd.Categorical(layout.kinds, categories=_text(sorted(set(layout.kinds))))
-    var = pd.DataFrame({"channel_mapping": kinds}, index=_text(map(str, range(n_planes))))
-    var.insert(0, "channels", pd.Series(layout.names, index=var.index, dtype=object))
-    elements = {
-        "obs": obs,
-        "var": var,
-        "obsm": {"spatial": layout.centers},
-        "uns": {IMAGES: layout.description(), ANNOTATION: layout.annotation()},
-        **{name: {} for name in ("layers", "obsp", "varm", "varp")},
-    }
-    for name, element in elements.items():
+    for name, element in tables_of(layout).items():
         anndata.io.write_elem(file, name, element)
-    _number_rows(file[f"obs/{file['obs'].attrs['_index']}"])
+    number_rows(file[f"obs/{file['obs'].attrs['_index']}"])
     images = file.create_dataset(
         f"obsm/{IMAGES}", layout.shape, layout.dtype, chunks=layout.chunks, compression=layout.compression
     )
     images.attrs.update(layout.attributes())
-
-
-def _number_rows(names: h5py.Dataset) -> None:
-    """Name the rows "0", "1", ..., block by block: all names together take 0.2 KiB of memory for each cell.
-
-    Not by the ids: scportrait's tools and plots use these names as row numbers.
-    """
-    for start in range(0, len(names), _NAMES):
-        numbers = range(start, min(start + _NAMES, len(names)))
-        names[numbers.start : numbers.stop] = list(map(str, numbers))
-
-
-def _text(words: object) -> pd.Index:
-    """Return an index of Python strings. anndata stores the default type of pandas 3 in a newer encoding."""
-    return pd.Index(list(words), dtype=object)  # type: ignore[call-overload]

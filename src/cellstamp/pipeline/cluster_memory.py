@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cellstamp.cells.plan import Batch
+from cellstamp.cells.plan import Batch, ShardBatch
 from cellstamp.engines.base import Engine
 from cellstamp.engines.cores import WORKER_BYTES
 from cellstamp.engines.dask import DaskEngine
@@ -13,7 +13,7 @@ from cellstamp.pipeline.job import Job
 from cellstamp.report import format_bytes
 
 
-def plan_for(job: Job, engine: Engine, budget: int) -> list[Batch]:
+def plan_for(job: Job, engine: Engine, budget: int) -> list[Batch] | list[ShardBatch]:
     """Divide the cells into batches that fit into the memory of the engine's workers.
 
     Parameters
@@ -30,7 +30,8 @@ def plan_for(job: Job, engine: Engine, budget: int) -> list[Batch]:
     if smallest is None:
         return job.batches(budget)
     batches = job.batches(smallest.n_bytes * job.config.threads)
-    pixels, images = _bytes_of_pixels(job, batches), _bytes_of_images(job, batches)
+    pieces = [piece for batch in batches for piece in batch.pieces]
+    pixels, images = _bytes_of_pixels(job, pieces), _bytes_of_images(job, pieces)
     needed = WORKER_BYTES + pixels + images
     if needed > smallest.n_bytes:
         smaller = ", or lower max_batch_size" if needed - images < smallest.n_bytes else ""

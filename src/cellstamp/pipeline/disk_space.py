@@ -19,7 +19,8 @@ def smallest_chunk(layout: Layout) -> int:
     """Return the minimum size of a chunk in bytes: of zeros only."""
     raw = layout.chunk_bytes
     # lzf repeats at most 264 bytes by three, deflate 258 by two bits
-    return {None: raw, "lzf": raw // 264 * 3, "gzip": raw // 1032}[layout.compression] + _INDEX_BYTES
+    smallest = {None: raw, "lzf": raw // 264 * 3, "gzip": raw // 1032, "lz4": raw // 255, "zstd": 0}
+    return smallest[layout.compression] + _INDEX_BYTES
 
 
 class DiskSpace:

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.errors import ConfigError, OutputError, reworded
-from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME
-from cellstamp.h5sc.unfinished import n_finished, open_writer, settle
+from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME, STORE_NAME
+from cellstamp.h5sc.opening import bytes_of
+from cellstamp.h5sc.unfinished import n_finished, settle
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep, source_of
 from cellstamp.pipeline.border_rule import check_crop_fits, mostly_padding
@@ -44,7 +46,8 @@ from cellstamp.pipeline.extraction_warnings import (
     too_small_for_crops,
 )
 from cellstamp.pipeline.folder import STORE
-from cellstamp.pipeline.job import Job
+from cellstamp.pipeline.job import Job, file_name_of, in_slide_order
+from cellstamp.pipeline.output import open_output
 from cellstamp.pipeline.result_folder import claim_folder, work_folder
 from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way, made_from, read_origin
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
@@ -124,7 +127,8 @@ class HDF5CellExtraction(ProcessingStep):
     @property
     def extraction_file(self) -> str:
         """Return the path of the file of a full run with the default folder name."""
-        return str(Path(self.directory) / self.DEFAULT_DATA_DIR / FILE_NAME)
+        name = STORE_NAME if self.config.get("file_format") == "zarr" else FILE_NAME
+        return str(Path(self.directory) / self.DEFAULT_DATA_DIR / name)
 
     def process(
         self,
@@ -165,7 +169,7 @@ class HDF5CellExtraction(ProcessingStep):
             _check_arguments(partial=partial, n_cells=n_cells, seed=seed)
             draw = f"_ncells_{n_cells}_seed_{seed}" if partial else None
             folder = claim_folder(Path(self.directory), output_folder_name, draw, default=self.DEFAULT_DATA_DIR)
-            finished = folder / FILE_NAME
+            finished = folder / file_name_of(config)
             if self._may_replace:
                 check_replaceable(finished)
             origin = read_origin(finished) if finished.exists() and not self._may_replace else None
@@ -208,6 +212,8 @@ class HDF5CellExtraction(ProcessingStep):
             config = self._measure_size(centers, chosen, source, config, blocks)
         selection = choose_cells(centers, source, config, chosen=chosen, **sample)
         self._log_selection(source, selection)
+        if config.file_format == "zarr":
+            selection = replace(selection, cells=in_slide_order(selection.cells, source, config.image_size))
         return config, selection
 
     def _warn_of_selection(self, source: PixelSource, selection: Selection, config: ExtractionConfig) -> None:
@@ -240,15 +246,16 @@ class HDF5CellExtraction(ProcessingStep):
         with work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
             settle(work, inputs, overwrite=self._may_replace, log=self.log)
             room = DiskSpace(work, layout, n_finished(work))
-            with open_writer(work, layout, inputs, self.log) as (attempt, writer):
+            with open_output(job, layout, batches, work, inputs, self.log) as output:
+                writer = output.writer
                 n_done = int(writer.is_written.sum())
                 if n_done:
                     self._tell(f"Resuming: {n_done:,} of {len(job.cells):,} cells done", config)
                     progress.advance(n_done)
                 tally = run.run_batches(
                     engine,
-                    job.task(writer.planes_per_chunk),
-                    run.without(batches, writer.is_written),
+                    output.task,
+                    output.batches,
                     writer,
                     limit=limit,
                     flush_every=config.flush_every,
@@ -258,8 +265,8 @@ class HDF5CellExtraction(ProcessingStep):
                 exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), blocks)
                 writer.describe(job.description(content, inputs, writer.n_empty, exceeding.rows.size), exceeding.rows)
             removed = "".join(f"{cell}\n" for cell in job.selection.removed.tolist())
-            (attempt / REMOVED_NAME).write_text(removed, encoding="ascii", newline="\n")
-            run.publish([REMOVED_NAME, FILE_NAME], attempt, job.folder)
+            (output.folder / REMOVED_NAME).write_text(removed, encoding="ascii", newline="\n")
+            run.publish([REMOVED_NAME, job.file_name], output.folder, job.folder)
         watch.lap("extracting")
         if exceeding.rows.size:
             # with image_size auto, one cell in a hundred is expected
@@ -414,7 +421,7 @@ class HDF5CellExtraction(ProcessingStep):
 
     def _report(self, job: Job, tally: run.Tally, n_empty: int, watch: Stopwatch, n_workers: int) -> None:
         """Report the run to the user, the log and the table of runs."""
-        path = job.folder / FILE_NAME
+        path = job.folder / job.file_name
         summary = RunSummary(
             image_size=job.source.shape,
             cells_in_mask=job.selection.n_in_mask,
@@ -432,7 +439,7 @@ class HDF5CellExtraction(ProcessingStep):
             total_s=watch.total,
             peak_rss=tally.memory.peak,
             path=path,
-            file_bytes=path.stat().st_size,
+            file_bytes=bytes_of(path),
         )
         append_benchmark(summary, Path(self.directory))
         self.log(

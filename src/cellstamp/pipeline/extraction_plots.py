@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, InputError
+from cellstamp.h5sc.opening import marked_file
 from cellstamp.pipeline.folder import STORE
 from cellstamp.source.names import CYTOSOL, IMAGE_NAME, NUCLEUS
 
@@ -260,7 +261,7 @@ def check_matplotlib(what: str) -> None:
 
 
 def find_h5sc(path: Path) -> Path:
-    """Return the path of a file, or for a project's folder, of its latest result.
+    """Return the path of a file or store, or for a project's folder, of its latest result.
 
     Raises
     ------
@@ -269,7 +270,7 @@ def find_h5sc(path: Path) -> Path:
     """
     from cellstamp.pipeline.folder import latest_result, lying_below
 
-    if not path.is_dir():
+    if marked_file(path).is_file() or not path.is_dir():
         return path
     latest = latest_result(path)
     if latest is None:

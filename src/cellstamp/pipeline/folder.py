@@ -15,7 +15,7 @@ from cellstamp.config import ExtractionConfig
 from cellstamp.config_files import check_sections, read_config
 from cellstamp.config_rules import AUTO
 from cellstamp.errors import ConfigError, OutputError
-from cellstamp.h5sc.layout import FILE_NAME
+from cellstamp.h5sc.layout import RESULT_NAMES
 from cellstamp.segmentation_config import SegmentationConfig
 
 CONFIG = "config.yml"
@@ -171,7 +171,7 @@ def section(config: Mapping[str, Any], step: object) -> dict[str, Any]:
 def results(directory: Path) -> list[Path]:
     """Return the finished extractions in a project folder, the newest first."""
     # a folder with a leading dot has an unfinished run
-    found = (directory / EXTRACTION).glob(f"[!.]*/{FILE_NAME}")
+    found = [path for name in RESULT_NAMES for path in (directory / EXTRACTION).glob(f"[!.]*/{name}")]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 

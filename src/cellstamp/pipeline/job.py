@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 
 from cellstamp import __version__
 from cellstamp.cells.crop_settings import CropSettings
-from cellstamp.cells.plan import Batch, cells_per_batch, plan_batches, tile_shape
+from cellstamp.cells.plan import Batch, ShardBatch, cells_per_batch, in_shards, plan_batches, slide_order, tile_shape
 from cellstamp.cells.task import StampTask
+from cellstamp.compression import OF_ZARR, Codec
 from cellstamp.config import ExtractionConfig
 from cellstamp.config_rules import CellChoice, FileColumn, TableColumn
-from cellstamp.h5sc.layout import Layout
+from cellstamp.h5sc.layout import FILE_NAME, STORE_NAME, Layout
 from cellstamp.pipeline.cell_selection import Selection
 from cellstamp.pipeline.scaling import Pairs, Scaling
 from cellstamp.source.outlines import NO_CELLS, ChosenOutlines, OutlineMask
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.values import Centers
+from cellstamp.zarr_store.layout import ShardedLayout
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,17 @@ class Job:
             brightest=scaling.brightest,
             apply_masks=config.apply_masks,
             dtype=config.dtype,
-            compression=config.compression,
+            compression=self._codec,
         )
 
-    def batches(self, budget: int) -> list[Batch]:
+    def batches(self, budget: int) -> list[Batch] | list[ShardBatch]:
         """Divide the cells into batches that share chunks and fit into ``budget`` bytes of memory."""
         config, source = self.config, self.source
         chunks = [(array.chunks[-2], array.chunks[-1]) for array in source.arrays]
         limit = max(budget // (4 * config.threads), 1)
-        return plan_batches(
+        layout = self.layout()
+        rows_per_shard = layout.rows_per_shard if isinstance(layout, ShardedLayout) else None
+        batches = plan_batches(
             self.cells,
             config.image_size,
             source.shape,
@@ -81,7 +85,9 @@ class Job:
             max_batch_size=cells_per_batch(config.max_batch_size, source.n_planes * self.recipe.plane_bytes),
             margin=config.image_size // 2 if config.border == "pad" else 0,
             outlines=self._outlines(),
+            rows_per_shard=rows_per_shard,
         )
+        return batches if rows_per_shard is None else in_shards(batches, rows_per_shard)
 
     def _outlines(self) -> ChosenOutlines:
         """Return the outlines of the cells to extract."""
@@ -103,7 +109,8 @@ class Job:
             "apply_masks": config.apply_masks,
             "border": config.border,
             "dtype": config.dtype,
-            "compression": str(config.compression),
+            "compression": str(self._codec),
+            **({"file_format": "zarr"} if config.file_format == "zarr" else {}),
             **self._pixel_sizes(),
         }
 
@@ -164,9 +171,21 @@ class Job:
         number = planes_per_chunk or self.layout().planes_per_chunk
         return StampTask(self.source, replace(self.recipe, planes_per_chunk=number))
 
+    @property
+    def file_name(self) -> str:
+        """Return the name of the file or store."""
+        return file_name_of(self.config)
+
+    @property
+    def _codec(self) -> Codec | None:
+        """Return the codec of the single-cell images."""
+        named = self.config.compression
+        return named if named is None or self.config.file_format == "h5sc" else OF_ZARR[named]
+
     def layout(self) -> Layout:
-        """Return the layout of the file."""
-        return Layout(
+        """Return the layout of the file or store."""
+        kind = ShardedLayout if self.config.file_format == "zarr" else Layout
+        return kind(
             cell_ids=self.cells.ids,
             centers=self.source.on_image(self.cells.xy),
             mask_names=self.source.mask_names,
@@ -174,7 +193,7 @@ class Job:
             image_size=self.config.image_size,
             normalization_ranges=self.scaling.quantiles,
             dtype=self.config.dtype,
-            compression=self.config.compression,
+            compression=self._codec,
             **self._annotated(),
         )
 
@@ -185,6 +204,18 @@ class Job:
             return {}
         names = mask.names[np.searchsorted(mask.ids, self.cells.ids)]
         return {"region": self.source.masks[-1].name, "instances": names}
+
+
+def in_slide_order(cells: Centers, source: PixelSource, image_size: int) -> Centers:
+    """Return cells in an order that follows the slide; it depends on nothing but the input and the size of crops."""
+    chunks = [(array.chunks[-2], array.chunks[-1]) for array in source.arrays]
+    tile = tile_shape(source.shape, chunks, bytes_per_pixel=0, limit=1)
+    return cells[slide_order(cells, image_size, source.shape, tile)]
+
+
+def file_name_of(config: ExtractionConfig) -> str:
+    """Return the name of the file or store that an extraction writes."""
+    return STORE_NAME if config.file_format == "zarr" else FILE_NAME
 
 
 def _names_of(images: tuple[str, ...]) -> dict[str, Any]:

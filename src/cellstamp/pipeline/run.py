@@ -5,24 +5,23 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.cells.finished_batch import FinishedBatch
-from cellstamp.cells.plan import Batch, window_corners
+from cellstamp.cells.plan import Batch, ShardBatch, window_corners
 from cellstamp.engines.base import Engine
 from cellstamp.pipeline.crop_size import half_sizes
 from cellstamp.pipeline.disk_space import DiskSpace
 from cellstamp.pipeline.job import Job
 from cellstamp.report import PeakMemory, Progress
 from cellstamp.source.read.extents import Run, find_extents
-from cellstamp.system import check_replaceable, replace_file, sync_file, sync_folder
+from cellstamp.system import check_replaceable, replace_file, replace_folder, sync_file, sync_folder
 
 FLUSH_SECONDS = 5.0
 """Seconds between two syncs to the disk, unless ``flush_every`` is set."""
@@ -59,6 +58,7 @@ def find_exceeding(job: Job, on_edge: NDArray[np.int64], run: Run) -> Exceeding:
     """
     if not on_edge.size:
         return Exceeding(on_edge, (0, 0), 0)
+    on_edge = on_edge[np.argsort(job.cells.ids[on_edge], kind="stable")]  # boxes are in the order of ids
     size, cells = job.config.image_size, job.cells[on_edge]
     left, top = window_corners(cells, size).T
     around = np.stack([top - size, top + 2 * size, left - size, left + 2 * size], axis=1)
@@ -79,6 +79,11 @@ def without(batches: Sequence[Batch], is_written: NDArray[np.bool_]) -> list[Bat
     return [batch for batch in left if len(batch)]
 
 
+def without_shards(batches: Sequence[ShardBatch], is_written: NDArray[np.bool_]) -> list[ShardBatch]:
+    """Return the shards that are not written yet."""
+    return [batch for batch in batches if not is_written[batch.rows[0]]]
+
+
 class Limit(Protocol):
     """Maximum number of batches in flight; adapts to the results."""
 
@@ -95,11 +100,30 @@ class Limit(Protocol):
         ...
 
 
+class Finished(Protocol):
+    """The result of a batch: images to be written, or what a worker has written."""
+
+    n_cells: int
+    nbytes: int
+    stored_bytes: int
+    read_s: float
+    cut_s: float
+
+
 class Writer(Protocol):
     """Destination of finished images."""
 
-    def write(self, cells: FinishedBatch, /) -> None:
+    planes_per_chunk: int
+    is_written: NDArray[np.bool_]
+    on_edge: NDArray[np.bool_]
+    n_empty: NDArray[np.int64]
+
+    def write(self, cells: Any, /) -> None:
         """Store the finished chunks of some cells."""
+        ...
+
+    def describe(self, about: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
+        """Write the parts that are known at the end."""
         ...
 
     def flush(self) -> None:
@@ -118,10 +142,10 @@ class Tally:
     write_s: float = 0.0
     memory: PeakMemory = field(default_factory=PeakMemory)
 
-    def add(self, stamps: FinishedBatch, write_s: float) -> None:
+    def add(self, stamps: Finished, write_s: float) -> None:
         """Add one batch."""
         self.n_batches += 1
-        self.largest_batch = max(self.largest_batch, stamps.rows.size)
+        self.largest_batch = max(self.largest_batch, stamps.n_cells)
         self.read_s += stamps.read_s
         self.cut_s += stamps.cut_s
         self.write_s += write_s
@@ -163,8 +187,8 @@ class Flushing:
 
 def run_batches(
     engine: Engine,
-    task: Callable[[Batch], FinishedBatch],
-    batches: Sequence[Batch],
+    task: Callable[[Any], Finished],
+    batches: Sequence[Batch | ShardBatch],
     writer: Writer,
     *,
     limit: Limit,
@@ -198,16 +222,18 @@ def run_batches(
             )
             started = time.perf_counter()
             writer.write(stamps)
-            room.wrote(stamps.rows.size, stamps.nbytes)
+            room.wrote(stamps.n_cells, stamps.stored_bytes)
             if flushing.wrote_batch() or tally.n_batches == engine.n_workers:
                 room.check()
             tally.add(stamps, time.perf_counter() - started)
-            progress.advance(stamps.rows.size)
+            progress.advance(stamps.n_cells)
     return tally
 
 
 def publish(files: Sequence[str], work: Path, folder: Path) -> None:
-    """Sync finished files to the disk, then rename them to their final names; existing files are replaced.
+    """Sync finished files to the disk, then rename them to their final names; existing ones are replaced.
+
+    Files in folders are on the disk already.
 
     Raises
     ------
@@ -216,8 +242,10 @@ def publish(files: Sequence[str], work: Path, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in files:
-        sync_file(work / name)
+        if (work / name).is_file():
+            sync_file(work / name)
         check_replaceable(folder / name)
     for name in files:
-        replace_file(work / name, folder / name)
+        replace = replace_folder if (work / name).is_dir() else replace_file
+        replace(work / name, folder / name)
     sync_folder(folder)

@@ -1,0 +1,63 @@
+"""Open the output of an extraction in its format, with the task that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cellstamp.h5sc.layout import Layout
+from cellstamp.h5sc.unfinished import open_writer
+from cellstamp.pipeline.job import Job
+from cellstamp.pipeline.run import Writer, without, without_shards
+from cellstamp.zarr_store.layout import ShardedLayout
+from cellstamp.zarr_store.shard_task import ShardTask
+from cellstamp.zarr_store.writer import open_store
+
+
+class Output(NamedTuple):
+    """An unfinished file or store.
+
+    Attributes
+    ----------
+    folder
+        Its folder.
+    writer
+        Gets the results.
+    task
+        The task for a batch, for workers.
+    batches
+        Those that are not finished.
+    """
+
+    folder: Path
+    writer: Writer
+    task: Callable[[Any], Any]
+    batches: Sequence[Any]
+
+
+@contextmanager
+def open_output(
+    job: Job, layout: Layout, batches: Sequence[Any], work: Path, inputs: Mapping[str, Any], log: Callable[[str], None]
+) -> Iterator[Output]:
+    """Open a file or store to write, with all cells that an interrupted run has finished; close it afterwards.
+
+    Parameters
+    ----------
+    layout, batches
+        Those of the job.
+    work
+        Folder of unfinished results.
+    inputs
+        Inputs and settings of the results.
+    log
+        Called with a line about finished cells that could not be read back.
+    """
+    if isinstance(layout, ShardedLayout):
+        with open_store(work, layout, inputs) as (folder, store):
+            task = ShardTask(job.task(), store.store, layout.rows_per_shard)
+            yield Output(folder, store, task, without_shards(batches, store.is_written))
+        return
+    with open_writer(work, layout, inputs, log) as (folder, writer):
+        yield Output(folder, writer, job.task(writer.planes_per_chunk), without(batches, writer.is_written))

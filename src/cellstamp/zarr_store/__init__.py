@@ -1,0 +1,1 @@
+"""Zarr stores of single-cell images, in shards that workers write themselves."""

@@ -1,0 +1,100 @@
+"""Find the chunks of all cells in the shards of a store, to read them without zarr."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from cellstamp.compression import Codec
+from cellstamp.errors import InputError
+from cellstamp.zarr_store.shards import read_index, shard_path
+
+_CODECS: dict[str, Codec] = {"blosc": "lz4", "zstd": "zstd"}
+"""By their names in zarr. Blosc's bytes say which of its compressors made them."""
+_KEYS = {"name": "default", "configuration": {"separator": "/"}}
+_LITTLE = {"endian": "little"}
+
+
+class FoundChunks(NamedTuple):
+    """The chunks of all cells, one for each.
+
+    Attributes
+    ----------
+    numbers
+        int64 (n_cells,): number of each cell's shard.
+    offsets, sizes
+        int64 (n_cells,): first byte and bytes of each chunk in its shard; the size of a missing chunk is 0.
+    codec
+        Codec of the chunks; None: they are not compressed.
+    """
+
+    numbers: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    codec: Codec | None
+
+
+def find_chunks(store: Path, images: zarr.Array[Any]) -> FoundChunks | None:
+    """Read the indexes of all shards.
+
+    Parameters
+    ----------
+    store
+        Folder of the store.
+    images
+        Its array of images (n_cells, n_planes, y, x).
+
+    Returns
+    -------
+    FoundChunks or None
+        None: the images are stored in a way that only zarr reads.
+
+    Raises
+    ------
+    InputError
+        If a shard is damaged.
+    """
+    found = _inner_codecs(images)
+    if found is None:
+        return None
+    n_cells, rows_per_shard = int(images.shape[0]), int((images.shards or (1,))[0])
+    n_shards = -(-n_cells // rows_per_shard)
+    table = np.zeros((2, n_shards * rows_per_shard), np.int64)
+    for number in range(n_shards):
+        path, own = shard_path(store, number), slice(number * rows_per_shard, (number + 1) * rows_per_shard)
+        index = read_index(path, rows_per_shard)
+        if index is not None:
+            table[:, own] = index
+        elif path.exists():
+            raise InputError(f"{path} is damaged: its index is incomplete. Extract again, or restore the file")
+    offsets, sizes = table[:, :n_cells]
+    numbers = np.arange(n_cells) // rows_per_shard
+    codec = _CODECS[found[0]] if found else None
+    return FoundChunks(numbers, offsets, sizes if found else -sizes, codec)
+
+
+def _inner_codecs(images: zarr.Array[Any]) -> tuple[str, ...] | None:
+    """Return the compressors of chunks with all planes of a cell; None if they are stored in another way."""
+    about: dict[str, Any] = json.loads(json.dumps(images.metadata.to_dict(), default=str))
+    shape, (outer, *others) = list(images.shape), about.get("codecs") or [{}]
+    if about["zarr_format"] != 3 or others or outer.get("name") != "sharding_indexed":
+        return None
+    sharding = outer["configuration"]
+    serializer, *compressors = sharding["codecs"]
+    is_ours = (
+        sharding["chunk_shape"] == [1, *shape[1:]]
+        and about["chunk_grid"]["configuration"]["chunk_shape"][1:] == shape[1:]
+        and sharding["index_location"] == "end"
+        and [codec["name"] for codec in sharding["index_codecs"]] == ["bytes", "crc32c"]
+        and about["chunk_key_encoding"] == _KEYS
+        and serializer["name"] == "bytes"
+        and serializer.get("configuration", _LITTLE) == _LITTLE
+        and not np.any(images.fill_value)
+    )
+    names = tuple(codec["name"] for codec in compressors)
+    return names if is_ours and len(names) < 2 and _CODECS.keys() >= {*names} else None
