@@ -47,7 +47,7 @@ def _checksum(numbers: bytes) -> bytes:
 
 
 def write_shard(path: Path, parts: Iterable[bytes | memoryview]) -> int:
-    """Write a file that gets its name when it is complete; return its bytes.
+    """Write a file, which is renamed when complete; return its bytes.
 
     Raises
     ------

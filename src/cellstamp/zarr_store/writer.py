@@ -134,9 +134,9 @@ class ZarrWriter:
             if target.is_dir():  # of a run that was interrupted here
                 remove_folder(target)
             path.replace(target)
-        root = json.loads((aside / ROOT).read_text("utf-8"))
+        root = json.loads((aside / ROOT).read_text(encoding="utf-8"))
         root["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": _metadata(self.store)}
-        (aside / ROOT).write_text(json.dumps(root), "utf-8")
+        (aside / ROOT).write_text(json.dumps(root), encoding="utf-8")
         sync_file(aside / ROOT)
         (aside / ROOT).replace(self.store / ROOT)
         sync_folder(self.store)
@@ -161,7 +161,7 @@ class ZarrWriter:
 def _metadata(store: Path) -> dict[str, Any]:
     """Return the metadata of all elements by path, as zarr-python stores them in the root, for remote readers."""
     files = sorted(path for path in store.rglob(ROOT) if path.parent != store)
-    return {path.parent.relative_to(store).as_posix(): json.loads(path.read_text("utf-8")) for path in files}
+    return {path.parent.relative_to(store).as_posix(): json.loads(path.read_text(encoding="utf-8")) for path in files}
 
 
 @contextmanager
