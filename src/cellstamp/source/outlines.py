@@ -208,7 +208,7 @@ class OutlineCollector:
     Parameters
     ----------
     n_vertices
-        Number of vertices to make room for; it grows if there are more. The system provides memory for those that are added.
+        Number of vertices to make room for; it grows if there are more. Room that is not used takes no memory.
     """
 
     def __init__(self, n_vertices: int = 0) -> None:
