@@ -18,10 +18,12 @@ import zarr
 
 from cellstamp import HDF5CellExtraction, cell_images, iter_batches, plot_cells, read_h5sc, select_cells
 from cellstamp.cells.plan import Batch, ShardBatch, Tile
+from cellstamp.cells.task import StampTask
 from cellstamp.errors import ConfigError, InputError, OutputError, WorkerError
 from cellstamp.h5sc.reader import describe_h5sc
 from cellstamp.h5sc.validate import errors_in
 from cellstamp.source.values import Rect
+from cellstamp.zarr_store.shard_task import ShardTask
 from cellstamp.zarr_store.shards import read_index, shard_path
 from commands import run_command
 from stamp_tasks import Interrupted, Killed, KilledOnce, Refused
@@ -321,7 +323,11 @@ def test_a_shard_that_was_lost_is_written_again(slide: Path, store: Path, tmp_pa
     end_a_run(slide, tmp_path / "out", Refused, InputError, threads=1)
     shards = sorted((tmp_path / "out/.unfinished_data/1/single_cells.zarr").rglob("c/*/0/0/0"))
     shards[0].write_bytes(shards[0].read_bytes()[:-1])
-    assert shards_of(extract(slide, tmp_path / "out")) == shards_of(store)
+    end_a_run(slide, tmp_path / "out", Refused, InputError, threads=1)  # the shard has two entries in the journal now
+    found = extract(slide, tmp_path / "out")
+    assert shards_of(found) == shards_of(store)
+    counts = [read_h5sc(path).uns["cellstamp"]["cells_empty_in_cell_mask"] for path in (found, store)]
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.once
@@ -357,6 +363,7 @@ def test_a_worker_that_was_killed_is_replaced(slide: Path, store: Path, tmp_path
         patch.setattr("cellstamp.pipeline.job.StampTask", KilledOnce)
         found = extract(own, tmp_path / "out")
     assert (tmp_path / "killed-once").exists()
+    assert not [path for path in found.rglob("*") if "partial" in path.name]
     assert shards_of(found) == shards_of(store)
     assert errors_in(found) == []
 
@@ -381,6 +388,15 @@ def test_a_disk_that_is_too_small(slide: Path, store: Path, tmp_path: Path) -> N
         assert errors_in(found) == []
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.once
+def test_a_worker_that_does_not_have_the_folder_of_the_store(tmp_path: Path) -> None:
+    """A worker on another machine must not write to a folder of its own."""
+    task = ShardTask(StampTask(None, None), tmp_path / "elsewhere/single_cells.zarr", 256)  # type: ignore[arg-type]
+    with pytest.raises(OutputError, match=r"single_cells\.zarr does not exist for a worker on .*all machines"):
+        task(ShardBatch(0, ()))
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.once

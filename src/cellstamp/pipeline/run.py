@@ -113,7 +113,6 @@ class Finished(Protocol):
 class Writer(Protocol):
     """Destination of finished images."""
 
-    planes_per_chunk: int
     is_written: NDArray[np.bool_]
     on_edge: NDArray[np.bool_]
     n_empty: NDArray[np.int64]

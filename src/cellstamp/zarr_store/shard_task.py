@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.zarr_store.shards import index_of, shard_path, write_shard
+from cellstamp.errors import OutputError
+from cellstamp.zarr_store.shards import images_path, index_of, shard_path, write_shard
 
 
 class Encode(Protocol):
@@ -99,7 +101,18 @@ class ShardTask:
         self._encode, self._store, self._rows_per_shard = encode, store, rows_per_shard
 
     def __call__(self, shard: Shard) -> FinishedShard:
-        """Read, cut, encode and write the cells of a shard."""
+        """Read, cut, encode and write the cells of a shard.
+
+        Raises
+        ------
+        OutputError
+            If the shard cannot be written, or if this machine does not have the store.
+        """
+        if not images_path(self._store).is_dir():
+            raise OutputError(
+                f"{self._store} does not exist for a worker on {socket.gethostname()}. With file_format zarr, workers "
+                "write the result: extract to a folder that all machines share, or set file_format to h5sc"
+            )
         done: list[Any] = []
         index = np.full((2, self._rows_per_shard), -1)
         stored_bytes = write_shard(shard_path(self._store, shard.number), self._parts(shard, done, index))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from google_crc32c import value as crc32c
@@ -19,13 +20,19 @@ from cellstamp.errors import unwritable
 from cellstamp.system import RawFile, replace_file
 
 _MISSING = np.uint64(2**64 - 1)
+_UNFINISHED = ".partial"
 _CHECKSUM = 4
 """Bytes of the checksum."""
 
 
+def images_path(store: Path) -> Path:
+    """Return the folder of the array of single-cell images."""
+    return store / "obsm" / "single_cell_images"
+
+
 def shard_path(store: Path, number: int) -> Path:
     """Return the file of a shard of single-cell images."""
-    return store / "obsm" / "single_cell_images" / "c" / str(number) / "0" / "0" / "0"
+    return images_path(store) / "c" / str(number) / "0" / "0" / "0"
 
 
 def index_of(offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> bytes:
@@ -54,7 +61,8 @@ def write_shard(path: Path, parts: Iterable[bytes | memoryview]) -> int:
     OutputError
         If it cannot be written.
     """
-    aside = path.with_name(f".{path.name}.partial")
+    # a worker that was taken for lost may still write the same shard
+    aside = path.with_name(f".{path.name}.{uuid4().hex}{_UNFINISHED}")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = aside.open("wb")
@@ -72,6 +80,12 @@ def write_shard(path: Path, parts: Iterable[bytes | memoryview]) -> int:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
     return n_bytes
+
+
+def remove_unfinished(store: Path) -> None:
+    """Remove what killed workers have left of shards."""
+    for path in images_path(store).rglob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from cellstamp.h5sc.unfinished import JOURNAL, attempts_in
 from cellstamp.system import remove_folder, sync_file, sync_folder
 from cellstamp.zarr_store.layout import ShardedLayout, create_images
 from cellstamp.zarr_store.shard_task import FinishedShard
-from cellstamp.zarr_store.shards import read_index, shard_path
+from cellstamp.zarr_store.shards import read_index, remove_unfinished, shard_path
 
 _TABLES = "tables.zarr"
 
@@ -54,14 +54,18 @@ class ZarrWriter:
         self.is_written = np.zeros(layout.shape[0], np.bool_)
         self.on_edge = np.zeros(layout.shape[0], np.bool_)
         self.n_empty = np.zeros(len(layout.mask_names), np.int64)
-        self._layout, self.planes_per_chunk = layout, layout.planes_per_chunk
+        self._layout = layout
         journal = folder / JOURNAL
-        create_images(self.store, layout) if not self.store.exists() else self._recall(journal)
+        if self.store.exists():
+            self._recall(journal)
+        else:
+            create_images(self.store, layout)
         self._journal = Journal(journal, dict(made_from), layout.planes_per_chunk)
 
     def _recall(self, journal: Path) -> None:
         """Note the shards that an interrupted run has written, if they are complete."""
-        for entry in read_shards(journal):
+        # a shard that was lost and written again has two entries
+        for entry in {entry.shard: entry for entry in read_shards(journal)}.values():
             if read_index(shard_path(self.store, entry.shard), self._layout.rows_per_shard) is not None:
                 self._note(entry)
 
@@ -102,6 +106,7 @@ class ZarrWriter:
         about, exceeding
             As those of `cellstamp.h5sc.writer.StampWriter.describe`.
         """
+        remove_unfinished(self.store)
         tables = tables_of(self._layout)
         tables["obs"].index = pd.Index(list(map(str, range(self.is_written.size))), dtype=object)
         exceeds = np.zeros(self.is_written.size, np.bool_)
