@@ -99,8 +99,9 @@ def _read_tables(file: h5py.File) -> anndata.AnnData:
 
 
 def _plain(value: Any) -> Any:
-    """Return values with text as Python's strings, as they are read from HDF5; `copy.deepcopy` of NumPy's own strings
-    crashes Python before NumPy 2.2.
+    """Return values with text as Python's strings, as they are read from HDF5.
+
+    Before NumPy 2.2, `copy.deepcopy` of NumPy's own strings crashes Python.
     """
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
