@@ -52,7 +52,7 @@ def assert_shapes(cells: Polygons, expected: dict[Any, Any]) -> None:
     found = shapes_of(cells)
     assert list(found) == list(expected)
     for cell, shape in expected.items():
-        assert found[cell].equals(shape), cell
+        assert found[cell].equals_exact(shape, 0), cell
 
 
 # --- QuPath -----------------------------------------------------------------------------------------------------------

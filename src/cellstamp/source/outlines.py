@@ -189,9 +189,15 @@ def outlines_of(geometries: NDArray[Any]) -> Outlines:
     kind, xy, offsets = shapely.to_ragged_array(geometries, include_z=False)
     rings, polygons, *cells = (np.asarray(each, np.int64) for each in offsets)
     own = cells[0] if kind == shapely.GeometryType.MULTIPOLYGON else np.arange(len(geometries) + 1)
-    rings, polygons = _without_empty(rings, polygons)
+    polygons = _complete(polygons, own)
+    rings, polygons = _without_empty(_complete(rings, polygons), polygons)
     polygons, own = _without_empty(polygons, own)
     return Outlines(np.ascontiguousarray(xy), rings, polygons, own)
+
+
+def _complete(offsets: Offsets, above: Offsets) -> Offsets:
+    """Add empty members at the end, which shapely before 2.1 leaves out; ``above`` counts all members."""
+    return np.append(offsets, np.full(above[-1] + 1 - offsets.size, offsets[-1]))
 
 
 def _without_empty(offsets: Offsets, above: Offsets) -> tuple[Offsets, Offsets]:
