@@ -413,7 +413,7 @@ def test_a_disk_that_is_too_small(slide: Path, store: Path, tmp_path: Path) -> N
 
 @pytest.mark.once
 def test_a_worker_that_does_not_have_the_folder_of_the_store(tmp_path: Path) -> None:
-    """A worker on another machine must not write to a folder of its own."""
+    """A worker on another machine must not write to a local folder."""
     task = ShardTask(StampTask(None, None), tmp_path / "elsewhere/single_cells.zarr", 256)  # type: ignore[arg-type]
     with pytest.raises(OutputError, match=r"single_cells\.zarr does not exist for a worker on .*all machines"):
         task(ShardBatch(0, ()))

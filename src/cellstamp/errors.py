@@ -37,6 +37,15 @@ def unwritable(path: Path, error: Exception, n_bytes: int) -> OutputError:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise errors of the system as `OutputError` about this file; see `unwritable`."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error, 0) from error
+
+
+@contextmanager
 def reworded(reword: Callable[[str], str]) -> Iterator[None]:
     """Change the messages of errors, such as names of temporary folders, which a user does not know."""
     try:

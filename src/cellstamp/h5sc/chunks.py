@@ -78,7 +78,7 @@ class ChunkIndex:
         int32 (n_cells, n_chunks): bytes of each chunk. Negative for one that is not compressed, 0 for one that is zero
         and not stored.
     compression
-        HDF5 filter, or None.
+        Codec of the chunks, or None.
     planes_per_chunk
         Number of planes of a cell in a chunk.
     shards

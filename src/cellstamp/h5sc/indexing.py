@@ -51,7 +51,7 @@ def read_as_numpy(read: Read, shape: Sequence[int], dtype: np.dtype[Any], args: 
 
 
 def listed(args: Any) -> tuple[Any, ...]:
-    """Return the parts of an index: what stands between the commas."""
+    """Return the parts of an index, which commas separate."""
     return args if isinstance(args, tuple) else (args,)
 
 

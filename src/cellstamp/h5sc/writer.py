@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.encoded_cells import EncodedCells
-from cellstamp.errors import OutputError, unwritable
+from cellstamp.errors import OutputError, unwritable, writing
 from cellstamp.h5sc.chunk_offsets import ChunkFinder
 from cellstamp.h5sc.journal import Entry, Journal
 from cellstamp.h5sc.layout import EXCEEDS, HDF5_BOUND, IMAGES, OURS, Layout
@@ -158,11 +158,9 @@ class StampWriter:
         OutputError
             If this fails.
         """
-        try:
+        with writing(self._path):
             self._commit()
             self._writeback.check()
-        except OSError as error:
-            raise unwritable(self._path, error, 0) from error
 
     def _commit(self) -> None:
         with self._committing:

@@ -22,7 +22,7 @@ from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.errors import ConfigError, OutputError, reworded
-from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME, STORE_NAME
+from cellstamp.h5sc.layout import REMOVED_NAME
 from cellstamp.h5sc.opening import bytes_of
 from cellstamp.h5sc.unfinished import n_finished, settle
 from cellstamp.pipeline import run
@@ -127,7 +127,7 @@ class HDF5CellExtraction(ProcessingStep):
     @property
     def extraction_file(self) -> str:
         """Return the path of the file of a full run with the default folder name."""
-        name = STORE_NAME if self.config.get("file_format") == "zarr" else FILE_NAME
+        name = file_name_of(self.config.get("file_format"))
         return str(Path(self.directory) / self.DEFAULT_DATA_DIR / name)
 
     def process(
@@ -169,7 +169,7 @@ class HDF5CellExtraction(ProcessingStep):
             _check_arguments(partial=partial, n_cells=n_cells, seed=seed)
             draw = f"_ncells_{n_cells}_seed_{seed}" if partial else None
             folder = claim_folder(Path(self.directory), output_folder_name, draw, default=self.DEFAULT_DATA_DIR)
-            finished = folder / file_name_of(config)
+            finished = folder / file_name_of(config.file_format)
             if self._may_replace:
                 check_replaceable(finished)
             origin = read_origin(finished) if finished.exists() and not self._may_replace else None

@@ -174,7 +174,7 @@ class Job:
     @property
     def file_name(self) -> str:
         """Return the name of the file or store."""
-        return file_name_of(self.config)
+        return file_name_of(self.config.file_format)
 
     @property
     def _codec(self) -> Codec | None:
@@ -213,9 +213,9 @@ def in_slide_order(cells: Centers, source: PixelSource, image_size: int) -> Cent
     return cells[slide_order(cells, image_size, source.shape, tile)]
 
 
-def file_name_of(config: ExtractionConfig) -> str:
-    """Return the name of the file or store that an extraction writes."""
-    return STORE_NAME if config.file_format == "zarr" else FILE_NAME
+def file_name_of(file_format: object) -> str:
+    """Return the name of the file or store that an extraction writes in this format."""
+    return STORE_NAME if file_format == "zarr" else FILE_NAME
 
 
 def _names_of(images: tuple[str, ...]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ chunk, little-endian uint64, and then their CRC-32C. Chunks may be in any order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ import numpy as np
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
-from cellstamp.errors import unwritable
+from cellstamp.errors import writing
 from cellstamp.system import RawFile, replace_file
 
 _MISSING = np.uint64(2**64 - 1)
@@ -63,18 +63,18 @@ def write_shard(path: Path, parts: Iterable[bytes | memoryview]) -> int:
     """
     # a worker that was taken for lost may still write the same shard
     aside = path.with_name(f".{path.name}.{uuid4().hex}{_UNFINISHED}")
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = aside.open("wb")
     try:
         with file:
             for part in parts:  # errors of those who make them are theirs
-                with _writing(path):
+                with writing(path):
                     file.write(part)
-            with _writing(path):
+            with writing(path):
                 file.flush()
             n_bytes = file.tell()
-        with _writing(path):
+        with writing(path):
             replace_file(aside, path)
     finally:
         with suppress(OSError):
@@ -86,14 +86,6 @@ def remove_unfinished(store: Path) -> None:
     """Remove what killed workers have left of shards."""
     for path in images_path(store).rglob(f".*{_UNFINISHED}"):
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise unwritable(path, error, 0) from error
 
 
 def read_index(path: Path, n_chunks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:

@@ -16,7 +16,7 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from cellstamp.errors import OutputError, unwritable
+from cellstamp.errors import OutputError, writing
 from cellstamp.h5sc.journal import Journal, ShardEntry, read_shards
 from cellstamp.h5sc.layout import EXCEEDS, OURS, STORE_NAME
 from cellstamp.h5sc.opening import ROOT
@@ -89,14 +89,12 @@ class ZarrWriter:
         OutputError
             If this fails.
         """
-        try:
+        with writing(self.store):
             entries = self._journal.take()
             for entry in entries:
                 if isinstance(entry, ShardEntry):
                     sync_file(shard_path(self.store, entry.shard))
             self._journal.append(entries)
-        except OSError as error:
-            raise unwritable(self.store, error, 0) from error
 
     def describe(self, about: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
         """Write the tables; the metadata of the root are last, so that no reader takes the store for complete before.
@@ -113,10 +111,8 @@ class ZarrWriter:
         exceeds[exceeding] = True
         tables["obs"][EXCEEDS] = exceeds
         tables["uns"][OURS] = dict(about)
-        try:
+        with writing(self.store):
             self._write(tables)
-        except OSError as error:
-            raise unwritable(self.store, error, 0) from error
 
     def _write(self, tables: Mapping[str, Any]) -> None:
         """Write the tables beside the store, and move them into it, the metadata of its root last."""
