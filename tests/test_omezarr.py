@@ -14,11 +14,11 @@ import zarr
 
 from cellstamp import HDF5CellExtraction, Project, read_h5sc
 from cellstamp.errors import InputError
+from cellstamp.location import FSSPEC_FOR_ZIP, check_zip
 from cellstamp.source.find.elements import find_labels
 from cellstamp.source.library_messages import quiet
 from cellstamp.source.load.omezarr import is_folder
 from cellstamp.source.load.store import open_image, open_sdata
-from cellstamp.source.location import FSSPEC_FOR_ZIP, check_zip
 from conftest import make_cells
 from test_remote import Server
 

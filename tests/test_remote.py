@@ -20,8 +20,8 @@ import pytest
 
 from cellstamp import HDF5CellExtraction
 from cellstamp.errors import InputError
+from cellstamp.location import is_writable
 from cellstamp.source.load.store import store_centers
-from cellstamp.source.location import is_writable
 from cellstamp.source.points import load_centers
 from comparing import contents
 from stores import NUCLEUS, as_spatialdata, make_sample, write_store

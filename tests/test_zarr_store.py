@@ -23,6 +23,7 @@ from cellstamp.errors import ConfigError, InputError, OutputError, WorkerError
 from cellstamp.h5sc.reader import describe_h5sc
 from cellstamp.h5sc.validate import errors_in
 from cellstamp.source.values import Rect
+from cellstamp.zarr_store.destinations import LocalDestination
 from cellstamp.zarr_store.layout import ShardedLayout
 from cellstamp.zarr_store.shard_task import FinishedShard, ShardTask
 from cellstamp.zarr_store.shards import index_of, read_index, shard_path, write_shard
@@ -340,12 +341,12 @@ def test_a_shard_that_was_written_twice_counts_once(tmp_path: Path) -> None:
         compression="lz4",
     )
     done = FinishedShard(0, range(3), 1, np.array([1, 2]), np.array([2]), 0.0, 0.0)
-    with ZarrWriter(tmp_path, layout, {}) as writer:
+    with ZarrWriter(tmp_path, LocalDestination(tmp_path / "s.zarr"), layout, {}) as writer:
         nothing = np.full((2, layout.rows_per_shard), -1)
         write_shard(shard_path(writer.store, 0), [index_of(*nothing)])
         for _ in range(2):
             writer.write(done)
-    with ZarrWriter(tmp_path, layout, {}) as writer:
+    with ZarrWriter(tmp_path, LocalDestination(tmp_path / "s.zarr"), layout, {}) as writer:
         assert writer.n_empty.tolist() == [1, 2]
         assert writer.on_edge.tolist() == [False, False, True]
         assert writer.is_written.all()

@@ -222,6 +222,9 @@ class ExtractionConfig(StepConfig):
     ``"gzip"`` is zstd."""
     file_format: rules.FileFormat = "h5sc"
     """``"h5sc"``, a file as scportrait writes it; or ``"zarr"``, an AnnData store of which workers write the shards."""
+    output_url: rules.OptionalUrl = None
+    """Write the zarr store to an object store, as ``s3://bucket/run``: to ``<output_url>/<folder>/single_cells.zarr``.
+    ``None``: to the folder of results. Log and table of runs stay in the folder of the step."""
 
     target_ram_utilization: rules.Share = 0.85
     """Share of the memory to use, of the limit of the container or job, otherwise of the machine."""
@@ -264,6 +267,8 @@ class ExtractionConfig(StepConfig):
         if self.dask_scheduler is not None and self.engine != "dask":
             given = _shown(self.dask_scheduler)
             yield f"dask_scheduler = {given}: is for engine = 'dask'; set it, or this key to None"
+        if self.output_url is not None and self.file_format != "zarr":
+            yield f"output_url = {self.output_url!r}: is for file_format = 'zarr'; set it, or this key to None"
         for kind in ("labels", "shapes"):
             nucleus, cytosol = getattr(self, f"nucleus_{kind}"), getattr(self, f"cytosol_{kind}")
             if nucleus is not None and nucleus == cytosol:

@@ -387,6 +387,16 @@ def _scheduler(value: object) -> object:
     return address
 
 
+def _optional_url(value: object) -> object:
+    if is_none(value):
+        return None
+    address = _name(value)
+    protocol, separator, place = address.partition("://")
+    if not protocol or not separator or not place.strip("/") or protocol in _READ_ONLY:
+        raise ValueError
+    return address.rstrip("/")
+
+
 def _local_engine(value: object) -> object:
     return _choice({"serial": "serial", "processes": "processes"}, value)
 
@@ -507,6 +517,13 @@ Border = Annotated[Literal["drop", "pad"], PlainValidator(_border), Allowed('"dr
 Dtype = Annotated[StampType, PlainValidator(_dtype), Allowed(", ".join(f'"{name}"' for name in _DTYPES))]
 Compression = Annotated[
     CompressionName | None, PlainValidator(_compression), Allowed('True or "lzf", "gzip", or False for none')
+]
+_READ_ONLY = ("http", "https")
+"""Protocols of URLs that cannot be written to."""
+OptionalUrl = Annotated[
+    str | None,
+    PlainValidator(_optional_url),
+    Allowed("a URL that fsspec can write to, like s3://bucket/run, or None"),
 ]
 FileFormat = Annotated[FileFormatName, PlainValidator(_file_format), Allowed('"h5sc" or "zarr"')]
 Engine = Annotated[EngineName, PlainValidator(_engine), Allowed(", ".join(f'"{name}"' for name in _ENGINES))]

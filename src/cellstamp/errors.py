@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 
 class CellstampError(Exception):
@@ -27,8 +31,14 @@ class WorkerError(CellstampError, RuntimeError):
     """A batch failed in a worker, or a worker died."""
 
 
-def unwritable(path: Path, error: Exception, n_bytes: int) -> OutputError:
+def unwritable(path: Path | UPath, error: Exception, n_bytes: int) -> OutputError:
     """Return the error for a file that cannot be written, with the fix."""
+    if not isinstance(path, Path):
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return OutputError(
+            f"{path} cannot be written: {reason}. Finished cells are kept: check the address, and whether you may "
+            "write there, and extract again to resume"
+        )
     needed = f" ({n_bytes:,} more bytes were to be written)" if n_bytes else ""
     return OutputError(
         f"{path} cannot be written{needed}: {' '.join(str(error).split())}. Finished cells are kept: free disk space "
@@ -37,11 +47,15 @@ def unwritable(path: Path, error: Exception, n_bytes: int) -> OutputError:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path | UPath) -> Iterator[None]:
     """Raise errors of the system as `OutputError` about this file; see `unwritable`."""
+    # each remote file system raises different errors
+    kind = OSError if isinstance(path, Path) else Exception
     try:
         yield
-    except OSError as error:
+    except CellstampError:
+        raise
+    except kind as error:
         raise unwritable(path, error, 0) from error
 
 

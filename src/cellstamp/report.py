@@ -11,7 +11,9 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TextIO
+from typing import Any, Literal, Self, TextIO, TypeGuard
+
+from cellstamp.location import Location
 
 ProgressMode = Literal["auto"] | bool
 """``True``, ``False``, or ``"auto"``: in terminals and notebooks."""
@@ -231,7 +233,7 @@ class RunSummary:
     extracting_s: float
     total_s: float
     peak_rss: int
-    path: Path
+    path: Location
     file_bytes: int
 
     @property
@@ -306,7 +308,7 @@ def _benchmark_row(summary: RunSummary, folder: Path) -> dict[str, object]:
     height, width = summary.image_size
     path = summary.path
     return {
-        "file": path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path),
+        "file": path.relative_to(folder).as_posix() if _is_below(path, folder) else str(path),
         "image_height": height,
         "image_width": width,
         "cells_in_mask": summary.cells_in_mask,
@@ -325,6 +327,10 @@ def _benchmark_row(summary: RunSummary, folder: Path) -> dict[str, object]:
         "peak_rss_bytes": summary.peak_rss,
         "file_bytes": summary.file_bytes,
     }
+
+
+def _is_below(path: Location, folder: Path) -> TypeGuard[Path]:
+    return isinstance(path, Path) and path.is_relative_to(folder)
 
 
 def _benchmark_paths(folder: Path) -> Iterator[Path]:

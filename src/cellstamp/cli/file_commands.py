@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,21 +12,35 @@ from cellstamp.cli.output import print_result
 
 if TYPE_CHECKING:
     from cellstamp.h5sc.reader import H5scInfo
+    from cellstamp.location import Location
 
-_FILE = click.Path(exists=True, path_type=Path)
+
+class ResultPath(click.Path):
+    """The path of an existing file or folder, or a URL."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the location of a result; click's error for a missing path."""
+        from cellstamp.location import is_remote, location_of
+
+        return location_of(value) if is_remote(value) else super().convert(value, param, ctx)
+
+
+_FILE = ResultPath(exists=True, path_type=Path)
 
 
 @click.command(short_help="Show the content of a .h5sc file or zarr store.")
 @click.argument("file", type=_FILE)
 @debug_option
-def info(file: Path) -> None:
+def info(file: "Location") -> None:
     """Show the number of cells, channels, size, compression and settings of FILE, a .h5sc file or zarr store."""
     from cellstamp.h5sc.reader import describe_h5sc
 
     print_result(*(f"{name:<15}{value}" for name, value in _info_lines(file, describe_h5sc(file))))
 
 
-def _info_lines(file: Path, about: "H5scInfo") -> Iterator[tuple[str, str]]:
+def _info_lines(file: "Location", about: "H5scInfo") -> Iterator[tuple[str, str]]:
     from cellstamp.report import format_bytes
 
     masks, channels = about.channel_names[: about.n_masks], about.channel_names[about.n_masks :]
@@ -58,7 +72,7 @@ def _normalization(about: "H5scInfo") -> str:
 @click.command(short_help="Check that a .h5sc file or zarr store is complete and valid.")
 @click.argument("file", type=_FILE)
 @debug_option
-def validate(file: Path) -> None:
+def validate(file: "Location") -> None:
     """Check FILE, a .h5sc file or zarr store: counts agree, images are readable, values in range, and ids unique."""
     from cellstamp.h5sc.validate import errors_in
 
@@ -69,7 +83,7 @@ def validate(file: Path) -> None:
 
 
 @click.command(short_help="Draw some of the single-cell images.")
-@click.argument("file_or_project", type=click.Path(exists=True, path_type=Path))
+@click.argument("file_or_project", type=_FILE)
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Picture to write."
 )
@@ -81,7 +95,7 @@ def validate(file: Path) -> None:
 @debug_option
 def preview(
     *,
-    file_or_project: Path,
+    file_or_project: "Location",
     output: Path,
     n: int | None,
     cells: tuple[int, ...],

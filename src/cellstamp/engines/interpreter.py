@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import spawn
@@ -31,10 +31,13 @@ class Surroundings:
         ``sys.path``.
     folder
         The current directory; None if it was removed.
+    variables
+        Environment variables: a notebook may set credentials after the server of workers was started.
     """
 
     path: tuple[str, ...]
     folder: str | None
+    variables: Mapping[str, str]
 
     @classmethod
     def here(cls) -> Self:
@@ -42,11 +45,14 @@ class Surroundings:
         folder = None
         with suppress(OSError):
             folder = str(Path.cwd())
-        return cls(tuple(entry or folder or "" for entry in sys.path), folder)
+        return cls(tuple(entry or folder or "" for entry in sys.path), folder, dict(os.environ))
 
     def enter(self) -> None:
         """Use them in this process."""
         sys.path[:] = self.path
+        if os.environ != self.variables:
+            os.environ.clear()
+            os.environ.update(self.variables)
         if self.folder is not None:
             with suppress(OSError):
                 os.chdir(self.folder)

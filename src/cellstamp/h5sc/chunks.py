@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import anndata
@@ -21,6 +20,8 @@ from cellstamp.errors import InputError
 from cellstamp.h5sc.chunk_table import ChunkTable, read_chunk_table
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
 from cellstamp.h5sc.opening import marked_file, open_h5sc
+from cellstamp.location import Location
+from cellstamp.remote_file import RemoteFile, RemoteStatus, open_to_read
 from cellstamp.system import RawFile
 from cellstamp.zarr_store.shard_index import find_chunks
 
@@ -34,14 +35,17 @@ _FILTERS: dict[tuple[int, ...], Compression | None] = {
 
 @dataclass(frozen=True)
 class Mark:
-    """Size, time of modification and inode of a file: they show whether it was replaced or modified."""
+    """Size, time of modification and inode of a file: they show whether it was replaced or modified.
+
+    Of a remote file, the inode is a number of its version.
+    """
 
     n_bytes: int
     changed_ns: int
     inode: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> Mark:
+    def of(cls, status: os.stat_result | RemoteStatus) -> Mark:
         """Return the mark of a file with this status."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
@@ -53,12 +57,12 @@ class Shards:
     Attributes
     ----------
     store
-        Folder of the store.
+        Location of the store.
     numbers
         int64 (n_cells,): number of each cell's shard.
     """
 
-    store: Path
+    store: Location
     numbers: NDArray[np.int64]
 
     def of(self, rows: NDArray[np.int64]) -> Shards:
@@ -112,7 +116,7 @@ class StoredStamps:
         Bytes of the chunks. None: the images are stored in a way that only HDF5 reads.
     """
 
-    path: Path
+    path: Location
     mark: Mark
     cell_ids: NDArray[np.uint64]
     channel_names: tuple[str, ...]
@@ -132,14 +136,14 @@ class StoredStamps:
         InputError
             If the file was removed or modified.
         """
-        with open_h5sc(self.path) as file, RawFile(marked_file(self.path)) as raw:
+        with open_h5sc(self.path) as file, open_to_read(marked_file(self.path)) as raw:
             if Mark.of(raw.status()) != self.mark:
                 raise InputError(f"{self.path} was modified while it was opened: open it again")
             obs: pd.DataFrame = anndata.io.read_elem(file["obs"])
             return obs
 
 
-def look_into(path: Path) -> StoredStamps:
+def look_into(path: Location) -> StoredStamps:
     """Read the tables of a file, and find the bytes of its images.
 
     Raises
@@ -147,7 +151,7 @@ def look_into(path: Path) -> StoredStamps:
     InputError
         If the file is missing, or is not an `.h5sc` file.
     """
-    with open_h5sc(path) as file, RawFile(marked_file(path)) as raw:
+    with open_h5sc(path) as file, open_to_read(marked_file(path)) as raw:
         mark = Mark.of(raw.status())
         images, var = file["obsm"][IMAGES], anndata.io.read_elem(file["var"])
         ids = anndata.io.read_elem(file["obs"][CELL_ID]) if CELL_ID in file["obs"] else ()
@@ -158,7 +162,10 @@ def look_into(path: Path) -> StoredStamps:
             )
             raise InputError(message)
         names = tuple(map(str, var["channels"]))
-        index = _index(file, images, raw) if isinstance(images, h5py.Dataset) else _sharded(path, images)
+        if isinstance(raw, RemoteFile) or isinstance(images, zarr.Array):
+            index = _sharded(path, images)
+        else:
+            index = _index(file, images, raw)
         return StoredStamps(path, mark, np.asarray(ids, np.uint64), names, images.shape[2], images.dtype, index)
 
 
@@ -179,7 +186,7 @@ def _index(file: h5py.File, images: h5py.Dataset, raw: RawFile) -> ChunkIndex | 
     return _by_plane(index, images) if index.compression is None else index
 
 
-def _sharded(path: Path, images: zarr.Array[Any]) -> ChunkIndex | None:
+def _sharded(path: Location, images: zarr.Array[Any]) -> ChunkIndex | None:
     found = find_chunks(path, images) if images.dtype in _DTYPES and images.shape[2] == images.shape[3] else None
     if found is None:
         return None
@@ -240,7 +247,7 @@ class SlicedStamps:
         Rows of the cells, int64 (n_cells,), and numbers of the planes, int64 (n_planes,).
     """
 
-    def __init__(self, path: Path, rows: NDArray[np.int64], planes: NDArray[np.int64]) -> None:
+    def __init__(self, path: Location, rows: NDArray[np.int64], planes: NDArray[np.int64]) -> None:
         self._path, self._rows, self._planes = path, rows, planes
         self._opened: tuple[int, h5py.File] | None = None
 

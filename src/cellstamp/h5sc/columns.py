@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
+from cellstamp.location import AnyPath
 from cellstamp.similar_names import did_you_mean
 
 _SHOWN = 20
 """Number of columns that a message lists."""
 
 
-def column_of(obs: pd.DataFrame, name: str, key: str, where: str | os.PathLike[str]) -> pd.Series[Any]:
+def column_of(obs: pd.DataFrame, name: str, key: str, where: AnyPath) -> pd.Series[Any]:
     """Return the column with this name.
 
     Parameters
@@ -39,7 +39,7 @@ def column_of(obs: pd.DataFrame, name: str, key: str, where: str | os.PathLike[s
     return column
 
 
-def chosen_by(obs: pd.DataFrame, name: str, where: str | os.PathLike[str]) -> NDArray[np.bool_]:
+def chosen_by(obs: pd.DataFrame, name: str, where: AnyPath) -> NDArray[np.bool_]:
     """Return a boolean column: bool (n_cells,).
 
     Raises

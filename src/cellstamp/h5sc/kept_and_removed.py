@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import anndata
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import CELL_ID, IMAGES, OURS, REMOVED_NAME
 from cellstamp.h5sc.reader import read_h5sc
+from cellstamp.location import Location, is_path, location_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class KeptAndRemoved:
         Sides of a pixel of the crops in pixels of the image: y, x.
     """
 
-    path: Path
+    path: Location
     kept: NDArray[np.uint64]
     removed: NDArray[np.uint64]
     kept_xy: NDArray[np.float64] | None
@@ -102,9 +101,9 @@ def _named(settings: Any, key: str) -> str | None:
     return None if name == "None" else name
 
 
-def _path_of(h5sc: Any) -> Path:
-    if isinstance(h5sc, str | os.PathLike):
-        return Path(h5sc)
+def _path_of(h5sc: Any) -> Location:
+    if is_path(h5sc):
+        return location_of(h5sc)
     images = h5sc.obsm.get(IMAGES) if isinstance(h5sc, anndata.AnnData) and not h5sc.is_view else None
     file = getattr(images, "file", None)
     if file is None:
@@ -112,10 +111,10 @@ def _path_of(h5sc: Any) -> Path:
             f"h5sc is {type(h5sc).__name__} without an open file: pass the path of the .h5sc file, or the complete "
             "AnnData from read_h5sc(path) or project.h5sc"
         )
-    return Path(file.filename)
+    return location_of(file.filename)
 
 
-def _removed(path: Path) -> NDArray[np.uint64]:
+def _removed(path: Location) -> NDArray[np.uint64]:
     if not path.is_file():
         raise InputError(f"{path} is missing: the list of removed cells that an extraction writes beside its file")
     try:

@@ -31,7 +31,9 @@ ANNOTATION = "spatialdata_attrs"
 
 FILE_NAME = "single_cells.h5sc"
 STORE_NAME = "single_cells.zarr"
-RESULT_NAMES = (FILE_NAME, STORE_NAME)
+URL_NAME = "single_cells.url"
+"""File with the URL of a store."""
+RESULT_NAMES = (FILE_NAME, STORE_NAME, URL_NAME)
 REMOVED_NAME = "removed_classes.csv"
 PER_CHANNEL = "per channel"
 """Stored instead of quantiles that differ between channels; ``uns/cellstamp`` has them."""

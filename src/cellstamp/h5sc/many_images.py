@@ -14,6 +14,8 @@ from cellstamp.errors import InputError
 from cellstamp.h5sc.chunks import look_into
 from cellstamp.h5sc.indexing import is_basic, listed, parts_of
 from cellstamp.h5sc.opening import OpenStore
+from cellstamp.location import Location, location_of
+from cellstamp.zarr_store.shard_index import store_of
 
 MANY = 2000
 """Cells from which on it is faster, although loading it takes half a second."""
@@ -21,8 +23,8 @@ MANY = 2000
 
 def read_shards(images: Any, args: Any) -> NDArray[Any] | None:
     """Read a selection of the images of a zarr store, see `read_many`; any number of cells."""
-    root = getattr(images.store, "root", None)
-    return None if root is None else _read_from(Path(root), images, args)
+    store = store_of(images)
+    return None if store is None else _read_from(store, images, args)
 
 
 def read_many(images: h5py.Dataset, args: Any) -> NDArray[Any] | None:
@@ -37,7 +39,7 @@ def read_many(images: h5py.Dataset, args: Any) -> NDArray[Any] | None:
     return None if path is None else _read_from(path, images, args, at_least=MANY)
 
 
-def _read_from(path: Path, images: Any, args: Any, *, at_least: int = 0) -> NDArray[Any] | None:
+def _read_from(path: Location, images: Any, args: Any, *, at_least: int = 0) -> NDArray[Any] | None:
     parts = listed(args)
     if not all(isinstance(part, int | np.integer | slice) or part is Ellipsis for part in parts if is_basic(part)):
         return None
@@ -51,11 +53,11 @@ def _read_from(path: Path, images: Any, args: Any, *, at_least: int = 0) -> NDAr
     return found[(slice(None) if np.ndim(rows) else 0, slice(None) if np.ndim(planes) else 0, *pixels)]
 
 
-def path_of(file: Any) -> Path | None:
+def path_of(file: Any) -> Location | None:
     """Return the path of an open file or store, unless another one is there by now."""
-    path = Path(file.filename)
     if isinstance(file, OpenStore):
-        return path
+        return location_of(file.filename)
+    path = Path(file.filename)
     try:
         is_same = os.path.samestat(os.fstat(file.id.get_vfd_handle()), path.stat())
     except (OSError, TypeError, NotImplementedError):
@@ -63,7 +65,7 @@ def path_of(file: Any) -> Path | None:
     return path if is_same and file.mode == "r" else None
 
 
-def _read(path: Path, rows: NDArray[np.int64], planes: NDArray[np.int64], images: Any) -> NDArray[Any] | None:
+def _read(path: Location, rows: NDArray[np.int64], planes: NDArray[np.int64], images: Any) -> NDArray[Any] | None:
     from cellstamp.h5sc.stamp_file import StampFile  # imports numba
 
     out = np.empty((len(rows), len(planes), *images.shape[2:]), images.dtype)

@@ -11,6 +11,7 @@ import zarr
 
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import IMAGES
+from cellstamp.location import Location, check_protocol, is_remote, reachable
 
 ROOT = "zarr.json"
 """File with the metadata of a zarr store's root: it is written last."""
@@ -19,9 +20,9 @@ ROOT = "zarr.json"
 class OpenStore:
     """A zarr store with the interface of an open HDF5 file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         self.filename = str(path)
-        self._group = zarr.open_group(path, mode="r")
+        self._group = zarr.open_group(str(path), mode="r")
 
     def __getitem__(self, name: str) -> Any:
         return self._group[name]
@@ -41,8 +42,8 @@ class OpenStore:
         self.close()
 
 
-def open_h5sc(path: Path) -> Any:
-    """Open a file or store for reading, and check that it has single-cell images.
+def open_h5sc(path: Location) -> Any:
+    """Open a file or store for reading, and check that it has single-cell images. Stores may be behind a URL.
 
     Returns
     -------
@@ -54,11 +55,9 @@ def open_h5sc(path: Path) -> Any:
     InputError
         If it is missing, damaged, or something else.
     """
-    if not path.exists():
-        message = f"there is no file {path}"
-        raise InputError(message)
-    file = _open_store(path) if path.is_dir() else _open_file(path)
-    problem = _problem(file)
+    with reachable(str(path)):
+        file = _open(path)
+        problem = _problem(file)
     if problem is not None:
         file.close()
         message = f"{path} is not an .h5sc file: {problem}"
@@ -66,15 +65,27 @@ def open_h5sc(path: Path) -> Any:
     return file
 
 
-def _open_file(path: Path) -> h5py.File:
+def _open(path: Location) -> Any:
+    if is_remote(path):
+        check_protocol(str(path))
+    if not path.exists():
+        raise InputError(f"there is no file {path}")
+    if path.is_dir():
+        return _open_store(path)
+    if is_remote(path):
+        raise InputError(f"{path} is a file behind a URL, of which only zarr stores can be read: download it")
+    return _open_file(path)
+
+
+def _open_file(path: Location) -> h5py.File:
     try:
-        return h5py.File(path, "r")
+        return h5py.File(str(path), "r")
     except OSError as error:
         message = f"{path} is not an HDF5 file, or it is damaged: {error}"
         raise InputError(message) from error
 
 
-def _open_store(path: Path) -> OpenStore:
+def _open_store(path: Location) -> OpenStore:
     if not (path / ROOT).is_file():
         message = f"{path} is a folder and not a zarr store of single-cell images: it has no {ROOT}"
         raise InputError(message)
@@ -85,15 +96,23 @@ def _open_store(path: Path) -> OpenStore:
         raise InputError(message) from error
 
 
-def bytes_of(path: Path) -> int:
+def is_finished(path: Location) -> bool:
+    """Return whether a finished file or store is at a location."""
+    with reachable(str(path)):
+        return path.exists() if isinstance(path, Path) else marked_file(path).exists()
+
+
+def bytes_of(path: Location) -> int:
     """Return the bytes of a file, or of all files of a store."""
+    if not isinstance(path, Path):
+        return sum(int(about["size"]) for about in path.fs.find(path.path, detail=True).values())
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
     return sum(each.stat().st_size for each in files)
 
 
-def marked_file(path: Path) -> Path:
+def marked_file(path: Location) -> Location:
     """Return the file that shows whether a file or store was replaced: itself, or the metadata of the store's root."""
-    return path / ROOT if path.is_dir() else path
+    return path / ROOT if not isinstance(path, Path) or path.is_dir() else path
 
 
 def _problem(file: Any) -> str | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import anndata
@@ -15,6 +13,7 @@ from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import IMAGES, OURS, PER_CHANNEL
 from cellstamp.h5sc.opening import bytes_of, open_h5sc
 from cellstamp.h5sc.stored_images import stored_images
+from cellstamp.location import AnyPath, location_of
 
 ATTRIBUTES = ("n_masks", "n_image_channels", "channel_names", "compression", "normalization", "normalization_range")
 """Attributes of the images that describe their planes and values."""
@@ -49,7 +48,7 @@ class H5scInfo:
     file_bytes: int
 
 
-def read_h5sc(path: str | PathLike[str] | None, *, images: bool = True) -> anndata.AnnData:
+def read_h5sc(path: AnyPath | None, *, images: bool = True) -> anndata.AnnData:
     """Open an `.h5sc` file without reading its images.
 
     Row names (``obs_names``) are "0", "1", ..., not cell ids: scportrait's tools use them as row numbers. For cells by
@@ -58,7 +57,7 @@ def read_h5sc(path: str | PathLike[str] | None, *, images: bool = True) -> annda
     Parameters
     ----------
     path
-        Path of the file.
+        Path of the file, or path or URL of the store.
     images
         Whether to include the images. Without them, the result is a table for a SpatialData object.
 
@@ -79,7 +78,7 @@ def read_h5sc(path: str | PathLike[str] | None, *, images: bool = True) -> annda
     if path is None:
         message = "path = None: must be the path of an .h5sc file. An extraction without cells writes no file"
         raise InputError(message)
-    file = open_h5sc(Path(path))
+    file = open_h5sc(location_of(path))
     try:
         data = _read_tables(file)
     except BaseException:
@@ -109,7 +108,7 @@ def _plain(value: Any) -> Any:
     return value.astype(object) if is_text else value
 
 
-def describe_h5sc(path: str | PathLike[str]) -> H5scInfo:
+def describe_h5sc(path: AnyPath) -> H5scInfo:
     """Read the counts, sizes and settings of an `.h5sc` file.
 
     Raises
@@ -117,7 +116,7 @@ def describe_h5sc(path: str | PathLike[str]) -> H5scInfo:
     InputError
         If the file is missing, or is not an `.h5sc` file.
     """
-    with open_h5sc(Path(path)) as file:
+    with open_h5sc(location_of(path)) as file:
         images = file["obsm"][IMAGES]
         attributes: dict[str, Any] = dict(images.attrs)
         missing = [name for name in ATTRIBUTES if name not in attributes]
@@ -137,7 +136,7 @@ def describe_h5sc(path: str | PathLike[str]) -> H5scInfo:
             settings=_settings(file),
             stored_bytes=_stored_bytes(images),
             raw_bytes=images.nbytes,
-            file_bytes=bytes_of(Path(path)),
+            file_bytes=bytes_of(location_of(path)),
         )
 
 

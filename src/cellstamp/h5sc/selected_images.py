@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import anndata
@@ -20,6 +18,7 @@ from cellstamp.h5sc.columns import chosen_by
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
 from cellstamp.h5sc.many_images import MANY, path_of
 from cellstamp.h5sc.opening import open_h5sc
+from cellstamp.location import Location, is_path, location_of
 from cellstamp.similar_names import did_you_mean
 
 _EXAMPLES = 5
@@ -66,7 +65,7 @@ class SelectedImages:
     is_normalized: bool
     read_obs: Callable[[], pd.DataFrame]
     read_plane: Callable[[int, int], NDArray[Any]]
-    path: Path | None = None
+    path: Location | None = None
 
     @property
     def mask_names(self) -> tuple[str, ...]:
@@ -265,9 +264,9 @@ def selected_images(h5sc: Any) -> Iterator[SelectedImages]:
     InputError
         If it is none of these, or is not an `.h5sc` file.
     """
-    if isinstance(h5sc, str | os.PathLike):
-        with closing(open_h5sc(Path(h5sc))) as file:
-            yield _of_file(file, os.fspath(h5sc))
+    if is_path(h5sc):
+        with closing(open_h5sc(location_of(h5sc))) as file:
+            yield _of_file(file, str(h5sc))
         return
     if not isinstance(h5sc, anndata.AnnData):
         raise InputError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,14 +15,19 @@ from numpy.typing import NDArray
 
 from cellstamp.decoding import SPARE, DamagedPlaneError, EncodedChunks, PlaneChoice, convert, decode_planes
 from cellstamp.errors import InputError
-from cellstamp.h5sc.chunks import ChunkIndex, Mark, Shards, SlicedStamps, StoredStamps
+from cellstamp.h5sc.chunks import ChunkIndex, Mark, SlicedStamps, StoredStamps
 from cellstamp.h5sc.opening import marked_file
+from cellstamp.location import Location, reachable
+from cellstamp.remote_file import open_to_read
 from cellstamp.reused_memory import Recycler
-from cellstamp.system import RawFile
+from cellstamp.stretches import FILE, Runs, merge
+from cellstamp.zarr_store.remote_shards import read_remote_runs
 from cellstamp.zarr_store.shards import shard_path
 
 _GAP = 2**14
 """Unneeded bytes that are read to save a call: reading them takes as long as the call."""
+_REMOTE_GAP = 2**20
+"""The same for servers, whose answers take tens of milliseconds."""
 _PAGES = 2**18
 _PIECE_BYTES = 2**22
 """Decoded bytes that one thread reads together: few pieces cost little, many divide a batch evenly."""
@@ -68,7 +74,7 @@ class Encoded:
     chunks: EncodedChunks
     choice: PlaneChoice
     dtype: np.dtype[Any]
-    path: Path
+    path: Location
     ids: NDArray[np.uint64]
     channel_names: tuple[str, ...]
 
@@ -198,14 +204,29 @@ class StampFile:
         index = self._source
         if isinstance(index, SlicedStamps):
             return Plain(index.read(rows))
-        offsets, sizes = index.offsets[rows], index.sizes[rows].astype(np.int64)
+        sizes = index.sizes[rows].astype(np.int64)
+        # chunks that are not stored have no offset
+        positions = np.maximum(index.offsets[rows], 0)
+        if index.shards is not None:
+            positions += index.shards.numbers[rows, np.newaxis] * FILE
+        gap = _GAP if isinstance(self.path, Path) else _REMOTE_GAP
+        runs = merge(positions.ravel(), np.abs(sizes).ravel(), gap)
+        chunks = EncodedChunks(self._read(runs, index), runs.starts.reshape(sizes.shape), sizes, index.compression)
+        return Encoded(chunks, self._choice, self.dtype, self.path, self.ids[rows], self.channel_names)
+
+    def _read(self, runs: Runs, index: ChunkIndex) -> NDArray[np.uint8]:
+        """Read runs into memory, and leave room behind them for decoders."""
+        # sizes differ: a multiple of some size can be used again
+        n_bytes = int(runs.places[-1]) + SPARE
+        payload = self._memory.empty((-(-n_bytes // _PAGES) * _PAGES,), np.dtype(np.uint8))[:n_bytes]
         handle = self._open()
         if index.shards is None:
-            payload, starts = _read(handle, self.path, offsets.ravel(), np.abs(sizes).ravel(), self._memory)
+            _read_runs(runs, payload.data, lambda number: (handle, self.path))
+        elif isinstance(index.shards.store, Path):
+            _read_runs(runs, payload.data, partial(_open_shard, index.shards.store))
         else:
-            payload, starts = _read_shards(index.shards.of(rows), offsets.ravel(), sizes.ravel(), self._memory)
-        chunks = EncodedChunks(payload, starts.reshape(sizes.shape), sizes, index.compression)
-        return Encoded(chunks, self._choice, self.dtype, self.path, self.ids[rows], self.channel_names)
+            read_remote_runs(runs, payload.data, index.shards.store)
+        return payload
 
     def _open(self) -> _Handle:
         # a local name: another thread may replace the attribute meanwhile
@@ -219,10 +240,11 @@ class StampFile:
 class _Handle:
     """A file open for reading in this process, closed when the handle is freed: keep the handle while reading."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         self._path, self.pid = path, os.getpid()
         try:
-            self._file = RawFile(path)
+            with reachable(str(path)):
+                self._file = open_to_read(path)
         except OSError as error:
             message = f"{path} can no longer be opened: {error.strerror}"
             raise InputError(message) from error
@@ -245,46 +267,27 @@ def _source(
     return index.of(rows, choice.chunks)
 
 
-def _read(
-    handle: _Handle, path: Path, offsets: NDArray[np.int64], sizes: NDArray[np.int64], memory: Recycler
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Read stretches of a file, neighbours together; return the bytes, and the first byte of each stretch in them."""
-    order = np.argsort(offsets, kind="stable")
-    begins, ends = offsets[order], offsets[order] + sizes[order]
-    is_first = np.ones(len(order), np.bool_)
-    is_first[1:] = begins[1:] > np.maximum.accumulate(ends)[:-1] + _GAP
-    firsts = np.flatnonzero(is_first)
-    run_begins, run_ends = begins[firsts], np.maximum.reduceat(ends, firsts)
-    places = np.concatenate([np.zeros(1, np.int64), np.cumsum(run_ends - run_begins)])
-    # sizes differ: a multiple of some size can be used again
-    n_bytes = -(-int(places[-1] + SPARE) // _PAGES) * _PAGES
-    payload = memory.empty((n_bytes,), np.dtype(np.uint8))[: places[-1] + SPARE]
-    view, read_into = payload.data, handle.read_into
-    for begin, start, stop in zip(run_begins.tolist(), places[:-1].tolist(), places[1:].tolist(), strict=True):
-        n_bytes = read_into(view[start:stop], begin)
-        if n_bytes < stop - start:
-            _read_rest(handle, path, begin + n_bytes, view[start + n_bytes : stop])
-    starts = np.empty(len(order), np.int64)
-    starts[order] = begins + (places[:-1] - run_begins)[np.cumsum(is_first) - 1]
-    return payload, starts
+def _open_shard(store: Path, number: int) -> tuple[_Handle, Path]:
+    path = shard_path(store, number)
+    return _Handle(path), path
 
 
-def _read_shards(
-    shards: Shards, offsets: NDArray[np.int64], sizes: NDArray[np.int64], memory: Recycler
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Read one chunk of each cell; see `_read`."""
-    parts, starts, at = [np.zeros(SPARE, np.uint8)], np.zeros(len(offsets), np.int64), SPARE
-    for number in np.unique(shards.numbers[sizes != 0]).tolist():
-        own = np.flatnonzero((shards.numbers == number) & (sizes != 0))
-        path = shard_path(shards.store, number)
-        payload, places = _read(_Handle(path), path, offsets[own], np.abs(sizes[own]), memory)
-        parts.append(payload)
-        starts[own] = at + places
-        at += len(payload)
-    return np.concatenate(parts), starts
+def _read_runs(runs: Runs, target: memoryview, open_file: Callable[[int], tuple[_Handle, Location]]) -> None:
+    """Read runs into memory, those of one file after the other.
+
+    Parameters
+    ----------
+    open_file
+        Returns the handle and the path of a file by its number.
+    """
+    number, opened = -1, None
+    for run in runs.not_empty():
+        if run.file != number or opened is None:
+            number, opened = run.file, open_file(run.file)
+        _read_run(*opened, run.begin, target[run.place])
 
 
-def _read_rest(handle: _Handle, path: Path, begin: int, target: memoryview) -> None:
+def _read_run(handle: _Handle, path: Location, begin: int, target: memoryview) -> None:
     done = 0
     while done < len(target):
         n_bytes = handle.read_into(target[done:], begin + done)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import anndata
@@ -18,14 +16,15 @@ from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, IMAGES, INSTANCE_ID, OURS
 from cellstamp.h5sc.opening import open_h5sc
 from cellstamp.h5sc.reader import ATTRIBUTES
 from cellstamp.h5sc.stored_images import stored_images
-from cellstamp.zarr_store.shard_index import find_chunks
+from cellstamp.location import AnyPath, location_of
+from cellstamp.zarr_store.shard_index import find_chunks, store_of
 
 _BLOCK_BYTES = 2**26
 """Images checked together."""
 _MOST_ERRORS = 20
 
 
-def errors_in(path: str | PathLike[str]) -> list[str]:
+def errors_in(path: AnyPath) -> list[str]:
     """Check a file: counts agree, all images are stored and readable, values are from 0 to 1, ids are unique.
 
     Parameters
@@ -43,7 +42,7 @@ def errors_in(path: str | PathLike[str]) -> list[str]:
     InputError
         If the file is missing, or is not an `.h5sc` file.
     """
-    with open_h5sc(Path(path)) as file:
+    with open_h5sc(location_of(path)) as file:
         errors = [error for check in (_wrong_counts, _wrong_ids, _wrong_annotation) for error in _found(check, file)]
         for error in _wrong_images(stored_images(file[f"obsm/{IMAGES}"]), _names_of(file)):
             errors.append(error)
@@ -94,7 +93,8 @@ def _missing_chunks(images: h5py.Dataset) -> Iterator[str]:
 
 
 def _missing_in_shards(images: zarr.Array[Any]) -> Iterator[str]:
-    found = find_chunks(Path(images.store.root), images)  # type: ignore[attr-defined]
+    store = store_of(images)
+    found = None if store is None else find_chunks(store, images)
     n_stored = images.shape[0] if found is None else int((found.sizes != 0).sum())
     if n_stored != images.shape[0]:
         yield f"{n_stored} chunks are stored, but {images.shape[0]} cells need {images.shape[0]}"

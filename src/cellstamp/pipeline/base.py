@@ -17,8 +17,8 @@ from cellstamp.config_files import read_config
 from cellstamp.config_rules import as_folder, system_cache
 from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError, OutputError
+from cellstamp.location import path_of
 from cellstamp.pipeline import temporary
-from cellstamp.source.location import path_of
 
 
 class Logable:

@@ -23,6 +23,16 @@ def smallest_chunk(layout: Layout) -> int:
     return smallest[layout.compression] + _INDEX_BYTES
 
 
+class Unlimited:
+    """Free space of an object store; see `DiskSpace`."""
+
+    def wrote(self, n_cells: int, n_bytes: int) -> None:
+        """Do nothing."""
+
+    def check(self) -> None:
+        """Do nothing."""
+
+
 class DiskSpace:
     """Check the free disk space for a file.
 

@@ -23,8 +23,9 @@ from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.errors import ConfigError, OutputError, reworded
 from cellstamp.h5sc.layout import REMOVED_NAME
-from cellstamp.h5sc.opening import bytes_of
+from cellstamp.h5sc.opening import bytes_of, is_finished
 from cellstamp.h5sc.unfinished import n_finished, settle
+from cellstamp.location import Location, location_of
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep, source_of
 from cellstamp.pipeline.border_rule import check_crop_fits, mostly_padding
@@ -32,7 +33,7 @@ from cellstamp.pipeline.cell_selection import Selection, choose_cells
 from cellstamp.pipeline.cluster_memory import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
 from cellstamp.pipeline.crop_size import SHARE, measure_size, size_in_pixels
-from cellstamp.pipeline.disk_space import DiskSpace
+from cellstamp.pipeline.disk_space import DiskSpace, Unlimited
 from cellstamp.pipeline.extraction_warnings import (
     cut_off_cells,
     empty_cells,
@@ -46,7 +47,7 @@ from cellstamp.pipeline.extraction_warnings import (
     too_small_for_crops,
 )
 from cellstamp.pipeline.folder import STORE
-from cellstamp.pipeline.job import Job, file_name_of, in_slide_order
+from cellstamp.pipeline.job import Job, file_name_of, in_slide_order, result_in
 from cellstamp.pipeline.output import open_output
 from cellstamp.pipeline.result_folder import claim_folder, work_folder
 from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way, made_from, read_origin
@@ -169,10 +170,10 @@ class HDF5CellExtraction(ProcessingStep):
             _check_arguments(partial=partial, n_cells=n_cells, seed=seed)
             draw = f"_ncells_{n_cells}_seed_{seed}" if partial else None
             folder = claim_folder(Path(self.directory), output_folder_name, draw, default=self.DEFAULT_DATA_DIR)
-            finished = folder / file_name_of(config.file_format)
+            finished = result_in(folder, config)
             if self._may_replace:
-                check_replaceable(finished)
-            origin = read_origin(finished) if finished.exists() and not self._may_replace else None
+                check_replaceable(folder / file_name_of(config.file_format))
+            origin = None if self._may_replace or not is_finished(finished) else read_origin(finished)
             watch = Stopwatch()
             with open_engine(config, preload=PRELOAD, packages=PACKAGES, log=self.log, warn=self._warn) as engine:
                 config, source = self._find_source(config)
@@ -245,8 +246,8 @@ class HDF5CellExtraction(ProcessingStep):
         layout, content, inputs = job.layout(), made_from(job), begun_from(job)
         with work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
             settle(work, inputs, overwrite=self._may_replace, log=self.log)
-            room = DiskSpace(work, layout, n_finished(work))
-            with open_output(job, layout, batches, work, inputs, self.log) as output:
+            room = DiskSpace(work, layout, n_finished(work)) if config.output_url is None else Unlimited()
+            with open_output(job, layout, batches, work, inputs, overwrite=self._may_replace, log=self.log) as output:
                 writer = output.writer
                 n_done = int(writer.is_written.sum())
                 if n_done:
@@ -263,9 +264,9 @@ class HDF5CellExtraction(ProcessingStep):
                     progress=progress,
                 )
                 exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), blocks)
+                removed = "".join(f"{cell}\n" for cell in job.selection.removed.tolist())
+                (output.folder / REMOVED_NAME).write_text(removed, encoding="ascii", newline="\n")
                 writer.describe(job.description(content, inputs, writer.n_empty, exceeding.rows.size), exceeding.rows)
-            removed = "".join(f"{cell}\n" for cell in job.selection.removed.tolist())
-            (output.folder / REMOVED_NAME).write_text(removed, encoding="ascii", newline="\n")
             run.publish([REMOVED_NAME, job.file_name], output.folder, job.folder)
         watch.lap("extracting")
         if exceeding.rows.size:
@@ -421,7 +422,7 @@ class HDF5CellExtraction(ProcessingStep):
 
     def _report(self, job: Job, tally: run.Tally, n_empty: int, watch: Stopwatch, n_workers: int) -> None:
         """Report the run to the user, the log and the table of runs."""
-        path = job.folder / job.file_name
+        path = job.result
         summary = RunSummary(
             image_size=job.source.shape,
             cells_in_mask=job.selection.n_in_mask,
@@ -448,15 +449,16 @@ class HDF5CellExtraction(ProcessingStep):
         )
         self._finish(path, job.config, summary.closing_line())
 
-    def _finish(self, path: Path, config: ExtractionConfig, line: str) -> None:
+    def _finish(self, path: Location, config: ExtractionConfig, line: str) -> None:
         self.output_path = str(path)
         self.log(line)
         conclude(line, mode=config.progress)
 
     def _about(self) -> dict[str, str]:
-        path = Path(self.output_path or self.extraction_file)
+        path = location_of(self.output_path or self.extraction_file)
         how = self._how_to_run("extract")
-        found = f"{path}; read it with cellstamp.read_h5sc({str(path)!r})" if path.exists() else f"none yet; {how}"
+        is_there = self.output_path is not None or is_finished(path)
+        found = f"{path}; read it with cellstamp.read_h5sc({str(path)!r})" if is_there else f"none yet; {how}"
         return {"cells from": source_of(self.filehandler), **self._shown_config("image_size"), "result": found}
 
 

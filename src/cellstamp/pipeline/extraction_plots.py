@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.opening import marked_file
+from cellstamp.location import Location
 from cellstamp.pipeline.folder import STORE
 from cellstamp.source.names import CYTOSOL, IMAGE_NAME, NUCLEUS
 
@@ -260,7 +261,7 @@ def check_matplotlib(what: str) -> None:
         raise ConfigError(f"{what} needs matplotlib: install it with pip install 'cellstamp[plot]'")
 
 
-def find_h5sc(path: Path) -> Path:
+def find_h5sc(path: Location) -> Location:
     """Return the path of a file or store, or for a project's folder, of its latest result.
 
     Raises
@@ -270,7 +271,7 @@ def find_h5sc(path: Path) -> Path:
     """
     from cellstamp.pipeline.folder import latest_result, lying_below
 
-    if marked_file(path).is_file() or not path.is_dir():
+    if not isinstance(path, Path) or marked_file(path).is_file() or not path.is_dir():
         return path
     latest = latest_result(path)
     if latest is None:

@@ -15,7 +15,8 @@ from cellstamp.config import ExtractionConfig
 from cellstamp.config_files import check_sections, read_config
 from cellstamp.config_rules import AUTO
 from cellstamp.errors import ConfigError, OutputError
-from cellstamp.h5sc.layout import RESULT_NAMES
+from cellstamp.h5sc.layout import RESULT_NAMES, URL_NAME
+from cellstamp.location import Location, location_of
 from cellstamp.segmentation_config import SegmentationConfig
 
 CONFIG = "config.yml"
@@ -169,15 +170,20 @@ def section(config: Mapping[str, Any], step: object) -> dict[str, Any]:
 
 
 def results(directory: Path) -> list[Path]:
-    """Return the finished extractions in a project folder, the newest first."""
+    """Return the finished extractions in a project folder, the newest first; see `location_in`."""
     # a folder with a leading dot has an unfinished run
     found = [path for name in RESULT_NAMES for path in (directory / EXTRACTION).glob(f"[!.]*/{name}")]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
-def latest_result(directory: Path) -> Path | None:
-    """Return the newest finished extraction in a project folder."""
-    return next(iter(results(directory)), None)
+def location_in(result: Path) -> Location:
+    """Return the location of a result: itself, or the URL that it holds."""
+    return result if result.name != URL_NAME else location_of(result.read_text(encoding="utf-8").strip())
+
+
+def latest_result(directory: Path) -> Location | None:
+    """Return the newest finished extraction of a project folder."""
+    return next(map(location_in, results(directory)), None)
 
 
 def unfinished_results(directory: Path) -> list[str]:

@@ -18,7 +18,8 @@ from cellstamp.cells.task import StampTask
 from cellstamp.compression import OF_ZARR, Codec
 from cellstamp.config import ExtractionConfig
 from cellstamp.config_rules import CellChoice, FileColumn, TableColumn
-from cellstamp.h5sc.layout import FILE_NAME, STORE_NAME, Layout
+from cellstamp.h5sc.layout import FILE_NAME, STORE_NAME, URL_NAME, Layout
+from cellstamp.location import Location, location_of
 from cellstamp.pipeline.cell_selection import Selection
 from cellstamp.pipeline.scaling import Pairs, Scaling
 from cellstamp.source.outlines import NO_CELLS, ChosenOutlines, OutlineMask
@@ -111,6 +112,7 @@ class Job:
             "dtype": config.dtype,
             "compression": str(self._codec),
             **({"file_format": "zarr"} if config.file_format == "zarr" else {}),
+            **({"output_url": config.output_url} if config.output_url is not None else {}),
             **self._pixel_sizes(),
         }
 
@@ -173,8 +175,13 @@ class Job:
 
     @property
     def file_name(self) -> str:
-        """Return the name of the file or store."""
-        return file_name_of(self.config.file_format)
+        """Return the name of the file or store; for a store behind a URL, of the file with its URL."""
+        return file_name_of(self.config.file_format) if self.config.output_url is None else URL_NAME
+
+    @property
+    def result(self) -> Location:
+        """Return the location of the finished file or store."""
+        return result_in(self.folder, self.config)
 
     @property
     def _codec(self) -> Codec | None:
@@ -211,6 +218,14 @@ def in_slide_order(cells: Centers, source: PixelSource, image_size: int) -> Cent
     chunks = [(array.chunks[-2], array.chunks[-1]) for array in source.arrays]
     tile = tile_shape(source.shape, chunks, bytes_per_pixel=0, limit=1)
     return cells[slide_order(cells, image_size, source.shape, tile)]
+
+
+def result_in(folder: Path, config: ExtractionConfig) -> Location:
+    """Return the location of the finished file or store for a folder of results."""
+    name = file_name_of(config.file_format)
+    if config.output_url is None:
+        return folder / name
+    return location_of(config.output_url) / folder.name / name
 
 
 def file_name_of(file_format: object) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cellstamp.h5sc.layout import Layout
+from cellstamp.h5sc.layout import STORE_NAME, URL_NAME, Layout
 from cellstamp.h5sc.unfinished import open_writer
+from cellstamp.location import Location
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import Writer, without, without_shards
+from cellstamp.zarr_store.destinations import LocalDestination, RemoteDestination
 from cellstamp.zarr_store.layout import ShardedLayout
 from cellstamp.zarr_store.shard_task import ShardTask
 from cellstamp.zarr_store.writer import open_store
@@ -39,7 +42,14 @@ class Output(NamedTuple):
 
 @contextmanager
 def open_output(
-    job: Job, layout: Layout, batches: Sequence[Any], work: Path, inputs: Mapping[str, Any], log: Callable[[str], None]
+    job: Job,
+    layout: Layout,
+    batches: Sequence[Any],
+    work: Path,
+    inputs: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    log: Callable[[str], None],
 ) -> Iterator[Output]:
     """Open a file or store to write, with all cells that an interrupted run has finished; close it afterwards.
 
@@ -51,13 +61,24 @@ def open_output(
         Folder of unfinished results.
     inputs
         Inputs and settings of the results.
+    overwrite
+        Whether to remove an existing store behind a URL. Local results are replaced when the new ones are complete.
     log
         Called with a line about finished cells that could not be read back.
     """
     if isinstance(layout, ShardedLayout):
-        with open_store(work, layout, inputs) as (folder, store):
+        place = partial(_destination, result=job.result, overwrite=overwrite)
+        with open_store(work, layout, inputs, place) as (folder, store):
             task = ShardTask(job.task(), store.store, layout.rows_per_shard)
             yield Output(folder, store, task, without_shards(batches, store.is_written))
         return
     with open_writer(work, layout, inputs, log) as (folder, writer):
         yield Output(folder, writer, job.task(writer.planes_per_chunk), without(batches, writer.is_written))
+
+
+def _destination(folder: Path, result: Location, *, overwrite: bool) -> LocalDestination | RemoteDestination:
+    """Return where the store is written while it is unfinished: in a folder, or already at its URL."""
+    if isinstance(result, Path):
+        return LocalDestination(folder / STORE_NAME)
+    (folder / URL_NAME).write_text(f"{result}\n", encoding="utf-8")
+    return RemoteDestination(result, overwrite=overwrite)

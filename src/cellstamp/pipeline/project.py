@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError, InputError
+from cellstamp.location import Location, location_of
 from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import ProcessingStep
 from cellstamp.pipeline.loading import PathLike
@@ -277,9 +278,9 @@ class Project(ProjectPictures):
 
         return read_h5sc(self._latest())
 
-    def _latest(self) -> Path:
+    def _latest(self) -> Location:
         latest = getattr(self.extraction_f, "output_path", None)
-        path = Path(latest) if latest else folder.latest_result(Path(self.directory))
+        path = location_of(latest) if latest else folder.latest_result(Path(self.directory))
         if path is None:
             self._check_not_empty()
             raise InputError(f"{self.directory}: there is no extraction yet; call extract() first")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellstamp.errors import ConfigError, InputError
+from cellstamp.location import Location
 from cellstamp.pipeline.extraction_plots import (
     MOST_COLOURS,
     Colours,
@@ -36,7 +37,7 @@ class ProjectPictures(ProjectInput):
 
     if TYPE_CHECKING:
 
-        def _latest(self) -> Path: ...
+        def _latest(self) -> Location: ...
 
     def plot_input_image(
         self,

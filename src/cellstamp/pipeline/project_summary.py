@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cellstamp.h5sc.layout import URL_NAME
 from cellstamp.pipeline import folder
 from cellstamp.report import format_cells
 from cellstamp.source.load.store_summary import describe_image, describe_masks, readable
@@ -41,8 +42,10 @@ def summarize(directory: Path, *, segmentation: Any, extraction: Any) -> str:
 def _result(path: Path) -> str:
     from cellstamp.h5sc.reader import describe_h5sc
 
-    cells = readable(lambda: format_cells(describe_h5sc(path).n_cells))
-    return f"{path.parent.parent.name}/{path.parent.name} ({cells})"
+    place = f"{path.parent.parent.name}/{path.parent.name}"
+    if path.name == URL_NAME:  # a `repr` makes no requests
+        return f"{place} ({folder.location_in(path)})"
+    return f"{place} ({readable(lambda: format_cells(describe_h5sc(path).n_cells))})"
 
 
 def _unfinished(directory: Path, results: list[Path]) -> dict[str, str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from cellstamp import __version__
 from cellstamp.errors import CellstampError, OutputError
 from cellstamp.h5sc.layout import OURS
 from cellstamp.h5sc.reader import read_h5sc
+from cellstamp.location import Location
 from cellstamp.pipeline.job import Job
 from cellstamp.source.read.arrays import Mask
 
@@ -46,7 +46,7 @@ def _described(job: Job, digest: Callable[[Mask], str]) -> dict[str, Any]:
     }
 
 
-def read_origin(path: Path) -> Origin:
+def read_origin(path: Location) -> Origin:
     """Return what a finished file was made from.
 
     Raises
@@ -61,7 +61,7 @@ def read_origin(path: Path) -> Origin:
     return dict(origin)
 
 
-def check_equal(before: Origin, now: Origin, path: Path) -> None:
+def check_equal(before: Origin, now: Origin, path: Location) -> None:
     """Check that an extraction would make the same file again.
 
     Raises
@@ -74,7 +74,7 @@ def check_equal(before: Origin, now: Origin, path: Path) -> None:
         raise in_the_way(path, f" with different settings or input ({differences})")
 
 
-def in_the_way(path: Path, how: str = "") -> OutputError:
+def in_the_way(path: Location, how: str = "") -> OutputError:
     """Return the error for a finished file that must not be replaced."""
     return OutputError(
         f"{path.parent} already exists{how}. Set overwrite=True to replace its files, or give another "

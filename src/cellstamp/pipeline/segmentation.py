@@ -19,6 +19,7 @@ from cellstamp.engines import choose_engine, n_local_workers
 from cellstamp.engines.base import Engine
 from cellstamp.engines.serial import SerialEngine
 from cellstamp.errors import ConfigError, InputError
+from cellstamp.location import is_remote, is_writable, path_of
 from cellstamp.pipeline.base import ProcessingStep, source_of
 from cellstamp.pipeline.workers import PRELOAD, BlockRunner
 from cellstamp.report import Progress, conclude
@@ -27,7 +28,6 @@ from cellstamp.source.find.elements import find_image
 from cellstamp.source.load.checks import check_free
 from cellstamp.source.load.segmented_masks import MASK_SIDE, Scratch, write_masks
 from cellstamp.source.load.staging import check_not_linked
-from cellstamp.source.location import is_remote, is_writable, path_of
 from cellstamp.source.names import CYTOSOL, MASKS, NUCLEUS
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.values import Rect

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from cellstamp.config_rules import LARGEST_ID
 from cellstamp.errors import InputError
+from cellstamp.location import below, is_remote
 from cellstamp.source import ome
-from cellstamp.source.location import below, is_remote
 from cellstamp.source.names import centers_of
 from cellstamp.source.values import Centers, SharedIds
 

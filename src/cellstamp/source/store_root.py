@@ -11,7 +11,7 @@ import zarr
 import zarr.errors
 
 from cellstamp.errors import InputError
-from cellstamp.source.location import check_protocol, is_remote
+from cellstamp.location import check_protocol, is_remote
 from cellstamp.source.ome import is_ome_zarr
 
 
@@ -21,7 +21,7 @@ def open_root(store: str) -> zarr.Group:
     Raises
     ------
     InputError
-        If it is missing, damaged, or not a SpatialData store. `cellstamp.source.location.reachable` reports the errors
+        If it is missing, damaged, or not a SpatialData store. `cellstamp.location.reachable` reports the errors
         of remote stores.
     """
     missing = (FileNotFoundError, zarr.errors.GroupNotFoundError, zarr.errors.ContainsArrayError)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from cellstamp.engines.threads import Threads
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.chunks import look_into
 from cellstamp.h5sc.stamp_file import Encoded, Piece, Plain, StampFile
+from cellstamp.location import Location, is_path, location_of
 from cellstamp.training.choice import check_alike, choose_labels, choose_planes, choose_rows
 
 Paths = str | PathLike[str] | list[str | PathLike[str]] | tuple[str | PathLike[str], ...]
@@ -150,15 +150,15 @@ def _dtype(dtype: Any) -> np.dtype[Any]:
     raise ConfigError(message)
 
 
-def _paths(paths: Paths) -> list[Path]:
-    given = [paths] if isinstance(paths, (str, PathLike)) else paths
-    if not isinstance(given, (list, tuple)) or not all(isinstance(path, (str, PathLike)) for path in given):
+def _paths(paths: Paths) -> list[Location]:
+    given = [paths] if is_path(paths) else paths
+    if not isinstance(given, (list, tuple)) or not all(is_path(path) for path in given):
         message = (
             f"path: is {type(paths).__name__}; must be the path of an .h5sc file, or a list of paths. For a project, "
             "pass project.extraction_f.output_path"
         )
         raise ConfigError(message)
-    listed = [Path(path) for path in given]
+    listed = [location_of(path) for path in given]
     if not listed:
         message = "path = []: must have at least one path of an .h5sc file"
         raise ConfigError(message)

@@ -12,7 +12,6 @@ from zarr.codecs import BloscCodec, ZstdCodec
 
 from cellstamp.encoding import BLOSC_LEVEL, ZSTD_LEVEL
 from cellstamp.h5sc.layout import IMAGES, Layout
-from cellstamp.h5sc.opening import ROOT
 
 SHARD_BYTES = 2**26
 """Largest shard, uncompressed."""
@@ -45,7 +44,7 @@ class ShardedLayout(Layout):
 
 
 def create_images(store: Path, layout: ShardedLayout) -> None:
-    """Write the metadata of the array of images, and none of the root: its shards are written one by one."""
+    """Write the metadata of the array of images into a store: its shards are written one by one."""
     codecs: dict[str | None, Any] = {
         "lz4": BloscCodec(
             cname="lz4", clevel=BLOSC_LEVEL, shuffle="noshuffle", typesize=np.dtype(layout.dtype).itemsize
@@ -66,4 +65,3 @@ def create_images(store: Path, layout: ShardedLayout) -> None:
         attributes=layout.attributes(),
         zarr_format=3,
     )
-    (store / ROOT).unlink(missing_ok=True)

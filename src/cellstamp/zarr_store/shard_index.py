@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import FsspecStore, LocalStore
 
 from cellstamp.compression import Codec
 from cellstamp.errors import InputError
+from cellstamp.location import Location, location_of
+from cellstamp.zarr_store.remote_shards import Index, read_indexes
 from cellstamp.zarr_store.shards import read_index, shard_path
 
 _CODECS: dict[str, Codec] = {"blosc": "lz4", "zstd": "zstd"}
@@ -39,13 +43,21 @@ class FoundChunks(NamedTuple):
     codec: Codec | None
 
 
-def find_chunks(store: Path, images: zarr.Array[Any]) -> FoundChunks | None:
+def store_of(images: zarr.Array[Any]) -> Location | None:
+    """Return the location of the store of an array; None if it is neither a folder nor behind a URL."""
+    store = images.store
+    if isinstance(store, LocalStore):
+        return Path(store.root)
+    return location_of(store.fs.unstrip_protocol(store.path)) if isinstance(store, FsspecStore) else None
+
+
+def find_chunks(store: Location, images: zarr.Array[Any]) -> FoundChunks | None:
     """Read the indexes of all shards.
 
     Parameters
     ----------
     store
-        Folder of the store.
+        Location of the store.
     images
         Its array of images (n_cells, n_planes, y, x).
 
@@ -65,17 +77,27 @@ def find_chunks(store: Path, images: zarr.Array[Any]) -> FoundChunks | None:
     n_cells, rows_per_shard = int(images.shape[0]), int((images.shards or (1,))[0])
     n_shards = -(-n_cells // rows_per_shard)
     table = np.zeros((2, n_shards * rows_per_shard), np.int64)
-    for number in range(n_shards):
-        path, own = shard_path(store, number), slice(number * rows_per_shard, (number + 1) * rows_per_shard)
-        index = read_index(path, rows_per_shard)
-        if index is not None:
-            table[:, own] = index
-        elif path.exists():
+    for number, index in _indexes(store, n_shards, rows_per_shard):
+        if index is None:
+            path = shard_path(store, number)
             raise InputError(f"{path} is damaged: its index is incomplete. Extract again, or restore the file")
+        table[:, number * rows_per_shard : (number + 1) * rows_per_shard] = index
     offsets, sizes = table[:, :n_cells]
     numbers = np.arange(n_cells) // rows_per_shard
     codec = _CODECS[found[0]] if found else None
     return FoundChunks(numbers, offsets, sizes if found else -sizes, codec)
+
+
+def _indexes(store: Location, n_shards: int, rows_per_shard: int) -> Iterator[tuple[int, Index | None]]:
+    """Yield the number and the index of each shard; None: it is damaged."""
+    if not isinstance(store, Path):
+        yield from read_indexes(store, rows_per_shard).items()
+        return
+    for number in range(n_shards):
+        path = shard_path(store, number)
+        index = read_index(path, rows_per_shard)
+        if index is not None or path.exists():
+            yield number, index
 
 
 def _inner_codecs(images: zarr.Array[Any]) -> tuple[str, ...] | None:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import OutputError
+from cellstamp.location import Location
+from cellstamp.zarr_store.remote_shards import put_shard
 from cellstamp.zarr_store.shards import images_path, index_of, shard_path, write_shard
 
 
@@ -92,12 +94,12 @@ class ShardTask:
     encode
         Encodes the cells of a batch, one chunk for each.
     store
-        Folder of the zarr store.
+        Location of the zarr store.
     rows_per_shard
         Number of cells in a shard.
     """
 
-    def __init__(self, encode: Encode, store: Path, rows_per_shard: int) -> None:
+    def __init__(self, encode: Encode, store: Location, rows_per_shard: int) -> None:
         self._encode, self._store, self._rows_per_shard = encode, store, rows_per_shard
 
     def __call__(self, shard: Shard) -> FinishedShard:
@@ -108,14 +110,14 @@ class ShardTask:
         OutputError
             If the shard cannot be written, or if this machine does not have the store.
         """
-        if not images_path(self._store).is_dir():
+        if isinstance(self._store, Path) and not images_path(self._store).is_dir():
             raise OutputError(
                 f"{self._store} does not exist for a worker on {socket.gethostname()}. With file_format zarr, workers "
                 "write the result: extract to a folder that all machines share, or set file_format to h5sc"
             )
         done: list[Any] = []
         index = np.full((2, self._rows_per_shard), -1)
-        stored_bytes = write_shard(shard_path(self._store, shard.number), self._parts(shard, done, index))
+        stored_bytes = self._write(shard.number, self._parts(shard, done, index))
         first = shard.number * self._rows_per_shard
         return FinishedShard(
             shard.number,
@@ -126,6 +128,10 @@ class ShardTask:
             sum(each.read_s for each in done),
             sum(each.cut_s for each in done),
         )
+
+    def _write(self, number: int, parts: Iterator[bytes | memoryview]) -> int:
+        path = shard_path(self._store, number)
+        return write_shard(path, parts) if isinstance(path, Path) else put_shard(path, (bytes(part) for part in parts))
 
     def _parts(self, shard: Shard, done: list[Any], index: NDArray[np.int64]) -> Iterator[bytes | memoryview]:
         """Yield the content of the file."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -19,18 +20,23 @@ from numpy.typing import NDArray
 from cellstamp.errors import writing
 from cellstamp.system import RawFile, replace_file
 
+if TYPE_CHECKING:
+    from upath import UPath
+
+P = TypeVar("P", Path, "UPath", "Path | UPath")
+
 _MISSING = np.uint64(2**64 - 1)
 _UNFINISHED = ".partial"
 _CHECKSUM = 4
 """Bytes of the checksum."""
 
 
-def images_path(store: Path) -> Path:
+def images_path(store: P) -> P:
     """Return the folder of the array of single-cell images."""
     return store / "obsm" / "single_cell_images"
 
 
-def shard_path(store: Path, number: int) -> Path:
+def shard_path(store: P, number: int) -> P:
     """Return the file of a shard of single-cell images."""
     return images_path(store) / "c" / str(number) / "0" / "0" / "0"
 
@@ -99,9 +105,19 @@ def read_index(path: Path, n_chunks: int) -> tuple[NDArray[np.int64], NDArray[np
     try:
         with RawFile(path) as file:
             n_bytes = file.status().st_size
-            found = file.read(16 * n_chunks + _CHECKSUM, max(n_bytes - 16 * n_chunks - _CHECKSUM, 0))
+            found = file.read(index_bytes(n_chunks), max(n_bytes - index_bytes(n_chunks), 0))
     except OSError:
         return None
+    return parse_index(found, n_bytes, n_chunks)
+
+
+def index_bytes(n_chunks: int) -> int:
+    """Return the bytes of the index of a shard."""
+    return 16 * n_chunks + _CHECKSUM
+
+
+def parse_index(found: bytes, n_bytes: int, n_chunks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Return the content of an index, see `read_index`, that was read from the end of a shard of ``n_bytes``."""
     numbers, checksum = found[:-_CHECKSUM], found[-_CHECKSUM:]
     if len(numbers) != 16 * n_chunks or _checksum(numbers) != checksum:
         return None

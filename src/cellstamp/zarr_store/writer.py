@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,16 +18,18 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import OutputError, writing
 from cellstamp.h5sc.journal import Journal, ShardEntry, read_shards
-from cellstamp.h5sc.layout import EXCEEDS, OURS, STORE_NAME
+from cellstamp.h5sc.layout import EXCEEDS, OURS
 from cellstamp.h5sc.opening import ROOT
 from cellstamp.h5sc.tables import tables_of
 from cellstamp.h5sc.unfinished import JOURNAL, attempts_in
-from cellstamp.system import remove_folder, sync_file, sync_folder
+from cellstamp.system import sync_folder
+from cellstamp.zarr_store.destinations import LocalDestination, RemoteDestination
 from cellstamp.zarr_store.layout import ShardedLayout, create_images
 from cellstamp.zarr_store.shard_task import FinishedShard
-from cellstamp.zarr_store.shards import read_index, remove_unfinished, shard_path
 
 _TABLES = "tables.zarr"
+
+Destination = LocalDestination | RemoteDestination
 
 
 class ZarrWriter:
@@ -36,7 +38,9 @@ class ZarrWriter:
     Parameters
     ----------
     folder
-        Folder of the store and its journal. Existing ones are continued.
+        Folder of the journal. An existing one is continued.
+    destination
+        Place of the store.
     layout
         Cells, planes and pixel type.
     made_from
@@ -48,26 +52,27 @@ class ZarrWriter:
         As those of `cellstamp.h5sc.writer.StampWriter`.
     """
 
-    def __init__(self, folder: Path, layout: ShardedLayout, made_from: Mapping[str, Any]) -> None:
-        # workers of a cluster have other working folders
-        self.store = folder.absolute() / STORE_NAME
+    def __init__(
+        self, folder: Path, destination: Destination, layout: ShardedLayout, made_from: Mapping[str, Any]
+    ) -> None:
+        self.store = destination.store
         self.is_written = np.zeros(layout.shape[0], np.bool_)
         self.on_edge = np.zeros(layout.shape[0], np.bool_)
         self.n_empty = np.zeros(len(layout.mask_names), np.int64)
-        self._layout = layout
+        self._layout, self._destination, self._aside = layout, destination, folder / _TABLES
         journal = folder / JOURNAL
-        if self.store.exists():
+        if journal.exists():
             self._recall(journal)
         else:
-            create_images(self.store, layout)
+            destination.begin()
         self._journal = Journal(journal, dict(made_from), layout.planes_per_chunk)
 
     def _recall(self, journal: Path) -> None:
         """Note the shards that an interrupted run has written, if they are complete."""
         # a shard that was lost and written again has two entries
-        for entry in {entry.shard: entry for entry in read_shards(journal)}.values():
-            if read_index(shard_path(self.store, entry.shard), self._layout.rows_per_shard) is not None:
-                self._note(entry)
+        entries = {entry.shard: entry for entry in read_shards(journal)}
+        for number in self._destination.complete(entries, self._layout.rows_per_shard):
+            self._note(entries[number])
 
     def write(self, shard: FinishedShard) -> None:
         """Record a shard."""
@@ -93,7 +98,7 @@ class ZarrWriter:
             entries = self._journal.take()
             for entry in entries:
                 if isinstance(entry, ShardEntry):
-                    sync_file(shard_path(self.store, entry.shard))
+                    self._destination.sync(entry.shard)
             self._journal.append(entries)
 
     def describe(self, about: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
@@ -104,43 +109,31 @@ class ZarrWriter:
         about, exceeding
             As those of `cellstamp.h5sc.writer.StampWriter.describe`.
         """
-        remove_unfinished(self.store)
         tables = tables_of(self._layout)
         tables["obs"].index = pd.Index(list(map(str, range(self.is_written.size))), dtype=object)
         exceeds = np.zeros(self.is_written.size, np.bool_)
         exceeds[exceeding] = True
         tables["obs"][EXCEEDS] = exceeds
         tables["uns"][OURS] = dict(about)
-        with writing(self.store):
+        with writing(self._aside):
             self._write(tables)
+        with writing(self.store):
+            self._destination.take(self._aside)
 
     def _write(self, tables: Mapping[str, Any]) -> None:
-        """Write the tables beside the store, and move them into it, the metadata of its root last."""
-        aside = self.store.with_name(_TABLES)
-        group = zarr.open_group(aside, mode="w", zarr_format=3)
+        """Write the tables, and all metadata, beside the store."""
+        group = zarr.open_group(self._aside, mode="w", zarr_format=3)
         group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         with warnings.catch_warnings():
             # it announces shards for all arrays, which change no value
             warnings.filterwarnings("ignore", message="zarr v3 autosharding")
             for name, element in tables.items():
                 anndata.io.write_elem(group, name, element)
-        for file in aside.rglob("*"):
-            if file.is_file():
-                sync_file(file)
-        for path in [
-            *(aside / "obsm").iterdir(),
-            *(path for path in aside.iterdir() if path.name not in (ROOT, "obsm")),
-        ]:
-            target = self.store / path.relative_to(aside)
-            if target.is_dir():  # of a run that was interrupted here
-                remove_folder(target)
-            path.replace(target)
-        root = json.loads((aside / ROOT).read_text(encoding="utf-8"))
-        root["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": _metadata(self.store)}
-        (aside / ROOT).write_text(json.dumps(root), encoding="utf-8")
-        sync_file(aside / ROOT)
-        (aside / ROOT).replace(self.store / ROOT)
-        sync_folder(self.store)
+        create_images(self._aside, self._layout)
+        root = self._aside / ROOT
+        about = json.loads(root.read_text(encoding="utf-8"))
+        about["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": _metadata(root)}
+        root.write_text(json.dumps(about), encoding="utf-8")
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -159,14 +152,17 @@ class ZarrWriter:
             self._journal.close(file_is_closed=True)
 
 
-def _metadata(store: Path) -> dict[str, Any]:
+def _metadata(root: Path) -> dict[str, Any]:
     """Return the metadata of all elements by path, as zarr-python stores them in the root, for remote readers."""
-    files = sorted(path for path in store.rglob(ROOT) if path.parent != store)
-    return {path.parent.relative_to(store).as_posix(): json.loads(path.read_text(encoding="utf-8")) for path in files}
+    files = sorted(path for path in root.parent.rglob(ROOT) if path != root)
+    place = {path: path.parent.relative_to(root.parent).as_posix() for path in files}
+    return {place[path]: json.loads(path.read_text(encoding="utf-8")) for path in files}
 
 
 @contextmanager
-def open_store(work: Path, layout: ShardedLayout, about: Mapping[str, Any]) -> Iterator[tuple[Path, ZarrWriter]]:
+def open_store(
+    work: Path, layout: ShardedLayout, about: Mapping[str, Any], place: Callable[[Path], Destination]
+) -> Iterator[tuple[Path, ZarrWriter]]:
     """Open a store to write, with all shards that an interrupted run has finished.
 
     Parameters
@@ -175,15 +171,17 @@ def open_store(work: Path, layout: ShardedLayout, about: Mapping[str, Any]) -> I
         Folder of unfinished results.
     layout, about
         Layout of the store, and its inputs and settings.
+    place
+        Returns the place of the store for a numbered folder in ``work``.
 
     Yields
     ------
     Path, ZarrWriter
-        Folder of the store, and its writer.
+        Numbered folder with the journal, and the writer of the store.
     """
     folder = next(iter(attempts_in(work)), work / "1")
     folder.mkdir(exist_ok=True)
-    with ZarrWriter(folder, layout, about) as writer:
-        for place in (folder, work, work.parent):
-            sync_folder(place)
+    with ZarrWriter(folder, place(folder), layout, about) as writer:
+        for each in (folder, work, work.parent):
+            sync_folder(each)
         yield folder, writer

@@ -14,8 +14,8 @@ import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
+from cellstamp.location import path_of, reachable
 from cellstamp.source.find.masks import listing
-from cellstamp.source.location import path_of, reachable
 from cellstamp.source.store_root import open_root
 from cellstamp.source.table_columns import column_of
 

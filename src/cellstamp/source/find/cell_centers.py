@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from cellstamp.config_rules import StoreCentersName
 from cellstamp.errors import InputError
+from cellstamp.location import UnreachableError, is_remote, is_writable, linked_part, path_of, reachable
 from cellstamp.source.find.given_centers import given_centers
-from cellstamp.source.location import UnreachableError, is_remote, is_writable, linked_part, path_of, reachable
 from cellstamp.source.names import centers_of
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.points import labels_of_points, load_centers, shared_ids_of_points

@@ -17,12 +17,12 @@ import zarr
 
 from cellstamp.errors import InputError
 from cellstamp.lengths import PixelSize
+from cellstamp.location import reachable
 from cellstamp.source.find.coordinate_systems import check_system
 from cellstamp.source.find.grid import grid_of, place
 from cellstamp.source.find.masks import KINDS, MaskChoice, check_there, listing
 from cellstamp.source.find.pixel_sizes import PixelSizes, crop_grid, on_crops, positions_of
 from cellstamp.source.find.shapes import find_shapes
-from cellstamp.source.location import reachable
 from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
 from cellstamp.source.ome import described_channels, metadata_of
 from cellstamp.source.read.arrays import ArrayHandle, Mask, PixelSource

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
-from cellstamp.source.location import is_remote
+from cellstamp.location import is_remote
 from cellstamp.source.outlines import OutlineCollector, Outlines, centers_of, outlines_of
 
 if TYPE_CHECKING:

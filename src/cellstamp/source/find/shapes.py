@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import zarr
 
+from cellstamp.location import below
 from cellstamp.source.find.coordinate_systems import choose_system
 from cellstamp.source.find.outline_files import most_vertices, read_columns, read_outlines
 from cellstamp.source.find.pixel_sizes import CropGrid
 from cellstamp.source.find.placement import Matrix, as_way, between, in_words, placements, point_placements
 from cellstamp.source.find.shape_ids import number_cells
 from cellstamp.source.find.shape_keys import ShapesElement
-from cellstamp.source.location import below
 from cellstamp.source.names import SHAPES_FILE
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.outlines import OutlineCollector, OutlineMask

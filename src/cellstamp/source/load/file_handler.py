@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cellstamp.errors import InputError
+from cellstamp.location import path_of
 from cellstamp.source.find.masks import KINDS, MaskChoice, check_there
 from cellstamp.source.load.spatialdata_in_memory import THE_OBJECT, as_store
-from cellstamp.source.location import path_of
 
 
 def open_store(handler: Any, images: Sequence[str], masks: MaskChoice, centers: str | None, folder: Path) -> str:

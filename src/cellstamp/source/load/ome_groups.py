@@ -9,10 +9,10 @@ from typing import Any
 import zarr
 
 from cellstamp.errors import InputError
+from cellstamp.location import below
 from cellstamp.source import ome
 from cellstamp.source.load.pixels import Pixels, as_pixels, without_axes
 from cellstamp.source.load.stacks import Stack, letters, named_along
-from cellstamp.source.location import below
 from cellstamp.warnings import warn
 
 

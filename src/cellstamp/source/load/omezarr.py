@@ -14,13 +14,13 @@ import zarr
 import zarr.errors
 
 from cellstamp.errors import InputError
+from cellstamp.location import below, check_protocol, in_zip, is_remote, reachable
 from cellstamp.source import ome
 from cellstamp.source.find.masks import listing
 from cellstamp.source.load.array_axes import mask_plane
 from cellstamp.source.load.ome_groups import open_stack
 from cellstamp.source.load.pixels import Pixels, as_pixels
 from cellstamp.source.load.plane_choice import PlaneChoice, chosen
-from cellstamp.source.location import below, check_protocol, in_zip, is_remote, reachable
 
 _LISTED = 24
 """Number of images or labels that an error lists."""

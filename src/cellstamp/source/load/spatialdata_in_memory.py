@@ -10,6 +10,7 @@ from typing import Any
 import zarr
 
 from cellstamp.errors import InputError
+from cellstamp.location import is_remote, path_of
 from cellstamp.source import ome
 from cellstamp.source.find.masks import listing
 from cellstamp.source.find.placement import placements, point_placements, same
@@ -17,7 +18,6 @@ from cellstamp.source.load.pixels import as_pixels, full_resolution
 from cellstamp.source.load.raster import write_raster
 from cellstamp.source.load.staging import Staging, staged, zarr_format
 from cellstamp.source.load.tables import write_centers_table
-from cellstamp.source.location import is_remote, path_of
 from cellstamp.source.names import SHAPES_FILE
 from cellstamp.source.points import write_frame
 from cellstamp.source.read.signatures import state_content

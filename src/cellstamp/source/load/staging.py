@@ -15,8 +15,8 @@ import zarr
 from filelock import Timeout
 
 from cellstamp.errors import InputError, OutputError
+from cellstamp.location import linked_part
 from cellstamp.source.library_messages import quiet
-from cellstamp.source.location import linked_part
 from cellstamp.system import acquire_lock, move_folder
 
 # The version of the store's layout, by the zarr format it is written in (SpatialData's own numbers).

@@ -12,6 +12,7 @@ import zarr
 
 from cellstamp.errors import InputError
 from cellstamp.lengths import PixelSize
+from cellstamp.location import is_remote
 from cellstamp.source import ome
 from cellstamp.source.find.elements import find_labels
 from cellstamp.source.library_messages import quiet
@@ -36,7 +37,6 @@ from cellstamp.source.load.project_shapes import ImagePlace, check_together, has
 from cellstamp.source.load.raster import FACTORS, write_raster
 from cellstamp.source.load.same_content import Content, is_stored, other_names
 from cellstamp.source.load.staging import Staging, check_not_linked, recover, staged
-from cellstamp.source.location import is_remote
 from cellstamp.source.names import (
     CYTOSOL,
     IMAGE,

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.lengths import PixelSize, scaled
+from cellstamp.location import is_remote
 from cellstamp.similar_names import did_you_mean
-from cellstamp.source.location import is_remote
 from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.interpolation import Loops
 from cellstamp.source.read.signatures import sample_of, state_of

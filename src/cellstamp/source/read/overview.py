@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
-from cellstamp.source.location import reachable
+from cellstamp.location import reachable
 from cellstamp.source.ome import metadata_of
 from cellstamp.source.read.arrays import ArrayHandle, PixelArray
 from cellstamp.source.store_root import open_root

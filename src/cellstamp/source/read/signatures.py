@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellstamp.source.location import below, is_remote
+from cellstamp.location import below, is_remote
 
 if TYPE_CHECKING:
     import zarr

@@ -1,4 +1,4 @@
-"""Locate stores: folders, or read-only URLs that fsspec opens."""
+"""Locate stores and results: paths, or URLs that fsspec opens."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from cellstamp.errors import CellstampError, InputError
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+Location: TypeAlias = "Path | UPath"
+"""Path of a file or folder, or a universal path: a URL with the methods of a path."""
+AnyPath: TypeAlias = "str | os.PathLike[str] | UPath"
+"""What users give for a path or URL."""
 
 # Entries of a store that change when an element is added, besides the folder of its kind.
 _REWRITTEN = (".", "..", "points", "zarr.json", ".zmetadata")
@@ -48,9 +56,24 @@ def path_of(handler: Any) -> str | None:
     return str(path)
 
 
-def is_remote(store: str | os.PathLike[str]) -> bool:
+def is_remote(store: AnyPath) -> bool:
     """Return whether fsspec opens a store, by the same rule as zarr."""
     return "::" in str(store) or "://" in str(store)
+
+
+def is_path(value: object) -> TypeGuard[AnyPath]:
+    """Return whether a value is a path, a URL, or a universal path."""
+    return isinstance(value, str | os.PathLike) or (hasattr(value, "fs") and hasattr(value, "path"))
+
+
+def location_of(path: AnyPath) -> Location:
+    """Return the location of a path or URL."""
+    if is_remote(path) or not isinstance(path, str | os.PathLike):
+        from upath import UPath
+
+        # a listing from before a run would lack its files
+        return UPath(str(path), use_listings_cache=False)
+    return Path(path)
 
 
 def in_zip(path: str | os.PathLike[str]) -> str | None:

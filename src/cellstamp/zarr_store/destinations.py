@@ -1,0 +1,120 @@
+"""Places that a zarr store is written to: a folder, or an object store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cellstamp.errors import OutputError, writing
+from cellstamp.h5sc.layout import REMOVED_NAME
+from cellstamp.h5sc.opening import ROOT
+from cellstamp.system import replace_file, sync_file, sync_folder
+from cellstamp.zarr_store.remote_shards import sizes_of_shards
+from cellstamp.zarr_store.shards import images_path, read_index, remove_unfinished, shard_path
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+
+_UNFINISHED = ".unfinished"
+
+
+class LocalDestination:
+    """A store in a folder of this machine, or one that all machines share.
+
+    Parameters
+    ----------
+    store
+        Folder of the store.
+    """
+
+    def __init__(self, store: Path) -> None:
+        # workers of a cluster have other working folders
+        self.store = store.absolute()
+
+    def begin(self) -> None:
+        """Make the folder for shards."""
+        images_path(self.store).mkdir(parents=True)
+
+    def complete(self, numbers: Iterable[int], n_chunks: int) -> list[int]:
+        """Return which of some shards are complete."""
+        return [number for number in numbers if read_index(shard_path(self.store, number), n_chunks) is not None]
+
+    def sync(self, number: int) -> None:
+        """Bring a shard to the disk."""
+        sync_file(shard_path(self.store, number))
+
+    def take(self, aside: Path) -> None:
+        """Move the files of a folder into the store, the metadata of its root last."""
+        remove_unfinished(self.store)
+        for file in _root_last(aside):
+            sync_file(file)
+            target = self.store / file.relative_to(aside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(file, target)
+        sync_folder(self.store)
+
+
+class RemoteDestination:
+    """A store behind a URL. Objects are complete, and on the server's disks, when they exist.
+
+    Parameters
+    ----------
+    store
+        URL of the store.
+    overwrite
+        Whether to remove an existing store.
+    """
+
+    def __init__(self, store: UPath, *, overwrite: bool) -> None:
+        self.store, self._overwrite = store, overwrite
+
+    def begin(self) -> None:
+        """Remove an existing store, the metadata of its root first, so that no reader takes the rest for a result.
+
+        Raises
+        ------
+        OutputError
+            If there is a store that must not be removed, or the URL cannot be written to.
+        """
+        with writing(self.store):
+            if self.store.exists():
+                self._remove()
+            # it shows early whether objects can be written, and others that a run is unfinished
+            (self.store / _UNFINISHED).write_bytes(b"")
+
+    def _remove(self) -> None:
+        if not self._overwrite:
+            raise OutputError(
+                f"{self.store} has unfinished results of a run in another folder. Run in that folder to resume, or set "
+                "overwrite=True to discard them"
+            )
+        if (self.store / ROOT).exists():
+            (self.store / ROOT).unlink()
+        self.store.fs.rm(self.store.path, recursive=True)
+
+    def complete(self, numbers: Iterable[int], n_chunks: int) -> list[int]:
+        """Return which of some shards exist."""
+        del n_chunks
+        with writing(self.store):
+            existing = sizes_of_shards(self.store)
+        return [number for number in numbers if number in existing]
+
+    def sync(self, number: int) -> None:
+        """Do nothing: an object that was written is on disk."""
+
+    def take(self, aside: Path) -> None:
+        """Upload the files of a folder, and the list of removed cells beside it; the metadata of the root are last."""
+        *files, root = _root_last(aside)
+        targets = {file: self.store / file.relative_to(aside).as_posix() for file in files}
+        targets[aside.with_name(REMOVED_NAME)] = self.store.with_name(REMOVED_NAME)
+        self.store.fs.put([str(file) for file in targets], [target.path for target in targets.values()])
+        (self.store / _UNFINISHED).unlink()
+        (self.store / ROOT).write_bytes(root.read_bytes())
+
+
+def _root_last(folder: Path) -> list[Path]:
+    """Return all files below a folder, the metadata of its root last."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [*(path for path in files if path != folder / ROOT), folder / ROOT]
