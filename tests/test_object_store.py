@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -245,6 +247,39 @@ def test_files_of_hdf5_cannot_be_read_from_a_url(bucket: str, files: Any) -> Non
     files.pipe_file(f"{bucket}/x.h5sc", b"...")
     with pytest.raises(InputError, match=r"x\.h5sc is a file behind a URL, of which only zarr stores.*download it"):
         read_h5sc(f"{bucket}/x.h5sc")
+
+
+def test_a_web_server_without_folders(local: Path) -> None:
+    """It sends files or a part of them, and answers all other requests with an error."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = local.parent / self.path.strip("/")
+            if not path.is_file():
+                return self.send_error(404)
+            content, wanted = path.read_bytes(), self.headers.get("Range")
+            if wanted is not None:
+                first, last = wanted.removeprefix("bytes=").split("-")
+                begin = int(first or len(content) - int(last))
+                content = content[begin : int(last) + 1 if first and last else None]
+            self.send_response(200 if wanted is None else 206)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *args: Any) -> None:
+            del args
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = read_h5sc(f"http://127.0.0.1:{server.server_port}/{local.name}")
+        np.testing.assert_array_equal(found.obsm[IMAGES][[3, 1], 2], read_h5sc(local).obsm[IMAGES][[3, 1], 2])
+        with pytest.raises(InputError, match="there is no file http://"):
+            read_h5sc(f"http://127.0.0.1:{server.server_port}/other.zarr")
+        server.shutdown()
 
 
 def test_a_server_that_cannot_be_reached(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,8 @@ AnyPath: TypeAlias = "str | os.PathLike[str] | UPath"
 _REWRITTEN = (".", "..", "points", "zarr.json", ".zmetadata")
 FSSPEC_FOR_ZIP = (2026, 9)
 """Before this release, zip files lose some of the reads that zarr starts at the same time."""
+UNLISTED = ("http://", "https://")
+"""Web servers: many list no folders, and their listings lack sizes and times."""
 _METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 
 

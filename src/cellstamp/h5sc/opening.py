@@ -68,6 +68,8 @@ def open_h5sc(path: Location) -> Any:
 def _open(path: Location) -> Any:
     if is_remote(path):
         check_protocol(str(path))
+        if (path / ROOT).exists():  # some servers have no folders
+            return _open_store(path)
     if not path.exists():
         raise InputError(f"there is no file {path}")
     if path.is_dir():
@@ -86,7 +88,7 @@ def _open_file(path: Location) -> h5py.File:
 
 
 def _open_store(path: Location) -> OpenStore:
-    if not (path / ROOT).is_file():
+    if not (path / ROOT).exists():
         message = f"{path} is a folder and not a zarr store of single-cell images: it has no {ROOT}"
         raise InputError(message)
     try:

@@ -14,7 +14,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 from cellstamp.compression import Codec
 from cellstamp.errors import InputError
-from cellstamp.location import Location, location_of
+from cellstamp.location import UNLISTED, Location, location_of
 from cellstamp.zarr_store.remote_shards import Index, read_indexes
 from cellstamp.zarr_store.shards import read_index, shard_path
 
@@ -72,7 +72,7 @@ def find_chunks(store: Location, images: zarr.Array[Any]) -> FoundChunks | None:
         If a shard is damaged.
     """
     found = _inner_codecs(images)
-    if found is None:
+    if found is None or str(store).startswith(UNLISTED):
         return None
     n_cells, rows_per_shard = int(images.shape[0]), int((images.shards or (1,))[0])
     n_shards = -(-n_cells // rows_per_shard)

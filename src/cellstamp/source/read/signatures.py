@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellstamp.location import below, is_remote
+from cellstamp.location import UNLISTED, below, is_remote
 
 if TYPE_CHECKING:
     import zarr
@@ -38,9 +38,6 @@ _FILE_STATE = (
     "created",
 )
 """File attributes that change when a file is written; each file system has other names for them."""
-
-_UNLISTED = ("http://", "https://")
-"""Web servers: their listings, if any, lack times."""
 
 
 def state_of(array: zarr.Array[Any], store: str, path: str) -> str:
@@ -112,7 +109,7 @@ def _files(folder: Path, prefix: str = "") -> Iterator[str]:
 
 def _remote_files(url: str) -> Iterator[str]:
     """Yield each chunk of an array behind a URL, with its `_FILE_STATE` attributes; nothing if files are not listed."""
-    if url.startswith(_UNLISTED):
+    if url.startswith(UNLISTED):
         return
     import fsspec
 
