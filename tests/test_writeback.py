@@ -1,4 +1,4 @@
-"""A growing file is brought to the disk meanwhile, and what goes wrong there is told."""
+"""A growing file is brought to the disk in the background, and errors of that are raised."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from cellstamp.h5sc.writeback import Writeback
 pytestmark = pytest.mark.once
 
 
-def test_an_error_is_told_when_asked(tmp_path: Path) -> None:
+def test_an_error_of_the_thread_is_raised_at_the_end(tmp_path: Path) -> None:
     reading, writing = os.pipe()  # a pipe cannot be brought to a disk
-    writeback = Writeback(lambda: os.fsync(writing))
-    writeback.check()
-    writeback.begin()
-    writeback._thread.join()
-    with pytest.raises(OSError, match="Invalid argument"):
-        writeback.check()
-    writeback.stop()
+    with (tmp_path / "file").open("wb") as file:
+        descriptors = iter([file.fileno(), writing, file.fileno()])
+        writeback = Writeback(lambda: os.fsync(next(descriptors)))
+        writeback.finish()
+        writeback.begin()
+        writeback._thread.join()
+        with pytest.raises(OSError, match="Invalid argument"):
+            writeback.finish()
+        writeback.stop()
     os.close(reading)
     os.close(writing)
 
@@ -33,6 +35,6 @@ def test_its_thread_ends(tmp_path: Path) -> None:
         file.write(b"some bytes")
         file.flush()
         writeback.begin()
+        writeback.finish()
         writeback.stop()
-        writeback.check()
     assert threading.active_count() == before

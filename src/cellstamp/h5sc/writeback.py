@@ -12,11 +12,12 @@ class Writeback:
     Parameters
     ----------
     commit
-        Brings the file to the disk; may raise `OSError`. The file must stay open until `stop`.
+        Brings the file to the disk; may raise `OSError`. The file must stay open until `stop`. It is not called twice
+        at the same time.
     """
 
     def __init__(self, commit: Callable[[], None]) -> None:
-        self._commit = commit
+        self._commit, self._turn = commit, threading.Lock()
         self._news = threading.Event()
         self._stopped = False
         self._error: OSError | None = None
@@ -27,14 +28,16 @@ class Writeback:
         """Start bringing the file to the disk, without waiting."""
         self._news.set()
 
-    def check(self) -> None:
-        """Raise the error of the thread, if there was one.
+    def finish(self) -> None:
+        """Bring the file to the disk now.
 
         Raises
         ------
         OSError
-            If the file could not be brought to the disk. The system reports this only once.
+            If this failed, now or in the thread. The system reports this only once.
         """
+        with self._turn:
+            self._commit()
         if self._error is not None:
             raise self._error
 
@@ -51,6 +54,7 @@ class Writeback:
             if self._stopped:
                 return
             try:
-                self._commit()
+                with self._turn:
+                    self._commit()
             except OSError as error:
                 self._error = error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -74,7 +73,6 @@ class StampWriter:
         self._id = self._file[f"obsm/{IMAGES}"].id
         self._chunk_bytes = layout.chunk_bytes
         self._unfiltered = 0 if layout.compression is None else 1
-        self._committing = threading.Lock()
         self._writeback = Writeback(self._commit)
         self._fresh_bytes = 0
         self._is_reserved = False
@@ -159,14 +157,12 @@ class StampWriter:
             If this fails.
         """
         with writing(self._path):
-            self._commit()
-            self._writeback.check()
+            self._writeback.finish()
 
     def _commit(self) -> None:
-        with self._committing:
-            entries = self._journal.take()
-            self._raw.sync()
-            self._journal.append(entries)
+        entries = self._journal.take()
+        self._raw.sync()
+        self._journal.append(entries)
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -180,7 +176,7 @@ class StampWriter:
         try:
             self._spare.unlink(missing_ok=True)
             # the journal first: if the rest fails, no written cell is lost
-            self._commit()
+            self._writeback.finish()
             self._file.flush()
             self.flush()
             self._writeback.stop()

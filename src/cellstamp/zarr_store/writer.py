@@ -22,6 +22,7 @@ from cellstamp.h5sc.layout import EXCEEDS, OURS
 from cellstamp.h5sc.opening import ROOT
 from cellstamp.h5sc.tables import tables_of
 from cellstamp.h5sc.unfinished import JOURNAL, attempts_in
+from cellstamp.h5sc.writeback import Writeback
 from cellstamp.system import sync_folder
 from cellstamp.zarr_store.destinations import LocalDestination, RemoteDestination
 from cellstamp.zarr_store.layout import ShardedLayout, create_images
@@ -66,6 +67,7 @@ class ZarrWriter:
         else:
             destination.begin()
         self._journal = Journal(journal, dict(made_from), layout.planes_per_chunk)
+        self._writeback = Writeback(self._commit)
 
     def _recall(self, journal: Path) -> None:
         """Note the shards that an interrupted run has written, if they are complete."""
@@ -79,6 +81,7 @@ class ZarrWriter:
         entry = ShardEntry(shard.number, shard.n_cells, shard.n_empty.tolist(), shard.on_edge.tolist())
         self._journal.add(entry)
         self._note(entry)
+        self._writeback.begin()
 
     def _note(self, entry: ShardEntry) -> None:
         first = entry.shard * self._layout.rows_per_shard
@@ -95,11 +98,14 @@ class ZarrWriter:
             If this fails.
         """
         with writing(self.store):
-            entries = self._journal.take()
-            for entry in entries:
-                if isinstance(entry, ShardEntry):
-                    self._destination.sync(entry.shard)
-            self._journal.append(entries)
+            self._writeback.finish()
+
+    def _commit(self) -> None:
+        entries = self._journal.take()
+        for entry in entries:
+            if isinstance(entry, ShardEntry):
+                self._destination.sync(entry.shard)
+        self._journal.append(entries)
 
     def describe(self, about: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
         """Write the tables; the metadata of the root are last, so that no reader takes the store for complete before.
@@ -149,6 +155,7 @@ class ZarrWriter:
             if kind is None:  # an earlier error is raised instead of this one
                 raise
         finally:
+            self._writeback.stop()
             self._journal.close(file_is_closed=True)
 
 
