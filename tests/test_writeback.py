@@ -1,4 +1,7 @@
-"""A growing file is brought to the disk meanwhile, and what goes wrong there is told."""
+"""A growing `.h5sc` file is brought to the disk meanwhile, and what goes wrong there is told.
+
+Shards are brought to the disk one by one, by `cellstamp.zarr_store.writer`.
+"""
 
 from __future__ import annotations
 

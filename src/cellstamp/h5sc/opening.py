@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,11 +18,30 @@ ROOT = "zarr.json"
 """File with the metadata of a zarr store's root: it is written last."""
 
 
+@dataclass(frozen=True)
+class Mark:
+    """Size, time of modification and inode of a file: they show whether it was replaced or modified."""
+
+    n_bytes: int
+    changed_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Mark:
+        """Return the mark of a file with this status."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
 class OpenStore:
-    """A zarr store with the interface of an open HDF5 file."""
+    """A zarr store with the interface of an open HDF5 file.
+
+    Zarr opens the files of a store one by one. So tables may be those of another store that has replaced it meanwhile:
+    `close` checks this.
+    """
 
     def __init__(self, path: Path) -> None:
         self.filename = str(path)
+        self.mark = Mark.of((path / ROOT).stat())
         self._group = zarr.open_group(path, mode="r")
 
     def __getitem__(self, name: str) -> Any:
@@ -30,7 +51,14 @@ class OpenStore:
         return name in self._group
 
     def close(self) -> None:
-        """Do nothing: zarr opens files to read them, and closes them at once."""
+        """Check that all of it was read from one store.
+
+        Raises
+        ------
+        InputError
+            If the store was replaced or removed since it was opened.
+        """
+        check_not_replaced(Path(self.filename), self.mark)
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +122,22 @@ def bytes_of(path: Path) -> int:
 def marked_file(path: Path) -> Path:
     """Return the file that shows whether a file or store was replaced: itself, or the metadata of the store's root."""
     return path / ROOT if path.is_dir() else path
+
+
+def check_not_replaced(store: Path, mark: Mark) -> None:
+    """Check that a store is the one that was opened, by the mark of its root.
+
+    Raises
+    ------
+    InputError
+        If it was replaced or removed.
+    """
+    try:
+        is_same = Mark.of((store / ROOT).stat()) == mark
+    except OSError:
+        is_same = False
+    if not is_same:
+        raise InputError(f"{store} was replaced or removed after it was opened: open it again")
 
 
 def _problem(file: Any) -> str | None:

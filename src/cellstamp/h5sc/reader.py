@@ -13,7 +13,7 @@ import numpy as np
 
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import IMAGES, OURS, PER_CHANNEL
-from cellstamp.h5sc.opening import bytes_of, open_h5sc
+from cellstamp.h5sc.opening import OpenStore, bytes_of, open_h5sc
 from cellstamp.h5sc.stored_images import stored_images
 
 ATTRIBUTES = ("n_masks", "n_image_channels", "channel_names", "compression", "normalization", "normalization_range")
@@ -86,8 +86,8 @@ def read_h5sc(path: str | PathLike[str] | None, *, images: bool = True) -> annda
         file.close()
         raise
     if images:
-        data.obsm[IMAGES] = stored_images(file["obsm"][IMAGES])
-    else:
+        data.obsm[IMAGES] = stored_images(file)
+    if not images or isinstance(file, OpenStore):
         file.close()
     return data
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from cellstamp.decoding import SPARE, DamagedPlaneError, EncodedChunks, PlaneChoice, convert, decode_planes
 from cellstamp.errors import InputError
-from cellstamp.h5sc.chunks import ChunkIndex, Mark, Shards, SlicedStamps, StoredStamps
-from cellstamp.h5sc.opening import marked_file
+from cellstamp.h5sc.chunks import ChunkIndex, Shards, SlicedStamps, StoredStamps
+from cellstamp.h5sc.opening import Mark, marked_file
 from cellstamp.reused_memory import Recycler
 from cellstamp.system import RawFile
 from cellstamp.zarr_store.shards import shard_path
@@ -199,17 +199,20 @@ class StampFile:
         if isinstance(index, SlicedStamps):
             return Plain(index.read(rows))
         offsets, sizes = index.offsets[rows], index.sizes[rows].astype(np.int64)
-        handle = self._open()
         if index.shards is None:
-            payload, starts = _read(handle, self.path, offsets.ravel(), np.abs(sizes).ravel(), self._memory)
+            payload, starts = _read(self._open(), self.path, offsets.ravel(), np.abs(sizes).ravel(), self._memory)
         else:
-            payload, starts = _read_shards(index.shards.of(rows), offsets.ravel(), sizes.ravel(), self._memory)
+            try:
+                payload, starts = _read_shards(index.shards.of(rows), offsets.ravel(), sizes.ravel(), self._memory)
+            finally:
+                self._open()  # shards of a store that has replaced this one have other cells
         chunks = EncodedChunks(payload, starts.reshape(sizes.shape), sizes, index.compression)
         return Encoded(chunks, self._choice, self.dtype, self.path, self.ids[rows], self.channel_names)
 
     def _open(self) -> _Handle:
         # a local name: another thread may replace the attribute meanwhile
-        handle = self._handle
+        # and an open root of a store says nothing about the store that has its path now
+        handle = None if self.path.is_dir() else self._handle
         if handle is None or handle.pid != os.getpid():
             handle = self._handle = _Handle(marked_file(self.path))
         handle.check(self._mark)

@@ -21,7 +21,7 @@ from cellstamp.engines import n_local_workers, open_engine
 from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
-from cellstamp.errors import ConfigError, OutputError, reworded
+from cellstamp.errors import ConfigError, OutputError, reworded, writing
 from cellstamp.h5sc.layout import REMOVED_NAME
 from cellstamp.h5sc.opening import bytes_of
 from cellstamp.h5sc.unfinished import n_finished, settle
@@ -32,7 +32,7 @@ from cellstamp.pipeline.cell_selection import Selection, choose_cells
 from cellstamp.pipeline.cluster_memory import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
 from cellstamp.pipeline.crop_size import SHARE, measure_size, size_in_pixels
-from cellstamp.pipeline.disk_space import DiskSpace
+from cellstamp.pipeline.disk_space import DiskSpace, check_fits
 from cellstamp.pipeline.extraction_warnings import (
     cut_off_cells,
     empty_cells,
@@ -245,7 +245,7 @@ class HDF5CellExtraction(ProcessingStep):
         layout, content, inputs = job.layout(), made_from(job), begun_from(job)
         with work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
             settle(work, inputs, overwrite=self._may_replace, log=self.log)
-            room = DiskSpace(work, layout, n_finished(work))
+            check_fits(work, layout, len(job.cells) - n_finished(work))
             with open_output(job, layout, batches, work, inputs, self.log) as output:
                 writer = output.writer
                 n_done = int(writer.is_written.sum())
@@ -259,14 +259,15 @@ class HDF5CellExtraction(ProcessingStep):
                     writer,
                     limit=limit,
                     flush_every=config.flush_every,
-                    room=room,
+                    room=DiskSpace(work, len(job.cells) - n_done),
                     progress=progress,
                 )
                 exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), blocks)
                 writer.describe(job.description(content, inputs, writer.n_empty, exceeding.rows.size), exceeding.rows)
             removed = "".join(f"{cell}\n" for cell in job.selection.removed.tolist())
-            (output.folder / REMOVED_NAME).write_text(removed, encoding="ascii", newline="\n")
-            run.publish([REMOVED_NAME, job.file_name], output.folder, job.folder)
+            with writing(job.folder):
+                (output.folder / REMOVED_NAME).write_text(removed, encoding="ascii", newline="\n")
+                run.publish([REMOVED_NAME, job.file_name], output.folder, job.folder)
         watch.lap("extracting")
         if exceeding.rows.size:
             # with image_size auto, one cell in a hundred is expected

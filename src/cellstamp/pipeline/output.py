@@ -55,7 +55,7 @@ def open_output(
         Called with a line about finished cells that could not be read back.
     """
     if isinstance(layout, ShardedLayout):
-        with open_store(work, layout, inputs) as (folder, store):
+        with open_store(work, layout, inputs, log) as (folder, store):
             task = ShardTask(job.task(), store.store, layout.rows_per_shard)
             yield Output(folder, store, task, without_shards(batches, store.is_written))
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ from cellstamp.h5sc.unfinished import JOURNAL, attempts_in
 from cellstamp.system import remove_folder, sync_file, sync_folder
 from cellstamp.zarr_store.layout import ShardedLayout, create_images
 from cellstamp.zarr_store.shard_task import FinishedShard
-from cellstamp.zarr_store.shards import read_index, remove_unfinished, shard_path
+from cellstamp.zarr_store.shards import images_path, read_index, remove_unfinished, shard_path
 
 _TABLES = "tables.zarr"
 
@@ -46,6 +46,8 @@ class ZarrWriter:
     ----------
     is_written, n_empty, on_edge
         As those of `cellstamp.h5sc.writer.StampWriter`.
+    n_lost
+        Number of cells of an interrupted run whose shards are missing or damaged.
     """
 
     def __init__(self, folder: Path, layout: ShardedLayout, made_from: Mapping[str, Any]) -> None:
@@ -55,8 +57,9 @@ class ZarrWriter:
         self.on_edge = np.zeros(layout.shape[0], np.bool_)
         self.n_empty = np.zeros(len(layout.mask_names), np.int64)
         self._layout = layout
+        self.n_lost = 0
         journal = folder / JOURNAL
-        if self.store.exists():
+        if (images_path(self.store) / ROOT).is_file():
             self._recall(journal)
         else:
             create_images(self.store, layout)
@@ -64,10 +67,14 @@ class ZarrWriter:
 
     def _recall(self, journal: Path) -> None:
         """Note the shards that an interrupted run has written, if they are complete."""
+        (self.store / ROOT).unlink(missing_ok=True)
+        remove_unfinished(self.store)
         # a shard that was lost and written again has two entries
         for entry in {entry.shard: entry for entry in read_shards(journal)}.values():
             if read_index(shard_path(self.store, entry.shard), self._layout.rows_per_shard) is not None:
                 self._note(entry)
+            else:
+                self.n_lost += entry.n_cells
 
     def write(self, shard: FinishedShard) -> None:
         """Record a shard."""
@@ -166,7 +173,9 @@ def _metadata(store: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def open_store(work: Path, layout: ShardedLayout, about: Mapping[str, Any]) -> Iterator[tuple[Path, ZarrWriter]]:
+def open_store(
+    work: Path, layout: ShardedLayout, about: Mapping[str, Any], log: Callable[[str], None]
+) -> Iterator[tuple[Path, ZarrWriter]]:
     """Open a store to write, with all shards that an interrupted run has finished.
 
     Parameters
@@ -175,6 +184,8 @@ def open_store(work: Path, layout: ShardedLayout, about: Mapping[str, Any]) -> I
         Folder of unfinished results.
     layout, about
         Layout of the store, and its inputs and settings.
+    log
+        Called with a line about finished cells that could not be read back.
 
     Yields
     ------
@@ -186,4 +197,6 @@ def open_store(work: Path, layout: ShardedLayout, about: Mapping[str, Any]) -> I
     with ZarrWriter(folder, layout, about) as writer:
         for place in (folder, work, work.parent):
             sync_folder(place)
+        if writer.n_lost:
+            log(f"Could not read {writer.n_lost} finished cells from {folder}: extracting them again")
         yield folder, writer
