@@ -588,7 +588,11 @@ def test_a_finished_result_of_other_settings_is_in_the_way(
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("how", ["constructor", "call", "overwrite_run_path"])
+@pytest.mark.parametrize(
+    ("file_format", "how"),
+    [("h5sc", "constructor"), ("h5sc", "call"), ("h5sc", "overwrite_run_path"), ("zarr", "constructor")],
+    indirect=["file_format"],
+)
 def test_overwriting_replaces_the_runs_files_and_no_others(
     tmp_path: Path, make_step: MakeStep, how: str, file_format: str
 ) -> None:
@@ -647,12 +651,17 @@ def _forget_compiling(types: Types) -> None:
 @pytest.mark.parametrize(
     ("task", "threads", "message"),
     [
-        (Failing, 1, r"a batch failed \(\d+ cells, ids \d+ to \d+\): KeyError: .*broken on purpose"),
+        (Failing, 1, r"a batch failed \(\d+ cells( of shard \d)?, ids \d+ to \d+\): KeyError: .*broken on purpose"),
         (Killed, 2, r"workers died while working on (cell 40|5 cells of shard \d+, .*) .*SIGKILL.* .*lower threads"),
     ],
     ids=["task fails", "worker killed"],
 )
-@pytest.mark.parametrize("first", [True, False], ids=["first run", "second run"])
+@pytest.mark.parametrize(
+    ("file_format", "first"),
+    [("h5sc", True), ("h5sc", False), ("zarr", False)],
+    indirect=["file_format"],
+    ids=["first run", "second run", "second run, zarr"],
+)
 def test_a_run_that_fails_leaves_the_old_result_and_nothing_of_its_own(
     tmp_path: Path,
     make_step: MakeStep,

@@ -667,7 +667,6 @@ def _servers_below(pid: int) -> list[psutil.Process | None]:
     return []
 
 
-@only_h5sc
 def test_runs_whose_server_is_killed_at_random_moments_make_the_same_file(
     tmp_path: Path, many: Path, many_undisturbed: Path, file_format: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
