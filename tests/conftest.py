@@ -138,6 +138,16 @@ def sample_store(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(scope="module", params=["h5sc", "zarr"])
+def file_format(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The format of results. Shards of stores have few cells, see `formats.CELLS_PER_SHARD`."""
+    from formats import CELLS_PER_SHARD
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellstamp.zarr_store.layout.MOST_ROWS", CELLS_PER_SHARD)
+        yield request.param
+
+
 @pytest.fixture(params=["fork", "spawn"])
 def start_method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How workers start, here and in processes that a test starts: as on Linux, or as on macOS and Windows."""

@@ -136,7 +136,7 @@ def extract(job: Job, batches: Sequence[Batch], budget: int, watch: Watch) -> Se
     path = job.folder / "slow.h5sc"
     with watch.watching(), SlowWriter(path, job.layout(), watch) as writer, Progress(0, mode=False) as progress:
         engine = choose_engine(job.config, preload=PRELOAD, log=ignore, warn=ignore)
-        room = DiskSpace(job.folder, job.layout(), 0)
+        room = DiskSpace(job.folder, len(job.cells))
         run_batches(engine, job.task(), batches, writer, limit=limit, flush_every=None, room=room, progress=progress)
     path.unlink()
     return limit

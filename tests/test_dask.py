@@ -44,6 +44,7 @@ from engine_tasks import (
     count_batches_here,
     page_faults,
 )
+from formats import NAMES
 from outlined import placed, polygons_of
 from pixel_stores import write_source
 from stamp_tasks import Counting, Killed, KilledOnce, SchedulerKilled
@@ -64,9 +65,19 @@ def sample_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def serial(sample_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run in one process makes."""
-    folder = tmp_path_factory.mktemp("serial")
-    HDF5CellExtraction({**CONFIG, "engine": "serial", "cache": str(folder)}, folder, filehandler=sample_store)()
-    return folder / FILE
+    return make_serial(sample_store, tmp_path_factory.mktemp("serial"))
+
+
+def make_serial(sample_store: Path, folder: Path, file_format: str = "h5sc") -> Path:
+    keys = {**CONFIG, "engine": "serial", "cache": str(folder), "file_format": file_format}
+    HDF5CellExtraction(keys, folder, filehandler=sample_store)()
+    return folder / "data" / NAMES[file_format]
+
+
+@pytest.fixture
+def serial_too(serial: Path, file_format: str, sample_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run in one process makes in each format."""
+    return serial if file_format == "h5sc" else make_serial(sample_store, tmp_path_factory.mktemp("store"), "zarr")
 
 
 @pytest.fixture
@@ -301,28 +312,30 @@ def test_chunks_are_decoded_one_and_a_half_times_at_most(
 
 @pytest.mark.once
 def test_a_worker_killed_mid_run(
-    tmp_path: Path, make_step: MakeStep, serial: Path, dask_client: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_step: MakeStep, serial_too: Path, dask_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cellstamp.pipeline.job.StampTask", KilledOnce)
-    make_step(dask_client)()
+    make_step(dask_client, file_format=serial_too.suffix[1:])()
     assert (tmp_path / "input/killed-once").exists()
-    assert_same(tmp_path / "out" / FILE, serial)
+    assert_same(tmp_path / "out/data" / serial_too.name, serial_too)
     (line,) = [line for line in (tmp_path / "out/processing.log").read_text().splitlines() if "died" in line]
-    assert "left) while working on 5 cells, ids" in line
+    assert re.search(r"left\) while working on 5 cells( of shard \d)?, ids", line)
 
 
 @pytest.mark.once
 @pytest.mark.leaves_files
 def test_a_cell_that_kills_every_worker_is_named_and_the_rest_is_kept(
-    tmp_path: Path, make_step: MakeStep, serial: Path, dask_client: Any
+    tmp_path: Path, make_step: MakeStep, serial_too: Path, dask_client: Any
 ) -> None:
+    keys = {"file_format": serial_too.suffix[1:]}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cellstamp.pipeline.job.StampTask", Killed)
-        with pytest.raises(WorkerError, match=r"3 workers died while working on cell 40 .*--memory-limit"):
-            make_step(dask_client, max_batch_size=2)()
-    make_step(dask_client)()
+        told = r"\d workers died while working on (cell 40|5 cells of shard \d, ids .*) .*--memory-limit"
+        with pytest.raises(WorkerError, match=told):
+            make_step(dask_client, max_batch_size=2, **keys)()
+    make_step(dask_client, **keys)()
     assert "Resuming: " in (tmp_path / "out/processing.log").read_text()
-    assert_same(tmp_path / "out" / FILE, serial)
+    assert_same(tmp_path / "out/data" / serial_too.name, serial_too)
 
 
 @pytest.mark.once

@@ -29,6 +29,8 @@ from cellstamp.source.find.elements import find_labels, find_source
 from cellstamp.source.load.store import store_centers
 from cellstamp.source.read.centers import compute_centers
 from cellstamp.source.values import Centers
+from comparing import contents
+from formats import NAMES
 from stamp_tasks import Failing, Killed
 from stores import CYTOSOL, NUCLEUS, Sample, as_spatialdata, make_sample, rechunk, write_store
 
@@ -67,9 +69,10 @@ def check(step: HDF5CellExtraction, sample: Sample, size: int = SIZE, quantiles:
     """The step's file holds the cells and the numbers that the restatement gives."""
     ids, removed, stamps = expected(sample, size, quantiles)
     assert step.output_path is not None
-    with h5py.File(step.output_path) as file:
-        assert file["obs/scportrait_cell_id"][:].tolist() == ids.tolist()
-        assert restatement.same_bits(file["obsm/single_cell_images"][:], stamps)
+    data = read_h5sc(step.output_path)
+    by_id = np.argsort(data.obs["scportrait_cell_id"].to_numpy())  # rows of stores follow the slide
+    assert data.obs["scportrait_cell_id"].to_numpy()[by_id].tolist() == ids.tolist()
+    assert restatement.same_bits(data.obsm["single_cell_images"][:][by_id], stamps)
     assert removed_ids(step) == removed.tolist()
 
 
@@ -85,6 +88,10 @@ def logged(step: HDF5CellExtraction, name: str = "processing.log") -> str:
 
 def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files(folder)}
 
 
 def chunks(path: str | Path) -> list[tuple[Any, bytes]]:
@@ -567,40 +574,49 @@ def test_padded_crops_larger_than_the_image_are_a_warning(make_step: MakeStep, s
 # --- results of earlier runs -----------------------------------------------------------------------------------------
 
 
-def test_a_finished_result_of_other_settings_is_in_the_way(tmp_path: Path, make_step: MakeStep) -> None:
-    step = make_step()
+def test_a_finished_result_of_other_settings_is_in_the_way(
+    tmp_path: Path, make_step: MakeStep, file_format: str
+) -> None:
+    step = make_step(file_format=file_format)
     step()
-    before = {path: path.read_bytes() for path in (tmp_path / "out" / "data").iterdir()}
+    before = contents_of(tmp_path / "out/data")
     step.config["image_size"] += 2
     wanted = r"data already exists with different settings or input \(image_size: .*\)\. Set overwrite=True"
     with pytest.raises(OutputError, match=wanted):
         step()
-    assert {path: path.read_bytes() for path in (tmp_path / "out" / "data").iterdir()} == before
+    assert contents_of(tmp_path / "out/data") == before
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("how", ["constructor", "call", "overwrite_run_path"])
-def test_overwriting_replaces_the_runs_files_and_no_others(tmp_path: Path, make_step: MakeStep, how: str) -> None:
-    step = make_step()
+@pytest.mark.parametrize(
+    ("file_format", "how"),
+    [("h5sc", "constructor"), ("h5sc", "call"), ("h5sc", "overwrite_run_path"), ("zarr", "constructor")],
+    indirect=["file_format"],
+)
+def test_overwriting_replaces_the_runs_files_and_no_others(
+    tmp_path: Path, make_step: MakeStep, how: str, file_format: str
+) -> None:
+    step = make_step(file_format=file_format)
     step()
     step(partial=True, n_cells=3)
     for name in ("data/notes.txt", "data/results/plot.png", "other/own.h5sc", "notes.txt"):
         (tmp_path / "out" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "out" / name).write_text(name)
-    before = files(tmp_path / "out")
-    old = (tmp_path / "out" / "data" / "single_cells.h5sc").stat().st_ino
-    partial = (tmp_path / "out" / "partial_data_ncells_3_seed_42" / "single_cells.h5sc").read_bytes()
+    before = {path for path in files(tmp_path / "out") if "/obsm/" not in path}  # shards
+    name = NAMES[file_format]
+    old = (tmp_path / "out/data" / name).stat().st_ino
+    partial = contents(tmp_path / "out/partial_data_ncells_3_seed_42" / name)
 
-    again = make_step(image_size=22, overwrite=how == "constructor")
+    again = make_step(image_size=22, overwrite=how == "constructor", file_format=file_format)
     if how == "overwrite_run_path":
         again.overwrite_run_path = True
     again(overwrite=True if how == "call" else None)
     check(again, SAMPLE, size=22)
-    assert files(tmp_path / "out") == before
-    assert (tmp_path / "out" / "data" / "single_cells.h5sc").stat().st_ino != old
+    assert {path for path in files(tmp_path / "out") if "/obsm/" not in path} == before
+    assert (tmp_path / "out/data" / name).stat().st_ino != old
     assert (tmp_path / "out" / "notes.txt").read_text() == "notes.txt"
     assert (tmp_path / "out" / "data" / "results" / "plot.png").read_text() == "data/results/plot.png"
-    assert (tmp_path / "out" / "partial_data_ncells_3_seed_42" / "single_cells.h5sc").read_bytes() == partial
+    assert contents(tmp_path / "out/partial_data_ncells_3_seed_42" / name) == partial
 
 
 @pytest.mark.once
@@ -635,12 +651,17 @@ def _forget_compiling(types: Types) -> None:
 @pytest.mark.parametrize(
     ("task", "threads", "message"),
     [
-        (Failing, 1, r"a batch failed \(\d+ cells, ids \d+ to \d+\): KeyError: .*broken on purpose"),
-        (Killed, 2, r"workers died while working on cell 40 .*SIGKILL.* .*lower threads"),
+        (Failing, 1, r"a batch failed \(\d+ cells( of shard \d)?, ids \d+ to \d+\): KeyError: .*broken on purpose"),
+        (Killed, 2, r"workers died while working on (cell 40|5 cells of shard \d+, .*) .*SIGKILL.* .*lower threads"),
     ],
     ids=["task fails", "worker killed"],
 )
-@pytest.mark.parametrize("first", [True, False], ids=["first run", "second run"])
+@pytest.mark.parametrize(
+    ("file_format", "first"),
+    [("h5sc", True), ("h5sc", False), ("zarr", False)],
+    indirect=["file_format"],
+    ids=["first run", "second run", "second run, zarr"],
+)
 def test_a_run_that_fails_leaves_the_old_result_and_nothing_of_its_own(
     tmp_path: Path,
     make_step: MakeStep,
@@ -648,23 +669,24 @@ def test_a_run_that_fails_leaves_the_old_result_and_nothing_of_its_own(
     task: type[StampTask],
     threads: int,
     message: str,
+    file_format: str,
     *,
     first: bool,
 ) -> None:
     if first:
         make_step().log("no result yet")
     else:
-        make_step()()
+        make_step(file_format=file_format)()
     there = files(tmp_path / "out")
-    before = {path: path.read_bytes() for path in (tmp_path / "out").glob("data/*")}
+    before = contents_of(tmp_path / "out/data")
     monkeypatch.setattr("cellstamp.pipeline.job.StampTask", task)
     with pytest.raises(WorkerError, match=message):
-        make_step(threads=threads, overwrite=True, max_batch_size=5)()
-    assert {path: path.read_bytes() for path in (tmp_path / "out").glob("data/*")} == before
+        make_step(threads=threads, overwrite=True, max_batch_size=5, file_format=file_format)()
+    assert contents_of(tmp_path / "out/data") == before
     assert {path for path in files(tmp_path / "out") if not path.startswith(".unfinished_data")} == there
     assert list((tmp_path / "cache").iterdir()) == []
     monkeypatch.undo()
-    step = make_step(overwrite=True, threads=threads)
+    step = make_step(overwrite=True, threads=threads, file_format=file_format)
     step()  # what was finished is gone on with
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"data", "processing.log", "benchmarking.csv"}
     check(step, SAMPLE)

@@ -1,4 +1,7 @@
-"""What is refused, what a fault leaves behind, and what ends when its parent does."""
+"""What is refused, what a fault leaves behind, and what ends when its parent does.
+
+All of this happens before or beside the writing of results, so it has one format.
+"""
 
 from __future__ import annotations
 

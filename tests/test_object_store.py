@@ -180,6 +180,8 @@ def test_a_finished_store_is_up_to_date_and_kept(
     with pytest.raises(OutputError, match=r"already exists with different settings .*image_size: 24 -> 26.*overwrite"):
         extract(slide, tmp_path / "elsewhere", bucket, image_size=26)
     assert objects(files, url) == before
+    assert extract(slide, tmp_path / "elsewhere", bucket) == url
+    assert (tmp_path / "elsewhere" / "data" / "single_cells.url").read_text(encoding="utf-8") == f"{url}\n"
     extract(slide, tmp_path / "out", bucket, overwrite=True, image_size=26)
     assert read_h5sc(url).obsm[IMAGES].shape[2:] == (26, 26)
     assert errors_in(url) == []
@@ -213,6 +215,21 @@ def test_an_interrupted_run_resumes(
     assert not [name for name in found if "unfinished" in name]
     assert "Resuming: " in (tmp_path / "out" / "processing.log").read_text()
     assert read_h5sc(url).obs.equals(read_h5sc(local).obs)
+
+
+def test_a_run_that_ends_after_its_store_is_complete(slide: Path, bucket: str, tmp_path: Path) -> None:
+    def refuse(*_: Any) -> None:
+        raise InputError("broken on purpose")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellstamp.pipeline.run.publish", refuse)
+        with pytest.raises(InputError, match="on purpose"):
+            extract(slide, tmp_path / "out", bucket)
+    assert not (tmp_path / "out" / "data").exists()
+    assert errors_in(f"{bucket}/{RESULT}") == []
+    extract(slide, tmp_path / "out", bucket)
+    assert (tmp_path / "out" / "data" / "single_cells.url").is_file()
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 def test_a_lost_shard_is_written_again(slide: Path, bucket: str, local: Path, tmp_path: Path, files: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,19 @@ import pytest
 
 from cellstamp import HDF5CellExtraction
 from cellstamp.errors import OutputError
+from cellstamp.h5sc.opening import bytes_of
 from cellstamp.h5sc.validate import errors_in
+from cellstamp.zarr_store.shards import write_shard
+from cellstamp.zarr_store.writer import ZarrWriter
 from comparing import assert_same
+from formats import NAMES, WRITERS, only_h5sc, only_zarr
 from stores import Sample, make_sample, write_store
 
 pytestmark = pytest.mark.once
 
 SIZE = 32
+
+MakeStep = Callable[..., HDF5CellExtraction]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,7 @@ def disk(tmp_path: Path, undisturbed: Path) -> Iterator[Path]:
     """A real file system with room for two thirds of a result; its size can be changed by `resize`."""
     place = tmp_path / "disk"
     place.mkdir()
-    size = undisturbed.stat().st_size * 2 // 3
+    size = bytes_of(undisturbed) * 2 // 3
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True, text=True, check=False
     )
@@ -50,57 +56,62 @@ def resize(disk: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
 
 
-def make_step(store: Path, disk: Path, **config: Any) -> HDF5CellExtraction:
+@pytest.fixture
+def make_step(store: Path, disk: Path, file_format: str) -> MakeStep:
+    def make(**config: Any) -> HDF5CellExtraction:
+        return HDF5CellExtraction({**keys, **config}, disk / "out", filehandler=store)
+
     keys = {
         "threads": 1,
         "image_size": SIZE,
         "cache": str(disk.parent / "cache"),
         "max_batch_size": 10,
         "flush_every": 2,
-        **config,
+        "file_format": file_format,
     }
-    return HDF5CellExtraction(keys, disk / "out", filehandler=store)
+    return make
 
 
 @pytest.fixture(scope="module")
-def undisturbed(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(store: Path, file_format: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    keys = {"threads": 1, "image_size": SIZE, "cache": str(folder / "cache")}
+    keys = {"threads": 1, "image_size": SIZE, "cache": str(folder / "cache"), "file_format": file_format}
     HDF5CellExtraction(keys, folder, filehandler=store)()
-    return folder / "data/single_cells.h5sc"
+    return folder / "data" / NAMES[file_format]
 
 
-def assert_goes_on(store: Path, disk: Path, undisturbed: Path, threads: int) -> None:
+def assert_goes_on(make_step: MakeStep, disk: Path, undisturbed: Path, threads: int) -> None:
     """Once there is room, the run goes on, and makes what an undisturbed one makes."""
     resize(disk, "20m")
-    make_step(store, disk, threads=threads)()
+    make_step(threads=threads)()
     assert "Resuming: " in (disk / "out/processing.log").read_text()
-    assert_same(disk / "out/data/single_cells.h5sc", undisturbed)
-    assert errors_in(disk / "out/data/single_cells.h5sc") == []
+    assert_same(disk / "out/data" / undisturbed.name, undisturbed)
+    assert errors_in(disk / "out/data" / undisturbed.name) == []
 
 
 @pytest.mark.leaves_files
 @pytest.mark.parametrize("threads", [1, 2])
 def test_what_can_not_fit_is_stopped_early_and_gone_on_with(
-    store: Path, disk: Path, undisturbed: Path, threads: int
+    make_step: MakeStep, disk: Path, undisturbed: Path, threads: int
 ) -> None:
     with pytest.raises(OutputError, match=r"images of the remaining \d+ cells need about .*B, and only "):
-        make_step(store, disk, threads=threads)()
-    assert_goes_on(store, disk, undisturbed, threads)
+        make_step(threads=threads)()
+    assert_goes_on(make_step, disk, undisturbed, threads)
 
 
 @pytest.mark.leaves_files
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_disk_that_is_full_all_of_a_sudden(
-    store: Path, disk: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+    make_step: MakeStep, disk: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     """As if someone else had filled it between two looks."""
     monkeypatch.setattr("cellstamp.pipeline.disk_space._TOLERANCE", 0.0)
     with pytest.raises(OutputError, match=r"cannot be written.*(No space left|errno = 28).*extract again to resume"):
-        make_step(store, disk, threads=threads)()
-    assert_goes_on(store, disk, undisturbed, threads)
+        make_step(threads=threads)()
+    assert_goes_on(make_step, disk, undisturbed, threads)
 
 
+@only_h5sc
 @pytest.mark.leaves_files
 def test_the_command_line_ends_with_an_error_and_not_with_a_crash(store: Path, disk: Path) -> None:
     """HDF5 crashes at the end of a process that has a file open which it cannot write."""
@@ -117,15 +128,63 @@ def test_the_command_line_ends_with_an_error_and_not_with_a_crash(store: Path, d
     assert "OutputError" in ended.stderr.splitlines()[-1]
 
 
-def test_what_can_never_fit_is_told_before_any_work(store: Path, disk: Path) -> None:
+@only_zarr
+@pytest.mark.parametrize("n_bytes", [100, 2**20], ids=["in the buffer", "larger"])
+def test_a_shard_for_which_there_is_no_room(disk: Path, n_bytes: int) -> None:
+    """Closing a file writes what is left of it, and fails, too."""
+    shard = disk / "c/0/0/0/0"
+    shard.parent.mkdir(parents=True)
+    (disk / "full").write_bytes(bytes(shutil.disk_usage(disk).free))
+    with pytest.raises(OutputError, match=r"c/0/0/0/0 cannot be written: .*No space left.*extract again to resume"):
+        write_shard(shard, [bytes(n_bytes)] * 2)
+    assert [*shard.parent.iterdir()] == []
+
+
+@only_zarr
+@pytest.mark.leaves_files
+@pytest.mark.parametrize("moment", ["before the journal", "before the tables", "after the tables"])
+def test_a_disk_that_is_full_when_shards_are_written(
+    make_step: MakeStep, disk: Path, undisturbed: Path, moment: str
+) -> None:
+    """The tables of a store are written last, and then the list of removed cells. `.h5sc` files reserve space."""
+
+    def fill() -> None:
+        (disk / "full").write_bytes(bytes(shutil.disk_usage(disk).free))
+
+    class Writer(ZarrWriter):
+        n_flushed = 0
+
+        def flush(self) -> None:
+            self.n_flushed += 1
+            if moment == "before the journal" and self.n_flushed == 3:
+                fill()
+            super().flush()
+
+        def describe(self, *args: Any) -> None:
+            if moment == "before the tables":
+                fill()
+            super().describe(*args)
+            fill()
+
+    resize(disk, "20m")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WRITERS["zarr"][0], Writer)
+        with pytest.raises(OutputError, match=r"(No space left on device|only 0 bytes are free).* again to resume"):
+            make_step()()
+    assert not (disk / "out/data").exists() or not any((disk / "out/data").iterdir())
+    (disk / "full").unlink()
+    assert_goes_on(make_step, disk, undisturbed, 1)
+
+
+def test_what_can_never_fit_is_told_before_any_work(make_step: MakeStep, disk: Path) -> None:
     (disk / "full").write_bytes(bytes(shutil.disk_usage(disk).free - 2**16))
     with pytest.raises(OutputError, match=r"images of \d+ cells need at least .*B, and only .*B are free there"):
-        make_step(store, disk, compression=False)()
+        make_step(compression=False)()
     assert not (disk / "out/.unfinished_data").exists()
 
 
-def test_a_folder_that_cannot_be_written(store: Path, disk: Path) -> None:
-    step = make_step(store, disk)
+def test_a_folder_that_cannot_be_written(make_step: MakeStep, disk: Path) -> None:
+    step = make_step()
     step.log("it can be, so far")
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     try:

@@ -1,4 +1,4 @@
-"""Extraction after extraction in one process: nothing grows. ``make faults`` runs 200 of them."""
+"""Extraction after extraction in one process, in both formats: nothing grows. ``make faults`` runs 200 of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def test_nothing_grows_from_run_to_run(tmp_path: Path) -> None:
     store = write_store(tmp_path / "s.zarr", make_sample())
     cache, sizes, states = tmp_path / "cache", [], []
     for number in range(N_RUNS):
-        config = {"threads": 1 + number % 2, "image_size": 32, "cache": str(cache)}
+        file_format = ("h5sc", "zarr")[number // 2 % 2]
+        config = {"threads": 1 + number % 2, "image_size": 32, "file_format": file_format, "cache": str(cache)}
         HDF5CellExtraction(config, tmp_path / "out", filehandler=store, overwrite=True)()
         states.append(_state(cache))
         sizes.append(psutil.Process().memory_info().rss)

@@ -1,5 +1,7 @@
 """A run that was ended, however it was, is gone on with: nothing is lost, nothing is wrong, little is done twice.
 
+Tests run for both formats, unless a format has no such error, or the format makes no difference to it.
+
 ``CELLSTAMP_KILLS=40`` (what ``make faults`` sets) has as many runs killed at random moments, and a table of them shown.
 """
 
@@ -23,14 +25,17 @@ import numpy as np
 import psutil
 import pytest
 
-from cellstamp import HDF5CellExtraction
+from cellstamp import HDF5CellExtraction, read_h5sc
 from cellstamp.cells.task import StampTask
 from cellstamp.errors import InputError, OutputError, WorkerError
-from cellstamp.h5sc.journal import _line, read_entries
+from cellstamp.h5sc.journal import _line, count_cells, read_entries
 from cellstamp.h5sc.validate import errors_in
 from cellstamp.h5sc.writer import StampWriter
+from cellstamp.pipeline.disk_space import DiskSpace as Room
+from cellstamp.zarr_store.shards import images_path, shard_path
 from commands import run_command
-from comparing import assert_same
+from comparing import assert_same, contents
+from formats import CELLS_PER_SHARD, NAMES, WRITERS, n_cells_of, only_h5sc, only_zarr
 from listening import as_started_from_a_terminal, as_started_with_nohup, to_ctrl_c
 from stamp_tasks import Interrupted, Killed, KilledOnce, Refused
 from stores import Sample, make_sample, write_store
@@ -42,8 +47,6 @@ N_KILLS = int(os.environ.get("CELLSTAMP_KILLS", "1"))
 MOST_KILLS_A_RUN = 2 if N_KILLS == 1 else 4
 SAMPLE = make_sample()
 CONFIG = {"threads": 1, "image_size": 32, "max_batch_size": 5}
-FILE = "data/single_cells.h5sc"
-
 MakeStep = Callable[..., HDF5CellExtraction]
 
 
@@ -53,17 +56,24 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(store: Path, file_format: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run makes that nothing happens to."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    HDF5CellExtraction({**CONFIG, "cache": str(folder / "cache")}, folder, filehandler=store)()
-    return folder / FILE
+    keys = {**CONFIG, "cache": str(folder / "cache"), "file_format": file_format}
+    HDF5CellExtraction(keys, folder, filehandler=store)()
+    return folder / "data" / NAMES[file_format]
 
 
 @pytest.fixture
-def make_step(tmp_path: Path, store: Path) -> MakeStep:
+def result(tmp_path: Path, file_format: str) -> Path:
+    """Where a run of this test writes its file or store."""
+    return tmp_path / "out/data" / NAMES[file_format]
+
+
+@pytest.fixture
+def make_step(tmp_path: Path, store: Path, file_format: str) -> MakeStep:
     def make(filehandler: Any = store, *, overwrite: bool = False, **config: Any) -> HDF5CellExtraction:
-        keys = {**CONFIG, "cache": str(tmp_path / "cache"), **config}
+        keys = {**CONFIG, "cache": str(tmp_path / "cache"), "file_format": file_format, **config}
         return HDF5CellExtraction(keys, tmp_path / "out", overwrite=overwrite, filehandler=filehandler)
 
     return make
@@ -117,65 +127,72 @@ def end_a_run(
     [(Refused, InputError, 1), (Refused, InputError, 2), (Interrupted, KeyboardInterrupt, 1), (Killed, WorkerError, 2)],
 )
 def test_what_was_finished_is_not_done_again(
-    tmp_path: Path, make_step: MakeStep, undisturbed: Path, cut_again: list[int], task: Any, error: Any, threads: int
+    tmp_path: Path,
+    make_step: MakeStep,
+    result: Path,
+    undisturbed: Path,
+    cut_again: list[int],
+    task: Any,
+    error: Any,
+    threads: int,
 ) -> None:
     end_a_run(make_step, task, error, threads=threads)
     assert not (tmp_path / "out/data").exists()
     cut_again.clear()
     make_step()()
-    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert_same(result, undisturbed)
     n_before = n_done_before(tmp_path)
     assert n_before > 0
-    assert len(cut_again) == len(set(cut_again)) == _n_cells(undisturbed) - n_before
+    assert len(cut_again) == len(set(cut_again)) == n_cells_of(undisturbed) - n_before
     assert 40 in cut_again
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"data", "processing.log", "benchmarking.csv"}
 
 
-def _n_cells(path: Path) -> int:
-    with h5py.File(path) as file:
-        return int(file["obsm/single_cell_images"].shape[0])
-
-
-def test_ended_twice(tmp_path: Path, make_step: MakeStep, undisturbed: Path) -> None:
+def test_ended_twice(tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path) -> None:
     end_a_run(make_step, Refused, InputError)
     first = _unfinished(tmp_path)
     end_a_run(make_step, Refused, InputError, overwrite=True)
     assert _unfinished(tmp_path) == first  # a file that was closed is gone on with where it is
     make_step()()
-    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert_same(result, undisturbed)
 
 
 def _unfinished(tmp_path: Path) -> list[str]:
     return sorted(path.name for path in (tmp_path / "out/.unfinished_data").iterdir())
 
 
+@only_h5sc
 @pytest.mark.parametrize("compression", [True, "gzip", False])
 def test_stamps_of_any_compression_are_carried_over(
-    tmp_path: Path, make_step: MakeStep, cut_again: list[int], compression: Any
+    tmp_path: Path, make_step: MakeStep, result: Path, cut_again: list[int], compression: Any
 ) -> None:
+    """Only HDF5 files that were not closed have to be copied."""
     make_step(compression=compression, overwrite=True)()
-    shutil.move(tmp_path / "out" / FILE, tmp_path / "whole.h5sc")
+    shutil.move(result, tmp_path / "whole.h5sc")
     end_a_run(make_step, Refused, InputError, compression=compression)
     _never_closed(tmp_path)
     cut_again.clear()
     make_step(compression=compression)()
-    assert_same(tmp_path / "out" / FILE, tmp_path / "whole.h5sc")
-    assert len(cut_again) == _n_cells(tmp_path / "whole.h5sc") - n_done_before(tmp_path) < 40
+    assert_same(result, tmp_path / "whole.h5sc")
+    assert len(cut_again) == n_cells_of(tmp_path / "whole.h5sc") - n_done_before(tmp_path) < 40
 
 
+@only_h5sc
 @pytest.mark.parametrize("compression", [True, "gzip", False])
 @pytest.mark.parametrize("closed", [True, False], ids=["closed", "not closed"])
 def test_a_run_that_began_with_a_chunk_for_each_plane_goes_on_with_these(
     tmp_path: Path,
     make_step: MakeStep,
+    result: Path,
     cut_again: list[int],
     monkeypatch: pytest.MonkeyPatch,
     compression: Any,
     *,
     closed: bool,
 ) -> None:
+    """Earlier versions wrote such files; they wrote no stores."""
     make_step(compression=compression, overwrite=True)()
-    shutil.move(tmp_path / "out" / FILE, tmp_path / "whole.h5sc")
+    shutil.move(result, tmp_path / "whole.h5sc")
     with monkeypatch.context() as patch:
         patch.setattr("cellstamp.h5sc.layout.planes_per_chunk", lambda *_: 1)
         end_a_run(make_step, Refused, InputError, compression=compression)
@@ -183,13 +200,13 @@ def test_a_run_that_began_with_a_chunk_for_each_plane_goes_on_with_these(
     _says_nothing_of_chunks(attempt / "journal")
     cut_again.clear()
     make_step(compression=compression)()
-    with h5py.File(tmp_path / "out" / FILE) as resumed, h5py.File(tmp_path / "whole.h5sc") as whole:
+    with h5py.File(result) as resumed, h5py.File(tmp_path / "whole.h5sc") as whole:
         images, expected = (file["obsm/single_cell_images"] for file in (resumed, whole))
         assert (images.chunks[1], expected.chunks[1]) == (1, 5)
         assert images.id.get_num_chunks() == 5 * len(images)
         assert np.array_equal(images[:], expected[:])
-    assert errors_in(tmp_path / "out" / FILE) == []
-    assert len(cut_again) == _n_cells(tmp_path / "whole.h5sc") - n_done_before(tmp_path) < 40
+    assert errors_in(result) == []
+    assert len(cut_again) == n_cells_of(tmp_path / "whole.h5sc") - n_done_before(tmp_path) < 40
 
 
 def _unfinished_folder(tmp_path: Path) -> Path:
@@ -206,31 +223,77 @@ def _says_nothing_of_chunks(journal: Path) -> None:
 
 
 def _never_closed(tmp_path: Path) -> Path:
-    """Make of a file that was closed one that was not: without an end in its journal, and with a useless index."""
+    """Make of a file that was closed one that was not: without an end in its journal, and with a useless index.
+
+    A store has no index that is written at the end.
+    """
     attempt = _unfinished_folder(tmp_path)
     journal = attempt / "journal"
     lines = journal.read_bytes().splitlines(keepends=True)
     assert b"closed" in lines[-1]
     journal.write_bytes(b"".join(lines[:-1]))
-    with (attempt / "single_cells.h5sc").open("r+b") as file:
-        file.write(b"\0" * 64)
+    if (attempt / "single_cells.h5sc").exists():
+        with (attempt / "single_cells.h5sc").open("r+b") as file:
+            file.write(b"\0" * 64)
     return attempt
 
 
 def test_a_journal_with_a_torn_end(
-    tmp_path: Path, make_step: MakeStep, undisturbed: Path, cut_again: list[int]
+    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path, cut_again: list[int]
 ) -> None:
     end_a_run(make_step, Refused, InputError)
     journal = _never_closed(tmp_path) / "journal"
     journal.write_bytes(journal.read_bytes()[:-7])
     cut_again.clear()
     make_step()()
-    assert_same(tmp_path / "out" / FILE, undisturbed)
-    assert 0 < n_done_before(tmp_path) == _n_cells(undisturbed) - len(cut_again)
+    assert_same(result, undisturbed)
+    assert 0 < n_done_before(tmp_path) == n_cells_of(undisturbed) - len(cut_again)
 
 
+def test_what_is_done_after_a_torn_end_stays_done(
+    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path
+) -> None:
+    end_a_run(make_step, Refused, InputError)
+    journal = _never_closed(tmp_path) / "journal"
+    n_done = count_cells(journal)
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:3])[:-7])
+    end_a_run(make_step, Refused, InputError)
+    make_step()()
+    assert n_done_before(tmp_path) == n_done
+    assert_same(result, undisturbed)
+
+
+@only_zarr
+@pytest.mark.parametrize("damage", ["shortened", "index", "removed"])
+def test_shards_that_are_damaged_or_lost_are_written_again_and_count_once(
+    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    end_a_run(make_step, Refused, InputError)
+    attempt = _unfinished_folder(tmp_path)
+    shard = shard_path(attempt / result.name, 1)
+    content = shard.read_bytes()
+    if damage == "removed":
+        shutil.rmtree(shard.parents[2])
+    else:
+        shard.write_bytes(content[:-1] if damage == "shortened" else content[:-20] + b"?" + content[-19:])
+    n_done = count_cells(attempt / "journal")
+    end_a_run(make_step, Refused, InputError)
+    lost = f"Could not read {CELLS_PER_SHARD} finished cells from {attempt}: extracting them again"
+    assert log_of(tmp_path).count(lost) == 1
+    assert n_done_before(tmp_path) == n_done - CELLS_PER_SHARD
+    assert count_cells(attempt / "journal") == n_done
+
+    left = []
+    monkeypatch.setattr("cellstamp.pipeline.extraction.DiskSpace", lambda folder, n: left.append(n) or Room(folder, n))
+    make_step()()
+    assert n_done_before(tmp_path) == n_done
+    assert left == [n_cells_of(undisturbed) - n_done]
+    assert_same(result, undisturbed)
+
+
+@only_h5sc
 def test_stamps_that_are_not_what_the_journal_says_are_made_again(
-    tmp_path: Path, make_step: MakeStep, undisturbed: Path
+    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path
 ) -> None:
     end_a_run(make_step, Refused, InputError)
     attempt = _never_closed(tmp_path)
@@ -241,32 +304,37 @@ def test_stamps_that_are_not_what_the_journal_says_are_made_again(
         file.seek(start + 3)
         file.write(b"??")
     make_step()()
-    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert_same(result, undisturbed)
     assert n_done_before(tmp_path) == sum(len(other.rows) for other in others)
     assert f"Could not read {len(entry.rows)} finished cells from {attempt}: extracting them again" in log_of(tmp_path)
 
 
-def test_a_file_cut_short(tmp_path: Path, make_step: MakeStep, undisturbed: Path) -> None:
+@only_h5sc
+def test_a_file_cut_short(tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path) -> None:
     end_a_run(make_step, Refused, InputError)
     file = _never_closed(tmp_path) / "single_cells.h5sc"
     os.truncate(file, file.stat().st_size // 2)
     make_step()()
-    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert_same(result, undisturbed)
 
 
-def test_carrying_over_that_was_ended_itself(tmp_path: Path, make_step: MakeStep, undisturbed: Path) -> None:
+@only_h5sc
+def test_carrying_over_that_was_ended_itself(
+    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path
+) -> None:
     end_a_run(make_step, Refused, InputError)
     attempt = _never_closed(tmp_path)
     partly = attempt.with_name("2")
     shutil.copytree(attempt, partly)
     (partly / "journal").write_bytes((attempt / "journal").read_bytes().splitlines(keepends=True)[0])
     make_step()()
-    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert_same(result, undisturbed)
     assert n_done_before(tmp_path) > 0
 
 
+@only_h5sc
 def test_carrying_over_that_is_interrupted_leaves_nothing_open_and_all_there(
-    tmp_path: Path, make_step: MakeStep, undisturbed: Path
+    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path
 ) -> None:
     end_a_run(make_step, Refused, InputError)
     _never_closed(tmp_path)
@@ -282,31 +350,74 @@ def test_carrying_over_that_is_interrupted_leaves_nothing_open_and_all_there(
     assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == 0
     make_step()()
     assert n_done_before(tmp_path) > 0
-    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert_same(result, undisturbed)
 
 
-@pytest.mark.parametrize("name", ["journal", "single_cells.h5sc"])
+@pytest.mark.parametrize("missing", ["journal", "result"])
 def test_half_of_what_is_needed_to_go_on_is_nothing(
-    tmp_path: Path, make_step: MakeStep, undisturbed: Path, name: str
+    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path, missing: str
 ) -> None:
     end_a_run(make_step, Refused, InputError)
-    (attempt,) = (tmp_path / "out/.unfinished_data").iterdir()
-    (attempt / name).unlink()
+    attempt = _unfinished_folder(tmp_path)
+    (attempt / (missing if missing == "journal" else result.name)).rename(tmp_path / "elsewhere")
     make_step()()
-    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert_same(result, undisturbed)
     assert n_done_before(tmp_path) == 0
     assert f"Removed unfinished results that cannot be resumed: {attempt}" in log_of(tmp_path)
 
 
-def test_a_finished_file_that_did_not_get_its_name(tmp_path: Path, make_step: MakeStep, undisturbed: Path) -> None:
+def test_a_finished_file_that_did_not_get_its_name(
+    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path
+) -> None:
     end_a_run(make_step, _interrupt, KeyboardInterrupt, where="run.publish")
     make_step()()
-    assert_same(tmp_path / "out" / FILE, undisturbed)
-    assert n_done_before(tmp_path) == _n_cells(undisturbed)
+    assert_same(result, undisturbed)
+    assert n_done_before(tmp_path) == n_cells_of(undisturbed)
 
 
-def _interrupt(*_: object) -> None:
+def _interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt("on purpose")
+
+
+@only_zarr
+def test_a_store_without_the_metadata_of_its_images_is_made_again(
+    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path
+) -> None:
+    end_a_run(make_step, Refused, InputError)
+    (images_path(_unfinished_folder(tmp_path) / result.name) / "zarr.json").unlink()
+    make_step()()
+    assert_same(result, undisturbed)
+
+
+@only_zarr
+def test_no_reader_takes_an_unfinished_store_for_a_finished_one(
+    tmp_path: Path, make_step: MakeStep, result: Path
+) -> None:
+    """Also one that was complete, of which a shard was lost."""
+    end_a_run(make_step, Refused, InputError)
+    unfinished = _unfinished_folder(tmp_path) / result.name
+    with pytest.raises(InputError, match=r"has no zarr\.json"):
+        read_h5sc(unfinished)
+    end_a_run(make_step, _interrupt, KeyboardInterrupt, where="run.publish")
+    assert read_h5sc(unfinished).n_obs
+    shard_path(unfinished, 0).unlink()
+    end_a_run(make_step, _interrupt, KeyboardInterrupt, where="run.run_batches")
+    with pytest.raises(InputError, match=r"has no zarr\.json"):
+        read_h5sc(unfinished)
+    make_step()()
+
+
+@only_zarr
+def test_parts_of_shards_that_killed_workers_left_are_removed_at_the_start(
+    tmp_path: Path, make_step: MakeStep, result: Path
+) -> None:
+    """They take space, which may be what the next run lacks."""
+    end_a_run(make_step, Refused, InputError)
+    part = shard_path(_unfinished_folder(tmp_path) / result.name, 0).with_name(".0.1234.partial")
+    part.write_bytes(b"some chunks")
+    end_a_run(make_step, _interrupt, KeyboardInterrupt, where="run.run_batches")
+    assert not part.exists()
+    make_step()()
 
 
 def test_a_preview_is_gone_on_with_too(tmp_path: Path, make_step: MakeStep) -> None:
@@ -318,22 +429,28 @@ def test_a_preview_is_gone_on_with_too(tmp_path: Path, make_step: MakeStep) -> N
 
 
 def test_a_run_whose_worker_was_killed_makes_the_same_file(
-    tmp_path: Path, make_step: MakeStep, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = write_store(tmp_path / "sample.zarr", SAMPLE)
     monkeypatch.setattr("cellstamp.pipeline.job.StampTask", KilledOnce)
     make_step(store, threads=2)()
     assert (tmp_path / "killed-once").exists()
     assert "a worker died (killed by SIGKILL) while working on" in log_of(tmp_path)
-    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert_same(result, undisturbed)
 
 
 def test_ctrl_c_with_workers_leaves_a_process_that_can_go_on(
-    tmp_path: Path, make_step: MakeStep, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    make_step: MakeStep,
+    result: Path,
+    undisturbed: Path,
+    file_format: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     written: list[int] = []
+    where, writer = WRITERS[file_format]
 
-    class Writer(StampWriter):
+    class Writer(writer):  # type: ignore[misc, valid-type]
         """Is interrupted, as by Ctrl-C, when it has written two batches."""
 
         def write(self, *args: Any) -> None:
@@ -343,7 +460,7 @@ def test_ctrl_c_with_workers_leaves_a_process_that_can_go_on(
                 signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr("cellstamp.h5sc.unfinished.StampWriter", Writer)
+        patch.setattr(where, Writer)
         with to_ctrl_c(), pytest.raises(KeyboardInterrupt, match=r"^$"):
             make_step(threads=2)()
     servers = [
@@ -353,7 +470,7 @@ def test_ctrl_c_with_workers_leaves_a_process_that_can_go_on(
     assert list((tmp_path / "cache").iterdir()) == []
     make_step(threads=2)()
     assert n_done_before(tmp_path) == 10
-    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert_same(result, undisturbed)
 
 
 # --- from other inputs -----------------------------------------------------------------------------------------------
@@ -367,6 +484,7 @@ def _shifted(sample: Sample) -> Sample:
     return Sample(sample.image[:, ::-1] // 3, sample.masks, sample.channel_names)
 
 
+@only_h5sc
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -377,41 +495,61 @@ def _shifted(sample: Sample) -> Sample:
     ],
 )
 def test_what_was_made_from_something_else_is_not_gone_on_with(
-    tmp_path: Path, make_step: MakeStep, undisturbed: Path, change: Any, told: str
+    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path, change: Any, told: str
 ) -> None:
     end_a_run(make_step, Refused, InputError)
     keys = change(tmp_path)
     with pytest.raises(OutputError, match=rf"(?s)unfinished results .* inputs or settings.*{told}.*overwrite=True"):
         make_step(**keys)()
     make_step()()  # as before: it is still there
-    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert_same(result, undisturbed)
     assert n_done_before(tmp_path) > 0
 
 
-def test_with_overwrite_what_was_made_from_something_else_goes(tmp_path: Path, make_step: MakeStep) -> None:
+def test_with_overwrite_what_was_made_from_something_else_goes(
+    tmp_path: Path, make_step: MakeStep, result: Path
+) -> None:
     end_a_run(make_step, Refused, InputError)
     make_step(compression="gzip", overwrite=True)()
     assert n_done_before(tmp_path) == 0
-    assert errors_in(tmp_path / "out" / FILE) == []
+    assert errors_in(result) == []
 
 
 def test_other_workers_and_batches_are_no_other_settings(
-    tmp_path: Path, make_step: MakeStep, undisturbed: Path
+    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path
 ) -> None:
     end_a_run(make_step, Refused, InputError)
     make_step(threads=2, max_batch_size=7, flush_every=3, progress=False)()
-    assert_same(tmp_path / "out" / FILE, undisturbed)
+    assert_same(result, undisturbed)
     assert n_done_before(tmp_path) > 0
 
 
-def test_an_overwriting_run_that_is_ended_leaves_the_old_result(tmp_path: Path, make_step: MakeStep) -> None:
+def test_an_overwriting_run_that_is_ended_leaves_the_old_result(
+    tmp_path: Path, make_step: MakeStep, result: Path
+) -> None:
     make_step()()
-    before = (tmp_path / "out" / FILE).read_bytes()
+    before = contents(result)
     end_a_run(make_step, Refused, InputError, overwrite=True, compression="gzip")
-    assert (tmp_path / "out" / FILE).read_bytes() == before
+    assert contents(result) == before
     make_step(overwrite=True, compression="gzip")()
     assert n_done_before(tmp_path) > 0
-    assert (tmp_path / "out" / FILE).read_bytes() != before
+    assert contents(result) != before
+    assert errors_in(result) == []
+    assert {path.name for path in result.parent.iterdir()} == {result.name, "removed_classes.csv"}
+
+
+def test_an_unfinished_result_of_the_other_format_is_in_the_way(
+    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path, file_format: str
+) -> None:
+    end_a_run(make_step, Refused, InputError)
+    other = "zarr" if file_format == "h5sc" else "h5sc"
+    with pytest.raises(OutputError, match=r"(?s)unfinished results .* inputs or settings.*file_format: "):
+        make_step(file_format=other)()
+    make_step(file_format=other, overwrite=True)()
+    assert n_done_before(tmp_path) == 0
+    assert not result.exists()
+    make_step()()
+    assert_same(result, undisturbed)
 
 
 # --- killed at any moment --------------------------------------------------------------------------------------------
@@ -419,14 +557,15 @@ def test_an_overwriting_run_that_is_ended_leaves_the_old_result(tmp_path: Path, 
 _RUN = """
 import json, sys
 from cellstamp import HDF5CellExtraction
-config, folder, store = json.loads(sys.argv[1])
+from cellstamp.zarr_store import layout
+config, folder, store, layout.MOST_ROWS = json.loads(sys.argv[1])
 HDF5CellExtraction(config, folder, filehandler=store)()
 """
 
 
 def _start(tmp_path: Path, store: Path, **config: Any) -> subprocess.Popen[bytes]:
     keys = {**CONFIG, "cache": str(tmp_path / "cache"), "threads": 2, "flush_every": 1, **config}
-    arguments = json.dumps([keys, str(tmp_path / "out"), str(store)])
+    arguments = json.dumps([keys, str(tmp_path / "out"), str(store), CELLS_PER_SHARD])
     return subprocess.Popen([sys.executable, "-c", _RUN, arguments], start_new_session=True)
 
 
@@ -442,27 +581,27 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def many_undisturbed(tmp_path_factory: pytest.TempPathFactory, many: Path) -> Path:
+def many_undisturbed(tmp_path_factory: pytest.TempPathFactory, many: Path, file_format: str) -> Path:
     """What a run that nobody ends makes of it."""
     folder = tmp_path_factory.mktemp("whole")
-    assert _start(folder, many).wait(120) == 0
-    return folder / "out" / FILE
+    assert _start(folder, many, file_format=file_format).wait(120) == 0
+    return folder / "out/data" / NAMES[file_format]
 
 
 @pytest.mark.leaves_files
 def test_runs_killed_at_random_moments_are_gone_on_with(
-    tmp_path: Path, many: Path, many_undisturbed: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, many: Path, many_undisturbed: Path, file_format: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The whole tree of processes is killed: those are the moments at which nothing can be tidied up any more."""
     draw = random.Random(N_KILLS)
-    n_cells, rows = _n_cells(many_undisturbed), []
+    n_cells, rows = n_cells_of(many_undisturbed), []
     for number in range(N_KILLS):
         folder = tmp_path / str(number)
         folder.mkdir()
         killed = 0
         # killed when it had given the file its name already, it is done, too
-        while not (folder / "out" / FILE).exists():
-            process = _start(folder, many)
+        while not (folder / "out/data" / many_undisturbed.name).exists():
+            process = _start(folder, many, file_format=file_format)
             if not killed:  # the first time in the middle of the work, for certain
                 _wait_for_entries(folder / "out/.unfinished_data/1/journal", process)
             moment = draw.uniform(0, 3) if killed else 0
@@ -474,7 +613,7 @@ def test_runs_killed_at_random_moments_are_gone_on_with(
                 process.wait()
                 killed += 1
         found = [int(n) for n in re.findall(r"Resuming: (\d+) of", (folder / "out/processing.log").read_text())]
-        assert_same(folder / "out" / FILE, many_undisturbed)
+        assert_same(folder / "out/data" / many_undisturbed.name, many_undisturbed)
         assert found == sorted(found)  # what was done stayed done
         rows.append((number + 1, killed, found, n_cells))
     with capsys.disabled():
@@ -486,17 +625,24 @@ def test_runs_killed_at_random_moments_are_gone_on_with(
 
 
 @pytest.fixture
-def project(tmp_path: Path, store: Path) -> Path:
+def project(tmp_path: Path, store: Path, file_format: str) -> Path:
     """A project that is extracted one cell after the other."""
     folder = tmp_path / "project"
     folder.mkdir()
     shutil.copytree(store, folder / "scportrait.sdata")
     keys = {**CONFIG, "cache": str(tmp_path / "cache"), "threads": 2, "max_batch_size": 1, "flush_every": 1}
+    keys["file_format"] = file_format
     (folder / "config.yml").write_text(json.dumps({"HDF5CellExtraction": keys}))
     return folder
 
 
-EXTRACT = [sys.executable, "-c", "from cellstamp.cli import main; main()", "extract"]
+_COMMAND = f"""
+from cellstamp.cli import main
+from cellstamp.zarr_store import layout
+layout.MOST_ROWS = {CELLS_PER_SHARD}
+main()
+"""
+EXTRACT = [sys.executable, "-c", _COMMAND, "extract"]
 
 
 def _start_command(project: Path, disposition: Callable[[], None]) -> subprocess.Popen[str]:
@@ -522,7 +668,7 @@ def _servers_below(pid: int) -> list[psutil.Process | None]:
 
 
 def test_runs_whose_server_is_killed_at_random_moments_make_the_same_file(
-    tmp_path: Path, many: Path, many_undisturbed: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, many: Path, many_undisturbed: Path, file_format: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The server that workers are forked from: while it imports, while it forks, while they work."""
     draw = random.Random(N_KILLS)
@@ -530,7 +676,7 @@ def test_runs_whose_server_is_killed_at_random_moments_make_the_same_file(
     for number in range(N_KILLS):
         folder = tmp_path / str(number)
         folder.mkdir()
-        process = _start(folder, many)
+        process = _start(folder, many, file_format=file_format)
         for _ in range(1 + number % 2):
             server = _server_of(process)
             with suppress(subprocess.TimeoutExpired):
@@ -541,7 +687,7 @@ def test_runs_whose_server_is_killed_at_random_moments_make_the_same_file(
                     server.kill()
                     killed += 1
         assert process.wait(120) == 0
-        assert_same(folder / "out" / FILE, many_undisturbed)
+        assert_same(folder / "out/data" / many_undisturbed.name, many_undisturbed)
         survived += 1
     with capsys.disabled():
         if N_KILLS > 1:
@@ -550,7 +696,17 @@ def test_runs_whose_server_is_killed_at_random_moments_make_the_same_file(
 
 
 @pytest.mark.leaves_files
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("file_format", "number", "code"),
+    [
+        ("h5sc", signal.SIGINT, 130),
+        ("h5sc", signal.SIGTERM, 143),
+        ("h5sc", signal.SIGHUP, 129),
+        ("zarr", signal.SIGINT, 130),
+        ("zarr", signal.SIGTERM, 143),
+    ],
+    indirect=["file_format"],
+)
 def test_the_command_line_ends_tidily_and_goes_on(
     tmp_path: Path, project: Path, undisturbed: Path, number: signal.Signals, code: int
 ) -> None:
@@ -568,10 +724,10 @@ def test_the_command_line_ends_tidily_and_goes_on(
     done = run_command("extract", project)
     assert done.exit_code == 0, done.output
     assert re.search(r"Resuming: \d+ of \d+ cells done", done.stdout)
-    assert_same(project / "extraction" / FILE, undisturbed)
-    assert np.array_equal(_ids(project / "extraction" / FILE), _ids(undisturbed))
+    assert_same(project / "extraction/data" / undisturbed.name, undisturbed)
 
 
+@only_h5sc
 def test_the_command_line_ignores_what_it_was_started_to_ignore(project: Path, undisturbed: Path) -> None:
     process = _start_command(project, as_started_with_nohup)
     everybody = [process, *psutil.Process(process.pid).children(recursive=True)]
@@ -581,9 +737,4 @@ def test_the_command_line_ignores_what_it_was_started_to_ignore(project: Path, u
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, (out, err)
-    assert_same(project / "extraction" / FILE, undisturbed)
-
-
-def _ids(path: Path) -> np.ndarray:
-    with h5py.File(path) as file:
-        return file["obs/scportrait_cell_id"][:]
+    assert_same(project / "extraction/data" / undisturbed.name, undisturbed)

@@ -1,13 +1,13 @@
-"""Zarr stores: the values of `.h5sc` files, shards that workers write, one reader for both, and interrupted runs."""
+"""Zarr stores: the values of `.h5sc` files, shards that workers write, and one reader for both.
+
+Tests of interrupted runs are in `test_unfinished.py`, for both formats, those of full disks in `test_small_disk.py`.
+"""
 
 from __future__ import annotations
 
 import copy
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import zarr
 from cellstamp import HDF5CellExtraction, cell_images, iter_batches, plot_cells, read_h5sc, select_cells
 from cellstamp.cells.plan import Batch, ShardBatch, Tile
 from cellstamp.cells.task import StampTask
-from cellstamp.errors import ConfigError, InputError, OutputError, WorkerError
+from cellstamp.errors import ConfigError, InputError, OutputError
 from cellstamp.h5sc.reader import describe_h5sc
 from cellstamp.h5sc.validate import errors_in
 from cellstamp.source.values import Rect
@@ -29,9 +29,7 @@ from cellstamp.zarr_store.shard_task import FinishedShard, ShardTask
 from cellstamp.zarr_store.shards import index_of, read_index, shard_path, write_shard
 from cellstamp.zarr_store.writer import ZarrWriter
 from commands import run_command
-from stamp_tasks import Interrupted, Killed, KilledOnce, Refused
 from stores import make_sample, write_store
-from waiting import wait_until
 
 _DRAWN = make_sample((1100, 900))
 # from the last to the first: cell 40, at which runs end, is in one of the last shards
@@ -288,47 +286,6 @@ def test_folders_that_are_no_store(tmp_path: Path) -> None:
 # --- interrupted runs, and results that exist -------------------------------------------------------------------------
 
 
-def end_a_run(slide: Path, folder: Path, task: Any, error: type[BaseException], **config: Any) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cellstamp.pipeline.job.StampTask", task)
-        with pytest.raises(error, match=r"on purpose|workers died while working"):
-            extract(slide, folder, flush_every=1, **config)
-
-
-@pytest.mark.filterwarnings("ignore:2 workers were killed")
-@pytest.mark.parametrize(
-    ("task", "error", "threads"),
-    [(Refused, InputError, 2), (Interrupted, KeyboardInterrupt, 1), (Killed, WorkerError, 2)],
-)
-@pytest.mark.once
-def test_an_interrupted_run_resumes_from_its_shards(
-    slide: Path, store: Path, tmp_path: Path, task: Any, error: Any, threads: int
-) -> None:
-    end_a_run(slide, tmp_path / "out", task, error, threads=threads, image_size=24)
-    unfinished = tmp_path / "out/.unfinished_data/1/single_cells.zarr"
-    with pytest.raises(InputError, match=r"has no zarr\.json"):
-        read_h5sc(unfinished)
-    kept = {path: path.stat().st_mtime_ns for path in (unfinished / "obsm").rglob("c/*/0/0/0")}
-    assert 0 < len(kept) < 6
-    found = extract(slide, tmp_path / "out")
-    assert shards_of(found) == shards_of(store)
-    assert read_h5sc(found).obs.equals(read_h5sc(store).obs)
-    written_again = [
-        path for path, time in kept.items() if (found / path.relative_to(unfinished)).stat().st_mtime_ns != time
-    ]
-    assert len(written_again) <= threads  # at most those that the journal did not name yet
-    assert "Resuming: " in (tmp_path / "out/processing.log").read_text()
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["benchmarking.csv", "data", "processing.log"]
-
-
-@pytest.mark.once
-def test_a_shard_that_was_lost_is_written_again(slide: Path, store: Path, tmp_path: Path) -> None:
-    end_a_run(slide, tmp_path / "out", Refused, InputError, threads=1)
-    shards = sorted((tmp_path / "out/.unfinished_data/1/single_cells.zarr").rglob("c/*/0/0/0"))
-    shards[0].write_bytes(shards[0].read_bytes()[:-1])
-    assert shards_of(extract(slide, tmp_path / "out")) == shards_of(store)
-
-
 @pytest.mark.once
 def test_a_shard_that_was_written_twice_counts_once(tmp_path: Path) -> None:
     layout = ShardedLayout(
@@ -353,18 +310,6 @@ def test_a_shard_that_was_written_twice_counts_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.once
-def test_a_run_whose_process_is_killed_resumes(slide: Path, store: Path, tmp_path: Path) -> None:
-    keys = {**CONFIG, "cache": str(tmp_path / "cache"), "file_format": "zarr", "flush_every": 1}
-    step = f"HDF5CellExtraction({keys!r}, {str(tmp_path / 'out')!r}, filehandler={str(slide)!r})"
-    code = f"from cellstamp import HDF5CellExtraction; {step}()"
-    run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    wait_until(lambda: run.poll() is not None or [*(tmp_path / "out").glob(".unfinished_data/1/*/obsm/*/c/*/0/0/0")])
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    assert shards_of(extract(slide, tmp_path / "out")) == shards_of(store)
-
-
-@pytest.mark.once
 def test_a_run_that_failed_while_it_wrote_the_tables_resumes(slide: Path, store: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cellstamp.pipeline.job.Job.description", lambda *_: {"uns": object()})  # nobody can write it
@@ -374,42 +319,6 @@ def test_a_run_that_failed_while_it_wrote_the_tables_resumes(slide: Path, store:
     assert shards_of(found) == shards_of(store)
     assert read_h5sc(found).obs.equals(read_h5sc(store).obs)
     assert not [*found.rglob("tables.zarr")]
-
-
-@pytest.mark.filterwarnings("ignore:1 worker was killed")
-@pytest.mark.once
-def test_a_worker_that_was_killed_is_replaced(slide: Path, store: Path, tmp_path: Path) -> None:
-    own = tmp_path / "s.zarr"
-    shutil.copytree(slide, own)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cellstamp.pipeline.job.StampTask", KilledOnce)
-        found = extract(own, tmp_path / "out")
-    assert (tmp_path / "killed-once").exists()
-    assert not [path for path in found.rglob("*") if "partial" in path.name]
-    assert shards_of(found) == shards_of(store)
-    assert errors_in(found) == []
-
-
-@pytest.mark.once
-def test_a_disk_that_is_too_small(slide: Path, store: Path, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    size = sum(map(len, shards_of(store).values())) * 2 // 3
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
-    try:
-        with pytest.raises(OutputError, match=r"cannot be written.*cells are kept|remaining .* cells need"):
-            extract(slide, disk / "out", flush_every=1)
-        subprocess.run(["mount", "-o", "remount,size=40m", disk], check=True)
-        found = extract(slide, disk / "out")
-        assert "Resuming: " in (disk / "out/processing.log").read_text()
-        assert shards_of(found) == shards_of(store)
-        assert errors_in(found) == []
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.mark.once
@@ -436,23 +345,12 @@ def test_a_shard_is_retried_with_smaller_pieces() -> None:
 
 
 @pytest.mark.once
-def test_a_finished_store_is_up_to_date_or_in_the_way(slide: Path, tmp_path: Path) -> None:
+def test_a_finished_store_is_up_to_date(slide: Path, tmp_path: Path) -> None:
     first = extract(slide, tmp_path / "out")
     before = shards_of(first)
     assert extract(slide, tmp_path / "out") == first
     assert "Up to date" in (tmp_path / "out/processing.log").read_text()
-    with pytest.raises(
-        OutputError, match=r"already exists with different settings or input \(image_size: 24 -> 22; cells: "
-    ):
-        extract(slide, tmp_path / "out", image_size=22)
     assert shards_of(first) == before
-    keys = {**CONFIG, "image_size": 22, "cache": str(tmp_path / "cache"), "file_format": "zarr"}
-    HDF5CellExtraction(keys, tmp_path / "out", overwrite=True, filehandler=slide)()
-    assert read_h5sc(first).obsm[IMAGES].shape[-1] == 22
-    assert sorted(path.name for path in (tmp_path / "out/data").iterdir()) == [
-        "removed_classes.csv",
-        "single_cells.zarr",
-    ]
 
 
 @pytest.mark.once

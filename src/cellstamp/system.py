@@ -208,7 +208,10 @@ def move_folder(source: Path, target: Path) -> None:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Give a folder its final name; an existing folder is replaced.
+    """Give a folder its final name; a folder, file or link with this name is replaced.
+
+    No system replaces a filled folder in one step: for a moment, nothing has the name. If the new folder does not get
+    it, the earlier one has it again.
 
     Raises
     ------
@@ -216,13 +219,24 @@ def replace_folder(source: Path, target: Path) -> None:
         If a program has a file in one of them open, on Windows.
     """
     before = target.with_name(f".{target.name}.replaced")
-    if before.exists():
-        remove_folder(before)
-    if target.exists():
-        move_folder(target, before)
-    move_folder(source, target)
-    if before.exists():
-        remove_folder(before)
+    try:
+        if os.path.lexists(target):
+            _remove(before)
+            move_folder(target, before)
+        move_folder(source, target)
+    except BaseException:
+        if os.path.lexists(before) and not os.path.lexists(target):
+            before.rename(target)
+        raise
+    _remove(before)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, file or link, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        remove_folder(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_folder(path: Path) -> None:

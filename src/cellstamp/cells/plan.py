@@ -96,7 +96,8 @@ class ShardBatch:
         return sum(map(len, self.pieces))
 
     def __str__(self) -> str:
-        return f"{len(self)} cells of shard {self.number}: {', '.join(map(str, self.pieces))}"
+        ids = np.concatenate([piece.ids for piece in self.pieces])
+        return f"{len(self)} cells of shard {self.number}, ids {ids.min()} to {ids.max()}"
 
     @property
     def rows(self) -> NDArray[np.int64]:

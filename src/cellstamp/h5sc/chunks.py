@@ -19,9 +19,9 @@ from cellstamp.encoded_cells import n_chunks_of
 from cellstamp.errors import InputError
 from cellstamp.h5sc.chunk_table import ChunkTable, read_chunk_table
 from cellstamp.h5sc.layout import CELL_ID, IMAGES
-from cellstamp.h5sc.opening import marked_file, open_h5sc
+from cellstamp.h5sc.opening import Mark, marked_file, open_h5sc
 from cellstamp.location import Location
-from cellstamp.remote_file import RemoteFile, RemoteStatus, open_to_read
+from cellstamp.remote_file import RemoteFile, open_to_read
 from cellstamp.system import RawFile
 from cellstamp.zarr_store.shard_index import find_chunks
 
@@ -31,23 +31,6 @@ _FILTERS: dict[tuple[int, ...], Compression | None] = {
     (h5py.h5z.FILTER_DEFLATE,): "gzip",
     (h5py.h5z.FILTER_LZF,): "lzf",
 }
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Size, time of modification and inode of a file: they show whether it was replaced or modified.
-
-    Of a remote file, the inode is a number of its version.
-    """
-
-    n_bytes: int
-    changed_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, status: os.stat_result | RemoteStatus) -> Mark:
-        """Return the mark of a file with this status."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ which inputs and settings the file is made from, and how many planes its chunks 
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -106,6 +107,9 @@ class Journal:
 
     def __init__(self, path: Path, about: dict[str, Any], planes_per_chunk: int) -> None:
         is_new = not path.exists()
+        if not is_new:
+            # entries after an incomplete line would never be read
+            os.truncate(path, sum(map(len, _valid_lines(path))))
         self._file = path.open("ab")
         self._pending: deque[Entry | ShardEntry] = deque()
         first = {"about": about, "planes_per_chunk": planes_per_chunk}
@@ -149,14 +153,18 @@ def _line(record: dict[str, Any]) -> bytes:
     return b"%08x %b\n" % (checksum(text), text)
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
+def _valid_lines(path: Path) -> Iterator[bytes]:
     """Read the lines of a journal, up to the first incomplete or damaged one."""
     with path.open("rb") as file:
         for line in file:
             said, _, text = line.rstrip(b"\n").partition(b" ")
             if not line.endswith(b"\n") or said != b"%08x" % checksum(text):
                 return
-            yield json.loads(text)
+            yield line
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    return (json.loads(line.partition(b" ")[2]) for line in _valid_lines(path))
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
@@ -181,8 +189,14 @@ def read_shards(path: Path) -> Iterator[ShardEntry]:
 
 
 def count_cells(path: Path) -> int:
-    """Count the cells in the entries of a journal."""
-    return sum(record.get("n_cells", len(record.get("rows", ()))) for record in _records(path))
+    """Count the cells in the entries of a journal. A shard that was lost and written again has two, and counts once."""
+    n_cells = 0
+    in_shards: dict[int, int] = {}
+    for record in _records(path):
+        n_cells += len(record.get("rows", ()))
+        if "shard" in record:
+            in_shards[record["shard"]] = record["n_cells"]
+    return n_cells + sum(in_shards.values())
 
 
 def is_closed(path: Path) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,17 +13,40 @@ import zarr
 
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import IMAGES
-from cellstamp.location import Location, check_protocol, is_remote, reachable
+from cellstamp.location import Location, check_protocol, is_remote, location_of, reachable
+from cellstamp.remote_file import RemoteFile, RemoteStatus
 
 ROOT = "zarr.json"
 """File with the metadata of a zarr store's root: it is written last."""
 
 
+@dataclass(frozen=True)
+class Mark:
+    """Size, time of modification and inode of a file: they show whether it was replaced or modified.
+
+    Of a remote file, the inode is a number of its version.
+    """
+
+    n_bytes: int
+    changed_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result | RemoteStatus) -> Mark:
+        """Return the mark of a file with this status."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
 class OpenStore:
-    """A zarr store with the interface of an open HDF5 file."""
+    """A zarr store with the interface of an open HDF5 file.
+
+    Zarr opens the files of a store one by one. So tables may be those of another store that has replaced it meanwhile:
+    `close` checks this.
+    """
 
     def __init__(self, path: Location) -> None:
         self.filename = str(path)
+        self.mark = mark_of(path / ROOT)
         self._group = zarr.open_group(str(path), mode="r")
 
     def __getitem__(self, name: str) -> Any:
@@ -31,7 +56,14 @@ class OpenStore:
         return name in self._group
 
     def close(self) -> None:
-        """Do nothing: zarr opens files to read them, and closes them at once."""
+        """Check that all of it was read from one store.
+
+        Raises
+        ------
+        InputError
+            If the store was replaced or removed since it was opened.
+        """
+        check_not_replaced(location_of(self.filename), self.mark)
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +147,27 @@ def bytes_of(path: Location) -> int:
 def marked_file(path: Location) -> Location:
     """Return the file that shows whether a file or store was replaced: itself, or the metadata of the store's root."""
     return path / ROOT if not isinstance(path, Path) or path.is_dir() else path
+
+
+def mark_of(file: Location) -> Mark:
+    """Return the mark of a file."""
+    return Mark.of(file.stat() if isinstance(file, Path) else RemoteFile(file).status())
+
+
+def check_not_replaced(store: Location, mark: Mark) -> None:
+    """Check that a store is the one that was opened, by the mark of its root.
+
+    Raises
+    ------
+    InputError
+        If it was replaced or removed.
+    """
+    try:
+        is_same = mark_of(store / ROOT) == mark
+    except OSError:
+        is_same = False
+    if not is_same:
+        raise InputError(f"{store} was replaced or removed after it was opened: open it again")
 
 
 def _problem(file: Any) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import IMAGES, OURS, PER_CHANNEL
-from cellstamp.h5sc.opening import bytes_of, open_h5sc
+from cellstamp.h5sc.opening import OpenStore, bytes_of, open_h5sc
 from cellstamp.h5sc.stored_images import stored_images
 from cellstamp.location import AnyPath, location_of
 
@@ -85,8 +85,8 @@ def read_h5sc(path: AnyPath | None, *, images: bool = True) -> anndata.AnnData:
         file.close()
         raise
     if images:
-        data.obsm[IMAGES] = stored_images(file["obsm"][IMAGES])
-    else:
+        data.obsm[IMAGES] = stored_images(file)
+    if not images or isinstance(file, OpenStore):
         file.close()
     return data
 

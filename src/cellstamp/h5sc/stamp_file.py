@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from cellstamp.decoding import SPARE, DamagedPlaneError, EncodedChunks, PlaneChoice, convert, decode_planes
 from cellstamp.errors import InputError
-from cellstamp.h5sc.chunks import ChunkIndex, Mark, SlicedStamps, StoredStamps
-from cellstamp.h5sc.opening import marked_file
+from cellstamp.h5sc.chunks import ChunkIndex, SlicedStamps, StoredStamps
+from cellstamp.h5sc.opening import Mark, marked_file
 from cellstamp.location import Location, reachable
 from cellstamp.remote_file import open_to_read
 from cellstamp.reused_memory import Recycler
@@ -219,18 +219,24 @@ class StampFile:
         # sizes differ: a multiple of some size can be used again
         n_bytes = int(runs.places[-1]) + SPARE
         payload = self._memory.empty((-(-n_bytes // _PAGES) * _PAGES,), np.dtype(np.uint8))[:n_bytes]
-        handle = self._open()
         if index.shards is None:
+            handle = self._open()
             _read_runs(runs, payload.data, lambda number: (handle, self.path))
-        elif isinstance(index.shards.store, Path):
-            _read_runs(runs, payload.data, partial(_open_shard, index.shards.store))
-        else:
-            read_remote_runs(runs, payload.data, index.shards.store)
+            return payload
+        try:
+            if isinstance(index.shards.store, Path):
+                _read_runs(runs, payload.data, partial(_open_shard, index.shards.store))
+            else:
+                read_remote_runs(runs, payload.data, index.shards.store)
+        finally:
+            self._open()  # shards of a store that has replaced this one have other cells
         return payload
 
     def _open(self) -> _Handle:
         # a local name: another thread may replace the attribute meanwhile
-        handle = self._handle
+        # and an open root of a store says nothing about the store that has its path now
+        is_store = not isinstance(self.path, Path) or self.path.is_dir()
+        handle = None if is_store else self._handle
         if handle is None or handle.pid != os.getpid():
             handle = self._handle = _Handle(marked_file(self.path))
         handle.check(self._mark)

@@ -17,7 +17,8 @@ from cellstamp.errors import InputError, OutputError
 from cellstamp.h5sc.indexing import read_as_numpy
 from cellstamp.h5sc.layout import IMAGES
 from cellstamp.h5sc.many_images import read_many, read_shards
-from cellstamp.h5sc.opening import open_h5sc
+from cellstamp.h5sc.opening import Mark, OpenStore, check_not_replaced, open_h5sc
+from cellstamp.location import Location, location_of
 
 
 class StoredImages(h5py.Dataset):  # type: ignore[misc]
@@ -55,12 +56,29 @@ class StoredImages(h5py.Dataset):  # type: ignore[misc]
 class ShardedImages(zarr.Array):  # type: ignore[type-arg]
     """The single-cell images of a zarr store, a `zarr.Array` that is indexed as numpy's arrays are.
 
-    ``images[...]`` reads images into memory.
+    ``images[...]`` reads images into memory. After the store was replaced, it raises `InputError`.
+
+    Attributes
+    ----------
+    location, mark
+        Location of the open store, and mark of its root.
     """
+
+    location: Location
+    mark: Mark
+
+    @classmethod
+    def of(cls, store: OpenStore) -> Self:
+        """Return the images of an open store."""
+        images = cls(store["obsm"][IMAGES]._async_array)
+        images.location, images.mark = location_of(store.filename), store.mark
+        return images
 
     def copy(self) -> Self:
         """Return images that read from the same store."""
-        return type(self)(self._async_array)
+        images = type(self)(self._async_array)
+        images.location, images.mark = self.location, self.mark
+        return images
 
     __copy__ = copy
 
@@ -72,13 +90,16 @@ class ShardedImages(zarr.Array):  # type: ignore[type-arg]
         return read_as_numpy(self._read, self.shape, np.dtype(self.dtype), args)
 
     def _read(self, args: Any) -> NDArray[Any]:
-        many = read_shards(self, args)
-        return np.asarray(super().__getitem__(args)) if many is None else many
+        try:
+            many = read_shards(self, args)
+            return np.asarray(super().__getitem__(args)) if many is None else many
+        finally:
+            check_not_replaced(self.location, self.mark)
 
 
-def stored_images(images: Any) -> StoredImages | ShardedImages:
+def stored_images(file: Any) -> StoredImages | ShardedImages:
     """Return the images of an open file or store."""
-    return StoredImages(images.id) if isinstance(images, h5py.Dataset) else ShardedImages(images._async_array)
+    return ShardedImages.of(file) if isinstance(file, OpenStore) else StoredImages(file["obsm"][IMAGES].id)
 
 
 def images_of(path: str, state: tuple[int, int]) -> StoredImages:

@@ -44,7 +44,7 @@ def errors_in(path: AnyPath) -> list[str]:
     """
     with open_h5sc(location_of(path)) as file:
         errors = [error for check in (_wrong_counts, _wrong_ids, _wrong_annotation) for error in _found(check, file)]
-        for error in _wrong_images(stored_images(file[f"obsm/{IMAGES}"]), _names_of(file)):
+        for error in _wrong_images(stored_images(file), _names_of(file)):
             errors.append(error)
             if len(errors) >= _MOST_ERRORS:
                 return [*errors, "... and possibly more"]

@@ -33,8 +33,8 @@ class Unlimited:
         """Do nothing."""
 
 
-class DiskSpace:
-    """Check the free disk space for a file.
+def check_fits(folder: Path, layout: Layout, n_left: int) -> None:
+    """Check that the minimum size of cells fits on the disk.
 
     Parameters
     ----------
@@ -42,25 +42,36 @@ class DiskSpace:
         Folder of the file.
     layout
         Layout of the file.
-    n_done
-        Number of cells that are already written.
+    n_left
+        Number of cells that are not written yet.
 
     Raises
     ------
     OutputError
-        If the minimum size of the missing cells is larger than the free space.
+        If it is larger than the free space.
+    """
+    needed, free = n_left * layout.chunks_per_cell * smallest_chunk(layout), shutil.disk_usage(folder).free
+    if needed > free:
+        raise OutputError(
+            f"{folder}: the images of {n_left:,} cells need at least {format_bytes(needed)}, and only "
+            f"{format_bytes(free)} are free there. Free disk space, or give another directory"
+        )
+
+
+class DiskSpace:
+    """Check the free disk space for a file while it is written.
+
+    Parameters
+    ----------
+    folder
+        Folder of the file.
+    n_left
+        Number of cells that are not written yet.
     """
 
-    def __init__(self, folder: Path, layout: Layout, n_done: int) -> None:
-        self._folder = folder
-        self._n_left = layout.shape[0] - n_done
+    def __init__(self, folder: Path, n_left: int) -> None:
+        self._folder, self._n_left = folder, n_left
         self._n_cells = self._n_bytes = 0
-        needed = self._n_left * layout.chunks_per_cell * smallest_chunk(layout)
-        if needed > self._free():
-            raise OutputError(
-                f"{folder}: the images of {self._n_left:,} cells need at least {format_bytes(needed)}, and only "
-                f"{format_bytes(self._free())} are free there. Free disk space, or give another directory"
-            )
 
     def wrote(self, n_cells: int, n_bytes: int) -> None:
         """Record cells and bytes as written."""
@@ -79,13 +90,10 @@ class DiskSpace:
         if not self._n_cells:
             return
         needed = self._n_left * self._n_bytes // self._n_cells
-        free = self._free()
+        free = shutil.disk_usage(self._folder).free
         if needed * _TOLERANCE > free:
             raise OutputError(
                 f"{self._folder}: the images of the remaining {self._n_left:,} cells need about "
                 f"{format_bytes(needed)}, and only {format_bytes(free)} are free there. Finished cells are kept: free "
                 "disk space and extract again to resume"
             )
-
-    def _free(self) -> int:
-        return shutil.disk_usage(self._folder).free

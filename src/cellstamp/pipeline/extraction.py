@@ -21,7 +21,7 @@ from cellstamp.engines import n_local_workers, open_engine
 from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
-from cellstamp.errors import ConfigError, OutputError, reworded
+from cellstamp.errors import ConfigError, OutputError, reworded, writing
 from cellstamp.h5sc.layout import REMOVED_NAME
 from cellstamp.h5sc.opening import bytes_of, is_finished
 from cellstamp.h5sc.unfinished import n_finished, settle
@@ -33,7 +33,7 @@ from cellstamp.pipeline.cell_selection import Selection, choose_cells
 from cellstamp.pipeline.cluster_memory import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
 from cellstamp.pipeline.crop_size import SHARE, measure_size, size_in_pixels
-from cellstamp.pipeline.disk_space import DiskSpace, Unlimited
+from cellstamp.pipeline.disk_space import DiskSpace, Unlimited, check_fits
 from cellstamp.pipeline.extraction_warnings import (
     cut_off_cells,
     empty_cells,
@@ -49,7 +49,7 @@ from cellstamp.pipeline.extraction_warnings import (
 from cellstamp.pipeline.folder import STORE
 from cellstamp.pipeline.job import Job, file_name_of, in_slide_order, result_in
 from cellstamp.pipeline.output import open_output
-from cellstamp.pipeline.result_folder import claim_folder, work_folder
+from cellstamp.pipeline.result_folder import claim_folder, is_published, keep_url, work_folder
 from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way, made_from, read_origin
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import PACKAGES, PRELOAD, BlockRunner
@@ -173,7 +173,7 @@ class HDF5CellExtraction(ProcessingStep):
             finished = result_in(folder, config)
             if self._may_replace:
                 check_replaceable(folder / file_name_of(config.file_format))
-            origin = None if self._may_replace or not is_finished(finished) else read_origin(finished)
+            origin = read_origin(finished) if not self._may_replace and is_published(finished, folder) else None
             watch = Stopwatch()
             with open_engine(config, preload=PRELOAD, packages=PACKAGES, log=self.log, warn=self._warn) as engine:
                 config, source = self._find_source(config)
@@ -196,6 +196,7 @@ class HDF5CellExtraction(ProcessingStep):
                     check_equal(origin, begun_from(job), finished)
                 self._warn_of_selection(source, selection, sized)
                 if origin is not None:
+                    keep_url(finished, folder)
                     self._finish(finished, config, f"Up to date: {format_cells(len(job.cells))} -> {finished}")
                     return
                 tally, n_empty = self._extract(job, engine, blocks, watch)
@@ -246,7 +247,8 @@ class HDF5CellExtraction(ProcessingStep):
         layout, content, inputs = job.layout(), made_from(job), begun_from(job)
         with work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
             settle(work, inputs, overwrite=self._may_replace, log=self.log)
-            room = DiskSpace(work, layout, n_finished(work)) if config.output_url is None else Unlimited()
+            if config.output_url is None:
+                check_fits(work, layout, len(job.cells) - n_finished(work))
             with open_output(job, layout, batches, work, inputs, overwrite=self._may_replace, log=self.log) as output:
                 writer = output.writer
                 n_done = int(writer.is_written.sum())
@@ -260,14 +262,16 @@ class HDF5CellExtraction(ProcessingStep):
                     writer,
                     limit=limit,
                     flush_every=config.flush_every,
-                    room=room,
+                    room=DiskSpace(work, len(job.cells) - n_done) if config.output_url is None else Unlimited(),
                     progress=progress,
                 )
                 exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), blocks)
                 removed = "".join(f"{cell}\n" for cell in job.selection.removed.tolist())
-                (output.folder / REMOVED_NAME).write_text(removed, encoding="ascii", newline="\n")
+                with writing(job.folder):
+                    (output.folder / REMOVED_NAME).write_text(removed, encoding="ascii", newline="\n")
                 writer.describe(job.description(content, inputs, writer.n_empty, exceeding.rows.size), exceeding.rows)
-            run.publish([REMOVED_NAME, job.file_name], output.folder, job.folder)
+            with writing(job.folder):
+                run.publish([REMOVED_NAME, job.file_name], output.folder, job.folder)
         watch.lap("extracting")
         if exceeding.rows.size:
             # with image_size auto, one cell in a hundred is expected

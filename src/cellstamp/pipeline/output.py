@@ -68,7 +68,7 @@ def open_output(
     """
     if isinstance(layout, ShardedLayout):
         place = partial(_destination, result=job.result, overwrite=overwrite)
-        with open_store(work, layout, inputs, place) as (folder, store):
+        with open_store(work, layout, inputs, place, log) as (folder, store):
             task = ShardTask(job.task(), store.store, layout.rows_per_shard)
             yield Output(folder, store, task, without_shards(batches, store.is_written))
         return

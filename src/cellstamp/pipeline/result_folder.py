@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cellstamp.errors import ConfigError, OutputError
-from cellstamp.h5sc.unfinished import n_finished
+from cellstamp.h5sc.layout import URL_NAME
+from cellstamp.h5sc.opening import is_finished
+from cellstamp.h5sc.unfinished import attempts_in, n_finished
+from cellstamp.location import Location
 from cellstamp.pipeline.folder import UNFINISHED
 from cellstamp.pipeline.lock import holding
 
@@ -49,10 +52,37 @@ def claim_folder(directory: Path, name: str | None, draw: str | None, *, default
     return folder
 
 
+def is_published(result: Location, folder: Path) -> bool:
+    """Return whether a finished result exists, and the run that made it has ended.
+
+    Parameters
+    ----------
+    result
+        Location of the result.
+    folder
+        Folder for results.
+    """
+    # a store behind a URL is complete before the run has ended
+    is_left = not isinstance(result, Path) and bool(attempts_in(_unfinished(folder)))
+    return not is_left and is_finished(result)
+
+
+def keep_url(result: Location, folder: Path) -> None:
+    """Note the URL of a result in the folder for results, which lacks it if another project has made the result."""
+    note = folder / URL_NAME
+    if not isinstance(result, Path) and not note.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(f"{result}\n", encoding="utf-8")
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(f"{UNFINISHED}{folder.name}")
+
+
 @contextmanager
 def work_folder(folder: Path) -> Iterator[Path]:
     """Lock the folder for results; yield a folder next to it for unfinished results, kept if it has any."""
-    work = folder.with_name(f"{UNFINISHED}{folder.name}")
+    work = _unfinished(folder)
     with holding(folder.with_name(f".{folder.name}.lock"), what=folder):
         if work.is_symlink():
             message = f"{work} is a link, and is not followed: remove it"

@@ -37,6 +37,12 @@ class LocalDestination:
         """Make the folder for shards."""
         images_path(self.store).mkdir(parents=True)
 
+    def resume(self) -> None:
+        """Remove what an interrupted run has left incomplete."""
+        images_path(self.store).mkdir(parents=True, exist_ok=True)
+        (self.store / ROOT).unlink(missing_ok=True)
+        remove_unfinished(self.store)
+
     def complete(self, numbers: Iterable[int], n_chunks: int) -> list[int]:
         """Return which of some shards are complete."""
         return [number for number in numbers if read_index(shard_path(self.store, number), n_chunks) is not None]
@@ -94,6 +100,9 @@ class RemoteDestination:
             (self.store / ROOT).unlink()
         self.store.fs.rm(self.store.path, recursive=True)
 
+    def resume(self) -> None:
+        """Do nothing: there are no incomplete objects."""
+
     def complete(self, numbers: Iterable[int], n_chunks: int) -> list[int]:
         """Return which of some shards exist."""
         del n_chunks
@@ -110,7 +119,7 @@ class RemoteDestination:
         targets = {file: self.store / file.relative_to(aside).as_posix() for file in files}
         targets[aside.with_name(REMOVED_NAME)] = self.store.with_name(REMOVED_NAME)
         self.store.fs.put([str(file) for file in targets], [target.path for target in targets.values()])
-        (self.store / _UNFINISHED).unlink()
+        (self.store / _UNFINISHED).unlink(missing_ok=True)
         (self.store / ROOT).write_bytes(root.read_bytes())
 
 

@@ -73,13 +73,14 @@ def write_shard(path: Path, parts: Iterable[bytes | memoryview]) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = aside.open("wb")
     try:
-        with file:
+        try:
             for part in parts:  # errors of those who make them are theirs
                 with writing(path):
                     file.write(part)
-            with writing(path):
-                file.flush()
             n_bytes = file.tell()
+        finally:
+            with writing(path):
+                file.close()  # writes the rest
         with writing(path):
             replace_file(aside, path)
     finally:

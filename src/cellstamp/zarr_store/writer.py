@@ -51,6 +51,8 @@ class ZarrWriter:
     ----------
     is_written, n_empty, on_edge
         As those of `cellstamp.h5sc.writer.StampWriter`.
+    n_lost
+        Number of cells of an interrupted run whose shards are missing or damaged.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class ZarrWriter:
         self.on_edge = np.zeros(layout.shape[0], np.bool_)
         self.n_empty = np.zeros(len(layout.mask_names), np.int64)
         self._layout, self._destination, self._aside = layout, destination, folder / _TABLES
+        self.n_lost = 0
         journal = folder / JOURNAL
         if journal.exists():
+            destination.resume()
             self._recall(journal)
         else:
             destination.begin()
@@ -73,8 +77,10 @@ class ZarrWriter:
         """Note the shards that an interrupted run has written, if they are complete."""
         # a shard that was lost and written again has two entries
         entries = {entry.shard: entry for entry in read_shards(journal)}
-        for number in self._destination.complete(entries, self._layout.rows_per_shard):
+        complete = self._destination.complete(entries, self._layout.rows_per_shard)
+        for number in complete:
             self._note(entries[number])
+        self.n_lost = sum(entry.n_cells for entry in entries.values()) - int(self.is_written.sum())
 
     def write(self, shard: FinishedShard) -> None:
         """Record a shard."""
@@ -168,7 +174,11 @@ def _metadata(root: Path) -> dict[str, Any]:
 
 @contextmanager
 def open_store(
-    work: Path, layout: ShardedLayout, about: Mapping[str, Any], place: Callable[[Path], Destination]
+    work: Path,
+    layout: ShardedLayout,
+    about: Mapping[str, Any],
+    place: Callable[[Path], Destination],
+    log: Callable[[str], None],
 ) -> Iterator[tuple[Path, ZarrWriter]]:
     """Open a store to write, with all shards that an interrupted run has finished.
 
@@ -180,6 +190,8 @@ def open_store(
         Layout of the store, and its inputs and settings.
     place
         Returns the place of the store for a numbered folder in ``work``.
+    log
+        Called with a line about finished cells that could not be read back.
 
     Yields
     ------
@@ -191,4 +203,6 @@ def open_store(
     with ZarrWriter(folder, place(folder), layout, about) as writer:
         for each in (folder, work, work.parent):
             sync_folder(each)
+        if writer.n_lost:
+            log(f"Could not read {writer.n_lost} finished cells from {folder}: extracting them again")
         yield folder, writer
