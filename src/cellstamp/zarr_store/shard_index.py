@@ -57,7 +57,7 @@ def find_chunks(store: Path, images: zarr.Array[Any]) -> FoundChunks | None:
     Raises
     ------
     InputError
-        If a shard is damaged.
+        If a shard is damaged or missing. Zarr reads zeros in its place, which only cells without pixels have.
     """
     found = _inner_codecs(images)
     if found is None:
@@ -68,10 +68,10 @@ def find_chunks(store: Path, images: zarr.Array[Any]) -> FoundChunks | None:
     for number in range(n_shards):
         path, own = shard_path(store, number), slice(number * rows_per_shard, (number + 1) * rows_per_shard)
         index = read_index(path, rows_per_shard)
-        if index is not None:
-            table[:, own] = index
-        elif path.exists():
-            raise InputError(f"{path} is damaged: its index is incomplete. Extract again, or restore the file")
+        if index is None:
+            problem = "damaged: its index is incomplete" if path.exists() else "missing"
+            raise InputError(f"{path} is {problem}. Extract again, or restore the file")
+        table[:, own] = index
     offsets, sizes = table[:, :n_cells]
     numbers = np.arange(n_cells) // rows_per_shard
     codec = _CODECS[found[0]] if found else None
