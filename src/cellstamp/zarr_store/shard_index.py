@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +68,7 @@ def find_chunks(store: Location, images: zarr.Array[Any]) -> FoundChunks | None:
     Raises
     ------
     InputError
-        If a shard is damaged.
+        If a shard is damaged or missing. Zarr reads zeros in its place, which only cells without pixels have.
     """
     found = _inner_codecs(images)
     if found is None or str(store).startswith(UNLISTED):
@@ -77,10 +76,12 @@ def find_chunks(store: Location, images: zarr.Array[Any]) -> FoundChunks | None:
     n_cells, rows_per_shard = int(images.shape[0]), int((images.shards or (1,))[0])
     n_shards = -(-n_cells // rows_per_shard)
     table = np.zeros((2, n_shards * rows_per_shard), np.int64)
-    for number, index in _indexes(store, n_shards, rows_per_shard):
+    indexes = _indexes(store, n_shards, rows_per_shard)
+    for number in range(n_shards):
+        index = indexes.get(number)
         if index is None:
-            path = shard_path(store, number)
-            raise InputError(f"{path} is damaged: its index is incomplete. Extract again, or restore the file")
+            problem = "damaged: its index is incomplete" if number in indexes else "missing"
+            raise InputError(f"{shard_path(store, number)} is {problem}. Extract again, or restore the file")
         table[:, number * rows_per_shard : (number + 1) * rows_per_shard] = index
     offsets, sizes = table[:, :n_cells]
     numbers = np.arange(n_cells) // rows_per_shard
@@ -88,16 +89,13 @@ def find_chunks(store: Location, images: zarr.Array[Any]) -> FoundChunks | None:
     return FoundChunks(numbers, offsets, sizes if found else -sizes, codec)
 
 
-def _indexes(store: Location, n_shards: int, rows_per_shard: int) -> Iterator[tuple[int, Index | None]]:
-    """Yield the number and the index of each shard; None: it is damaged."""
+def _indexes(store: Location, n_shards: int, rows_per_shard: int) -> dict[int, Index | None]:
+    """Return the indexes of the shards that exist, by number; None: the shard is damaged."""
     if not isinstance(store, Path):
-        yield from read_indexes(store, rows_per_shard).items()
-        return
-    for number in range(n_shards):
-        path = shard_path(store, number)
-        index = read_index(path, rows_per_shard)
-        if index is not None or path.exists():
-            yield number, index
+        return read_indexes(store, rows_per_shard)
+    paths = ((number, shard_path(store, number)) for number in range(n_shards))
+    found = {number: (path, read_index(path, rows_per_shard)) for number, path in paths}
+    return {number: index for number, (path, index) in found.items() if index is not None or path.exists()}
 
 
 def _inner_codecs(images: zarr.Array[Any]) -> tuple[str, ...] | None:
