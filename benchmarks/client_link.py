@@ -4,8 +4,7 @@
 
 The calling process has a network namespace, and ``tc`` limits what it sends and receives. Scheduler, workers and
 storage are on the other side of this link. With `.h5sc`, throughput follows the link. With zarr, it follows the
-workers. Each worker gets a share of a core, so that several fit on a small machine. The costs of the caller and the
-scheduler are added to the newest results with stages, for ``python -m benchmarks limits``. This needs root and Linux.
+workers. Each worker gets a share of a core, so that several fit on a small machine. This needs root and Linux.
 """
 
 from __future__ import annotations
@@ -16,14 +15,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-import psutil
-
-from . import results
 from .extraction import Case, run_module
 from .limits import FORMATS
 from .namespaces import HOST, link_of, namespace, start_dask, start_scheduler
+from .results import table
 from .sample import DATA, Sample
 
 _PERIOD = 100_000
@@ -50,12 +46,12 @@ def _write(file: Path, number: int) -> None:
 
 
 @contextmanager
-def cluster(folder: Path, n_workers: int, share: int) -> Iterator[tuple[str, psutil.Process]]:
-    """Yield the address of a scheduler, and its process, as soon as its workers have joined."""
+def cluster(folder: Path, n_workers: int, share: int) -> Iterator[str]:
+    """Yield the address of a scheduler, as soon as its workers have joined."""
     from distributed import Client
 
     with ExitStack() as stack:
-        scheduler, port = start_scheduler(stack, folder)
+        port = start_scheduler(stack, folder)
         address = f"tcp://{HOST.format(1)}:{port}"
         for number in range(n_workers):
             add = stack.enter_context(share_of_core(f"cellstamp-worker{number}", share))
@@ -63,7 +59,7 @@ def cluster(folder: Path, n_workers: int, share: int) -> Iterator[tuple[str, psu
             add(start_dask(stack, "dask_worker", address, *options).pid)
         with Client(address, set_as_default=False) as client:
             client.wait_for_workers(n_workers)
-        yield address, psutil.Process(scheduler.pid)
+        yield address
 
 
 def measure(case: Case, data: Path, rate: int, share: int) -> dict[str, float]:
@@ -71,20 +67,11 @@ def measure(case: Case, data: Path, rate: int, share: int) -> dict[str, float]:
     with ExitStack() as stack:
         before = stack.enter_context(namespace(1, rate, both_ways=True))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=data, prefix="cluster-")))
-        address, scheduler = stack.enter_context(cluster(folder, case.workers, share))
-        cpu, through = _cpu(scheduler), _bytes_through()
+        address, through = stack.enter_context(cluster(folder, case.workers, share)), _bytes_through()
         config = {"cache": str(folder), "progress": False, "engine": "dask", "dask_scheduler": address}
         task = {"store": str(case.sample.store(data)), "config": case.config | config, "folder": str(folder)}
         run = run_module("extraction", task, before=before)
-        return run | {
-            "scheduler_us_per_cell": 1e6 * (_cpu(scheduler) - cpu) / run["cells"],
-            "link_bytes_per_cell": (_bytes_through() - through) / run["cells"],
-        }
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+        return run | {"link_bytes_per_cell": (_bytes_through() - through) / run["cells"]}
 
 
 def _bytes_through() -> int:
@@ -95,15 +82,7 @@ def _bytes_through() -> int:
 def _row(case: Case, run: dict[str, float]) -> list[str]:
     rate = 1e6 / run["us_per_cell_after_first"]
     megabytes = [rate * size / 1e6 for size in (run["file_bytes"] / run["cells"], run["link_bytes_per_cell"])]
-    costs = [run[key] for key in ("caller_us_per_cell", "scheduler_us_per_cell")]
-    return [str(case.workers), case.file_format, f"{rate:,.0f}", *(f"{n:,.1f}" for n in (*megabytes, *costs))]
-
-
-def _keep(costs: dict[str, Any], path: Path | None) -> None:
-    """Add the costs of the last runs to results."""
-    if path is not None:
-        results.save(results.load(path) | {"clusters": costs}, path)
-        print(f"costs added to {path}")
+    return [str(case.workers), case.file_format, f"{rate:,.0f}", *(f"{n:,.2f}" for n in megabytes)]
 
 
 def main() -> None:
@@ -114,21 +93,17 @@ def main() -> None:
     parser.add_argument("--share", type=int, default=25, help="percent of a core for each worker")
     parser.add_argument("--side", type=int, default=6000, help="side of the image in pixels (6000: about 15,000 cells)")
     parser.add_argument("--data", type=Path, default=DATA, help="folder for the sample")
-    parser.add_argument("--into", type=Path, metavar="FILE", help="results for the costs (default: the newest)")
     options = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("network namespaces need root")
-    sample, rows, costs = Sample(side=options.side), [], {}
+    sample, rows = Sample(side=options.side), []
     sample.store(options.data)
     for workers in map(int, options.workers.split(",")):
         for file_format in FORMATS:
             case = Case(sample, workers=workers, file_format=file_format)
-            costs[file_format] = measure(case, options.data.resolve(), options.rate, options.share)
-            rows.append(_row(case, costs[file_format]))
+            rows.append(_row(case, measure(case, options.data.resolve(), options.rate, options.share)))
             print(" ".join(rows[-1]), flush=True)
-    header = ("workers", "format", "cells/s", "MB/s written", "MB/s to the caller", "caller us/cell")
-    print(results.table((*header, "scheduler us/cell"), rows, markdown=True))
-    _keep(costs, options.into or results.latest(quick=None, with_="stages"))
+    print(table(("workers", "format", "cells/s", "MB/s written", "MB/s to the caller"), rows, markdown=True))
 
 
 if __name__ == "__main__":

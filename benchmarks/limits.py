@@ -40,6 +40,8 @@ class Costs:
         Megapixels per cell.
     file_bytes
         Size of the file per cell, in bytes.
+    batch_cells
+        Number of cells in a batch.
     batch_mib
         Size of a batch in flight, in MiB.
     """
@@ -51,6 +53,7 @@ class Costs:
     once: float
     pixels: float
     file_bytes: float
+    batch_cells: float
     batch_mib: float
 
     @classmethod
@@ -69,6 +72,7 @@ class Costs:
             once=once,
             pixels=pixels,
             file_bytes=stages["file_bytes_per_cell"],
+            batch_cells=stages["cells"] / stages["batches"],
             batch_mib=stages["batch_mib"],
         )
 
@@ -172,26 +176,21 @@ def _slide(costs: Costs, memory: Memory | None, side: int, cells: int) -> str:
 
 def _clusters(costs: dict[str, Costs], clusters: dict[str, Any]) -> str:
     """Return the limits on a dask cluster, where workers have cores of their own."""
-    rows = []
+    rows, notes = [], ["On a dask cluster:"]
     for name, cluster in clusters.items():
         cost = costs[name]
-        for workers in WORKERS[1:]:
-            limits = {
-                "the workers": 1e6 * workers / cost.by_worker(cost.pixels),
-                "the caller": 1e6 / cluster["caller_us_per_cell"],
-                "the scheduler": 1e6 / cluster["scheduler_us_per_cell"],
-            }
+        caller = cost.caller + cluster["caller_us_per_batch"] / cost.batch_cells
+        scheduler = cluster["scheduler_us_per_batch"] / cost.batch_cells
+        notes.append(f"{name}: {caller:.1f} µs of a core per cell in the caller, {scheduler:.1f} in the scheduler.")
+        for workers in WORKERS:
+            by_workers = 1e6 * workers / cost.by_worker(cost.pixels)
+            limits = {"the workers": by_workers, "the caller": 1e6 / caller, "the scheduler": 1e6 / scheduler}
             limit, rate = min(limits.items(), key=lambda item: item[1])
-            through = rate * cluster["link_bytes_per_cell"] / 1e6
-            row = [f"{rate:,.0f}", limit, f"{rate * cost.file_bytes / 1e9:,.1f}", f"{through:,.1f}"]
-            rows.append([str(workers), name, *row])
-    header = ("workers", "format", "cells/s", "limited by", "GB/s written", "MB/s to the caller")
-    notes = [
-        f"{name}: {one['caller_us_per_cell']:.1f} µs of a core per cell in the caller, "
-        f"{one['scheduler_us_per_cell']:.1f} in the scheduler, {one['link_bytes_per_cell']:,.0f} bytes to the caller"
-        for name, one in clusters.items()
-    ]
-    return "\n\n".join(["On a dask cluster:", table(header, rows, markdown=True), *notes])
+            received = rate / cost.batch_cells * cost.batch_mib * 2**20 / 1e6
+            megabytes = [rate * cost.file_bytes / 1e6, received]
+            rows.append([str(workers), name, f"{rate:,.0f}", limit, *(f"{each:,.1f}" for each in megabytes)])
+    header = ("workers", "format", "cells/s", "limited by", "MB/s written", "MB/s to the caller")
+    return "\n\n".join([*notes, table(header, rows, markdown=True)])
 
 
 def _duration(seconds: float) -> str:

@@ -34,7 +34,7 @@ def cluster(rate: int) -> Iterator[Any]:
     with ExitStack() as stack:
         inside = [stack.enter_context(namespace(number, rate)) for number in (1, 2)]
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        _, port = start_scheduler(stack, folder)
+        port = start_scheduler(stack, folder)
         for number, before in enumerate(inside, start=1):
             options = ("--host", THERE.format(number), "--nthreads", "1", "--local-directory", str(folder))
             start_dask(stack, "dask_worker", f"tcp://{HOST.format(number)}:{port}", *options, before=before)

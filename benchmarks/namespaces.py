@@ -63,14 +63,14 @@ def _limit(device: str, rate: int, inside: Sequence[str] = ()) -> None:
     run_command(*inside, "tc", "qdisc", "add", "dev", device, "root", *limits)
 
 
-def start_scheduler(stack: ExitStack, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a scheduler that listens on all addresses, until the stack closes; return it, and its port."""
+def start_scheduler(stack: ExitStack, folder: Path) -> str:
+    """Start a scheduler that listens on all addresses, until the stack closes; return its port."""
     file = folder / "scheduler.json"
     options = ("--host", "0.0.0.0", "--port", "0", "--scheduler-file", str(file))
-    scheduler = start_dask(stack, "dask_scheduler", *options)
+    start_dask(stack, "dask_scheduler", *options)
     while not file.exists() or not file.stat().st_size:
         time.sleep(0.1)
-    return scheduler, str(json.loads(file.read_text())["address"]).rpartition(":")[2]
+    return str(json.loads(file.read_text())["address"]).rpartition(":")[2]
 
 
 def start_dask(stack: ExitStack, module: str, *options: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:

@@ -53,7 +53,7 @@ def test_sums_of_stages_are_shown_beside_those_of_an_earlier_run() -> None:
 
 def _stages_of(**costs: float) -> dict[str, Any]:
     stages = {name: {"core_us": us, "wall_us": us} for name, us in costs.items()}
-    about = {"cells": 10, "megapixels": 0.02, "file_bytes_per_cell": 20_000, "batch_mib": 1.0}
+    about = {"cells": 10, "megapixels": 0.02, "batches": 1, "file_bytes_per_cell": 20_000, "batch_mib": 0.2}
     return about | {"stages": stages}
 
 
@@ -61,19 +61,19 @@ def test_limits_of_both_formats_are_computed() -> None:
     common = {"centres": 1.0, "read": 30.0, "cut": 60.0, "plan": 1.0, "receive": 0.5}
     stages = {
         "x lzf 2w": _stages_of(**common, write=19.5, sync=0),
-        "x lzf 2w zarr": _stages_of(**common, **{"write shard": 10.0}, record=0.25, sync=0.25),
+        "x lzf 2w zarr": _stages_of(**common, **{"write shard": 10.0}, record=0.25, sync=0.25) | {"batch_mib": 0.001},
     }
     clusters = {
-        "h5sc": {"caller_us_per_cell": 50.0, "scheduler_us_per_cell": 1.0, "link_bytes_per_cell": 20_000.0},
-        "zarr": {"caller_us_per_cell": 2.0, "scheduler_us_per_cell": 4.0, "link_bytes_per_cell": 3.0},
+        "h5sc": {"caller_us_per_batch": 300.0, "scheduler_us_per_batch": 10.0},
+        "zarr": {"caller_us_per_batch": 10.0, "scheduler_us_per_batch": 40.0},
     }
     shown = limits.report_limits({"stages": stages, "runs": {}, "sweeps": {}, "clusters": clusters})
     assert "20.0 in the caller. The caller writes up to 50,000 cells/s, the output of 5.5 workers" in shown
     assert "1.0 in the caller. The caller records up to 1,000,000 cells/s, the output of 101.0 workers" in shown
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if line.startswith("|")]
-    assert ["16", "h5sc", "20,000", "the caller", "0.4", "400.0"] in rows
-    assert ["16", "zarr", "160,000", "the workers", "3.2", "0.5"] in rows
-    assert ["400", "zarr", "250,000", "the scheduler", "5.0", "0.8"] in rows
+    assert ["16", "h5sc", "20,000", "the caller", "400.0", "419.4"] in rows
+    assert ["16", "zarr", "160,000", "the workers", "3,200.0", "16.8"] in rows
+    assert ["400", "zarr", "250,000", "the scheduler", "5,000.0", "26.2"] in rows
 
 
 def test_a_slide_is_killed_and_resumed(tmp_path: Path) -> None:
