@@ -8,10 +8,10 @@ import numpy as np
 
 
 class Answer:
-    """Callable that returns `n_bytes` for any batch."""
+    """Callable that returns `n_bytes` for any batch; with `small_results`, batches come in groups."""
 
-    def __init__(self, n_bytes: int) -> None:
-        self._n_bytes = n_bytes
+    def __init__(self, n_bytes: int, *, small_results: bool) -> None:
+        self._n_bytes, self.small_results = n_bytes, small_results
         self._bytes: Any = None
 
     def __call__(self, batch: Any) -> Any:

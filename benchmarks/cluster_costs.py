@@ -25,6 +25,7 @@ from .cluster import cluster
 
 ANSWERS = {"h5sc": (4 * 2**20, 200), "zarr": (300, 2000)}
 """Bytes of a result, and number of batches, for each format."""
+_SMALL = 1000
 _CELLS = 256
 _WARM_UP = 50
 _IN_FLIGHT = 16
@@ -43,8 +44,9 @@ def measure(client: Any, n_bytes: int, n_batches: int) -> dict[str, float]:
 
 
 def _answer(client: Any, n_bytes: int, n_batches: int) -> None:
+    task = Answer(n_bytes, small_results=n_bytes < _SMALL)
     batches = [np.arange(4 * _CELLS) + number for number in range(n_batches)]
-    for _ in DaskEngine(client).run(Answer(n_bytes), batches, lambda: _IN_FLIGHT):
+    for _ in DaskEngine(client).run(task, batches, lambda: _IN_FLIGHT):
         pass
 
 
