@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -20,19 +21,30 @@ IMAGES = "obsm/single_cell_images"
 ANNBATCH = os.environ.get("CELLSTAMP_ANNBATCH")
 """Python of an environment with annbatch, which needs a newer one than scportrait."""
 
-_READ = """
-import sys
-import anndata, numpy, zarr
-from annbatch import Loader
+PAGE = Path(__file__).parents[1] / "docs/training.md"
+SHOWN = "chunk_size=8, preload_nchunks=256, batch_size=256"
 
-store = zarr.open_group(sys.argv[1], mode="r")
-ids = anndata.io.read_elem(store["obs"])[["scportrait_cell_id"]]
-loader = Loader(chunk_size=int(sys.argv[3]), preload_nchunks=12 // int(sys.argv[3]), batch_size=6, shuffle=True)
-batches = list(loader.add_dataset(store["obsm/single_cell_images"], obs=ids))
+_SAVE = """
+import sys
+import numpy
+
+batches = list(loader)
 images = numpy.concatenate([batch["X"] for batch in batches])
 ids = numpy.concatenate([batch["obs"]["scportrait_cell_id"].to_numpy() for batch in batches])
-numpy.savez(sys.argv[2], images=images, ids=ids)
+numpy.savez(sys.argv[1], images=images, ids=ids)
 """
+
+
+def code_for(store: str, chunk_size: int) -> str:
+    """Return the code of the page about training, for a small store."""
+    (code,) = (
+        block
+        for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        if "annbatch" in block
+    )
+    assert SHOWN in code
+    small = f"chunk_size={chunk_size}, preload_nchunks={12 // chunk_size}, batch_size=6"
+    return code.replace(SHOWN, small).replace("slide/extraction/data/single_cells.zarr", store) + _SAVE
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +85,7 @@ def test_read_zarr(store: str, loaded: tuple[np.ndarray, np.ndarray]) -> None:
 @pytest.mark.parametrize("chunk_size", [1, 4])
 def test_annbatch(store: str, loaded: tuple[np.ndarray, np.ndarray], tmp_path: Path, chunk_size: int) -> None:
     """annbatch's Loader reads the images of a zarr store as our dataset does: single cells, and shuffled chunks."""
-    command = [str(ANNBATCH), "-c", _READ, store, str(tmp_path / "read.npz"), str(chunk_size)]
+    command = [str(ANNBATCH), "-c", code_for(store, chunk_size), str(tmp_path / "read.npz")]
     subprocess.run(command, check=True, capture_output=True)
     images, ids = loaded
     with np.load(tmp_path / "read.npz") as read:
