@@ -22,12 +22,15 @@ DEMO_FOLDER ?= demo-output
 SCPORTRAIT_VENV ?= .venv-scportrait
 READERS_VENV ?= .venv-readers
 CELLCUTTER_VENV ?= .venv-cellcutter
+ANNBATCH_VENV ?= .venv-annbatch
+# annbatch needs Python 3.12 or newer
+ANNBATCH_PYTHON ?= python3.13
 LOWEST_VENV ?= .venv-lowest
 OLDEST_PYTHON ?= python3.11
 UV_VENV ?= .venv-uv
 
 .PHONY: help demo test test-lowest test-foreign compat faults scportrait readers check docs linkcheck format wheel test-wheel bench bench-quick \
-	bench-peers clean
+	bench-peers bench-loading clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -48,6 +51,7 @@ help:
 	@echo "make format   format the code"
 	@echo "make bench    measure stages and extractions, compare with the previous run (make bench-quick: tiny)"
 	@echo "make bench-peers  time the same extraction with scportrait and cellcutter (makes environments of 4 GB)"
+	@echo "make bench-loading  time training loaders: cellstamp, annbatch and scportrait (makes environments of 4 GB)"
 	@echo "make clean    remove environments, caches and build results"
 
 demo: $(VENV)/.installed-demo
@@ -80,8 +84,10 @@ faults: $(VENV)/.installed-test
 		tests/test_soak.py tests/test_kernels.py tests/test_plan.py tests/test_config.py tests/test_encoding.py $(PYTEST_ARGS)
 
 # Separate from `make test`: torch and scportrait are large, and scportrait needs older releases of some libraries.
+# The test with annbatch runs if its environment exists: make bench-loading, or make .venv-annbatch/.installed.
 scportrait: $(SCPORTRAIT_VENV)/.installed
-	$(SCPORTRAIT_VENV)/bin/python -m pytest interop $(PYTEST_ARGS)
+	CELLSTAMP_ANNBATCH=$(wildcard $(ANNBATCH_VENV)/bin/python) \
+		$(SCPORTRAIT_VENV)/bin/python -m pytest interop $(PYTEST_ARGS)
 	$(SCPORTRAIT_VENV)/bin/python -m pytest -c interop/pytest.ini --rootdir . --noconftest tests/test_torch.py $(PYTEST_ARGS)
 
 # Separate from `make scportrait`, whose environment has what a user of scportrait has, and no more.
@@ -122,6 +128,9 @@ bench-peers: $(VENV)/.installed-test $(SCPORTRAIT_VENV)/.installed $(CELLCUTTER_
 	$(BIN)/python -m benchmarks.peers --scportrait $(SCPORTRAIT_VENV)/bin/python \
 		--cellcutter $(CELLCUTTER_VENV)/bin/python $(BENCH_ARGS)
 
+bench-loading: $(SCPORTRAIT_VENV)/.installed $(ANNBATCH_VENV)/.installed
+	$(SCPORTRAIT_VENV)/bin/python -m benchmarks.loading_formats --annbatch $(ANNBATCH_VENV)/bin/python $(BENCH_ARGS)
+
 clean:
 	rm -rf .venv .venv-* build dist docs/_build demo-output benchmarks/.data benchmarks/__pycache__ .*_cache .hypothesis
 	find src tests interop -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -154,6 +163,13 @@ $(READERS_VENV)/.installed: pyproject.toml interop/slide_readers/requirements.tx
 	@echo "Installing spatialdata-io, sopa and cellstamp into $(READERS_VENV) (about 1.2 GB) ..."
 	@$(PYTHON) -m venv --clear $(READERS_VENV)
 	@.ci/install $(READERS_VENV)/bin/python --requirement interop/slide_readers/requirements.txt --editable .
+	@touch $@
+
+$(ANNBATCH_VENV)/.installed: interop/annbatch_requirements.txt
+	@echo "Installing annbatch into $(ANNBATCH_VENV) ..."
+	@$(ANNBATCH_PYTHON) -m venv --clear $(ANNBATCH_VENV)
+	@$(ANNBATCH_VENV)/bin/python -m pip install -qq --disable-pip-version-check \
+		--requirement interop/annbatch_requirements.txt
 	@touch $@
 
 $(CELLCUTTER_VENV)/.installed:

@@ -92,9 +92,10 @@ def _add_stages(report: dict[str, Any], rounds: int, data: Path) -> None:
     report["imports"] = {statement: import_seconds(statement) for statement in statements}
     base = Case(Sample(side=1000, chunk=500) if report["quick"] else Sample())
     for side in (1000,) if report["quick"] else (6000, 12000):
-        case = replace(base, sample=replace(base.sample, side=side))
-        report["stages"][case.key] = summarise([measure_stages(case, data) for _ in range(rounds)])
-        print(f"measured the stages of {case.key}", flush=True)
+        for file_format in ("h5sc", "zarr"):
+            case = replace(base, sample=replace(base.sample, side=side), file_format=file_format)
+            report["stages"][case.key] = summarise([measure_stages(case, data) for _ in range(rounds)])
+            print(f"measured the stages of {case.key}", flush=True)
 
 
 if __name__ == "__main__":

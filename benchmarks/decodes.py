@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cellstamp.cells.plan import Batch
+from cellstamp.cells.plan import Batch, ShardBatch
 from cellstamp.pipeline.job import Job
 from cellstamp.source.read.arrays import ArrayHandle
 from cellstamp.source.read.tiles import TileReader
@@ -57,7 +57,7 @@ class _CountingHandle(ArrayHandle):
         return cls(**{name: getattr(handle, name) for name in ArrayHandle.__dataclass_fields__})
 
 
-def decodes_per_chunk(job: Job, batches: Sequence[Batch], n_workers: int) -> float:
+def decodes_per_chunk(job: Job, batches: Sequence[Batch | ShardBatch], n_workers: int) -> float:
     """Return the mean number of decodes for each chunk of image and masks, with equal shares of batches per worker.
 
     Raises
@@ -71,7 +71,8 @@ def decodes_per_chunk(job: Job, batches: Sequence[Batch], n_workers: int) -> flo
     for start, end in pairwise(bounds):
         reader = TileReader(source, reach=job.config.image_size)
         for batch in batches[start:end]:
-            reader.read(batch.tile.area, batch.tile.region)
+            for piece in batch.pieces if isinstance(batch, ShardBatch) else (batch,):
+                reader.read(piece.tile.area, piece.tile.region)
     counters = [handle.array for handle in (image, *masks)]
     decoded = sum(counter.decoded for counter in counters)
     if not decoded:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,29 @@ class Case:
     image_size: int = 128
     compression: str | bool = "lzf"
     workers: int = 2
+    file_format: str = "h5sc"
 
     @property
     def key(self) -> str:
         """Return the name of the case in results."""
         filter_ = self.compression or "none"
-        return f"{self.sample.name} crop{self.image_size} {filter_} {self.workers}w"
+        format_ = "" if self.file_format == "h5sc" else f" {self.file_format}"
+        return f"{self.sample.name} crop{self.image_size} {filter_} {self.workers}w{format_}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return its settings as keys of a configuration."""
+        return {
+            "threads": self.workers,
+            "image_size": self.image_size,
+            "compression": self.compression,
+            "file_format": self.file_format,
+        }
 
 
-def run_module(module: str, task: dict[str, Any], scratch: Path | None = None) -> dict[str, Any]:
+def run_module(
+    module: str, task: dict[str, Any], scratch: Path | None = None, before: Sequence[str] = ()
+) -> dict[str, Any]:
     """Run a module of this package in a new process, and return the JSON of its last line.
 
     Parameters
@@ -49,8 +63,10 @@ def run_module(module: str, task: dict[str, Any], scratch: Path | None = None) -
         Arguments of the module, passed as JSON.
     scratch
         Folder to watch. If given, its size and the memory of the processes are added to the results.
+    before
+        Command that starts the new process, such as one that enters a network namespace.
     """
-    command = [sys.executable, "-m", f"benchmarks.{module}", json.dumps(task)]
+    command = [*before, sys.executable, "-m", f"benchmarks.{module}", json.dumps(task)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if scratch is None:
         output, _ = process.communicate()
@@ -75,13 +91,7 @@ def extract(case: Case, data: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=data, prefix="run-") as folder:
         cache = Path(folder) / "cache"
         cache.mkdir()
-        config = {
-            "threads": case.workers,
-            "image_size": case.image_size,
-            "compression": case.compression,
-            "cache": str(cache),
-            "progress": False,
-        }
+        config = case.config | {"cache": str(cache), "progress": False}
         return run_module("extraction", {"store": str(store), "config": config, "folder": folder}, scratch=cache)
 
 
@@ -89,26 +99,29 @@ def _extract_here(store: str, config: dict[str, Any], folder: str, kill_at: int 
     """Extract once. With ``kill_at``, the group of this process is killed when so many cells are on the disk."""
     started = time.perf_counter()
     from cellstamp import HDF5CellExtraction
+    from cellstamp.h5sc.opening import bytes_of
     from cellstamp.h5sc.writer import StampWriter
+    from cellstamp.zarr_store.writer import ZarrWriter
 
     import_s = time.perf_counter() - started
-    written: list[tuple[float, int]] = []
+    written: list[tuple[float, float, int]] = []
 
     def note(method: Callable[..., Any], writer: Any, cells: Any) -> None:
         method(writer, cells)
-        written.append((time.perf_counter(), len(cells.rows)))
-        if kill_at is not None and sum(n for _, n in written) >= kill_at:
+        written.append((time.perf_counter(), time.process_time(), len(cells.rows)))
+        if kill_at is not None and sum(n for *_, n in written) >= kill_at:
             writer.flush()
             os.killpg(0, signal.SIGKILL)
 
     cpu, started = tree_cpu(), time.perf_counter()
-    with watched(StampWriter, "write", note):
+    with watched(StampWriter, "write", note), watched(ZarrWriter, "write", note):
         step = HDF5CellExtraction(config, f"{folder}/extraction", filehandler=store)
         step()
     seconds = time.perf_counter() - started
     cpu = tree_cpu() - cpu
-    cells = sum(n for _, n in written)
-    first_s, first_cells = written[0][0] - started, written[0][1]
+    cells = sum(n for *_, n in written)
+    (first, first_cpu, first_cells), (_, last_cpu, _) = written[0], written[-1]
+    first_s, later = first - started, max(cells - first_cells, 1)
     return {
         "cells": cells,
         "seconds": seconds,
@@ -117,8 +130,9 @@ def _extract_here(store: str, config: dict[str, Any], folder: str, kill_at: int 
         "busy_cores": cpu / seconds,
         "import_s": import_s,
         "first_batch_s": first_s,
-        "us_per_cell_after_first": 1e6 * (seconds - first_s) / (cells - first_cells) if cells > first_cells else 0.0,
-        "file_bytes": Path(str(step.output_path)).stat().st_size,
+        "us_per_cell_after_first": 1e6 * (seconds - first_s) / later if cells > first_cells else 0.0,
+        "caller_us_per_cell": 1e6 * (last_cpu - first_cpu) / later,
+        "file_bytes": bytes_of(Path(str(step.output_path))),
     }
 
 

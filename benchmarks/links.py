@@ -9,10 +9,7 @@ needs root and Linux. The namespaces are removed at the end.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,37 +22,8 @@ import psutil
 
 from cellstamp import HDF5CellExtraction
 
+from .namespaces import HOST, THERE, namespace, start_dask, start_scheduler
 from .sample import DATA, Sample
-
-_HOST = "10.77.{}.1"
-_THERE = "10.77.{}.2"
-
-
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True)
-
-
-@contextmanager
-def namespace(number: int, rate: int) -> Iterator[str]:
-    """Create a network namespace that sends at most `rate` megabits per second; yield its name."""
-    name, here, there = f"stamp{number}", f"stamp{number}h", f"stamp{number}w"
-    _run("ip", "netns", "add", name)
-    try:
-        _run("ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", name)
-        _run("ip", "addr", "add", f"{_HOST.format(number)}/24", "dev", here)
-        _run("ip", "link", "set", here, "up")
-        inside = ("ip", "netns", "exec", name)
-        _run(*inside, "ip", "addr", "add", f"{_THERE.format(number)}/24", "dev", there)
-        _run(*inside, "ip", "link", "set", there, "up")
-        _run(*inside, "ip", "link", "set", "lo", "up")
-        _run(*inside, "ip", "route", "add", "default", "via", _HOST.format(number))
-        limits = ("tbf", "rate", f"{rate}mbit", "burst", "256kb", "latency", "50ms")
-        _run(*inside, "tc", "qdisc", "add", "dev", there, "root", *limits)
-        yield name
-    finally:
-        # remove the link first: the namespace exists until the last process in it has ended
-        subprocess.run(["ip", "link", "del", here], check=False)
-        _run("ip", "netns", "del", name)
 
 
 @contextmanager
@@ -64,29 +32,15 @@ def cluster(rate: int) -> Iterator[Any]:
     from distributed import Client
 
     with ExitStack() as stack:
-        names = [stack.enter_context(namespace(number, rate)) for number in (1, 2)]
+        inside = [stack.enter_context(namespace(number, rate)) for number in (1, 2)]
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        file = folder / "scheduler.json"
-        _start(stack, (), "dask_scheduler", "--host", "0.0.0.0", "--port", "0", "--scheduler-file", str(file))
-        while not file.exists():
-            time.sleep(0.1)
-        port = json.loads(file.read_text())["address"].rpartition(":")[2]
-        for number, name in enumerate(names, start=1):
-            options = ("--host", _THERE.format(number), "--nthreads", "1", "--local-directory", str(folder))
-            inside = ("ip", "netns", "exec", name)
-            _start(stack, inside, "dask_worker", f"tcp://{_HOST.format(number)}:{port}", *options)
-        client = stack.enter_context(Client(f"tcp://{_HOST.format(1)}:{port}", set_as_default=False))
+        port = start_scheduler(stack, folder)
+        for number, before in enumerate(inside, start=1):
+            options = ("--host", THERE.format(number), "--nthreads", "1", "--local-directory", str(folder))
+            start_dask(stack, "dask_worker", f"tcp://{HOST.format(number)}:{port}", *options, before=before)
+        client = stack.enter_context(Client(f"tcp://{HOST.format(1)}:{port}", set_as_default=False))
         client.wait_for_workers(2)
         yield client
-
-
-def _start(stack: ExitStack, before: tuple[str, ...], module: str, *options: str) -> None:
-    process = subprocess.Popen(
-        [*before, sys.executable, "-m", f"distributed.cli.{module}", *options, "--no-dashboard"],
-        stderr=subprocess.DEVNULL,
-    )
-    stack.callback(process.wait)
-    stack.callback(process.terminate)
 
 
 class Peak(threading.Thread):

@@ -19,7 +19,8 @@ PACKAGES = ("numpy", "numba", "zarr", "h5py", "anndata", "imagecodecs", "spatial
 _COSTS = ("core_us", "wall_us")
 STAGE_HEADER = ("stage", "core us/cell", "us/cell", "before", "now/before")
 RUN_HEADER = (
-    *("", "cells", "s", "cells/s", "core us/cell", "us/cell*", "first s", "PSS MiB", "file MB", "cache MB"),
+    *("", "cells", "s", "cells/s", "core us/cell", "us/cell*", "caller us/cell*", "first s", "PSS MiB", "file MB"),
+    "cache MB",
     *("before s", "now/before"),
 )
 
@@ -115,7 +116,7 @@ def _stages(name: str, measured: dict[str, Any], before: dict[str, Any]) -> str:
     for stage, cost in (measured["stages"] | _sums(measured["stages"])).items():
         last = (old | _sums(old)).get(stage, {}).get("core_us")
         rows.append([stage, _number(cost["core_us"]), _number(cost["wall_us"]), *_ratio(cost["core_us"], last)])
-    alone = 1e6 / measured["stages"]["write"]["core_us"]
+    alone = 1e6 / measured["stages"]["record" if "record" in measured["stages"] else "write"]["core_us"]
     decodes = ", ".join(f"{n:.2f} with {k} workers" for k, n in measured["decodes_per_chunk"].items())
     return (
         f"{name}: {measured['cells']:.0f} cells, {measured['batches']:.0f} batches of {measured['batch_mib']:.1f} MiB\n"
@@ -131,7 +132,8 @@ def _sums(stages: dict[str, Any]) -> dict[str, Any]:
     if not stages:
         return {}
     all_ = [name for name in stages if name not in ("centres", "bare write")]
-    groups = {"receive + write": ["receive", "write"], "all without centres": all_}
+    caller = ["receive", "record", "sync"] if "record" in stages else ["receive", "write"]
+    groups = {" + ".join(caller): caller, "all without centres": all_}
     return {name: {key: sum(stages[one][key] for one in of) for key in _COSTS} for name, of in groups.items()}
 
 
@@ -142,11 +144,13 @@ def _run_row(name: str, run: dict[str, float], before: dict[str, float]) -> list
         "cells_per_s",
         "core_us_per_cell",
         "us_per_cell_after_first",
+        "caller_us_per_cell",
         "first_batch_s",
         "pss_mib",
     )
     megabytes = [run["file_bytes"] / 1e6, run["cache_bytes"] / 1e6]
-    numbers = [_number(n) for n in (*(run[key] for key in keys), *megabytes)]
+    # results of earlier versions lack some
+    numbers = ["" if n is None else _number(n) for n in (*(run.get(key) for key in keys), *megabytes)]
     return [name, *numbers, *_ratio(run["seconds"], before.get("seconds"))]
 
 

@@ -12,14 +12,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cellstamp.engines.parcels import pack, unpack
-from cellstamp.engines.result_memory import PackedSlots, ResultMemory
-
 from .extraction import MIB, ROOT, Case, run_module
 from .meters import Meter, metered
+from .wire import Wire
 
 _BUDGET = 4 * 2**30
 """Memory budget of the plan, in bytes."""
@@ -28,12 +27,7 @@ _BUDGET = 4 * 2**30
 def measure_stages(case: Case, data: Path) -> dict[str, Any]:
     """Measure the stages once, in a new process."""
     store = case.sample.store(data)
-    config = {
-        "threads": case.workers,
-        "image_size": case.image_size,
-        "compression": case.compression,
-        "cache": str(data),
-    }
+    config = case.config | {"cache": str(data)}
     with tempfile.TemporaryDirectory(dir=data, prefix="stages-") as folder:
         return run_module("stages", {"store": str(store), "config": config, "folder": folder})
 
@@ -43,23 +37,6 @@ def import_seconds(statement: str = "import cellstamp", rounds: int = 5) -> floa
     code = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
     times = [subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) for _ in range(rounds)]
     return statistics.median(map(float, times))
-
-
-class _Wire:
-    """Two slots of shared memory, used in turn, with clocks for sending and receiving."""
-
-    def __init__(self) -> None:
-        self.send, self.receive = Meter(), Meter()
-        self._memory, self._turn = ResultMemory.with_name(), 0
-        self._slots = PackedSlots(self._memory)
-
-    def carry(self, value: Any) -> Any:
-        """Send a value, and return the received value."""
-        self._turn = 1 - self._turn
-        with self.send.running():
-            parcel = pack(value, self._slots, self._turn)
-        with self.receive.running():
-            return unpack(parcel, self._memory)
 
 
 class _Bare:
@@ -95,22 +72,25 @@ class _Bare:
 def _measure_here(store: str, config: dict[str, Any], folder: str) -> dict[str, Any]:
     import cellstamp.cells.preload  # noqa: F401 - load compiled code before measuring
     from cellstamp.cells.load_kernels import load_kernels
+    from cellstamp.h5sc.opening import bytes_of
 
     from .decodes import decodes_per_chunk
+    from .shard_stages import walk_shards
 
     load_kernels()
     meters: dict[str, Meter] = {}
     job, batches = _prepare(store, config, Path(folder), meters)
-    batch_bytes = _walk(job, batches, Path(folder), meters)
+    walk = walk_shards if config["file_format"] == "zarr" else _walk
+    written, batch_bytes = walk(job, batches, Path(folder), meters)
     n, (height, width) = len(job.cells), job.source.shape
-    bare, ours = meters["bare write"], meters["write"]
+    bare, ours = meters["bare write"], meters["write shard" if "write shard" in meters else "write"]
     return {
         "cells": n,
         "megapixels": height * width / 1e6,
         "batches": len(batches),
         "batch_mib": statistics.mean(batch_bytes) / MIB,
         "largest_batch_mib": max(batch_bytes) / MIB,
-        "file_bytes_per_cell": (Path(folder) / "ours.h5sc").stat().st_size / n,
+        "file_bytes_per_cell": bytes_of(written) / n,
         "bare_by_ours_cpu": bare.cpu / ours.cpu,
         "bare_by_ours_wall": bare.wall / ours.wall,
         "stages": {name: meter.per(n) for name, meter in meters.items()},
@@ -122,7 +102,7 @@ def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str,
     """Return the job and its batches; add meters for centres (computed, although stored) and plan."""
     from cellstamp.config import ExtractionConfig
     from cellstamp.pipeline.cell_selection import choose_cells
-    from cellstamp.pipeline.job import Job
+    from cellstamp.pipeline.job import Job, in_slide_order
     from cellstamp.pipeline.scaling import find_scaling
     from cellstamp.source.find.elements import find_source
     from cellstamp.source.points import load_centers
@@ -136,14 +116,17 @@ def _prepare(store: str, config: dict[str, Any], folder: Path, meters: dict[str,
         known = load_centers(store, source.main_mask.name)
         parsed = ExtractionConfig.parse(config)
         selection = choose_cells(known, source, parsed, partial=False, n_cells=None, seed=0)
+        if parsed.file_format == "zarr":
+            cells = in_slide_order(selection.cells, source, parsed.image_size)
+            selection = replace(selection, cells=cells)
         job = Job(parsed, source, selection, find_scaling(parsed, source, map, log=lambda _: None), folder)
         batches = job.batches(_BUDGET)
     meters |= {"centres": centres, "plan": plan}
     return job, batches
 
 
-def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Meter]) -> list[int]:
-    """Make and send every batch, write it to our file and to a bare one; return the bytes of each batch."""
+def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Meter]) -> tuple[Path, list[int]]:
+    """Make and send every batch, write it to our file and to a bare one; return our file, and the bytes sent."""
     from cellstamp.cells.cutter import StampCutter
     from cellstamp.encoding import StampEncoder
     from cellstamp.h5sc.writer import StampWriter
@@ -151,9 +134,10 @@ def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Mete
 
     whole, frame, write, sync = (Meter() for _ in range(4))
     job.task()(batches[0])  # the first batch of a process is slower; complete runs measure it
-    task, wire, bare, batch_bytes = job.task(), _Wire(), _Bare(folder / "bare.h5", job.layout()), []
+    task, wire, bare, batch_bytes = job.task(), Wire(), _Bare(folder / "bare.h5", job.layout()), []
+    path = folder / "ours.h5sc"
     with frame.running():
-        writer = StampWriter(folder / "ours.h5sc", job.layout(), folder / "journal", {})
+        writer = StampWriter(path, job.layout(), folder / "journal", {})
     with (
         metered(TileReader, "read") as read,
         metered(StampCutter, "_cut") as cut,
@@ -178,7 +162,7 @@ def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Mete
     meters |= {"read": read, "cut": cut, "encode": encode, "rest of the task": rest}
     meters |= {"send": wire.send, "receive": wire.receive}
     meters |= {"frame": frame, "write": write, "sync": sync, "bare write": bare.meter}
-    return batch_bytes
+    return path, batch_bytes
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def plan_sweeps(*, quick: bool = False) -> Sweeps:
         "crop": [(n, replace(base, image_size=n)) for n in (64, 128, 256)],
         "channels": [(n, replace(base, sample=replace(base.sample, channels=n))) for n in channels],
         "compression": [(name or "none", replace(base, compression=name)) for name in (False, "lzf", "gzip")],
+        "format": [(name, replace(base, file_format=name)) for name in ("h5sc", "zarr")],
         "workers": [(n, replace(base, workers=n)) for n in (1, 2)],
         "cells-and-crops": [
             (f"{name}, {size}", Case(sample, image_size=size))

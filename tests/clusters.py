@@ -13,9 +13,11 @@ from typing import Any, Self
 
 import psutil
 
+from client_links import Link, free_address
 from waiting import wait_until
 
 TESTS = Path(__file__).parent
+_HERE = ("--host", "127.0.0.1")
 
 
 class Cluster:
@@ -28,7 +30,7 @@ class Cluster:
         self._folder = folder
         self._file = folder / "scheduler.json"
         self._workers: list[subprocess.Popen[bytes]] = []
-        self.scheduler = self._start("dask_scheduler", "--port", "0", "--scheduler-file", str(self._file))
+        self.scheduler = self._start("dask_scheduler", *_HERE, "--port", "0", "--scheduler-file", str(self._file))
         for _ in range(n_workers):
             self.add(**options)
 
@@ -59,6 +61,7 @@ class Cluster:
         nanny: bool = True,
         path: Sequence[Path] = (),
         command: Sequence[str] = (),
+        link: Link | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start a worker.
 
@@ -70,10 +73,13 @@ class Cluster:
             Folders in which it looks for packages before all others.
         command
             What to start it with.
+        link
+            Between the worker and those that connect to it; without a nanny.
         """
+        place = _HERE if link is None else _behind(link)
         options = ["--nthreads", str(nthreads), "--memory-limit", memory, "--nanny" if nanny else "--no-nanny"]
         folder = ["--local-directory", str(self._folder)]
-        worker = self._start("dask_worker", self.address, *options, *folder, path=path, command=command)
+        worker = self._start("dask_worker", self.address, *place, *options, *folder, path=path, command=command)
         self._workers.append(worker)
         return worker
 
@@ -81,7 +87,7 @@ class Cluster:
         self, module: str, *options: str, path: Sequence[Path] = (), command: Sequence[str] = ()
     ) -> subprocess.Popen[bytes]:
         places = [*map(str, path), str(TESTS), os.environ.get("PYTHONPATH", "")]
-        arguments = ["-m", f"distributed.cli.{module}", *options, "--host", "127.0.0.1", "--no-dashboard"]
+        arguments = ["-m", f"distributed.cli.{module}", *options, "--no-dashboard"]
         with (self._folder / f"{module}.log").open("ab") as log:
             return subprocess.Popen(
                 [*command, sys.executable, *arguments],
@@ -104,11 +110,17 @@ class Cluster:
             return None
 
     @contextmanager
-    def client(self, n_workers: int = 0) -> Iterator[Any]:
-        """A client, as soon as there are so many workers; no default for others."""
+    def client(self, n_workers: int = 0, link: Link | None = None) -> Iterator[Any]:
+        """A client, as soon as there are so many workers, perhaps behind a link; no default for others."""
         from distributed import Client
 
-        with Client(self.address, set_as_default=False) as client:
+        address = self.address if link is None else link.to(self.address)
+        with Client(address, set_as_default=False) as client:
             if n_workers:
                 client.wait_for_workers(n_workers)
             yield client
+
+
+def _behind(link: Link) -> tuple[str, ...]:
+    listening = free_address()
+    return ("--listen-address", listening, "--contact-address", link.to(listening))

@@ -57,6 +57,21 @@ class Fail:
         return batch.number
 
 
+@dataclass(frozen=True)
+class Small:
+    """Has small results: the number of a batch, and the dask task that it is a part of. One batch kills its worker."""
+
+    deadly: int | None = None
+    small_results = True
+
+    def __call__(self, batch: Batch) -> tuple[int, str]:
+        from distributed import get_worker
+
+        if batch.number == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch.number, str(get_worker().get_current_task())
+
+
 def count_batches_here(batch: Batch) -> tuple[int, int]:
     """Return the number of a batch, and how many batches its dask worker has."""
     from distributed import get_worker

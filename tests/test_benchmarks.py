@@ -7,11 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("benchmarks", reason="the benchmarks are not part of a wheel")
-from benchmarks import results
+from benchmarks import limits, results
 from benchmarks.extraction import Case, extract
 from benchmarks.in_turn import compare, run_in_turn
 from benchmarks.sample import Sample
@@ -29,9 +30,11 @@ def test_the_stages_are_measured(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command = [sys.executable, "-m", "benchmarks", "stages", "--quick", "--data", str(tmp_path), "--out", str(report)]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
-    (measured,) = json.loads(report.read_text())["stages"].values()
-    assert measured["cells"] == 335
+    measured, stored = json.loads(report.read_text())["stages"].values()
+    assert measured["cells"] == stored["cells"] == 335
     assert {"read", "cut", "encode", "write"} <= set(measured["stages"])
+    assert {"read", "cut", "encode", "write shard", "record"} <= set(stored["stages"])
+    assert stored["batch_mib"] < 1e-3 * measured["batch_mib"]
 
 
 def test_sums_of_stages_are_shown_beside_those_of_an_earlier_run() -> None:
@@ -48,6 +51,31 @@ def test_sums_of_stages_are_shown_beside_those_of_an_earlier_run() -> None:
     assert "the writer alone: 500,000 cells/s" in shown
 
 
+def _stages_of(**costs: float) -> dict[str, Any]:
+    stages = {name: {"core_us": us, "wall_us": us} for name, us in costs.items()}
+    about = {"cells": 10, "megapixels": 0.02, "batches": 1, "file_bytes_per_cell": 20_000, "batch_mib": 0.2}
+    return about | {"stages": stages}
+
+
+def test_limits_of_both_formats_are_computed() -> None:
+    common = {"centres": 1.0, "read": 30.0, "cut": 60.0, "plan": 1.0, "receive": 0.5}
+    stages = {
+        "x lzf 2w": _stages_of(**common, write=19.5, sync=0),
+        "x lzf 2w zarr": _stages_of(**common, **{"write shard": 10.0}, record=0.25, sync=0.25) | {"batch_mib": 0.001},
+    }
+    clusters = {
+        "h5sc": {"caller_us_per_batch": 300.0, "scheduler_us_per_batch": 10.0},
+        "zarr": {"caller_us_per_batch": 10.0, "scheduler_us_per_batch": 40.0},
+    }
+    shown = limits.report_limits({"stages": stages, "runs": {}, "sweeps": {}, "clusters": clusters})
+    assert "20.0 in the caller. The caller writes up to 50,000 cells/s, the output of 5.5 workers" in shown
+    assert "1.0 in the caller. The caller records up to 1,000,000 cells/s, the output of 101.0 workers" in shown
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if line.startswith("|")]
+    assert ["16", "h5sc", "20,000", "the caller", "400.0", "419.4"] in rows
+    assert ["16", "zarr", "160,000", "the workers", "3,200.0", "16.8"] in rows
+    assert ["400", "zarr", "250,000", "the scheduler", "5,000.0", "26.2"] in rows
+
+
 def test_a_slide_is_killed_and_resumed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.large_slide", "--sample", "1000", "--chunk", "500", "--side", "2000"]
     options = ["--kill-at", "400", "--data", str(tmp_path)]
@@ -59,10 +87,13 @@ def test_a_slide_is_killed_and_resumed(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("2000px*"))
 
 
-def test_an_extraction_is_measured(tmp_path: Path) -> None:
-    measured = extract(Case(SAMPLE), tmp_path)
+@pytest.mark.parametrize("file_format", ["h5sc", "zarr"])
+def test_an_extraction_is_measured(tmp_path: Path, file_format: str) -> None:
+    measured = extract(Case(SAMPLE, file_format=file_format), tmp_path)
     assert measured["cells"] == 335
     assert measured["pss_workers_mib"] > 0
+    assert measured["caller_us_per_cell"] > 0
+    assert measured["file_bytes"] > 10**6
 
 
 def test_elements_on_other_grids_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,7 @@ from engine_tasks import (
     DieOnce,
     EndsScheduler,
     PageFaults,
+    Small,
     Square,
     Wait,
     count_batches_here,
@@ -305,6 +306,28 @@ def test_chunks_are_decoded_one_and_a_half_times_at_most(
     decoded = Counter(chunk for lines in counts for chunk in lines)
     assert len(decoded) == 2 * (side // chunk) ** 2
     assert decoded.total() <= 1.5 * len(decoded)
+
+
+@pytest.mark.once
+def test_batches_with_small_results_run_in_groups(dask_client: Any) -> None:
+    found = [outcome.value for outcome in DaskEngine(dask_client).run(Small(), batches(64), lambda: 6)]
+    assert sorted(number for number, _ in found) == list(range(64))
+    tasks = [{number for number, of in found if of == task} for task in {of for _, of in found}]
+    assert sorted(map(sorted, tasks)) == [list(range(start, start + 4)) for start in range(0, 64, 4)]
+    assert _nothing_is_left(dask_client)
+
+
+@pytest.mark.once
+def test_closing_early_leaves_nothing_of_groups(dask_client: Any) -> None:
+    with closing(DaskEngine(dask_client).run(Small(), batches(64), lambda: 6)) as outcomes:
+        next(outcomes)
+    assert _nothing_is_left(dask_client)
+
+
+@pytest.mark.once
+def test_a_batch_of_a_group_that_kills_every_worker_is_named(dask_client: Any) -> None:
+    with pytest.raises(WorkerError, match=r"3 workers died while working on batch number 37 \("):
+        list(DaskEngine(dask_client).run(Small(37), batches(64), lambda: 6))
 
 
 # --- workers come and go ---------------------------------------------------------------------------------------------

@@ -136,6 +136,18 @@ def test_workers_of_a_cluster_write_the_same_shards(slide: Path, store: Path, tm
     assert shards_of(found) == shards_of(store)
 
 
+def test_workers_of_a_cluster_write_groups_of_shards(
+    slide: Path, tmp_path: Path, dask_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cellstamp.zarr_store.layout.MOST_ROWS", 16)  # so many shards that two workers get groups
+    expected = extract(slide, tmp_path / "serial", engine="serial")
+    monkeypatch.setattr("cellstamp.pipeline.job.StampTask", KilledOnce)
+    found = extract(slide, tmp_path / "dask", engine="dask", dask_scheduler=dask_client)
+    assert len(shards_of(found)) > 64
+    assert shards_of(found) == shards_of(expected)
+    assert re.search(r"died .* while working on \d+ batches, from", (tmp_path / "dask/processing.log").read_text())
+
+
 def test_cells_that_exceed_their_crops_are_marked(slide: Path, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="exceed their crop"):
         found = read_h5sc(extract(slide, tmp_path / "zarr", image_size=14)).obs

@@ -15,13 +15,14 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from cellstamp.engines.base import Outcome, Results, failed
 from cellstamp.engines.dask_roster import Roster, no_workers
 from cellstamp.engines.dask_worker import Failure, Order, carry_out
+from cellstamp.engines.grouped import GroupTask, in_groups, may_be_grouped
 from cellstamp.engines.retries import Attempt, try_again
 from cellstamp.engines.spans import Spans
 from cellstamp.errors import CellstampError, WorkerError
@@ -103,7 +104,7 @@ class DaskEngine:
         return min(limits, key=lambda memory: memory.n_bytes, default=None)
 
     def run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Results[R]:
-        """Run ``task`` on every batch; see `Engine.run`.
+        """Run ``task`` on every batch; see `Engine.run`. Batches with small results are sent in groups.
 
         Raises
         ------
@@ -111,10 +112,18 @@ class DaskEngine:
             Workers die at a batch that cannot be divided (the message names it), a worker cannot be used, no worker is
             left, or the scheduler is lost.
         """
-        if len(batches):
-            current = _DaskRun[B, R](self._client, task, batches, self._packages, self._log, self._warn, self._patience)
-            with current:
-                yield from current.results(limit)
+        if len(batches) and may_be_grouped(task):
+            groups = in_groups(batches, self.n_workers)
+            with closing(self._run(GroupTask(task), groups, limit)) as outcomes:
+                for outcome in outcomes:
+                    yield from (Outcome(value, outcome.pid, outcome.rss) for value in outcome.value)
+        elif len(batches):
+            yield from self._run(task, batches, limit)
+
+    def _run(self, task: Callable[[B], R], batches: Sequence[B], limit: Callable[[], int]) -> Results[R]:
+        current = _DaskRun[B, R](self._client, task, batches, self._packages, self._log, self._warn, self._patience)
+        with current:
+            yield from current.results(limit)
 
 
 @dataclass(eq=False)

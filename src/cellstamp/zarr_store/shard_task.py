@@ -99,6 +99,9 @@ class ShardTask:
         Number of cells in a shard.
     """
 
+    small_results = True
+    """A cluster may run several shards as one task."""
+
     def __init__(self, encode: Encode, store: Location, rows_per_shard: int) -> None:
         self._encode, self._store, self._rows_per_shard = encode, store, rows_per_shard
 
