@@ -244,6 +244,11 @@ def imported_modules(batch: Batch) -> dict[str, str | None]:
     return {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
 
 
+def environment(batch: Batch) -> dict[str, str]:
+    """The environment variables of a worker."""
+    return dict(os.environ)
+
+
 def descendants() -> set[psutil.Process]:
     """Every process below this one."""
     return set(psutil.Process().children(recursive=True))

@@ -39,6 +39,7 @@ from engine_tasks import (
     Square,
     Wait,
     descendants,
+    environment,
     imported_modules,
 )
 
@@ -468,6 +469,18 @@ def test_workers_have_nothing_of_the_main_module() -> None:
         assert outcome.value["__main__"] is None or "multiprocessing" in outcome.value["__main__"]
         assert "pytest" not in outcome.value
         assert "spatialdata" not in outcome.value
+
+
+@each_start_method
+def test_workers_have_the_environment_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their server may have been started before a notebook sets credentials."""
+    monkeypatch.setenv("CELLSTAMP_TEST", "before")
+    assert [outcome.value for outcome in ProcessEngine(1).run(environment, batches(1), lambda: 1)] == [{**os.environ}]
+    monkeypatch.setenv("CELLSTAMP_TEST", "after")
+    monkeypatch.setenv("CELLSTAMP_ADDED", "1")
+    assert [outcome.value for outcome in ProcessEngine(1).run(environment, batches(1), lambda: 1)] == [{**os.environ}]
+    monkeypatch.delenv("CELLSTAMP_ADDED")
+    assert [outcome.value for outcome in ProcessEngine(1).run(environment, batches(1), lambda: 1)] == [{**os.environ}]
 
 
 def test_modules_to_preload_are_imported_in_the_server_process() -> None:

@@ -30,6 +30,7 @@ from cellstamp.zarr_store.shard_task import FinishedShard, ShardTask
 from cellstamp.zarr_store.shards import index_of, read_index, shard_path, write_shard
 from cellstamp.zarr_store.writer import ZarrWriter
 from commands import run_command
+from stamp_tasks import KilledOnce
 from stores import make_sample, write_store
 
 _DRAWN = make_sample((1100, 900))
