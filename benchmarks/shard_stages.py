@@ -18,7 +18,9 @@ def walk_shards(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str
     from cellstamp.cells.cutter import StampCutter
     from cellstamp.cells.task import StampTask
     from cellstamp.encoding import StampEncoder
+    from cellstamp.h5sc.layout import STORE_NAME
     from cellstamp.source.read.tiles import TileReader
+    from cellstamp.zarr_store.destinations import LocalDestination
     from cellstamp.zarr_store.shard_task import ShardTask
     from cellstamp.zarr_store.shards import shard_path
     from cellstamp.zarr_store.writer import ZarrWriter
@@ -26,7 +28,7 @@ def walk_shards(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str
     whole, frame, record, sync, tables, bare = (Meter() for _ in range(6))
     job.task()(batches[0].pieces[0])  # the first batch of a process is slower; complete runs measure it
     with frame.running():
-        writer = ZarrWriter(folder, job.layout(), {})
+        writer = ZarrWriter(folder, LocalDestination(folder / STORE_NAME), job.layout(), {})
     task, wire, sent = ShardTask(job.task(), writer.store, job.layout().rows_per_shard), Wire(), []
     with (
         metered(StampTask, "__call__") as encoded,

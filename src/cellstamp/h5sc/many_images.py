@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
-from cellstamp.h5sc.chunks import look_into
+from cellstamp.h5sc.chunks import StoredStamps, look_into
 from cellstamp.h5sc.indexing import is_basic, listed, parts_of
 from cellstamp.h5sc.opening import OpenStore
 from cellstamp.location import Location, location_of
-from cellstamp.zarr_store.shard_index import store_of
 
 MANY = 2000
 """Cells from which on it is faster, although loading it takes half a second."""
 
 
-def read_shards(images: Any, args: Any) -> NDArray[Any] | None:
-    """Read a selection of the images of a zarr store, see `read_many`; any number of cells."""
-    store = store_of(images)
-    return None if store is None else _read_from(store, images, args)
+def read_shards(images: Any, args: Any, look: Callable[[], StoredStamps]) -> NDArray[Any] | None:
+    """Read a selection of the images of a zarr store, see `read_many`; any number of cells.
+
+    Parameters
+    ----------
+    look
+        Returns the cells of the store, and the bytes of its images.
+    """
+    return _read_from(look, images, args)
 
 
 def read_many(images: h5py.Dataset, args: Any) -> NDArray[Any] | None:
@@ -36,10 +42,10 @@ def read_many(images: h5py.Dataset, args: Any) -> NDArray[Any] | None:
         ``images[args]``. None: these are few cells, or only HDF5 reads them.
     """
     path = path_of(images.file) if images.file.mode == "r" else None
-    return None if path is None else _read_from(path, images, args, at_least=MANY)
+    return None if path is None else _read_from(partial(look_into, path), images, args, at_least=MANY)
 
 
-def _read_from(path: Location, images: Any, args: Any, *, at_least: int = 0) -> NDArray[Any] | None:
+def _read_from(look: Callable[[], StoredStamps], images: Any, args: Any, *, at_least: int = 0) -> NDArray[Any] | None:
     parts = listed(args)
     if not all(isinstance(part, int | np.integer | slice) or part is Ellipsis for part in parts if is_basic(part)):
         return None
@@ -47,7 +53,7 @@ def _read_from(path: Location, images: Any, args: Any, *, at_least: int = 0) -> 
     rows, planes = np.arange(images.shape[0])[row_part], np.arange(images.shape[1])[plane_part]
     if np.size(rows) < at_least or not np.size(planes):
         return None
-    found = _read(path, np.atleast_1d(rows), np.atleast_1d(planes), images)
+    found = _read(look, np.atleast_1d(rows), np.atleast_1d(planes), images)
     if found is None:
         return None
     return found[(slice(None) if np.ndim(rows) else 0, slice(None) if np.ndim(planes) else 0, *pixels)]
@@ -65,18 +71,20 @@ def path_of(file: Any) -> Location | None:
     return path if is_same and file.mode == "r" else None
 
 
-def _read(path: Location, rows: NDArray[np.int64], planes: NDArray[np.int64], images: Any) -> NDArray[Any] | None:
+def _read(
+    look: Callable[[], StoredStamps], rows: NDArray[np.int64], planes: NDArray[np.int64], images: Any
+) -> NDArray[Any] | None:
     from cellstamp.h5sc.stamp_file import StampFile  # imports numba
 
     out = np.empty((len(rows), len(planes), *images.shape[2:]), images.dtype)
     try:
-        stored = look_into(path)
+        stored = look()
         if stored.index is None:
             return None
         for places, some in StampFile(stored, rows, planes).in_pieces():
             out[places] = some
     except InputError:
-        if path.is_file():  # HDF5 names the error
+        if isinstance(images, h5py.Dataset):  # HDF5 names the error
             return None
         raise
     return out

@@ -14,6 +14,7 @@ from anndata._io.specs.registry import _REGISTRY
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError, OutputError
+from cellstamp.h5sc.chunks import StoredStamps, look_into
 from cellstamp.h5sc.indexing import read_as_numpy
 from cellstamp.h5sc.layout import IMAGES
 from cellstamp.h5sc.many_images import read_many, read_shards
@@ -66,6 +67,7 @@ class ShardedImages(zarr.Array):  # type: ignore[type-arg]
 
     location: Location
     mark: Mark
+    _stored: StoredStamps | None = None
 
     @classmethod
     def of(cls, store: OpenStore) -> Self:
@@ -89,9 +91,15 @@ class ShardedImages(zarr.Array):  # type: ignore[type-arg]
         """Read images. Selections have numpy's results: unsorted, repeated, negative and boolean ones, too."""
         return read_as_numpy(self._read, self.shape, np.dtype(self.dtype), args)
 
+    def _look(self) -> StoredStamps:
+        """Find the bytes of all images, once: there may be thousands of shards."""
+        if self._stored is None:
+            self._stored = look_into(self.location)
+        return self._stored
+
     def _read(self, args: Any) -> NDArray[Any]:
         try:
-            many = read_shards(self, args)
+            many = read_shards(self, args, self._look)
             return np.asarray(super().__getitem__(args)) if many is None else many
         finally:
             check_not_replaced(self.location, self.mark)
