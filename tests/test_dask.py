@@ -28,6 +28,7 @@ from cellstamp.cells.plan import inside_image, plan_batches
 from cellstamp.engines import dask_client, dask_worker
 from cellstamp.engines.dask import DaskEngine
 from cellstamp.engines.dask_worker import Order, carry_out, n_kept
+from cellstamp.engines.grouped import in_groups
 from cellstamp.errors import ConfigError, WorkerError
 from cellstamp.source.values import Centers
 from clusters import Cluster
@@ -315,6 +316,15 @@ def test_batches_with_small_results_run_in_groups(dask_client: Any) -> None:
     tasks = [{number for number, of in found if of == task} for task in {of for _, of in found}]
     assert sorted(map(sorted, tasks)) == [list(range(start, start + 4)) for start in range(0, 64, 4)]
     assert _nothing_is_left(dask_client)
+
+
+@pytest.mark.parametrize(
+    ("n_batches", "n_workers", "size"), [(5, 2, 1), (64, 2, 4), (20_000, 400, 6), (20_000, 16, 16)]
+)
+def test_groups_are_larger_the_more_batches_there_are(n_batches: int, n_workers: int, size: int) -> None:
+    groups = in_groups(range(n_batches), n_workers)
+    assert [batch for group in groups for batch in group.batches] == list(range(n_batches))
+    assert max(len(group.batches) for group in groups) == size
 
 
 @pytest.mark.once

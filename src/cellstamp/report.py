@@ -124,9 +124,13 @@ class PeakMemory:
     """
 
     def __init__(self) -> None:
+        import psutil
+
+        # making this object takes three times as long as asking it
+        self._process = psutil.Process()
         self._rss: dict[int, int] = {}
         self.peak = 0
-        self.observe(os.getpid(), _own_rss())
+        self.observe(os.getpid(), self._own_rss())
 
     @property
     def own_rss(self) -> int:
@@ -137,10 +141,13 @@ class PeakMemory:
         """Record ``rss`` bytes of memory for the process ``pid``; return the ids of processes that have ended."""
         # a new worker may have replaced one that died
         ended = [] if pid in self._rss else self._forget_ended()
-        self._rss[os.getpid()] = _own_rss()
+        self._rss[os.getpid()] = self._own_rss()
         self._rss[pid] = rss
         self.peak = max(self.peak, sum(self._rss.values()))
         return ended
+
+    def _own_rss(self) -> int:
+        return int(self._process.memory_info().rss)
 
     def _forget_ended(self) -> list[int]:
         import psutil
@@ -182,12 +189,6 @@ class Stopwatch:
     def total(self) -> float:
         """Sum of all parts so far."""
         return sum(self._laps.values())
-
-
-def _own_rss() -> int:
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
 
 
 @dataclass(frozen=True)
