@@ -211,10 +211,11 @@ class StampFile:
 
     def _open(self) -> _Handle:
         # a local name: another thread may replace the attribute meanwhile
-        # and an open root of a store says nothing about the store that has its path now
-        handle = None if self.path.is_dir() else self._handle
+        handle = self._handle
         if handle is None or handle.pid != os.getpid():
-            handle = self._handle = _Handle(marked_file(self.path))
+            handle = _Handle(marked_file(self.path))
+            # an open root of a store says nothing about the store that has its path later
+            self._handle = None if self.path.is_dir() else handle
         handle.check(self._mark)
         return handle
 
