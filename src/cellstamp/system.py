@@ -176,7 +176,7 @@ def replace_file(source: Path, target: Path) -> None:
 
 
 def check_replaceable(path: Path) -> None:
-    """Check that a file is not open in another program, which prevents its replacement on Windows.
+    """Check that a file, or a file in a folder, is not open in another program: Windows does not replace it then.
 
     Raises
     ------
@@ -184,8 +184,9 @@ def check_replaceable(path: Path) -> None:
         If it is open.
     """
     if path.exists():
-        # a new name that is the old one changes nothing, but needs the same access
-        _when_closed(lambda: path.replace(path), path)
+        # a new name that is the old one changes nothing, but needs the same access; Windows replaces no folders
+        rename = path.rename if path.is_dir() else path.replace
+        _when_closed(lambda: rename(path), path)
 
 
 def move_folder(source: Path, target: Path) -> None:

@@ -35,7 +35,7 @@ WINDOWS = {
     "test_using_images.py::test_many_images_of_a_file_that_was_replaced_meanwhile": _OPEN,
     "test_using_images.py::test_in_memory_nothing_is_needed_of_the_file": _OPEN,
     "test_using_images.py::test_a_pickled_one_whose_file": _OPEN,
-    "test_unfinished.py::test_the_command_line_ends_tidily_and_goes_on[1-129]": _KILLS,
+    "test_unfinished.py::test_the_command_line_ends_tidily_and_goes_on[h5sc-1-129]": _KILLS,
 }
 """Beginnings of the names of tests, and reasons."""
 

@@ -234,11 +234,12 @@ class StampFile:
 
     def _open(self) -> _Handle:
         # a local name: another thread may replace the attribute meanwhile
-        # and an open root of a store says nothing about the store that has its path now
-        is_store = not isinstance(self.path, Path) or self.path.is_dir()
-        handle = None if is_store else self._handle
+        handle = self._handle
         if handle is None or handle.pid != os.getpid():
-            handle = self._handle = _Handle(marked_file(self.path))
+            handle = _Handle(marked_file(self.path))
+            # an open root of a store says nothing about the store that has its path later
+            is_store = not isinstance(self.path, Path) or self.path.is_dir()
+            self._handle = None if is_store else handle
         handle.check(self._mark)
         return handle
 
