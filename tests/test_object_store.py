@@ -39,6 +39,7 @@ CONFIG = {"engine": "serial", "image_size": 24, "file_format": "zarr"}
 TWO_WORKERS = {"engine": "processes", "threads": 2}
 IMAGES = "single_cell_images"
 RESULT = "data/single_cells.zarr"
+ROWS = 256
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,14 @@ def bucket(files: Any, request: pytest.FixtureRequest) -> str:
     name = f"bucket-{abs(hash(request.node.name))}"
     files.mkdir(name)
     return f"s3://{name}/run"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def several_shards() -> Iterator[None]:
+    """The sample fills one shard of the usual size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellstamp.zarr_store.layout.MOST_ROWS", ROWS)
+        yield
 
 
 @pytest.fixture(scope="module")

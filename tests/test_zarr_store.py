@@ -9,6 +9,7 @@ import copy
 import pickle
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ CONFIG = {"threads": 2, "image_size": 24}
 IMAGES = "single_cell_images"
 STORE = "data/single_cells.zarr"
 ROWS = 256
+
+
+@pytest.fixture(scope="module", autouse=True)
+def several_shards() -> Iterator[None]:
+    """The sample fills one shard of the usual size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellstamp.zarr_store.layout.MOST_ROWS", ROWS)
+        yield
 
 
 @pytest.fixture(scope="module")

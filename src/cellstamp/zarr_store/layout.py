@@ -13,9 +13,9 @@ from zarr.codecs import BloscCodec, ZstdCodec
 from cellstamp.encoding import BLOSC_LEVEL, ZSTD_LEVEL
 from cellstamp.h5sc.layout import IMAGES, Layout
 
-SHARD_BYTES = 2**26
+SHARD_BYTES = 2**27
 """Largest shard, uncompressed."""
-MOST_ROWS = 256
+MOST_ROWS = 512
 """Most cells in a shard."""
 
 

@@ -18,7 +18,7 @@ from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
 from cellstamp.errors import writing
-from cellstamp.system import RawFile, replace_file
+from cellstamp.system import RawFile, begin_writeback, replace_file
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -77,6 +77,9 @@ def write_shard(path: Path, parts: Iterable[bytes | memoryview]) -> int:
             for part in parts:  # errors of those who make them are theirs
                 with writing(path):
                     file.write(part)
+            with writing(path):
+                file.flush()
+                begin_writeback(file.fileno())
             n_bytes = file.tell()
         finally:
             with writing(path):
