@@ -667,6 +667,8 @@ def _servers_below(pid: int) -> list[psutil.Process | None]:
     return []
 
 
+# the workers of a store die in the middle of a shard, as killed workers do: `make faults` is often enough
+@pytest.mark.parametrize("file_format", ["h5sc", "zarr"] if N_KILLS > 1 else ["h5sc"], indirect=True)
 def test_runs_whose_server_is_killed_at_random_moments_make_the_same_file(
     tmp_path: Path, many: Path, many_undisturbed: Path, file_format: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -702,7 +704,6 @@ def test_runs_whose_server_is_killed_at_random_moments_make_the_same_file(
         ("h5sc", signal.SIGINT, 130),
         ("h5sc", signal.SIGTERM, 143),
         ("h5sc", signal.SIGHUP, 129),
-        ("zarr", signal.SIGINT, 130),
         ("zarr", signal.SIGTERM, 143),
     ],
     indirect=["file_format"],
