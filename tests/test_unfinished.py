@@ -380,16 +380,6 @@ def _interrupt(*_: object, **__: object) -> None:
 
 
 @only_zarr
-def test_a_store_without_the_metadata_of_its_images_is_made_again(
-    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path
-) -> None:
-    end_a_run(make_step, Refused, InputError)
-    (images_path(_unfinished_folder(tmp_path) / result.name) / "zarr.json").unlink()
-    make_step()()
-    assert_same(result, undisturbed)
-
-
-@only_zarr
 def test_no_reader_takes_an_unfinished_store_for_a_finished_one(
     tmp_path: Path, make_step: MakeStep, result: Path
 ) -> None:
