@@ -32,7 +32,7 @@ from cellstamp.h5sc.journal import _line, count_cells, read_entries
 from cellstamp.h5sc.validate import errors_in
 from cellstamp.h5sc.writer import StampWriter
 from cellstamp.pipeline.disk_space import DiskSpace as Room
-from cellstamp.zarr_store.shards import images_path, shard_path
+from cellstamp.zarr_store.shards import shard_path
 from commands import run_command
 from comparing import assert_same, contents
 from formats import CELLS_PER_SHARD, NAMES, WRITERS, n_cells_of, only_h5sc, only_zarr
