@@ -14,6 +14,7 @@ from cellstamp.compression import DEFAULT_COMPRESSION
 from cellstamp.config_files import check_sections
 from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError
+from cellstamp.features.declared import GROUPS
 from cellstamp.lengths import even_pixels
 from cellstamp.similar_names import did_you_mean, misspelt_key
 from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
@@ -220,6 +221,9 @@ class ExtractionConfig(StepConfig):
     compression: rules.Compression = DEFAULT_COMPRESSION
     """Compression of single-cell images; ``True`` is lzf, ``False`` is none. In zarr stores, ``"lzf"`` is lz4 and
     ``"gzip"`` is zstd."""
+    features: rules.Features = ()
+    """Also measure each cell on the unchanged pixels of the image, and write a table next to the images. ``True``
+    measures ``shape`` and ``intensity``."""
     file_format: rules.FileFormat = "h5sc"
     """``"h5sc"``, a file as scportrait writes it; or ``"zarr"``, an AnnData store of which workers write the shards."""
 
@@ -243,6 +247,16 @@ class ExtractionConfig(StepConfig):
     def images(self) -> tuple[str, ...]:
         """Return the names of all images."""
         return (self.image,) if isinstance(self.image, str) else self.image
+
+    @property
+    def feature_groups(self) -> tuple[str, ...]:
+        """Return the groups of features to measure, in their usual order."""
+        return tuple(group for group in GROUPS if group in self.features)
+
+    @property
+    def feature_functions(self) -> tuple[str, ...]:
+        """Return the dotted paths of the user's functions that measure cells."""
+        return tuple(name for name in self.features if name not in GROUPS)
 
     def fitted(self) -> Self:
         """Limit the default number of workers to the share of memory in ``target_ram_utilization``."""
@@ -297,6 +311,9 @@ def _got(reason: object) -> str:
         return f" (got {rules.with_article(reason.type_name)})"
     if isinstance(reason, rules.WrongItemError):
         return f" (item {reason.index} is {_shown(reason.value)})"
+    if isinstance(reason, rules.UnknownGroupError):
+        hint = did_you_mean(reason.name, GROUPS)
+        return f" ({_shown(reason.name)} is neither a group nor a dotted path{hint})"
     if isinstance(reason, rules.WrongUnitError):
         return _unit_hint(reason.number, reason.unit)
     return ""

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any, get_args
 
 from cellstamp.cells.load_kernels import load_kernels
+from cellstamp.cells.task import MeasuringTypes
 from cellstamp.compiling.cache_folders import Types, find_folder, is_in_temporary_directory, is_kept
 from cellstamp.config_rules import StampType
 from cellstamp.engines.base import Engine
@@ -21,29 +22,36 @@ from cellstamp.source.read.interpolation import Loops
 _REMEDY = "set NUMBA_CACHE_DIR to a folder that stays and that you can write to"
 
 
-def compile_kernels(types: Types, loops: Sequence[Loops], engine: Engine, tell: Callable[[str], None]) -> None:
+def compile_kernels(
+    types: Types,
+    loops: Sequence[Loops],
+    engine: Engine,
+    tell: Callable[[str], None],
+    measuring: Sequence[MeasuringTypes] = (),
+) -> None:
     """Compile kernels, and loops that sample pixels, in workers of the engine, unless they are cached.
 
     Parameters
     ----------
-    types, loops
-        Kernels, compiled by one worker, and loops, each by one.
+    types, loops, measuring
+        Kernels, compiled by one worker, loops, each by one, and kernels of features.
     tell
         Called with a line before and a line after compiling.
     """
-    kernels, others = ([each for each in some if not is_kept(each)] for some in ([types], loops))
-    missing: list[Types | Loops] = [*kernels, *others]
+    kernels, others, features = ([each for each in some if not is_kept(each)] for some in ([types], loops, measuring))
+    missing: list[Types | Loops | MeasuringTypes] = [*kernels, *others, *features]
     if not missing:
         return
-    seconds = "10 to 60 s" if kernels else "1 to 10 s"
+    seconds = "10 to 60 s" if kernels or features else "1 to 10 s"
     tell(f"Compiling for {', and for '.join(map(str, missing))}: {seconds}; not counted in cells/s")
     started = time.perf_counter()
     _run(engine, load_kernels, kernels)
     _run(engine, _load_loops, others)
+    _run(engine, _load_measuring, features)
     tell(f"Compiled in {format_seconds(time.perf_counter() - started)}, {_where(missing)}")
 
 
-def _run(engine: Engine, load: Callable[[Any], None], missing: Sequence[Types | Loops]) -> None:
+def _run(engine: Engine, load: Callable[[Any], None], missing: Sequence[Any]) -> None:
     if missing:
         with closing(engine.run(load, missing, lambda: len(missing))) as outcomes:
             for _ in outcomes:
@@ -55,6 +63,13 @@ def _load_loops(loops: Loops) -> None:
     from cellstamp.source.read.loops import load_loops
 
     load_loops(loops)
+
+
+def _load_measuring(types: MeasuringTypes) -> None:
+    # imported here: it loads compiled code
+    from cellstamp.cells.load_measuring import load_measuring
+
+    load_measuring(types)
 
 
 def compile_for_later(
@@ -102,7 +117,7 @@ def _compile_and_keep(types: Types) -> str:
     return format_seconds(time.perf_counter() - started)
 
 
-def _where(compiled: Sequence[Types | Loops]) -> str:
+def _where(compiled: Sequence[Types | Loops | MeasuringTypes]) -> str:
     folder = find_folder()
     if folder is None:
         return f"for this process only: no folder for the cache is writable ({_REMEDY})"

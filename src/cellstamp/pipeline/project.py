@@ -277,6 +277,19 @@ class Project(ProjectPictures):
 
         return read_h5sc(self._latest())
 
+    @property
+    def features(self) -> AnnData:
+        """Features of the cells of the latest extraction: cells x features, in the order of `h5sc`.
+
+        Raises
+        ------
+        InputError
+            If there is no extraction, or none with features.
+        """
+        from cellstamp.h5sc.feature_table import read_features
+
+        return read_features(self._latest())
+
     def _latest(self) -> Path:
         latest = getattr(self.extraction_f, "output_path", None)
         path = Path(latest) if latest else folder.latest_result(Path(self.directory))

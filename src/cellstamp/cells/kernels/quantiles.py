@@ -55,8 +55,12 @@ def _quantile(values, count, n_pixels, q, work):
     if above < zeros:
         return 0.0
     a, b = _two_in_order(values, count, below - zeros, above - zeros, work)
-    share = position - below
-    # numpy interpolates from the nearer end, which decides the last bit
+    return between(a, b, position - below)
+
+
+@compiled_part
+def between(a, b, share):
+    """Interpolate from a to b. numpy does so from the nearer end, which decides the last bit."""
     if share >= 0.5:
         return b - (b - a) * (1.0 - share)
     return a + (b - a) * share
@@ -72,7 +76,7 @@ def _two_in_order(values, count, i, j, work):
     if j < 0:
         return 0.0, 0.0
     copy_row(values[:count], work[:count])
-    b = _select(work, count, j)
+    b = select(work, 0, count - 1, j)
     if i == j:
         return b, b
     if i < 0:
@@ -135,9 +139,8 @@ def _sort_in(values, best):
 
 
 @compiled_part
-def _select(work, count, rank):
-    """Partition ``work[:count]`` at a rank, with smaller values before it, and return the value of that rank."""
-    low, high = 0, count - 1
+def select(work, low, high, rank):
+    """Partition ``work[low : high + 1]`` at a rank, with smaller values before it; return the value of that rank."""
     while low < high:
         pivot = _median_of_three(work[low], work[(low + high) // 2], work[high])
         i, j = low, high
