@@ -30,6 +30,7 @@ SOURCES = (
     "cells/kernels/quantiles.py",
     "cells/kernels/rounding.py",
     "cells/kernels/shape.py",
+    "cells/kernels/sorting.py",
     "encoding.py",
     "compiling/decorators.py",
     "decoding.py",

@@ -1,24 +1,31 @@
-"""Measure the values of an image's channel in a compartment of a cell, as numpy does."""
+"""Measure the values of an image's channel in the compartments of a cell, as numpy does.
+
+Pixels are listed in three parts: those of the first mask only, those of both, and those of the last mask only. Each is
+sorted and summed once. A compartment is one part, or two of them.
+"""
 
 import math
 
 import numpy as np
 
-from cellstamp.cells.kernels.boxes import copy_row
-from cellstamp.cells.kernels.quantiles import between, select
+from cellstamp.cells.kernels.quantiles import between
+from cellstamp.cells.kernels.sorting import sort_keys, value_of_rank
 from cellstamp.compiling.decorators import compiled_part
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Measured quantiles; the middle one is the median."""
+QUANTILES = (0.5, 0.05, 0.25, 0.75, 0.95)
+"""Measured quantiles, the median first."""
 N_INTENSITY = 10
 """Numbers that `measure_values` writes."""
+
+BY_VALUE, AS_INTEGERS, AS_FLOATS = 0, 1, 2
+"""Orders of `read_sorted`: of any values, of integers of up to 32 bits, and of float32."""
 
 _QUANTILES = np.array(QUANTILES)
 
 
 @compiled_part
-def list_pixels(masks, box, places):
-    """List the pixels of a cell by compartment: those of the first mask only, those of both, and those of the last.
+def list_pixels(masks, box, start, step, places):
+    """List the pixels of a cell in three parts, one after the other.
 
     Parameters
     ----------
@@ -26,109 +33,134 @@ def list_pixels(masks, box, places):
         uint8 (1 or 2, y, x), 0 or 1.
     box
         int64 (4,): the box around both.
+    start, step
+        Place of the window's first pixel in the memory of a channel, and distance between its rows.
     places
-        int64 (2, >= pixels of the box), written: row and column of each pixel.
+        int64 (>= pixels of the box + 1,), written: place of each pixel.
 
     Returns
     -------
     tuple of int
-        End of each of the three lists. With one mask, all its pixels are in the third.
+        End of each part. With one mask, all its pixels are in the third.
     """
-    first, last = masks[0], masks[-1]
-    two = masks.shape[0] == 2
-    start = list_where(first, last, 1, 0, box, places, 0) if two else 0
-    middle = list_where(first, last, 1, 1, box, places, start) if two else 0
-    return start, middle, list_where(first, last, 0 if two else 1, 1, box, places, middle)
+    if masks.shape[0] == 1:
+        return 0, 0, list_where(masks[0], masks[0], 1, 1, box, start, step, places)
+    only_first = list_where(masks[0], masks[1], 1, 0, box, start, step, places)
+    both = only_first + list_where(masks[0], masks[1], 1, 1, box, start, step, places[only_first:])
+    return only_first, both, both + list_where(masks[0], masks[1], 0, 1, box, start, step, places[both:])
 
 
 @compiled_part
-def list_where(first, last, is_first, is_last, box, places, count):
-    """List the pixels where both masks have these values, after ``count`` others; return the new number."""
+def list_where(first, last, is_first, is_last, box, start, step, places):
+    """List the pixels where both masks have these values; return their number."""
+    count = 0
     for y in range(box[0], box[1]):
-        one, other = first[y], last[y]
+        one, other, place = first[y], last[y], start + y * step
         for x in range(box[2], box[3]):
-            if one[x] == is_first and other[x] == is_last:
-                places[0, count], places[1, count] = y, x
-                count += 1
+            # written in any case: a branch would take longer
+            places[count] = place + x
+            count += (one[x] == is_first) & (other[x] == is_last)
     return count
 
 
 @compiled_part
-def read_values(image, top, left, places, count, values):
-    """Read the values of listed pixels, in a window of the image that starts at ``top``, ``left``."""
-    for k in range(count):
-        values[k] = image[top + places[0, k], left + places[1, k]]
-
-
-@compiled_part
-def measure_values(values, work, out):
-    """Measure some values.
+def read_sorted(pixels, places, order, values, scratch):
+    """Read the values of listed pixels, and sort them.
 
     Parameters
     ----------
+    pixels
+        Values of a channel that are not negative, as one row.
+    places
+        int64 (n,).
+    order
+        How they are sorted: `BY_VALUE`, `AS_INTEGERS` or `AS_FLOATS`.
     values
-        float64 (n,).
-    work
-        float64 (>= n,), scratch.
+        float64 (n,), written.
+    scratch
+        float32 and uint32 (>= n,) in the same memory, and those of `sort_keys`.
+    """
+    singles, keys, other, counts = scratch
+    n = places.size
+    if order == BY_VALUE:
+        for k in range(n):
+            values[k] = pixels[places[k]]
+        values[:] = np.sort(values)
+    elif order == AS_FLOATS:
+        # the bits of floats that are not negative have the order of the floats; adding 0 turns -0 into 0
+        for k in range(n):
+            singles[k] = pixels[places[k]] + np.float32(0)
+        sort_keys(keys[:n], other, counts)
+        for k in range(n):
+            values[k] = singles[k]
+    else:
+        for k in range(n):
+            keys[k] = pixels[places[k]]
+        sort_keys(keys[:n], other, counts)
+        for k in range(n):
+            values[k] = keys[k]
+
+
+@compiled_part
+def sums_of(values):
+    """Return number, sum, mean, and sum of the squared distances from the mean."""
+    n = values.size
+    if n == 0:
+        return 0, 0.0, 0.0, 0.0
+    total = sum_in_lanes(values, 0.0, 1)
+    mean = total / n
+    return n, total, mean, sum_in_lanes(values, mean, 2)
+
+
+@compiled_part
+def sum_in_lanes(values, middle, power):
+    """Return the sum of distances from the middle, or of their squares: four sums at a time, which is faster."""
+    a = b = c = d = 0.0
+    n = values.size // 4 * 4
+    for k in range(0, n, 4):
+        v, w, x, y = values[k] - middle, values[k + 1] - middle, values[k + 2] - middle, values[k + 3] - middle
+        if power == 2:
+            v, w, x, y = v * v, w * w, x * x, y * y
+        a, b, c, d = a + v, b + w, c + x, d + y
+    for k in range(n, values.size):
+        v = values[k] - middle
+        a += v * v if power == 2 else v
+    return (a + b) + (c + d)
+
+
+@compiled_part
+def measure_values(one, of_one, other, of_other, out):
+    """Measure the values of two sorted lists together.
+
+    Parameters
+    ----------
+    one, other
+        float64 (n,), sorted.
+    of_one, of_other
+        From `sums_of`.
     out
         float64 (`N_INTENSITY`,), written: mean, standard deviation, minimum, maximum, sum, median, and the quantiles
         0.05, 0.25, 0.75 and 0.95. Without values, the sum is 0, all others are NaN.
     """
-    n = values.size
+    n = one.size + other.size
     if n == 0:
         out[:] = math.nan
         out[4] = 0.0
         return
-    total, low, high = 0.0, values[0], values[0]
-    for k in range(n):
-        total += values[k]
-        low, high = min(low, values[k]), max(high, values[k])
-    mean, squares = total / n, 0.0
-    for k in range(n):
-        squares += (values[k] - mean) ** 2
-    out[0], out[1], out[2], out[3], out[4] = mean, math.sqrt(squares / n), low, high, total
-    copy_row(values, work[:n])
-    order_ranks(work, n)
-    out[5] = quantile_of(work, n, 2)
-    out[6], out[7] = quantile_of(work, n, 0), quantile_of(work, n, 1)
-    out[8], out[9] = quantile_of(work, n, 3), quantile_of(work, n, 4)
+    total = of_one[1] + of_other[1]
+    apart = of_one[2] - of_other[2]
+    squares = of_one[3] + of_other[3] + apart * apart * (one.size / n) * other.size
+    out[0], out[1], out[4] = total / n, math.sqrt(squares / n), total
+    out[2], out[3] = value_of_rank(one, other, 0), value_of_rank(one, other, n - 1)
+    for k in range(_QUANTILES.size):
+        out[5 + k] = quantile_of(one, other, n, _QUANTILES[k])
 
 
 @compiled_part
-def order_ranks(work, n):
-    """Put the values of the ranks below the quantiles into their places, with smaller values before each."""
-    middle = rank_below(n, 2)
-    select(work, 0, n - 1, middle)
-    for first, second, low, high in ((1, 0, 0, middle), (3, 4, middle, n - 1)):
-        near = rank_below(n, first)
-        select(work, low, high, near)
-        if first == 1:
-            select(work, low, near, rank_below(n, second))
-        else:
-            select(work, near, high, rank_below(n, second))
-
-
-@compiled_part
-def rank_below(n, number):
-    """Return the rank of the value at or below a quantile of n values."""
-    return math.floor((n - 1) * _QUANTILES[number])
-
-
-@compiled_part
-def quantile_of(work, n, number):
-    """Return a quantile of values from `order_ranks`: ``numpy.quantile`` with its linear interpolation."""
-    position = (n - 1) * _QUANTILES[number]
+def quantile_of(one, other, n, share):
+    """Return a quantile of two sorted lists: ``numpy.quantile`` with its linear interpolation."""
+    position = (n - 1) * share
     below = math.floor(position)
-    if below == n - 1:
-        return work[below]
-    # the next value is the smallest between this rank and a later one that is in its place
-    end = n - 1
-    for later in range(number + 1, _QUANTILES.size):
-        rank = rank_below(n, later)
-        if rank > below:
-            end = rank
-            break
-    above = work[below + 1]
-    for k in range(below + 2, end + 1):
-        above = min(above, work[k])
-    return between(work[below], above, position - below)
+    low = value_of_rank(one, other, below)
+    high = value_of_rank(one, other, min(below + 1, n - 1))
+    return between(low, high, position - below)

@@ -5,7 +5,16 @@ from typing import Any
 import numpy as np
 
 from cellstamp.cells.kernels.holes import fill_holes
-from cellstamp.cells.kernels.intensity import N_INTENSITY, list_pixels, measure_values, read_values
+from cellstamp.cells.kernels.intensity import (
+    AS_FLOATS,
+    AS_INTEGERS,
+    BY_VALUE,
+    N_INTENSITY,
+    list_pixels,
+    measure_values,
+    read_sorted,
+    sums_of,
+)
 from cellstamp.cells.kernels.masks import bound_cell
 from cellstamp.cells.kernels.outlines import draw_cell
 from cellstamp.cells.kernels.shape import N_SHAPE, measure_shape
@@ -30,7 +39,7 @@ def measure_cells(labels, image, ids, windows, outlines, groups, out, is_cut, sc
     outlines
         As those of `cellstamp.cells.kernels.crops.cut_stamps`.
     groups
-        Whether shapes are measured, and whether intensities are.
+        Whether shapes are measured, whether intensities are, and how these are sorted, see `order_for`.
     out
         float64 (n_cells, n_features), written; see `n_measured`.
     is_cut
@@ -38,9 +47,9 @@ def measure_cells(labels, image, ids, windows, outlines, groups, out, is_cut, sc
     scratch
         See `new_scratch`.
     """
-    shapes, intensities = groups
+    shapes, intensities, order = groups
     corner = outlines[1]
-    masks, _, boxes, _, border, ends, chain, places, values, work = scratch
+    masks, boxes, border, ends, chain = scratch[0], scratch[2], scratch[4], scratch[5], scratch[6]
     n_masks = masks.shape[0]
     for i in range(ids.size):
         top, left = windows[i, 0], windows[i, 1]
@@ -58,17 +67,30 @@ def measure_cells(labels, image, ids, windows, outlines, groups, out, is_cut, sc
                 out[i, at] = out[i, 0] / area if area > 0 else np.nan
                 at += 1
         if intensities:
-            start, middle, end = list_pixels(masks, around(boxes), places)
-            for c in range(image.shape[0]):
-                read_values(image[c], top, left, places, end, values)
-                if n_masks == 2:
-                    measure_values(values[:middle], work, out[i, at : at + N_INTENSITY])
-                    at += N_INTENSITY
-                measure_values(values[start:end], work, out[i, at : at + N_INTENSITY])
-                at += N_INTENSITY
-                if n_masks == 2:
-                    measure_values(values[middle:end], work, out[i, at : at + N_INTENSITY])
-                    at += N_INTENSITY
+            measure_channels(image, top, left, order, out[i, at:], scratch)
+
+
+@compiled_part
+def measure_channels(image, top, left, order, out, scratch):
+    """Measure the values of all channels in the compartments of a cell, of which the scratch has the masks."""
+    masks, boxes, places, values, sorting = scratch[0], scratch[2], scratch[7], scratch[8], scratch[9]
+    n_channels, height, width = image.shape
+    rows = image.reshape((n_channels, height * width))
+    first, second, end = list_pixels(masks, around(boxes), top * width + left, width, places)
+    at = 0
+    for c in range(n_channels):
+        read_sorted(rows[c], places[:first], order, values[:first], sorting)
+        read_sorted(rows[c], places[first:second], order, values[first:second], sorting)
+        read_sorted(rows[c], places[second:end], order, values[second:end], sorting)
+        one, both, other, none = values[:first], values[first:second], values[second:end], values[:0]
+        of_one, of_both, of_other, of_none = sums_of(one), sums_of(both), sums_of(other), sums_of(none)
+        if masks.shape[0] == 2:
+            measure_values(one, of_one, both, of_both, out[at : at + N_INTENSITY])
+            measure_values(both, of_both, other, of_other, out[at + N_INTENSITY : at + 2 * N_INTENSITY])
+            at += 2 * N_INTENSITY
+        # of the cell without the nucleus, or of the only mask
+        measure_values(other, of_other, none, of_none, out[at : at + N_INTENSITY])
+        at += N_INTENSITY
 
 
 @compiled
@@ -148,6 +170,7 @@ def new_scratch(n_masks: int, size: int) -> tuple[Any, ...]:
     # one row more than the window: the columns in use
     masks = np.zeros((n_masks, size + 1, -(-size // 8) * 8), np.uint8)
     gaps = np.empty((size * size // 2 + 1, 3), np.int64)
+    keys = np.empty(size * size, np.uint32)
     return (
         masks,
         masks.view(np.uint64),
@@ -156,7 +179,15 @@ def new_scratch(n_masks: int, size: int) -> tuple[Any, ...]:
         np.zeros((size + 2, size + 2), np.uint8),
         np.empty((2, size), np.int64),
         np.empty((2 * size + 1, 2), np.int64),
-        np.empty((2, size * size), np.int64),
+        np.empty(size * size + 1, np.int64),
         np.empty(size * size),
-        np.empty(size * size),
+        (keys.view(np.float32), keys, np.empty(size * size, np.uint32), np.empty(256, np.int64)),
     )
+
+
+def order_for(dtype: Any) -> int:
+    """Return how pixels of an image's data type are sorted."""
+    kind, n_bytes = np.dtype(dtype).kind, np.dtype(dtype).itemsize
+    if n_bytes > 4:
+        return BY_VALUE
+    return AS_FLOATS if kind == "f" else AS_INTEGERS

@@ -76,7 +76,7 @@ def _two_in_order(values, count, i, j, work):
     if j < 0:
         return 0.0, 0.0
     copy_row(values[:count], work[:count])
-    b = select(work, 0, count - 1, j)
+    b = _select(work, count, j)
     if i == j:
         return b, b
     if i < 0:
@@ -139,8 +139,9 @@ def _sort_in(values, best):
 
 
 @compiled_part
-def select(work, low, high, rank):
-    """Partition ``work[low : high + 1]`` at a rank, with smaller values before it; return the value of that rank."""
+def _select(work, count, rank):
+    """Partition ``work[:count]`` at a rank, with smaller values before it, and return the value of that rank."""
+    low, high = 0, count - 1
     while low < high:
         pivot = _median_of_three(work[low], work[(low + high) // 2], work[high])
         i, j = low, high
