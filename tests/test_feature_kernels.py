@@ -38,7 +38,17 @@ def measure(labels: np.ndarray, image: np.ndarray, **groups: bool) -> dict[str, 
     window = np.array([[0, 0, height, width, 1, 1, 1, 1]])
     outlines = (np.arange(n_masks), np.zeros(2, np.int64), NO_OUTLINES.arrays)
     ids, scratch = np.array([CELL], labels.dtype), new_scratch(n_masks, max(height, width))
-    measure_cells(labels, image, ids, window, outlines, (on["shapes"], on["intensities"], order_for(image.dtype)), out, is_cut, scratch)
+    measure_cells(
+        labels,
+        image,
+        ids,
+        window,
+        outlines,
+        (on["shapes"], on["intensities"], order_for(image.dtype)),
+        out,
+        is_cut,
+        scratch,
+    )
     touches = [mask[[0, -1]].any() or mask[:, [0, -1]].any() for mask in labels == CELL]
     assert is_cut[0] == any(touches)
     return dict(zip((feature.name for feature in features), out[0].tolist(), strict=True))
@@ -138,7 +148,9 @@ def test_shapes_are_those_of_scikit_image(labels: np.ndarray) -> None:
 def test_shapes_of_special_masks(mask: np.ndarray) -> None:
     labels = np.pad(mask, 3).astype(np.uint32)[None] * CELL
     found = measure(labels, np.zeros((1, *labels.shape[1:]), np.uint16), shape=True)
-    assert_shape({name.removeprefix("cell__"): value for name, value in found.items()}, expected_shape(filled(labels)[0]))
+    assert_shape(
+        {name.removeprefix("cell__"): value for name, value in found.items()}, expected_shape(filled(labels)[0])
+    )
 
 
 @pytest.mark.parametrize(("of_labels", "of_image"), TYPES)
@@ -148,7 +160,9 @@ def test_shapes_of_special_masks(mask: np.ndarray) -> None:
 def test_intensities_are_those_of_numpy(of_labels: Any, of_image: Any, data: Any) -> None:
     labels = np.full((2, 3, 3), CELL, np.uint32) if data is None else data.draw(drawn_masks())
     rng = np.random.default_rng(0 if data is None else data.draw(st.integers(0, 2**32)))
-    most = 3 if data is None else data.draw(st.sampled_from([1, 2, 5, 255, LARGEST[of_image]]))  # few values: many are equal
+    most = (
+        3 if data is None else data.draw(st.sampled_from([1, 2, 5, 255, LARGEST[of_image]]))
+    )  # few values: many are equal
     image = rng.integers(0, most, (2, *labels.shape[1:]), endpoint=True).astype(of_image)
     found = measure(labels.astype(of_labels), image, intensity=True)
     nucleus, cell = filled(labels)
