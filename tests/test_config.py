@@ -49,6 +49,7 @@ DEFAULTS: dict[str, Any] = {
     "dtype": "float16",
     "compression": "lzf",
     "file_format": "h5sc",
+    "features": (),
     "target_ram_utilization": 0.85,
     "max_inflight_result_batches": None,
     "flush_every": None,
@@ -90,6 +91,9 @@ ALLOWED = {
     "dtype": '"float16", "float32", "uint8", "uint16"',
     "compression": 'True or "lzf", "gzip", or False for none',
     "file_format": '"h5sc" or "zarr"',
+    "features": (
+        "True, False, or a list of shape, intensity and of dotted paths of functions (module.function), each once"
+    ),
     "target_ram_utilization": "a number above 0 and at most 1",
     "max_inflight_result_batches": "an integer >= 1, or None for the default",
     "flush_every": "an integer >= 1, or None for the default",
@@ -971,7 +975,7 @@ def test_the_table_in_the_documentation_is_made_of_the_model() -> None:
     text = "\n".join(reference().lines())
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == KEYS
     machine = {"threads": "usable cores", "cache": "the system's temporary folder"}
-    shown = {**DEFAULTS, **machine, "image_size": "required"}
+    shown = {**DEFAULTS, **machine, "image_size": "required", "features": False}
     for key, field in ExtractionConfig.model_fields.items():
         (row,) = re.findall(rf"^\| `{key}` \| (.*) \|$", text, re.MULTILINE)
         meaning, default, allowed = row.split(" | ")

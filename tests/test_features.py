@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import shutil
 import signal
 import subprocess
@@ -471,3 +473,31 @@ def test_validate_finds_other_runs_and_damage(own: Path) -> None:
     path = features_beside(own)
     path.write_bytes(path.read_bytes()[:1000])
     assert [error for error in errors_in(own) if "features.h5ad is damaged" in error]
+
+
+# --- documentation ---------------------------------------------------------------------------------------------------
+
+
+def test_the_page_lists_all_declared_features() -> None:
+    page = Path(__file__).parents[1] / "docs"
+    spec = importlib.util.spec_from_file_location("feature_reference", page / "feature_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    names = re.findall(r"^\| `(\S+)` \|", "\n".join(reference.lines()), re.MULTILINE)
+    declared = declared_features(("shape", "intensity"), ("nucleus", "cell"), ("dna",))
+    assert names == list(dict.fromkeys(feature.name.split("__")[1] for feature in declared))
+    text = (page / "features.md").read_text(encoding="utf-8")
+    assert "```{feature-reference}\n" in text
+
+
+@pytest.mark.once
+def test_the_function_on_the_page_runs(slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs/features.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(# my_module.py\n.*?)```", text, re.DOTALL)
+    (tmp_path / "my_module.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    features = read_features(extract(slide, tmp_path / "out", threads=2, features=["my_module.measure"]))
+    assert features.var_names.tolist() == ["spread"]
+    assert (features.X > 0).all()

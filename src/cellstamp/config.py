@@ -221,11 +221,11 @@ class ExtractionConfig(StepConfig):
     compression: rules.Compression = DEFAULT_COMPRESSION
     """Compression of single-cell images; ``True`` is lzf, ``False`` is none. In zarr stores, ``"lzf"`` is lz4 and
     ``"gzip"`` is zstd."""
-    features: rules.Features = ()
-    """Also measure each cell on the unchanged pixels of the image, and write a table next to the images. ``True``
-    measures ``shape`` and ``intensity``."""
     file_format: rules.FileFormat = "h5sc"
     """``"h5sc"``, a file as scportrait writes it; or ``"zarr"``, an AnnData store of which workers write the shards."""
+    features: rules.Features = Field(default=(), json_schema_extra={"shown": "`False`"})
+    """Measure each cell on the unchanged pixels of the image, and write a table next to the images. ``True`` is
+    ``[shape, intensity]``; functions get masks and image of a cell."""
 
     target_ram_utilization: rules.Share = 0.85
     """Share of the memory to use, of the limit of the container or job, otherwise of the machine."""

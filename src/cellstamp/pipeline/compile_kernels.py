@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from cellstamp.cells.load_kernels import load_kernels
 from cellstamp.cells.task import MeasuringTypes
-from cellstamp.compiling.cache_folders import Types, find_folder, is_in_temporary_directory, is_kept
+from cellstamp.compiling.cache_folders import Types, find_folder, is_in_temporary_directory, is_kept, note_kept
 from cellstamp.config_rules import StampType
 from cellstamp.engines.base import Engine
 from cellstamp.errors import InputError, OutputError
@@ -38,7 +38,8 @@ def compile_kernels(
     tell
         Called with a line before and a line after compiling.
     """
-    kernels, others, features = ([each for each in some if not is_kept(each)] for some in ([types], loops, measuring))
+    kernels, others = ([each for each in some if not is_kept(each)] for some in ([types], loops))
+    features = [each for each in measuring if not is_kept(each)]
     missing: list[Types | Loops | MeasuringTypes] = [*kernels, *others, *features]
     if not missing:
         return
@@ -48,6 +49,8 @@ def compile_kernels(
     _run(engine, load_kernels, kernels)
     _run(engine, _load_loops, others)
     _run(engine, _load_measuring, features)
+    if features:
+        _note_again([types, *features])
     tell(f"Compiled in {format_seconds(time.perf_counter() - started)}, {_where(missing)}")
 
 
@@ -70,6 +73,12 @@ def _load_measuring(types: MeasuringTypes) -> None:
     from cellstamp.cells.load_measuring import load_measuring
 
     load_measuring(types)
+
+
+def _note_again(compiled: Sequence[Types | MeasuringTypes]) -> None:
+    """Note what has been compiled once more: the notes of the first may list old files that the last replaced."""
+    for each in compiled:
+        note_kept(each)
 
 
 def compile_for_later(
@@ -96,11 +105,12 @@ def compile_for_later(
     _check("dtype", dtypes, get_args(StampType))
     ids = [ids_type([mask]).name for mask in masks]
     for types in dict.fromkeys(Types(*each) for each in product(ids, images, dtypes)):
-        if is_kept(types):
+        measuring = MeasuringTypes(types.labels, types.image)
+        if is_kept(types) and is_kept(measuring):
             tell(f"Already compiled for {types}")
         else:
             tell(f"Compiling for {types}: 10 to 60 s")
-            tell(f"Compiled in {_compile_and_keep(types)}, kept in {find_folder()}")
+            tell(f"Compiled in {_compile_and_keep(types, measuring)}, kept in {find_folder()}")
 
 
 def _check(what: str, names: Sequence[str], allowed: Sequence[str]) -> None:
@@ -109,11 +119,13 @@ def _check(what: str, names: Sequence[str], allowed: Sequence[str]) -> None:
             raise InputError(f"{what}: {name!r} is not one of {', '.join(allowed)}")
 
 
-def _compile_and_keep(types: Types) -> str:
+def _compile_and_keep(types: Types, measuring: MeasuringTypes) -> str:
     started = time.perf_counter()
     load_kernels(types)
-    if not is_kept(types):
-        raise OutputError(f"Compiled {_where([types])}")
+    _load_measuring(measuring)
+    _note_again([types, measuring])
+    if not (is_kept(types) and is_kept(measuring)):
+        raise OutputError(f"Compiled {_where([types, measuring])}")
     return format_seconds(time.perf_counter() - started)
 
 

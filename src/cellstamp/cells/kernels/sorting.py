@@ -13,8 +13,8 @@ _LAST = np.uint32(_DIGITS - 1)
 def sort_keys(keys, other, counts):
     """Sort keys in place by their digits of 8 bits, the lowest first.
 
-    Values of images have few digits, so this takes a fifth of the time of comparing them. Digits that all keys share are
-    left out.
+    Values of images have few digits, so this takes a fifth of the time of comparing them. Digits that all keys share
+    are left out.
 
     Parameters
     ----------
