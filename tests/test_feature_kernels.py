@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage.measure import regionprops_table
 
-from cellstamp.cells.kernels.measure import measure_cells, n_measured, new_scratch, order_for
+from cellstamp.cells.kernels.measure import measure_cells, n_measured, new_scratch
 from cellstamp.features.declared import SHAPES, declared_features
 from cellstamp.source.outlines import NO_OUTLINES
 from examples import examples
@@ -44,7 +44,7 @@ def measure(labels: np.ndarray, image: np.ndarray, **groups: bool) -> dict[str, 
         ids,
         window,
         outlines,
-        (on["shapes"], on["intensities"], order_for(image.dtype)),
+        (on["shapes"], on["intensities"], image.dtype.kind in "iu"),
         out,
         is_cut,
         scratch,

@@ -10,7 +10,7 @@ from cellstamp.compiling.cache_folders import is_kept, note_kept
 
 def load_measuring(types: MeasuringTypes) -> None:
     """Load or compile the kernels for these types by measuring a tiny image; keep the code for later runs."""
-    from cellstamp.cells.kernels.measure import find_cell_masks, measure_cells, n_measured, new_scratch, order_for
+    from cellstamp.cells.kernels.measure import find_cell_masks, measure_cells, n_measured, new_scratch
     from cellstamp.source.outlines import NO_OUTLINES
 
     size = 2
@@ -19,7 +19,9 @@ def load_measuring(types: MeasuringTypes) -> None:
     outlines = (np.zeros(1, np.int64), np.zeros(2, np.int64), NO_OUTLINES.arrays)
     out, is_cut = np.empty((1, n_measured(1, 1, shapes=True, intensities=True))), np.zeros(1, np.bool_)
     scratch = new_scratch(1, size)
-    measure_cells(labels, image, ids, windows, outlines, (True, True, order_for(types.image)), out, is_cut, scratch)
+    measure_cells(
+        labels, image, ids, windows, outlines, (True, True, np.dtype(types.image).kind in "iu"), out, is_cut, scratch
+    )
     find_cell_masks(labels, ids, windows, outlines, scratch)
     if not is_kept(types):
         note_kept(types)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.cells.kernels.measure import find_cell_masks, measure_cells, n_measured, new_scratch, order_for
+from cellstamp.cells.kernels.measure import find_cell_masks, measure_cells, n_measured, new_scratch
 from cellstamp.cells.plan import Batch
 from cellstamp.features.choice import FeatureChoice
 from cellstamp.features.functions import find_function, in_order, measure_with
@@ -50,7 +50,7 @@ class CellMeasurer:
     ) -> None:
         self._source, self._planes, self._size, self._choice = source, planes, image_size, choice
         self._without_wrapped = without_wrapped
-        self._groups = (choice.shapes, choice.intensities, order_for(source.image.dtype))
+        self._groups = (choice.shapes, choice.intensities, np.dtype(source.image.dtype).kind in "iu")
         n_masks, n_channels = len(source.masks), source.image.shape[0]
         self._n_declared = n_measured(n_masks, n_channels, shapes=choice.shapes, intensities=choice.intensities)
         self._functions = [(path, find_function(path)) for path in choice.functions]

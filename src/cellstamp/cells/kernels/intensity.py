@@ -17,9 +17,6 @@ QUANTILES = (0.5, 0.05, 0.25, 0.75, 0.95)
 N_INTENSITY = 10
 """Numbers that `measure_values` writes."""
 
-BY_VALUE, AS_INTEGERS, AS_FLOATS = 0, 1, 2
-"""Orders of `read_sorted`: of any values, of integers of up to 32 bits, and of float32."""
-
 _QUANTILES = np.array(QUANTILES)
 
 
@@ -32,7 +29,7 @@ def list_pixels(masks, box, start, step, places):
     masks
         uint8 (1 or 2, y, x), 0 or 1.
     box
-        int64 (4,): the box around both.
+        The box around both: first row, end of rows, first column, end of columns.
     start, step
         Place of the window's first pixel in the memory of a channel, and distance between its rows.
     places
@@ -64,7 +61,7 @@ def list_where(first, last, is_first, is_last, box, start, step, places):
 
 
 @compiled_part
-def read_sorted(pixels, places, order, values, scratch):
+def read_sorted(pixels, places, integers, values, scratch):
     """Read the values of listed pixels, and sort them.
 
     Parameters
@@ -73,32 +70,25 @@ def read_sorted(pixels, places, order, values, scratch):
         Values of a channel that are not negative, as one row.
     places
         int64 (n,).
-    order
-        How they are sorted: `BY_VALUE`, `AS_INTEGERS` or `AS_FLOATS`.
+    integers
+        Whether these are integers.
     values
         float64 (n,), written.
     scratch
-        float32 and uint32 (>= n,) in the same memory, and those of `sort_keys`.
+        The memory of ``values`` as uint64, and the scratch of `sort_keys`.
     """
-    singles, keys, other, counts = scratch
-    n = places.size
-    if order == BY_VALUE:
-        for k in range(n):
-            values[k] = pixels[places[k]]
-        values[:] = np.sort(values)
-    elif order == AS_FLOATS:
-        # the bits of floats that are not negative have the order of the floats; adding 0 turns -0 into 0
-        for k in range(n):
-            singles[k] = pixels[places[k]] + np.float32(0)
-        sort_keys(keys[:n], other, counts)
-        for k in range(n):
-            values[k] = singles[k]
+    bits, other, counts = scratch
+    if integers:
+        for k in range(places.size):
+            bits[k] = pixels[places[k]]
+        sort_keys(bits, other, counts)
+        for k in range(places.size):
+            values[k] = bits[k]
     else:
-        for k in range(n):
-            keys[k] = pixels[places[k]]
-        sort_keys(keys[:n], other, counts)
-        for k in range(n):
-            values[k] = keys[k]
+        # the bits of floats that are not negative have the order of the floats; adding 0 turns -0 into 0
+        for k in range(places.size):
+            values[k] = pixels[places[k]] + 0.0
+        sort_keys(bits, other, counts)
 
 
 @compiled_part
@@ -144,7 +134,8 @@ def measure_values(one, of_one, other, of_other, out):
     """
     n = one.size + other.size
     if n == 0:
-        out[:] = math.nan
+        for k in range(N_INTENSITY):
+            out[k] = math.nan
         out[4] = 0.0
         return
     total = of_one[1] + of_other[1]

@@ -5,16 +5,7 @@ from typing import Any
 import numpy as np
 
 from cellstamp.cells.kernels.holes import fill_holes
-from cellstamp.cells.kernels.intensity import (
-    AS_FLOATS,
-    AS_INTEGERS,
-    BY_VALUE,
-    N_INTENSITY,
-    list_pixels,
-    measure_values,
-    read_sorted,
-    sums_of,
-)
+from cellstamp.cells.kernels.intensity import N_INTENSITY, list_pixels, measure_values, read_sorted, sums_of
 from cellstamp.cells.kernels.masks import bound_cell
 from cellstamp.cells.kernels.outlines import draw_cell
 from cellstamp.cells.kernels.shape import N_SHAPE, measure_shape
@@ -39,7 +30,7 @@ def measure_cells(labels, image, ids, windows, outlines, groups, out, is_cut, sc
     outlines
         As those of `cellstamp.cells.kernels.crops.cut_stamps`.
     groups
-        Whether shapes are measured, whether intensities are, and how these are sorted, see `order_for`.
+        Whether shapes are measured, whether intensities are, and whether the image has integers.
     out
         float64 (n_cells, n_features), written; see `n_measured`.
     is_cut
@@ -47,7 +38,7 @@ def measure_cells(labels, image, ids, windows, outlines, groups, out, is_cut, sc
     scratch
         See `new_scratch`.
     """
-    shapes, intensities, order = groups
+    shapes, intensities, integers = groups
     corner = outlines[1]
     masks, boxes, border, ends, chain = scratch[0], scratch[2], scratch[4], scratch[5], scratch[6]
     n_masks = masks.shape[0]
@@ -67,21 +58,21 @@ def measure_cells(labels, image, ids, windows, outlines, groups, out, is_cut, sc
                 out[i, at] = out[i, 0] / area if area > 0 else np.nan
                 at += 1
         if intensities:
-            measure_channels(image, top, left, order, out[i, at:], scratch)
+            measure_channels(image, top, left, integers, out[i, at:], scratch)
 
 
 @compiled_part
-def measure_channels(image, top, left, order, out, scratch):
+def measure_channels(image, top, left, integers, out, scratch):
     """Measure the values of all channels in the compartments of a cell, of which the scratch has the masks."""
-    masks, boxes, places, values, sorting = scratch[0], scratch[2], scratch[7], scratch[8], scratch[9]
+    masks, boxes, places, values, bits = scratch[0], scratch[2], scratch[7], scratch[8], scratch[9]
+    spare, counts = scratch[10], scratch[11]
     n_channels, height, width = image.shape
     rows = image.reshape((n_channels, height * width))
     first, second, end = list_pixels(masks, around(boxes), top * width + left, width, places)
     at = 0
     for c in range(n_channels):
-        read_sorted(rows[c], places[:first], order, values[:first], sorting)
-        read_sorted(rows[c], places[first:second], order, values[first:second], sorting)
-        read_sorted(rows[c], places[second:end], order, values[second:end], sorting)
+        for start, stop in ((0, first), (first, second), (second, end)):
+            read_sorted(rows[c], places[start:stop], integers, values[start:stop], (bits[start:stop], spare, counts))
         one, both, other, none = values[:first], values[first:second], values[second:end], values[:0]
         of_one, of_both, of_other, of_none = sums_of(one), sums_of(both), sums_of(other), sums_of(none)
         if masks.shape[0] == 2:
@@ -142,16 +133,16 @@ def clear_outside(mask, height, width, size):
 
 @compiled_part
 def around(boxes):
-    """Return the box around all boxes that are not empty."""
-    joined = boxes[0].copy()
+    """Return the box around all boxes that are not empty: first row, end of rows, first column, end of columns."""
+    top, bottom, left, right = boxes[0, 0], boxes[0, 1], boxes[0, 2], boxes[0, 3]
     for m in range(1, boxes.shape[0]):
         box = boxes[m]
-        if joined[1] == 0:
-            joined[:] = box
+        if bottom == 0:
+            top, bottom, left, right = box[0], box[1], box[2], box[3]
         elif box[1] > 0:
-            joined[0], joined[1] = min(joined[0], box[0]), max(joined[1], box[1])
-            joined[2], joined[3] = min(joined[2], box[2]), max(joined[3], box[3])
-    return joined
+            top, bottom = min(top, box[0]), max(bottom, box[1])
+            left, right = min(left, box[2]), max(right, box[3])
+    return top, bottom, left, right
 
 
 def n_measured(n_masks: int, n_channels: int, *, shapes: bool, intensities: bool) -> int:
@@ -170,7 +161,7 @@ def new_scratch(n_masks: int, size: int) -> tuple[Any, ...]:
     # one row more than the window: the columns in use
     masks = np.zeros((n_masks, size + 1, -(-size // 8) * 8), np.uint8)
     gaps = np.empty((size * size // 2 + 1, 3), np.int64)
-    keys = np.empty(size * size, np.uint32)
+    values = np.empty(size * size)
     return (
         masks,
         masks.view(np.uint64),
@@ -180,14 +171,8 @@ def new_scratch(n_masks: int, size: int) -> tuple[Any, ...]:
         np.empty((2, size), np.int64),
         np.empty((2 * size + 1, 2), np.int64),
         np.empty(size * size + 1, np.int64),
-        np.empty(size * size),
-        (keys.view(np.float32), keys, np.empty(size * size, np.uint32), np.empty(256, np.int64)),
+        values,
+        values.view(np.uint64),
+        np.empty(size * size, np.uint64),
+        np.empty(256, np.int64),
     )
-
-
-def order_for(dtype: Any) -> int:
-    """Return how pixels of an image's data type are sorted."""
-    kind, n_bytes = np.dtype(dtype).kind, np.dtype(dtype).itemsize
-    if n_bytes > 4:
-        return BY_VALUE
-    return AS_FLOATS if kind == "f" else AS_INTEGERS

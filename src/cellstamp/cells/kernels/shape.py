@@ -29,7 +29,9 @@ def measure_shape(cell, top, left, border, ends, chain, out):
     """
     height, width = cell.shape
     if height == 0:
-        out[0], out[1:] = 0.0, math.nan
+        for k in range(N_SHAPE):
+            out[k] = math.nan
+        out[0] = 0.0
         return
     area, y, x, var_y, var_x, covariance = moments(cell)
     out[0] = area

@@ -6,7 +6,7 @@ from cellstamp.compiling.decorators import compiled_part
 
 _DIGIT = 8
 _DIGITS = 2**_DIGIT
-_LAST = np.uint32(_DIGITS - 1)
+_LAST = np.uint64(_DIGITS - 1)
 
 
 @compiled_part
@@ -19,21 +19,21 @@ def sort_keys(keys, other, counts):
     Parameters
     ----------
     keys
-        uint32 (n,).
+        uint64 (n,).
     other
-        uint32 (>= n,), scratch.
+        uint64 (>= n,), scratch.
     counts
         int64 (256,), scratch.
     """
     n = keys.size
     if n < 2:
         return
-    first, varying = keys[0], np.uint32(0)
+    first, varying = keys[0], np.uint64(0)
     for k in range(n):
         varying |= keys[k] ^ first
     source, target = keys, other[:n]
-    for number in range(4):
-        shift = np.uint32(number * _DIGIT)
+    for number in range(8):
+        shift = np.uint64(number * _DIGIT)
         if (varying >> shift) & _LAST:
             sort_by_digit(source, target, counts, shift)
             source, target = target, source
