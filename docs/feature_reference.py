@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cellstamp.features.declared import AREA_RATIO, INTENSITIES, SHAPES, Definition
+from cellstamp.features.declared import AREA_RATIO, INTENSITIES, SHAPES, TEXTURES, Definition
 
 TABLES: tuple[tuple[str, Sequence[Definition]], ...] = (
     ("**shape**: `nucleus__NAME`, `cell__NAME`", SHAPES),
@@ -14,6 +14,7 @@ TABLES: tuple[tuple[str, Sequence[Definition]], ...] = (
         "**intensity**: `nucleus__NAME__CHANNEL`, `cell__NAME__CHANNEL`, `cytoplasm__NAME__CHANNEL`",
         INTENSITIES,
     ),
+    ("**texture**: `nucleus__NAME__CHANNEL`, `cell__NAME__CHANNEL`", TEXTURES),
 )
 HEADER = ["| name | unit | definition | equal to | in CellProfiler |", "|---|---|---|---|---|"]
 

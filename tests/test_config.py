@@ -92,7 +92,8 @@ ALLOWED = {
     "compression": 'True or "lzf", "gzip", or False for none',
     "file_format": '"h5sc" or "zarr"',
     "features": (
-        "True, False, or a list of shape, intensity and of dotted paths of functions (module.function), each once"
+        "True, False, or a list of shape, intensity, texture and of dotted paths of functions (module.function), "
+        "each once"
     ),
     "target_ram_utilization": "a number above 0 and at most 1",
     "max_inflight_result_batches": "an integer >= 1, or None for the default",

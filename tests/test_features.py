@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from scipy import ndimage
 from skimage.measure import regionprops_table
 
 from cellstamp import ConfigError, HDF5CellExtraction, InputError, OutputError, Project, WorkerError, read_h5sc
-from cellstamp.features.declared import INTENSITIES, SHAPES, declared_features
+from cellstamp.features.declared import GROUPS, INTENSITIES, SHAPES, TEXTURES, declared_features
+from cellstamp.features.texture import measure_texture
 from cellstamp.h5sc.feature_table import features_beside, read_features
 from cellstamp.h5sc.journal import read_entries
 from cellstamp.h5sc.validate import errors_in
@@ -312,6 +314,58 @@ def test_wrong_values_of_the_key(slide: Path, tmp_path: Path, value: Any, messag
         extract(slide, tmp_path / "out", features=value)
 
 
+# --- texture ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [{"threads": 1}, {"file_format": "zarr"}], ids=["one", "zarr"])
+@pytest.mark.once
+def test_texture(slide: Path, result: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    chosen = ids_of(read_features(result))[::8].tolist()
+    groups = ["texture", "shape", "feature_functions.changing"]
+    features = read_features(extract(slide, tmp_path / "out", cells=chosen, features=groups, **config))
+    declared = declared_features(("shape", "texture"), ("nucleus", "cell"), SAMPLE.channel_names)
+    assert features.var_names.tolist() == [*(feature.name for feature in declared), "total"]
+    assert np.isfinite(features.X).all()
+    for number, cell in enumerate(ids_of(features).tolist()):
+        mask = ndimage.binary_fill_holes(SAMPLE.masks[CYTOSOL] == cell)
+        contrast, energy = _co_occurrence(mask, SAMPLE.image[1])
+        names = [f"cell__texture_{name}__actin" for name in ("contrast", "energy")]
+        np.testing.assert_allclose(features[number, names].X[0], [contrast, energy], rtol=1e-5)
+
+
+def _co_occurrence(mask: np.ndarray, channel: np.ndarray) -> tuple[float, float]:
+    """Contrast and energy, pair by pair."""
+    low, high = int(channel[mask].min()), int(channel[mask].max())
+    pixels = {
+        (y, x): min(31, int((int(channel[y, x]) - low) * 32 / (high - low))) for y, x in np.argwhere(mask).tolist()
+    }
+    contrasts, energies = [], []
+    for step in ((0, 1), (1, 1), (1, 0), (1, -1)):
+        pairs: Counter[tuple[int, int]] = Counter()
+        for (y, x), level in pixels.items():
+            other = pixels.get((y + step[0], x + step[1]))
+            if other is not None:
+                pairs.update([(level, other), (other, level)])
+        total = sum(pairs.values())
+        contrasts.append(sum(count * (i - j) ** 2 for (i, j), count in pairs.items()) / total)
+        energies.append(np.sqrt(sum((count / total) ** 2 for count in pairs.values())))
+    return float(np.mean(contrasts)), float(np.mean(energies))
+
+
+def test_texture_without_pairs_of_pixels() -> None:
+    masks, image = np.zeros((2, 3, 3), np.bool_), np.ones((1, 3, 3), np.uint16)
+    masks[1, 1, 1] = True
+    assert np.isnan(measure_texture(masks, image)).all()
+    flat = dict(zip([each.name for each in TEXTURES], measure_texture(~masks[:1], image), strict=True))
+    assert (flat["texture_contrast"], flat["texture_energy"], flat["texture_homogeneity"]) == (0, 1, 1)
+
+
+def test_texture_needs_scikit_image(slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "skimage.feature", None)
+    with pytest.raises(ConfigError, match=r"texture needs scikit-image: pip install 'cellstamp\[segmentation\]'"):
+        extract(slide, tmp_path / "out", threads=1, features=["texture"])
+
+
 # --- interrupted runs, and results in the way -----------------------------------------------------------------------
 
 
@@ -436,6 +490,10 @@ def test_a_project_and_commands(slide: Path, result: Path, tmp_path: Path) -> No
     project.load_input_from_sdata(slide, "input_image", NUCLEUS, CYTOSOL)
     project.extract()
     np.testing.assert_array_equal(project.features.X, read_features(result).X)
+    project.add_table(features=True)
+    table = project.sdata["single_cells"]
+    np.testing.assert_array_equal(table.X, project.features.X)
+    assert table.var_names.tolist() == project.features.var_names.tolist()
     shown = run_command("info", result)
     assert f"features       {N_SHAPES + 3 * N_VALUES}: shape, intensity (features.h5ad)" in shown.output
     assert run_command("validate", result).exit_code == 0
@@ -486,7 +544,7 @@ def test_the_page_lists_all_declared_features() -> None:
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
     names = re.findall(r"^\| `(\S+)` \|", "\n".join(reference.lines()), re.MULTILINE)
-    declared = declared_features(("shape", "intensity"), ("nucleus", "cell"), ("dna",))
+    declared = declared_features(GROUPS, ("nucleus", "cell"), ("dna",))
     assert names == list(dict.fromkeys(feature.name.split("__")[1] for feature in declared))
     text = (page / "features.md").read_text(encoding="utf-8")
     assert "```{feature-reference}\n" in text

@@ -13,6 +13,7 @@ from cellstamp.cells.kernels.measure import find_cell_masks, measure_cells, n_me
 from cellstamp.cells.plan import Batch
 from cellstamp.features.choice import FeatureChoice
 from cellstamp.features.functions import find_function, in_order, measure_with
+from cellstamp.features.texture import measure_texture
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.read.tiles import Block, TileReader
 from cellstamp.source.values import Rect
@@ -89,7 +90,7 @@ class CellMeasurer:
         windows = self._windows(batch, 1)
         for results in self._results(block, batch, windows, self._scratch):
             if results is not None:
-                return tuple(tuple(each) for each in results)
+                return tuple(tuple(each) for each in results[1])
         return tuple(() for _ in self._functions)
 
     def _measure_widely(
@@ -125,24 +126,25 @@ class CellMeasurer:
         declared, is_cut = np.empty((len(batch), self._n_declared)), np.empty(len(batch), np.bool_)
         arguments = (block.labels, block.image, batch.ids.astype(block.labels.dtype), self._in_block(windows, block))
         measure_cells(*arguments, self._outlines(block, batch), self._groups, declared, is_cut, scratch)
-        if not self._functions:
+        if not (self._functions or self._choice.textures):
             return declared, is_cut
         every = zip(batch.ids.tolist(), self._results(block, batch, windows, scratch), strict=True)
         own = [self._values_of(cell, results) for cell, results in every]
         return np.column_stack([declared, np.array(own, np.float64).reshape(len(batch), -1)]), is_cut
 
-    def _values_of(self, cell: int, results: list[Any] | None) -> list[float]:
-        """Return the values of all functions for a cell; NaN if it has no pixels."""
+    def _values_of(self, cell: int, results: tuple[list[float], list[Any]] | None) -> list[float]:
+        """Return the textures of a cell, and the values of all functions; NaN if it has no pixels."""
         names = self._choice.names
         if results is None:
-            return [np.nan] * sum(map(len, names))
-        every = zip(self._functions, results, names, strict=True)
-        return [value for (path, _), result, known in every for value in in_order(path, result, known, cell)]
+            return [np.nan] * (len(self._choice.features) - self._n_declared)
+        textures, of_functions = results
+        every = zip(self._functions, of_functions, names, strict=True)
+        return [*textures, *(value for (path, _), own, known in every for value in in_order(path, own, known, cell))]
 
     def _results(
         self, block: Block, batch: Batch, windows: NDArray[np.int64], scratch: tuple[Any, ...]
-    ) -> Iterator[list[Any] | None]:
-        """Yield the results of all functions for each cell; None for a cell without pixels."""
+    ) -> Iterator[tuple[list[float], list[Any]] | None]:
+        """Yield the textures of each cell, and the results of all functions; None for a cell without pixels."""
         masks, boxes, in_block = scratch[0], scratch[2], self._in_block(windows, block)
         for number, cell in enumerate(batch.ids.tolist()):
             one, window = batch[number : number + 1], in_block[number : number + 1]
@@ -156,8 +158,12 @@ class CellMeasurer:
             own = masks[:, top:bottom, left:right].astype(np.bool_)
             y, x = window[0, :2]
             image = block.image[:, y + top : y + bottom, x + left : x + right]
+            textures = measure_texture(own, image) if self._choice.textures else []
             # copies: a function may change its arguments
-            yield [measure_with(path, function, own.copy(), image.copy(), cell) for path, function in self._functions]
+            yield (
+                textures,
+                [measure_with(path, function, own.copy(), image.copy(), cell) for path, function in self._functions],
+            )
 
     def _outlines(self, block: Block, batch: Batch) -> tuple[Any, ...]:
         corner = np.array([block.rect.top, block.rect.left])

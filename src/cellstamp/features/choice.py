@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from cellstamp.errors import ConfigError
-from cellstamp.features.declared import INTENSITY, OF_FUNCTIONS, SHAPE, Feature, declared_features
+from cellstamp.features.declared import INTENSITY, OF_FUNCTIONS, SHAPE, TEXTURE, Feature, declared_features
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class FeatureChoice:
     def intensities(self) -> bool:
         """Return whether intensities are measured."""
         return INTENSITY in self.groups
+
+    @property
+    def textures(self) -> bool:
+        """Return whether textures are measured."""
+        return TEXTURE in self.groups
 
     @property
     def features(self) -> tuple[Feature, ...]:

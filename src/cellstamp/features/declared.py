@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 NUCLEUS, CELL, CYTOPLASM = "nucleus", "cell", "cytoplasm"
-SHAPE, INTENSITY = "shape", "intensity"
-GROUPS = (SHAPE, INTENSITY)
+SHAPE, INTENSITY, TEXTURE = "shape", "intensity", "texture"
+GROUPS = (SHAPE, INTENSITY, TEXTURE)
 """Groups of features; a user chooses them by name."""
 DEFAULT_GROUPS = (SHAPE, INTENSITY)
 OF_FUNCTIONS = "function"
@@ -122,6 +122,20 @@ INTENSITIES = (
 """Of each channel in each compartment, in the order of `cellstamp.cells.kernels.intensity.measure_values`."""
 
 
+_GRAYCOPROPS = "`skimage.feature.graycoprops`"
+TEXTURES = (
+    Definition("texture_contrast", "", "Σ p(i, j) (i - j)²", _GRAYCOPROPS, "Texture_Contrast"),
+    Definition("texture_dissimilarity", "", "Σ p(i, j) |i - j|", _GRAYCOPROPS),
+    Definition(
+        "texture_homogeneity", "", "Σ p(i, j) / (1 + (i - j)²)", _GRAYCOPROPS, "Texture_InverseDifferenceMoment"
+    ),
+    Definition("texture_ASM", "", "Σ p(i, j)²", _GRAYCOPROPS, "Texture_AngularSecondMoment"),
+    Definition("texture_energy", "", "√ASM", _GRAYCOPROPS),
+    Definition("texture_correlation", "", "correlation of i and j", _GRAYCOPROPS, "Texture_Correlation"),
+)
+"""Of each channel in each mask, in the order of `cellstamp.features.texture.measure_texture`."""
+
+
 @dataclass(frozen=True)
 class Feature:
     """A column of the table of features.
@@ -162,7 +176,9 @@ def declared_features(groups: Sequence[str], masks: Sequence[str], channels: Seq
     if SHAPE in groups:
         features += _shapes(masks)
     if INTENSITY in groups:
-        features += _intensities(masks, _distinct(channels))
+        features += _of_channels(INTENSITY, INTENSITIES, compartments_of(masks), channels)
+    if TEXTURE in groups:
+        features += _of_channels(TEXTURE, TEXTURES, masks, channels)
     return tuple(features)
 
 
@@ -174,12 +190,13 @@ def _shapes(masks: Sequence[str]) -> Iterator[Feature]:
         yield Feature(f"{NUCLEUS}__{AREA_RATIO.name}", SHAPE, NUCLEUS, unit=AREA_RATIO.unit)
 
 
-def _intensities(masks: Sequence[str], channels: Sequence[str]) -> Iterator[Feature]:
-    for channel in channels:
-        for compartment in compartments_of(masks):
-            for each in INTENSITIES:
-                name = f"{compartment}__{each.name}__{channel}"
-                yield Feature(name, INTENSITY, compartment, channel, each.unit)
+def _of_channels(
+    group: str, definitions: Sequence[Definition], compartments: Sequence[str], channels: Sequence[str]
+) -> Iterator[Feature]:
+    for channel in _distinct(channels):
+        for compartment in compartments:
+            for each in definitions:
+                yield Feature(f"{compartment}__{each.name}__{channel}", group, compartment, channel, each.unit)
 
 
 def _distinct(channels: Sequence[str]) -> list[str]:

@@ -15,8 +15,9 @@ from cellstamp.cells.task import NamesTask
 from cellstamp.config import ExtractionConfig
 from cellstamp.engines.base import Engine
 from cellstamp.features.choice import FeatureChoice
-from cellstamp.features.declared import CELL, NUCLEUS
+from cellstamp.features.declared import CELL, NUCLEUS, TEXTURE
 from cellstamp.features.functions import find_function
+from cellstamp.features.texture import check_installed
 from cellstamp.h5sc.feature_rows import FeatureRows
 from cellstamp.h5sc.feature_table import FeatureTable, features_name, write_features
 from cellstamp.h5sc.journal import from_text, read_entries, read_shards
@@ -37,10 +38,12 @@ def choose_features(config: ExtractionConfig, source: PixelSource) -> FeatureCho
     Raises
     ------
     ConfigError
-        If a function cannot be imported.
+        If a function cannot be imported, or scikit-image is missing.
     """
     if not config.features:
         return None
+    if TEXTURE in config.features:
+        check_installed()
     for path in config.feature_functions:
         find_function(path)
     return FeatureChoice(config.feature_groups, _masks(config, source), source.channel_names, config.feature_functions)
