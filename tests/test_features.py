@@ -27,6 +27,7 @@ from cellstamp.features.texture import measure_texture
 from cellstamp.h5sc.feature_table import features_beside, read_features
 from cellstamp.h5sc.journal import read_entries
 from cellstamp.h5sc.validate import errors_in
+from cellstamp.zarr_store.shard_task import ShardTask
 from commands import run_command
 from outlined import polygons_of, write_outlined
 from stamp_tasks import Interrupted, Killed, Refused
@@ -155,6 +156,31 @@ def test_features_depend_on_the_cell_only(slide: Path, result: Path, tmp_path: P
     np.testing.assert_array_equal(other.X[second], one.X[first])
     assert not other.obs["measured_in_part"].any()
     assert other.obs["exceeds_crop"].any() == (config.get("image_size") == 8)
+
+
+@pytest.mark.filterwarnings("ignore:.*memory")
+@pytest.mark.parametrize("file_format", ["h5sc", "zarr"])
+@pytest.mark.once
+def test_features_do_not_depend_on_the_memory(
+    slide: Path, result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_format: str
+) -> None:
+    """With little memory, tiles are small: cells of a shard come from several, in another order than their rows."""
+    monkeypatch.setattr("cellstamp.pipeline.extraction.memory_budget", lambda _: 300_000)
+    pieces: list[int] = []
+    task = ShardTask.__call__
+
+    def noting(self: ShardTask, shard: Any) -> Any:
+        rows = np.concatenate([piece.rows for piece in shard.pieces])
+        pieces.append(len(shard.pieces) if (np.diff(rows) < 0).any() else 1)
+        return task(self, shard)
+
+    monkeypatch.setattr(ShardTask, "__call__", noting)
+    one = read_features(result)
+    other = read_features(extract(slide, tmp_path / "out", threads=1, file_format=file_format))
+    common, first, second = np.intersect1d(ids_of(one), ids_of(other), return_indices=True)
+    assert common.size == len(one)
+    np.testing.assert_array_equal(other.X[second], one.X[first])
+    assert max(pieces, default=0) > 1 or file_format == "h5sc"
 
 
 @pytest.mark.once
