@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
 import tifffile
 from scipy import ndimage
 from skimage.measure import regionprops_table
@@ -209,6 +211,20 @@ def test_polygons_are_measured_as_labels(slide: Path, result: Path, tmp_path: Pa
         common, first, second = np.intersect1d(ids_of(one), found.obs["instance_id"], return_indices=True)
         assert common.size == len(one)
         np.testing.assert_array_equal(found.X[second], one.X[first])
+
+
+@pytest.mark.parametrize("size", [24, 12])
+def test_pixels_outside_of_the_image_are_not_measured(tmp_path: Path, size: int) -> None:
+    height, width = SAMPLE.image.shape[1:]
+    boxes = [(-4, 40, 6, 60), (width - 7, 100, width + 3, 110), (90, -3, 100, 4), (30, height - 8, 50, height + 2)]
+    shapes = gpd.GeoDataFrame(geometry=[shapely.box(*box) for box in boxes], index=[1, 2, 3, 4])
+    store = write_outlined(tmp_path / "p.zarr", SAMPLE, {"cells": shapes})
+    config = {"cytosol_shapes": "cells", "border": "pad", "image_size": size}
+    features = read_features(extract(store, tmp_path / "out", threads=1, **config))
+    assert features[:, "cell__area"].X.ravel().tolist() == [6 * 20, 7 * 10, 10 * 4, 20 * 8]
+    assert features[0, ["cell__bbox-0", "cell__bbox-1"]].X.tolist() == [[40, 0]]
+    assert not features.obs["measured_in_part"].any()
+    assert features[0, "cell__intensity_min__dna"].X.item() == SAMPLE.image[0, 40:60, :6].min() > 0
 
 
 @pytest.mark.parametrize(("mask", "prefix"), [(NUCLEUS, "nucleus"), (CYTOSOL, "cell")])
