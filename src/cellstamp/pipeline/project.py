@@ -288,7 +288,7 @@ class Project(ProjectPictures):
 
     @property
     def features(self) -> AnnData:
-        """Features of the cells of the latest extraction: cells x features, in the order of `h5sc`.
+        """Features of the latest extraction (cells x features), in the order of `h5sc`.
 
         Raises
         ------
