@@ -573,6 +573,9 @@ def test_validate_finds_other_runs_and_damage(own: Path) -> None:
     path = features_beside(own)
     path.write_bytes(path.read_bytes()[:1000])
     assert [error for error in errors_in(own) if "features.h5ad is damaged" in error]
+    shown = run_command("info", own)
+    assert shown.exit_code != 0
+    assert "features.h5ad is damaged" in shown.output + shown.stderr
 
 
 # --- documentation ---------------------------------------------------------------------------------------------------

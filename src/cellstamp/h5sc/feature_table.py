@@ -162,7 +162,7 @@ def read_features(path: Path) -> anndata.AnnData:
             return anndata.io.read_h5ad(found)
         data = anndata.io.read_zarr(found)
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{found} is damaged: {' '.join(str(error).split())}. Extract again") from error
+        raise _damaged(found, error) from error
     data.uns = _plain(dict(data.uns))
     return data
 
@@ -182,14 +182,13 @@ def describe_features(path: Path) -> str:
         If they are damaged.
     """
     found = features_beside(path)
-    with _opened(found) as file:
-        groups = anndata.io.read_elem(file["var"])["group"]
+    try:
+        with OpenStore(found) if found.suffix == ".zarr" else h5py.File(found, "r") as file:
+            groups = anndata.io.read_elem(file["var"])["group"]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise _damaged(found, error) from error
     return f"{len(groups)}: {', '.join(dict.fromkeys(map(str, groups)))}"
 
 
-def _opened(found: Path) -> Any:
-    """Open a table of features for reading."""
-    try:
-        return OpenStore(found) if found.suffix == ".zarr" else h5py.File(found, "r")
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{found} is damaged: {' '.join(str(error).split())}. Extract again") from error
+def _damaged(found: Path, error: Exception) -> InputError:
+    return InputError(f"{found} is damaged: {' '.join(str(error).split())}. Extract again")
