@@ -23,6 +23,7 @@ version = release = __version__
 extensions = [
     "config_reference",
     "dead_links",
+    "feature_reference",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",

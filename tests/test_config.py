@@ -49,6 +49,7 @@ DEFAULTS: dict[str, Any] = {
     "dtype": "float16",
     "compression": "lzf",
     "file_format": "h5sc",
+    "features": (),
     "target_ram_utilization": 0.85,
     "max_inflight_result_batches": None,
     "flush_every": None,
@@ -90,6 +91,10 @@ ALLOWED = {
     "dtype": '"float16", "float32", "uint8", "uint16"',
     "compression": 'True or "lzf", "gzip", or False for none',
     "file_format": '"h5sc" or "zarr"',
+    "features": (
+        "True, False, or a list of shape, intensity, texture and of dotted paths of functions (module.function), "
+        "each once"
+    ),
     "target_ram_utilization": "a number above 0 and at most 1",
     "max_inflight_result_batches": "an integer >= 1, or None for the default",
     "flush_every": "an integer >= 1, or None for the default",
@@ -686,6 +691,8 @@ def expected(key: str, value: Any) -> Any:
     if key == "image" and isinstance(value, list):
         told = bool(value) and all(map(is_name, value)) and len(set(value)) == len(value)
         return REFUSED if not told else tuple(value) if len(value) > 1 else value[0]
+    if key == "features":
+        return () if none or value is False else ("shape", "intensity") if value is True else expected_features(value)
     if key in NAMES:
         return NAMES[key] if none else value if is_name(value) else REFUSED
     if none:
@@ -735,6 +742,13 @@ def expected_channels(value: Any) -> Any:
     return names if names and len(set(names)) == len(names) else REFUSED
 
 
+def expected_features(value: Any) -> Any:
+    told = isinstance(value, list) and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
+    groups = ("shape", "intensity", "texture")
+    known = told and all(name in groups or re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name) for name in value)
+    return tuple(value) if value and known else REFUSED
+
+
 def expected_masks(value: Any) -> Any:
     if is_name(value):
         return value
@@ -752,6 +766,8 @@ def expected_masks(value: Any) -> Any:
 @example(key="cells", value=[LARGEST_ID, 1, 1])
 @example(key="cells", value={"table": "t", "column": "c"})
 @example(key="normalization_range", value={1: [0, 1], "1": [0, 1]})
+@example(key="features", value=["texture", "module.function"])
+@example(key="features", value=["shape", "shape"])
 def test_any_yaml_value_is_accepted_with_its_meaning_or_refused_clearly(tmp_path: Path, key: str, value: Any) -> None:
     base = {**REQUIRED, "normalize_output": False}  # which every type can be stored of
     path = tmp_path / "config.yml"
@@ -971,7 +987,7 @@ def test_the_table_in_the_documentation_is_made_of_the_model() -> None:
     text = "\n".join(reference().lines())
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == KEYS
     machine = {"threads": "usable cores", "cache": "the system's temporary folder"}
-    shown = {**DEFAULTS, **machine, "image_size": "required"}
+    shown = {**DEFAULTS, **machine, "image_size": "required", "features": False}
     for key, field in ExtractionConfig.model_fields.items():
         (row,) = re.findall(rf"^\| `{key}` \| (.*) \|$", text, re.MULTILINE)
         meaning, default, allowed = row.split(" | ")

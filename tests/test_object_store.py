@@ -166,13 +166,15 @@ def test_all_readers_read_it(url: str, local: Path, tmp_path: Path) -> None:
 
 
 def test_a_project_finds_it(slide: Path, bucket: str, tmp_path: Path) -> None:
-    keys = {**CONFIG, "cache": str(tmp_path / "cache"), "output_url": bucket}
+    keys = {**CONFIG, "cache": str(tmp_path / "cache"), "output_url": bucket, "features": ["shape"]}
     project = Project(tmp_path / "project", {"HDF5CellExtraction": keys}, extraction_f=HDF5CellExtraction)
     project.load_input_from_sdata(slide, "input_image", "seg_all_nucleus", "seg_all_cytosol")
     project.extract(partial=True, n_cells=10)
     again = Project(tmp_path / "project")
     url = f"{bucket}/partial_data_ncells_10_seed_42/single_cells.zarr"
     assert len(again.h5sc) == 10
+    assert (again.features.to_df()["cell__area"] > 0).all()
+    assert errors_in(url) == []
     assert url in repr(again)
     assert again.get_project_status()["extraction"]
     assert run_command("preview", tmp_path / "project", "-o", tmp_path / "p.png").exit_code == 0

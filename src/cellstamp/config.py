@@ -14,6 +14,7 @@ from cellstamp.compression import DEFAULT_COMPRESSION
 from cellstamp.config_files import check_sections
 from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError
+from cellstamp.features.declared import GROUPS
 from cellstamp.lengths import even_pixels
 from cellstamp.similar_names import did_you_mean, misspelt_key
 from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
@@ -225,6 +226,9 @@ class ExtractionConfig(StepConfig):
     output_url: rules.OptionalUrl = None
     """Write the zarr store to an object store, as ``s3://bucket/run``: to ``<output_url>/<folder>/single_cells.zarr``.
     ``None``: to the folder of results. Log and table of runs stay in the folder of the step."""
+    features: rules.Features = Field(default=(), json_schema_extra={"shown": "`False`"})
+    """Measure each cell on the unchanged pixels of the image, and write a table next to the images. ``True`` is
+    ``[shape, intensity]``; functions get masks and image of a cell."""
 
     target_ram_utilization: rules.Share = 0.85
     """Share of the memory to use, of the limit of the container or job, otherwise of the machine."""
@@ -246,6 +250,16 @@ class ExtractionConfig(StepConfig):
     def images(self) -> tuple[str, ...]:
         """Return the names of all images."""
         return (self.image,) if isinstance(self.image, str) else self.image
+
+    @property
+    def feature_groups(self) -> tuple[str, ...]:
+        """Return the groups of features to measure, in their usual order."""
+        return tuple(group for group in GROUPS if group in self.features)
+
+    @property
+    def feature_functions(self) -> tuple[str, ...]:
+        """Return the dotted paths of the user's functions that measure cells."""
+        return tuple(name for name in self.features if name not in GROUPS)
 
     def fitted(self) -> Self:
         """Limit the default number of workers to the share of memory in ``target_ram_utilization``."""
@@ -302,6 +316,9 @@ def _got(reason: object) -> str:
         return f" (got {rules.with_article(reason.type_name)})"
     if isinstance(reason, rules.WrongItemError):
         return f" (item {reason.index} is {_shown(reason.value)})"
+    if isinstance(reason, rules.UnknownGroupError):
+        hint = did_you_mean(reason.name, GROUPS)
+        return f" ({_shown(reason.name)} is neither a group nor a dotted path{hint})"
     if isinstance(reason, rules.WrongUnitError):
         return _unit_hint(reason.number, reason.unit)
     return ""

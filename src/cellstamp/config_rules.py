@@ -19,6 +19,7 @@ from pydantic import PlainValidator
 from cellstamp.compression import COMPRESSIONS, DEFAULT_COMPRESSION
 from cellstamp.compression import Compression as CompressionName
 from cellstamp.errors import ConfigError
+from cellstamp.features.declared import DEFAULT_GROUPS, GROUPS
 from cellstamp.lengths import PixelSize, number_and_unit, parse_length
 from cellstamp.source.names import IMAGE_NAME, MASK_KINDS, SEGMENTATION_KEY
 
@@ -74,6 +75,14 @@ class WrongItemError(ValueError):
     def __init__(self, index: int, value: object) -> None:
         super().__init__()
         self.index, self.value = index, value
+
+
+class UnknownGroupError(ValueError):
+    """A group of features is unknown; the message can name the nearest."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
 
 
 class WrongRangeError(ValueError):
@@ -333,6 +342,28 @@ def _cell_id(index: int, value: object) -> int:
     return cell
 
 
+def _features(value: object) -> tuple[str, ...]:
+    if is_none(value) or value is False:
+        return ()
+    if value is True:
+        return DEFAULT_GROUPS
+    if not isinstance(value, (list, tuple)):
+        raise WrongTypeError(value)
+    if not value or len(set(map(str, value))) != len(value):
+        raise ValueError
+    return tuple(_group_or_path(index, name) for index, name in enumerate(value))
+
+
+def _group_or_path(index: int, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise WrongItemError(index, value)
+    if value not in GROUPS and "." not in value:
+        raise UnknownGroupError(value)
+    if value not in GROUPS and not all(part.isidentifier() for part in value.split(".")):
+        raise WrongItemError(index, value)
+    return value
+
+
 def _masks(value: object) -> str | tuple[str, ...] | None:
     if is_none(value):
         return None
@@ -562,6 +593,13 @@ Cells = Annotated[
     Allowed(
         "a list of cell ids (integers >= 1, or all of them text), the path of a CSV file, a mapping with the keys "
         "table and column (and ids) or path and ids, or None for all cells"
+    ),
+]
+Features = Annotated[
+    tuple[str, ...],
+    PlainValidator(_features),
+    Allowed(
+        f"True, False, or a list of {', '.join(GROUPS)} and of dotted paths of functions (module.function), each once"
     ),
 ]
 SegmentationKey = Annotated[str, PlainValidator(_key), Allowed("a text that is not empty, or None for the default")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ class EncodedCells:
         int64 (n_masks,): for each mask, number of cells without a pixel of it in their crop.
     on_edge
         int64: rows of the cells whose cell mask touches the edge of the crop, and may extend beyond it.
+    features
+        float32 (n_cells, 1 + n_features): whether each cell was measured in part, and its features. None: not measured.
     """
 
     rows: NDArray[np.int64]
@@ -36,3 +38,4 @@ class EncodedCells:
     payload: NDArray[np.uint8]
     n_empty: NDArray[np.int64]
     on_edge: NDArray[np.int64]
+    features: NDArray[np.float32] | None = field(default=None, kw_only=True)

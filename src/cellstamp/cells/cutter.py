@@ -19,7 +19,9 @@ from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.read.tiles import Block, TileReader
 
 if TYPE_CHECKING:
+    from cellstamp.cells.measuring import CellMeasurer
     from cellstamp.config_rules import StampType
+    from cellstamp.features.choice import FeatureChoice
 
 _STACK_BYTES = 2**22
 """Bytes of uncompressed single-cell images per kernel call: enough that a call costs little."""
@@ -34,9 +36,11 @@ class StampCutter:
         Image and masks.
     recipe
         How single-cell images are cut.
+    features
+        Features to measure; None: none.
     """
 
-    def __init__(self, source: PixelSource, recipe: CropSettings) -> None:
+    def __init__(self, source: PixelSource, recipe: CropSettings, features: FeatureChoice | None = None) -> None:
         self._recipe = recipe
         self._how = (recipe.apply_masks, recipe.per_cell, np.array(recipe.limits, np.float64), _levels(recipe.dtype))
         self._payload = np.empty(0, np.uint8)
@@ -47,11 +51,28 @@ class StampCutter:
         self._scratch = new_scratch(recipe.image_size)
         self._stack, self._boxes = _room_for_stamps(source, recipe)
         self._on_edge = np.zeros(len(self._stack), np.bool_)
+        self._measurer = None if features is None else self._new_measurer(source, features)
+
+    def _new_measurer(self, source: PixelSource, features: FeatureChoice) -> CellMeasurer:
+        # this import loads compiled code, which only runs that measure should pay for
+        from cellstamp.cells.measuring import CellMeasurer
+
+        def without_wrapped(block: Block, ids: NDArray[np.uint64]) -> Block:
+            return _told_apart(block, ids, self._largest_ids)
+
+        return CellMeasurer(source, self._planes, self._recipe.image_size, features, without_wrapped)
+
+    def names_of_functions(self, batch: Batch) -> tuple[tuple[str, ...], ...]:
+        """Return the names that each function of a user returns, see `CellMeasurer.names_of_functions`."""
+        return () if self._measurer is None else self._measurer.names_of_functions(self._read(batch), batch)
+
+    def _read(self, batch: Batch) -> Block:
+        return _told_apart(self._reader.read(batch.tile.area, batch.tile.region), batch.ids, self._largest_ids)
 
     def cut(self, batch: Batch) -> FinishedBatch:
         """Read, cut and encode a batch; the payload of the result is valid until the next call."""
         started = time.perf_counter()
-        block = _told_apart(self._reader.read(batch.tile.area, batch.tile.region), batch.ids, self._largest_ids)
+        block = self._read(batch)
         read = time.perf_counter()
         payload = self._room_for(len(batch))
         sizes, end, n_empty, on_edge = [], 0, np.zeros(self._planes.size, np.int64), []
@@ -63,9 +84,11 @@ class StampCutter:
             end += int(sizes[-1].sum())
             n_empty += (boxes[:, : n_empty.size, 1] == 0).sum(axis=0)
             on_edge.append(some.rows[self._on_edge[: len(some)]])
+        features = None if self._measurer is None else self._measurer.measure(block, batch)
         done = time.perf_counter()
         all_sizes, all_on_edge = np.concatenate(sizes), np.concatenate(on_edge)
-        return FinishedBatch(batch.rows, all_sizes, payload[:end], n_empty, all_on_edge, read - started, done - read)
+        seconds = read - started, done - read
+        return FinishedBatch(batch.rows, all_sizes, payload[:end], n_empty, all_on_edge, *seconds, features=features)
 
     def _cut(self, block: Block, cells: Batch) -> None:
         ids, rect = cells.ids.astype(block.labels.dtype), block.rect

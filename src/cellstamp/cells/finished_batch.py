@@ -23,7 +23,8 @@ class FinishedBatch(EncodedCells):
     @property
     def nbytes(self) -> int:
         """Bytes of the result."""
-        return self.payload.nbytes + self.sizes.nbytes + self.rows.nbytes
+        measured = 0 if self.features is None else self.features.nbytes
+        return self.payload.nbytes + self.sizes.nbytes + self.rows.nbytes + measured
 
     @property
     def stored_bytes(self) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,23 @@ from cellstamp.source.read.arrays import PixelSource
 if TYPE_CHECKING:
     from cellstamp.cells.cutter import StampCutter
     from cellstamp.config_rules import StampType
+    from cellstamp.features.choice import FeatureChoice
+
+
+class MeasuringTypes(NamedTuple):
+    """Pixel types that the kernels of features are compiled for, as numpy names them."""
+
+    labels: str
+    image: str
+    kind: str = "features"
+
+    def __str__(self) -> str:
+        return f"features of {self.labels} masks and a {self.image} image"
+
+
+def measuring_types_of(source: PixelSource) -> MeasuringTypes:
+    """Return the types that the kernels of features are compiled for."""
+    return MeasuringTypes(np.dtype(source.label_dtype).name, np.dtype(source.image.dtype).name)
 
 
 def types_of(source: PixelSource, dtype: StampType) -> Types:
@@ -29,13 +47,14 @@ class StampTask:
     The payload of a result is valid until the next call.
     """
 
-    def __init__(self, source: PixelSource, recipe: CropSettings) -> None:
+    def __init__(self, source: PixelSource, recipe: CropSettings, features: FeatureChoice | None = None) -> None:
         self._source = source
         self._recipe = recipe
+        self._features = features
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments only."""
-        return type(self), (self._source, self._recipe)
+        return type(self), (self._source, self._recipe, self._features)
 
     def __call__(self, batch: Batch) -> FinishedBatch:
         """Read, cut and encode a batch."""
@@ -50,6 +69,10 @@ class StampTask:
         from cellstamp.cells.load_kernels import load_kernels
 
         load_kernels(types_of(self._source, self._recipe.dtype))
+        if self._features is not None:
+            from cellstamp.cells.load_measuring import load_measuring
+
+            load_measuring(measuring_types_of(self._source))
         if self._source.loops:
             from cellstamp.source.read.loops import load_loops
 
@@ -61,4 +84,30 @@ class StampTask:
         # this import loads compiled code, which only processes that cut cells should pay for
         from cellstamp.cells.cutter import StampCutter
 
-        return StampCutter(self._source, self._recipe)
+        return StampCutter(self._source, self._recipe, self._features)
+
+
+@dataclass(frozen=True)
+class FunctionNames:
+    """The names that functions of a user return.
+
+    Attributes
+    ----------
+    names
+        For each function, the names that it returns for the first cell.
+    """
+
+    names: tuple[tuple[str, ...], ...]
+
+
+class NamesTask:
+    """Callable that returns the names of features of a user's functions, from the first cell with pixels; picklable."""
+
+    def __init__(self, source: PixelSource, recipe: CropSettings, features: FeatureChoice) -> None:
+        self._arguments = source, recipe, features
+
+    def __call__(self, batch: Batch) -> FunctionNames:
+        """Measure cells until the names are known."""
+        from cellstamp.cells.cutter import StampCutter
+
+        return FunctionNames(StampCutter(*self._arguments).names_of_functions(batch))

@@ -53,10 +53,18 @@ def _info_lines(file: "Location", about: "H5scInfo") -> Iterator[tuple[str, str]
     stored, raw = format_bytes(about.stored_bytes), format_bytes(about.raw_bytes)
     yield "compression", f"{about.compression.lower()}{ratio} ({stored} for {raw} of images)"
     yield "normalization", _normalization(about)
+    yield from _feature_lines(file)
     if not about.settings.get("apply_masks", True):
         yield "surroundings", "kept: channels are not multiplied by the cell mask"
     if about.settings.get("border") == "pad":
         yield "border", "padded: cells near the border are included; pixels outside the image are 0"
+
+
+def _feature_lines(file: "Location") -> Iterator[tuple[str, str]]:
+    from cellstamp.h5sc.feature_table import describe_features, features_beside, has_features
+
+    if has_features(file):
+        yield "features", f"{describe_features(file)} ({features_beside(file).name})"
 
 
 def _normalization(about: "H5scInfo") -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from typing import Any, Self
 
 import numpy as np
 from imagecodecs import zlibng_crc32
+from numpy.typing import NDArray
 
 from cellstamp.encoded_cells import EncodedCells
 from cellstamp.system import RawFile, sync
@@ -46,6 +48,8 @@ class Entry:
         For each mask, number of these cells without a pixel of it.
     on_edge
         Rows of the cells whose cell mask touches the edge of the crop.
+    features
+        Features of the cells, see `as_text`; None: not measured.
     """
 
     rows: list[int]
@@ -54,12 +58,14 @@ class Entry:
     checksum: int
     n_empty: list[int]
     on_edge: list[int]
+    features: str | None = None
 
     @classmethod
     def of(cls, cells: EncodedCells, extents: list[tuple[int, int]]) -> Self:
         """Return the entry of cells that were written to these stretches of the file."""
         sizes, n_empty, on_edge = cells.sizes.ravel().tolist(), cells.n_empty.tolist(), cells.on_edge.tolist()
-        return cls(cells.rows.tolist(), sizes, extents, checksum(cells.payload), n_empty, on_edge)
+        features = as_text(cells.features)
+        return cls(cells.rows.tolist(), sizes, extents, checksum(cells.payload), n_empty, on_edge, features)
 
     def read(self, file: RawFile) -> EncodedCells | None:
         """Read the cells from a file. None: the bytes do not match the checksum."""
@@ -68,7 +74,8 @@ class Entry:
         if payload.size != sum(self.sizes) or checksum(payload) != self.checksum:
             return None
         rows, n_empty, on_edge = (np.array(each, np.int64) for each in (self.rows, self.n_empty, self.on_edge))
-        return EncodedCells(rows, np.array(self.sizes).reshape(rows.size, -1), payload, n_empty, on_edge)
+        sizes, features = np.array(self.sizes).reshape(rows.size, -1), from_text(self.features, rows.size)
+        return EncodedCells(rows, sizes, payload, n_empty, on_edge, features=features)
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class ShardEntry:
     ----------
     shard, n_cells
         Its number, and the number of its cells.
-    n_empty, on_edge
+    n_empty, on_edge, features
         As those of an `Entry`.
     """
 
@@ -87,6 +94,17 @@ class ShardEntry:
     n_cells: int
     n_empty: list[int]
     on_edge: list[int]
+    features: str | None = None
+
+
+def as_text(features: NDArray[np.float32] | None) -> str | None:
+    """Return features (n_cells, n_values) as text: their bytes, little-endian, in base64. None: not measured."""
+    return None if features is None else b64encode(features.astype("<f4").tobytes()).decode("ascii")
+
+
+def from_text(text: str | None, n_cells: int) -> NDArray[np.float32] | None:
+    """Return the features from `as_text`, float32 (n_cells, n_values)."""
+    return None if text is None else np.frombuffer(b64decode(text), "<f4").reshape(n_cells, -1)
 
 
 def checksum(data: Any) -> int:
@@ -126,7 +144,7 @@ class Journal:
 
     def append(self, entries: Sequence[Entry | ShardEntry]) -> None:
         """Write entries whose images are on disk."""
-        self._append([asdict(entry) for entry in entries])
+        self._append([_record(entry) for entry in entries])
 
     def close(self, *, file_is_closed: bool) -> None:
         """Close the journal.
@@ -146,6 +164,11 @@ class Journal:
             self._file.write(b"".join(map(_line, records)))
             self._file.flush()
             sync(self._file.fileno())
+
+
+def _record(entry: Entry | ShardEntry) -> dict[str, Any]:
+    """Return the content of a line; without features, that of earlier versions."""
+    return {name: value for name, value in asdict(entry).items() if value is not None}
 
 
 def _line(record: dict[str, Any]) -> bytes:

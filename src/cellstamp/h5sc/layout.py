@@ -31,6 +31,8 @@ ANNOTATION = "spatialdata_attrs"
 
 FILE_NAME = "single_cells.h5sc"
 STORE_NAME = "single_cells.zarr"
+FEATURES_STORE = "features.zarr"
+"""Table of features beside a store."""
 URL_NAME = "single_cells.url"
 """File with the URL of a store."""
 RESULT_NAMES = (FILE_NAME, STORE_NAME, URL_NAME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import anndata
@@ -12,6 +13,7 @@ import zarr
 
 from cellstamp.encoded_cells import n_chunks_of
 from cellstamp.errors import InputError
+from cellstamp.h5sc.feature_check import wrong_features
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, IMAGES, INSTANCE_ID, OURS, REGION
 from cellstamp.h5sc.opening import open_h5sc
 from cellstamp.h5sc.reader import ATTRIBUTES
@@ -26,6 +28,8 @@ _MOST_ERRORS = 20
 
 def errors_in(path: AnyPath) -> list[str]:
     """Check a file: counts agree, all images are stored and readable, values are from 0 to 1, ids are unique.
+
+    Features beside the file are checked, too: they must have the same cells, and be made from the same input.
 
     Parameters
     ----------
@@ -42,8 +46,10 @@ def errors_in(path: AnyPath) -> list[str]:
     InputError
         If the file is missing, or is not an `.h5sc` file.
     """
-    with open_h5sc(location_of(path)) as file:
-        errors = [error for check in (_wrong_counts, _wrong_ids, _wrong_annotation) for error in _found(check, file)]
+    location = location_of(path)
+    with open_h5sc(location) as file:
+        checks = (_wrong_counts, _wrong_ids, _wrong_annotation, partial(wrong_features, location))
+        errors = [error for check in checks for error in _found(check, file)]
         for error in _wrong_images(stored_images(file), _names_of(file)):
             errors.append(error)
             if len(errors) >= _MOST_ERRORS:

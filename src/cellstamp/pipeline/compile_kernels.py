@@ -9,7 +9,8 @@ from itertools import product
 from typing import Any, get_args
 
 from cellstamp.cells.load_kernels import load_kernels
-from cellstamp.compiling.cache_folders import Types, find_folder, is_in_temporary_directory, is_kept
+from cellstamp.cells.task import MeasuringTypes
+from cellstamp.compiling.cache_folders import Types, find_folder, is_in_temporary_directory, is_kept, note_kept
 from cellstamp.config_rules import StampType
 from cellstamp.engines.base import Engine
 from cellstamp.errors import InputError, OutputError
@@ -21,29 +22,39 @@ from cellstamp.source.read.interpolation import Loops
 _REMEDY = "set NUMBA_CACHE_DIR to a folder that stays and that you can write to"
 
 
-def compile_kernels(types: Types, loops: Sequence[Loops], engine: Engine, tell: Callable[[str], None]) -> None:
+def compile_kernels(
+    types: Types,
+    loops: Sequence[Loops],
+    engine: Engine,
+    tell: Callable[[str], None],
+    measuring: Sequence[MeasuringTypes] = (),
+) -> None:
     """Compile kernels, and loops that sample pixels, in workers of the engine, unless they are cached.
 
     Parameters
     ----------
-    types, loops
-        Kernels, compiled by one worker, and loops, each by one.
+    types, loops, measuring
+        Kernels, compiled by one worker, loops, each by one, and kernels of features.
     tell
         Called with a line before and a line after compiling.
     """
     kernels, others = ([each for each in some if not is_kept(each)] for some in ([types], loops))
-    missing: list[Types | Loops] = [*kernels, *others]
+    features = [each for each in measuring if not is_kept(each)]
+    missing: list[Types | Loops | MeasuringTypes] = [*kernels, *others, *features]
     if not missing:
         return
-    seconds = "10 to 60 s" if kernels else "1 to 10 s"
+    seconds = "10 to 60 s" if kernels or features else "1 to 10 s"
     tell(f"Compiling for {', and for '.join(map(str, missing))}: {seconds}; not counted in cells/s")
     started = time.perf_counter()
     _run(engine, load_kernels, kernels)
     _run(engine, _load_loops, others)
+    _run(engine, _load_measuring, features)
+    if features:
+        _note_again([types, *features])
     tell(f"Compiled in {format_seconds(time.perf_counter() - started)}, {_where(missing)}")
 
 
-def _run(engine: Engine, load: Callable[[Any], None], missing: Sequence[Types | Loops]) -> None:
+def _run(engine: Engine, load: Callable[[Any], None], missing: Sequence[Any]) -> None:
     if missing:
         with closing(engine.run(load, missing, lambda: len(missing))) as outcomes:
             for _ in outcomes:
@@ -55,6 +66,19 @@ def _load_loops(loops: Loops) -> None:
     from cellstamp.source.read.loops import load_loops
 
     load_loops(loops)
+
+
+def _load_measuring(types: MeasuringTypes) -> None:
+    # imported here: it loads compiled code
+    from cellstamp.cells.load_measuring import load_measuring
+
+    load_measuring(types)
+
+
+def _note_again(compiled: Sequence[Types | MeasuringTypes]) -> None:
+    """Note what has been compiled once more: the notes of the first may list old files that the last replaced."""
+    for each in compiled:
+        note_kept(each)
 
 
 def compile_for_later(
@@ -81,11 +105,12 @@ def compile_for_later(
     _check("dtype", dtypes, get_args(StampType))
     ids = [ids_type([mask]).name for mask in masks]
     for types in dict.fromkeys(Types(*each) for each in product(ids, images, dtypes)):
-        if is_kept(types):
+        measuring = MeasuringTypes(types.labels, types.image)
+        if is_kept(types) and is_kept(measuring):
             tell(f"Already compiled for {types}")
         else:
             tell(f"Compiling for {types}: 10 to 60 s")
-            tell(f"Compiled in {_compile_and_keep(types)}, kept in {find_folder()}")
+            tell(f"Compiled in {_compile_and_keep(types, measuring)}, kept in {find_folder()}")
 
 
 def _check(what: str, names: Sequence[str], allowed: Sequence[str]) -> None:
@@ -94,15 +119,17 @@ def _check(what: str, names: Sequence[str], allowed: Sequence[str]) -> None:
             raise InputError(f"{what}: {name!r} is not one of {', '.join(allowed)}")
 
 
-def _compile_and_keep(types: Types) -> str:
+def _compile_and_keep(types: Types, measuring: MeasuringTypes) -> str:
     started = time.perf_counter()
     load_kernels(types)
-    if not is_kept(types):
-        raise OutputError(f"Compiled {_where([types])}")
+    _load_measuring(measuring)
+    _note_again([types, measuring])
+    if not (is_kept(types) and is_kept(measuring)):
+        raise OutputError(f"Compiled {_where([types, measuring])}")
     return format_seconds(time.perf_counter() - started)
 
 
-def _where(compiled: Sequence[Types | Loops]) -> str:
+def _where(compiled: Sequence[Types | Loops | MeasuringTypes]) -> str:
     folder = find_folder()
     if folder is None:
         return f"for this process only: no folder for the cache is writable ({_REMEDY})"

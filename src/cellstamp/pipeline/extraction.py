@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.cells.task import types_of
+from cellstamp.cells.task import measuring_types_of, types_of
 from cellstamp.config import ExtractionConfig
 from cellstamp.config_rules import MEASURED
 from cellstamp.engines import n_local_workers, open_engine
@@ -22,6 +22,7 @@ from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.errors import ConfigError, OutputError, reworded, writing
+from cellstamp.h5sc.feature_table import features_name, has_features
 from cellstamp.h5sc.layout import REMOVED_NAME
 from cellstamp.h5sc.opening import bytes_of, is_finished
 from cellstamp.h5sc.unfinished import n_finished, settle
@@ -48,6 +49,7 @@ from cellstamp.pipeline.extraction_warnings import (
 )
 from cellstamp.pipeline.folder import STORE
 from cellstamp.pipeline.job import Job, file_name_of, in_slide_order, result_in
+from cellstamp.pipeline.measured_output import choose_features, published, recording, remove_outdated, with_names
 from cellstamp.pipeline.output import open_output
 from cellstamp.pipeline.result_folder import claim_folder, is_published, keep_url, work_folder
 from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way, made_from, read_origin
@@ -180,7 +182,8 @@ class HDF5CellExtraction(ProcessingStep):
                 watch.lap("setup")
                 if config.engine != "dask" and origin is None:  # workers of a cluster compile for their machines
                     types = types_of(source, config.dtype)
-                    compile_kernels(types, source.loops, engine, lambda line: self._tell(line, config))
+                    measuring = [measuring_types_of(source)] if config.features else []
+                    compile_kernels(types, source.loops, engine, lambda line: self._tell(line, config), measuring)
                     watch.skip()
                 blocks = BlockRunner(n_local_workers(config))
                 sized, selection = self._select(config, source, blocks, partial=partial, n_cells=n_cells, seed=seed)
@@ -191,9 +194,12 @@ class HDF5CellExtraction(ProcessingStep):
                     self._warn(f"{no_cells_left(source, sized, selection)}. No file was written")
                     return
                 scaling = find_scaling(sized, source, blocks, log=self.log)
-                job = Job(sized, source, selection, scaling, folder, measured=config.image_size == MEASURED)
+                measured, features = config.image_size == MEASURED, choose_features(sized, source)
+                job = Job(sized, source, selection, scaling, folder, measured=measured, features=features)
                 if origin is not None:
                     check_equal(origin, begun_from(job), finished)
+                    if features is not None and not has_features(finished):
+                        raise in_the_way(finished, f" without {features_name(finished.name)}")
                 self._warn_of_selection(source, selection, sized)
                 if origin is not None:
                     keep_url(finished, folder)
@@ -240,6 +246,7 @@ class HDF5CellExtraction(ProcessingStep):
         config = job.config
         budget = memory_budget(config.target_ram_utilization)
         batches = plan_for(job, engine, budget)
+        job = with_names(job, engine, batches)
         limit = InflightLimit(
             budget, engine.n_workers, len(batches), config.max_inflight_result_batches, self._warn, self.log
         )
@@ -249,8 +256,10 @@ class HDF5CellExtraction(ProcessingStep):
             settle(work, inputs, overwrite=self._may_replace, log=self.log)
             if config.output_url is None:
                 check_fits(work, layout, len(job.cells) - n_finished(work))
-            with open_output(job, layout, batches, work, inputs, overwrite=self._may_replace, log=self.log) as output:
-                writer = output.writer
+            with (
+                open_output(job, layout, batches, work, inputs, overwrite=self._may_replace, log=self.log) as output,
+                recording(job, layout, output.writer, output.folder) as writer,
+            ):
                 n_done = int(writer.is_written.sum())
                 if n_done:
                     self._tell(f"Resuming: {n_done:,} of {len(job.cells):,} cells done", config)
@@ -271,7 +280,8 @@ class HDF5CellExtraction(ProcessingStep):
                     (output.folder / REMOVED_NAME).write_text(removed, encoding="ascii", newline="\n")
                 writer.describe(job.description(content, inputs, writer.n_empty, exceeding.rows.size), exceeding.rows)
             with writing(job.folder):
-                run.publish([REMOVED_NAME, job.file_name], output.folder, job.folder)
+                remove_outdated(job)
+                run.publish([REMOVED_NAME, *published(job), job.file_name], output.folder, job.folder)
         watch.lap("extracting")
         if exceeding.rows.size:
             # with image_size auto, one cell in a hundred is expected

@@ -18,6 +18,8 @@ from cellstamp.cells.task import StampTask
 from cellstamp.compression import OF_ZARR, Codec
 from cellstamp.config import ExtractionConfig
 from cellstamp.config_rules import CellChoice, FileColumn, TableColumn
+from cellstamp.features.choice import FeatureChoice
+from cellstamp.features.functions import source_digest
 from cellstamp.h5sc.layout import FILE_NAME, STORE_NAME, URL_NAME, Layout
 from cellstamp.location import Location, location_of
 from cellstamp.pipeline.cell_selection import Selection
@@ -42,6 +44,8 @@ class Job:
         Folder of the results.
     measured
         Whether ``image_size`` was ``"auto"``; ``config`` has the measured size.
+    features
+        Features to measure; None: none.
     """
 
     config: ExtractionConfig
@@ -50,6 +54,7 @@ class Job:
     scaling: Scaling
     folder: Path
     measured: bool = False
+    features: FeatureChoice | None = None
 
     @property
     def cells(self) -> Centers:
@@ -114,7 +119,16 @@ class Job:
             **({"file_format": "zarr"} if config.file_format == "zarr" else {}),
             **({"output_url": config.output_url} if config.output_url is not None else {}),
             **self._pixel_sizes(),
+            **self._measured(),
         }
+
+    def _measured(self) -> dict[str, Any]:
+        """Return the features, and a digest of the source code of each function."""
+        if self.features is None:
+            return {}
+        functions = self.features.functions
+        digests = {f"features by {path}": f"a function, digest {source_digest(path)}" for path in functions}
+        return {"features": ", ".join([*self.features.groups, *functions]), **digests}
 
     def _pixel_sizes(self) -> dict[str, Any]:
         """Return the micrometres per pixel of image and crops, if they are known: (y, x)."""
@@ -171,7 +185,7 @@ class Job:
             Number of planes in the chunks of the file. None: that of a new file.
         """
         number = planes_per_chunk or self.layout().planes_per_chunk
-        return StampTask(self.source, replace(self.recipe, planes_per_chunk=number))
+        return StampTask(self.source, replace(self.recipe, planes_per_chunk=number), self.features)
 
     @property
     def file_name(self) -> str:

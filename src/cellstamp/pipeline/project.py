@@ -224,7 +224,13 @@ class Project(ProjectPictures):
             overwrite=self._may_replace(overwrite),
         )
 
-    def add_table(self, name: str = "single_cells", overwrite: bool | None = None) -> None:  # noqa: FBT001 - as loaders
+    def add_table(
+        self,
+        name: str = "single_cells",
+        overwrite: bool | None = None,  # noqa: FBT001 - as loaders
+        *,
+        features: bool = False,
+    ) -> None:
         """Write the cells of the latest extraction to the project's store, as a table that annotates their mask.
 
         Images are left out. ``project.sdata[name].obs`` has the id and centre of each cell.
@@ -235,17 +241,20 @@ class Project(ProjectPictures):
             Name of the table in the store.
         overwrite
             Whether a table of this name is replaced in this call; None: the setting of the project.
+        features
+            Whether the table has the features of the cells as ``X``.
 
         Raises
         ------
         InputError
-            If there is no extraction, its mask is not in the store, or another element has this name.
+            If there is no extraction, or none with features, its mask is not in the store, or another element has this
+            name.
         OutputError
             If the table exists, and may not be replaced.
         """
         from cellstamp.h5sc.reader import read_h5sc
 
-        table = read_h5sc(self._latest(), images=False)
+        table = self.features if features else read_h5sc(self._latest(), images=False)
         add_table(self._store, name, table, overwrite=self._may_replace(overwrite))
         self.log(f"table {name!r}: {table.n_obs} cells")
 
@@ -277,6 +286,19 @@ class Project(ProjectPictures):
         from cellstamp.h5sc.reader import read_h5sc
 
         return read_h5sc(self._latest())
+
+    @property
+    def features(self) -> AnnData:
+        """Features of the latest extraction (cells x features), in the order of `h5sc`.
+
+        Raises
+        ------
+        InputError
+            If there is no extraction, or none with features.
+        """
+        from cellstamp.h5sc.feature_table import read_features
+
+        return read_features(self._latest())
 
     def _latest(self) -> Location:
         latest = getattr(self.extraction_f, "output_path", None)

@@ -113,9 +113,20 @@ class Finished(Protocol):
 class Writer(Protocol):
     """Destination of finished images."""
 
-    is_written: NDArray[np.bool_]
-    on_edge: NDArray[np.bool_]
-    n_empty: NDArray[np.int64]
+    @property
+    def is_written(self) -> NDArray[np.bool_]:
+        """Return whether each cell is written."""
+        ...
+
+    @property
+    def on_edge(self) -> NDArray[np.bool_]:
+        """Return whether the cell mask of each written cell touches the edge of the crop."""
+        ...
+
+    @property
+    def n_empty(self) -> NDArray[np.int64]:
+        """Return the number of written cells without a pixel of each mask in their crop."""
+        ...
 
     def write(self, cells: Any, /) -> None:
         """Store the finished chunks of some cells."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellstamp.errors import OutputError, writing
-from cellstamp.h5sc.layout import REMOVED_NAME
+from cellstamp.h5sc.layout import FEATURES_STORE, REMOVED_NAME
 from cellstamp.h5sc.opening import ROOT
 from cellstamp.system import replace_file, sync_file, sync_folder
 from cellstamp.zarr_store.remote_shards import sizes_of_shards
@@ -98,7 +98,9 @@ class RemoteDestination:
             )
         if (self.store / ROOT).exists():
             (self.store / ROOT).unlink()
-        self.store.fs.rm(self.store.path, recursive=True)
+        for store in (self.store.with_name(FEATURES_STORE), self.store):
+            if store.exists():
+                store.fs.rm(store.path, recursive=True)
 
     def resume(self) -> None:
         """Do nothing: there are no incomplete objects."""
@@ -114,13 +116,20 @@ class RemoteDestination:
         """Do nothing: an object that was written is on disk."""
 
     def take(self, aside: Path) -> None:
-        """Upload the files of a folder, and the list of removed cells beside it; the metadata of the root are last."""
-        *files, root = _root_last(aside)
-        targets = {file: self.store / file.relative_to(aside).as_posix() for file in files}
-        targets[aside.with_name(REMOVED_NAME)] = self.store.with_name(REMOVED_NAME)
-        self.store.fs.put([str(file) for file in targets], [target.path for target in targets.values()])
+        """Upload the files of a folder and what is beside it, the metadata of the root last."""
+        _upload([aside.with_name(REMOVED_NAME)], aside.parent, self.store.parent)
+        features = aside.with_name(FEATURES_STORE)
+        for folder, store in ((features, self.store.with_name(FEATURES_STORE)), (aside, self.store)):
+            if folder.exists():
+                *files, root = _root_last(folder)
+                _upload(files, folder, store)
+                _upload([root], folder, store)
         (self.store / _UNFINISHED).unlink(missing_ok=True)
-        (self.store / ROOT).write_bytes(root.read_bytes())
+
+
+def _upload(files: Sequence[Path], folder: Path, target: UPath) -> None:
+    places = [(target / file.relative_to(folder).as_posix()).path for file in files]
+    target.fs.put([str(file) for file in files], places)
 
 
 def _root_last(folder: Path) -> list[Path]:

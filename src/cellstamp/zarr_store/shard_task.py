@@ -65,6 +65,8 @@ class FinishedShard:
         int64: rows of the cells whose cell mask touches the edge of the crop.
     read_s, cut_s
         Seconds for reading pixels, and for cutting, encoding and writing.
+    features
+        float32 (n_cells, 1 + n_features), in the order of the rows; see `cellstamp.encoded_cells.EncodedCells`.
     """
 
     number: int
@@ -74,11 +76,12 @@ class FinishedShard:
     on_edge: NDArray[np.int64]
     read_s: float
     cut_s: float
+    features: NDArray[np.float32] | None = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of images that the caller receives: none."""
-        return 0
+        """Bytes that the caller receives: features, and no images."""
+        return 0 if self.features is None else self.features.nbytes
 
     @property
     def n_cells(self) -> int:
@@ -130,6 +133,7 @@ class ShardTask:
             np.concatenate([each.on_edge for each in done]),
             sum(each.read_s for each in done),
             sum(each.cut_s for each in done),
+            _features_of(done),
         )
 
     def _write(self, number: int, parts: Iterator[bytes | memoryview]) -> int:
@@ -156,3 +160,12 @@ class ShardTask:
     def warm_up(self) -> None:
         """Load compiled code before shards are assigned to workers."""
         self._encode.warm_up()
+
+
+def _features_of(done: Sequence[Any]) -> NDArray[np.float32] | None:
+    """Return the features of all cells in the order of their rows; None: not measured."""
+    if any(each.features is None for each in done):
+        return None
+    order = np.argsort(np.concatenate([each.rows for each in done]))
+    features: NDArray[np.float32] = np.concatenate([each.features for each in done])[order]
+    return features

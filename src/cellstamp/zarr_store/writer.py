@@ -17,7 +17,7 @@ import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import OutputError, writing
-from cellstamp.h5sc.journal import Journal, ShardEntry, read_shards
+from cellstamp.h5sc.journal import Journal, ShardEntry, as_text, read_shards
 from cellstamp.h5sc.layout import EXCEEDS, OURS
 from cellstamp.h5sc.opening import ROOT
 from cellstamp.h5sc.tables import tables_of
@@ -84,7 +84,8 @@ class ZarrWriter:
 
     def write(self, shard: FinishedShard) -> None:
         """Record a shard."""
-        entry = ShardEntry(shard.number, shard.n_cells, shard.n_empty.tolist(), shard.on_edge.tolist())
+        n_empty, on_edge, features = shard.n_empty.tolist(), shard.on_edge.tolist(), as_text(shard.features)
+        entry = ShardEntry(shard.number, shard.n_cells, n_empty, on_edge, features)
         self._journal.add(entry)
         self._note(entry)
         self._writeback.begin()

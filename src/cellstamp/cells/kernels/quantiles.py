@@ -55,8 +55,12 @@ def _quantile(values, count, n_pixels, q, work):
     if above < zeros:
         return 0.0
     a, b = _two_in_order(values, count, below - zeros, above - zeros, work)
-    share = position - below
-    # numpy interpolates from the nearer end, which decides the last bit
+    return between(a, b, position - below)
+
+
+@compiled_part
+def between(a, b, share):
+    """Interpolate from a to b. numpy does so from the nearer end, which decides the last bit."""
     if share >= 0.5:
         return b - (b - a) * (1.0 - share)
     return a + (b - a) * share

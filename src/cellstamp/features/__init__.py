@@ -1,0 +1,1 @@
+"""Features of cells: which there are, and how they are named."""

@@ -1,0 +1,196 @@
+"""Write and read the table of features beside the single-cell images: an AnnData, as a file or as a zarr store."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import zarr
+from numpy.typing import NDArray
+
+from cellstamp.errors import InputError, writing
+from cellstamp.features.declared import Feature
+from cellstamp.h5sc.feature_rows import FeatureRows
+from cellstamp.h5sc.layout import ANNOTATION, EXCEEDS, FEATURES_STORE, FILE_NAME, HDF5_BOUND, OURS, STORE_NAME, Layout
+from cellstamp.h5sc.opening import ROOT, OpenStore
+from cellstamp.h5sc.reader import _plain
+from cellstamp.h5sc.tables import _text, number_rows, tables_of
+from cellstamp.location import Location, reachable
+from cellstamp.system import remove_folder, sync_file
+
+MEASURED_IN_PART = "measured_in_part"
+"""Column of ``obs``: whether a cell extends beyond the pixels in which it was measured."""
+
+_NAMES = {FILE_NAME: "features.h5ad", STORE_NAME: FEATURES_STORE}
+_COLUMNS = ("group", "compartment", "channel", "unit")
+_CHUNK_BYTES = 2**22
+_ENCODING: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
+_ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
+
+
+def features_beside(path: Location) -> Location:
+    """Return the path of the features of a file or store of single-cell images."""
+    return path.with_name(features_name(path.name))
+
+
+def features_name(name: str) -> str:
+    """Return the name of the features of a file or store with this name."""
+    return _NAMES.get(name, f"{name}.features.{'zarr' if name.endswith('.zarr') else 'h5ad'}")
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Everything in a table of features but the values.
+
+    Attributes
+    ----------
+    layout
+        Cells of the images.
+    features
+        Names and kinds, in the order of the values.
+    about
+        Content of ``uns/cellstamp``, that of the images.
+    exceeding
+        Rows of the cells that extend beyond their crops.
+    """
+
+    layout: Layout
+    features: Sequence[Feature]
+    about: Mapping[str, Any]
+    exceeding: NDArray[np.int64]
+
+    def elements(self) -> dict[str, Any]:
+        """Return the elements of an `AnnData` without ``X``; all rows have the name ""."""
+        tables = tables_of(self.layout)
+        exceeds = np.zeros(len(tables["obs"]), np.bool_)
+        exceeds[self.exceeding] = True
+        tables["obs"][EXCEEDS] = exceeds
+        tables["obs"][MEASURED_IN_PART] = False
+        index = _text(feature.name for feature in self.features)
+        columns = {name: [getattr(each, name) for each in self.features] for name in _COLUMNS}
+        var = pd.DataFrame(index=index)
+        for name, values in columns.items():
+            var[name] = pd.Series(values, index=index, dtype=object)
+        return {**tables, "var": var, "uns": {ANNOTATION: self.layout.annotation(), OURS: dict(self.about)}}
+
+
+def write_features(path: Path, table: FeatureTable, rows: FeatureRows) -> None:
+    """Write a table of features to a file, or to a store if its name ends so, and bring it to the disk.
+
+    Parameters
+    ----------
+    rows
+        For each cell: whether it was measured in part, and its features.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    with writing(path):
+        write = _write_store if path.suffix == ".zarr" else _write_file
+        write(path, table, rows)
+
+
+def _write_file(path: Path, table: FeatureTable, rows: FeatureRows) -> None:
+    shape = table.layout.shape[0], len(table.features)
+    with h5py.File(path, "w", libver=HDF5_BOUND, locking=False) as file:
+        file.attrs.update(_ANNDATA)
+        for name, element in table.elements().items():
+            anndata.io.write_elem(file, name, element)
+        number_rows(file[f"obs/{file['obs'].attrs['_index']}"])
+        values = file.create_dataset("X", shape, np.float32)
+        values.attrs.update(_ENCODING)
+        _fill(values, file[f"obs/{MEASURED_IN_PART}"], rows)
+    sync_file(path)
+
+
+def _write_store(path: Path, table: FeatureTable, rows: FeatureRows) -> None:
+    if path.exists():
+        remove_folder(path)  # of a run that was interrupted here
+    n_cells, n_features = table.layout.shape[0], len(table.features)
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.attrs.update(_ANNDATA)
+    elements = table.elements()
+    elements["obs"].index = pd.Index(list(map(str, range(n_cells))), dtype=object)
+    with warnings.catch_warnings():
+        # it announces shards for all arrays, which change no value
+        warnings.filterwarnings("ignore", message="zarr v3 autosharding")
+        for name, element in elements.items():
+            anndata.io.write_elem(group, name, element)
+    chunk = min(n_cells, max(1, _CHUNK_BYTES // (4 * n_features)))
+    values = group.create_array(
+        "X", shape=(n_cells, n_features), chunks=(chunk, n_features), dtype="float32", attributes=_ENCODING
+    )
+    _fill(values, group[f"obs/{MEASURED_IN_PART}"], rows)
+    for file in path.rglob("*"):
+        if file.is_file():
+            sync_file(file)
+
+
+def _fill(values: Any, in_part: Any, rows: FeatureRows) -> None:
+    for which, block in rows.blocks():
+        in_part[which] = block[:, 0] != 0
+        values[which] = block[:, 1:]
+
+
+def read_features(path: Location) -> anndata.AnnData:
+    """Read the features of a file or store of single-cell images.
+
+    Returns
+    -------
+    anndata.AnnData
+        ``X`` float32 (n_cells, n_features), in memory.
+
+    Raises
+    ------
+    InputError
+        If they are missing or damaged.
+    """
+    found = features_beside(path)
+    if not has_features(path):
+        message = f"{path} has no features: set the key features to True, and extract again with overwrite=True"
+        raise InputError(message)
+    try:
+        if found.suffix != ".zarr":
+            return anndata.io.read_h5ad(str(found))
+        data = anndata.io.read_zarr(str(found))
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise _damaged(found, error) from error
+    data.uns = _plain(dict(data.uns))
+    return data
+
+
+def has_features(path: Location) -> bool:
+    """Return whether a file or store of single-cell images has complete features beside it."""
+    found = features_beside(path)
+    with reachable(str(found)):
+        return (found / ROOT).exists() if found.suffix == ".zarr" else found.is_file()
+
+
+def describe_features(path: Location) -> str:
+    """Return the number of features of a file of single-cell images, and the names of their groups.
+
+    Raises
+    ------
+    InputError
+        If they are damaged.
+    """
+    found = features_beside(path)
+    try:
+        with OpenStore(found) if found.suffix == ".zarr" else h5py.File(str(found), "r") as file:
+            groups = anndata.io.read_elem(file["var"])["group"]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise _damaged(found, error) from error
+    return f"{len(groups)}: {', '.join(dict.fromkeys(map(str, groups)))}"
+
+
+def _damaged(found: Location, error: Exception) -> InputError:
+    return InputError(f"{found} is damaged: {' '.join(str(error).split())}. Extract again")
