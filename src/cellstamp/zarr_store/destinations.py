@@ -116,7 +116,7 @@ class RemoteDestination:
         """Do nothing: an object that was written is on disk."""
 
     def take(self, aside: Path) -> None:
-        """Upload the files of a folder and what is beside it, the metadata of the root last."""
+        """Upload the files of a folder, and the table and list beside it, the metadata of the root last."""
         _upload([aside.with_name(REMOVED_NAME)], aside.parent, self.store.parent)
         features = aside.with_name(FEATURES_STORE)
         for folder, store in ((features, self.store.with_name(FEATURES_STORE)), (aside, self.store)):
