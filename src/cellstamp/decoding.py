@@ -9,7 +9,7 @@ written beyond a chunk.
 import zlib
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -172,18 +172,40 @@ def _inflate_cells(
     chunks: EncodedChunks, choice: PlaneChoice, places: NDArray[np.int64], stored: np.dtype[Any], out: NDArray[Any]
 ) -> None:
     n_bytes, n_all = out.shape[2] * stored.itemsize, choice.per_chunk * out.shape[2] * stored.itemsize
-    positions, slots, bounds = (each.tolist() for each in choice.in_file())
+    positions, slots, bounds = choice.in_file()
+    runs = [_consecutive(positions[first:end], slots[first:end]) for first, end in pairwise(bounds.tolist())]
+    memory = np.empty(n_all, np.uint8)
     for cell, place in enumerate(places.tolist()):
-        for number, (first, end) in enumerate(pairwise(bounds)):
-            chunk = _inflated(chunks, (cell, number), (positions[end - 1] + 1) * n_bytes, n_all)
-            for position, slot in zip(positions[first:end], slots[first:end], strict=True):
+        for number, together in enumerate(runs):
+            last = together[-1]
+            chunk = _inflated(chunks, (cell, number), (last.position + last.n_planes) * n_bytes, memory)
+            for position, slot, n_planes in together:
                 if chunk is None:
                     raise DamagedPlaneError(cell, slot)
-                convert(chunk[position * n_bytes : (position + 1) * n_bytes].view(stored), out[place, slot])
+                planes = chunk[position * n_bytes : (position + n_planes) * n_bytes].view(stored)
+                convert(planes, out[place, slot : slot + n_planes].reshape(-1))
 
 
-def _inflated(chunks: EncodedChunks, at: tuple[int, int], n_wanted: int, n_all: int) -> NDArray[np.uint8] | None:
-    """Return at least the first ``n_wanted`` bytes of a chunk; None if it is damaged."""
+class _Consecutive(NamedTuple):
+    """Planes that follow each other both in their chunk and in the result."""
+
+    position: int
+    slot: int
+    n_planes: int
+
+
+def _consecutive(positions: NDArray[np.int64], slots: NDArray[np.int64]) -> list[_Consecutive]:
+    """Divide the chosen planes of a chunk into consecutive ones, which are converted together."""
+    starts = np.flatnonzero(np.r_[True, (np.diff(positions) != 1) | (np.diff(slots) != 1)])
+    lengths = np.diff(np.r_[starts, len(positions)])
+    return list(map(_Consecutive, positions[starts].tolist(), slots[starts].tolist(), lengths.tolist()))
+
+
+def _inflated(
+    chunks: EncodedChunks, at: tuple[int, int], n_wanted: int, memory: NDArray[np.uint8]
+) -> NDArray[np.uint8] | None:
+    """Return at least the first ``n_wanted`` bytes of a chunk, if possible in ``memory``; None if it is damaged."""
+    n_all = memory.size
     start, size = int(chunks.starts[at]), int(chunks.sizes[at])
     if size <= 0:
         whole = chunks.payload[start : start - size] if size else np.zeros(n_all, np.uint8)
@@ -191,7 +213,7 @@ def _inflated(chunks: EncodedChunks, at: tuple[int, int], n_wanted: int, n_all: 
     encoded = chunks.payload.data[start : start + size]
     # zlib can stop early, but takes twice as long as zlib-ng
     early = chunks.compression == "gzip" and 2 * n_wanted <= n_all
-    found = _started(encoded, n_wanted) if early else _blob(chunks.compression, bytes(encoded), n_all)
+    found = _started(encoded, n_wanted) if early else _blob(chunks.compression, bytes(encoded), memory)
     inflated = np.frombuffer(found, np.uint8)
     return inflated if inflated.size == (n_wanted if early else n_all) else None
 
@@ -204,17 +226,17 @@ def _started(encoded: memoryview, n_wanted: int) -> bytes:
         return b""
 
 
-def _blob(compression: Codec | None, encoded: bytes, n_all: int) -> bytes | bytearray:
-    """Return all bytes of a chunk; nothing if it is damaged."""
+def _blob(compression: Codec | None, encoded: bytes, memory: NDArray[np.uint8]) -> Any:
+    """Return all bytes of a chunk, in ``memory`` if the codec can; nothing if it is damaged."""
     import imagecodecs
 
     try:
         if compression == "lz4":
             # Blosc's header has the size: a damaged one must not decide how much memory is taken
-            is_plausible = int.from_bytes(encoded[4:8], "little") == n_all
-            return imagecodecs.blosc_decode(encoded, numthreads=1) if is_plausible else b""
+            is_plausible = int.from_bytes(encoded[4:8], "little") == memory.size
+            return imagecodecs.blosc_decode(encoded, numthreads=1, out=memory.data) if is_plausible else b""
         decode = imagecodecs.zstd_decode if compression == "zstd" else imagecodecs.zlibng_decode
-        return decode(encoded, out=n_all)
+        return decode(encoded, out=memory.size)
     except (imagecodecs.BloscError, imagecodecs.ZstdError, imagecodecs.ZlibngError, ValueError):
         return b""
 
