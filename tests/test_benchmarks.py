@@ -92,7 +92,8 @@ def test_an_extraction_is_measured(tmp_path: Path, file_format: str) -> None:
     measured = extract(Case(SAMPLE, file_format=file_format), tmp_path)
     assert measured["cells"] == 335
     assert measured["pss_workers_mib"] > 0
-    assert measured["caller_us_per_cell"] > 0
+    # all cells of a store are in one shard, after which none is left to measure
+    assert (measured["caller_us_per_cell"] > 0) == (file_format == "h5sc")
     assert measured["file_bytes"] > 10**6
 
 

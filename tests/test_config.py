@@ -49,6 +49,7 @@ DEFAULTS: dict[str, Any] = {
     "dtype": "float16",
     "compression": "lzf",
     "file_format": "h5sc",
+    "output_url": None,
     "features": (),
     "target_ram_utilization": 0.85,
     "max_inflight_result_batches": None,
@@ -91,6 +92,7 @@ ALLOWED = {
     "dtype": '"float16", "float32", "uint8", "uint16"',
     "compression": 'True or "lzf", "gzip", or False for none',
     "file_format": '"h5sc" or "zarr"',
+    "output_url": "a URL that fsspec can write to, like s3://bucket/run, or None",
     "features": (
         "True, False, or a list of shape, intensity, texture and of dotted paths of functions (module.function), "
         "each once"
@@ -645,6 +647,12 @@ CHOICES: dict[str, list[tuple[Any, Any]]] = {
     "normalize_output": [(True, True), (False, False), (None, False), ("None", False)],
     "compression": [(True, "lzf"), ("lzf", "lzf"), ("gzip", "gzip"), (False, None)],
     "file_format": [("h5sc", "h5sc"), ("zarr", "zarr")],
+    "output_url": [
+        ("s3://bucket/run", "s3://bucket/run"),
+        ("gs://bucket/a/", "gs://bucket/a"),
+        (None, None),
+        ("None", None),
+    ],
     "engine": [("serial", "serial"), ("processes", "processes"), ("dask", "dask")],
     "progress": [("auto", "auto"), (True, True), (False, False)],
     "store_centers": [("auto", "auto"), ("never", "never"), ("always", "always")],

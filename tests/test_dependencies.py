@@ -14,7 +14,13 @@ PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text
 EXTRAS = ("dask", "plot", "segmentation", "torch")
 """Extras with packages that the code imports; the others are for notebooks, tests and documentation."""
 
-IMPORTED_AS = {"google-crc32c": "google_crc32c", "pillow": "PIL", "pyyaml": "yaml", "scikit-image": "skimage"}
+IMPORTED_AS = {
+    "google-crc32c": "google_crc32c",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "scikit-image": "skimage",
+    "universal-pathlib": "upath",
+}
 
 
 def imports_of(path: Path) -> set[str]:

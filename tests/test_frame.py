@@ -146,7 +146,7 @@ def blocks(page: str, language: str) -> list[str]:
 def test_the_readme_lists_existing_keys_and_their_defaults():
     rows = re.findall(r"^\| `(\w+)` \| `?([^|`]+)`? \|", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
     config = ExtractionConfig.parse({"image_size": 128})
-    shown = {"image_size": "required", "threads": "usable cores"}
+    shown = {"image_size": "required", "threads": "usable cores", "features": "False"}
     assert dict(rows) == {key: shown.get(key, str(getattr(config, key))) for key, _ in rows}
     assert set(shown) <= set(dict(rows))
 
