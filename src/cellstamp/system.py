@@ -61,9 +61,10 @@ def _sync_through_cache(descriptor: int) -> bool:
 
 def begin_writeback(descriptor: int) -> None:
     """Have the system begin to write a file to the disk, without waiting, so that a later sync takes little time."""
-    if hasattr(os, "posix_fadvise"):
-        # Linux begins to write modified pages, and keeps them until they are written
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    # Linux begins to write modified pages, and keeps them until they are written
+    advise, not_needed = getattr(os, "posix_fadvise", None), getattr(os, "POSIX_FADV_DONTNEED", None)
+    if advise is not None:
+        advise(descriptor, 0, 0, not_needed)
 
 
 def sync_file(path: Path) -> None:

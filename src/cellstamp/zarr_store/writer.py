@@ -29,6 +29,8 @@ from cellstamp.zarr_store.layout import ShardedLayout, create_images
 from cellstamp.zarr_store.shard_task import FinishedShard
 
 _TABLES = "tables.zarr"
+_WRITEBACK_BYTES = 2**26
+"""Bytes of shards that are brought to the disk together in the background: each time, the journal is, too."""
 
 Destination = LocalDestination | RemoteDestination
 
@@ -72,6 +74,7 @@ class ZarrWriter:
             destination.begin()
         self._journal = Journal(journal, dict(made_from), layout.planes_per_chunk)
         self._writeback = Writeback(self._commit)
+        self._fresh_bytes = 0
 
     def _recall(self, journal: Path) -> None:
         """Note the shards that an interrupted run has written, if they are complete."""
@@ -88,7 +91,10 @@ class ZarrWriter:
         entry = ShardEntry(shard.number, shard.n_cells, n_empty, on_edge, features)
         self._journal.add(entry)
         self._note(entry)
-        self._writeback.begin()
+        self._fresh_bytes += shard.stored_bytes
+        if self._fresh_bytes >= _WRITEBACK_BYTES:
+            self._writeback.begin()
+            self._fresh_bytes = 0
 
     def _note(self, entry: ShardEntry) -> None:
         first = entry.shard * self._layout.rows_per_shard
