@@ -26,10 +26,6 @@ from stamp_tasks import Interrupted, Refused
 from stores import make_sample, write_store
 
 pytest.importorskip("moto.server")
-# sessions of s3fs are closed when Python exits
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <function ClientSession.__del__:pytest.PytestUnraisableExceptionWarning"
-)
 
 _DRAWN = make_sample((1100, 900))
 # from the last to the first: cell 40, at which runs end, is in one of the last shards
