@@ -141,10 +141,9 @@ def sample_store(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="module", params=["h5sc", "zarr"])
 def file_format(request: pytest.FixtureRequest) -> Iterator[str]:
     """The format of results. Shards of stores have few cells, see `formats.CELLS_PER_SHARD`."""
-    from formats import CELLS_PER_SHARD
+    from formats import CELLS_PER_SHARD, cells_per_shard
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cellstamp.zarr_store.layout.MOST_ROWS", CELLS_PER_SHARD)
+    with cells_per_shard(CELLS_PER_SHARD):
         yield request.param
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,14 @@ WRITERS = {
 
 only_h5sc = pytest.mark.parametrize("file_format", ["h5sc"], indirect=True)
 only_zarr = pytest.mark.parametrize("file_format", ["zarr"], indirect=True)
+
+
+@contextmanager
+def cells_per_shard(n_cells: int) -> Iterator[None]:
+    """Give shards this number of cells: the samples of tests would fill one of the usual size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellstamp.zarr_store.layout.MOST_ROWS", n_cells)
+        yield
 
 
 def n_cells_of(path: Path) -> int:

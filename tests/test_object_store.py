@@ -22,6 +22,7 @@ from cellstamp.errors import ConfigError, InputError, OutputError
 from cellstamp.h5sc.reader import describe_h5sc
 from cellstamp.h5sc.validate import errors_in
 from commands import run_command
+from formats import cells_per_shard
 from stamp_tasks import Interrupted, Refused
 from stores import make_sample, write_store
 
@@ -80,9 +81,7 @@ def bucket(files: Any, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def several_shards() -> Iterator[None]:
-    """The sample fills one shard of the usual size."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cellstamp.zarr_store.layout.MOST_ROWS", ROWS)
+    with cells_per_shard(ROWS):
         yield
 
 

@@ -31,6 +31,7 @@ from cellstamp.zarr_store.shard_task import FinishedShard, ShardTask
 from cellstamp.zarr_store.shards import index_of, read_index, shard_path, write_shard
 from cellstamp.zarr_store.writer import ZarrWriter
 from commands import run_command
+from formats import cells_per_shard
 from stamp_tasks import KilledOnce
 from stores import make_sample, write_store
 
@@ -45,9 +46,7 @@ ROWS = 256
 
 @pytest.fixture(scope="module", autouse=True)
 def several_shards() -> Iterator[None]:
-    """The sample fills one shard of the usual size."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cellstamp.zarr_store.layout.MOST_ROWS", ROWS)
+    with cells_per_shard(ROWS):
         yield
 
 

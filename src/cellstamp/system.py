@@ -230,17 +230,17 @@ def replace_folder(source: Path, target: Path) -> None:
     before = target.with_name(f".{target.name}.replaced")
     try:
         if os.path.lexists(target):
-            _remove(before)
+            remove(before)
             move_folder(target, before)
         move_folder(source, target)
     except BaseException:
         if os.path.lexists(before) and not os.path.lexists(target):
             before.rename(target)
         raise
-    _remove(before)
+    remove(before)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Remove a folder, file or link, if it exists."""
     if path.is_dir() and not path.is_symlink():
         remove_folder(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +11,17 @@ import anndata
 import h5py
 import numpy as np
 import pandas as pd
-import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError, writing
 from cellstamp.features.declared import Feature
 from cellstamp.h5sc.feature_rows import FeatureRows
-from cellstamp.h5sc.layout import ANNOTATION, EXCEEDS, FEATURES_STORE, FILE_NAME, HDF5_BOUND, OURS, STORE_NAME, Layout
+from cellstamp.h5sc.layout import ANNOTATION, FEATURES_STORE, FILE_NAME, HDF5_BOUND, OURS, STORE_NAME, Layout
 from cellstamp.h5sc.opening import ROOT, OpenStore
-from cellstamp.h5sc.reader import _plain
-from cellstamp.h5sc.tables import _text, number_rows, tables_of
+from cellstamp.h5sc.reader import as_plain
+from cellstamp.h5sc.tables import as_text, mark_exceeding, tables_of, write_to_file, write_to_store
 from cellstamp.location import Location, reachable
-from cellstamp.system import remove_folder, sync_file
+from cellstamp.system import sync_file
 
 MEASURED_IN_PART = "measured_in_part"
 """Column of ``obs``: whether a cell extends beyond the pixels in which it was measured."""
@@ -32,7 +30,6 @@ _NAMES = {FILE_NAME: "features.h5ad", STORE_NAME: FEATURES_STORE}
 _COLUMNS = ("group", "compartment", "channel", "unit")
 _CHUNK_BYTES = 2**22
 _ENCODING: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
-_ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
 
 
 def features_beside(path: Location) -> Location:
@@ -69,11 +66,9 @@ class FeatureTable:
     def elements(self) -> dict[str, Any]:
         """Return the elements of an `AnnData` without ``X``; all rows have the name ""."""
         tables = tables_of(self.layout)
-        exceeds = np.zeros(len(tables["obs"]), np.bool_)
-        exceeds[self.exceeding] = True
-        tables["obs"][EXCEEDS] = exceeds
+        mark_exceeding(tables, self.exceeding)
         tables["obs"][MEASURED_IN_PART] = False
-        index = _text(feature.name for feature in self.features)
+        index = as_text(feature.name for feature in self.features)
         columns = {name: [getattr(each, name) for each in self.features] for name in _COLUMNS}
         var = pd.DataFrame(index=index)
         for name, values in columns.items():
@@ -102,10 +97,7 @@ def write_features(path: Path, table: FeatureTable, rows: FeatureRows) -> None:
 def _write_file(path: Path, table: FeatureTable, rows: FeatureRows) -> None:
     shape = table.layout.shape[0], len(table.features)
     with h5py.File(path, "w", libver=HDF5_BOUND, locking=False) as file:
-        file.attrs.update(_ANNDATA)
-        for name, element in table.elements().items():
-            anndata.io.write_elem(file, name, element)
-        number_rows(file[f"obs/{file['obs'].attrs['_index']}"])
+        write_to_file(file, table.elements())
         values = file.create_dataset("X", shape, np.float32)
         values.attrs.update(_ENCODING)
         _fill(values, file[f"obs/{MEASURED_IN_PART}"], rows)
@@ -113,18 +105,8 @@ def _write_file(path: Path, table: FeatureTable, rows: FeatureRows) -> None:
 
 
 def _write_store(path: Path, table: FeatureTable, rows: FeatureRows) -> None:
-    if path.exists():
-        remove_folder(path)  # of a run that was interrupted here
     n_cells, n_features = table.layout.shape[0], len(table.features)
-    group = zarr.open_group(path, mode="w", zarr_format=3)
-    group.attrs.update(_ANNDATA)
-    elements = table.elements()
-    elements["obs"].index = pd.Index(list(map(str, range(n_cells))), dtype=object)
-    with warnings.catch_warnings():
-        # it announces shards for all arrays, which change no value
-        warnings.filterwarnings("ignore", message="zarr v3 autosharding")
-        for name, element in elements.items():
-            anndata.io.write_elem(group, name, element)
+    group = write_to_store(path, table.elements())
     chunk = min(n_cells, max(1, _CHUNK_BYTES // (4 * n_features)))
     values = group.create_array(
         "X", shape=(n_cells, n_features), chunks=(chunk, n_features), dtype="float32", attributes=_ENCODING
@@ -164,7 +146,7 @@ def read_features(path: Location) -> anndata.AnnData:
         data = anndata.io.read_zarr(str(found))
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise _damaged(found, error) from error
-    data.uns = _plain(dict(data.uns))
+    data.uns = as_plain(dict(data.uns))
     return data
 
 

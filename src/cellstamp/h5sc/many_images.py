@@ -22,17 +22,6 @@ MANY = 2000
 """Cells from which on it is faster, although loading it takes half a second."""
 
 
-def read_shards(images: Any, args: Any, look: Callable[[], StoredStamps]) -> NDArray[Any] | None:
-    """Read a selection of the images of a zarr store, see `read_many`; any number of cells.
-
-    Parameters
-    ----------
-    look
-        Returns the cells of the store, and the bytes of its images.
-    """
-    return _read_from(look, images, args)
-
-
 def read_many(images: h5py.Dataset, args: Any) -> NDArray[Any] | None:
     """Read a selection of an open file.
 
@@ -42,10 +31,21 @@ def read_many(images: h5py.Dataset, args: Any) -> NDArray[Any] | None:
         ``images[args]``. None: these are few cells, or only HDF5 reads them.
     """
     path = path_of(images.file) if images.file.mode == "r" else None
-    return None if path is None else _read_from(partial(look_into, path), images, args, at_least=MANY)
+    return None if path is None else read_selection(partial(look_into, path), images, args, at_least=MANY)
 
 
-def _read_from(look: Callable[[], StoredStamps], images: Any, args: Any, *, at_least: int = 0) -> NDArray[Any] | None:
+def read_selection(
+    look: Callable[[], StoredStamps], images: Any, args: Any, *, at_least: int = 0
+) -> NDArray[Any] | None:
+    """Read a selection of the images of an open file or store, see `read_many`.
+
+    Parameters
+    ----------
+    look
+        Returns its cells, and the bytes of its images.
+    at_least
+        Number of cells below which nothing is read.
+    """
     parts = listed(args)
     if not all(isinstance(part, int | np.integer | slice) or part is Ellipsis for part in parts if is_basic(part)):
         return None

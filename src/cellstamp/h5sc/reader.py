@@ -94,16 +94,16 @@ def read_h5sc(path: AnyPath | None, *, images: bool = True) -> anndata.AnnData:
 def _read_tables(file: h5py.File) -> anndata.AnnData:
     read = anndata.io.read_elem
     obsm = {name: read(file["obsm"][name]) for name in file["obsm"] if name != IMAGES}
-    return anndata.AnnData(obs=read(file["obs"]), var=read(file["var"]), uns=_plain(read(file["uns"])), obsm=obsm)
+    return anndata.AnnData(obs=read(file["obs"]), var=read(file["var"]), uns=as_plain(read(file["uns"])), obsm=obsm)
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
     """Return values with text as Python's strings, as they are read from HDF5.
 
     Before NumPy 2.2, `copy.deepcopy` of NumPy's own strings crashes Python.
     """
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: as_plain(each) for name, each in value.items()}
     is_text = isinstance(value, np.ndarray) and value.dtype.kind == "T"
     return value.astype(object) if is_text else value
 
@@ -157,4 +157,4 @@ def _range(attributes: dict[str, Any]) -> tuple[float, float] | str | None:
 
 def _settings(file: h5py.File) -> dict[str, Any]:
     place = f"uns/{OURS}/settings"
-    return dict(_plain(anndata.io.read_elem(file[place]))) if place in file else {}
+    return dict(as_plain(anndata.io.read_elem(file[place]))) if place in file else {}

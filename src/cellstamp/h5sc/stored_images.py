@@ -17,7 +17,7 @@ from cellstamp.errors import InputError, OutputError
 from cellstamp.h5sc.chunks import StoredStamps, look_into
 from cellstamp.h5sc.indexing import read_as_numpy
 from cellstamp.h5sc.layout import IMAGES
-from cellstamp.h5sc.many_images import read_many, read_shards
+from cellstamp.h5sc.many_images import read_many, read_selection
 from cellstamp.h5sc.opening import Mark, OpenStore, check_not_replaced, open_h5sc
 from cellstamp.location import Location, location_of
 
@@ -99,7 +99,7 @@ class ShardedImages(zarr.Array):  # type: ignore[type-arg]
 
     def _read(self, args: Any) -> NDArray[Any]:
         try:
-            many = read_shards(self, args, self._look)
+            many = read_selection(self._look, self, args)
             return np.asarray(super().__getitem__(args)) if many is None else many
         finally:
             check_not_replaced(self.location, self.mark)

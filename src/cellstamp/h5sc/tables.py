@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import anndata
 import h5py
 import numpy as np
 import pandas as pd
+import zarr
+from numpy.typing import NDArray
 
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, EXCEEDS, IMAGES, INSTANCE_ID, REGION, Layout
 
 _NAMES = 2**16
+_ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
 
 
 def tables_of(layout: Layout) -> dict[str, Any]:
-    """Return the elements of an `AnnData`, in encodings that older readers know (see `_text`).
+    """Return the elements of an `AnnData`, in encodings that older readers know (see `as_text`).
 
     All rows have the name ""; see `number_rows`.
     """
     n_cells, n_planes = layout.shape[:2]
     x, y = layout.centers.T
-    region = pd.Categorical.from_codes(np.zeros(n_cells, np.int8), categories=_text([layout.annotated]))
+    region = pd.Categorical.from_codes(np.zeros(n_cells, np.int8), categories=as_text([layout.annotated]))
     columns = {CELL_ID: layout.cell_ids, REGION: region, "x": x, "y": y, EXCEEDS: False}
     if layout.instances is not None:
         numbers = layout.instances.dtype.kind in "iu"
-        columns[INSTANCE_ID] = layout.instances if numbers else _text(map(str, layout.instances)).to_numpy()
+        columns[INSTANCE_ID] = layout.instances if numbers else as_text(map(str, layout.instances)).to_numpy()
     obs = pd.DataFrame(columns, index=pd.Index(np.full(n_cells, ""), dtype=object))
-    kinds = pd.Categorical(layout.kinds, categories=_text(sorted(set(layout.kinds))))
-    var = pd.DataFrame({"channel_mapping": kinds}, index=_text(map(str, range(n_planes))))
+    kinds = pd.Categorical(layout.kinds, categories=as_text(sorted(set(layout.kinds))))
+    var = pd.DataFrame({"channel_mapping": kinds}, index=as_text(map(str, range(n_planes))))
     var.insert(0, "channels", pd.Series(layout.names, index=var.index, dtype=object))
     return {
         "obs": obs,
@@ -36,6 +43,34 @@ def tables_of(layout: Layout) -> dict[str, Any]:
         "uns": {IMAGES: layout.description(), ANNOTATION: layout.annotation()},
         **{name: {} for name in ("layers", "obsp", "varm", "varp")},
     }
+
+
+def mark_exceeding(tables: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
+    """Mark the rows of cells that extend beyond their crops."""
+    exceeds = np.zeros(len(tables["obs"]), np.bool_)
+    exceeds[exceeding] = True
+    tables["obs"][EXCEEDS] = exceeds
+
+
+def write_to_file(file: h5py.File, tables: Mapping[str, Any]) -> None:
+    """Write tables to a new file, and number their rows."""
+    file.attrs.update(_ANNDATA)
+    for name, element in tables.items():
+        anndata.io.write_elem(file, name, element)
+    number_rows(file[f"obs/{file['obs'].attrs['_index']}"])
+
+
+def write_to_store(path: Path, tables: Mapping[str, Any]) -> zarr.Group:
+    """Write tables to a new store, and number their rows; an existing store is replaced."""
+    tables["obs"].index = pd.Index(list(map(str, range(len(tables["obs"])))), dtype=object)
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.attrs.update(_ANNDATA)
+    with warnings.catch_warnings():
+        # it announces shards for all arrays, which change no value
+        warnings.filterwarnings("ignore", message="zarr v3 autosharding")
+        for name, element in tables.items():
+            anndata.io.write_elem(group, name, element)
+    return group
 
 
 def number_rows(names: h5py.Dataset) -> None:
@@ -48,6 +83,6 @@ def number_rows(names: h5py.Dataset) -> None:
         names[numbers.start : numbers.stop] = list(map(str, numbers))
 
 
-def _text(words: object) -> pd.Index:
+def as_text(words: object) -> pd.Index:
     """Return an index of Python strings. anndata stores the default type of pandas 3 in a newer encoding."""
     return pd.Index(list(words), dtype=object)  # type: ignore[call-overload]

@@ -15,11 +15,11 @@ from cellstamp.encoded_cells import n_chunks_of
 from cellstamp.errors import InputError
 from cellstamp.h5sc.feature_check import wrong_features
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, IMAGES, INSTANCE_ID, OURS, REGION
-from cellstamp.h5sc.opening import open_h5sc
+from cellstamp.h5sc.opening import OpenStore, open_h5sc
 from cellstamp.h5sc.reader import ATTRIBUTES
 from cellstamp.h5sc.stored_images import stored_images
 from cellstamp.location import AnyPath, location_of
-from cellstamp.zarr_store.shard_index import find_chunks, store_of
+from cellstamp.zarr_store.shard_index import find_chunks
 
 _BLOCK_BYTES = 2**26
 """Images checked together."""
@@ -83,7 +83,7 @@ def _wrong_counts(file: h5py.File) -> Iterator[str]:
         yield f"var has {len(var)} rows for {n_planes} planes"
     if "spatial" in file["obsm"] and file["obsm/spatial"].shape != (n_cells, 2):
         yield f"obsm/spatial has the shape {file['obsm/spatial'].shape} for {n_cells} cells"
-    yield from _missing_chunks(images) if isinstance(images, h5py.Dataset) else _missing_in_shards(images)
+    yield from _missing_chunks(images) if isinstance(images, h5py.Dataset) else _missing_in_shards(file, images)
     if f"uns/{OURS}" in file:
         yield from _wrong_sums(anndata.io.read_elem(file[f"uns/{OURS}"]), n_cells)
 
@@ -98,9 +98,8 @@ def _missing_chunks(images: h5py.Dataset) -> Iterator[str]:
         yield f"{n_stored} chunks are stored, but {n_cells} cells with {n_planes} planes{of} need {n_needed}"
 
 
-def _missing_in_shards(images: zarr.Array[Any]) -> Iterator[str]:
-    store = store_of(images)
-    found = None if store is None else find_chunks(store, images)
+def _missing_in_shards(file: OpenStore, images: zarr.Array[Any]) -> Iterator[str]:
+    found = find_chunks(location_of(file.filename), images)
     n_stored = images.shape[0] if found is None else int((found.sizes != 0).sum())
     if n_stored != images.shape[0]:
         yield f"{n_stored} chunks are stored, but {images.shape[0]} cells need {images.shape[0]}"

@@ -18,7 +18,7 @@ from cellstamp.errors import OutputError, unwritable, writing
 from cellstamp.h5sc.chunk_offsets import ChunkFinder
 from cellstamp.h5sc.journal import Entry, Journal
 from cellstamp.h5sc.layout import EXCEEDS, HDF5_BOUND, IMAGES, OURS, Layout
-from cellstamp.h5sc.tables import number_rows, tables_of
+from cellstamp.h5sc.tables import tables_of, write_to_file
 from cellstamp.h5sc.writeback import Writeback
 from cellstamp.system import RawFile
 
@@ -196,10 +196,7 @@ class StampWriter:
 
 def _write_tables(file: h5py.File, layout: Layout) -> None:
     """Write everything but the images, and make room for these."""
-    file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-    for name, element in tables_of(layout).items():
-        anndata.io.write_elem(file, name, element)
-    number_rows(file[f"obs/{file['obs'].attrs['_index']}"])
+    write_to_file(file, tables_of(layout))
     images = file.create_dataset(
         f"obsm/{IMAGES}", layout.shape, layout.dtype, chunks=layout.chunks, compression=layout.compression
     )

@@ -26,7 +26,7 @@ from cellstamp.h5sc.unfinished import JOURNAL
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import Writer
 from cellstamp.source.read.arrays import PixelSource
-from cellstamp.system import remove_folder
+from cellstamp.system import remove
 from cellstamp.zarr_store.layout import ShardedLayout
 
 _ROWS = "features.rows"
@@ -189,9 +189,5 @@ def published(job: Job) -> list[str]:
 
 def remove_outdated(job: Job) -> None:
     """Remove the features of earlier images that a run without features replaces."""
-    outdated = job.folder / features_name(job.result.name)
-    if job.features is None and outdated.exists():
-        if outdated.is_dir():
-            remove_folder(outdated)
-        else:
-            outdated.unlink()
+    if job.features is None:
+        remove(job.folder / features_name(job.result.name))

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import FsspecStore, LocalStore
 
 from cellstamp.compression import Codec
 from cellstamp.errors import InputError
-from cellstamp.location import UNLISTED, Location, location_of
+from cellstamp.location import UNLISTED, Location
 from cellstamp.zarr_store.remote_shards import Index, read_indexes
 from cellstamp.zarr_store.shards import read_index, shard_path
 
@@ -40,14 +39,6 @@ class FoundChunks(NamedTuple):
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     codec: Codec | None
-
-
-def store_of(images: zarr.Array[Any]) -> Location | None:
-    """Return the location of the store of an array; None if it is neither a folder nor behind a URL."""
-    store = images.store
-    if isinstance(store, LocalStore):
-        return Path(store.root)
-    return location_of(store.fs.unstrip_protocol(store.path)) if isinstance(store, FsspecStore) else None
 
 
 def find_chunks(store: Location, images: zarr.Array[Any]) -> FoundChunks | None:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import anndata
 import numpy as np
-import pandas as pd
-import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import OutputError, writing
 from cellstamp.h5sc.journal import Journal, ShardEntry, as_text, read_shards
-from cellstamp.h5sc.layout import EXCEEDS, OURS
+from cellstamp.h5sc.layout import OURS
 from cellstamp.h5sc.opening import ROOT
-from cellstamp.h5sc.tables import tables_of
+from cellstamp.h5sc.tables import mark_exceeding, tables_of, write_to_store
 from cellstamp.h5sc.unfinished import JOURNAL, attempts_in
 from cellstamp.h5sc.writeback import Writeback
 from cellstamp.system import sync_folder
@@ -129,10 +125,7 @@ class ZarrWriter:
             As those of `cellstamp.h5sc.writer.StampWriter.describe`.
         """
         tables = tables_of(self._layout)
-        tables["obs"].index = pd.Index(list(map(str, range(self.is_written.size))), dtype=object)
-        exceeds = np.zeros(self.is_written.size, np.bool_)
-        exceeds[exceeding] = True
-        tables["obs"][EXCEEDS] = exceeds
+        mark_exceeding(tables, exceeding)
         tables["uns"][OURS] = dict(about)
         with writing(self._aside):
             self._write(tables)
@@ -141,13 +134,7 @@ class ZarrWriter:
 
     def _write(self, tables: Mapping[str, Any]) -> None:
         """Write the tables, and all metadata, beside the store."""
-        group = zarr.open_group(self._aside, mode="w", zarr_format=3)
-        group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-        with warnings.catch_warnings():
-            # it announces shards for all arrays, which change no value
-            warnings.filterwarnings("ignore", message="zarr v3 autosharding")
-            for name, element in tables.items():
-                anndata.io.write_elem(group, name, element)
+        write_to_store(self._aside, tables)
         create_images(self._aside, self._layout)
         root = self._aside / ROOT
         about = json.loads(root.read_text(encoding="utf-8"))
