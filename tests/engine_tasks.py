@@ -249,6 +249,11 @@ def environment(batch: Batch) -> dict[str, str]:
     return dict(os.environ)
 
 
+def oom_score(batch: Batch) -> int:
+    """How much sooner than others the system kills this process if memory runs out."""
+    return int(Path("/proc/self/oom_score_adj").read_text())
+
+
 def descendants() -> set[psutil.Process]:
     """Every process below this one."""
     return set(psutil.Process().children(recursive=True))

@@ -41,6 +41,7 @@ from engine_tasks import (
     descendants,
     environment,
     imported_modules,
+    oom_score,
 )
 
 # libraries have a part in one of them
@@ -481,6 +482,14 @@ def test_workers_have_the_environment_of_the_run(monkeypatch: pytest.MonkeyPatch
     assert [outcome.value for outcome in ProcessEngine(1).run(environment, batches(1), lambda: 1)] == [{**os.environ}]
     monkeypatch.delenv("CELLSTAMP_ADDED")
     assert [outcome.value for outcome in ProcessEngine(1).run(environment, batches(1), lambda: 1)] == [{**os.environ}]
+
+
+@each_start_method
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="only Linux chooses by a score")
+def test_the_system_kills_workers_before_the_caller() -> None:
+    here = oom_score(Batch(0))
+    for outcome in ProcessEngine(2).run(oom_score, batches(4), lambda: 4):
+        assert outcome.value == min(here + 300, 1000)
 
 
 def test_modules_to_preload_are_imported_in_the_server_process() -> None:

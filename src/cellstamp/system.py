@@ -30,6 +30,8 @@ _OPEN_ELSEWHERE = {5, 32}
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between attempts: on Windows, virus scanners and search indexers open new files for a moment."""
 _ZEROS = 2**20
+_OOM_SCORE_OF_WORKERS = 300
+"""Weighs like 300 thousandths of all memory, so the caller is killed only if it is that much larger than its workers."""
 
 
 # --- bring files to the disk ------------------------------------------------------------------------------------------
@@ -375,6 +377,13 @@ def process_start(pid: int) -> str:
         return "ended" if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.0f}"
     # a zombie has ended, though its parent has not noticed
     return f"{boot} {fields[19].decode()}" if fields[0] not in b"ZX" else "ended"
+
+
+def be_killed_first() -> None:
+    """Ask Linux to kill this process before others of the same size if memory runs out. Other systems don't."""
+    score = Path("/proc/self/oom_score_adj")
+    with suppress(OSError, ValueError):
+        score.write_text(str(min(int(score.read_text()) + _OOM_SCORE_OF_WORKERS, 1000)))
 
 
 # --- the C library ----------------------------------------------------------------------------------------------------

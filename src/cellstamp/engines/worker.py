@@ -17,6 +17,7 @@ from cellstamp.engines.base import outcome
 from cellstamp.engines.parcels import pack
 from cellstamp.engines.result_memory import ResultMemory, Slots, SparseSlots
 from cellstamp.engines.retries import portable
+from cellstamp.system import be_killed_first
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def run_batches(caller: Caller, slots: Slots) -> None:
     slots
         Memory for results.
     """
+    be_killed_first()  # a worker can be replaced, the caller cannot
     caller.receive().enter()
     task = caller.receive()
     while (order := caller.receive()) is not None:
