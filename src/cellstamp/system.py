@@ -31,7 +31,7 @@ _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between attempts: on Windows, virus scanners and search indexers open new files for a moment."""
 _ZEROS = 2**20
 _OOM_SCORE_OF_WORKERS = 300
-"""Weighs like 300 thousandths of all memory, so the caller is killed only if it is that much larger than its workers."""
+"""Weighs like 300 thousandths of all memory, so the caller is killed only if it is much larger than its workers."""
 
 
 # --- bring files to the disk ------------------------------------------------------------------------------------------
