@@ -41,7 +41,7 @@ _MAX_LITERALS = BLOCK
 _MAX_LENGTH = 264
 _MAX_DISTANCE = 8192
 _HASH_BITS = 12
-_PATIENCE = 5
+_PATIENCE = 3
 """One more pixel is skipped after every ``2**_PATIENCE`` misses."""
 _MOST_MISSES = 255
 
@@ -60,6 +60,19 @@ def copy_block(typing: Any, source: Any, start: Any, target: Any, at: Any) -> An
         return context.get_dummy_value()
 
     return types.void(source, start, target, at), build
+
+
+@intrinsic
+def _four_pixels(typing: Any, plane: Any, start: Any) -> Any:
+    """Return ``plane[start:start + 4]`` of uint16 as one uint64, without checking bounds."""
+    del typing
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        place = builder.gep(data, [args[1]])
+        return builder.load(builder.bitcast(place, cgutils.intp_t.as_pointer()), align=2)
+
+    return types.uint64(plane, start), build
 
 
 class StampEncoder:
@@ -221,18 +234,29 @@ def _lzf_plane(plane, raw, width, box, table, base, out, at):
     done, lead, misses = np.int64(0), np.int64(0), np.int64(0)
     for y in range(box[0], box[1]):
         first, end = y * width + box[2], y * width + box[3]
-        while first < end and plane[first] == 0:
-            first += 1
+        first, end = _without_zeros(plane, first, end)
         if first == end:
             continue
-        while plane[end - 1] == 0:
-            end -= 1
         if done == 0:
             lead = first
         at = _put_zeros(raw, done, first, lead, out, at)
         at, misses = _put_pixels(plane, raw, first, end, table, base, misses, out, at)
         done = end
     return _put_zeros(raw, done, plane.size, lead, out, at)
+
+
+@compiled_part
+def _without_zeros(plane, first, end):
+    """Return the range without zeros at its ends."""
+    while first + 4 <= end and _four_pixels(plane, first) == 0:  # type: ignore[call-arg]  # numba adds the first one
+        first += 4
+    while first < end and plane[first] == 0:
+        first += 1
+    while first + 4 <= end and _four_pixels(plane, end - 4) == 0:  # type: ignore[call-arg]
+        end -= 4
+    while first < end and plane[end - 1] == 0:
+        end -= 1
+    return first, end
 
 
 @compiled_part
@@ -268,15 +292,26 @@ def _put_pixels(plane, raw, start, end, table, base, misses, out, at):
                 misses = min(misses + 1, _MOST_MISSES)
                 x += 1 + (misses >> _PATIENCE)
                 continue
-        misses >>= 1
-        length = 2
-        while x + length < end and plane[source + length] == plane[x + length]:
-            length += 1
+        misses >>= 2
+        length = _length_of_repeat(plane, source, x, end)
         at = _put_literals(raw, 2 * waiting, 2 * x, out, at)
         at = _put_repeat(2 * (x - source), 2 * length, out, at)
         x += length
         waiting = x
     return _put_literals(raw, 2 * waiting, 2 * end, out, at), misses
+
+
+@compiled_part
+def _length_of_repeat(plane, source, x, end):
+    """Return how many pixels from ``x`` on equal those from ``source`` on; the first two do."""
+    length = np.int64(2)
+    while x + length + 4 <= end:
+        if _four_pixels(plane, source + length) != _four_pixels(plane, x + length):  # type: ignore[call-arg]
+            break
+        length += 4
+    while x + length < end and plane[source + length] == plane[x + length]:
+        length += 1
+    return length
 
 
 @compiled_part
