@@ -305,9 +305,9 @@ def _put_pixels(plane, raw, start, end, table, base, misses, out, at):
 def _length_of_repeat(plane, source, x, end):
     """Return how many pixels from ``x`` on equal those from ``source`` on; the first two do."""
     length = np.int64(2)
-    while x + length + 4 <= end:
-        if _four_pixels(plane, source + length) != _four_pixels(plane, x + length):  # type: ignore[call-arg]
-            break
+    while x + length + 4 <= end and (
+        _four_pixels(plane, source + length) == _four_pixels(plane, x + length)  # type: ignore[call-arg]
+    ):
         length += 4
     while x + length < end and plane[source + length] == plane[x + length]:
         length += 1

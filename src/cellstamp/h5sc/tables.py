@@ -53,11 +53,16 @@ def mark_exceeding(tables: Mapping[str, Any], exceeding: NDArray[np.int64]) -> N
 
 
 def write_to_file(file: h5py.File, tables: Mapping[str, Any]) -> None:
-    """Write tables to a new file, and number their rows."""
-    file.attrs.update(_ANNDATA)
+    """Write tables to a file, number their rows, and mark it as complete."""
     for name, element in tables.items():
         anndata.io.write_elem(file, name, element)
     number_rows(file[f"obs/{file['obs'].attrs['_index']}"])
+    file.attrs.update(_ANNDATA)
+
+
+def has_tables(file: h5py.File) -> bool:
+    """Return whether all tables are in a file; writing them may have been interrupted."""
+    return all(name in file.attrs for name in _ANNDATA)
 
 
 def write_to_store(path: Path, tables: Mapping[str, Any]) -> zarr.Group:

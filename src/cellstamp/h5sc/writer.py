@@ -1,4 +1,4 @@
-"""Write an `.h5sc` file: its tables and attributes first, then encoded images in any order."""
+"""Write an `.h5sc` file: encoded images in any order, tables with the first of them, and the rest at the end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cellstamp.errors import OutputError, unwritable, writing
 from cellstamp.h5sc.chunk_offsets import ChunkFinder
 from cellstamp.h5sc.journal import Entry, Journal
 from cellstamp.h5sc.layout import EXCEEDS, HDF5_BOUND, IMAGES, OURS, Layout
-from cellstamp.h5sc.tables import tables_of, write_to_file
+from cellstamp.h5sc.tables import has_tables, tables_of, write_to_file
 from cellstamp.h5sc.writeback import Writeback
 from cellstamp.system import RawFile
 
@@ -66,10 +66,12 @@ class StampWriter:
             file = h5py.File(path, "r+" if resume else "x", libver=HDF5_BOUND, locking=False)
             self._file = opened.enter_context(file)
             if not resume:
-                _write_tables(self._file, layout)
+                _create_images(self._file, layout)
             self._raw = opened.enter_context(RawFile(path, writable=True))
             self._journal = Journal(journal, dict(made_from), layout.planes_per_chunk)
             opened.pop_all()
+        self._layout = layout
+        self._has_tables = has_tables(self._file)
         self._id = self._file[f"obsm/{IMAGES}"].id
         self._chunk_bytes = layout.chunk_bytes
         self._unfiltered = 0 if layout.compression is None else 1
@@ -92,6 +94,7 @@ class StampWriter:
             If the file cannot be written.
         """
         try:
+            self._write_tables()
             self._write_chunks(cells)
             if not self._is_reserved:
                 self._reserve()
@@ -103,6 +106,14 @@ class StampWriter:
         if self._fresh_bytes >= _WRITEBACK_BYTES:
             self._writeback.begin()
             self._fresh_bytes = 0
+
+    def _write_tables(self) -> None:
+        """Write everything but ``obsm``, once: with the first images, while workers make the next ones."""
+        if not self._has_tables:
+            tables = tables_of(self._layout)
+            del tables["obsm"]
+            write_to_file(self._file, tables)
+            self._has_tables = True
 
     def _write_chunks(self, cells: EncodedCells) -> None:
         write, raw, unfiltered = self._id.write_direct_chunk, self._chunk_bytes, self._unfiltered
@@ -143,6 +154,7 @@ class StampWriter:
         exceeding
             Rows of the cells that extend beyond their crops.
         """
+        self._write_tables()
         anndata.io.write_elem(self._file["uns"], OURS, dict(about))
         column = np.zeros(self.is_written.size, np.bool_)
         column[exceeding] = True
@@ -175,6 +187,8 @@ class StampWriter:
         closed = False
         try:
             self._spare.unlink(missing_ok=True)
+            if kind is None:
+                self._write_tables()
             # the journal first: if the rest fails, no written cell is lost
             self._writeback.finish()
             self._file.flush()
@@ -194,9 +208,9 @@ class StampWriter:
             self._journal.close(file_is_closed=closed)
 
 
-def _write_tables(file: h5py.File, layout: Layout) -> None:
-    """Write everything but the images, and make room for these."""
-    write_to_file(file, tables_of(layout))
+def _create_images(file: h5py.File, layout: Layout) -> None:
+    """Write ``obsm``, with room for the images."""
+    anndata.io.write_elem(file, "obsm", {"spatial": layout.centers})
     images = file.create_dataset(
         f"obsm/{IMAGES}", layout.shape, layout.dtype, chunks=layout.chunks, compression=layout.compression
     )
