@@ -319,6 +319,18 @@ def test_a_file_cut_short(tmp_path: Path, make_step: MakeStep, result: Path, und
 
 
 @only_h5sc
+def test_tables_that_were_half_written_are_written_again(
+    tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path
+) -> None:
+    """They are written with the first images: a full disk may end that, and the file is closed properly."""
+    end_a_run(make_step, Refused, InputError)
+    with h5py.File(_unfinished_folder(tmp_path) / "single_cells.h5sc", "r+") as file:
+        del file["obs/cell_id"], file["uns"], file.attrs["encoding-type"]
+    make_step()()
+    assert_same(result, undisturbed)
+
+
+@only_h5sc
 def test_carrying_over_that_was_ended_itself(
     tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path
 ) -> None:
