@@ -325,7 +325,7 @@ def test_tables_that_were_half_written_are_written_again(
     """They are written with the first images: a full disk may end that, and the file is closed properly."""
     end_a_run(make_step, Refused, InputError)
     with h5py.File(_unfinished_folder(tmp_path) / "single_cells.h5sc", "r+") as file:
-        del file["obs/cell_id"], file["uns"], file.attrs["encoding-type"]
+        del file["obs/scportrait_cell_id"], file["uns"], file.attrs["encoding-type"]
     make_step()()
     assert_same(result, undisturbed)
 
