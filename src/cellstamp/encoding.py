@@ -196,11 +196,12 @@ def _lzf_chunks(planes, raw, width, boxes, per_chunk, table, out, sizes):
     for i in range(planes.shape[0]):
         for c in range(sizes.shape[1]):
             end = at
+            misses = np.int64(0)
             for p in range(c * per_chunk, (c + 1) * per_chunk):
                 if end - at >= most:
                     break
                 if p < planes.shape[1]:
-                    end = _lzf_plane(planes[i, p], raw[i, p], width, boxes[i, p], table, base, out, end)
+                    end, misses = _lzf_plane(planes[i, p], raw[i, p], width, boxes[i, p], table, base, misses, out, end)
                     base += planes.shape[2]
                 else:
                     end = _put_zero_plane(raw.shape[2], out, end)
@@ -229,9 +230,9 @@ def _put_zero_plane(n_bytes, out, at):
 
 
 @compiled_part
-def _lzf_plane(plane, raw, width, box, table, base, out, at):
-    """Encode one plane, given as uint16 (pixels,) and as bytes, at ``out[at:]``; return its end."""
-    done, lead, misses = np.int64(0), np.int64(0), np.int64(0)
+def _lzf_plane(plane, raw, width, box, table, base, misses, out, at):
+    """Encode one plane, given as uint16 (pixels,) and as bytes, at ``out[at:]``; return its end, and the ``misses``."""
+    done, lead = np.int64(0), np.int64(0)
     for y in range(box[0], box[1]):
         first, end = y * width + box[2], y * width + box[3]
         first, end = _without_zeros(plane, first, end)
@@ -242,7 +243,7 @@ def _lzf_plane(plane, raw, width, box, table, base, out, at):
         at = _put_zeros(raw, done, first, lead, out, at)
         at, misses = _put_pixels(plane, raw, first, end, table, base, misses, out, at)
         done = end
-    return _put_zeros(raw, done, plane.size, lead, out, at)
+    return _put_zeros(raw, done, plane.size, lead, out, at), misses
 
 
 @compiled_part
@@ -276,8 +277,8 @@ def _put_zeros(raw, start, end, lead, out, at):
 def _put_pixels(plane, raw, start, end, table, base, misses, out, at):
     """Write pixels of one row, as repetitions of runs and of pairs of pixels seen before.
 
-    After many ``misses``, counted across rows, fewer pairs are looked up: noise does not repeat, and searching it costs
-    more than the rest of the encoding.
+    After many ``misses``, counted across rows and planes of a chunk, fewer pairs are looked up: noise does not repeat,
+    and searching it costs more than the rest of the encoding.
     """
     waiting = start
     x = start
