@@ -71,11 +71,11 @@ class StartMethod:
     most_workers: int | None = None
 
 
+_N_FILES = 6
+"""A worker's connection, and the memory for its results with four slots, which stay mapped."""
 METHODS = {
-    # its connection, and the memory for its results
-    "fork": StartMethod(forking.running_server, forking.ForkedChild, n_files=2),
-    # also four slots, which stay mapped
-    "spawn": StartMethod(lambda preload: None, spawning.SpawnedChild, 6, connected.MOST_CONNECTIONS),
+    "fork": StartMethod(forking.running_server, forking.ForkedChild, _N_FILES),
+    "spawn": StartMethod(lambda preload: None, spawning.SpawnedChild, _N_FILES, connected.MOST_CONNECTIONS),
 }
 """Start methods by name."""
 
