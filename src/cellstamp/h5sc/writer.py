@@ -1,4 +1,4 @@
-"""Write an `.h5sc` file: encoded images in any order, tables with the first of them, and the rest at the end."""
+"""Write an `.h5sc` file: encoded images in any order, tables after some of them, and the rest at the end."""
 
 from __future__ import annotations
 
@@ -94,7 +94,6 @@ class StampWriter:
             If the file cannot be written.
         """
         try:
-            self._write_tables()
             self._write_chunks(cells)
             if not self._is_reserved:
                 self._reserve()
@@ -104,11 +103,13 @@ class StampWriter:
         self._note_written(cells.rows, cells.on_edge, cells.n_empty)
         self._fresh_bytes += cells.payload.nbytes
         if self._fresh_bytes >= _WRITEBACK_BYTES:
+            with writing(self._path):
+                self._write_tables()
             self._writeback.begin()
             self._fresh_bytes = 0
 
     def _write_tables(self) -> None:
-        """Write everything but ``obsm``, once: with the first images, while workers make the next ones."""
+        """Write everything but ``obsm``, once: after some batches, when all workers have more to do."""
         if not self._has_tables:
             tables = tables_of(self._layout)
             del tables["obsm"]
