@@ -64,6 +64,12 @@ def write_file(path: Path, layout: Layout = LAYOUT) -> NDArray[np.float16]:
     return stamps
 
 
+def test_a_finished_file_keeps_no_space_that_was_reserved_for_it(tmp_path: Path) -> None:
+    write_file(tmp_path / "f.h5sc")
+    status = (tmp_path / "f.h5sc").stat()
+    assert status.st_blocks * 512 < status.st_size + 2**20
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "single_cells.h5sc"

@@ -78,6 +78,24 @@ def test_reserved_space_keeps_the_content(tmp_path: Path, missing: str | None, m
     assert path.read_bytes()[4:] == bytes(2_999_996)
 
 
+def test_space_after_the_end_is_reserved(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"kept")
+    with RawFile(path, writable=True) as file:
+        if not file.reserve_ahead(4, 3_000_000):
+            pytest.skip("this system or file system reserves no space after the end of a file")
+        assert path.read_bytes() == b"kept"
+        assert path.stat().st_blocks * 512 >= 3_000_000
+
+
+def test_space_that_the_disk_lacks_is_not_reserved(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with RawFile(path, writable=True) as file:
+        assert not file.reserve_ahead(0, 2**60)
+    assert path.stat().st_size == 0
+
+
 def test_a_full_disk_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "posix_fallocate")
     with RawFile(Path("/dev/full"), writable=True) as file, pytest.raises(OSError, match="No space left on device"):

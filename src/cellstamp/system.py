@@ -30,6 +30,8 @@ _OPEN_ELSEWHERE = {5, 32}
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between attempts: on Windows, virus scanners and search indexers open new files for a moment."""
 _ZEROS = 2**20
+_KEEP_SIZE = 1
+"""``FALLOC_FL_KEEP_SIZE`` of Linux."""
 _OOM_SCORE_OF_WORKERS = 300
 """Weighs like 300 thousandths of all memory, so the caller is killed only if it is much larger than its workers."""
 
@@ -151,6 +153,22 @@ class RawFile:
             return
         with self._turn:
             self._extend(n_bytes)
+
+    def reserve_ahead(self, start: int, n_bytes: int) -> bool:
+        """Reserve disk space from a position on, also after the end, and keep the size of the file.
+
+        Only Linux and some file systems can. Truncating the file to its size releases what is not used.
+
+        Returns
+        -------
+        bool
+            Whether the space is reserved.
+        """
+        fallocate = c_function("fallocate64") or c_function("fallocate")  # musl has only the latter, of 64 bits
+        if fallocate is None:
+            return False
+        fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+        return bool(fallocate(self._number, _KEEP_SIZE, start, n_bytes) == 0)
 
     def _extend(self, n_bytes: int) -> None:
         """Write zeros after the end: a file that was only made longer takes no space on macOS."""
@@ -389,7 +407,7 @@ def be_killed_first() -> None:
 # --- the C library ----------------------------------------------------------------------------------------------------
 
 
-def c_function(name: str) -> Callable[..., Any] | None:
+def c_function(name: str) -> Any:
     """Return a function of the C library that this process uses; None if it has no such function."""
     try:
         library = ctypes.CDLL(None)

@@ -18,6 +18,7 @@ from cellstamp.errors import OutputError, unwritable, writing
 from cellstamp.h5sc.chunk_offsets import ChunkFinder
 from cellstamp.h5sc.journal import Entry, Journal
 from cellstamp.h5sc.layout import EXCEEDS, HDF5_BOUND, IMAGES, OURS, Layout
+from cellstamp.h5sc.space_ahead import SpaceAhead
 from cellstamp.h5sc.tables import has_tables, tables_of, write_to_file
 from cellstamp.h5sc.writeback import Writeback
 from cellstamp.system import RawFile
@@ -78,6 +79,7 @@ class StampWriter:
         self._writeback = Writeback(self._commit)
         self._fresh_bytes = 0
         self._is_reserved = False
+        self._ahead = SpaceAhead(path, self._raw)
         self._spare = journal.with_name("spare")
         self._finder = ChunkFinder(self._id, self._raw)
         self.planes_per_chunk = layout.planes_per_chunk
@@ -94,6 +96,7 @@ class StampWriter:
             If the file cannot be written.
         """
         try:
+            self._ahead.reserve(cells.payload.nbytes)
             self._write_chunks(cells)
             if not self._is_reserved:
                 self._reserve()
