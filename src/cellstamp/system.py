@@ -401,7 +401,8 @@ def be_killed_first() -> None:
     """Ask Linux to kill this process before others of the same size if memory runs out. Other systems don't."""
     score = Path("/proc/self/oom_score_adj")
     with suppress(OSError, ValueError):
-        score.write_text(str(min(int(score.read_text()) + _OOM_SCORE_OF_WORKERS, 1000)))
+        raised = min(int(score.read_text(encoding="ascii")) + _OOM_SCORE_OF_WORKERS, 1000)
+        score.write_text(str(raised), encoding="ascii")
 
 
 # --- the C library ----------------------------------------------------------------------------------------------------
