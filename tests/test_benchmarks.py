@@ -87,6 +87,15 @@ def test_a_slide_is_killed_and_resumed(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("2000px*"))
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
+def test_memory_for_each_cell_is_measured() -> None:
+    command = [sys.executable, "-m", "benchmarks.caller_memory", "--sides", "60,240", "--formats", "h5sc"]
+    run = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    name, n_cells, peak, _ = run.stdout.splitlines()[-1].split()
+    assert (name, n_cells) == ("h5sc", "400")
+    assert int(peak) > 50
+
+
 @pytest.mark.parametrize("file_format", ["h5sc", "zarr"])
 def test_an_extraction_is_measured(tmp_path: Path, file_format: str) -> None:
     measured = extract(Case(SAMPLE, file_format=file_format), tmp_path)

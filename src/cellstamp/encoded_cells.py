@@ -20,7 +20,7 @@ class EncodedCells:
     Attributes
     ----------
     rows
-        int64 (n_cells,): rows of the cells in the file.
+        int32 (n_cells,): rows of the cells in the file.
     sizes
         int64 (n_cells, n_chunks): bytes of each chunk. A chunk of full size is not compressed.
     payload
@@ -28,14 +28,14 @@ class EncodedCells:
     n_empty
         int64 (n_masks,): for each mask, number of cells without a pixel of it in their crop.
     on_edge
-        int64: rows of the cells whose cell mask touches the edge of the crop, and may extend beyond it.
+        int32: rows of the cells whose cell mask touches the edge of the crop, and may extend beyond it.
     features
         float32 (n_cells, 1 + n_features): whether each cell was measured in part, and its features. None: not measured.
     """
 
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int32]
     sizes: NDArray[np.int64]
     payload: NDArray[np.uint8]
     n_empty: NDArray[np.int64]
-    on_edge: NDArray[np.int64]
+    on_edge: NDArray[np.int32]
     features: NDArray[np.float32] | None = field(default=None, kw_only=True)

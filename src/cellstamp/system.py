@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -403,6 +404,16 @@ def be_killed_first() -> None:
     with suppress(OSError, ValueError):
         raised = min(int(score.read_text(encoding="ascii")) + _OOM_SCORE_OF_WORKERS, 1000)
         score.write_text(str(raised), encoding="ascii")
+
+
+def return_freed_memory() -> None:
+    """Return freed memory to the system, which glibc and pyarrow keep."""
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None:
+        arrow.default_memory_pool().release_unused()
+    trim = c_function("malloc_trim")
+    if trim is not None:
+        trim(0)
 
 
 # --- the C library ----------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ class StampCutter:
 
     def _cut(self, block: Block, cells: Batch) -> None:
         ids, rect = cells.ids.astype(block.labels.dtype), block.rect
-        tops, lefts = cells.tops - rect.top, cells.lefts - rect.left
+        tops, lefts = cells.tops.astype(np.int64) - rect.top, cells.lefts.astype(np.int64) - rect.left
         outlines = (self._planes, np.array([rect.top, rect.left]), cells.outlines.outlines().arrays)
         results = self._stack, self._boxes, self._on_edge
         cut_stamps(block.labels, block.image, ids, tops, lefts, outlines, self._how, *results, self._scratch)

@@ -173,7 +173,7 @@ class CellMeasurer:
         """Return the windows of cells inside the image, int64 (n, 4): top, bottom, left, right."""
         margin, side = (wider - 1) // 2 * self._size, wider * self._size
         height, width = self._source.shape
-        top, left = batch.tops - margin, batch.lefts - margin
+        top, left = batch.tops.astype(np.int64) - margin, batch.lefts.astype(np.int64) - margin
         edges = np.maximum(top, 0), np.minimum(top + side, height), np.maximum(left, 0), np.minimum(left + side, width)
         return np.stack(edges, axis=1)
 

@@ -37,20 +37,20 @@ class Batch:
     tile
         Pixels to read.
     rows
-        int64 (n,): row of each cell in the result.
+        int32 (n,): row of each cell in the result. All batches of a slide are in memory, so small integers matter.
     ids
         uint64 (n,).
     tops, lefts
-        int64 (n,): the first pixel of each window, in the image.
+        int32 (n,): the first pixel of each window, in the image.
     outlines
         Outlines of the cells in the masks that have outlines.
     """
 
     tile: Tile
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int32]
     ids: NDArray[np.uint64]
-    tops: NDArray[np.int64]
-    lefts: NDArray[np.int64]
+    tops: NDArray[np.int32]
+    lefts: NDArray[np.int32]
     outlines: ChosenOutlines = NO_CELLS
 
     def __len__(self) -> int:
@@ -100,7 +100,7 @@ class ShardBatch:
         return f"{len(self)} cells of shard {self.number}, ids {ids.min()} to {ids.max()}"
 
     @property
-    def rows(self) -> NDArray[np.int64]:
+    def rows(self) -> NDArray[np.int32]:
         """Return the rows of its cells, ascending."""
         return np.sort(np.concatenate([piece.rows for piece in self.pieces]))
 
@@ -194,13 +194,16 @@ def slide_order(cells: Centers, image_size: int, shape: tuple[int, int], tile: t
 
 def _in_tiles(
     corners: NDArray[np.int64], image_size: int, shape: tuple[int, int], tile: tuple[int, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the order of cells, and the row and the column of their tiles in this order."""
-    last_x, last_y = (corners + image_size - 1).T
+) -> tuple[NDArray[np.int64], list[int], list[int], list[int]]:
+    """Return the order of cells, and for each tile its start in this order, its row and its column."""
+    # narrow integers: for a moment, there are several copies
+    last_x, last_y = (corners + image_size - 1).astype(np.int32).T
     row, column = np.minimum(last_y, shape[0] - 1) // tile[0], np.minimum(last_x, shape[1] - 1) // tile[1]
     # inside a tile from top to bottom: a later batch needs no pixels above it
     order = np.lexsort((last_y, column, row, column // TILES_ABREAST))
-    return order, row[order], column[order]
+    row, column = row[order], column[order]
+    starts = np.flatnonzero(np.diff(row, prepend=-1) | np.diff(column, prepend=-1))
+    return order, starts.tolist(), row[starts].tolist(), column[starts].tolist()
 
 
 def plan_batches(
@@ -240,14 +243,12 @@ def plan_batches(
         Number of rows in a shard; a batch has cells of one shard. None: no shards.
     """
     corners = window_corners(cells, image_size)
-    order, row, column = _in_tiles(corners, image_size, shape, tile)
-    starts = np.flatnonzero(np.diff(row, prepend=-1) | np.diff(column, prepend=-1))
+    order, starts, rows, columns = _in_tiles(corners, image_size, shape, tile)
     batches: list[Batch] = []
-    for start, end in zip(starts, [*starts[1:], len(cells)], strict=True):
+    for start, end, row, column in zip(starts, [*starts[1:], len(cells)], rows, columns, strict=True):
         members = order[start:end]
         area = Rect(
-            *_stretch(int(row[start]), tile[0], shape[0], margin=margin),
-            *_stretch(int(column[start]), tile[1], shape[1], margin=margin),
+            *_stretch(row, tile[0], shape[0], margin=margin), *_stretch(column, tile[1], shape[1], margin=margin)
         )
         parts = [
             part
@@ -290,7 +291,8 @@ def cells_per_batch(max_batch_size: int, cell_bytes: int) -> int:
 def _batch(
     tile: Tile, members: NDArray[np.int64], cells: Centers, corners: NDArray[np.int64], outlines: ChosenOutlines
 ) -> Batch:
-    return Batch(tile, members, cells.ids[members], corners[members, 1], corners[members, 0], outlines[members])
+    left, top = corners[members].astype(np.int32).T
+    return Batch(tile, members.astype(np.int32), cells.ids[members], top.copy(), left.copy(), outlines[members])
 
 
 def _region(corners: NDArray[np.int64], image_size: int, area: Rect, chunk: tuple[int, int]) -> Rect:

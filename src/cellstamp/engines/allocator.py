@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from cellstamp.system import c_function
+from cellstamp.system import c_function, return_freed_memory
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of ``mallopt``, from glibc's malloc.h."""
@@ -28,9 +28,7 @@ def give_back() -> None:
     """Return freed memory to the system, and restore the environment's settings."""
     if "MALLOC_TRIM_THRESHOLD_" in os.environ:
         _set(_from_environment("MALLOC_TRIM_THRESHOLD_"), _from_environment("MALLOC_MMAP_THRESHOLD_"))
-        trim = c_function("malloc_trim")
-        if trim is not None:
-            trim(0)
+        return_freed_memory()
 
 
 def _set(trim: int, mmap: int) -> None:

@@ -73,7 +73,7 @@ class Entry:
         payload = np.frombuffer(found, np.uint8)
         if payload.size != sum(self.sizes) or checksum(payload) != self.checksum:
             return None
-        rows, n_empty, on_edge = (np.array(each, np.int64) for each in (self.rows, self.n_empty, self.on_edge))
+        rows, on_edge, n_empty = np.array(self.rows, np.int32), np.array(self.on_edge, np.int32), np.array(self.n_empty)
         sizes, features = np.array(self.sizes).reshape(rows.size, -1), from_text(self.features, rows.size)
         return EncodedCells(rows, sizes, payload, n_empty, on_edge, features=features)
 

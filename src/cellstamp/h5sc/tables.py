@@ -23,7 +23,7 @@ _ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
 def tables_of(layout: Layout) -> dict[str, Any]:
     """Return the elements of an `AnnData`, in encodings that older readers know (see `as_text`).
 
-    All rows have the name ""; see `number_rows`.
+    Rows get their names when they are written.
     """
     n_cells, n_planes = layout.shape[:2]
     x, y = layout.centers.T
@@ -32,7 +32,8 @@ def tables_of(layout: Layout) -> dict[str, Any]:
     if layout.instances is not None:
         numbers = layout.instances.dtype.kind in "iu"
         columns[INSTANCE_ID] = layout.instances if numbers else as_text(map(str, layout.instances)).to_numpy()
-    obs = pd.DataFrame(columns, index=pd.Index(np.full(n_cells, ""), dtype=object))
+    # without a copy, which would take as much memory as all columns
+    obs = pd.DataFrame(columns, index=pd.RangeIndex(n_cells), copy=False)
     kinds = pd.Categorical(layout.kinds, categories=as_text(sorted(set(layout.kinds))))
     var = pd.DataFrame({"channel_mapping": kinds}, index=as_text(map(str, range(n_planes))))
     var.insert(0, "channels", pd.Series(layout.names, index=var.index, dtype=object))
@@ -55,9 +56,26 @@ def mark_exceeding(tables: Mapping[str, Any], exceeding: NDArray[np.int64]) -> N
 def write_to_file(file: h5py.File, tables: Mapping[str, Any]) -> None:
     """Write tables to a file, number their rows, and mark it as complete."""
     for name, element in tables.items():
-        anndata.io.write_elem(file, name, element)
-    number_rows(file[f"obs/{file['obs'].attrs['_index']}"])
+        if name == "obs":
+            _write_rows(file, element)
+        else:
+            anndata.io.write_elem(file, name, element)
     file.attrs.update(_ANNDATA)
+
+
+def _write_rows(file: h5py.File, obs: pd.DataFrame) -> None:
+    """Write the table of rows by column, then their names by block: all at once takes 0.1 KiB for each cell."""
+    anndata.io.write_elem(file, "obs", obs.iloc[:0].set_axis(as_text([])))
+    group = file["obs"]
+    for name, column in obs.items():
+        is_categorical = isinstance(column.dtype, pd.CategoricalDtype)
+        anndata.io.write_elem(group, str(name), column.array if is_categorical else column.to_numpy())
+    empty = group[group.attrs["_index"]]
+    attributes = dict(empty.attrs)
+    del group[group.attrs["_index"]]
+    names = group.create_dataset(group.attrs["_index"], (len(obs),), h5py.string_dtype())
+    names.attrs.update(attributes)
+    _number(names)
 
 
 def has_tables(file: h5py.File) -> bool:
@@ -78,7 +96,7 @@ def write_to_store(path: Path, tables: Mapping[str, Any]) -> zarr.Group:
     return group
 
 
-def number_rows(names: h5py.Dataset) -> None:
+def _number(names: h5py.Dataset) -> None:
     """Name the rows "0", "1", ..., block by block: all names together take 0.2 KiB of memory for each cell.
 
     Not by the ids: scportrait's tools and plots use these names as row numbers.

@@ -21,7 +21,7 @@ from cellstamp.h5sc.layout import EXCEEDS, HDF5_BOUND, IMAGES, OURS, Layout
 from cellstamp.h5sc.space_ahead import SpaceAhead
 from cellstamp.h5sc.tables import has_tables, tables_of, write_to_file
 from cellstamp.h5sc.writeback import Writeback
-from cellstamp.system import RawFile
+from cellstamp.system import RawFile, return_freed_memory
 
 _WRITEBACK_BYTES = 2**27
 """Written bytes after which they are brought to the disk in the background: rarely enough not to delay writing."""
@@ -117,6 +117,8 @@ class StampWriter:
             tables = tables_of(self._layout)
             del tables["obsm"]
             write_to_file(self._file, tables)
+            del tables
+            return_freed_memory()
             self._has_tables = True
 
     def _write_chunks(self, cells: EncodedCells) -> None:
@@ -141,9 +143,10 @@ class StampWriter:
 
     def note_written(self, entry: Entry) -> None:
         """Record that the cells of an entry are in the file."""
-        self._note_written(*(np.array(each, np.int64) for each in (entry.rows, entry.on_edge, entry.n_empty)))
+        rows, on_edge = np.array(entry.rows, np.int32), np.array(entry.on_edge, np.int32)
+        self._note_written(rows, on_edge, np.array(entry.n_empty))
 
-    def _note_written(self, rows: NDArray[np.int64], on_edge: NDArray[np.int64], n_empty: NDArray[np.int64]) -> None:
+    def _note_written(self, rows: NDArray[np.int32], on_edge: NDArray[np.int32], n_empty: NDArray[np.int64]) -> None:
         self.is_written[rows] = True
         self.on_edge[on_edge] = True
         self.n_empty += n_empty

@@ -68,7 +68,7 @@ from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import PixelArray, PixelSource
 from cellstamp.source.read.shared_ids import survey
 from cellstamp.source.values import Centers
-from cellstamp.system import check_replaceable
+from cellstamp.system import check_replaceable, return_freed_memory
 from cellstamp.warnings import warn
 
 
@@ -222,6 +222,7 @@ class HDF5CellExtraction(ProcessingStep):
         self._log_selection(source, selection)
         if config.file_format == "zarr":
             selection = replace(selection, cells=in_slide_order(selection.cells, source, config.image_size))
+        return_freed_memory()  # reading centres takes a multiple of their size
         return config, selection
 
     def _warn_of_selection(self, source: PixelSource, selection: Selection, config: ExtractionConfig) -> None:
@@ -250,6 +251,7 @@ class HDF5CellExtraction(ProcessingStep):
         limit = InflightLimit(
             budget, engine.n_workers, len(batches), config.max_inflight_result_batches, self._warn, self.log
         )
+        return_freed_memory()  # so does planning
         watch.lap("reading")
         layout, content, inputs = job.layout(), made_from(job), begun_from(job)
         with work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:

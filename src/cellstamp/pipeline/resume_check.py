@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from cellstamp import __version__
 from cellstamp.errors import CellstampError, OutputError
 from cellstamp.h5sc.layout import OURS
@@ -36,12 +38,13 @@ def begun_from(job: Job) -> dict[str, Any]:
 
 
 def _described(job: Job, digest: Callable[[Mask], str]) -> dict[str, Any]:
-    cells = hashlib.sha256(job.cells.ids.tobytes() + job.cells.xy.tobytes()).hexdigest()
+    cells = hashlib.sha256(np.ascontiguousarray(job.cells.ids).data)
+    cells.update(np.ascontiguousarray(job.cells.xy).data)
     return {
         "cellstamp": __version__,
         **job.settings(),
         "channels": list(job.source.channel_names),
-        "cells": f"{len(job.cells)}, digest {cells[:16]}",
+        "cells": f"{len(job.cells)}, digest {cells.hexdigest()[:16]}",
         **{each.name: f"{list(each.shape)} {each.dtype}, digest {digest(each)[:16]}" for each in job.source.elements},
     }
 

@@ -75,6 +75,8 @@ def find_exceeding(job: Job, on_edge: NDArray[np.int64], run: Run) -> Exceeding:
 
 def without(batches: Sequence[Batch], is_written: NDArray[np.bool_]) -> list[Batch]:
     """Return batches without the cells that are already written."""
+    if not is_written.any():
+        return list(batches)  # not copies of all
     left = (batch[~is_written[batch.rows]] for batch in batches)
     return [batch for batch in left if len(batch)]
 
