@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from cellstamp.config import ExtractionConfig
 from cellstamp.config_files import read_config
-from cellstamp.config_rules import FileColumn, TableColumn
+from cellstamp.config_rules import FeatureQuery, FileColumn, TableColumn
 from cellstamp.errors import CellstampError, ConfigError
 from examples import examples
 
@@ -81,7 +81,7 @@ ALLOWED = {
     "crop_pixel_size": "a number above 0 (micrometres), or None",
     "cells": (
         "a list of cell ids (integers >= 1, or all of them text), the path of a CSV file, a mapping with the keys "
-        "table and column (and ids) or path and ids, or None for all cells"
+        "table and column (and ids), path and ids, or features (a mapping with path and query), or None for all cells"
     ),
     "channels": "a list of channel names, each once, or None for all of them",
     "border": '"drop" or "pad"',
@@ -215,6 +215,11 @@ def test_required_keys_alone_give_every_default() -> None:
         ("cells", {"table": "measured", "column": "is_round"}, TableColumn("measured", "is_round")),
         ("cells", {"table": "t", "column": "c", "ids": "i"}, TableColumn("t", "c", "i")),
         ("cells", {"path": Path("c.csv"), "ids": "CellID"}, FileColumn(Path("c.csv"), "CellID")),
+        (
+            "cells",
+            {"features": {"path": "f.h5ad", "query": "cell__area > 400"}},
+            FeatureQuery(Path("f.h5ad"), "cell__area > 400"),
+        ),
         ("cells", ["b-1", " a-1", "b-1"], ("a-1", "b-1")),
         ("cells", np.array(["b-1", "a-1"]), ("a-1", "b-1")),
         ("cells", None, None),
@@ -343,6 +348,10 @@ def test_value_is_taken_with_its_meaning(key: str, value: Any, meaning: Any) -> 
         ("cells", {"table": "measured", "column": 3}, "an int"),
         ("cells", {"table": "measured", "ids": "i"}, None),
         ("cells", {"path": "c.csv"}, None),
+        ("cells", {"features": "f.h5ad"}, "a str"),
+        ("cells", {"features": {"path": "f.h5ad"}}, None),
+        ("cells", {"features": {"path": "f.h5ad", "query": "cell__area > 400", "of": "it"}}, None),
+        ("cells", {"features": {"path": "f.h5ad", "query": 400}}, "an int"),
         ("cells", {"path": "c.csv", "ids": 3}, "an int"),
         ("channels", [], None),
         ("channels", "dna", "a str"),

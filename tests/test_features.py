@@ -23,7 +23,16 @@ import tifffile
 from scipy import ndimage
 from skimage.measure import regionprops_table
 
-from cellstamp import ConfigError, HDF5CellExtraction, InputError, OutputError, Project, WorkerError, read_h5sc
+from cellstamp import (
+    ConfigError,
+    HDF5CellExtraction,
+    InputError,
+    OutputError,
+    Project,
+    WorkerError,
+    iter_batches,
+    read_h5sc,
+)
 from cellstamp.features.declared import GROUPS, INTENSITIES, SHAPES, TEXTURES, declared_features
 from cellstamp.features.texture import measure_texture
 from cellstamp.h5sc.feature_table import features_beside, read_features
@@ -604,3 +613,59 @@ def test_the_function_on_the_page_runs(slide: Path, tmp_path: Path, monkeypatch:
     features = read_features(extract(slide, tmp_path / "out", threads=2, features=["my_module.measure"]))
     assert features.var_names.tolist() == ["spread"]
     assert (features.X > 0).all()
+
+
+# --- use features -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["features.h5ad", "single_cells.h5sc"])
+def test_cells_are_chosen_by_a_condition(slide: Path, result: Path, tmp_path: Path, path: str) -> None:
+    features = read_features(result)
+    areas = features[:, "cell__area"].X.ravel()
+    limit = float(np.median(areas))
+    x = features.obs["x"].to_numpy()
+    expected = ids_of(features)[(areas > limit) & (x < np.median(x))]
+    query = f"cell__area > {limit} and x < {np.median(x)}"
+    chosen = extract(slide, tmp_path / "out", cells={"features": {"path": result.with_name(path), "query": query}})
+    assert 0 < len(expected) < len(features) / 2
+    assert np.array_equal(np.sort(read_h5sc(chosen).obs["scportrait_cell_id"]), np.sort(expected))
+    recorded = read_h5sc(chosen).uns["cellstamp"]["settings"]["cells"]
+    assert recorded == f"features {result.with_name(path)}, query {query}"
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("cell__aera > 4", r"there is no feature 'cell__aera'; did you mean 'cell__area'\?"),
+        ("sdkfj > 4", "there is no feature 'sdkfj'; there are scportrait_cell_id, region, x, y"),
+        ("cell__area", "must be true or false for each cell, like cell__area > 400"),
+        ("cell__area >", "Write a condition, like cell__area > 400"),
+        ("cell__area > 1e9", r"none of \d+ cells fulfils it"),
+        ("cell__area > @limit", "there is no feature 'limit'"),
+    ],
+)
+def test_conditions_that_choose_nothing(slide: Path, result: Path, tmp_path: Path, query: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        extract(slide, tmp_path / "out", cells={"features": {"path": result, "query": query}})
+
+
+def test_features_that_are_missing_choose_nothing(slide: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there are no features at .*nothing\.h5ad"):
+        extract(slide, tmp_path / "out", cells={"features": {"path": tmp_path / "nothing.h5ad", "query": "x > 1"}})
+
+
+def test_a_feature_is_a_label(result: Path) -> None:
+    features = read_features(result)
+    expected = dict(zip(ids_of(features), features[:, "cell__area"].X.ravel(), strict=True))
+    batches = list(iter_batches(result, batch_size=8, labels="cell__area"))
+    assert {
+        int(i): float(label) for _, labels, ids in batches for i, label in zip(ids, labels, strict=True)
+    } == expected
+
+
+def test_labels_that_are_no_feature(own: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no feature named 'cell__aera'; did you mean 'cell__area'\?"):
+        next(iter(iter_batches(own, batch_size=8, labels="cell__aera")))
+    own.with_name("features.h5ad").unlink()
+    with pytest.raises(ConfigError, match="has no column 'cell__area'"):
+        next(iter(iter_batches(own, batch_size=8, labels="cell__area")))

@@ -57,8 +57,18 @@ class FileColumn:
     ids: str
 
 
-CellChoice = tuple[int, ...] | tuple[str, ...] | Path | FileColumn | TableColumn | None
-"""Meaning of the key ``cells``: ids in the mask, ids in a table, a file of either, a column of a table, or all."""
+@dataclass(frozen=True)
+class FeatureQuery:
+    """Condition on the features of an earlier extraction."""
+
+    path: Path
+    query: str
+
+
+IdChoice = tuple[int, ...] | tuple[str, ...] | Path | FileColumn | TableColumn | None
+"""Ids in the mask, ids in a table, a file of either, a column of a table, or all."""
+CellChoice = IdChoice | FeatureQuery
+"""Meaning of the key ``cells``."""
 
 
 class WrongTypeError(ValueError):
@@ -311,6 +321,8 @@ def _cells(value: object) -> CellChoice:
     if isinstance(value, (str, os.PathLike)):
         return as_folder(value)
     if isinstance(value, Mapping):
+        if set(value) == {"features"}:
+            return _query(value["features"])
         if set(value) == {"path", "ids"}:
             return FileColumn(as_folder(value["path"]), _name(value["ids"]))
         if not {"table", "column"} <= set(value) <= {"table", "column", "ids"}:
@@ -325,6 +337,14 @@ def _cells(value: object) -> CellChoice:
     if all(isinstance(cell, str) and cell.strip() for cell in items):
         return tuple(sorted({str(cell).strip() for cell in items}))
     return tuple(sorted({_cell_id(index, cell) for index, cell in enumerate(items)}))
+
+
+def _query(value: object) -> FeatureQuery:
+    if not isinstance(value, Mapping):
+        raise WrongTypeError(value)
+    if set(value) != {"path", "query"}:
+        raise ValueError
+    return FeatureQuery(as_folder(value["path"]), _name(value["query"]))
 
 
 def _items(value: Any) -> Iterable[object]:
@@ -592,7 +612,7 @@ Cells = Annotated[
     PlainValidator(_cells),
     Allowed(
         "a list of cell ids (integers >= 1, or all of them text), the path of a CSV file, a mapping with the keys "
-        "table and column (and ids) or path and ids, or None for all cells"
+        "table and column (and ids), path and ids, or features (a mapping with path and query), or None for all cells"
     ),
 ]
 Features = Annotated[

@@ -158,7 +158,7 @@ class RawFile:
     def reserve_ahead(self, start: int, n_bytes: int) -> bool:
         """Reserve disk space from a position on, also after the end, and keep the size of the file.
 
-        Only Linux and some file systems can. Truncating the file to its size releases what is not used.
+        Only Linux and some file systems can. Truncating the file to its size releases the rest.
 
         Returns
         -------

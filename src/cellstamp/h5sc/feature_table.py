@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class FeatureTable:
     exceeding: NDArray[np.int64]
 
     def elements(self) -> dict[str, Any]:
-        """Return the elements of an `AnnData` without ``X``; all rows have the name ""."""
+        """Return the elements of an `AnnData` without ``X``; rows are named when they are written."""
         tables = tables_of(self.layout)
         mark_exceeding(tables, self.exceeding)
         tables["obs"][MEASURED_IN_PART] = False
@@ -136,10 +137,14 @@ def read_features(path: Location) -> anndata.AnnData:
     InputError
         If they are missing or damaged.
     """
-    found = features_beside(path)
     if not has_features(path):
         message = f"{path} has no features: set the key features to True, and extract again with overwrite=True"
         raise InputError(message)
+    return read_feature_table(features_beside(path))
+
+
+def read_feature_table(found: Location) -> anndata.AnnData:
+    """Read a table of features; see `read_features`."""
     try:
         if found.suffix != ".zarr":
             return anndata.io.read_h5ad(str(found))
@@ -157,6 +162,41 @@ def has_features(path: Location) -> bool:
         return (found / ROOT).exists() if found.suffix == ".zarr" else found.is_file()
 
 
+def names_of_features(path: Location) -> list[str]:
+    """Return the names of the features of a file of single-cell images; none if it has no features.
+
+    Raises
+    ------
+    InputError
+        If they are damaged.
+    """
+    if not has_features(path):
+        return []
+    with _opened(features_beside(path)) as file:
+        return list(map(str, anndata.io.read_elem(file["var"]).index))
+
+
+def read_feature(path: Location, number: int) -> NDArray[np.float32]:
+    """Read one feature of a file of single-cell images, by its number: float32 (n_cells,).
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    with _opened(features_beside(path)) as file:
+        return np.asarray(file["X"][:, number], np.float32)
+
+
+@contextmanager
+def _opened(found: Location) -> Iterator[Any]:
+    try:
+        with OpenStore(found) if found.suffix == ".zarr" else h5py.File(str(found), "r") as file:
+            yield file
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise _damaged(found, error) from error
+
+
 def describe_features(path: Location) -> str:
     """Return the number of features of a file of single-cell images, and the names of their groups.
 
@@ -165,12 +205,8 @@ def describe_features(path: Location) -> str:
     InputError
         If they are damaged.
     """
-    found = features_beside(path)
-    try:
-        with OpenStore(found) if found.suffix == ".zarr" else h5py.File(str(found), "r") as file:
-            groups = anndata.io.read_elem(file["var"])["group"]
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise _damaged(found, error) from error
+    with _opened(features_beside(path)) as file:
+        groups = anndata.io.read_elem(file["var"])["group"]
     return f"{len(groups)}: {', '.join(dict.fromkeys(map(str, groups)))}"
 
 

@@ -23,7 +23,7 @@ _ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
 def tables_of(layout: Layout) -> dict[str, Any]:
     """Return the elements of an `AnnData`, in encodings that older readers know (see `as_text`).
 
-    Rows get their names when they are written.
+    Rows are named when they are written.
     """
     n_cells, n_planes = layout.shape[:2]
     x, y = layout.centers.T

@@ -51,6 +51,7 @@ from cellstamp.pipeline.folder import STORE
 from cellstamp.pipeline.job import Job, file_name_of, in_slide_order, result_in
 from cellstamp.pipeline.measured_output import choose_features, published, recording, remove_outdated, with_names
 from cellstamp.pipeline.output import open_output
+from cellstamp.pipeline.queried_cells import find_chosen
 from cellstamp.pipeline.result_folder import claim_folder, is_published, keep_url, work_folder
 from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way, made_from, read_origin
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
@@ -59,7 +60,7 @@ from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_b
 from cellstamp.source.find.cell_centers import cells_off_grid, centers_on_image, find_centers, why_not_stored
 from cellstamp.source.find.elements import find_source
 from cellstamp.source.find.masks import MaskChoice
-from cellstamp.source.find.selection import ChosenCells, find_cells
+from cellstamp.source.find.selection import ChosenCells
 from cellstamp.source.find.shapes_extent import PLACE_ELEMENT, check_on_image
 from cellstamp.source.load.file_handler import open_store
 from cellstamp.source.load.spatialdata_in_memory import STORE_OF_OBJECT, THE_OBJECT
@@ -214,7 +215,7 @@ class HDF5CellExtraction(ProcessingStep):
         self, config: ExtractionConfig, source: PixelSource, blocks: BlockRunner, **sample: Any
     ) -> tuple[ExtractionConfig, Selection]:
         """Return the configuration with a size of crops, and the cells to extract."""
-        chosen = find_cells(config.cells, source, self.filehandler)
+        chosen = find_chosen(config.cells, source, self.filehandler)
         centers = self._find_centers(source, config, blocks)
         if config.image_size == MEASURED:
             config = self._measure_size(centers, chosen, source, config, blocks)

@@ -17,7 +17,7 @@ from cellstamp.cells.plan import Batch, ShardBatch, cells_per_batch, in_shards, 
 from cellstamp.cells.task import StampTask
 from cellstamp.compression import OF_ZARR, Codec
 from cellstamp.config import ExtractionConfig
-from cellstamp.config_rules import CellChoice, FileColumn, TableColumn
+from cellstamp.config_rules import CellChoice, FeatureQuery, FileColumn, TableColumn
 from cellstamp.features.choice import FeatureChoice
 from cellstamp.features.functions import source_digest
 from cellstamp.h5sc.layout import FILE_NAME, STORE_NAME, URL_NAME, Layout
@@ -258,6 +258,8 @@ def _told_cells(cells: CellChoice) -> str:
         return f"{len(cells)} ids"
     if isinstance(cells, TableColumn):
         return f"table {cells.table}, column {cells.column}"
+    if isinstance(cells, FeatureQuery):
+        return f"features {cells.path}, query {cells.query}"
     return str(cells.path if isinstance(cells, FileColumn) else cells)
 
 

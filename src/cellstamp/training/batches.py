@@ -50,7 +50,7 @@ def iter_batches(
         name of a boolean column of ``obs``, or a list with one of these for each file. None: all cells.
     labels
         One label for each file; or one for each cell of all files, chosen or not; or a list with one array for each
-        file; or the name of a column of ``obs``. None: no labels.
+        file; or the name of a column of ``obs``, or of a feature. None: no labels.
     dtype
         ``"float32"`` or ``"float16"``. Stored integers are divided by the largest value of their type, so that all
         values are from 0 to 1.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.chunks import StoredStamps
 from cellstamp.h5sc.columns import chosen_by, column_of
+from cellstamp.h5sc.feature_table import names_of_features, read_feature
 from cellstamp.similar_names import did_you_mean
 
 _EXAMPLES = 5
@@ -163,13 +164,23 @@ def _of_file(file: StoredStamps, rows: NDArray[np.int64], labels: Any) -> NDArra
 
 
 def _of_column(file: StoredStamps, rows: NDArray[np.int64], name: str) -> NDArray[Any]:
-    column = column_of(file.obs, name, "labels", file.path).iloc[rows]
+    column = _column(file, name).iloc[rows]
     absent = column.isna().to_numpy()
     if absent.any():
         ids = file.cell_ids[rows][absent]
-        message = f"labels: obs[{name!r}] of {file.path} lacks values for {absent.sum()} cells: {_examples(ids)}"
+        message = f"labels: {name!r} of {file.path} lacks values for {absent.sum()} cells: {_examples(ids)}"
         raise ConfigError(message)
     return np.asarray(column)
+
+
+def _column(file: StoredStamps, name: str) -> pd.Series[Any]:
+    """Return a column of obs, or a feature."""
+    features = [] if name in file.obs else names_of_features(file.path)
+    if name in features:
+        return pd.Series(read_feature(file.path, features.index(name)))
+    if hint := did_you_mean(name, features):
+        raise ConfigError(f"labels: {file.path} has no column of obs and no feature named {name!r}{hint}")
+    return column_of(file.obs, name, "labels", file.path)
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -40,7 +40,7 @@ class SingleCellDataset(Dataset[Any]):
         Whether to return cell ids.
     labels
         One label for each file; or one for each cell of all files, chosen or not; or a list with one array for each
-        file; or the name of a column of ``obs``. None: no labels. Text becomes
+        file; or the name of a column of ``obs``, or of a feature. None: no labels. Text becomes
         numbers, see ``classes``.
     dtype
         ``"float32"`` or ``"float16"``. Stored integers are divided by the largest value of their type, so that all

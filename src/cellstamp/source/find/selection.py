@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.config_rules import CellChoice, FileColumn, TableColumn
+from cellstamp.config_rules import FileColumn, IdChoice, TableColumn
 from cellstamp.errors import ConfigError
 from cellstamp.source.find.annotations import Column, Table, column_content, find_table, table_names
 from cellstamp.source.find.id_files import IdColumn, read_ids
@@ -73,7 +73,7 @@ def _allowed(centers: Centers, mask: Mask) -> str:
     return f"values of scportrait_cell_id, like {examples}, or ids of the shapes as text, like {str(mask.names[0])!r}"
 
 
-def find_cells(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenCells | None:
+def find_cells(cells: IdChoice, source: PixelSource, handler: Any) -> ChosenCells | None:
     """Find the cells that a configuration chooses.
 
     Parameters

@@ -1,0 +1,78 @@
+"""Choose cells by a condition on the features of an earlier extraction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellstamp.config_rules import CellChoice, FeatureQuery
+from cellstamp.errors import ConfigError, InputError
+from cellstamp.h5sc.feature_table import features_beside, has_features, read_feature_table
+from cellstamp.h5sc.layout import CELL_ID
+from cellstamp.similar_names import did_you_mean
+from cellstamp.source.find.selection import ChosenCells, find_cells
+from cellstamp.source.read.arrays import PixelSource
+
+
+def find_chosen(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenCells | None:
+    """Return the cells that a configuration chooses, see `find_cells` and `find_queried`; None: all."""
+    return find_queried(cells) if isinstance(cells, FeatureQuery) else find_cells(cells, source, handler)
+
+
+def find_queried(choice: FeatureQuery) -> ChosenCells:
+    """Return the cells whose features fulfil a condition.
+
+    Parameters
+    ----------
+    choice
+        Path of a table of features, or of a file or store of single-cell images with features; and a condition for
+        `pandas.DataFrame.query`, on features and on columns of ``obs``.
+
+    Raises
+    ------
+    ConfigError
+        If the condition is invalid, or no cell fulfils it.
+    InputError
+        If there are no features at the path, or they are damaged.
+    """
+    table = _read(choice.path)
+    origin = f"cells = features {str(choice.path)!r}, query {choice.query!r}"
+    fulfils = _evaluate(table, choice.query, origin)
+    if not fulfils.any():
+        raise ConfigError(f"{origin}: none of {len(table)} cells fulfils it")
+    return ChosenCells(np.sort(table[CELL_ID].to_numpy(np.uint64)[fulfils]), origin)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Return a table with the columns of ``obs``, and the features."""
+    found = features_beside(path) if has_features(path) else path
+    if not found.exists():
+        raise InputError(
+            f"cells: there are no features at {path}. Give the path of a features.h5ad or features.zarr, or of the "
+            "single-cell images beside it"
+        )
+    data = read_feature_table(found)
+    if CELL_ID not in data.obs:
+        raise InputError(f"cells: {path} is not a table of features: its obs lacks {CELL_ID}")
+    features = pd.DataFrame(np.asarray(data.X), index=data.obs.index, columns=data.var_names)
+    return data.obs.join(features)
+
+
+def _evaluate(table: pd.DataFrame, query: str, origin: str) -> NDArray[np.bool_]:
+    try:
+        # no variables of this program
+        fulfils = table.eval(query, engine="python", local_dict={}, global_dict={})
+    except NameError as error:
+        name = str(getattr(error, "name", None) or str(error).split("'")[1])
+        hint = did_you_mean(name, table) or f"; there are {', '.join(map(str, table.columns))}"
+        raise ConfigError(f"{origin}: there is no feature {name!r}{hint}") from error
+    except (SyntaxError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+        raise ConfigError(f"{origin}: {error}. Write a condition, like cell__area > 400") from error
+    values = np.asarray(fulfils)
+    if values.dtype != np.bool_ or values.shape != (len(table),):
+        raise ConfigError(f"{origin}: must be true or false for each cell, like cell__area > 400")
+    return values
