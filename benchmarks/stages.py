@@ -142,7 +142,6 @@ def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Mete
         metered(TileReader, "read") as read,
         metered(StampCutter, "_cut") as cut,
         metered(StampEncoder, "encode") as encode,
-        metered(StampWriter, "_write_tables") as tables,
         writer,
     ):
         for number, batch in enumerate(batches):
@@ -162,7 +161,7 @@ def _walk(job: Any, batches: Sequence[Any], folder: Path, meters: dict[str, Mete
     rest = whole.without(read, cut, encode)
     meters |= {"read": read, "cut": cut, "encode": encode, "rest of the task": rest}
     meters |= {"send": wire.send, "receive": wire.receive}
-    meters |= {"frame": frame, "tables": tables, "write": write.without(tables), "sync": sync, "bare write": bare.meter}
+    meters |= {"frame": frame, "write": write, "sync": sync, "bare write": bare.meter}
     return path, batch_bytes
 
 

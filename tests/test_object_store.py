@@ -160,6 +160,27 @@ def test_all_readers_read_it(url: str, local: Path, tmp_path: Path) -> None:
     assert (drawn.exit_code, (tmp_path / "p.png").is_file()) == (0, True)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs forks")
+def test_a_dataset_is_read_in_forks(url: str) -> None:
+    """As by a DataLoader with workers: file systems of the parent fail there."""
+    code = (
+        "import os, sys\n"
+        "import numpy as np\n"
+        "from cellstamp.training.several_files import StampSet\n"
+        "stamps = StampSet(sys.argv[1], channels=None, cells=None, labels=None, dtype='float32')\n"
+        "def n_read():\n"
+        "    return sum(part.chunks.payload.size for _, part in stamps.fetch(np.arange(len(stamps))))\n"
+        "expected = n_read()\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    os._exit(0 if n_read() == expected > 0 else 3)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_project_finds_it(slide: Path, bucket: str, tmp_path: Path) -> None:
     keys = {**CONFIG, "cache": str(tmp_path / "cache"), "output_url": bucket, "features": ["shape"]}
     project = Project(tmp_path / "project", {"HDF5CellExtraction": keys}, extraction_f=HDF5CellExtraction)

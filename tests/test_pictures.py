@@ -671,6 +671,11 @@ class TestRemoved:
         (copy.parent / "removed_classes.csv").write_text("7\nseven\n")
         with pytest.raises(InputError, match=r"removed_classes.csv: must have one cell id in each line"):
             plot_removed(copy, made.sdata_path)
+        (copy.parent / "removed_classes.csv").write_text("7\n8\n")
+        with pytest.raises(
+            InputError, match=r"lists 2 cells, but 28 were removed for .*: the list is that of another result"
+        ):
+            plot_removed(copy, made.sdata_path)
         (copy.parent / "removed_classes.csv").unlink()
         with pytest.raises(InputError, match="the list of removed cells"):
             plot_removed(copy, made.sdata_path)

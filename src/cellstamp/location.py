@@ -78,6 +78,11 @@ def location_of(path: AnyPath) -> Location:
     return Path(path)
 
 
+def file_system_of(location: UPath) -> Any:
+    """Return the file system of a URL for this process: after a fork, that of a location of the parent fails."""
+    return location_of(str(location)).fs  # type: ignore[union-attr]  # a URL
+
+
 def in_zip(path: str | os.PathLike[str]) -> str | None:
     """Return the URL of the zarr group in a zip file, at its top or in its only folder; None for other files."""
     if is_remote(path) or not Path(path).is_file() or not zipfile.is_zipfile(path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from google_crc32c import value as crc32c
 
-from cellstamp.location import Location
+from cellstamp.location import Location, file_system_of
 from cellstamp.system import RawFile
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class RemoteFile:
     """A file behind a URL; see `cellstamp.system.RawFile`."""
 
     def __init__(self, location: UPath) -> None:
-        self._files, self._path = location.fs, location.path
+        self._files, self._path = file_system_of(location), location.path
         about = self._files.info(self._path)
         version = str([about.get(key) for key in _VERSION]).encode()
         self._status = RemoteStatus(int(about["size"]), 0, int(crc32c(version)))

@@ -158,7 +158,7 @@ class RawFile:
     def reserve_ahead(self, start: int, n_bytes: int) -> bool:
         """Reserve disk space from a position on, also after the end, and keep the size of the file.
 
-        Only Linux and some file systems can. Truncating the file to its size releases the rest.
+        Only Linux and some file systems can. `release_ahead` releases the rest.
 
         Returns
         -------
@@ -170,6 +170,10 @@ class RawFile:
             return False
         fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
         return bool(fallocate(self._number, _KEEP_SIZE, start, n_bytes) == 0)
+
+    def release_ahead(self) -> None:
+        """Release disk space that is reserved after the end of the file."""
+        self._file.truncate(self.status().st_size)
 
     def _extend(self, n_bytes: int) -> None:
         """Write zeros after the end: a file that was only made longer takes no space on macOS."""

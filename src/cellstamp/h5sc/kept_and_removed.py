@@ -71,12 +71,14 @@ def kept_and_removed(h5sc: Any) -> KeptAndRemoved:
     """
     path = _path_of(h5sc)
     data = read_h5sc(path, images=False)
-    settings = data.uns.get(OURS, {}).get("settings", {})
+    about = data.uns.get(OURS, {})
+    settings, removed = about.get("settings", {}), _removed(path.with_name(REMOVED_NAME))
+    _check_own(path, removed, about)
     first = str(data.var["channels"].iloc[0])
     return KeptAndRemoved(
         path,
         data.obs[CELL_ID].to_numpy().astype(np.uint64),
-        _removed(path.with_name(REMOVED_NAME)),
+        removed,
         np.asarray(data.obsm["spatial"], np.float64) if "spatial" in data.obsm else None,
         _named(settings, "image"),
         (first, *map(str, list(settings.get("masks", ()))[1:])),
@@ -112,6 +114,17 @@ def _path_of(h5sc: Any) -> Location:
             "AnnData from read_h5sc(path) or project.h5sc"
         )
     return location_of(file.filename)
+
+
+def _check_own(path: Location, removed: NDArray[np.uint64], about: Any) -> None:
+    """Check that the list of removed cells is that of this result: results of two formats in a folder share it."""
+    n_removed = about.get("cells_removed_at_border", removed.size)
+    if n_removed != removed.size:
+        raise InputError(
+            f"{path.with_name(REMOVED_NAME)} lists {removed.size} cells, but {n_removed} were removed for {path.name}: "
+            "the list is that of another result in the folder. Extract again, with output_folder_name for another "
+            "folder, or overwrite=True"
+        )
 
 
 def _removed(path: Location) -> NDArray[np.uint64]:

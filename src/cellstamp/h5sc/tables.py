@@ -54,7 +54,7 @@ def mark_exceeding(tables: Mapping[str, Any], exceeding: NDArray[np.int64]) -> N
 
 
 def write_to_file(file: h5py.File, tables: Mapping[str, Any]) -> None:
-    """Write tables to a file, number their rows, and mark it as complete."""
+    """Write tables to a new file, and number their rows."""
     for name, element in tables.items():
         if name == "obs":
             _write_rows(file, element)
@@ -76,11 +76,6 @@ def _write_rows(file: h5py.File, obs: pd.DataFrame) -> None:
     names = group.create_dataset(group.attrs["_index"], (len(obs),), h5py.string_dtype())
     names.attrs.update(attributes)
     _number(names)
-
-
-def has_tables(file: h5py.File) -> bool:
-    """Return whether all tables are in a file; writing them may have been interrupted."""
-    return all(name in file.attrs for name in _ANNDATA)
 
 
 def write_to_store(path: Path, tables: Mapping[str, Any]) -> zarr.Group:

@@ -1,4 +1,4 @@
-"""Write an `.h5sc` file: encoded images in any order, tables after some of them, and the rest at the end."""
+"""Write an `.h5sc` file: its tables and attributes first, then encoded images in any order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cellstamp.h5sc.chunk_offsets import ChunkFinder
 from cellstamp.h5sc.journal import Entry, Journal
 from cellstamp.h5sc.layout import EXCEEDS, HDF5_BOUND, IMAGES, OURS, Layout
 from cellstamp.h5sc.space_ahead import SpaceAhead
-from cellstamp.h5sc.tables import has_tables, tables_of, write_to_file
+from cellstamp.h5sc.tables import tables_of, write_to_file
 from cellstamp.h5sc.writeback import Writeback
 from cellstamp.system import RawFile, return_freed_memory
 
@@ -67,12 +67,10 @@ class StampWriter:
             file = h5py.File(path, "r+" if resume else "x", libver=HDF5_BOUND, locking=False)
             self._file = opened.enter_context(file)
             if not resume:
-                _create_images(self._file, layout)
+                _write_tables(self._file, layout)
             self._raw = opened.enter_context(RawFile(path, writable=True))
             self._journal = Journal(journal, dict(made_from), layout.planes_per_chunk)
             opened.pop_all()
-        self._layout = layout
-        self._has_tables = has_tables(self._file)
         self._id = self._file[f"obsm/{IMAGES}"].id
         self._chunk_bytes = layout.chunk_bytes
         self._unfiltered = 0 if layout.compression is None else 1
@@ -106,20 +104,8 @@ class StampWriter:
         self._note_written(cells.rows, cells.on_edge, cells.n_empty)
         self._fresh_bytes += cells.payload.nbytes
         if self._fresh_bytes >= _WRITEBACK_BYTES:
-            with writing(self._path):
-                self._write_tables()
             self._writeback.begin()
             self._fresh_bytes = 0
-
-    def _write_tables(self) -> None:
-        """Write everything but ``obsm``, once: after some batches, when all workers have more to do."""
-        if not self._has_tables:
-            tables = tables_of(self._layout)
-            del tables["obsm"]
-            write_to_file(self._file, tables)
-            del tables
-            return_freed_memory()
-            self._has_tables = True
 
     def _write_chunks(self, cells: EncodedCells) -> None:
         write, raw, unfiltered = self._id.write_direct_chunk, self._chunk_bytes, self._unfiltered
@@ -160,12 +146,19 @@ class StampWriter:
             Content of ``uns/cellstamp``: numbers, text, and lists and dicts of them.
         exceeding
             Rows of the cells that extend beyond their crops.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
         """
-        self._write_tables()
-        anndata.io.write_elem(self._file["uns"], OURS, dict(about))
         column = np.zeros(self.is_written.size, np.bool_)
         column[exceeding] = True
-        self._file[f"obs/{EXCEEDS}"][...] = column
+        try:
+            anndata.io.write_elem(self._file["uns"], OURS, dict(about))
+            self._file[f"obs/{EXCEEDS}"][...] = column
+        except (OSError, RuntimeError) as error:
+            raise unwritable(self._path, error, 0) from error
 
     def flush(self) -> None:
         """Bring all written cells to the disk, and their entries into the journal.
@@ -194,8 +187,6 @@ class StampWriter:
         closed = False
         try:
             self._spare.unlink(missing_ok=True)
-            if kind is None:
-                self._write_tables()
             # the journal first: if the rest fails, no written cell is lost
             self._writeback.finish()
             self._file.flush()
@@ -211,14 +202,17 @@ class StampWriter:
             self._writeback.stop()
             with suppress(OSError, RuntimeError):
                 self._file.close()
+            with suppress(OSError):
+                self._raw.release_ahead()
             self._raw.close()
             self._journal.close(file_is_closed=closed)
 
 
-def _create_images(file: h5py.File, layout: Layout) -> None:
-    """Write ``obsm``, with room for the images."""
-    anndata.io.write_elem(file, "obsm", {"spatial": layout.centers})
+def _write_tables(file: h5py.File, layout: Layout) -> None:
+    """Write everything but the images, and make room for these."""
+    write_to_file(file, tables_of(layout))
     images = file.create_dataset(
         f"obsm/{IMAGES}", layout.shape, layout.dtype, chunks=layout.chunks, compression=layout.compression
     )
     images.attrs.update(layout.attributes())
+    return_freed_memory()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError, writing
-from cellstamp.location import reachable
+from cellstamp.location import file_system_of, reachable
 from cellstamp.stretches import Runs
 from cellstamp.zarr_store.shards import images_path, index_bytes, parse_index, shard_path
 
@@ -52,7 +52,7 @@ def read_indexes(store: UPath, n_chunks: int) -> dict[int, Index | None]:
             some = numbers[start : start + _AT_ONCE]
             ends = [sizes[number] for number in some]
             paths = [shard_path(store, number).path for number in some]
-            found = store.fs.cat_ranges(paths, [max(end - index_bytes(n_chunks), 0) for end in ends], ends)
+            found = file_system_of(store).cat_ranges(paths, [max(end - index_bytes(n_chunks), 0) for end in ends], ends)
             for number, index, end in zip(some, found, ends, strict=True):
                 indexes[number] = parse_index(bytes(index), end, n_chunks)
     return indexes
@@ -70,7 +70,7 @@ def read_remote_runs(runs: Runs, target: memoryview, store: UPath) -> None:
     paths = [shard_path(store, run.file).path for run in wanted]
     sizes = [run.place.stop - run.place.start for run in wanted]
     with reachable(str(store)):
-        found = store.fs.cat_ranges(
+        found = file_system_of(store).cat_ranges(
             paths, [run.begin for run in wanted], [run.begin + size for run, size in zip(wanted, sizes, strict=True)]
         )
     for path, run, part, size in zip(paths, wanted, found, sizes, strict=True):
