@@ -56,7 +56,7 @@ def write_file(path: Path, layout: Layout = LAYOUT) -> NDArray[np.float16]:
     boxes = np.tile([0, layout.image_size, 0, layout.image_size], (*layout.shape[:2], 1))
     encoder = StampEncoder(layout.compression, layout.planes_per_chunk)
     with new_writer(path, layout) as writer:
-        for rows in (np.array([2, 0]), np.array([1])):
+        for rows in (np.array([2, 0]), np.array([1, *range(3, len(stamps))])):
             payload, sizes = encoded(encoder, np.ascontiguousarray(stamps[rows]).view(np.uint16), boxes[rows])
             n_empty = np.zeros(len(layout.mask_names), np.int64)
             writer.write(EncodedCells(rows, sizes, payload, n_empty, NOBODY))
@@ -64,8 +64,11 @@ def write_file(path: Path, layout: Layout = LAYOUT) -> NDArray[np.float16]:
     return stamps
 
 
-def test_a_finished_file_keeps_no_space_that_was_reserved_for_it(tmp_path: Path) -> None:
-    write_file(tmp_path / "f.h5sc")
+@pytest.mark.parametrize("n_cells", [3, 20, 96, 100])
+def test_a_closed_file_keeps_no_space_that_was_reserved_for_it(tmp_path: Path, n_cells: int) -> None:
+    """HDF5 truncates a file at the end of some of these, and of others not."""
+    ids = np.arange(1, n_cells + 1, dtype=np.uint64)
+    write_file(tmp_path / "f.h5sc", replace(LAYOUT, cell_ids=ids, centers=np.zeros((n_cells, 2))))
     status = (tmp_path / "f.h5sc").stat()
     assert status.st_blocks * 512 < status.st_size + 2**20
 

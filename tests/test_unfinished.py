@@ -319,14 +319,6 @@ def test_a_file_cut_short(tmp_path: Path, make_step: MakeStep, result: Path, und
 
 
 @only_h5sc
-@pytest.mark.leaves_files
-def test_an_unfinished_file_keeps_no_space_that_was_reserved_for_it(tmp_path: Path, make_step: MakeStep) -> None:
-    end_a_run(make_step, Refused, InputError)
-    status = (_unfinished_folder(tmp_path) / "single_cells.h5sc").stat()
-    assert status.st_blocks * 512 < status.st_size + 2**20
-
-
-@only_h5sc
 def test_carrying_over_that_was_ended_itself(
     tmp_path: Path, make_step: MakeStep, result: Path, undisturbed: Path
 ) -> None:
