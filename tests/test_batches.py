@@ -509,7 +509,7 @@ def test_labels_of_too_few_files(two: list[Path]) -> None:
 
 def test_labels_without_a_value(tmp_path: Path) -> None:
     write_file(tmp_path / "a.h5sc", layout_of(4), {"score": [1.0, np.nan, 2.0, np.nan]})
-    with pytest.raises(ConfigError, match=r"'score' of .* lacks values for 2 cells: 8, 14"):
+    with pytest.raises(ConfigError, match=r"obs\['score'\] of .* lacks values for 2 cells: 8, 14"):
         iter_batches(tmp_path / "a.h5sc", labels="score")
 
 

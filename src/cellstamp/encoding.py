@@ -70,7 +70,8 @@ def _four_pixels(typing: Any, plane: Any, start: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         place = builder.gep(data, [args[1]])
-        return builder.load(builder.bitcast(place, cgutils.intp_t.as_pointer()), align=2)
+        wide = context.get_value_type(types.uint64).as_pointer()
+        return builder.load(builder.bitcast(place, wide), align=2)
 
     return types.uint64(plane, start), build
 

@@ -140,11 +140,7 @@ def read_features(path: Location) -> anndata.AnnData:
     if not has_features(path):
         message = f"{path} has no features: set the key features to True, and extract again with overwrite=True"
         raise InputError(message)
-    return read_feature_table(features_beside(path))
-
-
-def read_feature_table(found: Location) -> anndata.AnnData:
-    """Read a table of features; see `read_features`."""
+    found = features_beside(path)
     try:
         if found.suffix != ".zarr":
             return anndata.io.read_h5ad(str(found))
@@ -186,6 +182,32 @@ def read_feature(path: Location, number: int) -> NDArray[np.float32]:
     """
     with _opened(features_beside(path)) as file:
         return np.asarray(file["X"][:, number], np.float32)
+
+
+def read_columns(found: Location, text: str) -> tuple[pd.DataFrame, list[str]]:
+    """Read ``obs`` of a table of features, and the features that a text names.
+
+    Parameters
+    ----------
+    found
+        The table.
+    text
+        Only these features are read, since all of them take hundreds of bytes for each cell.
+
+    Returns
+    -------
+    pandas.DataFrame, list of str
+        The columns, and the names of all features.
+
+    Raises
+    ------
+    InputError
+        If the table is damaged.
+    """
+    with _opened(found) as file:
+        obs, values = anndata.io.read_elem(file["obs"]), file["X"]
+        names = list(map(str, anndata.io.read_elem(file["var"]).index))
+        return obs.assign(**{name: values[:, k] for k, name in enumerate(names) if name in text}), names
 
 
 @contextmanager

@@ -70,10 +70,10 @@ def _write_rows(file: h5py.File, obs: pd.DataFrame) -> None:
     for name, column in obs.items():
         is_categorical = isinstance(column.dtype, pd.CategoricalDtype)
         anndata.io.write_elem(group, str(name), column.array if is_categorical else column.to_numpy())
-    empty = group[group.attrs["_index"]]
-    attributes = dict(empty.attrs)
-    del group[group.attrs["_index"]]
-    names = group.create_dataset(group.attrs["_index"], (len(obs),), h5py.string_dtype())
+    index = group.attrs["_index"]
+    attributes = dict(group[index].attrs)
+    del group[index]
+    names = group.create_dataset(index, (len(obs),), h5py.string_dtype())
     names.attrs.update(attributes)
     _number(names)
 

@@ -252,7 +252,7 @@ class HDF5CellExtraction(ProcessingStep):
         limit = InflightLimit(
             budget, engine.n_workers, len(batches), config.max_inflight_result_batches, self._warn, self.log
         )
-        return_freed_memory()  # so does planning
+        return_freed_memory()  # planning takes a multiple of the plan's size
         watch.lap("reading")
         layout, content, inputs = job.layout(), made_from(job), begun_from(job)
         with work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cellstamp.config_rules import CellChoice, FeatureQuery
 from cellstamp.errors import ConfigError, InputError
-from cellstamp.h5sc.feature_table import features_beside, has_features, read_feature_table
+from cellstamp.h5sc.feature_table import features_beside, has_features, read_columns
 from cellstamp.h5sc.layout import CELL_ID
 from cellstamp.similar_names import did_you_mean
 from cellstamp.source.find.selection import ChosenCells, find_cells
@@ -39,36 +39,36 @@ def find_queried(choice: FeatureQuery) -> ChosenCells:
     InputError
         If there are no features at the path, or they are damaged.
     """
-    table = _read(choice.path)
+    table, names = _read(choice)
     origin = f"cells = features {str(choice.path)!r}, query {choice.query!r}"
-    fulfils = _evaluate(table, choice.query, origin)
+    fulfils = _evaluate(table, choice.query, [*table.columns, *names], origin)
     if not fulfils.any():
         raise ConfigError(f"{origin}: none of {len(table)} cells fulfils it")
     return ChosenCells(np.sort(table[CELL_ID].to_numpy(np.uint64)[fulfils]), origin)
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """Return a table with the columns of ``obs``, and the features."""
+def _read(choice: FeatureQuery) -> tuple[pd.DataFrame, list[str]]:
+    """Return a table with the columns of ``obs`` and the features in the query, and the names of all features."""
+    path = choice.path
     found = features_beside(path) if has_features(path) else path
     if not found.exists():
         raise InputError(
             f"cells: there are no features at {path}. Give the path of a features.h5ad or features.zarr, or of the "
             "single-cell images beside it"
         )
-    data = read_feature_table(found)
-    if CELL_ID not in data.obs:
+    table, names = read_columns(found, choice.query)
+    if CELL_ID not in table:
         raise InputError(f"cells: {path} is not a table of features: its obs lacks {CELL_ID}")
-    features = pd.DataFrame(np.asarray(data.X), index=data.obs.index, columns=data.var_names)
-    return data.obs.join(features)
+    return table, names
 
 
-def _evaluate(table: pd.DataFrame, query: str, origin: str) -> NDArray[np.bool_]:
+def _evaluate(table: pd.DataFrame, query: str, known: Sequence[str], origin: str) -> NDArray[np.bool_]:
     try:
         # no variables of this program
         fulfils = table.eval(query, engine="python", local_dict={}, global_dict={})
     except NameError as error:
         name = str(getattr(error, "name", None) or str(error).split("'")[1])
-        hint = did_you_mean(name, table) or f"; there are {', '.join(map(str, table.columns))}"
+        hint = did_you_mean(name, known) or f"; there are {', '.join(dict.fromkeys(known))}"
         raise ConfigError(f"{origin}: there is no feature {name!r}{hint}") from error
     except (SyntaxError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         raise ConfigError(f"{origin}: {error}. Write a condition, like cell__area > 400") from error

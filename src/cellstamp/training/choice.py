@@ -164,23 +164,24 @@ def _of_file(file: StoredStamps, rows: NDArray[np.int64], labels: Any) -> NDArra
 
 
 def _of_column(file: StoredStamps, rows: NDArray[np.int64], name: str) -> NDArray[Any]:
-    column = _column(file, name).iloc[rows]
+    column, called = _column(file, name)
+    column = column.iloc[rows]
     absent = column.isna().to_numpy()
     if absent.any():
         ids = file.cell_ids[rows][absent]
-        message = f"labels: {name!r} of {file.path} lacks values for {absent.sum()} cells: {_examples(ids)}"
+        message = f"labels: {called} of {file.path} lacks values for {absent.sum()} cells: {_examples(ids)}"
         raise ConfigError(message)
     return np.asarray(column)
 
 
-def _column(file: StoredStamps, name: str) -> pd.Series[Any]:
-    """Return a column of obs, or a feature."""
+def _column(file: StoredStamps, name: str) -> tuple[pd.Series[Any], str]:
+    """Return a column of obs, or a feature, and its name in messages."""
     features = [] if name in file.obs else names_of_features(file.path)
     if name in features:
-        return pd.Series(read_feature(file.path, features.index(name)))
+        return pd.Series(read_feature(file.path, features.index(name))), f"feature {name!r}"
     if hint := did_you_mean(name, features):
         raise ConfigError(f"labels: {file.path} has no column of obs and no feature named {name!r}{hint}")
-    return column_of(file.obs, name, "labels", file.path)
+    return column_of(file.obs, name, "labels", file.path), f"obs[{name!r}]"
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
