@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage.measure import regionprops_table
 
-from cellstamp.cells.kernels.measure import measure_cells, n_measured, new_scratch
+from cellstamp.cells.kernels.measure import kinds_of, measure_cells, n_measured, new_scratch
 from cellstamp.features.declared import SHAPES, declared_features
 from cellstamp.source.outlines import NO_OUTLINES
 from examples import examples
@@ -28,30 +28,42 @@ TYPES = [(np.uint32, np.uint16), (np.uint64, np.uint8), (np.uint32, np.float32),
 
 def measure(labels: np.ndarray, image: np.ndarray, **groups: bool) -> dict[str, float]:
     """All features of a cell in a window that is the complete image, by name."""
-    n_masks, height, width = labels.shape
+    height, width = labels.shape[1:]
+    (found,), (is_cut,) = measure_windows(labels, image, np.array([[0, 0, height, width]]), **groups)
+    touches = [mask[[0, -1]].any() or mask[:, [0, -1]].any() for mask in labels == CELL]
+    assert is_cut == any(touches)
+    return found
+
+
+def measure_windows(
+    labels: np.ndarray, image: np.ndarray, windows: np.ndarray, search: np.ndarray | None = None, **groups: bool
+) -> tuple[list[dict[str, float]], np.ndarray]:
+    """All features in windows (n, 4): first row and column, height and width; and whether these cut a mask off."""
+    n_masks, n_windows = len(labels), len(windows)
     masks, names = ("nucleus", "cell")[-n_masks:], [f"c{number}" for number in range(len(image))]
     chosen = [name for name, is_on in groups.items() if is_on] or ["shape", "intensity"]
     features = declared_features(chosen, masks, names)
     on = {"shapes": "shape" in chosen, "intensities": "intensity" in chosen}
-    out, is_cut = np.full((1, n_measured(n_masks, len(image), **on)), -1.0), np.zeros(1, np.bool_)
+    out = np.full((n_windows, n_measured(n_masks, len(image), **on)), -1.0)
     assert out.shape[1] == len(features)
-    window = np.array([[0, 0, height, width, 1, 1, 1, 1]])
+    if search is None:
+        search = np.array([[[0, height, 0, width]] * n_masks for height, width in windows[:, 2:]])
     outlines = (np.arange(n_masks), np.zeros(2, np.int64), NO_OUTLINES.arrays)
-    ids, scratch = np.array([CELL], labels.dtype), new_scratch(n_masks, max(height, width))
+    ids, is_cut = np.full(n_windows, CELL, labels.dtype), np.zeros(n_windows, np.bool_)
     measure_cells(
         labels,
         image,
         ids,
-        window,
+        np.hstack([windows, np.ones_like(windows)]),
+        search,
         outlines,
-        (on["shapes"], on["intensities"], image.dtype.kind in "iu"),
+        (on["shapes"], on["intensities"]),
+        kinds_of(image.dtype),
         out,
         is_cut,
-        scratch,
+        new_scratch(n_masks, int(windows[:, 2:].max()), image.dtype),
     )
-    touches = [mask[[0, -1]].any() or mask[:, [0, -1]].any() for mask in labels == CELL]
-    assert is_cut[0] == any(touches)
-    return dict(zip((feature.name for feature in features), out[0].tolist(), strict=True))
+    return [dict(zip((feature.name for feature in features), row.tolist(), strict=True)) for row in out], is_cut
 
 
 def filled(labels: np.ndarray) -> np.ndarray:
@@ -173,6 +185,40 @@ def test_intensities_are_those_of_numpy(of_labels: Any, of_image: Any, data: Any
                 if name in ("min", "max", "sum"):
                     assert own == value or np.isnan(own) & np.isnan(value)
                 np.testing.assert_allclose(own, value, rtol=1e-6, atol=1e-12, err_msg=f"{compartment} {name}")
+
+
+@pytest.mark.parametrize("of_image", [np.uint8, np.uint16, np.float32])
+def test_memory_of_earlier_cells_changes_nothing(of_image: Any) -> None:
+    rng = np.random.default_rng(1)
+    labels, corners = np.zeros((2, 400, 400), np.uint32), []
+    for number, side in enumerate([70, 32, 64, 31, 33, 1, 65, 96, 95, 97, 8, 3]):
+        y, x = 100 * (number // 4), 100 * (number % 4)
+        labels[1, y + 1 : y + 1 + side, x + 1 : x + 1 + side] = CELL * (rng.random((side, side)) < 0.7)
+        labels[0, y : y + side // 2, x + side // 3 : x + side] = CELL
+        corners.append([y, x, 100, 100])
+    image = rng.integers(0, LARGEST[of_image], (2, 400, 400), endpoint=True).astype(of_image)
+    windows = np.array(corners)
+    together, _ = measure_windows(labels, image, windows)
+    alone = [measure_windows(labels, image, window[None])[0][0] for window in windows]
+    np.testing.assert_equal(together, alone)
+
+
+@given(st.data())
+@examples(100)
+def test_boxes_to_search_change_nothing(data: Any) -> None:
+    labels = data.draw(drawn_masks())
+    labels = np.pad(labels, ((0, 0), (5, 9), (7, 3)))
+    image = np.random.default_rng(2).integers(0, 5000, (1, *labels.shape[1:])).astype(np.uint16)
+    window = np.array([[0, 0, *labels.shape[1:]]])
+    search = np.zeros((1, 2, 4), np.int64)
+    for box, mask in zip(search[0], labels, strict=True):
+        if mask.any():
+            more = data.draw(st.integers(0, 30))  # the box may extend beyond the window
+            (first, left), (last, right) = (f(np.nonzero(mask), axis=1) for f in (np.min, np.max))
+            box[:] = first - more, last + 1 + more, left - more, right + 1 + more
+    (found,), _ = measure_windows(labels, image, window, search)
+    (expected,), _ = measure_windows(labels, image, window)
+    np.testing.assert_equal(found, expected)
 
 
 @given(hnp.arrays(np.uint16, st.integers(1, 300), elements=st.integers(0, 65535)))

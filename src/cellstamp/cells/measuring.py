@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellstamp.cells.kernels.measure import find_cell_masks, measure_cells, n_measured, new_scratch
+from cellstamp.cells.kernels.measure import find_cell_masks, kinds_of, measure_cells, n_measured, new_scratch
 from cellstamp.cells.plan import Batch
 from cellstamp.features.choice import FeatureChoice
 from cellstamp.features.functions import find_function, in_order, measure_with
@@ -51,23 +51,26 @@ class CellMeasurer:
     ) -> None:
         self._source, self._planes, self._size, self._choice = source, planes, image_size, choice
         self._without_wrapped = without_wrapped
-        self._groups = (choice.shapes, choice.intensities, np.dtype(source.image.dtype).kind in "iu")
+        self._groups = (choice.shapes, choice.intensities), kinds_of(source.image.dtype)
         n_masks, n_channels = len(source.masks), source.image.shape[0]
         self._n_declared = n_measured(n_masks, n_channels, shapes=choice.shapes, intensities=choice.intensities)
         self._functions = [(path, find_function(path)) for path in choice.functions]
-        self._scratch = new_scratch(n_masks, image_size)
+        self._scratch = new_scratch(n_masks, image_size, source.image.dtype)
 
     @cached_property
     def _wide_scratch(self) -> tuple[Any, ...]:
-        return new_scratch(len(self._source.masks), _WIDER * self._size)
+        return new_scratch(len(self._source.masks), _WIDER * self._size, self._source.image.dtype)
 
-    def measure(self, block: Block, batch: Batch) -> NDArray[np.float32]:
+    def measure(self, block: Block, batch: Batch, boxes: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Return the features of all cells of a batch.
 
         Parameters
         ----------
         block
             The pixels of their crops.
+        boxes
+            int64 (n_cells, >= n_masks, 4): a box in the crop with all pixels of each mask, see
+            `cellstamp.cells.kernels.measure.measure_cells`. None: the complete crop.
 
         Returns
         -------
@@ -79,7 +82,9 @@ class CellMeasurer:
         InputError
             If a user's function fails, or returns something else than for the first cell.
         """
-        values, is_cut = self._measure(block, batch, 1, self._scratch)
+        windows = self._windows(batch, 1)
+        search = _everywhere(windows, self._planes.size) if boxes is None else self._search(windows, batch, boxes)
+        values, is_cut = self._measure(block, batch, windows, search, self._scratch)
         large = np.flatnonzero(is_cut)
         if large.size:
             self._measure_widely(block, batch, large, values, is_cut)
@@ -109,7 +114,9 @@ class CellMeasurer:
             if cells.size:
                 some = _members(batch, cells)
                 pixels = block if is_held else self._read_around(some)
-                values[cells], is_cut[cells] = self._measure(pixels, some, _WIDER, self._wide_scratch)
+                windows = self._windows(some, _WIDER)
+                search = _everywhere(windows, self._planes.size)
+                values[cells], is_cut[cells] = self._measure(pixels, some, windows, search, self._wide_scratch)
 
     def _read_around(self, batch: Batch) -> Block:
         """Read the wider windows of all cells of a batch, which are in one tile."""
@@ -119,13 +126,18 @@ class CellMeasurer:
         return self._without_wrapped(TileReader(self._source, reach=0).read(rect, rect), batch.ids)
 
     def _measure(
-        self, block: Block, batch: Batch, wider: int, scratch: tuple[Any, ...]
+        self,
+        block: Block,
+        batch: Batch,
+        windows: NDArray[np.int64],
+        search: NDArray[np.int64],
+        scratch: tuple[Any, ...],
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Measure cells in windows of this many crops a side."""
-        windows = self._windows(batch, wider)
+        """Measure cells in windows, of which a part is searched."""
         declared, is_cut = np.empty((len(batch), self._n_declared)), np.empty(len(batch), np.bool_)
-        arguments = (block.labels, block.image, batch.ids.astype(block.labels.dtype), self._in_block(windows, block))
-        measure_cells(*arguments, self._outlines(block, batch), self._groups, declared, is_cut, scratch)
+        where = self._in_block(windows, block), search, self._outlines(block, batch)
+        ids = batch.ids.astype(block.labels.dtype)
+        measure_cells(block.labels, block.image, ids, *where, *self._groups, declared, is_cut, scratch)
         if not (self._functions or self._choice.textures):
             return declared, is_cut
         every = zip(batch.ids.tolist(), self._results(block, batch, windows, scratch), strict=True)
@@ -146,10 +158,11 @@ class CellMeasurer:
     ) -> Iterator[tuple[list[float], list[Any]] | None]:
         """Yield the textures of each cell, and the results of all functions; None for a cell without pixels."""
         masks, boxes, in_block = scratch[0], scratch[2], self._in_block(windows, block)
+        search = _everywhere(windows, self._planes.size)
         for number, cell in enumerate(batch.ids.tolist()):
             one, window = batch[number : number + 1], in_block[number : number + 1]
             ids = one.ids.astype(block.labels.dtype)
-            find_cell_masks(block.labels, ids, window, self._outlines(block, one), scratch)
+            find_cell_masks(block.labels, ids, window, search[number:], self._outlines(block, one), scratch)
             filled = boxes[boxes[:, 1] > 0]
             if not filled.size:
                 yield None
@@ -177,12 +190,26 @@ class CellMeasurer:
         edges = np.maximum(top, 0), np.minimum(top + side, height), np.maximum(left, 0), np.minimum(left + side, width)
         return np.stack(edges, axis=1)
 
+    def _search(self, windows: NDArray[np.int64], batch: Batch, boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return boxes in crops as boxes in windows, which begin later at the border of the image."""
+        top, left = windows[:, 0] - batch.tops, windows[:, 2] - batch.lefts
+        moved: NDArray[np.int64] = boxes[:, : self._planes.size] - np.stack([top, top, left, left], axis=1)[:, None]
+        return moved
+
     def _in_block(self, windows: NDArray[np.int64], block: Block) -> NDArray[np.int64]:
         """Return windows in a block, for the kernels."""
         height, width = self._source.shape
         top, bottom, left, right = windows.T
         own = (top - block.rect.top, left - block.rect.left, bottom - top, right - left)
         return np.stack([*own, top > 0, bottom < height, left > 0, right < width], axis=1)
+
+
+def _everywhere(windows: NDArray[np.int64], n_masks: int) -> NDArray[np.int64]:
+    """Return the boxes of complete windows, for each mask."""
+    top, bottom, left, right = windows.T
+    nothing = np.zeros_like(top)
+    box = np.stack([nothing, bottom - top, nothing, right - left], axis=1)
+    return np.repeat(box[:, None], n_masks, axis=1)
 
 
 def _members(batch: Batch, cells: NDArray[np.int64]) -> Batch:

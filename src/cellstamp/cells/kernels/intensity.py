@@ -1,13 +1,15 @@
 """Measure the values of an image's channel in the compartments of a cell, as numpy does.
 
-Pixels are listed in three parts: those of the first mask only, those of both, and those of the last mask only. Each is
-sorted and summed once. A compartment is one part, or two of them.
+The values of each part (see `cellstamp.cells.kernels.parts`) are sorted and summed once. A compartment is one part, or
+two of them.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
+from cellstamp.cells.kernels.parts import N_PARTS
 from cellstamp.cells.kernels.quantiles import between
 from cellstamp.cells.kernels.sorting import sort_keys, value_of_rank
 from cellstamp.compiling.decorators import compiled_part
@@ -21,74 +23,56 @@ _QUANTILES = np.array(QUANTILES)
 
 
 @compiled_part
-def list_pixels(masks, box, start, step, places):
-    """List the pixels of a cell in three parts, one after the other.
+def sort_parts(values, ends, integers, scratch):
+    """Sort the values of each part.
 
     Parameters
     ----------
-    masks
-        uint8 (1 or 2, y, x), 0 or 1.
-    box
-        The box around both: first row, end of rows, first column, end of columns.
-    start, step
-        Place of the window's first pixel in the memory of a channel, and distance between its rows.
-    places
-        int64 (>= pixels of the box + 1,), written: place of each pixel.
-
-    Returns
-    -------
-    tuple of int
-        End of each part. With one mask, all its pixels are in the third.
-    """
-    if masks.shape[0] == 1:
-        return 0, 0, list_where(masks[0], masks[0], 1, 1, box, start, step, places)
-    only_first = list_where(masks[0], masks[1], 1, 0, box, start, step, places)
-    both = only_first + list_where(masks[0], masks[1], 1, 1, box, start, step, places[only_first:])
-    return only_first, both, both + list_where(masks[0], masks[1], 0, 1, box, start, step, places[both:])
-
-
-@compiled_part
-def list_where(first, last, is_first, is_last, box, start, step, places):
-    """List the pixels where both masks have these values; return their number."""
-    count = 0
-    for y in range(box[0], box[1]):
-        one, other, place = first[y], last[y], start + y * step
-        for x in range(box[2], box[3]):
-            # written in any case: a branch would take longer
-            places[count] = place + x
-            count += (one[x] == is_first) & (other[x] == is_last)
-    return count
-
-
-@compiled_part
-def read_sorted(pixels, places, integers, values, scratch):
-    """Read the values of listed pixels, and sort them.
-
-    Parameters
-    ----------
-    pixels
-        Values of a channel that are not negative, as one row.
-    places
-        int64 (n,).
-    integers
-        Whether these are integers.
     values
-        float64 (n,), written.
+        From `cellstamp.cells.kernels.parts.list_values`, not negative.
+    ends
+        From `list_runs`.
+    integers
+        Whether values are integers.
     scratch
-        The memory of ``values`` as uint64, and the scratch of `sort_keys`.
+        From `new_sort_scratch`; its first array gets the values, float64.
     """
-    bits, other, counts = scratch
+    in_order, bits, other, counts = scratch
     if integers:
-        for k in range(places.size):
-            bits[k] = pixels[places[k]]
-        sort_keys(bits, other, counts)
-        for k in range(places.size):
-            values[k] = bits[k]
+        for k in range(ends[N_PARTS - 1]):
+            bits[k] = values[k]
     else:
-        # the bits of floats that are not negative have the order of the floats; adding 0 turns -0 into 0
-        for k in range(places.size):
-            values[k] = pixels[places[k]] + 0.0
-        sort_keys(bits, other, counts)
+        for k in range(ends[N_PARTS - 1]):
+            in_order[k] = values[k] + 0.0  # turns -0 into 0
+    begin = 0
+    for part in range(N_PARTS):
+        # the bits of floats that are not negative have the order of the floats
+        sort_keys(bits[begin : ends[part]], other, counts)
+        begin = ends[part]
+    if integers:
+        for k in range(ends[N_PARTS - 1]):
+            in_order[k] = bits[k]
+
+
+@compiled_part
+def measure_sorted(values, ends, n_masks, out):
+    """Measure one channel.
+
+    Parameters
+    ----------
+    values, ends
+        From `sort_parts` and `list_runs`.
+    n_masks
+        1 or 2.
+    out
+        float64 (n_compartments, `N_INTENSITY`), written: nucleus, cell and cytoplasm, or the only mask.
+    """
+    one, both, other = values[: ends[0]], values[ends[0] : ends[1]], values[ends[1] : ends[2]]
+    of_one, of_both, of_other, none = sums_of(one), sums_of(both), sums_of(other), values[:0]
+    if n_masks == 2:
+        measure_values(one, of_one, both, of_both, out[0])
+        measure_values(both, of_both, other, of_other, out[1])
+    measure_values(other, of_other, none, sums_of(none), out[out.shape[0] - 1])
 
 
 @compiled_part
@@ -155,3 +139,9 @@ def quantile_of(one, other, n, share):
     low = value_of_rank(one, other, below)
     high = value_of_rank(one, other, min(below + 1, n - 1))
     return between(low, high, position - below)
+
+
+def new_sort_scratch(n_pixels: int) -> tuple[Any, ...]:
+    """Allocate the working memory of `sort_parts` for this number of pixels."""
+    values = np.empty(n_pixels)
+    return values, values.view(np.uint64), np.empty(n_pixels, np.uint64), np.empty(256, np.int64)

@@ -1,0 +1,231 @@
+"""Measure a channel in the compartments of a cell by counting its values: integers of at most 16 bits.
+
+Values are counted in bins. The bin of a quantile's rank follows from the counts. Values in these few bins are counted
+one by one. This takes a third of the time of sorting.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from cellstamp.cells.kernels.parts import N_PARTS, first_compartment
+from cellstamp.cells.kernels.quantiles import between
+from cellstamp.compiling.decorators import compiled_part
+
+_BINS = 1024
+_BLOCK = 32
+"""Bins that are summed together, so that a rank is found in few steps."""
+_SHARES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+_PLACES = np.array([6, 7, 5, 8, 9])
+"""Where these quantiles are written, see `measure_counted`."""
+_N_RANKS = 2 * _SHARES.size
+"""Ranks per compartment: a quantile lies between the values of two ranks."""
+
+
+@compiled_part
+def measure_counted(values, ends, n_masks, out, scratch):
+    """Measure one channel.
+
+    Parameters
+    ----------
+    values, ends
+        From `cellstamp.cells.kernels.parts.list_values`, and from `list_runs`.
+    n_masks
+        1 or 2.
+    out
+        float64 (n_compartments, `N_INTENSITY`), written; see `cellstamp.cells.kernels.intensity.measure_values`.
+    scratch
+        From `new_count_scratch`.
+    """
+    sums, bins, counts, pairs, blocks, found, slots, few = scratch
+    base, shift = sum_parts(values, ends, sums)
+    count_bins(values, ends, base, shift, bins, counts, pairs, blocks)
+    slots[:] = 0
+    n_slots = 1
+    first = first_compartment(n_masks)
+    for part in range(first, N_PARTS):
+        n = write_sums(part, ends, sums, out[part - first])
+        n_slots = find_bins(part, n, counts, blocks, found[part], slots, n_slots)
+    if shift > 0:
+        count_few(values, ends, base, shift, bins, slots, n_slots, few)
+    for part in range(first, N_PARTS):
+        write_quantiles(part, ends, base, shift, found[part], slots, few, out[part - first])
+
+
+@compiled_part
+def sum_parts(values, ends, sums):
+    """Write minimum, maximum, sum, and sum of squares of each part; return the minimum, and the shift of bins.
+
+    Bin k has the values from ``minimum + (k << shift)``.
+    """
+    start, nothing, most_of_all = 0, np.int64(0), np.int64(2**16)
+    low, high = most_of_all, nothing
+    for part in range(N_PARTS):
+        least, most, total, squares = most_of_all, nothing, nothing, nothing
+        for k in range(start, ends[part]):
+            value = np.int64(values[k])
+            least, most = min(least, value), max(most, value)
+            total += value
+            squares += value * value
+        sums[part, 0], sums[part, 1], sums[part, 2], sums[part, 3] = least, most, total, squares
+        low, high = min(low, least), max(high, most)
+        start = ends[part]
+    shift = 0
+    while (high - low) >> shift >= _BINS:
+        shift += 1
+    return low, shift
+
+
+@compiled_part
+def count_bins(values, ends, base, shift, bins, counts, pairs, blocks):
+    """List the bins of all values, and count the values of each part in bins and in blocks of bins.
+
+    ``pairs`` is the memory of ``counts`` as uint64.
+    """
+    for k in range(ends[N_PARTS - 1]):
+        bins[k] = (np.int64(values[k]) - base) >> shift
+    start = 0
+    for part in range(N_PARTS):
+        own = counts[part]
+        own[:] = 0
+        for k in range(start, ends[part]):
+            own[bins[k]] += 1
+        add_blocks(pairs[part], blocks[part])
+        start = ends[part]
+    # the last compartment has one part: the next one is empty
+    counts[N_PARTS] = 0
+    blocks[N_PARTS] = 0
+
+
+@compiled_part
+def add_blocks(pairs, blocks):
+    """Add the counts of each block, two in a word at a time: they are smaller than the number of pixels."""
+    size = _BLOCK // 2
+    for block in range(blocks.size):
+        total = np.uint64(0)
+        for k in range(block * size, (block + 1) * size):
+            total += pairs[k]
+        blocks[block] = (total & np.uint64(2**32 - 1)) + (total >> np.uint64(32))
+
+
+@compiled_part
+def find_bins(part, n, counts, blocks, found, slots, n_slots):
+    """Write the bin of each rank of a compartment, and how many of its values are before it; give it a slot.
+
+    Returns
+    -------
+    int
+        The number of slots. Slot 0 is that of all other bins.
+    """
+    one, other, of_one, of_other = counts[part], counts[part + 1], blocks[part], blocks[part + 1]
+    block = before = 0
+    for k in range(_N_RANKS if n else 0):
+        rank = rank_of(k, n)
+        # few values: the rank below a quantile can be before the rank above the one before
+        while before > rank:
+            block -= 1
+            before -= of_one[block] + of_other[block]
+        while before + of_one[block] + of_other[block] <= rank:
+            before += of_one[block] + of_other[block]
+            block += 1
+        at, rest = block * _BLOCK, rank - before
+        while rest >= one[at] + other[at]:
+            rest -= one[at] + other[at]
+            at += 1
+        found[k, 0], found[k, 1] = at, rest
+        if slots[at] == 0:
+            slots[at] = n_slots
+            n_slots += 1
+    return n_slots
+
+
+@compiled_part
+def rank_of(k, n):
+    """Return number k of the ranks: of quantile k // 2 the one below it, then the one above it."""
+    return min(math.floor((n - 1) * _SHARES[k // 2]) + k % 2, n - 1)
+
+
+@compiled_part
+def count_few(values, ends, base, shift, bins, slots, n_slots, few):
+    """Count the values in the bins with a slot, each value of its own."""
+    last = (1 << shift) - 1
+    start = 0
+    for part in range(N_PARTS):
+        own = few[part]
+        for slot in range(n_slots):
+            for k in range(last + 1):
+                own[slot, k] = 0
+        for k in range(start, ends[part]):
+            slot = slots[bins[k]]
+            if slot:
+                own[slot, (np.int64(values[k]) - base) & last] += 1
+        start = ends[part]
+
+
+@compiled_part
+def write_sums(part, ends, sums, out):
+    """Write what follows from sums of a compartment, and return its number of pixels.
+
+    The squares are moved to the integer below the mean, so that nothing cancels.
+    """
+    n = ends[part] - (ends[part - 1] if part > 0 else 0)
+    least, most, total, squares = sums[part, 0], sums[part, 1], sums[part, 2], sums[part, 3]
+    if part + 1 < N_PARTS:
+        other = sums[part + 1]
+        n += ends[part + 1] - ends[part]
+        least, most = min(least, other[0]), max(most, other[1])
+        total, squares = total + other[2], squares + other[3]
+    if n == 0:
+        out[:] = math.nan
+        out[4] = 0.0
+        return n
+    middle = total // n
+    rest = (total - n * middle) / n
+    moved = squares - 2 * middle * total + n * middle * middle
+    out[0], out[1] = total / n, math.sqrt(max(moved / n - rest * rest, 0.0))
+    out[2], out[3], out[4] = least, most, total
+    return n
+
+
+@compiled_part
+def write_quantiles(part, ends, base, shift, found, slots, few, out):
+    """Write the quantiles of a compartment: ``numpy.quantile`` with its linear interpolation."""
+    end = ends[min(part + 1, N_PARTS - 1)]
+    n = end - (ends[part - 1] if part > 0 else 0)
+    for k in range(_SHARES.size if n else 0):
+        position = (n - 1) * _SHARES[k]
+        low = base + value_in(part, found[2 * k], shift, slots, few)
+        high = base + value_in(part, found[2 * k + 1], shift, slots, few)
+        out[_PLACES[k]] = between(np.float64(low), np.float64(high), position - math.floor(position))
+
+
+@compiled_part
+def value_in(part, place, shift, slots, few):
+    """Return a value of a bin, relative to the smallest of all bins."""
+    at, rest = place[0], place[1]
+    if shift == 0:
+        return at
+    one, other = few[part, slots[at]], few[part + 1, slots[at]]
+    value = 0
+    while rest >= one[value] + other[value]:
+        rest -= one[value] + other[value]
+        value += 1
+    return (at << shift) + value
+
+
+def new_count_scratch(n_pixels: int) -> tuple[Any, ...]:
+    """Allocate the working memory of `measure_counted` for this number of pixels."""
+    n_slots = 1 + N_PARTS * _N_RANKS
+    counts = np.empty((N_PARTS + 1, _BINS), np.int32)
+    return (
+        np.empty((N_PARTS, 4), np.int64),
+        # unsigned: indices that cannot be negative are not checked for it
+        np.empty(n_pixels, np.uint16),
+        counts,
+        counts.view(np.uint64),
+        np.empty((N_PARTS + 1, _BINS // _BLOCK), np.int32),
+        np.empty((N_PARTS, _N_RANKS, 2), np.int64),
+        np.empty(_BINS, np.uint8),
+        np.zeros((N_PARTS + 1, n_slots, 2**16 // _BINS), np.int32),
+    )

@@ -1,0 +1,126 @@
+"""Divide the pixels of a cell into parts: those of the first mask only, those of both, those of the last mask only.
+
+Pixels of a part are listed as runs, which lie next to each other in a row. With one mask, all are in the third part.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from cellstamp.compiling.decorators import compiled_part
+
+N_PARTS = 3
+FIRST, BOTH, LAST = range(N_PARTS)
+
+
+@compiled_part
+def list_runs(masks, box, runs, ends):
+    """List the runs of a cell's pixels, row by row.
+
+    Parameters
+    ----------
+    masks
+        uint8 (1 or 2, y, x), 0 or 1.
+    box
+        The box around both: first row, end of rows, first column, end of columns.
+    runs
+        int64 (>= pixels of the box, 4), written: row, first column, end of columns, and part of each run.
+    ends
+        int64 (3,), written: number of pixels up to the end of each part, if parts are listed one after the other.
+
+    Returns
+    -------
+    int
+        The number of runs.
+    """
+    first, last, n_masks = masks[0], masks[masks.shape[0] - 1], masks.shape[0]
+    ends[:] = 0
+    count = 0
+    for y in range(box[0], box[1]):
+        one, other = first[y], last[y]
+        before = np.uint8(0)
+        for x in range(box[2], box[3]):
+            # 1: first mask only, 2: last mask only, 3: both
+            here = np.uint8(one[x] + 2 * other[x]) if n_masks == 2 else np.uint8(2 * other[x])
+            if here == before:
+                continue
+            if before:
+                count = end_run(runs, count, x, ends)
+            if here:
+                runs[count, 0], runs[count, 1] = y, x
+                runs[count, 3] = BOTH if here == 3 else (FIRST if here == 1 else LAST)
+            before = here
+        if before:
+            count = end_run(runs, count, box[3], ends)
+    ends[1] += ends[0]
+    ends[2] += ends[1]
+    return count
+
+
+@compiled_part
+def end_run(runs, count, x, ends):
+    """Write the end of a run, count its pixels, and return the number of runs."""
+    runs[count, 2] = x
+    ends[runs[count, 3]] += x - runs[count, 1]
+    return count + 1
+
+
+@compiled_part
+def list_values(pixels, start, step, runs, ends, values):
+    """List the values of a cell's pixels, one part after the other.
+
+    Parameters
+    ----------
+    pixels
+        A channel of the image, as one row.
+    start, step
+        Place of the window's first pixel in this row, and distance between rows of the image.
+    runs, ends
+        From `list_runs`, without further rows.
+    values
+        (>= pixels of the cell,), in the dtype of ``pixels``, written.
+    """
+    at, both, last = 0, ends[0], ends[1]
+    for k in range(runs.shape[0]):
+        first, size, part = start + runs[k, 0] * step + runs[k, 1], runs[k, 2] - runs[k, 1], runs[k, 3]
+        if part == FIRST:
+            target, at = at, at + size
+        elif part == BOTH:
+            target, both = both, both + size
+        else:
+            target, last = last, last + size
+        copy_items(pixels, first, values, target, size)  # type: ignore[call-arg]  # numba adds the first one
+
+
+@intrinsic
+def copy_items(typing: Any, source: Any, start: Any, target: Any, at: Any, size: Any) -> Any:
+    """Copy ``target[at:at + size] = source[start:start + size]`` of one dtype, without checking bounds.
+
+    A loop over a short run takes three times as long.
+    """
+    del typing
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def place(array: int) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, args[array]).data
+            return builder.gep(data, [args[array + 1]])
+
+        n_bytes = context.get_abi_sizeof(context.get_data_type(source.dtype))
+        cgutils.raw_memcpy(builder, place(2), place(0), args[4], n_bytes)
+        return context.get_dummy_value()
+
+    if source.dtype != target.dtype:
+        return None
+    return types.void(source, start, target, at, size), build
+
+
+@compiled_part
+def first_compartment(n_masks):
+    """Return the number of the first compartment: nucleus (0), cell (1), cytoplasm (2); of one mask only the last.
+
+    A compartment has the part of the same number, and the next one.
+    """
+    return 0 if n_masks == 2 else N_PARTS - 1
