@@ -284,7 +284,12 @@ def test_shards_that_are_damaged_or_lost_are_written_again_and_count_once(
     assert count_cells(attempt / "journal") == n_done
 
     left = []
-    monkeypatch.setattr("cellstamp.pipeline.extraction.DiskSpace", lambda folder, n: left.append(n) or Room(folder, n))
+
+    def make_room(folder: Path, n_left: int, *rest: Any, **more: Any) -> Room:
+        left.append(n_left)
+        return Room(folder, n_left, *rest, **more)
+
+    monkeypatch.setattr("cellstamp.pipeline.extraction.DiskSpace", make_room)
     make_step()()
     assert n_done_before(tmp_path) == n_done
     assert left == [n_cells_of(undisturbed) - n_done]

@@ -31,7 +31,7 @@ class WorkerError(CellstampError, RuntimeError):
     """A batch failed in a worker, or a worker died."""
 
 
-def unwritable(path: Path | UPath, error: Exception, n_bytes: int) -> OutputError:
+def unwritable(path: Path | UPath, error: Exception, n_bytes: int = 0) -> OutputError:
     """Return the error for a file that cannot be written, with the fix."""
     if not isinstance(path, Path):
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -47,16 +47,16 @@ def unwritable(path: Path | UPath, error: Exception, n_bytes: int) -> OutputErro
 
 
 @contextmanager
-def writing(path: Path | UPath) -> Iterator[None]:
-    """Raise errors of the system as `OutputError` about this file; see `unwritable`."""
-    # each remote file system raises different errors
-    kind = OSError if isinstance(path, Path) else Exception
+def writing(path: Path | UPath, n_bytes: int = 0) -> Iterator[None]:
+    """Raise errors of the system and of HDF5 as `OutputError` about this file; see `unwritable`."""
+    # HDF5 raises both kinds on a full disk; each remote file system raises different errors
+    kinds = (OSError, RuntimeError) if isinstance(path, Path) else (Exception,)
     try:
         yield
     except CellstampError:
         raise
-    except kind as error:
-        raise unwritable(path, error, 0) from error
+    except kinds as error:
+        raise unwritable(path, error, n_bytes) from error
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def _reopen(attempt: Path, layout: Layout, about: Mapping[str, Any]) -> StampWri
         return None
     try:
         writer = StampWriter(attempt / FILE_NAME, layout, journal, about, resume=True)
-    except OSError:
+    except OutputError:
         return None
     for entry in read_entries(journal):
         writer.note_written(entry)

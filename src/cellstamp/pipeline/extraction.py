@@ -34,7 +34,7 @@ from cellstamp.pipeline.cell_selection import Selection, choose_cells
 from cellstamp.pipeline.cluster_memory import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
 from cellstamp.pipeline.crop_size import SHARE, measure_size, size_in_pixels
-from cellstamp.pipeline.disk_space import DiskSpace, Unlimited, check_fits
+from cellstamp.pipeline.disk_space import DiskSpace, check_fits
 from cellstamp.pipeline.extraction_warnings import (
     cut_off_cells,
     empty_cells,
@@ -49,7 +49,14 @@ from cellstamp.pipeline.extraction_warnings import (
 )
 from cellstamp.pipeline.folder import STORE
 from cellstamp.pipeline.job import Job, file_name_of, in_slide_order, result_in
-from cellstamp.pipeline.measured_output import choose_features, published, recording, remove_outdated, with_names
+from cellstamp.pipeline.measured_output import (
+    choose_features,
+    published,
+    recording,
+    remove_outdated,
+    space_of_features,
+    with_names,
+)
 from cellstamp.pipeline.output import open_output
 from cellstamp.pipeline.queried_cells import find_chosen
 from cellstamp.pipeline.result_folder import claim_folder, is_published, keep_url, work_folder
@@ -257,8 +264,9 @@ class HDF5CellExtraction(ProcessingStep):
         layout, content, inputs = job.layout(), made_from(job), begun_from(job)
         with work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
             settle(work, inputs, overwrite=self._may_replace, log=self.log)
-            if config.output_url is None:
-                check_fits(work, layout, len(job.cells) - n_finished(work))
+            space, is_local = space_of_features(job, layout), config.output_url is None
+            if is_local:
+                check_fits(work, layout, len(job.cells) - n_finished(work), space)
             with (
                 open_output(job, layout, batches, work, inputs, overwrite=self._may_replace, log=self.log) as output,
                 recording(job, layout, output.writer, output.folder) as writer,
@@ -274,7 +282,7 @@ class HDF5CellExtraction(ProcessingStep):
                     writer,
                     limit=limit,
                     flush_every=config.flush_every,
-                    room=DiskSpace(work, len(job.cells) - n_done) if config.output_url is None else Unlimited(),
+                    room=DiskSpace(work, len(job.cells) - n_done, space, images=is_local),
                     progress=progress,
                 )
                 exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), blocks)

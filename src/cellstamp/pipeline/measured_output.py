@@ -23,6 +23,7 @@ from cellstamp.h5sc.feature_table import FeatureTable, features_name, write_feat
 from cellstamp.h5sc.journal import from_text, read_entries, read_shards
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.unfinished import JOURNAL
+from cellstamp.pipeline.disk_space import NO_FEATURES, FeatureSpace
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import Writer
 from cellstamp.source.read.arrays import PixelSource
@@ -85,6 +86,11 @@ def with_names(job: Job, engine: Engine, batches: Iterable[Any]) -> Job:
     named = replace(job, features=replace(job.features, names=names))
     _ = named.features and named.features.features  # raises if names are repeated
     return named
+
+
+def space_of_features(job: Job, layout: Layout) -> FeatureSpace:
+    """Return the disk space that the features of a job take."""
+    return NO_FEATURES if job.features is None else FeatureSpace.of(layout, len(job.features.features))
 
 
 class Recorder:
