@@ -19,6 +19,7 @@ import zarr
 
 from cellstamp import HDF5CellExtraction, Project, cell_images, iter_batches, plot_cells, read_h5sc
 from cellstamp.errors import ConfigError, InputError, OutputError
+from cellstamp.h5sc.kept_and_removed import kept_and_removed
 from cellstamp.h5sc.reader import describe_h5sc
 from cellstamp.h5sc.validate import errors_in
 from commands import run_command
@@ -128,11 +129,12 @@ def test_a_bucket_gets_what_a_folder_gets(url: str, bucket: str, local: Path, tm
     assert {name for name in found if "output_url" not in name} == set(expected)
     assert shards(found) == shards(expected)
     assert len(shards(found)) > 4
-    removed = (local.parent / "removed_classes.csv").read_bytes()
-    assert files.cat_file(f"{bucket}/data/removed_classes.csv") == removed
+    removed = (local.parent / "removed_classes.zarr.csv").read_bytes()
+    assert files.cat_file(f"{bucket}/data/removed_classes.zarr.csv") == removed
+    assert kept_and_removed(url).removed.tolist() == kept_and_removed(local).removed.tolist()
     kept = {path.name: path for path in (tmp_path / "out" / "data").iterdir()}
     assert kept["single_cells.url"].read_text(encoding="utf-8") == f"{url}\n"
-    assert kept["removed_classes.csv"].read_bytes() == removed
+    assert kept["removed_classes.url.csv"].read_bytes() == removed
     assert len(kept) == 2
     assert not list((tmp_path / "out").glob(".*"))
 

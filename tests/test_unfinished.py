@@ -29,6 +29,7 @@ from cellstamp import HDF5CellExtraction, read_h5sc
 from cellstamp.cells.task import StampTask
 from cellstamp.errors import InputError, OutputError, WorkerError
 from cellstamp.h5sc.journal import _line, count_cells, read_entries
+from cellstamp.h5sc.layout import removed_name
 from cellstamp.h5sc.validate import errors_in
 from cellstamp.h5sc.writer import StampWriter
 from cellstamp.pipeline.disk_space import DiskSpace as Room
@@ -530,7 +531,7 @@ def test_an_overwriting_run_that_is_ended_leaves_the_old_result(
     assert n_done_before(tmp_path) > 0
     assert contents(result) != before
     assert errors_in(result) == []
-    assert {path.name for path in result.parent.iterdir()} == {result.name, "removed_classes.csv"}
+    assert {path.name for path in result.parent.iterdir()} == {result.name, removed_name(result.name)}
 
 
 def test_an_unfinished_result_of_the_other_format_is_in_the_way(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,7 @@ URL_NAME = "single_cells.url"
 """File with the URL of a store."""
 RESULT_NAMES = (FILE_NAME, STORE_NAME, URL_NAME)
 REMOVED_NAME = "removed_classes.csv"
+"""List of the removed cells beside a file, as in scportrait; earlier versions wrote it for all formats."""
 PER_CHANNEL = "per channel"
 """Stored instead of quantiles that differ between channels; ``uns/cellstamp`` has them."""
 
@@ -46,6 +48,12 @@ HDF5_BOUND = ("v110", "v110")
 
 CHUNK_BYTES = 2**20
 """Largest chunk of several planes, uncompressed: HDF5's chunk cache before version 2.0 holds no larger ones."""
+
+
+def removed_name(name: str) -> str:
+    """Return the name of the list of removed cells of a file, a store, or a file with a URL: one for each result."""
+    suffix = PurePath(name).suffix
+    return f"removed_classes{suffix}.csv" if suffix in {".zarr", ".url"} else REMOVED_NAME
 
 
 def planes_per_chunk(n_planes: int, plane_bytes: int, compression: Codec | None) -> int:

@@ -23,7 +23,7 @@ from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
 from cellstamp.errors import ConfigError, OutputError, reworded, writing
 from cellstamp.h5sc.feature_table import features_name, has_features
-from cellstamp.h5sc.layout import REMOVED_NAME
+from cellstamp.h5sc.layout import removed_name
 from cellstamp.h5sc.opening import bytes_of, is_finished
 from cellstamp.h5sc.unfinished import n_finished, settle
 from cellstamp.location import Location, location_of
@@ -288,11 +288,11 @@ class HDF5CellExtraction(ProcessingStep):
                 exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), blocks)
                 removed = "".join(f"{cell}\n" for cell in job.selection.removed.tolist())
                 with writing(job.folder):
-                    (output.folder / REMOVED_NAME).write_text(removed, encoding="ascii", newline="\n")
+                    (output.folder / removed_name(job.file_name)).write_text(removed, encoding="ascii", newline="\n")
                 writer.describe(job.description(content, inputs, writer.n_empty, exceeding.rows.size), exceeding.rows)
             with writing(job.folder):
                 remove_outdated(job)
-                run.publish([REMOVED_NAME, *published(job), job.file_name], output.folder, job.folder)
+                run.publish([removed_name(job.file_name), *published(job), job.file_name], output.folder, job.folder)
         watch.lap("extracting")
         if exceeding.rows.size:
             # with image_size auto, one cell in a hundred is expected

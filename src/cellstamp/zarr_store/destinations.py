@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellstamp.errors import OutputError, writing
-from cellstamp.h5sc.layout import FEATURES_STORE, REMOVED_NAME
+from cellstamp.h5sc.layout import FEATURES_STORE, URL_NAME, removed_name
 from cellstamp.h5sc.opening import ROOT
 from cellstamp.system import replace_file, sync_file, sync_folder
 from cellstamp.zarr_store.remote_shards import sizes_of_shards
@@ -117,7 +117,8 @@ class RemoteDestination:
 
     def take(self, aside: Path) -> None:
         """Upload the files of a folder, and the table and list beside it, the metadata of the root last."""
-        _upload([aside.with_name(REMOVED_NAME)], aside.parent, self.store.parent)
+        removed = self.store.with_name(removed_name(self.store.name))
+        self.store.fs.put_file(str(aside.with_name(removed_name(URL_NAME))), removed.path)
         features = aside.with_name(FEATURES_STORE)
         for folder, store in ((features, self.store.with_name(FEATURES_STORE)), (aside, self.store)):
             if folder.exists():
