@@ -36,13 +36,12 @@ def unwritable(path: Path | UPath, error: Exception, n_bytes: int = 0) -> Output
     if not isinstance(path, Path):
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return OutputError(
-            f"{path} cannot be written: {reason}. Finished cells are kept: check the address, and whether you may "
-            "write there, and extract again to resume"
+            f"{path} cannot be written: {reason}. Check the address, and whether you may write there, and extract again"
         )
     needed = f" ({n_bytes:,} more bytes were to be written)" if n_bytes else ""
     return OutputError(
-        f"{path} cannot be written{needed}: {' '.join(str(error).split())}. Finished cells are kept: free disk space "
-        "or repair the folder, and extract again to resume"
+        f"{path} cannot be written{needed}: {' '.join(str(error).split())}. Free disk space or repair the folder, and "
+        "extract again"
     )
 
 
@@ -57,6 +56,11 @@ def writing(path: Path | UPath, n_bytes: int = 0) -> Iterator[None]:
         raise
     except kinds as error:
         raise unwritable(path, error, n_bytes) from error
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """Return the notes that were added to an error; see `BaseException.add_note`."""
+    return list(getattr(error, "__notes__", ()))
 
 
 @contextmanager

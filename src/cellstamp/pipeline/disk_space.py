@@ -125,6 +125,6 @@ class DiskSpace:
             what = _words(self._features, images=self._images)
             raise OutputError(
                 f"{self._folder}: the {what} of the remaining {self._n_left:,} cells need about "
-                f"{format_bytes(needed)}, and only {format_bytes(free)} are free there. Finished cells are kept: free "
-                "disk space and extract again to resume"
+                f"{format_bytes(needed)}, and only {format_bytes(free)} are free there. Free disk space, and "
+                "extract again"
             )

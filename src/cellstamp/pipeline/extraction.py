@@ -21,11 +21,11 @@ from cellstamp.engines import n_local_workers, open_engine
 from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
-from cellstamp.errors import ConfigError, OutputError, reworded, writing
+from cellstamp.errors import ConfigError, OutputError, notes_of, reworded, writing
 from cellstamp.h5sc.feature_table import features_name, has_features
 from cellstamp.h5sc.layout import removed_name
 from cellstamp.h5sc.opening import bytes_of, is_finished
-from cellstamp.h5sc.unfinished import n_finished, settle
+from cellstamp.h5sc.unfinished import n_finished, noting_finished, settle
 from cellstamp.location import Location, location_of
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep, source_of
@@ -290,7 +290,7 @@ class HDF5CellExtraction(ProcessingStep):
                 with writing(job.folder):
                     (output.folder / removed_name(job.file_name)).write_text(removed, encoding="ascii", newline="\n")
                 writer.describe(job.description(content, inputs, writer.n_empty, exceeding.rows.size), exceeding.rows)
-            with writing(job.folder):
+            with noting_finished(work, len(job.cells)), writing(job.folder):
                 remove_outdated(job)
                 run.publish([removed_name(job.file_name), *published(job), job.file_name], output.folder, job.folder)
         watch.lap("extracting")
@@ -315,7 +315,8 @@ class HDF5CellExtraction(ProcessingStep):
         except BaseException as error:
             # if the log cannot be written either, report the first error
             with suppress(OutputError):
-                self.log(f"failed: {type(error).__name__}: {error}".removesuffix(": "))
+                failed = f"failed: {type(error).__name__}: {error}".removesuffix(": ")
+                self.log(". ".join([failed, *notes_of(error)]))
             raise
         finally:
             self.log_name = name

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cellstamp.h5sc.layout import STORE_NAME, URL_NAME, Layout
-from cellstamp.h5sc.unfinished import open_writer
+from cellstamp.h5sc.unfinished import noting_finished, open_writer
 from cellstamp.location import Location
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import Writer, without, without_shards
@@ -68,11 +68,11 @@ def open_output(
     """
     if isinstance(layout, ShardedLayout):
         place = partial(_destination, result=job.result, overwrite=overwrite)
-        with open_store(work, layout, inputs, place, log) as (folder, store):
+        with noting_finished(work, len(job.cells)), open_store(work, layout, inputs, place, log) as (folder, store):
             task = ShardTask(job.task(), store.store, layout.rows_per_shard)
             yield Output(folder, store, task, without_shards(batches, store.is_written))
         return
-    with open_writer(work, layout, inputs, log) as (folder, writer):
+    with noting_finished(work, len(job.cells)), open_writer(work, layout, inputs, log) as (folder, writer):
         yield Output(folder, writer, job.task(writer.planes_per_chunk), without(batches, writer.is_written))
 
 
