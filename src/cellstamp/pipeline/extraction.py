@@ -265,6 +265,8 @@ class HDF5CellExtraction(ProcessingStep):
         with work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
             settle(work, inputs, overwrite=self._may_replace, log=self.log)
             space, is_local = space_of_features(job, layout), config.output_url is None
+            if not is_local:  # it may be removed before the new one is complete
+                self.output_path = None
             if is_local:
                 check_fits(work, layout, len(job.cells) - n_finished(work), space)
             with (

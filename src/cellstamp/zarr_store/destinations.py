@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,10 +71,12 @@ class RemoteDestination:
         URL of the store.
     overwrite
         Whether to remove an existing store.
+    on_removal
+        Called when an existing store was removed.
     """
 
-    def __init__(self, store: UPath, *, overwrite: bool) -> None:
-        self.store, self._overwrite = store, overwrite
+    def __init__(self, store: UPath, *, overwrite: bool, on_removal: Callable[[], None]) -> None:
+        self.store, self._overwrite, self._on_removal = store, overwrite, on_removal
 
     def begin(self) -> None:
         """Remove an existing store, the metadata of its root first, so that no reader takes the rest for a result.
@@ -98,6 +100,7 @@ class RemoteDestination:
             )
         if (self.store / ROOT).exists():
             (self.store / ROOT).unlink()
+        self._on_removal()
         for store in (self.store.with_name(FEATURES_STORE), self.store):
             if store.exists():
                 store.fs.rm(store.path, recursive=True)
