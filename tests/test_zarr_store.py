@@ -22,6 +22,7 @@ from cellstamp import HDF5CellExtraction, cell_images, iter_batches, plot_cells,
 from cellstamp.cells.plan import Batch, ShardBatch, Tile
 from cellstamp.cells.task import StampTask
 from cellstamp.errors import ConfigError, InputError, OutputError
+from cellstamp.h5sc.feature_table import features_beside
 from cellstamp.h5sc.kept_and_removed import kept_and_removed
 from cellstamp.h5sc.reader import describe_h5sc
 from cellstamp.h5sc.validate import errors_in
@@ -434,6 +435,36 @@ def test_a_list_of_earlier_versions_is_removed_with_its_result(slide: Path, tmp_
     extract(slide, tmp_path / "out", overwrite=True, image_size=26)
     assert (data / "removed_classes.zarr.csv").exists()
     assert (data / "removed_classes.csv").exists() == (other is not None)
+
+
+@pytest.mark.once
+@pytest.mark.filterwarnings("ignore:.*[zZ]arr v[23]")  # by anndata
+def test_a_store_in_format_2_and_the_code_that_converts_it(h5sc: Path, tmp_path: Path) -> None:
+    some = anndata.read_h5ad(h5sc)[:20].copy()
+    anndata.io.write_elem(zarr.open_group(tmp_path / "old.zarr", mode="w", zarr_format=2), "/", some)
+    for read in (read_h5sc, cell_images, errors_in):
+        with pytest.raises(InputError, match=r"old\.zarr is a zarr store in format 2: .* in format 3") as error:
+            read(tmp_path / "old.zarr")
+    exec(str(error.value).partition("Convert it in Python: ")[2], {})
+    found = read_h5sc(tmp_path / "old_3.zarr")
+    np.testing.assert_array_equal(found.obsm[IMAGES][:], some.obsm[IMAGES])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("file_format", ["h5sc", "zarr"])
+@pytest.mark.parametrize("name", [None, "mine"])
+def test_a_table_of_features_instead_of_images(slide: Path, tmp_path: Path, file_format: str, name: str | None) -> None:
+    images = extract(slide, tmp_path / "out", file_format=file_format, features=["shape"], cells=[40, 41])
+    features = features_beside(images)
+    if name is not None:
+        images = images.with_name(f"{name}{images.suffix}")
+        features = features.rename(features_beside(images))
+    told = re.escape(
+        f"{features} is a table of features, and has no single-cell images. Give the file or store that it"
+    )
+    for read in (read_h5sc, cell_images, errors_in, iter_batches, plot_cells):
+        with pytest.raises(InputError, match=rf"{told} belongs to: {re.escape(str(images))}$"):
+            list(read(features))
 
 
 @pytest.mark.once

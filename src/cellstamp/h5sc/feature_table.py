@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError, writing
 from cellstamp.features.declared import Feature
 from cellstamp.h5sc.feature_rows import FeatureRows
-from cellstamp.h5sc.layout import ANNOTATION, FEATURES_STORE, FILE_NAME, OURS, STORE_NAME, Layout
+from cellstamp.h5sc.layout import (
+    ANNOTATION,
+    FEATURES_FILE,
+    FEATURES_STORE,
+    FILE_NAME,
+    MEASURED_IN_PART,
+    OURS,
+    STORE_NAME,
+    Layout,
+)
 from cellstamp.h5sc.new_file import bytes_of_tables, new_file
 from cellstamp.h5sc.opening import ROOT, OpenStore
 from cellstamp.h5sc.reader import as_plain
@@ -25,10 +34,7 @@ from cellstamp.h5sc.tables import as_text, mark_exceeding, tables_of, write_to_f
 from cellstamp.location import Location, reachable
 from cellstamp.system import sync_file
 
-MEASURED_IN_PART = "measured_in_part"
-"""Column of ``obs``: whether a cell extends beyond the pixels in which it was measured."""
-
-_NAMES = {FILE_NAME: "features.h5ad", STORE_NAME: FEATURES_STORE}
+_NAMES = {FILE_NAME: FEATURES_FILE, STORE_NAME: FEATURES_STORE}
 _COLUMNS = ("group", "compartment", "channel", "unit")
 _CHUNK_BYTES = 2**22
 _PER_FEATURE = 2**10

@@ -44,7 +44,7 @@ def _result(path: Path) -> str:
 
     place = f"{path.parent.parent.name}/{path.parent.name}"
     if path.name == URL_NAME:  # a `repr` makes no requests
-        return f"{place} ({folder.location_in(path)})"
+        return f"{place} ({readable(lambda: str(folder.location_in(path)))})"
     return f"{place} ({readable(lambda: format_cells(describe_h5sc(path).n_cells))})"
 
 
