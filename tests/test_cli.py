@@ -381,7 +381,7 @@ def test_info_of_a_project_is_its_summary(project, tmp_path):
     assert invoke("extract", project).exit_code == 0
     found = invoke("info", project)
     assert (found.exit_code, found.output) == (0, f"{cellstamp.Project(project)!r}\n")
-    assert "  results: extraction/data (6 cells" in found.output
+    assert "  results: extraction/data (.h5sc file, 6 cells)" in found.output
     above = invoke("info", tmp_path)
     assert above.exit_code == 2
     assert f"there is a project in {project}: give that" in above.stderr

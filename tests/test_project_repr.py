@@ -44,10 +44,26 @@ def test_it_follows_the_project(tmp_path: Path, config: dict[str, Any], make_cel
     assert line(project, "next step") == "call project.extract()"
     project.extract(partial=True, n_cells=1)
     project.extract()
-    assert line(project, "results").startswith("extraction/data (16 cells), extraction/")
-    assert line(project, "results").endswith("(1 cell)")
+    assert line(project, "results").startswith("extraction/data (.h5sc file, 16 cells), extraction/")
+    assert line(project, "results").endswith("(.h5sc file, 1 cell)")
     assert line(project, "next step") == "read the single-cell images with project.h5sc"
     assert repr(Project(project.directory)) == repr(project)
+
+
+def test_results_of_all_formats(tmp_path: Path, config: dict[str, Any], make_cells: Any) -> None:
+    project = Project(tmp_path / "project", config)
+    image, nucleus, _ = make_cells()
+    project.load_input_from_array(image)
+    project.load_segmentation(nucleus)
+    project.extract()
+    project.extraction_f.config["file_format"] = "zarr"
+    project.extract()
+    assert line(project, "results") == "extraction/data (zarr store, 16 cells), extraction/data (.h5sc file, 16 cells)"
+    url = "s3://bucket/run/other/single_cells.zarr"
+    note = tmp_path / "project/extraction/other/single_cells.url"
+    note.parent.mkdir()
+    note.write_text(url)
+    assert line(project, "results").startswith(f"extraction/other (zarr store, {url}), extraction/data (zarr store, 16")
 
 
 def test_without_a_config_segment_comes_next(tmp_path: Path) -> None:
