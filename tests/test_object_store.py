@@ -334,7 +334,7 @@ def test_workers_of_a_cluster_write_to_the_bucket(
 
 
 def test_a_bucket_that_is_missing(slide: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"s3://no-such-bucket/run/data/single_cells.zarr cannot be written.*check"):
+    with pytest.raises(OutputError, match=r"s3://no-such-bucket/run/data/single_cells.zarr cannot be written.*Check"):
         extract(slide, tmp_path / "out", "s3://no-such-bucket/run")
     with pytest.raises(InputError, match="there is no file s3://no-such-bucket/x"):
         read_h5sc("s3://no-such-bucket/x")

@@ -133,7 +133,9 @@ def test_the_command_line_ends_with_an_error_and_not_with_a_crash(store: Path, d
     )
     ended = subprocess.run([sys.executable, "-c", code, store, disk], capture_output=True, text=True, check=False)
     assert ended.returncode == 1, ended.stderr
-    assert "OutputError" in ended.stderr.splitlines()[-1]
+    message, note = ended.stderr.splitlines()[-2:]
+    assert "OutputError" in message
+    assert note.startswith("Finished cells are kept (")
 
 
 @only_zarr
