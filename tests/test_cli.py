@@ -375,6 +375,29 @@ def test_info_tells_what_is_in_a_file(project):
     assert lines["normalization"] == "quantiles 0.001 to 0.999 of each channel of each cell"
 
 
+def test_info_of_a_project_is_its_summary(project, tmp_path):
+    none = invoke("info", project)
+    assert (none.exit_code, "  results: none" in none.output.splitlines()) == (0, True)
+    assert invoke("extract", project).exit_code == 0
+    found = invoke("info", project)
+    assert (found.exit_code, found.output) == (0, f"{cellstamp.Project(project)!r}\n")
+    assert "  results: extraction/data (.h5sc file, 6 cells)" in found.output
+    above = invoke("info", tmp_path)
+    assert above.exit_code == 2
+    assert f"there is a project in {project}: give that" in above.stderr
+
+
+@pytest.mark.leaves_files
+@pytest.mark.parametrize("below", [".", "extraction", "extraction/data"])
+def test_a_folder_with_results_instead_of_a_file(project, below):
+    assert invoke("extract", project).exit_code == 0
+    (project / "extraction/.unfinished_data").mkdir()
+    (project / "extraction/.unfinished_data/single_cells.h5sc").touch()
+    told = invoke("validate", project / below)
+    assert told.exit_code == 2
+    assert told.stderr.endswith(f"it has no zarr.json. Give a file or store in it: {result_of(project)}\n")
+
+
 def test_info_without_normalization(project):
     assert invoke("extract", project, "--set", "normalize_output=False").exit_code == 0
     assert "normalization  none" in invoke("info", result_of(project)).output

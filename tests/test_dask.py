@@ -461,7 +461,9 @@ def test_the_scheduler_killed_mid_run(
     store.with_name("scheduler.pid").write_text(str(own.scheduler.pid))
     with own.client(1) as client, pytest.MonkeyPatch.context() as patch:
         patch.setattr("cellstamp.pipeline.job.StampTask", SchedulerKilled)
-        with pytest.raises(WorkerError, match=r"the scheduler at tcp://.* is lost.*Finished cells are kept"):
+        with pytest.raises(
+            WorkerError, match=r"(?s)the scheduler at tcp://.* is lost.*Finished cells are kept \(\d+ of "
+        ):
             make_step(client, **keys)()
     assert not (tmp_path / "out/data").exists()
     make_step(engine="serial", **keys)()

@@ -37,6 +37,7 @@ from cellstamp.features.declared import GROUPS, INTENSITIES, SHAPES, TEXTURES, d
 from cellstamp.features.texture import measure_texture
 from cellstamp.h5sc.feature_table import features_beside, read_features
 from cellstamp.h5sc.journal import read_entries
+from cellstamp.h5sc.layout import removed_name
 from cellstamp.h5sc.validate import errors_in
 from cellstamp.zarr_store.shard_task import ShardTask
 from commands import run_command
@@ -448,7 +449,7 @@ def test_an_interrupted_run_keeps_its_features(
     np.testing.assert_array_equal(other.X[order], one.X)
     assert errors_in(found) == []
     assert sorted(path.name for path in found.parent.iterdir()) == sorted(
-        [features_beside(found).name, "removed_classes.csv", found.name]
+        [features_beside(found).name, removed_name(found.name), found.name]
     )
     assert not [*(tmp_path / "out").glob(".unfinished*")]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cellstamp import read_h5sc
 from cellstamp.encoded_cells import EncodedCells
 from cellstamp.encoding import StampEncoder
-from cellstamp.errors import InputError
+from cellstamp.errors import InputError, OutputError
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.reader import describe_h5sc
 from encoding import encoded
@@ -271,7 +271,7 @@ def _datasets(file: h5py.File) -> list[h5py.Dataset]:
 
 def test_a_file_that_is_there_is_not_written_over(file: Path) -> None:
     before = file.read_bytes()
-    with pytest.raises(OSError, match="exist"):
+    with pytest.raises(OutputError, match=r"cannot be written: .*exists"):
         new_writer(file, LAYOUT)
     assert file.read_bytes() == before
 

@@ -19,8 +19,10 @@ import zarr
 
 from cellstamp import HDF5CellExtraction, Project, cell_images, iter_batches, plot_cells, read_h5sc
 from cellstamp.errors import ConfigError, InputError, OutputError
+from cellstamp.h5sc.kept_and_removed import kept_and_removed
 from cellstamp.h5sc.reader import describe_h5sc
 from cellstamp.h5sc.validate import errors_in
+from cellstamp.location import location_of
 from commands import run_command
 from formats import cells_per_shard
 from stamp_tasks import Interrupted, Refused
@@ -128,11 +130,12 @@ def test_a_bucket_gets_what_a_folder_gets(url: str, bucket: str, local: Path, tm
     assert {name for name in found if "output_url" not in name} == set(expected)
     assert shards(found) == shards(expected)
     assert len(shards(found)) > 4
-    removed = (local.parent / "removed_classes.csv").read_bytes()
-    assert files.cat_file(f"{bucket}/data/removed_classes.csv") == removed
+    removed = (local.parent / "removed_classes.zarr.csv").read_bytes()
+    assert files.cat_file(f"{bucket}/data/removed_classes.zarr.csv") == removed
+    assert kept_and_removed(url).removed.tolist() == kept_and_removed(local).removed.tolist()
     kept = {path.name: path for path in (tmp_path / "out" / "data").iterdir()}
     assert kept["single_cells.url"].read_text(encoding="utf-8") == f"{url}\n"
-    assert kept["removed_classes.csv"].read_bytes() == removed
+    assert kept["removed_classes.url.csv"].read_bytes() == removed
     assert len(kept) == 2
     assert not list((tmp_path / "out").glob(".*"))
 
@@ -244,6 +247,56 @@ def test_an_interrupted_run_resumes(
     assert read_h5sc(url).obs.equals(read_h5sc(local).obs)
 
 
+@pytest.mark.leaves_files
+@pytest.mark.parametrize("done", ["some shards", "nothing"])
+def test_a_store_that_an_interrupted_overwrite_removed_is_not_listed(
+    slide: Path, bucket: str, tmp_path: Path, done: str
+) -> None:
+    keys = {**CONFIG, "cache": str(tmp_path / "cache"), "output_url": bucket}
+    project = Project(tmp_path / "project", {"HDF5CellExtraction": keys}, extraction_f=HDF5CellExtraction)
+    project.load_input_from_sdata(slide, "input_image", "seg_all_nucleus", "seg_all_cytosol")
+    project.extract()
+    url = f"{bucket}/{RESULT}"
+    assert url in repr(project)
+    project.extraction_f.config |= {"image_size": 26, **({"cells": [40]} if done == "nothing" else {})}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellstamp.pipeline.job.StampTask", Refused)
+        with pytest.raises(InputError, match="on purpose"):
+            project.extract(overwrite=True)
+    assert "none yet" in repr(project.extraction_f)
+    again = Project(tmp_path / "project")
+    assert "results: none" in repr(again)
+    assert ("unfinished: extraction/data" in repr(again)) == (done == "some shards")
+    assert not again.get_project_status()["extraction"]
+    for each in (project, again):
+        with pytest.raises(InputError, match="there is no extraction yet"):
+            _ = each.h5sc
+    project.extract(overwrite=True)
+    assert url in repr(again)
+    assert again.h5sc.obsm[IMAGES].shape[2:] == (26, 26)
+
+
+@pytest.mark.leaves_files
+def test_a_store_that_cannot_be_removed_stays_listed(slide: Path, bucket: str, tmp_path: Path, url: str) -> None:
+    """And so does a store behind another URL, which is not touched."""
+    note = tmp_path / "out/data/single_cells.url"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(location_of(url)), "unlink", _refuse)
+        with pytest.raises(OutputError, match=r"cannot be written: PermissionError: not yours"):
+            extract(slide, tmp_path / "out", bucket, overwrite=True, image_size=26)
+    assert note.read_text(encoding="utf-8") == f"{url}\n"
+    note.write_text("s3://elsewhere/data/single_cells.zarr\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellstamp.pipeline.job.StampTask", Refused)
+        with pytest.raises(InputError, match="on purpose"):
+            extract(slide, tmp_path / "out", bucket, overwrite=True, image_size=26)
+    assert note.read_text(encoding="utf-8") == "s3://elsewhere/data/single_cells.zarr\n"
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise PermissionError("not yours")
+
+
 def test_a_run_that_ends_after_its_store_is_complete(slide: Path, bucket: str, tmp_path: Path) -> None:
     def refuse(*_: Any) -> None:
         raise InputError("broken on purpose")
@@ -281,7 +334,7 @@ def test_workers_of_a_cluster_write_to_the_bucket(
 
 
 def test_a_bucket_that_is_missing(slide: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"s3://no-such-bucket/run/data/single_cells.zarr cannot be written.*check"):
+    with pytest.raises(OutputError, match=r"s3://no-such-bucket/run/data/single_cells.zarr cannot be written.*Check"):
         extract(slide, tmp_path / "out", "s3://no-such-bucket/run")
     with pytest.raises(InputError, match="there is no file s3://no-such-bucket/x"):
         read_h5sc("s3://no-such-bucket/x")

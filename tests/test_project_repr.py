@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cellstamp import cell_images, iter_batches, read_h5sc
 from cellstamp.engines.cores import default_workers
 from cellstamp.errors import InputError, OutputError
+from cellstamp.h5sc.validate import errors_in
 from cellstamp.pipeline.folder import UNFINISHED
 from cellstamp.pipeline.project import Project
 
@@ -42,10 +44,26 @@ def test_it_follows_the_project(tmp_path: Path, config: dict[str, Any], make_cel
     assert line(project, "next step") == "call project.extract()"
     project.extract(partial=True, n_cells=1)
     project.extract()
-    assert line(project, "results").startswith("extraction/data (16 cells), extraction/")
-    assert line(project, "results").endswith("(1 cell)")
+    assert line(project, "results").startswith("extraction/data (.h5sc file, 16 cells), extraction/")
+    assert line(project, "results").endswith("(.h5sc file, 1 cell)")
     assert line(project, "next step") == "read the single-cell images with project.h5sc"
     assert repr(Project(project.directory)) == repr(project)
+
+
+def test_results_of_all_formats(tmp_path: Path, config: dict[str, Any], make_cells: Any) -> None:
+    project = Project(tmp_path / "project", config)
+    image, nucleus, _ = make_cells()
+    project.load_input_from_array(image)
+    project.load_segmentation(nucleus)
+    project.extract()
+    project.extraction_f.config["file_format"] = "zarr"
+    project.extract()
+    assert line(project, "results") == "extraction/data (zarr store, 16 cells), extraction/data (.h5sc file, 16 cells)"
+    url = "s3://bucket/run/other/single_cells.zarr"
+    note = tmp_path / "project/extraction/other/single_cells.url"
+    note.parent.mkdir()
+    note.write_text(url)
+    assert line(project, "results").startswith(f"extraction/other (zarr store, {url}), extraction/data (zarr store, 16")
 
 
 def test_without_a_config_segment_comes_next(tmp_path: Path) -> None:
@@ -81,6 +99,39 @@ def test_damaged_results_and_stores_of_other_kinds(tmp_path: Path) -> None:
     result.write_text("not HDF5")
     assert "single_cells.h5sc is not an HDF5 file" in line(project, "results")
     assert line(project, "image") == "none"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "''"),
+        (b"data/x.zarr\n", "'data/x.zarr'"),
+        (b"s3://a\ns3://b", r"'s3://a\\ns3://b'"),
+        (b"\xff" * 100, "'.*'"),
+    ],
+)
+def test_a_file_that_must_have_a_url(tmp_path: Path, content: bytes, told: str) -> None:
+    note = tmp_path / "project/extraction/data/single_cells.url"
+    note.parent.mkdir(parents=True)
+    note.write_bytes(content)
+    project = Project(tmp_path / "project")
+    assert f"can't be read: {note}: " in line(project, "results")
+    assert project.get_project_status()["extraction"]
+    told = (
+        rf"single_cells\.url: {told}(\.\.\.)? is not a URL: .* like s3://bucket/run/data/single_cells\.zarr\. Write it"
+    )
+    for read in (lambda: project.h5sc, lambda: project.features, lambda: read_h5sc(note)):
+        with pytest.raises(InputError, match=told):
+            read()
+
+
+def test_a_file_with_a_url_instead_of_the_url(tmp_path: Path) -> None:
+    note = tmp_path / "single_cells.url"
+    note.write_text("s3://bucket/run/data/single_cells.zarr\n")
+    told = r"is a text file with the URL of a store\. Give the URL: s3://bucket/run/data/single_cells\.zarr$"
+    for read in (read_h5sc, cell_images, errors_in, iter_batches):
+        with pytest.raises(InputError, match=told):
+            list(read(note))
 
 
 def test_spatialdata_is_not_imported_and_no_pixel_is_read(tmp_path: Path, make_cells: Any) -> None:

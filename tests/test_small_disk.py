@@ -9,22 +9,30 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pytest
 
 from cellstamp import HDF5CellExtraction
 from cellstamp.errors import OutputError
+from cellstamp.features.declared import Feature
+from cellstamp.h5sc.feature_rows import FeatureRows
+from cellstamp.h5sc.feature_table import FeatureTable, bytes_of_features, read_features, write_features
 from cellstamp.h5sc.opening import bytes_of
 from cellstamp.h5sc.validate import errors_in
+from cellstamp.pipeline.disk_space import DiskSpace, FeatureSpace
 from cellstamp.zarr_store.shards import write_shard
 from cellstamp.zarr_store.writer import ZarrWriter
 from comparing import assert_same
 from formats import NAMES, WRITERS, only_h5sc, only_zarr
+from stamp_files import layout_of
 from stores import Sample, make_sample, write_store
+from writing import new_writer
 
 pytestmark = pytest.mark.once
 
 SIZE = 32
+FEATURES = {"h5sc": "features.h5ad", "zarr": "features.zarr"}
 
 MakeStep = Callable[..., HDF5CellExtraction]
 
@@ -106,7 +114,7 @@ def test_a_disk_that_is_full_all_of_a_sudden(
 ) -> None:
     """As if someone else had filled it between two looks."""
     monkeypatch.setattr("cellstamp.pipeline.disk_space._TOLERANCE", 0.0)
-    with pytest.raises(OutputError, match=r"cannot be written.*(No space left|errno = 28).*extract again to resume"):
+    with pytest.raises(OutputError, match=r"cannot be written.*(No space left|errno = 28).*extract again"):
         make_step(threads=threads)()
     assert_goes_on(make_step, disk, undisturbed, threads)
 
@@ -125,7 +133,9 @@ def test_the_command_line_ends_with_an_error_and_not_with_a_crash(store: Path, d
     )
     ended = subprocess.run([sys.executable, "-c", code, store, disk], capture_output=True, text=True, check=False)
     assert ended.returncode == 1, ended.stderr
-    assert "OutputError" in ended.stderr.splitlines()[-1]
+    message, note = ended.stderr.splitlines()[-2:]
+    assert "OutputError" in message
+    assert note.startswith("Finished cells are kept (")
 
 
 @only_zarr
@@ -135,7 +145,7 @@ def test_a_shard_for_which_there_is_no_room(disk: Path, n_bytes: int) -> None:
     shard = disk / "c/0/0/0/0"
     shard.parent.mkdir(parents=True)
     (disk / "full").write_bytes(bytes(shutil.disk_usage(disk).free))
-    with pytest.raises(OutputError, match=r"c/0/0/0/0 cannot be written: .*No space left.*extract again to resume"):
+    with pytest.raises(OutputError, match=r"c/0/0/0/0 cannot be written: .*No space left.*extract again"):
         write_shard(shard, [bytes(n_bytes)] * 2)
     assert [*shard.parent.iterdir()] == []
 
@@ -168,11 +178,102 @@ def test_a_disk_that_is_full_when_shards_are_written(
     resize(disk, "20m")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WRITERS["zarr"][0], Writer)
-        with pytest.raises(OutputError, match=r"(No space left on device|only 0 bytes are free).* again to resume"):
+        with pytest.raises(OutputError, match=r"(No space left on device|only 0 bytes are free).* extract again"):
             make_step()()
     assert not (disk / "out/data").exists() or not any((disk / "out/data").iterdir())
     (disk / "full").unlink()
     assert_goes_on(make_step, disk, undisturbed, 1)
+
+
+@only_h5sc
+@pytest.mark.parametrize("free", [0, 2**12, 2**15, 2**18])
+def test_a_new_file_for_which_there_is_no_room(disk: Path, free: int) -> None:
+    """HDF5 could neither write nor close it: the process would crash when it exits."""
+    (disk / "full").write_bytes(bytes(shutil.disk_usage(disk).free - free))
+    with pytest.raises(OutputError, match=r"f\.h5sc cannot be written: .*No space left"):
+        new_writer(disk / "f.h5sc", layout_of(2000))
+
+
+def table_of(n_cells: int, n_features: int, **changes: Any) -> FeatureTable:
+    features = [Feature(f"cell__feature-{k}__channel", "shape", "cell", "channel", "unit") for k in range(n_features)]
+    return FeatureTable(layout_of(n_cells, **changes), features, {"version": "1"}, np.array([], np.int64))
+
+
+@pytest.mark.parametrize("free", [0, 2**12, 2**15, 2**18, 2**20])
+def test_a_table_of_features_for_which_there_is_no_room(
+    disk: Path, tmp_path: Path, file_format: str, free: int
+) -> None:
+    resize(disk, "3m")
+    values = np.random.default_rng(0).random((8000, 41), np.float32)
+    (disk / "full").write_bytes(bytes(shutil.disk_usage(disk).free - free))
+    path = disk / FEATURES[file_format]
+    with FeatureRows(tmp_path / "rows", *values.shape) as rows:
+        rows.put(range(8000), values)
+        with pytest.raises(OutputError, match=rf"{path.name} cannot be written: .*No space left"):
+            write_features(path, table_of(8000, 40), rows)
+
+
+@only_h5sc
+@pytest.mark.parametrize("instances", [None, np.array(["é" * 40 + str(k) for k in range(3000)])], ids=["ids", "texts"])
+def test_a_table_of_features_has_reserved_its_space(disk: Path, tmp_path: Path, instances: Any) -> None:
+    """Another program fills the disk as soon as the file exists."""
+    resize(disk, "20m")
+    values, table = np.ones((3000, 201), np.float32), table_of(3000, 200, instances=instances)
+
+    class Rows(FeatureRows):
+        def blocks(self) -> Any:
+            (disk / "full").write_bytes(bytes(shutil.disk_usage(disk).free))
+            return super().blocks()
+
+    with Rows(tmp_path / "rows", *values.shape) as rows:
+        rows.put(range(3000), values)
+        write_features(disk / "features.h5ad", table, rows)
+    found = anndata.read_h5ad(disk / "features.h5ad")
+    assert (found.X == 1).all()
+    size = (disk / "features.h5ad").stat().st_size
+    assert size < bytes_of_features(table.layout, 200) < 1.5 * size
+
+
+@pytest.mark.leaves_files
+def test_a_disk_that_is_full_when_features_are_written(
+    make_step: MakeStep, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*args: Any) -> None:
+        (disk / "full").write_bytes(bytes(shutil.disk_usage(disk).free))
+        write_features(*args)
+
+    resize(disk, "20m")
+    with monkeypatch.context() as patch:
+        patch.setattr("cellstamp.pipeline.measured_output.write_features", fill)
+        with pytest.raises(OutputError, match=r"features\.\w+ cannot be written: .*No space left.* extract again"):
+            make_step(features=True)()
+    (disk / "full").unlink()
+    step = make_step(features=True)
+    step()
+    assert "Resuming: " in (disk / "out/processing.log").read_text()
+    assert errors_in(Path(str(step.output_path))) == []
+    assert len(read_features(Path(str(step.output_path)))) > 0
+
+
+@pytest.mark.leaves_files
+def test_the_space_for_features_is_counted(make_step: MakeStep, disk: Path, undisturbed: Path) -> None:
+    resize(disk, str(bytes_of(undisturbed) + 2**18))
+    with pytest.raises(OutputError, match=r"the images and features of the remaining \d+ cells need about .*B, and"):
+        make_step(features=True)()
+    resize(disk, "20m")
+    make_step(features=True)()
+
+
+def test_the_space_for_features_of_images_in_an_object_store(disk: Path) -> None:
+    resize(disk, "1m")
+    for n_features, is_enough in ((1000, False), (10, True)):
+        room = DiskSpace(disk, 110, FeatureSpace.of(layout_of(110), n_features), images=False)
+        room.wrote(10, 10**9)
+        if is_enough:
+            room.check()
+        else:
+            with pytest.raises(OutputError, match=r": the features of the remaining 100 cells need about 2.* MB, and"):
+                room.check()
 
 
 def test_what_can_never_fit_is_told_before_any_work(make_step: MakeStep, disk: Path) -> None:

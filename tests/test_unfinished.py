@@ -27,8 +27,10 @@ import pytest
 
 from cellstamp import HDF5CellExtraction, read_h5sc
 from cellstamp.cells.task import StampTask
-from cellstamp.errors import InputError, OutputError, WorkerError
+from cellstamp.errors import InputError, OutputError, WorkerError, notes_of
 from cellstamp.h5sc.journal import _line, count_cells, read_entries
+from cellstamp.h5sc.layout import removed_name
+from cellstamp.h5sc.unfinished import JOURNAL, attempts_in
 from cellstamp.h5sc.validate import errors_in
 from cellstamp.h5sc.writer import StampWriter
 from cellstamp.pipeline.disk_space import DiskSpace as Room
@@ -284,7 +286,12 @@ def test_shards_that_are_damaged_or_lost_are_written_again_and_count_once(
     assert count_cells(attempt / "journal") == n_done
 
     left = []
-    monkeypatch.setattr("cellstamp.pipeline.extraction.DiskSpace", lambda folder, n: left.append(n) or Room(folder, n))
+
+    def make_room(folder: Path, n_left: int, *rest: Any, **more: Any) -> Room:
+        left.append(n_left)
+        return Room(folder, n_left, *rest, **more)
+
+    monkeypatch.setattr("cellstamp.pipeline.extraction.DiskSpace", make_room)
     make_step()()
     assert n_done_before(tmp_path) == n_done
     assert left == [n_cells_of(undisturbed) - n_done]
@@ -525,7 +532,7 @@ def test_an_overwriting_run_that_is_ended_leaves_the_old_result(
     assert n_done_before(tmp_path) > 0
     assert contents(result) != before
     assert errors_in(result) == []
-    assert {path.name for path in result.parent.iterdir()} == {result.name, "removed_classes.csv"}
+    assert {path.name for path in result.parent.iterdir()} == {result.name, removed_name(result.name)}
 
 
 def test_an_unfinished_result_of_the_other_format_is_in_the_way(
@@ -657,6 +664,36 @@ def _servers_below(pid: int) -> list[psutil.Process | None]:
     return []
 
 
+@pytest.mark.leaves_files
+def test_finished_cells_are_mentioned_if_there_are_some(tmp_path: Path, make_step: MakeStep, undisturbed: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cellstamp.pipeline.job.StampTask", Refused)
+        with pytest.raises(InputError, match="on purpose") as none:
+            make_step(cells=[40])()
+        log = log_of(tmp_path)
+        with pytest.raises(InputError, match="on purpose") as some:
+            make_step()()
+    assert notes_of(none.value) == []
+    assert "inished cells" not in log
+    n_done = count_cells(attempts_in(tmp_path / "out/.unfinished_data")[0] / JOURNAL)
+    note = f"Finished cells are kept ({n_done} of {n_cells_of(undisturbed)}): run again to resume"
+    assert notes_of(some.value) == [note]
+    assert f"failed: InputError: broken on purpose. {note}" in log_of(tmp_path)
+
+
+@pytest.mark.leaves_files
+@pytest.mark.parametrize(("task", "told"), [(Interrupted, "Interrupted"), (Refused, "Error: broken on purpose")])
+def test_the_command_line_mentions_finished_cells_if_there_are_some(
+    project: Path, monkeypatch: pytest.MonkeyPatch, task: type, told: str
+) -> None:
+    monkeypatch.setattr("cellstamp.pipeline.job.StampTask", task)
+    settings = ["--set", "threads=1", "--set", "engine=serial"]
+    none = run_command("extract", project, *settings, "--set", "cells=[40]")
+    assert none.stderr.splitlines()[-1] == told + (". Run the command again." if task is Interrupted else "")
+    some = run_command("extract", project, *settings).stderr.splitlines()[-1]
+    assert re.fullmatch(rf"{told}\. Finished cells are kept \(\d+ of \d+\): run again to resume\.?", some)
+
+
 # the workers of a store die in the middle of a shard, as killed workers do: `make faults` is often enough
 @pytest.mark.parametrize("file_format", ["h5sc", "zarr"] if N_KILLS > 1 else ["h5sc"], indirect=True)
 def test_runs_whose_server_is_killed_at_random_moments_make_the_same_file(
@@ -708,7 +745,8 @@ def test_the_command_line_ends_tidily_and_goes_on(
     # all of them are gone by now, not some time later
     assert [child for child in family if child.is_running()] == []
     _, err = process.communicate()
-    assert "Finished cells are kept" in err
+    n_done = count_cells(project / "extraction/.unfinished_data/1/journal")
+    assert f"Finished cells are kept ({n_done} of {n_cells_of(undisturbed)}): run again to resume.\n" in err
     assert "Traceback" not in err
     assert list((tmp_path / "cache").iterdir()) == []
     assert not (project / "extraction/data").exists()

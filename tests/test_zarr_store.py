@@ -22,6 +22,8 @@ from cellstamp import HDF5CellExtraction, cell_images, iter_batches, plot_cells,
 from cellstamp.cells.plan import Batch, ShardBatch, Tile
 from cellstamp.cells.task import StampTask
 from cellstamp.errors import ConfigError, InputError, OutputError
+from cellstamp.h5sc.feature_table import features_beside
+from cellstamp.h5sc.kept_and_removed import kept_and_removed
 from cellstamp.h5sc.reader import describe_h5sc
 from cellstamp.h5sc.validate import errors_in
 from cellstamp.source.values import Rect
@@ -55,9 +57,9 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_store(tmp_path_factory.mktemp("slide") / "s.zarr", SAMPLE, chunks=1025)  # two tiles
 
 
-def extract(slide: Path, folder: Path, **config: Any) -> Path:
+def extract(slide: Path, folder: Path, *, overwrite: bool = False, **config: Any) -> Path:
     keys = {**CONFIG, "cache": str(folder.parent / "cache"), "file_format": "zarr", **config}
-    step = HDF5CellExtraction(keys, folder, filehandler=slide)
+    step = HDF5CellExtraction(keys, folder, filehandler=slide, overwrite=overwrite)
     step()
     return Path(str(step.output_path))
 
@@ -388,6 +390,81 @@ def test_both_formats_can_be_in_one_folder(slide: Path, tmp_path: Path) -> None:
         "single_cells.h5sc",
         "single_cells.zarr",
     }
+
+
+@pytest.mark.once
+def test_each_result_of_a_folder_has_its_list_of_removed_cells(slide: Path, tmp_path: Path, h5sc: Path) -> None:
+    """Both lists have one id: their lengths do not show which is whose."""
+    missing = kept_and_removed(h5sc).removed
+    inside = int(kept_and_removed(h5sc).kept[0])
+    chosen = {"h5sc": [inside, int(missing[0])], "zarr": [inside, int(missing[1])]}
+    found = {name: extract(slide, tmp_path / "out", file_format=name, cells=ids) for name, ids in chosen.items()}
+    assert {name: kept_and_removed(path).removed.tolist() for name, path in found.items()} == {
+        name: ids[1:] for name, ids in chosen.items()
+    }
+    names = {path.name for path in (tmp_path / "out/data").glob("*.csv")}
+    assert names == {"removed_classes.csv", "removed_classes.zarr.csv"}
+
+
+@pytest.mark.once
+def test_the_list_of_removed_cells_of_earlier_versions(slide: Path, tmp_path: Path, own: Path, h5sc: Path) -> None:
+    """They wrote one list for all formats."""
+    removed = kept_and_removed(h5sc).removed
+    with pytest.raises(InputError, match=r"removed_classes\.zarr\.csv is missing: the list of removed cells"):
+        kept_and_removed(own)
+    old = shutil.copy(h5sc.with_name("removed_classes.csv"), tmp_path)
+    assert kept_and_removed(own).removed.tolist() == removed.tolist()
+    kept = int(kept_and_removed(h5sc).kept[3])
+    Path(old).write_text("".join(f"{cell}\n" for cell in [kept, *removed[1:].tolist()]))
+    with pytest.raises(
+        InputError,
+        match=rf"removed_classes\.csv lists cell {kept}, which single_cells\.zarr has: the list is that of",
+    ):
+        kept_and_removed(own)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("other", [None, "single_cells.h5sc"])
+def test_a_list_of_earlier_versions_is_removed_with_its_result(slide: Path, tmp_path: Path, other: str | None) -> None:
+    data = extract(slide, tmp_path / "out").parent
+    (data / "removed_classes.zarr.csv").rename(data / "removed_classes.csv")
+    if other is not None:
+        (data / other).write_bytes(b"another result, whose list it may be")
+    extract(slide, tmp_path / "out")
+    assert (data / "removed_classes.csv").exists()
+    extract(slide, tmp_path / "out", overwrite=True, image_size=26)
+    assert (data / "removed_classes.zarr.csv").exists()
+    assert (data / "removed_classes.csv").exists() == (other is not None)
+
+
+@pytest.mark.once
+@pytest.mark.filterwarnings("ignore:.*[zZ]arr v[23]")  # by anndata
+def test_a_store_in_format_2_and_the_code_that_converts_it(h5sc: Path, tmp_path: Path) -> None:
+    some = anndata.read_h5ad(h5sc)[:20].copy()
+    anndata.io.write_elem(zarr.open_group(tmp_path / "old.zarr", mode="w", zarr_format=2), "/", some)
+    for read in (read_h5sc, cell_images, errors_in):
+        with pytest.raises(InputError, match=r"old\.zarr is a zarr store in format 2: .* in format 3") as error:
+            read(tmp_path / "old.zarr")
+    exec(str(error.value).partition("Convert it in Python: ")[2], {})
+    found = read_h5sc(tmp_path / "old_3.zarr")
+    np.testing.assert_array_equal(found.obsm[IMAGES][:], some.obsm[IMAGES])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("file_format", ["h5sc", "zarr"])
+@pytest.mark.parametrize("name", [None, "mine"])
+def test_a_table_of_features_instead_of_images(slide: Path, tmp_path: Path, file_format: str, name: str | None) -> None:
+    images = extract(slide, tmp_path / "out", file_format=file_format, features=["shape"], cells=[40, 41])
+    features = features_beside(images)
+    if name is not None:
+        images = images.with_name(f"{name}{images.suffix}")
+        features = features.rename(features_beside(images))
+    told = re.escape(
+        f"{features} is a table of features, and has no single-cell images. Give the file or store that it"
+    )
+    for read in (read_h5sc, cell_images, errors_in, iter_batches, plot_cells):
+        with pytest.raises(InputError, match=rf"{told} belongs to: {re.escape(str(images))}$"):
+            list(read(features))
 
 
 @pytest.mark.once

@@ -31,32 +31,36 @@ class WorkerError(CellstampError, RuntimeError):
     """A batch failed in a worker, or a worker died."""
 
 
-def unwritable(path: Path | UPath, error: Exception, n_bytes: int) -> OutputError:
+def unwritable(path: Path | UPath, error: Exception, n_bytes: int = 0) -> OutputError:
     """Return the error for a file that cannot be written, with the fix."""
     if not isinstance(path, Path):
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return OutputError(
-            f"{path} cannot be written: {reason}. Finished cells are kept: check the address, and whether you may "
-            "write there, and extract again to resume"
+            f"{path} cannot be written: {reason}. Check the address, and whether you may write there, and extract again"
         )
     needed = f" ({n_bytes:,} more bytes were to be written)" if n_bytes else ""
     return OutputError(
-        f"{path} cannot be written{needed}: {' '.join(str(error).split())}. Finished cells are kept: free disk space "
-        "or repair the folder, and extract again to resume"
+        f"{path} cannot be written{needed}: {' '.join(str(error).split())}. Free disk space or repair the folder, and "
+        "extract again"
     )
 
 
 @contextmanager
-def writing(path: Path | UPath) -> Iterator[None]:
-    """Raise errors of the system as `OutputError` about this file; see `unwritable`."""
-    # each remote file system raises different errors
-    kind = OSError if isinstance(path, Path) else Exception
+def writing(path: Path | UPath, n_bytes: int = 0) -> Iterator[None]:
+    """Raise errors of the system and of HDF5 as `OutputError` about this file; see `unwritable`."""
+    # HDF5 raises both kinds on a full disk; each remote file system raises different errors
+    kinds = (OSError, RuntimeError) if isinstance(path, Path) else (Exception,)
     try:
         yield
     except CellstampError:
         raise
-    except kind as error:
-        raise unwritable(path, error, 0) from error
+    except kinds as error:
+        raise unwritable(path, error, n_bytes) from error
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """Return the notes that were added to an error; see `BaseException.add_note`."""
+    return list(getattr(error, "__notes__", ()))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cellstamp.cli.exit_codes import INTERRUPTED, EndedBySignal, Failure, TerminatedError, UserError
-from cellstamp.errors import CellstampError, WorkerError
+from cellstamp.errors import CellstampError, WorkerError, notes_of
 
 DEBUG = __name__
 """Key of click's context for the option ``--debug``."""
@@ -33,10 +33,10 @@ _OPTIONS = {
 """Patterns of arguments in messages, and the options for them, for each command."""
 
 _LEFT = {
-    "extract": " Finished cells are kept. Run the command again to resume.",
+    "extract": " Run the command again.",
     "segment": " No masks were written. Run the command again to start over.",
 }
-"""The state after an interrupt, for each command."""
+"""The state after an interrupt without notes, for each command."""
 
 
 # click before 8.2 prints the help of a command without arguments and exits; later ones raise this
@@ -56,21 +56,23 @@ class Commands(click.Group):
         try:
             with _usage_errors_in_one_line():
                 return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise _report_end(ctx, "Interrupted", INTERRUPTED) from None
+        except KeyboardInterrupt as end:
+            raise _report_end(ctx, "Interrupted", INTERRUPTED, end) from None
         except TerminatedError as end:
-            raise _report_end(ctx, "Terminated", end.exit_code) from None
+            raise _report_end(ctx, "Terminated", end.exit_code, end) from None
         except CellstampError as error:
             if ctx.meta.get(DEBUG):
                 traceback.print_exc()
             kind = Failure if isinstance(error, WorkerError) else UserError
-            raise kind(_with_options(str(error), ctx.invoked_subcommand)) from error
+            message = _with_options(str(error), ctx.invoked_subcommand)
+            raise kind(". ".join([message, *notes_of(error)])) from error
 
 
-def _report_end(ctx: click.Context, word: str, code: int) -> EndedBySignal:
+def _report_end(ctx: click.Context, word: str, code: int, end: BaseException) -> EndedBySignal:
+    state = "".join(f" {note}." for note in notes_of(end)) or _LEFT.get(ctx.invoked_subcommand or "", "")
     # the terminal may be closed
     with suppress(OSError):
-        click.echo(f"{word}.{_LEFT.get(ctx.invoked_subcommand or '', '')}", err=True)
+        click.echo(f"{word}.{state}", err=True)
     return EndedBySignal(code)
 
 

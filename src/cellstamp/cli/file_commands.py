@@ -30,14 +30,42 @@ class ResultPath(click.Path):
 _FILE = ResultPath(exists=True, path_type=Path)
 
 
-@click.command(short_help="Show the content of a .h5sc file or zarr store.")
-@click.argument("file", type=_FILE)
+@click.command(short_help="Show the content of a .h5sc file, a zarr store, or a project.")
+@click.argument("file_or_project", type=_FILE)
 @debug_option
-def info(file: "Location") -> None:
-    """Show the number of cells, channels, size, compression and settings of FILE, a .h5sc file or zarr store."""
+def info(file_or_project: "Location") -> None:
+    """Show the content of FILE_OR_PROJECT.
+
+    Of a .h5sc file or zarr store: number of cells, channels, size, compression and settings. Of a project's folder: its
+    image, masks and results.
+    """
     from cellstamp.h5sc.reader import describe_h5sc
 
-    print_result(*(f"{name:<15}{value}" for name, value in _info_lines(file, describe_h5sc(file))))
+    if isinstance(file_or_project, Path) and _is_project(file_or_project):
+        lines = _project_lines(file_or_project)
+    else:
+        about = describe_h5sc(file_or_project)
+        lines = [f"{name:<15}{value}" for name, value in _info_lines(file_or_project, about)]
+    print_result(*lines)
+
+
+def _is_project(path: Path) -> bool:
+    """Return whether a path is the folder of a project; an error for a folder that contains one."""
+    from cellstamp.errors import InputError
+    from cellstamp.pipeline.folder import EXTRACTION, STORE, lying_below
+
+    if any((path / name).is_dir() for name in (STORE, EXTRACTION)):
+        return True
+    hint = lying_below(path)
+    if hint is not None:
+        raise InputError(f"{path} is not a project: {STORE} is missing; {hint}")
+    return False
+
+
+def _project_lines(folder: Path) -> list[str]:
+    from cellstamp import Project
+
+    return repr(Project(folder)).splitlines()
 
 
 def _info_lines(file: "Location", about: "H5scInfo") -> Iterator[tuple[str, str]]:

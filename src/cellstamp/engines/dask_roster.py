@@ -45,8 +45,7 @@ class Roster:
         """Return the error for a lost scheduler."""
         detail = f" ({type(error).__name__})" if error is not None else ""
         return WorkerError(
-            f"the scheduler at {self.address} is lost, or was restarted{detail}. Finished cells are kept; extract "
-            "again to resume"
+            f"the scheduler at {self.address} is lost, or was restarted{detail}. Start one, and extract again"
         )
 
     def threads(self) -> dict[str, int]:
@@ -125,7 +124,7 @@ def no_workers(client: Client, patience: float) -> WorkerError:
     address = _where(client)
     return WorkerError(
         f"the scheduler at {address} has had no worker for {patience:g} s. Start some with 'dask worker {address} "
-        "--nthreads 1', and run again; finished cells are kept"
+        "--nthreads 1', and extract again"
     )
 
 

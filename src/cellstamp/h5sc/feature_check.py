@@ -9,8 +9,8 @@ import anndata
 import numpy as np
 
 from cellstamp.errors import InputError
-from cellstamp.h5sc.feature_table import MEASURED_IN_PART, features_beside, has_features, read_features
-from cellstamp.h5sc.layout import OURS
+from cellstamp.h5sc.feature_table import features_beside, has_features, read_features
+from cellstamp.h5sc.layout import MEASURED_IN_PART, OURS
 from cellstamp.location import Location
 
 

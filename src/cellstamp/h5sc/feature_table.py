@@ -17,19 +17,28 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError, writing
 from cellstamp.features.declared import Feature
 from cellstamp.h5sc.feature_rows import FeatureRows
-from cellstamp.h5sc.layout import ANNOTATION, FEATURES_STORE, FILE_NAME, HDF5_BOUND, OURS, STORE_NAME, Layout
+from cellstamp.h5sc.layout import (
+    ANNOTATION,
+    FEATURES_FILE,
+    FEATURES_STORE,
+    FILE_NAME,
+    MEASURED_IN_PART,
+    OURS,
+    STORE_NAME,
+    Layout,
+)
+from cellstamp.h5sc.new_file import bytes_of_tables, new_file
 from cellstamp.h5sc.opening import ROOT, OpenStore
 from cellstamp.h5sc.reader import as_plain
 from cellstamp.h5sc.tables import as_text, mark_exceeding, tables_of, write_to_file, write_to_store
 from cellstamp.location import Location, reachable
 from cellstamp.system import sync_file
 
-MEASURED_IN_PART = "measured_in_part"
-"""Column of ``obs``: whether a cell extends beyond the pixels in which it was measured."""
-
-_NAMES = {FILE_NAME: "features.h5ad", STORE_NAME: FEATURES_STORE}
+_NAMES = {FILE_NAME: FEATURES_FILE, STORE_NAME: FEATURES_STORE}
 _COLUMNS = ("group", "compartment", "channel", "unit")
 _CHUNK_BYTES = 2**22
+_PER_FEATURE = 2**10
+"""Bytes of a row of ``var`` in a file, at most."""
 _ENCODING: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
 
 
@@ -77,6 +86,11 @@ class FeatureTable:
         return {**tables, "var": var, "uns": {ANNOTATION: self.layout.annotation(), OURS: dict(self.about)}}
 
 
+def bytes_of_features(layout: Layout, n_features: int) -> int:
+    """Return how many bytes a table of features takes at most."""
+    return bytes_of_tables(layout) + n_features * (4 * layout.shape[0] + _PER_FEATURE)
+
+
 def write_features(path: Path, table: FeatureTable, rows: FeatureRows) -> None:
     """Write a table of features to a file, or to a store if its name ends so, and bring it to the disk.
 
@@ -97,7 +111,8 @@ def write_features(path: Path, table: FeatureTable, rows: FeatureRows) -> None:
 
 def _write_file(path: Path, table: FeatureTable, rows: FeatureRows) -> None:
     shape = table.layout.shape[0], len(table.features)
-    with h5py.File(path, "w", libver=HDF5_BOUND, locking=False) as file:
+    path.unlink(missing_ok=True)  # an interrupted run left it
+    with new_file(path, bytes_of_features(table.layout, len(table.features))) as file:
         write_to_file(file, table.elements())
         values = file.create_dataset("X", shape, np.float32)
         values.attrs.update(_ENCODING)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
-from cellstamp.h5sc.layout import CELL_ID, IMAGES, OURS, REMOVED_NAME
+from cellstamp.h5sc.layout import CELL_ID, IMAGES, OURS, REMOVED_NAME, removed_name
 from cellstamp.h5sc.reader import read_h5sc
 from cellstamp.location import Location, is_path, location_of
 
@@ -72,12 +72,12 @@ def kept_and_removed(h5sc: Any) -> KeptAndRemoved:
     path = _path_of(h5sc)
     data = read_h5sc(path, images=False)
     about = data.uns.get(OURS, {})
-    settings, removed = about.get("settings", {}), _removed(path.with_name(REMOVED_NAME))
-    _check_own(path, removed, about)
+    settings, kept = about.get("settings", {}), data.obs[CELL_ID].to_numpy().astype(np.uint64)
+    removed = _removed_of(path, kept, about)
     first = str(data.var["channels"].iloc[0])
     return KeptAndRemoved(
         path,
-        data.obs[CELL_ID].to_numpy().astype(np.uint64),
+        kept,
         removed,
         np.asarray(data.obsm["spatial"], np.float64) if "spatial" in data.obsm else None,
         _named(settings, "image"),
@@ -116,15 +116,23 @@ def _path_of(h5sc: Any) -> Location:
     return location_of(file.filename)
 
 
-def _check_own(path: Location, removed: NDArray[np.uint64], about: Any) -> None:
-    """Check that the list of removed cells is that of this result: results of two formats in a folder share it."""
-    n_removed = about.get("cells_removed_at_border", removed.size)
+def _removed_of(path: Location, kept: NDArray[np.uint64], about: Any) -> NDArray[np.uint64]:
+    """Read the removed cells of a result: from its list, or from the list that earlier versions wrote for all."""
+    own, shared = path.with_name(removed_name(path.name)), path.with_name(REMOVED_NAME)
+    found = own if own.is_file() or not shared.is_file() else shared
+    removed = _removed(found)
+    n_removed, both = about.get("cells_removed_at_border", removed.size), np.intersect1d(removed, kept)
+    problem = None
     if n_removed != removed.size:
+        problem = f"{removed.size} cells, but {n_removed} were removed for {path.name}"
+    elif both.size:
+        problem = f"cell {both[0]}, which {path.name} has"
+    if problem is not None:
         raise InputError(
-            f"{path.with_name(REMOVED_NAME)} lists {removed.size} cells, but {n_removed} were removed for {path.name}: "
-            "the list is that of another result in the folder. Extract again, with output_folder_name for another "
-            "folder, or overwrite=True"
+            f"{found} lists {problem}: the list is that of another result. Extract again, with output_folder_name for "
+            "another folder, or overwrite=True"
         )
+    return removed
 
 
 def _removed(path: Location) -> NDArray[np.uint64]:

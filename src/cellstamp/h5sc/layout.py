@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,18 +26,22 @@ INSTANCE_ID = "instance_id"
 """Column of ``obs`` for cells that are given as shapes: their ids in the shapes element, integers or texts."""
 EXCEEDS = "exceeds_crop"
 """Column of ``obs``: whether a cell extends beyond its crop."""
+MEASURED_IN_PART = "measured_in_part"
+"""Column of ``obs`` in a table of features: whether a cell extends beyond the pixels in which it was measured."""
 REGION = "region"
 ANNOTATION = "spatialdata_attrs"
 """Name in ``uns`` of SpatialData's table metadata: the annotated mask, and the columns that match rows to it."""
 
 FILE_NAME = "single_cells.h5sc"
 STORE_NAME = "single_cells.zarr"
+FEATURES_FILE = "features.h5ad"
 FEATURES_STORE = "features.zarr"
-"""Table of features beside a store."""
+"""Table of features beside a file, and beside a store."""
 URL_NAME = "single_cells.url"
 """File with the URL of a store."""
 RESULT_NAMES = (FILE_NAME, STORE_NAME, URL_NAME)
 REMOVED_NAME = "removed_classes.csv"
+"""List of the removed cells beside a file, as in scportrait; earlier versions wrote it for all formats."""
 PER_CHANNEL = "per channel"
 """Stored instead of quantiles that differ between channels; ``uns/cellstamp`` has them."""
 
@@ -46,6 +51,12 @@ HDF5_BOUND = ("v110", "v110")
 
 CHUNK_BYTES = 2**20
 """Largest chunk of several planes, uncompressed: HDF5's chunk cache before version 2.0 holds no larger ones."""
+
+
+def removed_name(name: str) -> str:
+    """Return the name of the list of removed cells of a file, a store, or a file with a URL: one for each result."""
+    suffix = PurePath(name).suffix
+    return f"removed_classes{suffix}.csv" if suffix in {".zarr", ".url"} else REMOVED_NAME
 
 
 def planes_per_chunk(n_planes: int, plane_bytes: int, compression: Codec | None) -> int:

@@ -12,12 +12,26 @@ import h5py
 import zarr
 
 from cellstamp.errors import InputError
-from cellstamp.h5sc.layout import IMAGES
+from cellstamp.h5sc.layout import (
+    FEATURES_FILE,
+    FEATURES_STORE,
+    FILE_NAME,
+    IMAGES,
+    MEASURED_IN_PART,
+    STORE_NAME,
+    URL_NAME,
+)
 from cellstamp.location import Location, check_protocol, is_remote, location_of, reachable
 from cellstamp.remote_file import RemoteFile, RemoteStatus
 
 ROOT = "zarr.json"
 """File with the metadata of a zarr store's root: it is written last."""
+
+_IMAGES_OF = {FEATURES_FILE: FILE_NAME, FEATURES_STORE: STORE_NAME}
+_SHOWN = 60
+"""Characters of a text in a message."""
+_EXAMPLES = 3
+"""Number of files in a message."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +104,40 @@ def open_h5sc(path: Location) -> Any:
     with reachable(str(path)):
         file = _open(path)
         problem = _problem(file)
+        has_features = problem is not None and "X" in file and f"obs/{MEASURED_IN_PART}" in file
     if problem is not None:
         file.close()
-        message = f"{path} is not an .h5sc file: {problem}"
-        raise InputError(message)
+        raise InputError(_no_images_in(path) if has_features else f"{path} is not an .h5sc file: {problem}")
     return file
+
+
+def _no_images_in(features: Location) -> str:
+    images = _IMAGES_OF.get(features.name) or features.name.removesuffix(features.suffix).removesuffix(".features")
+    return (
+        f"{features} is a table of features, and has no single-cell images. Give the file or store that it belongs to: "
+        f"{features.with_name(images)}"
+    )
+
+
+def read_url(path: Path) -> str:
+    """Read the URL of a store from a text file, as extractions with ``output_url`` write it.
+
+    Raises
+    ------
+    InputError
+        If it has none.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not is_remote(text) or len(text.split()) != 1:
+        raise InputError(
+            f"{path}: {_short(text)} is not a URL: the file must have the URL of a zarr store, like "
+            f"s3://bucket/run/data/{STORE_NAME}. Write it into the file, or extract again with the key output_url"
+        )
+    return text
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 def _open(path: Location) -> Any:
@@ -106,12 +149,14 @@ def _open(path: Location) -> Any:
         raise InputError(f"there is no file {path}")
     if path.is_dir():
         return _open_store(path)
-    if is_remote(path):
+    if not isinstance(path, Path):
         raise InputError(f"{path} is a file behind a URL, of which only zarr stores can be read: download it")
     return _open_file(path)
 
 
-def _open_file(path: Location) -> h5py.File:
+def _open_file(path: Path) -> h5py.File:
+    if path.suffix == Path(URL_NAME).suffix:
+        raise InputError(f"{path} is a text file with the URL of a store. Give the URL: {read_url(path)}")
     try:
         return h5py.File(str(path), "r")
     except OSError as error:
@@ -121,13 +166,34 @@ def _open_file(path: Location) -> h5py.File:
 
 def _open_store(path: Location) -> OpenStore:
     if not (path / ROOT).exists():
-        message = f"{path} is a folder and not a zarr store of single-cell images: it has no {ROOT}"
-        raise InputError(message)
+        raise InputError(_no_store_in(path))
     try:
         return OpenStore(path)
     except (OSError, ValueError, KeyError) as error:
         message = f"{path} is not a zarr store, or it is damaged: {error}"
         raise InputError(message) from error
+
+
+def _no_store_in(path: Location) -> str:
+    if (path / ".zgroup").exists():
+        return (
+            f"{path} is a zarr store in format 2: single-cell images must be in format 3. Convert it in Python: import "
+            f"anndata, zarr; new = zarr.open_group({str(path.with_name(f'{path.stem}_3.zarr'))!r}, mode='w-', "
+            f"zarr_format=3); anndata.io.write_elem(new, '/', anndata.io.read_zarr({str(path)!r}))"
+        )
+    message = f"{path} is a folder and not a zarr store of single-cell images: it has no {ROOT}"
+    found = _results_below(path) if isinstance(path, Path) else []
+    return f"{message}. Give a file or store in it: {', '.join(map(str, found[:_EXAMPLES]))}" if found else message
+
+
+def _results_below(folder: Path) -> list[Path]:
+    """Return the files and stores in a folder, in the extractions of a project's folder, or of a step's folder."""
+    return [
+        path
+        for below in ("", "[!.]*/", "extraction/[!.]*/")
+        for name in (FILE_NAME, STORE_NAME)
+        for path in sorted(folder.glob(f"{below}{name}"))
+    ]
 
 
 def is_finished(path: Location) -> bool:

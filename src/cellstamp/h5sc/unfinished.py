@@ -11,7 +11,7 @@ A run is resumed with the chunks it began with, which had one plane in earlier v
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,27 @@ def settle(work: Path, about: Mapping[str, Any], *, overwrite: bool, log: Callab
 def n_finished(work: Path) -> int:
     """Count the finished cells."""
     return sum(count_cells(attempt / JOURNAL) for attempt in attempts_in(work)[:1])
+
+
+@contextmanager
+def noting_finished(work: Path, n_cells: int) -> Iterator[None]:
+    """Add the number of finished cells to errors and interrupts, if there are any. Writers are closed before.
+
+    Parameters
+    ----------
+    work
+        Folder of unfinished results.
+    n_cells
+        Number of all cells.
+    """
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):
+            n_done = n_finished(work)
+            if n_done:
+                error.add_note(f"Finished cells are kept ({n_done:,} of {n_cells:,}): run again to resume")
+        raise
 
 
 @contextmanager
@@ -131,7 +152,7 @@ def _reopen(attempt: Path, layout: Layout, about: Mapping[str, Any]) -> StampWri
         return None
     try:
         writer = StampWriter(attempt / FILE_NAME, layout, journal, about, resume=True)
-    except OSError:
+    except OutputError:
         return None
     for entry in read_entries(journal):
         writer.note_written(entry)

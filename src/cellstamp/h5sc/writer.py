@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.encoded_cells import EncodedCells
-from cellstamp.errors import OutputError, unwritable, writing
+from cellstamp.errors import OutputError, writing
 from cellstamp.h5sc.chunk_offsets import ChunkFinder
 from cellstamp.h5sc.journal import Entry, Journal
-from cellstamp.h5sc.layout import EXCEEDS, HDF5_BOUND, IMAGES, OURS, Layout
+from cellstamp.h5sc.layout import EXCEEDS, IMAGES, OURS, Layout
+from cellstamp.h5sc.new_file import bytes_of_tables, new_file, reopened
 from cellstamp.h5sc.space_ahead import SpaceAhead
 from cellstamp.h5sc.tables import tables_of, write_to_file
 from cellstamp.h5sc.writeback import Writeback
@@ -62,10 +63,8 @@ class StampWriter:
         self, path: Path, layout: Layout, journal: Path, made_from: Mapping[str, Any], *, resume: bool = False
     ) -> None:
         self._path = path
-        with ExitStack() as opened:
-            # the lock on the folder keeps other writers out; HDF5's lock fails on network file systems without locks
-            file = h5py.File(path, "r+" if resume else "x", libver=HDF5_BOUND, locking=False)
-            self._file = opened.enter_context(file)
+        with writing(path), ExitStack() as opened:
+            self._file = opened.enter_context(reopened(path) if resume else new_file(path, bytes_of_tables(layout)))
             if not resume:
                 _write_tables(self._file, layout)
             self._raw = opened.enter_context(RawFile(path, writable=True))
@@ -93,13 +92,11 @@ class StampWriter:
         OutputError
             If the file cannot be written.
         """
-        try:
+        with writing(self._path, cells.payload.nbytes):
             self._ahead.reserve(cells.payload.nbytes)
             self._write_chunks(cells)
             if not self._is_reserved:
                 self._reserve()
-        except (OSError, RuntimeError) as error:
-            raise unwritable(self._path, error, cells.payload.nbytes) from error
         self._journal.add(Entry.of(cells, self._finder.find(cells)))
         self._note_written(cells.rows, cells.on_edge, cells.n_empty)
         self._fresh_bytes += cells.payload.nbytes
@@ -154,11 +151,9 @@ class StampWriter:
         """
         column = np.zeros(self.is_written.size, np.bool_)
         column[exceeding] = True
-        try:
+        with writing(self._path):
             anndata.io.write_elem(self._file["uns"], OURS, dict(about))
             self._file[f"obs/{EXCEEDS}"][...] = column
-        except (OSError, RuntimeError) as error:
-            raise unwritable(self._path, error, 0) from error
 
     def flush(self) -> None:
         """Bring all written cells to the disk, and their entries into the journal.
@@ -186,18 +181,16 @@ class StampWriter:
         """Bring the file to the disk and close it, also after an error: the next run continues it."""
         closed = False
         try:
-            self._spare.unlink(missing_ok=True)
-            # the journal first: if the rest fails, no written cell is lost
-            self._writeback.finish()
-            self._file.flush()
-            self.flush()
-            self._writeback.stop()
-            self._file.close()
-            closed = True
-        except (OSError, RuntimeError, OutputError) as failure:
             # an earlier error is raised instead of this one
-            if kind is None:
-                raise unwritable(self._path, failure, 0) from failure
+            with suppress(*([OutputError] if kind else [])), writing(self._path):
+                self._spare.unlink(missing_ok=True)
+                # the journal first: if the rest fails, no written cell is lost
+                self._writeback.finish()
+                self._file.flush()
+                self.flush()
+                self._writeback.stop()
+                self._file.close()
+                closed = True
         finally:
             self._writeback.stop()
             with suppress(OSError, RuntimeError):
@@ -215,4 +208,5 @@ def _write_tables(file: h5py.File, layout: Layout) -> None:
         f"obsm/{IMAGES}", layout.shape, layout.dtype, chunks=layout.chunks, compression=layout.compression
     )
     images.attrs.update(layout.attributes())
+    file.flush()  # releases the rest of the reserved space
     return_freed_memory()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from cellstamp.errors import OutputError
+from cellstamp.h5sc.feature_table import bytes_of_features
 from cellstamp.h5sc.layout import Layout
 from cellstamp.report import format_bytes
 
@@ -23,17 +25,32 @@ def smallest_chunk(layout: Layout) -> int:
     return smallest[layout.compression] + _INDEX_BYTES
 
 
-class Unlimited:
-    """Free space of an object store; see `DiskSpace`."""
+class FeatureSpace(NamedTuple):
+    """Bytes that features take beside the images.
 
-    def wrote(self, n_cells: int, n_bytes: int) -> None:
-        """Do nothing."""
+    Attributes
+    ----------
+    per_cell
+        Of a cell while it is extracted: in the journal, and in the temporary file of all features.
+    at_end
+        Of the table with the features of all cells.
+    """
 
-    def check(self) -> None:
-        """Do nothing."""
+    per_cell: int = 0
+    at_end: int = 0
+
+    @classmethod
+    def of(cls, layout: Layout, n_features: int) -> Self:
+        """Return the space for this number of features, and whether the cells were measured in part."""
+        n_bytes = 4 * (1 + n_features)
+        # the journal has them as text: four characters for three bytes
+        return cls(n_bytes + -(-n_bytes // 3) * 4, bytes_of_features(layout, n_features))
 
 
-def check_fits(folder: Path, layout: Layout, n_left: int) -> None:
+NO_FEATURES = FeatureSpace()
+
+
+def check_fits(folder: Path, layout: Layout, n_left: int, features: FeatureSpace = NO_FEATURES) -> None:
     """Check that the minimum size of cells fits on the disk.
 
     Parameters
@@ -44,18 +61,25 @@ def check_fits(folder: Path, layout: Layout, n_left: int) -> None:
         Layout of the file.
     n_left
         Number of cells that are not written yet.
+    features
+        Space for features.
 
     Raises
     ------
     OutputError
         If it is larger than the free space.
     """
-    needed, free = n_left * layout.chunks_per_cell * smallest_chunk(layout), shutil.disk_usage(folder).free
+    needed = n_left * (layout.chunks_per_cell * smallest_chunk(layout) + features.per_cell)
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise OutputError(
-            f"{folder}: the images of {n_left:,} cells need at least {format_bytes(needed)}, and only "
+            f"{folder}: the {_words(features)} of {n_left:,} cells need at least {format_bytes(needed)}, and only "
             f"{format_bytes(free)} are free there. Free disk space, or give another directory"
         )
+
+
+def _words(features: FeatureSpace, *, images: bool = True) -> str:
+    return " and ".join(["images"] * images + ["features"] * (features.per_cell > 0))
 
 
 class DiskSpace:
@@ -67,20 +91,25 @@ class DiskSpace:
         Folder of the file.
     n_left
         Number of cells that are not written yet.
+    features
+        Space for features.
+    images
+        Whether the images are on this disk, not in an object store.
     """
 
-    def __init__(self, folder: Path, n_left: int) -> None:
+    def __init__(self, folder: Path, n_left: int, features: FeatureSpace = NO_FEATURES, *, images: bool = True) -> None:
         self._folder, self._n_left = folder, n_left
+        self._features, self._images = features, images
         self._n_cells = self._n_bytes = 0
 
     def wrote(self, n_cells: int, n_bytes: int) -> None:
         """Record cells and bytes as written."""
         self._n_cells += n_cells
-        self._n_bytes += n_bytes
+        self._n_bytes += n_bytes if self._images else 0
         self._n_left -= n_cells
 
     def check(self) -> None:
-        """Check that the rest fits, if its images are as large as the written ones.
+        """Check that the rest fits, with the table of features, if its images are as large as the written ones.
 
         Raises
         ------
@@ -89,11 +118,13 @@ class DiskSpace:
         """
         if not self._n_cells:
             return
-        needed = self._n_left * self._n_bytes // self._n_cells
+        of_images = self._n_left * self._n_bytes // self._n_cells
+        needed = of_images + self._n_left * self._features.per_cell + self._features.at_end
         free = shutil.disk_usage(self._folder).free
         if needed * _TOLERANCE > free:
+            what = _words(self._features, images=self._images)
             raise OutputError(
-                f"{self._folder}: the images of the remaining {self._n_left:,} cells need about "
-                f"{format_bytes(needed)}, and only {format_bytes(free)} are free there. Finished cells are kept: free "
-                "disk space and extract again to resume"
+                f"{self._folder}: the {what} of the remaining {self._n_left:,} cells need about "
+                f"{format_bytes(needed)}, and only {format_bytes(free)} are free there. Free disk space, and "
+                "extract again"
             )

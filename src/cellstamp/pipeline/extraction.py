@@ -21,11 +21,11 @@ from cellstamp.engines import n_local_workers, open_engine
 from cellstamp.engines.base import Engine
 from cellstamp.engines.inflight import InflightLimit
 from cellstamp.engines.memory import memory_budget
-from cellstamp.errors import ConfigError, OutputError, reworded, writing
+from cellstamp.errors import ConfigError, OutputError, notes_of, reworded, writing
 from cellstamp.h5sc.feature_table import features_name, has_features
-from cellstamp.h5sc.layout import REMOVED_NAME
+from cellstamp.h5sc.layout import removed_name
 from cellstamp.h5sc.opening import bytes_of, is_finished
-from cellstamp.h5sc.unfinished import n_finished, settle
+from cellstamp.h5sc.unfinished import n_finished, noting_finished, settle
 from cellstamp.location import Location, location_of
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep, source_of
@@ -34,7 +34,7 @@ from cellstamp.pipeline.cell_selection import Selection, choose_cells
 from cellstamp.pipeline.cluster_memory import plan_for
 from cellstamp.pipeline.compile_kernels import compile_kernels
 from cellstamp.pipeline.crop_size import SHARE, measure_size, size_in_pixels
-from cellstamp.pipeline.disk_space import DiskSpace, Unlimited, check_fits
+from cellstamp.pipeline.disk_space import DiskSpace, check_fits
 from cellstamp.pipeline.extraction_warnings import (
     cut_off_cells,
     empty_cells,
@@ -49,7 +49,14 @@ from cellstamp.pipeline.extraction_warnings import (
 )
 from cellstamp.pipeline.folder import STORE
 from cellstamp.pipeline.job import Job, file_name_of, in_slide_order, result_in
-from cellstamp.pipeline.measured_output import choose_features, published, recording, remove_outdated, with_names
+from cellstamp.pipeline.measured_output import (
+    choose_features,
+    published,
+    recording,
+    remove_outdated,
+    space_of_features,
+    with_names,
+)
 from cellstamp.pipeline.output import open_output
 from cellstamp.pipeline.queried_cells import find_chosen
 from cellstamp.pipeline.result_folder import claim_folder, is_published, keep_url, work_folder
@@ -258,8 +265,11 @@ class HDF5CellExtraction(ProcessingStep):
         layout, content, inputs = job.layout(), made_from(job), begun_from(job)
         with work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
             settle(work, inputs, overwrite=self._may_replace, log=self.log)
-            if config.output_url is None:
-                check_fits(work, layout, len(job.cells) - n_finished(work))
+            space, is_local = space_of_features(job, layout), config.output_url is None
+            if not is_local:  # it may be removed before the new one is complete
+                self.output_path = None
+            if is_local:
+                check_fits(work, layout, len(job.cells) - n_finished(work), space)
             with (
                 open_output(job, layout, batches, work, inputs, overwrite=self._may_replace, log=self.log) as output,
                 recording(job, layout, output.writer, output.folder) as writer,
@@ -275,17 +285,17 @@ class HDF5CellExtraction(ProcessingStep):
                     writer,
                     limit=limit,
                     flush_every=config.flush_every,
-                    room=DiskSpace(work, len(job.cells) - n_done) if config.output_url is None else Unlimited(),
+                    room=DiskSpace(work, len(job.cells) - n_done, space, images=is_local),
                     progress=progress,
                 )
                 exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), blocks)
                 removed = "".join(f"{cell}\n" for cell in job.selection.removed.tolist())
                 with writing(job.folder):
-                    (output.folder / REMOVED_NAME).write_text(removed, encoding="ascii", newline="\n")
+                    (output.folder / removed_name(job.file_name)).write_text(removed, encoding="ascii", newline="\n")
                 writer.describe(job.description(content, inputs, writer.n_empty, exceeding.rows.size), exceeding.rows)
-            with writing(job.folder):
+            with noting_finished(work, len(job.cells)), writing(job.folder):
                 remove_outdated(job)
-                run.publish([REMOVED_NAME, *published(job), job.file_name], output.folder, job.folder)
+                run.publish([removed_name(job.file_name), *published(job), job.file_name], output.folder, job.folder)
         watch.lap("extracting")
         if exceeding.rows.size:
             # with image_size auto, one cell in a hundred is expected
@@ -308,7 +318,8 @@ class HDF5CellExtraction(ProcessingStep):
         except BaseException as error:
             # if the log cannot be written either, report the first error
             with suppress(OutputError):
-                self.log(f"failed: {type(error).__name__}: {error}".removesuffix(": "))
+                failed = f"failed: {type(error).__name__}: {error}".removesuffix(": ")
+                self.log(". ".join([failed, *notes_of(error)]))
             raise
         finally:
             self.log_name = name

@@ -155,8 +155,8 @@ def plot_removed(
     Parameters
     ----------
     h5sc
-        Path of an ``.h5sc`` file in the same folder as its ``removed_classes.csv``, or the `AnnData` that `read_h5sc`
-        returns for it.
+        Path of an ``.h5sc`` file or zarr store in the same folder as its list of removed cells, or the `AnnData` that
+        `read_h5sc` returns for it.
     store
         Path of the SpatialData store with the masks of the extraction. None: the store of the project that contains the
         file.

@@ -16,6 +16,7 @@ from cellstamp.config_files import check_sections, read_config
 from cellstamp.config_rules import AUTO
 from cellstamp.errors import ConfigError, OutputError
 from cellstamp.h5sc.layout import RESULT_NAMES, URL_NAME
+from cellstamp.h5sc.opening import read_url
 from cellstamp.location import Location, location_of
 from cellstamp.segmentation_config import SegmentationConfig
 
@@ -177,8 +178,14 @@ def results(directory: Path) -> list[Path]:
 
 
 def location_in(result: Path) -> Location:
-    """Return the location of a result: itself, or the URL that it holds."""
-    return result if result.name != URL_NAME else location_of(result.read_text(encoding="utf-8").strip())
+    """Return the location of a result: itself, or the URL that it holds.
+
+    Raises
+    ------
+    InputError
+        If it must hold a URL, and does not.
+    """
+    return result if result.name != URL_NAME else location_of(read_url(result))
 
 
 def latest_result(directory: Path) -> Location | None:

@@ -21,8 +21,9 @@ from cellstamp.features.texture import check_installed
 from cellstamp.h5sc.feature_rows import FeatureRows
 from cellstamp.h5sc.feature_table import FeatureTable, features_name, write_features
 from cellstamp.h5sc.journal import from_text, read_entries, read_shards
-from cellstamp.h5sc.layout import Layout
+from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME, RESULT_NAMES, Layout
 from cellstamp.h5sc.unfinished import JOURNAL
+from cellstamp.pipeline.disk_space import NO_FEATURES, FeatureSpace
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import Writer
 from cellstamp.source.read.arrays import PixelSource
@@ -85,6 +86,11 @@ def with_names(job: Job, engine: Engine, batches: Iterable[Any]) -> Job:
     named = replace(job, features=replace(job.features, names=names))
     _ = named.features and named.features.features  # raises if names are repeated
     return named
+
+
+def space_of_features(job: Job, layout: Layout) -> FeatureSpace:
+    """Return the disk space that the features of a job take."""
+    return NO_FEATURES if job.features is None else FeatureSpace.of(layout, len(job.features.features))
 
 
 class Recorder:
@@ -188,6 +194,9 @@ def published(job: Job) -> list[str]:
 
 
 def remove_outdated(job: Job) -> None:
-    """Remove the features of earlier images that a run without features replaces."""
+    """Remove features and lists of removed cells of an earlier result, if the new one doesn't replace them."""
     if job.features is None:
         remove(job.folder / features_name(job.result.name))
+    # earlier versions wrote one list for all formats
+    if [name for name in RESULT_NAMES if (job.folder / name).exists()] == [job.file_name] != [FILE_NAME]:
+        remove(job.folder / REMOVED_NAME)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cellstamp.h5sc.layout import STORE_NAME, URL_NAME, Layout
-from cellstamp.h5sc.unfinished import open_writer
-from cellstamp.location import Location
+from cellstamp.h5sc.unfinished import noting_finished, open_writer
 from cellstamp.pipeline.job import Job
+from cellstamp.pipeline.result_folder import forget_url
 from cellstamp.pipeline.run import Writer, without, without_shards
 from cellstamp.zarr_store.destinations import LocalDestination, RemoteDestination
 from cellstamp.zarr_store.layout import ShardedLayout
@@ -67,18 +67,19 @@ def open_output(
         Called with a line about finished cells that could not be read back.
     """
     if isinstance(layout, ShardedLayout):
-        place = partial(_destination, result=job.result, overwrite=overwrite)
-        with open_store(work, layout, inputs, place, log) as (folder, store):
+        place = partial(_destination, job=job, overwrite=overwrite)
+        with noting_finished(work, len(job.cells)), open_store(work, layout, inputs, place, log) as (folder, store):
             task = ShardTask(job.task(), store.store, layout.rows_per_shard)
             yield Output(folder, store, task, without_shards(batches, store.is_written))
         return
-    with open_writer(work, layout, inputs, log) as (folder, writer):
+    with noting_finished(work, len(job.cells)), open_writer(work, layout, inputs, log) as (folder, writer):
         yield Output(folder, writer, job.task(writer.planes_per_chunk), without(batches, writer.is_written))
 
 
-def _destination(folder: Path, result: Location, *, overwrite: bool) -> LocalDestination | RemoteDestination:
+def _destination(folder: Path, job: Job, *, overwrite: bool) -> LocalDestination | RemoteDestination:
     """Return where the store is written while it is unfinished: in a folder, or already at its URL."""
+    result = job.result
     if isinstance(result, Path):
         return LocalDestination(folder / STORE_NAME)
     (folder / URL_NAME).write_text(f"{result}\n", encoding="utf-8")
-    return RemoteDestination(result, overwrite=overwrite)
+    return RemoteDestination(result, overwrite=overwrite, on_removal=partial(forget_url, result, job.folder))

@@ -341,7 +341,7 @@ class Project(ProjectPictures):
             "cytosol_segmentation": self.cyto_seg_status,
             "nucleus_centers": store.has_element(self._store, centers_of(NUCLEUS)),
             "cytosol_centers": store.has_element(self._store, centers_of(CYTOSOL)),
-            "extraction": folder.latest_result(Path(self.directory)) is not None,
+            "extraction": bool(folder.results(Path(self.directory))),
         }
 
 

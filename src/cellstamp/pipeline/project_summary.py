@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cellstamp.h5sc.layout import URL_NAME
+from cellstamp.h5sc.layout import FILE_NAME, URL_NAME
 from cellstamp.pipeline import folder
 from cellstamp.report import format_cells
 from cellstamp.source.load.store_summary import describe_image, describe_masks, readable
@@ -40,12 +40,16 @@ def summarize(directory: Path, *, segmentation: Any, extraction: Any) -> str:
 
 
 def _result(path: Path) -> str:
+    """Return the folder of a result, its format, and its number of cells or URL."""
     from cellstamp.h5sc.reader import describe_h5sc
 
-    place = f"{path.parent.parent.name}/{path.parent.name}"
-    if path.name == URL_NAME:  # a `repr` makes no requests
-        return f"{place} ({folder.location_in(path)})"
-    return f"{place} ({readable(lambda: format_cells(describe_h5sc(path).n_cells))})"
+    def about() -> str:
+        if path.name == URL_NAME:  # a `repr` makes no requests
+            return str(folder.location_in(path))
+        return format_cells(describe_h5sc(path).n_cells)
+
+    kind = ".h5sc file" if path.name == FILE_NAME else "zarr store"
+    return f"{path.parent.parent.name}/{path.parent.name} ({kind}, {readable(about)})"
 
 
 def _unfinished(directory: Path, results: list[Path]) -> dict[str, str]:

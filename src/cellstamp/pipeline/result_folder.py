@@ -75,6 +75,13 @@ def keep_url(result: Location, folder: Path) -> None:
         note.write_text(f"{result}\n", encoding="utf-8")
 
 
+def forget_url(result: Location, folder: Path) -> None:
+    """Remove the note of the URL of a result that was removed, so that nothing lists it."""
+    note = folder / URL_NAME
+    if note.is_file() and note.read_text(encoding="utf-8").strip() == str(result):
+        note.unlink()
+
+
 def _unfinished(folder: Path) -> Path:
     return folder.with_name(f"{UNFINISHED}{folder.name}")
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cellstamp.cells.plan import Batch, ShardBatch, window_corners
 from cellstamp.engines.base import Engine
 from cellstamp.pipeline.crop_size import half_sizes
-from cellstamp.pipeline.disk_space import DiskSpace, Unlimited
+from cellstamp.pipeline.disk_space import DiskSpace
 from cellstamp.pipeline.job import Job
 from cellstamp.report import PeakMemory, Progress
 from cellstamp.source.read.extents import Run, find_extents
@@ -205,7 +205,7 @@ def run_batches(
     *,
     limit: Limit,
     flush_every: int | None,
-    room: DiskSpace | Unlimited,
+    room: DiskSpace,
     progress: Progress,
 ) -> Tally:
     """Run batches on the engine, and write each when it is done.

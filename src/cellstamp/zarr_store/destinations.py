@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellstamp.errors import OutputError, writing
-from cellstamp.h5sc.layout import FEATURES_STORE, REMOVED_NAME
+from cellstamp.h5sc.layout import FEATURES_STORE, URL_NAME, removed_name
 from cellstamp.h5sc.opening import ROOT
 from cellstamp.system import replace_file, sync_file, sync_folder
 from cellstamp.zarr_store.remote_shards import sizes_of_shards
@@ -71,10 +71,12 @@ class RemoteDestination:
         URL of the store.
     overwrite
         Whether to remove an existing store.
+    on_removal
+        Called when an existing store was removed.
     """
 
-    def __init__(self, store: UPath, *, overwrite: bool) -> None:
-        self.store, self._overwrite = store, overwrite
+    def __init__(self, store: UPath, *, overwrite: bool, on_removal: Callable[[], None]) -> None:
+        self.store, self._overwrite, self._on_removal = store, overwrite, on_removal
 
     def begin(self) -> None:
         """Remove an existing store, the metadata of its root first, so that no reader takes the rest for a result.
@@ -98,6 +100,7 @@ class RemoteDestination:
             )
         if (self.store / ROOT).exists():
             (self.store / ROOT).unlink()
+        self._on_removal()
         for store in (self.store.with_name(FEATURES_STORE), self.store):
             if store.exists():
                 store.fs.rm(store.path, recursive=True)
@@ -117,7 +120,8 @@ class RemoteDestination:
 
     def take(self, aside: Path) -> None:
         """Upload the files of a folder, and the table and list beside it, the metadata of the root last."""
-        _upload([aside.with_name(REMOVED_NAME)], aside.parent, self.store.parent)
+        removed = self.store.with_name(removed_name(self.store.name))
+        self.store.fs.put_file(str(aside.with_name(removed_name(URL_NAME))), removed.path)
         features = aside.with_name(FEATURES_STORE)
         for folder, store in ((features, self.store.with_name(FEATURES_STORE)), (aside, self.store)):
             if folder.exists():
