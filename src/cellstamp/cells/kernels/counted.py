@@ -148,7 +148,7 @@ def rank_of(k, n):
 
 @compiled_part
 def count_few(values, ends, base, shift, bins, slots, n_slots, few):
-    """Count the values in the bins with a slot, each value of its own."""
+    """Count the values in the bins with a slot, one by one."""
     last = (1 << shift) - 1
     start = 0
     for part in range(N_PARTS):
