@@ -16,7 +16,10 @@ TABLES: tuple[tuple[str, Sequence[Definition]], ...] = (
     ),
     ("**texture**: `nucleus__NAME__CHANNEL`, `cell__NAME__CHANNEL`", TEXTURES),
 )
-HEADER = ["| name | unit | definition | equal to | in CellProfiler |", "|---|---|---|---|---|"]
+HEADER = (
+    "| name | unit | definition | equal to | in CellProfiler | in CellFeaturizer |",
+    "|---|---|---|---|---|---|",
+)
 
 
 def lines() -> Iterator[str]:
@@ -24,7 +27,13 @@ def lines() -> Iterator[str]:
     for title, definitions in TABLES:
         yield from ["", title, "", *HEADER]
         for each in definitions:
-            yield f"| `{each.name}` | {each.unit} | {each.formula} | {each.source} | {each.cellprofiler} |"
+            texts = (f"`{each.name}`", each.unit, each.formula, each.source, each.cellprofiler, each.cellfeaturizer)
+            yield _row(texts)
+
+
+def _row(texts: Sequence[str]) -> str:
+    """Return a row of a table; in a formula such as |i - j|, "|" does not end a cell."""
+    return " | ".join(["", *(text.replace("|", r"\|") for text in texts), ""]).strip()
 
 
 def setup(app: Any) -> dict[str, bool]:
