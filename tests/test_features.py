@@ -591,37 +591,42 @@ def test_validate_finds_other_runs_and_damage(own: Path) -> None:
 # --- documentation ---------------------------------------------------------------------------------------------------
 
 
-def _lines_of_the_page() -> list[str]:
+def _rows_of_the_page(kind: str) -> dict[str, list[str]]:
+    """Return the texts of each feature in the generated tables of one kind."""
     spec = importlib.util.spec_from_file_location("feature_reference", PAGES / "feature_reference.py")
     assert spec is not None
     assert spec.loader is not None
     reference = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = reference  # where dataclasses look for their module
     spec.loader.exec_module(reference)
-    return list(reference.lines())
+    rows = [re.split(r" (?<!\\)\| ", line.strip("| ")) for line in reference.lines(kind) if line.startswith("| `")]
+    assert f"```{{feature-reference}} {kind}\n" in (PAGES / "features.md").read_text(encoding="utf-8")
+    return {name.strip("`"): texts for name, *texts in rows}
 
 
-def test_the_page_lists_all_declared_features() -> None:
-    names = re.findall(r"^\| `(\S+)` \|", "\n".join(_lines_of_the_page()), re.MULTILINE)
+@pytest.mark.parametrize("kind", ["definitions", "names"])
+def test_the_page_lists_all_declared_features(kind: str) -> None:
     declared = declared_features(GROUPS, ("nucleus", "cell"), ("dna",))
-    assert names == list(dict.fromkeys(feature.name.split("__")[1] for feature in declared))
-    text = (PAGES / "features.md").read_text(encoding="utf-8")
-    assert "```{feature-reference}\n" in text
+    names = dict.fromkeys(feature.name.split("__")[1] for feature in declared)
+    assert list(_rows_of_the_page(kind)) == list(names)
+
+
+def test_the_page_defines_each_feature() -> None:
+    rows = _rows_of_the_page("definitions")
+    assert {len(texts) for texts in rows.values()} == {3}
+    # "|" ends a cell of the table, unless it is escaped
+    assert rows["texture_dissimilarity"] == ["", r"Σ p(i, j) \|i - j\|", "`skimage.feature.graycoprops`"]
 
 
 def test_the_page_names_each_feature_in_other_programs() -> None:
-    rows = {}
-    for line in _lines_of_the_page():
-        if line.startswith("| `"):
-            name, *texts, cellprofiler, cellfeaturizer = re.split(r" (?<!\\)\| ", line.strip("| "))
-            assert len(texts) == 3, line  # a "|" in a formula is escaped
-            rows[name.strip("`")] = cellprofiler, cellfeaturizer
+    rows = _rows_of_the_page("names")
     for each in (*SHAPES, AREA_RATIO, *INTENSITIES, *TEXTURES):
-        assert rows[each.name] == (each.cellprofiler, each.cellfeaturizer)
+        assert rows[each.name] == [each.cellprofiler, each.cellfeaturizer]
         for entry in rows[each.name]:
             assert re.fullmatch(r"-|`\w+`(, .+)?", entry)
-    assert rows["intensity_sum"] == ("`Intensity_IntegratedIntensity_CHANNEL`", "`CHANNEL_summed_intensity_MASK`")
-    assert rows["orientation"] == ("`AreaShape_Orientation`, in degrees", "-")
-    assert rows["area_ratio"] == ("-", "-")
+    assert rows["intensity_sum"] == ["`Intensity_IntegratedIntensity_CHANNEL`", "`CHANNEL_summed_intensity_MASK`"]
+    assert rows["orientation"] == ["`AreaShape_Orientation`, in degrees", "-"]
+    assert rows["area_ratio"] == ["-", "-"]
 
 
 @pytest.mark.once

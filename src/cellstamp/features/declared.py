@@ -139,16 +139,16 @@ def _texture(name: str, formula: str, cellprofiler: str = NONE) -> Definition:
 
 
 TEXTURES = (
-    _texture("contrast", "Σ p(i, j) (i - j)²", "`Texture_Contrast_CHANNEL_SCALE_ANGLE_LEVELS`"),
+    _texture("contrast", "Σ p(i, j) (i - j)²", "`Texture_Contrast_CHANNEL_3_00_256`"),
     _texture("dissimilarity", "Σ p(i, j) |i - j|"),
     _texture(
         "homogeneity",
         "Σ p(i, j) / (1 + (i - j)²)",
-        "`Texture_InverseDifferenceMoment_CHANNEL_SCALE_ANGLE_LEVELS`",
+        "`Texture_InverseDifferenceMoment_CHANNEL_3_00_256`",
     ),
-    _texture("ASM", "Σ p(i, j)²", "`Texture_AngularSecondMoment_CHANNEL_SCALE_ANGLE_LEVELS`"),
+    _texture("ASM", "Σ p(i, j)²", "`Texture_AngularSecondMoment_CHANNEL_3_00_256`"),
     _texture("energy", "√ASM"),
-    _texture("correlation", "correlation of i and j", "`Texture_Correlation_CHANNEL_SCALE_ANGLE_LEVELS`"),
+    _texture("correlation", "correlation of i and j", "`Texture_Correlation_CHANNEL_3_00_256`"),
 )
 """Of each channel in each mask, in the order of `cellstamp.features.texture.measure_texture`."""
 
