@@ -1,8 +1,10 @@
 """Measure the cells of a sample once, with one tool: ``python benchmarks/feature_tools.py TOOL SAMPLE FOLDER``.
 
-Run it with the Python of the tool's environment; so it imports nothing from this package. The last line is JSON: numbers
-of cells and features, and seconds and CPU seconds of measuring, without imports. Each tool runs in one process. It reads image
-and masks from the sample's store, except CellFeaturizer, which reads single-cell images.
+Run it with the Python of the tool's environment; so it imports nothing from this package. The last line is JSON:
+numbers of cells and features, and seconds and CPU seconds of measuring, without imports.
+
+Each tool runs in one process. It reads image and masks from the sample's store. Only CellFeaturizer reads single-cell
+images.
 """
 
 import contextlib
