@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from scportrait.tools.ml import datasets
 from torch.utils.data import DataLoader
 
 import cellstamp
+from cellstamp.features.declared import AREA_RATIO, INTENSITIES, NONE, SHAPES, TEXTURES
 from interop.bench import IMAGE_SIZE, Bench
 
 Extracted = dict[str, Project]
@@ -164,6 +166,31 @@ def test_featurizer(extracted: Extracted) -> None:
     for project in extracted.values():
         project.featurize(overwrite=True)
     _same_features(extracted["ours"], extracted["theirs"])
+
+
+def test_declared_names_of_featurizer(extracted: Extracted) -> None:
+    """The names in CellFeaturizer that docs/features.md lists, and values as the page describes them."""
+    project = extracted["ours"]
+    project.featurize(overwrite=True)
+    table = _features(project)["all_nucleus"].to_df()
+    declared = (each.cellfeaturizer.strip("`") for each in (*SHAPES, AREA_RATIO, *INTENSITIES, *TEXTURES))
+    names = [name for name in declared if name != NONE]
+    # columns without a counterpart: the mean under a second name, and an area
+    names.append("CHANNEL_summed_intensity_area_normalized_MASK")
+    channels, masks = ("ch0", "ch1", "ch2"), ("nucleus", "cytosol", "cytosol_only")
+    expected = {
+        name.replace("CHANNEL", channel).replace("MASK", mask)
+        for name, channel, mask in itertools.product(names, channels, masks)
+    }
+    assert set(table.columns) == expected
+    mean = table["ch0_mean_nucleus"]
+    np.testing.assert_allclose(table["ch0_summed_intensity_area_normalized_nucleus"], mean, rtol=1e-6)
+    images = project.h5sc.obsm["single_cell_images"][:].astype(np.float64)
+    smoothed = images[:, 0] > 0
+    assert np.array_equal(table["nucleus_area"], smoothed.sum(axis=(1, 2)))
+    np.testing.assert_allclose(
+        mean, [image[2][mask].mean() for image, mask in zip(images, smoothed, strict=True)], 1e-5
+    )
 
 
 def test_featurizer_of_partial(bench: Bench) -> None:

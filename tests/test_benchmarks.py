@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("benchmarks", reason="the benchmarks are not part of a wheel")
-from benchmarks import limits, results
+from benchmarks import features, limits, results
 from benchmarks.extraction import Case, extract
 from benchmarks.in_turn import compare, run_in_turn
 from benchmarks.sample import Sample
@@ -74,6 +74,17 @@ def test_limits_of_both_formats_are_computed() -> None:
     assert ["16", "h5sc", "20,000", "the caller", "400.0", "419.4"] in rows
     assert ["16", "zarr", "160,000", "the workers", "3,200.0", "16.8"] in rows
     assert ["400", "zarr", "250,000", "the scheduler", "5,000.0", "26.2"] in rows
+
+
+def test_costs_of_features_are_relative_to_measuring_only() -> None:
+    def seen(cpu_seconds: float) -> list[dict[str, float]]:
+        return [{"cells": 9, "features": 4, "seconds": 2 * cpu_seconds, "cpu_seconds": cpu_seconds}]
+
+    rows = {name: features.Row(name, "tool", "python") for name in (features.BESIDE, features.WITHOUT, "other")}
+    runs = dict(zip(rows.values(), map(seen, (3.0, 2.0, 10.0)), strict=True))
+    assert "| other | 9 | 4 | 20.00 | 10.00 | 10.0 |" in features.table(runs)
+    only = {features.Row(features.COMPARED, "tool", "python"): seen(0.5)}
+    assert "| other | 9 | 4 | 20.00 | 10.00 | 20.0 |" in features.table(only | runs)
 
 
 def test_a_slide_is_killed_and_resumed(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from cellstamp import (
     iter_batches,
     read_h5sc,
 )
-from cellstamp.features.declared import GROUPS, INTENSITIES, SHAPES, TEXTURES, declared_features
+from cellstamp.features.declared import AREA_RATIO, GROUPS, INTENSITIES, SHAPES, TEXTURES, declared_features
 from cellstamp.features.texture import measure_texture
 from cellstamp.h5sc.feature_table import features_beside, read_features
 from cellstamp.h5sc.journal import read_entries
@@ -50,6 +50,7 @@ SAMPLE = make_sample((300, 260))
 CONFIG: dict[str, Any] = {"threads": 2, "image_size": 24, "features": True, "progress": False}
 N_SHAPES, N_VALUES = 2 * len(SHAPES) + 1, 3 * len(INTENSITIES)
 REAL = Path(__file__).parents[2] / "shared" / "data"
+PAGES = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -591,23 +592,47 @@ def test_validate_finds_other_runs_and_damage(own: Path) -> None:
 # --- documentation ---------------------------------------------------------------------------------------------------
 
 
-def test_the_page_lists_all_declared_features() -> None:
-    page = Path(__file__).parents[1] / "docs"
-    spec = importlib.util.spec_from_file_location("feature_reference", page / "feature_reference.py")
+def _rows_of_the_page(kind: str) -> dict[str, list[str]]:
+    """Return the texts of each feature in the generated tables of one kind."""
+    spec = importlib.util.spec_from_file_location("feature_reference", PAGES / "feature_reference.py")
     assert spec is not None
     assert spec.loader is not None
     reference = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = reference  # where dataclasses look for their module
     spec.loader.exec_module(reference)
-    names = re.findall(r"^\| `(\S+)` \|", "\n".join(reference.lines()), re.MULTILINE)
+    rows = [re.split(r" (?<!\\)\| ", line.strip("| ")) for line in reference.lines(kind) if line.startswith("| `")]
+    assert f"```{{feature-reference}} {kind}\n" in (PAGES / "features.md").read_text(encoding="utf-8")
+    return {name.strip("`"): texts for name, *texts in rows}
+
+
+@pytest.mark.parametrize("kind", ["definitions", "names"])
+def test_the_page_lists_all_declared_features(kind: str) -> None:
     declared = declared_features(GROUPS, ("nucleus", "cell"), ("dna",))
-    assert names == list(dict.fromkeys(feature.name.split("__")[1] for feature in declared))
-    text = (page / "features.md").read_text(encoding="utf-8")
-    assert "```{feature-reference}\n" in text
+    names = dict.fromkeys(feature.name.split("__")[1] for feature in declared)
+    assert list(_rows_of_the_page(kind)) == list(names)
+
+
+def test_the_page_defines_each_feature() -> None:
+    rows = _rows_of_the_page("definitions")
+    assert {len(texts) for texts in rows.values()} == {3}
+    # "|" ends a cell of the table, unless it is escaped
+    assert rows["texture_dissimilarity"] == ["", r"Σ p(i, j) \|i - j\|", "`skimage.feature.graycoprops`"]
+
+
+def test_the_page_names_each_feature_in_other_programs() -> None:
+    rows = _rows_of_the_page("names")
+    for each in (*SHAPES, AREA_RATIO, *INTENSITIES, *TEXTURES):
+        assert rows[each.name] == [each.cellprofiler, each.cellfeaturizer]
+        for entry in rows[each.name]:
+            assert re.fullmatch(r"-|`\w+`(, .+)?", entry)
+    assert rows["intensity_sum"] == ["`Intensity_IntegratedIntensity_CHANNEL`", "`CHANNEL_summed_intensity_MASK`"]
+    assert rows["orientation"] == ["`AreaShape_Orientation`, in degrees", "-"]
+    assert rows["area_ratio"] == ["-", "-"]
 
 
 @pytest.mark.once
 def test_the_function_on_the_page_runs(slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[1] / "docs/features.md").read_text(encoding="utf-8")
+    text = (PAGES / "features.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(# my_module.py\n.*?)```", text, re.DOTALL)
     (tmp_path / "my_module.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)

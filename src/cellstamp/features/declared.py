@@ -14,12 +14,15 @@ DEFAULT_GROUPS = (SHAPE, INTENSITY)
 OF_FUNCTIONS = "function"
 """Group of the features that a user's functions return."""
 
+NONE = "-"
+"""Entry of a feature that another program does not have."""
+
 _REGIONPROPS = "`skimage.measure.regionprops`"
 
 
 @dataclass(frozen=True)
 class Definition:
-    """One feature of a mask, or of a channel in a compartment.
+    """One feature of a mask, or of a channel in a compartment; all texts are Markdown.
 
     Attributes
     ----------
@@ -32,106 +35,120 @@ class Definition:
     source
         The function that returns the same value.
     cellprofiler
-        Name of the same measurement in CellProfiler; empty if it has none.
+        Name of this measurement in CellProfiler 4, and how its values differ; or `NONE`.
+    cellfeaturizer
+        Column of scportrait's CellFeaturizer, where MASK is nucleus, cytosol or cytosol_only; or `NONE`.
     """
 
     name: str
     unit: str
     formula: str
     source: str
-    cellprofiler: str = ""
+    cellprofiler: str
+    cellfeaturizer: str
 
 
-def _box(axis: int, formula: str, cellprofiler: str) -> Definition:
-    return Definition(f"bbox-{axis}", "px", formula, _REGIONPROPS, cellprofiler)
+def _shape(name: str, unit: str, formula: str, cellprofiler: str, cellfeaturizer: str = NONE) -> Definition:
+    return Definition(name, unit, formula, _REGIONPROPS, f"`AreaShape_{cellprofiler}`", cellfeaturizer)
 
 
 SHAPES = (
-    Definition("area", "px²", "number of pixels", _REGIONPROPS, "AreaShape_Area"),
+    _shape("area", "px²", "number of pixels", "Area", "`MASK_area`"),
     Definition(
         "perimeter",
         "px",
         "length of the line through the centres of the border pixels (4-connected)",
         "`skimage.measure.perimeter`",
-        "AreaShape_Perimeter",
+        "`AreaShape_Perimeter`",
+        NONE,
     ),
-    Definition(
+    _shape(
         "axis_major_length",
         "px",
         "4 √λ₁: long axis of the ellipse with the same second moments; λ₁ ≥ λ₂ are the variances along its axes",
-        _REGIONPROPS,
-        "AreaShape_MajorAxisLength",
+        "MajorAxisLength",
     ),
-    Definition(
-        "axis_minor_length", "px", "4 √λ₂: short axis of this ellipse", _REGIONPROPS, "AreaShape_MinorAxisLength"
-    ),
-    Definition(
-        "eccentricity",
-        "",
-        "√(1 - λ₂ / λ₁): 0 for a circle, towards 1 for a line",
-        _REGIONPROPS,
-        "AreaShape_Eccentricity",
-    ),
+    _shape("axis_minor_length", "px", "4 √λ₂: short axis of this ellipse", "MinorAxisLength"),
+    _shape("eccentricity", "", "√(1 - λ₂ / λ₁): 0 for a circle, towards 1 for a line", "Eccentricity"),
     Definition(
         "orientation",
         "rad",
         "angle between the y axis and the long axis, from -π/2 to π/2",
         _REGIONPROPS,
-        "AreaShape_Orientation (in degrees)",
+        "`AreaShape_Orientation`, in degrees",
+        NONE,
     ),
-    Definition("extent", "", "area / area of the bounding box", _REGIONPROPS, "AreaShape_Extent"),
-    Definition(
+    _shape("extent", "", "area / area of the bounding box", "Extent"),
+    _shape(
         "equivalent_diameter_area",
         "px",
         "√(4 area / π): diameter of the circle with the same area",
-        _REGIONPROPS,
-        "AreaShape_EquivalentDiameter",
+        "EquivalentDiameter",
     ),
-    Definition("solidity", "", "area / area of the convex hull", _REGIONPROPS, "AreaShape_Solidity"),
-    _box(0, "first row", "AreaShape_BoundingBoxMinimum_Y"),
-    _box(1, "first column", "AreaShape_BoundingBoxMinimum_X"),
-    _box(2, "row after the last", "AreaShape_BoundingBoxMaximum_Y"),
-    _box(3, "column after the last", "AreaShape_BoundingBoxMaximum_X"),
-    Definition("centroid-0", "px", "mean row of the pixels", _REGIONPROPS, "AreaShape_Center_Y"),
-    Definition("centroid-1", "px", "mean column of the pixels", _REGIONPROPS, "AreaShape_Center_X"),
+    _shape("solidity", "", "area / area of the convex hull", "Solidity"),
+    _shape("bbox-0", "px", "first row", "BoundingBoxMinimum_Y"),
+    _shape("bbox-1", "px", "first column", "BoundingBoxMinimum_X"),
+    _shape("bbox-2", "px", "row after the last", "BoundingBoxMaximum_Y"),
+    _shape("bbox-3", "px", "column after the last", "BoundingBoxMaximum_X"),
+    _shape("centroid-0", "px", "mean row of the pixels", "Center_Y"),
+    _shape("centroid-1", "px", "mean column of the pixels", "Center_X"),
 )
 """Of each mask, in the order of `cellstamp.cells.kernels.shape.measure_shape`."""
 
-AREA_RATIO = Definition("area_ratio", "", "area of the nucleus / area of the cell", "cellstamp")
+AREA_RATIO = Definition("area_ratio", "", "area of the nucleus / area of the cell", "cellstamp", NONE, NONE)
 """Of the nucleus, if there are two masks."""
 
 
-def _quantile(share: str, formula: str, cellprofiler: str = "") -> Definition:
-    return Definition(f"intensity_quantile-{share}", "image value", formula, "`numpy.quantile`", cellprofiler)
+def _intensity(name: str, formula: str, source: str, cellprofiler: str, cellfeaturizer: str) -> Definition:
+    return Definition(f"intensity_{name}", "image value", formula, source, cellprofiler, cellfeaturizer)
+
+
+def _quantile(share: str, formula: str, cellprofiler: str = NONE, cellfeaturizer: str = NONE) -> Definition:
+    return _intensity(f"quantile-{share}", formula, "`numpy.quantile`", cellprofiler, cellfeaturizer)
 
 
 INTENSITIES = (
-    Definition("intensity_mean", "image value", "mean", _REGIONPROPS, "Intensity_MeanIntensity"),
-    Definition(
-        "intensity_std", "image value", "standard deviation, divided by n", _REGIONPROPS, "Intensity_StdIntensity"
+    _intensity("mean", "mean", _REGIONPROPS, "`Intensity_MeanIntensity_CHANNEL`", "`CHANNEL_mean_MASK`"),
+    _intensity("std", "standard deviation, divided by n", _REGIONPROPS, "`Intensity_StdIntensity_CHANNEL`", NONE),
+    _intensity("min", "smallest value", _REGIONPROPS, "`Intensity_MinIntensity_CHANNEL`", NONE),
+    _intensity("max", "largest value", _REGIONPROPS, "`Intensity_MaxIntensity_CHANNEL`", NONE),
+    _intensity(
+        "sum", "sum", "`numpy.sum`", "`Intensity_IntegratedIntensity_CHANNEL`", "`CHANNEL_summed_intensity_MASK`"
     ),
-    Definition("intensity_min", "image value", "smallest value", _REGIONPROPS, "Intensity_MinIntensity"),
-    Definition("intensity_max", "image value", "largest value", _REGIONPROPS, "Intensity_MaxIntensity"),
-    Definition("intensity_sum", "image value", "sum", "`numpy.sum`", "Intensity_IntegratedIntensity"),
-    Definition("intensity_median", "image value", "median", "`numpy.median`", "Intensity_MedianIntensity"),
+    _intensity(
+        "median",
+        "median",
+        "`numpy.median`",
+        "`Intensity_MedianIntensity_CHANNEL`, at rank n/2",
+        "`CHANNEL_median_MASK`",
+    ),
     _quantile("0.05", "quantile 0.05, interpolated linearly"),
-    _quantile("0.25", "lower quartile", "Intensity_LowerQuartileIntensity"),
-    _quantile("0.75", "upper quartile", "Intensity_UpperQuartileIntensity"),
+    _quantile(
+        "0.25", "lower quartile", "`Intensity_LowerQuartileIntensity_CHANNEL`, at rank n/4", "`CHANNEL_quant25_MASK`"
+    ),
+    _quantile(
+        "0.75", "upper quartile", "`Intensity_UpperQuartileIntensity_CHANNEL`, at rank 3n/4", "`CHANNEL_quant75_MASK`"
+    ),
     _quantile("0.95", "quantile 0.95, interpolated linearly"),
 )
 """Of each channel in each compartment, in the order of `cellstamp.cells.kernels.intensity.measure_values`."""
 
 
-_GRAYCOPROPS = "`skimage.feature.graycoprops`"
+def _texture(name: str, formula: str, cellprofiler: str = NONE) -> Definition:
+    return Definition(f"texture_{name}", "", formula, "`skimage.feature.graycoprops`", cellprofiler, NONE)
+
+
 TEXTURES = (
-    Definition("texture_contrast", "", "Σ p(i, j) (i - j)²", _GRAYCOPROPS, "Texture_Contrast"),
-    Definition("texture_dissimilarity", "", "Σ p(i, j) |i - j|", _GRAYCOPROPS),
-    Definition(
-        "texture_homogeneity", "", "Σ p(i, j) / (1 + (i - j)²)", _GRAYCOPROPS, "Texture_InverseDifferenceMoment"
+    _texture("contrast", "Σ p(i, j) (i - j)²", "`Texture_Contrast_CHANNEL_3_00_256`"),
+    _texture("dissimilarity", "Σ p(i, j) |i - j|"),
+    _texture(
+        "homogeneity",
+        "Σ p(i, j) / (1 + (i - j)²)",
+        "`Texture_InverseDifferenceMoment_CHANNEL_3_00_256`",
     ),
-    Definition("texture_ASM", "", "Σ p(i, j)²", _GRAYCOPROPS, "Texture_AngularSecondMoment"),
-    Definition("texture_energy", "", "√ASM", _GRAYCOPROPS),
-    Definition("texture_correlation", "", "correlation of i and j", _GRAYCOPROPS, "Texture_Correlation"),
+    _texture("ASM", "Σ p(i, j)²", "`Texture_AngularSecondMoment_CHANNEL_3_00_256`"),
+    _texture("energy", "√ASM"),
+    _texture("correlation", "correlation of i and j", "`Texture_Correlation_CHANNEL_3_00_256`"),
 )
 """Of each channel in each mask, in the order of `cellstamp.features.texture.measure_texture`."""
 
