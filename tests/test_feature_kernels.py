@@ -61,6 +61,7 @@ def measure_windows(
         kinds_of(image.dtype),
         out,
         is_cut,
+        np.empty((n_windows, n_masks), np.bool_),
         new_scratch(n_masks, int(windows[:, 2:].max()), image.dtype),
     )
     return [dict(zip((feature.name for feature in features), row.tolist(), strict=True)) for row in out], is_cut

@@ -229,6 +229,8 @@ class ExtractionConfig(StepConfig):
     features: rules.Features = Field(default=(), json_schema_extra={"shown": "`False`"})
     """Measure each cell on the unchanged pixels of the image, and write a table next to the images. ``True`` is
     ``[shape, intensity]``; functions get masks and image of a cell."""
+    images: rules.Flag = True
+    """Write single-cell images. ``False`` only measures ``features``, into the folder ``features``."""
 
     target_ram_utilization: rules.Share = 0.85
     """Share of the memory to use, of the limit of the container or job, otherwise of the machine."""
@@ -247,7 +249,7 @@ class ExtractionConfig(StepConfig):
     """Progress bar; ``"auto"`` shows it in terminals and notebooks. ``False`` also hides the closing line."""
 
     @property
-    def images(self) -> tuple[str, ...]:
+    def image_names(self) -> tuple[str, ...]:
         """Return the names of all images."""
         return (self.image,) if isinstance(self.image, str) else self.image
 
@@ -281,6 +283,10 @@ class ExtractionConfig(StepConfig):
         if self.dask_scheduler is not None and self.engine != "dask":
             given = _shown(self.dask_scheduler)
             yield f"dask_scheduler = {given}: is for engine = 'dask'; set it, or this key to None"
+        if not self.images and not self.features:
+            yield "images = False: nothing is left to do without features; set features to True, or images to True"
+        if not self.images and self.output_url is not None:
+            yield f"output_url = {self.output_url!r}: needs single-cell images; set images to True, or this key to None"
         if self.output_url is not None and self.file_format != "zarr":
             yield f"output_url = {self.output_url!r}: is for file_format = 'zarr'; set it, or this key to None"
         for kind in ("labels", "shapes"):

@@ -217,6 +217,8 @@ class RunSummary:
         The output file.
     file_bytes
         Size of the output file, in bytes.
+    verb
+        What was done with the cells.
     """
 
     image_size: tuple[int, int]
@@ -236,6 +238,7 @@ class RunSummary:
     peak_rss: int
     path: Location
     file_bytes: int
+    verb: str = "Extracted"
 
     @property
     def cells_per_second(self) -> float:
@@ -251,7 +254,9 @@ class RunSummary:
             "not in the random sample": not_drawn,
         }
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count)
-        counts = f"Extracted {self.cells_kept:,} of {self.cells_in_mask:,} cells" + (f" ({reasons})" if reasons else "")
+        counts = f"{self.verb} {self.cells_kept:,} of {self.cells_in_mask:,} cells" + (
+            f" ({reasons})" if reasons else ""
+        )
         if self.cells_empty:
             counts += f", {self.cells_empty:,} of them empty in the cell mask"
         speed = f"{format_seconds(self.total_s)} ({self.cells_per_second:,.0f} cells/s)"

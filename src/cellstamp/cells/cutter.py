@@ -85,12 +85,24 @@ class StampCutter:
             n_empty += (boxes[:, : n_empty.size, 1] == 0).sum(axis=0)
             on_edge.append(some.rows[self._on_edge[: len(some)]])
             if self._measurer is not None:
-                features.append(self._measurer.measure(block, some, boxes))
+                features.append(self._measurer.measure(block, some, boxes).features)
         done = time.perf_counter()
         all_sizes, all_on_edge = np.concatenate(sizes), np.concatenate(on_edge)
         measured = np.concatenate(features) if features else None
         seconds = read - started, done - read
         return FinishedBatch(batch.rows, all_sizes, payload[:end], n_empty, all_on_edge, *seconds, features=measured)
+
+    def measure(self, batch: Batch) -> FinishedBatch:
+        """Read and measure a batch, without cutting single-cell images."""
+        assert self._measurer is not None  # noqa: S101 - tasks that only measure have features
+        started = time.perf_counter()
+        block = self._read(batch)
+        read = time.perf_counter()
+        found = self._measurer.measure(block, batch)
+        seconds = read - started, time.perf_counter() - read
+        nothing, no_chunks = self._payload[:0], np.empty((len(batch), 0), np.int64)
+        n_empty, on_edge = found.is_empty.sum(axis=0), batch.rows[found.is_cut]
+        return FinishedBatch(batch.rows, no_chunks, nothing, n_empty, on_edge, *seconds, features=found.features)
 
     def _cut(self, block: Block, cells: Batch) -> None:
         ids, rect = cells.ids.astype(block.labels.dtype), block.rect

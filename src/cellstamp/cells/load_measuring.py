@@ -21,7 +21,7 @@ def load_measuring(types: MeasuringTypes = USUAL_MEASURING) -> None:
     out, is_cut = np.empty((1, n_measured(1, 1, shapes=True, intensities=True))), np.zeros(1, np.bool_)
     scratch = new_scratch(1, size, types.image)
     groups = (True, True), kinds_of(types.image)
-    measure_cells(labels, image, ids, windows, search, outlines, *groups, out, is_cut, scratch)
+    measure_cells(labels, image, ids, windows, search, outlines, *groups, out, is_cut, is_cut[None], scratch)
     find_cell_masks(labels, ids, windows, search, outlines, scratch)
     if not is_kept(types):
         note_kept(types)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,24 @@ _WIDER = 3
 """Side of the window in which a cell that touches the edge of its crop is measured, in crops."""
 
 OfMasks = Callable[[Block, NDArray[np.uint64]], Block]
+
+
+class Measured(NamedTuple):
+    """What was measured of some cells.
+
+    Attributes
+    ----------
+    features
+        float32 (n_cells, 1 + n_features): whether the cell was measured in part, and its features.
+    is_cut
+        bool (n_cells,): whether a mask touches an edge of the crop beyond which the image continues.
+    is_empty
+        bool (n_cells, n_masks): whether each mask has no pixel in the crop.
+    """
+
+    features: NDArray[np.float32]
+    is_cut: NDArray[np.bool_]
+    is_empty: NDArray[np.bool_]
 
 
 class CellMeasurer:
@@ -61,8 +79,8 @@ class CellMeasurer:
     def _wide_scratch(self) -> tuple[Any, ...]:
         return new_scratch(len(self._source.masks), _WIDER * self._size, self._source.image.dtype)
 
-    def measure(self, block: Block, batch: Batch, boxes: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Return the features of all cells of a batch.
+    def measure(self, block: Block, batch: Batch, boxes: NDArray[np.int64] | None = None) -> Measured:
+        """Measure all cells of a batch.
 
         Parameters
         ----------
@@ -72,11 +90,6 @@ class CellMeasurer:
             int64 (n_cells, >= n_masks, 4): a box in the crop with all pixels of each mask, see
             `cellstamp.cells.kernels.measure.measure_cells`. None: the complete crop.
 
-        Returns
-        -------
-        numpy.ndarray
-            float32 (n_cells, 1 + n_features): whether the cell was measured in part, and its features.
-
         Raises
         ------
         InputError
@@ -84,11 +97,11 @@ class CellMeasurer:
         """
         windows = self._windows(batch, 1)
         search = _everywhere(windows, self._planes.size) if boxes is None else self._search(windows, batch, boxes)
-        values, is_cut = self._measure(block, batch, windows, search, self._scratch)
-        large = np.flatnonzero(is_cut)
+        values, is_cut, is_empty = self._measure(block, batch, windows, search, self._scratch)
+        in_part, large = is_cut.copy(), np.flatnonzero(is_cut)
         if large.size:
-            self._measure_widely(block, batch, large, values, is_cut)
-        return np.column_stack([is_cut, values]).astype(np.float32)
+            self._measure_widely(block, batch, large, values, in_part)
+        return Measured(np.column_stack([in_part, values]).astype(np.float32), is_cut, is_empty)
 
     def names_of_functions(self, block: Block, batch: Batch) -> tuple[tuple[str, ...], ...]:
         """Return the names that each function returns for the first cell with pixels; empty if no cell has any."""
@@ -104,7 +117,7 @@ class CellMeasurer:
         batch: Batch,
         large: NDArray[np.int64],
         values: NDArray[np.float64],
-        is_cut: NDArray[np.bool_],
+        in_part: NDArray[np.bool_],
     ) -> None:
         """Measure cells that touch the edge of their crop again, in wider windows, which are read if necessary."""
         top, bottom, left, right = self._windows(_members(batch, large), _WIDER).T
@@ -116,7 +129,7 @@ class CellMeasurer:
                 pixels = block if is_held else self._read_around(some)
                 windows = self._windows(some, _WIDER)
                 search = _everywhere(windows, self._planes.size)
-                values[cells], is_cut[cells] = self._measure(pixels, some, windows, search, self._wide_scratch)
+                values[cells], in_part[cells], _ = self._measure(pixels, some, windows, search, self._wide_scratch)
 
     def _read_around(self, batch: Batch) -> Block:
         """Read the wider windows of all cells of a batch, which are in one tile."""
@@ -132,17 +145,18 @@ class CellMeasurer:
         windows: NDArray[np.int64],
         search: NDArray[np.int64],
         scratch: tuple[Any, ...],
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Measure cells in windows, of which a part is searched."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Measure cells in windows, of which a part is searched; return values, and which are cut and empty."""
         declared, is_cut = np.empty((len(batch), self._n_declared)), np.empty(len(batch), np.bool_)
+        is_empty = np.empty((len(batch), self._planes.size), np.bool_)
         where = self._in_block(windows, block), search, self._outlines(block, batch)
         ids = batch.ids.astype(block.labels.dtype)
-        measure_cells(block.labels, block.image, ids, *where, *self._groups, declared, is_cut, scratch)
+        measure_cells(block.labels, block.image, ids, *where, *self._groups, declared, is_cut, is_empty, scratch)
         if not (self._functions or self._choice.textures):
-            return declared, is_cut
+            return declared, is_cut, is_empty
         every = zip(batch.ids.tolist(), self._results(block, batch, windows, scratch), strict=True)
         own = [self._values_of(cell, results) for cell, results in every]
-        return np.column_stack([declared, np.array(own, np.float64).reshape(len(batch), -1)]), is_cut
+        return np.column_stack([declared, np.array(own, np.float64).reshape(len(batch), -1)]), is_cut, is_empty
 
     def _values_of(self, cell: int, results: tuple[list[float], list[Any]] | None) -> list[float]:
         """Return the textures of a cell, and the values of all functions; NaN if it has no pixels."""

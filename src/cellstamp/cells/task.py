@@ -90,6 +90,14 @@ class StampTask:
         return StampCutter(self._source, self._recipe, self._features)
 
 
+class MeasuringTask(StampTask):
+    """Callable that returns the features of a batch, without single-cell images."""
+
+    def __call__(self, batch: Batch) -> FinishedBatch:
+        """Read and measure a batch."""
+        return self._cutter.measure(batch)
+
+
 @dataclass(frozen=True)
 class FunctionNames:
     """The names that functions of a user return.

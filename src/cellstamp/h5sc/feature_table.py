@@ -20,6 +20,7 @@ from cellstamp.h5sc.feature_rows import FeatureRows
 from cellstamp.h5sc.layout import (
     ANNOTATION,
     FEATURES_FILE,
+    FEATURES_NAMES,
     FEATURES_STORE,
     FILE_NAME,
     MEASURED_IN_PART,
@@ -43,8 +44,8 @@ _ENCODING: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.
 
 
 def features_beside(path: Location) -> Location:
-    """Return the path of the features of a file or store of single-cell images."""
-    return path.with_name(features_name(path.name))
+    """Return the path of the features of a file or store of single-cell images, or of a table of features: itself."""
+    return path if path.name in FEATURES_NAMES else path.with_name(features_name(path.name))
 
 
 def features_name(name: str) -> str:

@@ -37,6 +37,7 @@ STORE_NAME = "single_cells.zarr"
 FEATURES_FILE = "features.h5ad"
 FEATURES_STORE = "features.zarr"
 """Table of features beside a file, and beside a store."""
+FEATURES_NAMES = (FEATURES_FILE, FEATURES_STORE)
 URL_NAME = "single_cells.url"
 """File with the URL of a store."""
 RESULT_NAMES = (FILE_NAME, STORE_NAME, URL_NAME)

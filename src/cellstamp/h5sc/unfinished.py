@@ -138,11 +138,15 @@ def _numbered(work: Path) -> list[Path]:
 
 def attempts_in(work: Path) -> list[Path]:
     """Return the folders of attempts with results and a journal, in order."""
-    return [
-        path
-        for path in _numbered(work)
-        if (path / JOURNAL).is_file() and any((path / name).exists() for name in RESULT_NAMES)
-    ]
+    return [path for path in _numbered(work) if (path / JOURNAL).is_file() and _has_result(path)]
+
+
+def _has_result(attempt: Path) -> bool:
+    """Return whether an attempt has the images that its journal lists. Without images, the journal has everything."""
+    if any((attempt / name).exists() for name in RESULT_NAMES):
+        return True
+    about = read_about(attempt / JOURNAL)
+    return about is not None and about.get("images") is False
 
 
 def _reopen(attempt: Path, layout: Layout, about: Mapping[str, Any]) -> StampWriter | None:

@@ -50,7 +50,9 @@ class FeatureSpace(NamedTuple):
 NO_FEATURES = FeatureSpace()
 
 
-def check_fits(folder: Path, layout: Layout, n_left: int, features: FeatureSpace = NO_FEATURES) -> None:
+def check_fits(
+    folder: Path, layout: Layout, n_left: int, features: FeatureSpace = NO_FEATURES, *, images: bool = True
+) -> None:
     """Check that the minimum size of cells fits on the disk.
 
     Parameters
@@ -69,11 +71,13 @@ def check_fits(folder: Path, layout: Layout, n_left: int, features: FeatureSpace
     OutputError
         If it is larger than the free space.
     """
-    needed = n_left * (layout.chunks_per_cell * smallest_chunk(layout) + features.per_cell)
+    of_images = layout.chunks_per_cell * smallest_chunk(layout) if images else 0
+    needed = n_left * (of_images + features.per_cell)
     free = shutil.disk_usage(folder).free
     if needed > free:
+        what = _words(features, images=images)
         raise OutputError(
-            f"{folder}: the {_words(features)} of {n_left:,} cells need at least {format_bytes(needed)}, and only "
+            f"{folder}: the {what} of {n_left:,} cells need at least {format_bytes(needed)}, and only "
             f"{format_bytes(free)} are free there. Free disk space, or give another directory"
         )
 

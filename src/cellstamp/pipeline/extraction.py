@@ -25,7 +25,7 @@ from cellstamp.errors import ConfigError, OutputError, notes_of, reworded, writi
 from cellstamp.h5sc.feature_table import features_name, has_features
 from cellstamp.h5sc.layout import removed_name
 from cellstamp.h5sc.opening import bytes_of, is_finished
-from cellstamp.h5sc.unfinished import n_finished, noting_finished, settle
+from cellstamp.h5sc.unfinished import JOURNAL, n_finished, noting_finished, settle
 from cellstamp.location import Location, location_of
 from cellstamp.pipeline import run
 from cellstamp.pipeline.base import ProcessingStep, source_of
@@ -48,7 +48,7 @@ from cellstamp.pipeline.extraction_warnings import (
     too_small_for_crops,
 )
 from cellstamp.pipeline.folder import STORE
-from cellstamp.pipeline.job import Job, file_name_of, in_slide_order, result_in
+from cellstamp.pipeline.job import Job, file_name_of, in_slide_order, result_in, result_name
 from cellstamp.pipeline.measured_output import (
     choose_features,
     published,
@@ -59,7 +59,7 @@ from cellstamp.pipeline.measured_output import (
 )
 from cellstamp.pipeline.output import open_output
 from cellstamp.pipeline.queried_cells import find_chosen
-from cellstamp.pipeline.result_folder import claim_folder, is_published, keep_url, work_folder
+from cellstamp.pipeline.result_folder import MEASURED_DIR, check_kind, claim_folder, is_published, keep_url, work_folder
 from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way, made_from, read_origin
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
 from cellstamp.pipeline.workers import PACKAGES, PRELOAD, PRELOAD_MEASURING, BlockRunner
@@ -76,7 +76,7 @@ from cellstamp.source.outlines import OutlineMask
 from cellstamp.source.read.arrays import PixelArray, PixelSource
 from cellstamp.source.read.shared_ids import survey
 from cellstamp.source.values import Centers
-from cellstamp.system import check_replaceable, return_freed_memory
+from cellstamp.system import check_replaceable, remove, return_freed_memory
 from cellstamp.warnings import warn
 
 
@@ -179,10 +179,12 @@ class HDF5CellExtraction(ProcessingStep):
             config = ExtractionConfig.parse(self.config)
             _check_arguments(partial=partial, n_cells=n_cells, seed=seed)
             draw = f"_ncells_{n_cells}_seed_{seed}" if partial else None
-            folder = claim_folder(Path(self.directory), output_folder_name, draw, default=self.DEFAULT_DATA_DIR)
+            default = self.DEFAULT_DATA_DIR if config.images else MEASURED_DIR
+            folder = claim_folder(Path(self.directory), output_folder_name, draw, default=default)
             finished = result_in(folder, config)
+            check_kind(folder, images=config.images, overwrite=self._may_replace)
             if self._may_replace:
-                check_replaceable(folder / file_name_of(config.file_format))
+                check_replaceable(folder / result_name(config))
             origin = read_origin(finished) if not self._may_replace and is_published(finished, folder) else None
             watch = Stopwatch()
             preload = PRELOAD_MEASURING if config.features else PRELOAD
@@ -266,10 +268,11 @@ class HDF5CellExtraction(ProcessingStep):
         with work_folder(job.folder) as work, Progress(len(job.cells), config.progress) as progress:
             settle(work, inputs, overwrite=self._may_replace, log=self.log)
             space, is_local = space_of_features(job, layout), config.output_url is None
+            has_images = is_local and config.images
             if not is_local:  # it may be removed before the new one is complete
                 self.output_path = None
             if is_local:
-                check_fits(work, layout, len(job.cells) - n_finished(work), space)
+                check_fits(work, layout, len(job.cells) - n_finished(work), space, images=has_images)
             with (
                 open_output(job, layout, batches, work, inputs, overwrite=self._may_replace, log=self.log) as output,
                 recording(job, layout, output.writer, output.folder) as writer,
@@ -285,7 +288,7 @@ class HDF5CellExtraction(ProcessingStep):
                     writer,
                     limit=limit,
                     flush_every=config.flush_every,
-                    room=DiskSpace(work, len(job.cells) - n_done, space, images=is_local),
+                    room=DiskSpace(work, len(job.cells) - n_done, space, images=has_images),
                     progress=progress,
                 )
                 exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), blocks)
@@ -296,6 +299,8 @@ class HDF5CellExtraction(ProcessingStep):
             with noting_finished(work, len(job.cells)), writing(job.folder):
                 remove_outdated(job)
                 run.publish([removed_name(job.file_name), *published(job), job.file_name], output.folder, job.folder)
+                if not config.images:  # it would be resumed
+                    remove(output.folder / JOURNAL)
         watch.lap("extracting")
         if exceeding.rows.size:
             # with image_size auto, one cell in a hundred is expected
@@ -335,7 +340,7 @@ class HDF5CellExtraction(ProcessingStep):
             config.cytosol_shapes,
         )
         folder = self._scratch_folder(config.cache)
-        store = open_store(self.filehandler, config.images, masks, config.centers, folder)
+        store = open_store(self.filehandler, config.image_names, masks, config.centers, folder)
         source = find_source(
             store,
             image=config.image,
@@ -470,6 +475,7 @@ class HDF5CellExtraction(ProcessingStep):
             peak_rss=tally.memory.peak,
             path=path,
             file_bytes=bytes_of(path),
+            verb="Extracted" if job.config.images else "Measured",
         )
         append_benchmark(summary, Path(self.directory))
         self.log(

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from cellstamp import __version__
 from cellstamp.cells.crop_settings import CropSettings
 from cellstamp.cells.plan import Batch, ShardBatch, cells_per_batch, in_shards, plan_batches, slide_order, tile_shape
-from cellstamp.cells.task import StampTask
+from cellstamp.cells.task import MeasuringTask, StampTask
 from cellstamp.compression import OF_ZARR, Codec
 from cellstamp.config import ExtractionConfig
 from cellstamp.config_rules import CellChoice, FeatureQuery, FileColumn, TableColumn
 from cellstamp.features.choice import FeatureChoice
 from cellstamp.features.functions import source_digest
+from cellstamp.h5sc.feature_table import features_name
 from cellstamp.h5sc.layout import FILE_NAME, STORE_NAME, URL_NAME, Layout
 from cellstamp.location import Location, location_of
 from cellstamp.pipeline.cell_selection import Selection
@@ -118,6 +119,7 @@ class Job:
             "compression": str(self._codec),
             **({"file_format": "zarr"} if config.file_format == "zarr" else {}),
             **({"output_url": config.output_url} if config.output_url is not None else {}),
+            **({} if config.images else {"images": False}),
             **self._pixel_sizes(),
             **self._measured(),
         }
@@ -141,7 +143,7 @@ class Job:
         """Return the names of the input, and what the values mean, for the file."""
         config, source = self.config, self.source
         return {
-            **_names_of(config.images),
+            **_names_of(config.image_names),
             "masks": list(source.mask_names),
             "coordinate_system": str(config.coordinate_system),
             "channels": list(source.channel_names),
@@ -185,12 +187,13 @@ class Job:
             Number of planes in the chunks of the file. None: that of a new file.
         """
         number = planes_per_chunk or self.layout().planes_per_chunk
-        return StampTask(self.source, replace(self.recipe, planes_per_chunk=number), self.features)
+        task = StampTask if self.config.images else MeasuringTask
+        return task(self.source, replace(self.recipe, planes_per_chunk=number), self.features)
 
     @property
     def file_name(self) -> str:
         """Return the name of the file or store; for a store behind a URL, of the file with its URL."""
-        return file_name_of(self.config.file_format) if self.config.output_url is None else URL_NAME
+        return result_name(self.config) if self.config.output_url is None else URL_NAME
 
     @property
     def result(self) -> Location:
@@ -205,7 +208,7 @@ class Job:
 
     def layout(self) -> Layout:
         """Return the layout of the file or store."""
-        kind = ShardedLayout if self.config.file_format == "zarr" else Layout
+        kind = ShardedLayout if self.config.file_format == "zarr" and self.config.images else Layout
         return kind(
             cell_ids=self.cells.ids,
             centers=self.source.on_image(self.cells.xy),
@@ -236,10 +239,16 @@ def in_slide_order(cells: Centers, source: PixelSource, image_size: int) -> Cent
 
 def result_in(folder: Path, config: ExtractionConfig) -> Location:
     """Return the location of the finished file or store for a folder of results."""
-    name = file_name_of(config.file_format)
+    name = result_name(config)
     if config.output_url is None:
         return folder / name
     return location_of(config.output_url) / folder.name / name
+
+
+def result_name(config: ExtractionConfig) -> str:
+    """Return the name of the file or store that an extraction writes: single-cell images, or features only."""
+    name = file_name_of(config.file_format)
+    return name if config.images else features_name(name)
 
 
 def file_name_of(file_format: object) -> str:

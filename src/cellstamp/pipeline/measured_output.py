@@ -19,7 +19,7 @@ from cellstamp.features.declared import CELL, NUCLEUS, TEXTURE
 from cellstamp.features.functions import find_function
 from cellstamp.features.texture import check_installed
 from cellstamp.h5sc.feature_rows import FeatureRows
-from cellstamp.h5sc.feature_table import FeatureTable, features_name, write_features
+from cellstamp.h5sc.feature_table import FeatureTable, features_beside, features_name, write_features
 from cellstamp.h5sc.journal import from_text, read_entries, read_shards
 from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME, RESULT_NAMES, Layout
 from cellstamp.h5sc.unfinished import JOURNAL
@@ -166,7 +166,7 @@ def recording(job: Job, layout: Layout, writer: Writer, folder: Path) -> Iterato
             rows.put(numbers, values)
 
         def write_table(about: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
-            path = folder / features_name(job.result.name)
+            path = folder / features_beside(job.result).name
             write_features(path, FeatureTable(layout, features, about, exceeding), rows)
 
         yield Recorder(writer, rows, write_table)
@@ -190,7 +190,8 @@ def _recorded(journal: Path, layout: Layout) -> Iterator[tuple[Any, NDArray[np.f
 def published(job: Job) -> list[str]:
     """Return the names of the features to publish: none, or one."""
     is_remote = job.config.output_url is not None
-    return [] if job.features is None or is_remote else [features_name(job.result.name)]
+    # without images, the features are the result
+    return [] if job.features is None or is_remote or not job.config.images else [features_name(job.result.name)]
 
 
 def remove_outdated(job: Job) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cellstamp.h5sc.layout import STORE_NAME, URL_NAME, Layout
+from cellstamp.h5sc.measured_writer import open_measured
 from cellstamp.h5sc.unfinished import noting_finished, open_writer
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.result_folder import forget_url
@@ -66,6 +67,10 @@ def open_output(
     log
         Called with a line about finished cells that could not be read back.
     """
+    if not job.config.images:
+        with noting_finished(work, len(job.cells)), open_measured(work, layout, inputs) as (folder, measured):
+            yield Output(folder, measured, job.task(), without(batches, measured.is_written))
+        return
     if isinstance(layout, ShardedLayout):
         place = partial(_destination, job=job, overwrite=overwrite)
         with noting_finished(work, len(job.cells)), open_store(work, layout, inputs, place, log) as (folder, store):

@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cellstamp.errors import ConfigError, OutputError
-from cellstamp.h5sc.layout import URL_NAME
+from cellstamp.h5sc.layout import FEATURES_NAMES, RESULT_NAMES, URL_NAME
 from cellstamp.h5sc.opening import is_finished
 from cellstamp.h5sc.unfinished import attempts_in, n_finished
 from cellstamp.location import Location
 from cellstamp.pipeline.folder import UNFINISHED
 from cellstamp.pipeline.lock import holding
 
+MEASURED_DIR = "features"
+"""Default folder for the results of runs without single-cell images."""
 _LONGEST_NAME = 100
 
 
@@ -50,6 +52,35 @@ def claim_folder(directory: Path, name: str | None, draw: str | None, *, default
         message = f"{folder} is in the way: it is {kind}. Move it, or give another output_folder_name"
         raise OutputError(message)
     return folder
+
+
+def check_kind(folder: Path, *, images: bool, overwrite: bool) -> None:
+    """Check that single-cell images and features of different runs don't get into one folder.
+
+    Parameters
+    ----------
+    images
+        Whether the run writes single-cell images, not features only.
+    overwrite
+        Whether it may replace results.
+
+    Raises
+    ------
+    OutputError
+        If they would.
+    """
+    there = [name for name in RESULT_NAMES if (folder / name).exists()]
+    if not images and there:
+        raise OutputError(
+            f"{folder} has single-cell images ({there[0]}), and images = False measures features only. Give another "
+            "output_folder_name, or set images to True"
+        )
+    measured = [name for name in FEATURES_NAMES if (folder / name).exists()]
+    if images and measured and not there and not overwrite:
+        raise OutputError(
+            f"{folder} has {measured[0]} of a run with images = False. Give another output_folder_name, or set "
+            "overwrite=True to replace it"
+        )
 
 
 def is_published(result: Location, folder: Path) -> bool:

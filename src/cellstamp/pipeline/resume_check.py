@@ -11,7 +11,8 @@ import numpy as np
 
 from cellstamp import __version__
 from cellstamp.errors import CellstampError, OutputError
-from cellstamp.h5sc.layout import OURS
+from cellstamp.h5sc.feature_table import read_features
+from cellstamp.h5sc.layout import FEATURES_NAMES, OURS
 from cellstamp.h5sc.reader import read_h5sc
 from cellstamp.location import Location
 from cellstamp.pipeline.job import Job
@@ -58,7 +59,9 @@ def read_origin(path: Location) -> Origin:
         If the file does not say so, for example because another program wrote it.
     """
     try:
-        origin = json.loads(str(read_h5sc(path, images=False).uns[OURS]["begun_from"]))
+        is_table = path.name in FEATURES_NAMES
+        about = (read_features(path) if is_table else read_h5sc(path, images=False)).uns[OURS]
+        origin = json.loads(str(about["begun_from"]))
     except (CellstampError, KeyError, ValueError) as error:
         raise in_the_way(path) from error
     return dict(origin)

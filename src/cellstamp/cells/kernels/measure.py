@@ -14,7 +14,7 @@ from cellstamp.compiling.decorators import compiled, compiled_part
 
 
 @compiled
-def measure_cells(labels, image, ids, windows, search, outlines, groups, kinds, out, is_cut, scratch):
+def measure_cells(labels, image, ids, windows, search, outlines, groups, kinds, out, is_cut, is_empty, scratch):
     """Measure cells on the pixels of their masks, with holes filled.
 
     Parameters
@@ -41,6 +41,8 @@ def measure_cells(labels, image, ids, windows, search, outlines, groups, kinds, 
         float64 (n_cells, n_features), written; see `n_measured`.
     is_cut
         bool (n_cells,), written: whether a mask touches an edge of the window beyond which the image continues.
+    is_empty
+        bool (n_cells, n_masks), written: whether each mask has no pixel in the window.
     scratch
         See `new_scratch`.
     """
@@ -52,6 +54,8 @@ def measure_cells(labels, image, ids, windows, search, outlines, groups, kinds, 
         every = runs[: list_runs(masks, around(boxes), runs, ends)]
         top, left = windows[i, 0], windows[i, 1]
         at = 0
+        for m in range(n_masks):
+            is_empty[i, m] = boxes[m, 1] == 0
         if shapes:
             for m in range(n_masks):
                 box, part = boxes[m], first_compartment(n_masks) + m
