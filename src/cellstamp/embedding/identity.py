@@ -168,9 +168,10 @@ class _Digest:
 
     def _add_instance(self, value: Any) -> None:
         """Add an object of a class written in Python, such as a chain of transforms."""
-        if not hasattr(value, "__dict__") or type(value).__module__ == "builtins":
+        source = _source(type(value))
+        if not source or not hasattr(value, "__dict__"):  # what compiled objects hold cannot be seen
             raise UnknownIdentityError(f"an object of {type(value).__name__}")
-        self._note("object", _path(type(value)), _source(type(value)))
+        self._note("object", _path(type(value)), source)
         if callable(value) and isinstance(type(value).__call__, FunctionType):
             self.add(type(value).__call__)
         self._add_all("attributes", [part for item in sorted(vars(value).items()) for part in item])

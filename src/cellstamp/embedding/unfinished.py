@@ -157,7 +157,8 @@ class EmbeddedRows:
 
 def _line(values: NDArray[np.float32]) -> str:
     """Return the record of a batch: its number of cells, and the checksum of its values."""
-    return f"{len(values)} {checksum(np.ascontiguousarray(values, '<f4').data.cast('B')):08x}\n"
+    data = np.ascontiguousarray(values, "<f4").reshape(-1).view(np.uint8)
+    return f"{len(values)} {checksum(data):08x}\n"
 
 
 def _count_in(line: str) -> int:

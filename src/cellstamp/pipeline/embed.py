@@ -12,7 +12,7 @@ import torch
 
 from cellstamp.embedding.run import EmbeddingRun, Settings
 from cellstamp.embedding.unfinished import Begun
-from cellstamp.errors import ConfigError, OutputError, reworded
+from cellstamp.errors import ConfigError, InputError, OutputError, reworded
 from cellstamp.h5sc.cell_tables import is_store
 from cellstamp.h5sc.embedding_table import EMBEDDING, Crops, origin_of
 from cellstamp.h5sc.opening import bytes_of
@@ -112,7 +112,7 @@ def write_embedding_of(
     target = _target_of(images, path)
     run = EmbeddingRun(Crops.of(images), settings)
     with _embed_in_messages(), holding(target.with_name(f".{target.name}.lock"), what=target):
-        if _is_up_to_date(target, run.origin, overwrite=overwrite):
+        if _is_up_to_date(target, images, run.origin, overwrite=overwrite):
             conclude(f"{target} is up to date", mode=progress)
         else:
             _write(target, run, overwrite=overwrite, progress=progress)
@@ -162,11 +162,16 @@ def _target_of(images: Location, path: AnyPath | None) -> Path:
 # --- what is there ----------------------------------------------------------------------------------------------------
 
 
-def _is_up_to_date(target: Path, origin: Origin, *, overwrite: bool) -> bool:
+def _is_up_to_date(target: Path, images: Location, origin: Origin, *, overwrite: bool) -> bool:
     """Return whether the table exists; raise an error if another one does that may not be replaced."""
     if not target.exists():
         return False
-    before = origin_of(target)
+    try:
+        before = origin_of(target)
+    except InputError:
+        if overwrite and target == EMBEDDING.beside(images):  # a damaged embedding, and not some other file
+            return False
+        raise
     if before is None:
         raise OutputError(f"{target} exists, and is not an embedding of cellstamp: give another path")
     if overwrite:
