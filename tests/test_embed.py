@@ -28,6 +28,7 @@ from cellstamp.errors import ConfigError, InputError, OutputError, WorkerError  
 from cellstamp.h5sc.validate import errors_in  # noqa: E402
 from commands import run_command  # noqa: E402
 from conftest import make_cells  # noqa: E402
+from listening import as_started_from_a_terminal  # noqa: E402
 from stamp_files import layout_of, store_anew, write_file  # noqa: E402
 
 N_CELLS = 40
@@ -227,7 +228,8 @@ def run_child(path: Path, number: signal.Signals, call: int, code: str = CHILD, 
     folders = os.pathsep.join([str(TESTS), *sys.path])
     about = {"PYTHONPATH": folders, "SIGNAL": str(int(number)), "SIGNAL_AT_CALL": str(call)}
     command = [sys.executable, "-c", code, *(more or [str(path)])]
-    return subprocess.run(command, env=os.environ | about, capture_output=True, text=True, check=False)
+    as_usual = {"env": os.environ | about, "preexec_fn": as_started_from_a_terminal}
+    return subprocess.run(command, capture_output=True, text=True, check=False, **as_usual)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
@@ -280,14 +282,15 @@ def test_batches_that_are_not_on_the_disk_are_embedded_again(path: Path, damage:
     else:
         batches.write_text({"half a line": lines[:-4], "no line": ""}[damage])
     found = embed(path, models.means_until_a_signal, batch_size=8)
-    assert models.CALLS == [8] * (3 if damage == "half a line" else 5)
+    assert len(models.CALLS) == (3 if damage == "half a line" else 5)
     np.testing.assert_allclose(found.X, in_a_loop(path, models.means), rtol=1e-5)
 
 
 def test_errors_keep_what_is_done(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="failed with KeyError: 'SIGNAL'"), monkeypatch.context() as patch:
-        patch.setenv("SIGNAL_AT_CALL", "2")
+    monkeypatch.setenv("SIGNAL_AT_CALL", "2")
+    with pytest.raises(InputError, match="failed with KeyError: 'SIGNAL'"):
         embed(path, models.means_until_a_signal, batch_size=8)
+    monkeypatch.delenv("SIGNAL_AT_CALL")
     models.CALLS.clear()
     embed(path, models.means_until_a_signal, batch_size=8)
     assert models.CALLS == [8, 8, 8]
@@ -434,7 +437,7 @@ FACTOR = 2
 
 
 def uses_a_global(images: Any) -> Any:
-    return [FACTOR * models.means(images) for _ in range(1)][0]
+    return next(FACTOR * models.means(images) for _ in range(1))
 
 
 @pytest.mark.parametrize(
@@ -485,7 +488,7 @@ def test_memory_that_is_too_small_for_one_cell(path: Path) -> None:
         (lambda x: {"z": x.mean((2, 3))}, r"returned a dict with z; .* as in: (lambda images: model\(images\)\['z'\])"),
         (
             lambda x: x,
-            r"returned the shape \(40, 4, 16, 16\) for 40 cells; .* as in: (lambda images: model\(images\).mean\(\(2, 3\)\))",
+            r"returned the shape \(40, 4, 16, 16\) for 40 .* as in: (lambda images: model\(images\).mean\(\(2, 3\)\))",
         ),
         (
             lambda x: x.flatten(2),
@@ -515,7 +518,7 @@ def test_the_number_of_columns_must_stay(path: Path) -> None:
     sizes = iter([4, 3])
     with (
         pytest.warns(UserWarning, match="could not resume"),
-        pytest.raises(InputError, match="3 numbers .*4 for earlier"),
+        pytest.raises(InputError, match=r"3 numbers .*4 for earlier"),
     ):
         embed(path, lambda images: images.mean((2, 3))[:, : next(sizes)], batch_size=20)
     assert left_beside(path) == []
@@ -664,3 +667,24 @@ def test_an_interrupted_command(path: Path, tmp_path: Path) -> None:
     done = run_child(path, signal.SIGINT, 3, code, *command)  # 3 of 5 batches are left
     assert done.returncode == 0, done.stderr
     assert "Embedded 40 cells (16 of them by an interrupted run) -> " in done.stdout
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+def test_the_page_on_embedding_shows_the_output_of_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("skimage")
+    matplotlib = pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    page = (TESTS.parent / "docs" / "embedding.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    with matplotlib.rc_context({"backend": "agg"}):
+        for block in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+            exec(block, names)
+    matplotlib.pyplot.close("all")
+    (shown,) = re.findall(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert shown in capsys.readouterr().out
+    assert names["project"].sdata["deep"].shape == names["embedding"].shape
