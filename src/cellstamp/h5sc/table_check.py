@@ -47,7 +47,7 @@ def _name(kind: TableKind, path: Location) -> str:
 
 
 def _wrong_table(kind: TableKind, path: Location, file: Any, remedy: str) -> Generator[str, None, Any]:
-    """Find what is wrong with any table; return the table if its rows are those of the images."""
+    """Find errors in a table; return the table if its rows are those of the images."""
     own = anndata.io.read_elem(file[f"uns/{OURS}"]) if f"uns/{OURS}" in file else {}
     found = kind.beside(path)
     if not is_written(found):  # none was made, or the file was moved

@@ -50,7 +50,7 @@ def embed(
     """Run a network on all single-cell images of a file, and write its values into a table beside the file.
 
     The table has the cells of the file, in the same order. An interrupted run resumes if you call this again with the
-    same model and settings. A finished table of the same model, settings and images is returned as it is. When the
+    same model and settings. A finished table of the same model, settings and images is returned at once. When the
     memory of the device is too small for a batch, later batches have half as many images, and a warning says so.
 
     Parameters
@@ -159,7 +159,7 @@ def _target_of(images: Location, path: AnyPath | None) -> Path:
     return target
 
 
-# --- what is there ----------------------------------------------------------------------------------------------------
+# --- existing results -------------------------------------------------------------------------------------------------
 
 
 def _is_up_to_date(target: Path, images: Location, origin: Origin, *, overwrite: bool) -> bool:
