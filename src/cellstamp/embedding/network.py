@@ -36,7 +36,6 @@ class Network:
         Key of `PRECISIONS`.
     batch_size
         Largest number of images in a call.
-
     n_columns
         Number of values for each cell of an interrupted run; None: unknown.
 
