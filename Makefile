@@ -88,7 +88,8 @@ faults: $(VENV)/.installed-test
 scportrait: $(SCPORTRAIT_VENV)/.installed
 	CELLSTAMP_ANNBATCH=$(wildcard $(ANNBATCH_VENV)/bin/python) \
 		$(SCPORTRAIT_VENV)/bin/python -m pytest interop $(PYTEST_ARGS)
-	$(SCPORTRAIT_VENV)/bin/python -m pytest -c interop/pytest.ini --rootdir . --noconftest tests/test_torch.py $(PYTEST_ARGS)
+	$(SCPORTRAIT_VENV)/bin/python -m pytest -c interop/pytest.ini --rootdir . --noconftest tests/test_torch.py \
+		tests/test_embed.py $(PYTEST_ARGS)
 
 # Separate from `make scportrait`, whose environment has what a user of scportrait has, and no more.
 readers: $(READERS_VENV)/.installed

@@ -359,6 +359,14 @@ def test_errors_of_segment_have_exit_code_2(arguments, told, unsegmented, tmp_pa
     assert masks_of(unsegmented) == []
 
 
+def test_embed_names_the_extra_for_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "cellstamp.pipeline.embed", raising=False)
+    result = run_command("embed", tmp_path, "--model", "json:loads")
+    assert result.exit_code == 2
+    assert result.stderr == "Error: embed needs torch: pip install 'cellstamp[torch]'\n"
+
+
 def test_info_tells_what_is_in_a_file(project):
     assert invoke("extract", project).exit_code == 0
     result = invoke("info", result_of(project))

@@ -258,8 +258,10 @@ def test_the_page_that_trains_a_network(
     finally:
         torch.set_num_threads(n_threads)
         matplotlib.pyplot.close("all")
-    counts, first, second = re.findall(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert counts in capsys.readouterr().out
+    counts, first, second, shape = re.findall(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    shown = capsys.readouterr().out
+    assert counts in shown
+    assert shown.endswith(shape)
     accuracies = [int(re.match(r"accuracy: (\d+)%", shown)[1]) / 100 for shown in (first, second)]  # type: ignore[index]
     assert accuracies[0] == pytest.approx(names["is_right"].mean(), abs=0.06)
     assert accuracies[1] == pytest.approx(np.mean(names["said"] == names["label"][names["held_out"]]), abs=0.06)

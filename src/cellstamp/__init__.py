@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cellstamp.h5sc.cell_images import cell_images, select_cells
     from cellstamp.h5sc.reader import read_h5sc
     from cellstamp.pipeline.base import Logable, ProcessingStep
+    from cellstamp.pipeline.embed import embed as embed
     from cellstamp.pipeline.extraction import HDF5CellExtraction
     from cellstamp.pipeline.extraction_plots import plot_cells, plot_removed
     from cellstamp.pipeline.project import Project
@@ -56,6 +57,7 @@ _HOMES = {
     "OutputError": "errors",
     "WorkerError": "errors",
     "cell_images": "h5sc.cell_images",
+    "embed": "pipeline.embed",
     "read_h5sc": "h5sc.reader",
     "select_cells": "h5sc.cell_images",
     "Logable": "pipeline.base",

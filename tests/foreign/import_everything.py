@@ -7,7 +7,12 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
-NEED_TORCH = ("cellstamp.training.sending", "cellstamp.training.torch")
+NEED_TORCH = (
+    *(f"cellstamp.embedding.{name}" for name in ("identity", "network", "reading", "returned", "run")),
+    "cellstamp.pipeline.embed",
+    "cellstamp.training.sending",
+    "cellstamp.training.torch",
+)
 
 
 def modules() -> list[str]:

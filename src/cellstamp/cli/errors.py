@@ -3,7 +3,7 @@
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -16,7 +16,12 @@ DEBUG = __name__
 """Key of click's context for the option ``--debug``."""
 
 
-_OPTIONS = {
+def _as_option(argument: re.Match[str]) -> str:
+    """Return the option for an argument."""
+    return f"--{argument[1].replace('_', '-')}"
+
+
+_OPTIONS: dict[str, dict[str, str | Callable[[re.Match[str]], str]]] = {
     "extract": {
         r"(?<![\w/])overwrite=True\b": "--overwrite",
         r"(?<![\w/])output_folder_name\b": "--output-folder",
@@ -29,11 +34,20 @@ _OPTIONS = {
         r"^(color\b.*)": r"--\1; here: --color NAME once for each channel shown, in turn, or --color auto",
         r"^save\b": "--output",
     },
+    "embed": {
+        r"(?<![\w/])overwrite=True\b": "--overwrite",
+        r"(?<![\w/])(batch_size|device|precision|transform|model)\b(?=(?::| ?=))": _as_option,
+        r"^channels\b": "--channel",
+        r"^path\b": "--output",
+        r"(?<![\w/])another path\b": "another --output",
+        r"(?<![\w/])call embed again\b": "run the command again",
+    },
 }
 """Patterns of arguments in messages, and the options for them, for each command."""
 
 _LEFT = {
     "extract": " Run the command again.",
+    "embed": " Finished cells are kept, unless a warning says otherwise. Run the command again to resume.",
     "segment": " No masks were written. Run the command again to start over.",
 }
 """The state after an interrupt without notes, for each command."""

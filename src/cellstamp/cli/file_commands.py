@@ -27,11 +27,11 @@ class ResultPath(click.Path):
         return location_of(value) if is_remote(value) else super().convert(value, param, ctx)
 
 
-_FILE = ResultPath(exists=True, path_type=Path)
+RESULT = ResultPath(exists=True, path_type=Path)
 
 
 @click.command(short_help="Show the content of a .h5sc file, a zarr store, or a project.")
-@click.argument("file_or_project", type=_FILE)
+@click.argument("file_or_project", type=RESULT)
 @debug_option
 def info(file_or_project: "Location") -> None:
     """Show the content of FILE_OR_PROJECT.
@@ -81,18 +81,22 @@ def _info_lines(file: "Location", about: "H5scInfo") -> Iterator[tuple[str, str]
     stored, raw = format_bytes(about.stored_bytes), format_bytes(about.raw_bytes)
     yield "compression", f"{about.compression.lower()}{ratio} ({stored} for {raw} of images)"
     yield "normalization", _normalization(about)
-    yield from _feature_lines(file)
+    yield from _table_lines(file)
     if not about.settings.get("apply_masks", True):
         yield "surroundings", "kept: channels are not multiplied by the cell mask"
     if about.settings.get("border") == "pad":
         yield "border", "padded: cells near the border are included; pixels outside the image are 0"
 
 
-def _feature_lines(file: "Location") -> Iterator[tuple[str, str]]:
+def _table_lines(file: "Location") -> Iterator[tuple[str, str]]:
+    from cellstamp.h5sc.cell_tables import is_written
+    from cellstamp.h5sc.embedding_table import EMBEDDING, describe_embedding
     from cellstamp.h5sc.feature_table import describe_features, features_beside, has_features
 
     if has_features(file):
         yield "features", f"{describe_features(file)} ({features_beside(file).name})"
+    if is_written(EMBEDDING.beside(file)):
+        yield "embedding", f"{describe_embedding(EMBEDDING.beside(file))} ({EMBEDDING.beside(file).name})"
 
 
 def _normalization(about: "H5scInfo") -> str:
@@ -106,7 +110,7 @@ def _normalization(about: "H5scInfo") -> str:
 
 
 @click.command(short_help="Check that a .h5sc file or zarr store is complete and valid.")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=RESULT)
 @debug_option
 def validate(file: "Location") -> None:
     """Check FILE, a .h5sc file or zarr store: counts agree, images are readable, values in range, and ids unique."""
@@ -119,7 +123,7 @@ def validate(file: "Location") -> None:
 
 
 @click.command(short_help="Draw some of the single-cell images.")
-@click.argument("file_or_project", type=_FILE)
+@click.argument("file_or_project", type=RESULT)
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Picture to write."
 )

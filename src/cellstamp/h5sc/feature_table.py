@@ -2,55 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellstamp.errors import InputError, writing
+from cellstamp.errors import InputError
 from cellstamp.features.declared import Feature
+from cellstamp.h5sc.cell_tables import Block, TableKind, is_written, write_cell_table
 from cellstamp.h5sc.feature_rows import FeatureRows
-from cellstamp.h5sc.layout import (
-    ANNOTATION,
-    FEATURES_FILE,
-    FEATURES_NAMES,
-    FEATURES_STORE,
-    FILE_NAME,
-    MEASURED_IN_PART,
-    OURS,
-    STORE_NAME,
-    Layout,
-)
-from cellstamp.h5sc.new_file import bytes_of_tables, new_file
-from cellstamp.h5sc.opening import ROOT, OpenStore
-from cellstamp.h5sc.reader import as_plain
-from cellstamp.h5sc.tables import as_text, mark_exceeding, tables_of, write_to_file, write_to_store
-from cellstamp.location import Location, reachable
-from cellstamp.system import sync_file
+from cellstamp.h5sc.layout import ANNOTATION, FEATURES_NAMES, MEASURED_IN_PART, OURS, Layout
+from cellstamp.h5sc.new_file import bytes_of_tables
+from cellstamp.h5sc.tables import as_text, mark_exceeding, tables_of
+from cellstamp.location import Location
 
-_NAMES = {FILE_NAME: FEATURES_FILE, STORE_NAME: FEATURES_STORE}
-_COLUMNS = ("group", "compartment", "channel", "unit")
-_CHUNK_BYTES = 2**22
+FEATURES = TableKind("features", "Extract again")
 _PER_FEATURE = 2**10
 """Bytes of a row of ``var`` in a file, at most."""
-_ENCODING: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
+_COLUMNS = ("group", "compartment", "channel", "unit")
 
 
 def features_beside(path: Location) -> Location:
     """Return the path of the features of a file or store of single-cell images, or of a table of features: itself."""
-    return path if path.name in FEATURES_NAMES else path.with_name(features_name(path.name))
+    return path if path.name in FEATURES_NAMES else FEATURES.beside(path)
 
 
 def features_name(name: str) -> str:
     """Return the name of the features of a file or store with this name."""
-    return _NAMES.get(name, f"{name}.features.{'zarr' if name.endswith('.zarr') else 'h5ad'}")
+    return FEATURES.file_name(name)
 
 
 @dataclass(frozen=True)
@@ -105,39 +89,14 @@ def write_features(path: Path, table: FeatureTable, rows: FeatureRows) -> None:
     OutputError
         If it cannot be written.
     """
-    with writing(path):
-        write = _write_store if path.suffix == ".zarr" else _write_file
-        write(path, table, rows)
-
-
-def _write_file(path: Path, table: FeatureTable, rows: FeatureRows) -> None:
     shape = table.layout.shape[0], len(table.features)
-    path.unlink(missing_ok=True)  # an interrupted run left it
-    with new_file(path, bytes_of_features(table.layout, len(table.features))) as file:
-        write_to_file(file, table.elements())
-        values = file.create_dataset("X", shape, np.float32)
-        values.attrs.update(_ENCODING)
-        _fill(values, file[f"obs/{MEASURED_IN_PART}"], rows)
-    sync_file(path)
+    n_bytes = bytes_of_features(table.layout, len(table.features))
+    write_cell_table(path, table.elements(), shape, map(_block, rows.blocks()), n_bytes)
 
 
-def _write_store(path: Path, table: FeatureTable, rows: FeatureRows) -> None:
-    n_cells, n_features = table.layout.shape[0], len(table.features)
-    group = write_to_store(path, table.elements())
-    chunk = min(n_cells, max(1, _CHUNK_BYTES // (4 * n_features)))
-    values = group.create_array(
-        "X", shape=(n_cells, n_features), chunks=(chunk, n_features), dtype="float32", attributes=_ENCODING
-    )
-    _fill(values, group[f"obs/{MEASURED_IN_PART}"], rows)
-    for file in path.rglob("*"):
-        if file.is_file():
-            sync_file(file)
-
-
-def _fill(values: Any, in_part: Any, rows: FeatureRows) -> None:
-    for which, block in rows.blocks():
-        in_part[which] = block[:, 0] != 0
-        values[which] = block[:, 1:]
+def _block(rows: tuple[slice, NDArray[np.float32]]) -> Block:
+    which, values = rows
+    return which, values[:, 1:], {MEASURED_IN_PART: values[:, 0] != 0}
 
 
 def read_features(path: Location) -> anndata.AnnData:
@@ -156,22 +115,12 @@ def read_features(path: Location) -> anndata.AnnData:
     if not has_features(path):
         message = f"{path} has no features: set the key features to True, and extract again with overwrite=True"
         raise InputError(message)
-    found = features_beside(path)
-    try:
-        if found.suffix != ".zarr":
-            return anndata.io.read_h5ad(str(found))
-        data = anndata.io.read_zarr(str(found))
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise _damaged(found, error) from error
-    data.uns = as_plain(dict(data.uns))
-    return data
+    return FEATURES.read(features_beside(path))
 
 
 def has_features(path: Location) -> bool:
     """Return whether a file or store of single-cell images has complete features beside it."""
-    found = features_beside(path)
-    with reachable(str(found)):
-        return (found / ROOT).exists() if found.suffix == ".zarr" else found.is_file()
+    return is_written(features_beside(path))
 
 
 def names_of_features(path: Location) -> list[str]:
@@ -184,7 +133,7 @@ def names_of_features(path: Location) -> list[str]:
     """
     if not has_features(path):
         return []
-    with _opened(features_beside(path)) as file:
+    with FEATURES.opened(features_beside(path)) as file:
         return list(map(str, anndata.io.read_elem(file["var"]).index))
 
 
@@ -196,7 +145,7 @@ def read_feature(path: Location, number: int) -> NDArray[np.float32]:
     InputError
         If it is damaged.
     """
-    with _opened(features_beside(path)) as file:
+    with FEATURES.opened(features_beside(path)) as file:
         return np.asarray(file["X"][:, number], np.float32)
 
 
@@ -220,19 +169,10 @@ def read_columns(found: Location, text: str) -> tuple[pd.DataFrame, list[str]]:
     InputError
         If the table is damaged.
     """
-    with _opened(found) as file:
+    with FEATURES.opened(found) as file:
         obs, values = anndata.io.read_elem(file["obs"]), file["X"]
         names = list(map(str, anndata.io.read_elem(file["var"]).index))
         return obs.assign(**{name: values[:, k] for k, name in enumerate(names) if name in text}), names
-
-
-@contextmanager
-def _opened(found: Location) -> Iterator[Any]:
-    try:
-        with OpenStore(found) if found.suffix == ".zarr" else h5py.File(str(found), "r") as file:
-            yield file
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise _damaged(found, error) from error
 
 
 def describe_features(path: Location) -> str:
@@ -243,10 +183,6 @@ def describe_features(path: Location) -> str:
     InputError
         If they are damaged.
     """
-    with _opened(features_beside(path)) as file:
+    with FEATURES.opened(features_beside(path)) as file:
         groups = anndata.io.read_elem(file["var"])["group"]
     return f"{len(groups)}: {', '.join(dict.fromkeys(map(str, groups)))}"
-
-
-def _damaged(found: Location, error: Exception) -> InputError:
-    return InputError(f"{found} is damaged: {' '.join(str(error).split())}. Extract again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import h5py
+import pandas as pd
 
 from cellstamp.h5sc.layout import HDF5_BOUND, Layout
 from cellstamp.system import RawFile
@@ -21,6 +22,11 @@ def bytes_of_tables(layout: Layout) -> int:
     """Return how many bytes the tables of a file take at most."""
     texts = [] if layout.instances is None else map(str, layout.instances)
     return _FURTHER + layout.shape[0] * _PER_CELL + sum(_PER_TEXT + len(text.encode()) for text in texts)
+
+
+def bytes_of_columns(obs: pd.DataFrame) -> int:
+    """Return how many bytes a table of cells takes at most in a file, with centres."""
+    return _FURTHER + len(obs) * _PER_CELL + 2 * int(obs.memory_usage(deep=True).sum())
 
 
 def new_file(path: Path, n_bytes: int) -> h5py.File:

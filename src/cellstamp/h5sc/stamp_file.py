@@ -150,13 +150,13 @@ class StampFile:
 
     def pieces(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> list[Piece]:
         """Divide images into pieces to read together, in the order of the file."""
-        order = self._in_file(rows)
+        order = self.in_file_order(rows)
         at_once = max(1, _PIECE_BYTES // (self.plane_bytes * len(self.channel_names)))
         parts = [order[start : start + at_once] for start in range(0, len(order), at_once)]
         return [Piece(self, rows[part], places[part]) for part in parts]
 
-    def _in_file(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the order of images on the disk."""
+    def in_file_order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the order of images on the disk: indices of ``rows``, int64 (n,)."""
         source = self._source
         if isinstance(source, SlicedStamps):
             return np.argsort(rows, kind="stable")

@@ -13,11 +13,11 @@ import zarr
 
 from cellstamp.encoded_cells import n_chunks_of
 from cellstamp.errors import InputError
-from cellstamp.h5sc.feature_check import wrong_features
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, IMAGES, INSTANCE_ID, OURS, REGION
 from cellstamp.h5sc.opening import OpenStore, open_h5sc
 from cellstamp.h5sc.reader import ATTRIBUTES
 from cellstamp.h5sc.stored_images import stored_images
+from cellstamp.h5sc.table_check import wrong_embedding, wrong_features
 from cellstamp.location import AnyPath, location_of
 from cellstamp.zarr_store.shard_index import find_chunks
 
@@ -29,7 +29,8 @@ _MOST_ERRORS = 20
 def errors_in(path: AnyPath) -> list[str]:
     """Check a file: counts agree, all images are stored and readable, values are from 0 to 1, ids are unique.
 
-    Features beside the file are checked, too: they must have the same cells, and be made from the same input.
+    Features and an embedding beside the file are checked, too: they must have the same cells, and be made from the same
+    input.
 
     Parameters
     ----------
@@ -48,7 +49,8 @@ def errors_in(path: AnyPath) -> list[str]:
     """
     location = location_of(path)
     with open_h5sc(location) as file:
-        checks = (_wrong_counts, _wrong_ids, _wrong_annotation, partial(wrong_features, location))
+        tables = (partial(wrong_features, location), partial(wrong_embedding, location))
+        checks = (_wrong_counts, _wrong_ids, _wrong_annotation, *tables)
         errors = [error for check in checks for error in _found(check, file)]
         for error in _wrong_images(stored_images(file), _names_of(file)):
             errors.append(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,6 +230,7 @@ class Project(ProjectPictures):
         overwrite: bool | None = None,  # noqa: FBT001 - as loaders
         *,
         features: bool = False,
+        embedding: bool = False,
     ) -> None:
         """Write the cells of the latest extraction to the project's store, as a table that annotates their mask.
 
@@ -243,20 +244,56 @@ class Project(ProjectPictures):
             Whether a table of this name is replaced in this call; None: the setting of the project.
         features
             Whether the table has the features of the cells as ``X``.
+        embedding
+            Whether the table has the embedding of the cells as ``X``, see `embed`.
 
         Raises
         ------
+        ConfigError
+            If both `features` and `embedding` are set.
         InputError
-            If there is no extraction, or none with features, its mask is not in the store, or another element has this
-            name.
+            If there is no extraction, or none with features or an embedding, its mask is not in the store, or another
+            element has this name.
         OutputError
             If the table exists, and may not be replaced.
         """
-        from cellstamp.h5sc.reader import read_h5sc
-
-        table = self.features if features else read_h5sc(self._latest(), images=False)
+        if features and embedding:
+            raise ConfigError("add_table: a table has features or an embedding, not both: add two tables")
+        table = self.features if features else self.embedding if embedding else self._table()
         add_table(self._store, name, table, overwrite=self._may_replace(overwrite))
         self.log(f"table {name!r}: {table.n_obs} cells")
+
+    def embed(self, model: Callable[[Any], Any], **options: Any) -> AnnData:
+        """Run a network on the single-cell images of the latest extraction, see `cellstamp.embed`.
+
+        Parameters
+        ----------
+        model
+            Network, or function, that turns images, a tensor (n, n_channels, y, x), into a tensor (n, d).
+        **options
+            Other arguments of `cellstamp.embed`.
+
+        Returns
+        -------
+        anndata.AnnData
+            ``X`` float32 (n_cells, d), in the order of `h5sc`.
+
+        Raises
+        ------
+        ConfigError
+            If an argument is invalid.
+        ImportError
+            If torch is not installed.
+        InputError
+            If there is no extraction, or the model fails.
+        OutputError
+            If another embedding exists, and may not be replaced; or it cannot be written.
+        WorkerError
+            If the memory is too small for one cell.
+        """
+        from cellstamp import embed
+
+        return embed(self, model, **{"progress": self._progress, **options})
 
     @property
     def sdata_path(self) -> str:
@@ -299,6 +336,24 @@ class Project(ProjectPictures):
         from cellstamp.h5sc.feature_table import read_features
 
         return read_features(self._latest())
+
+    @property
+    def embedding(self) -> AnnData:
+        """Embedding of the latest extraction (cells x values), in the order of `h5sc`; see `embed`.
+
+        Raises
+        ------
+        InputError
+            If there is no extraction, or none with an embedding.
+        """
+        from cellstamp.h5sc.embedding_table import read_embedding
+
+        return read_embedding(self._latest())
+
+    def _table(self) -> AnnData:
+        from cellstamp.h5sc.reader import read_h5sc
+
+        return read_h5sc(self._latest(), images=False)
 
     def _latest(self) -> Location:
         latest = getattr(self.extraction_f, "output_path", None)

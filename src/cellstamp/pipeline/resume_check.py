@@ -75,9 +75,9 @@ def check_equal(before: Origin, now: Origin, path: Location) -> None:
     OutputError
         If it would not; the message names the differences.
     """
-    differences = "; ".join(_differences(before, now))
-    if differences:
-        raise in_the_way(path, f" with different settings or input ({differences})")
+    found = "; ".join(differences(before, now))
+    if found:
+        raise in_the_way(path, f" with different settings or input ({found})")
 
 
 def in_the_way(path: Location, how: str = "") -> OutputError:
@@ -88,7 +88,8 @@ def in_the_way(path: Location, how: str = "") -> OutputError:
     )
 
 
-def _differences(before: Origin, now: Origin) -> Iterator[str]:
+def differences(before: Origin, now: Origin) -> Iterator[str]:
+    """Yield a few words about each setting or input that differs."""
     for key in {**before, **now}:
         was, is_now = before.get(key), now.get(key)
         if was != is_now:

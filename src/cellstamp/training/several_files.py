@@ -77,6 +77,12 @@ class StampSet:
             ids[places] = file.ids[rows]
         return ids
 
+    def in_file_order(self) -> NDArray[np.int64]:
+        """Return the places of all cells in the order in which their images are stored, int64 (n_cells,)."""
+        starts = self._ends - [len(file) for file in self.files]
+        parts = zip(self.files, starts, strict=True)
+        return np.concatenate([start + file.in_file_order(np.arange(len(file))) for file, start in parts])
+
     def read(self, numbers: NDArray[np.int64], out: NDArray[Any], threads: Threads) -> None:
         """Read images.
 

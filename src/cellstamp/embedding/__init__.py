@@ -1,0 +1,1 @@
+"""Run a network on finished single-cell images, and record its values."""

@@ -1,0 +1,160 @@
+"""Write and read tables beside the single-cell images: an AnnData with a row for each cell, in a file or zarr store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from cellstamp.errors import CellstampError, InputError, writing
+from cellstamp.h5sc.layout import FILE_NAME, STORE_NAME
+from cellstamp.h5sc.new_file import new_file
+from cellstamp.h5sc.opening import ROOT, OpenStore
+from cellstamp.h5sc.reader import as_plain
+from cellstamp.h5sc.tables import write_to_file, write_to_store
+from cellstamp.location import Location, reachable
+from cellstamp.system import sync_file
+
+Block = tuple[slice, NDArray[np.float32], Mapping[str, NDArray[Any]]]
+"""Some rows: which, their values (n_rows, n_columns), and values of columns of ``obs``."""
+
+_CHUNK_BYTES = 2**22
+_ENCODING: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
+_READING_ERRORS = (OSError, KeyError, ValueError, TypeError)
+
+
+@dataclass(frozen=True)
+class TableKind:
+    """A kind of table beside the images.
+
+    Attributes
+    ----------
+    name
+        Beginning of the file's name.
+    remedy
+        How to replace a damaged table, for messages.
+    """
+
+    name: str
+    remedy: str
+
+    def file_name(self, images: str) -> str:
+        """Return the name of the table of a file or store of single-cell images with this name."""
+        suffix = "zarr" if images.endswith(".zarr") else "h5ad"
+        return f"{self.name}.{suffix}" if images in (FILE_NAME, STORE_NAME) else f"{images}.{self.name}.{suffix}"
+
+    def beside(self, images: Location) -> Location:
+        """Return the path of the table of a file or store of single-cell images."""
+        return images.with_name(self.file_name(images.name))
+
+    @contextmanager
+    def opened(self, found: Location) -> Iterator[Any]:
+        """Open a table.
+
+        Raises
+        ------
+        InputError
+            If it is damaged.
+        """
+        with self._readable(found), OpenStore(found) if is_store(found) else h5py.File(str(found), "r") as file:
+            yield file
+
+    def read(self, found: Location) -> anndata.AnnData:
+        """Read a table into memory.
+
+        Raises
+        ------
+        InputError
+            If it is damaged.
+        """
+        with self._readable(found):
+            if not is_store(found):
+                return anndata.io.read_h5ad(str(found))
+            data = anndata.io.read_zarr(str(found))
+        data.uns = as_plain(dict(data.uns))
+        return data
+
+    @contextmanager
+    def _readable(self, found: Location) -> Iterator[None]:
+        try:
+            yield
+        except CellstampError:
+            raise
+        except _READING_ERRORS as error:
+            raise InputError(f"{found} is damaged: {' '.join(str(error).split())}. {self.remedy}") from error
+
+
+def is_store(table: Location) -> bool:
+    """Return whether a table is a zarr store, by its name."""
+    return table.suffix == ".zarr"
+
+
+def is_written(table: Location) -> bool:
+    """Return whether a complete table is at a location."""
+    with reachable(str(table)):
+        return (table / ROOT).exists() if is_store(table) else table.is_file()
+
+
+def write_cell_table(
+    path: Path, elements: dict[str, Any], shape: tuple[int, int], blocks: Iterable[Block], n_bytes: int
+) -> None:
+    """Write a table to a file, or to a store if its name ends so, and bring it to the disk.
+
+    Parameters
+    ----------
+    elements
+        Elements of the `AnnData` without ``X``; see `cellstamp.h5sc.tables.write_to_file`.
+    shape
+        Numbers of rows and columns of ``X``.
+    blocks
+        All rows of ``X``.
+    n_bytes
+        Bytes that the file takes at most.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    with writing(path):
+        if is_store(path):
+            _write_store(path, elements, shape, blocks)
+        else:
+            _write_file(path, elements, shape, blocks, n_bytes)
+
+
+def _write_file(
+    path: Path, elements: dict[str, Any], shape: tuple[int, int], blocks: Iterable[Block], n_bytes: int
+) -> None:
+    path.unlink(missing_ok=True)  # an interrupted run left it
+    with new_file(path, n_bytes) as file:
+        write_to_file(file, elements)
+        values = file.create_dataset("X", shape, np.float32)
+        values.attrs.update(_ENCODING)
+        _fill(file, values, blocks)
+    sync_file(path)
+
+
+def _write_store(path: Path, elements: dict[str, Any], shape: tuple[int, int], blocks: Iterable[Block]) -> None:
+    n_cells, n_columns = shape
+    group = write_to_store(path, elements)
+    chunk = min(n_cells, max(1, _CHUNK_BYTES // (4 * n_columns)))
+    values = group.create_array("X", shape=shape, chunks=(chunk, n_columns), dtype="float32", attributes=_ENCODING)
+    _fill(group, values, blocks)
+    for file in path.rglob("*"):
+        if file.is_file():
+            sync_file(file)
+
+
+def _fill(file: Any, values: Any, blocks: Iterable[Block]) -> None:
+    for which, block, columns in blocks:
+        values[which] = block
+        for name, column in columns.items():
+            file[f"obs/{name}"][which] = column
