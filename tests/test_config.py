@@ -51,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
     "file_format": "h5sc",
     "output_url": None,
     "features": (),
+    "images": True,
     "target_ram_utilization": 0.85,
     "max_inflight_result_batches": None,
     "flush_every": None,
@@ -86,6 +87,7 @@ ALLOWED = {
     "channels": "a list of channel names, each once, or None for all of them",
     "border": '"drop" or "pad"',
     "apply_masks": "True or False",
+    "images": "True or False",
     "normalize_output": 'True, False, None or "None" (the last two mean False)',
     "normalization_range": f"{A_PAIR}, a mapping from channel names to such pairs, or None for the default",
     "normalization_scope": '"cell" or "image"',
@@ -667,6 +669,7 @@ CHOICES: dict[str, list[tuple[Any, Any]]] = {
     "store_centers": [("auto", "auto"), ("never", "never"), ("always", "always")],
     "border": [("drop", "drop"), ("pad", "pad")],
     "apply_masks": [(True, True), (False, False)],
+    "images": [(True, True), (False, False)],
     "normalization_scope": [("cell", "cell"), ("image", "image")],
     "interpolation": [("bilinear", "bilinear"), ("nearest", "nearest")],
     "dtype": [(name, name) for name in ("float16", "float32", "uint8", "uint16")],
@@ -786,7 +789,8 @@ def expected_masks(value: Any) -> Any:
 @example(key="features", value=["texture", "module.function"])
 @example(key="features", value=["shape", "shape"])
 def test_any_yaml_value_is_accepted_with_its_meaning_or_refused_clearly(tmp_path: Path, key: str, value: Any) -> None:
-    base = {**REQUIRED, "normalize_output": False}  # which every type can be stored of
+    # settings that allow every type, and a run without images
+    base = {**REQUIRED, "normalize_output": False, "features": True}
     path = tmp_path / "config.yml"
     path.write_text(yaml.safe_dump({"HDF5CellExtraction": {**base, key: value}}, allow_unicode=True), "utf-8")
     read = read_config(path, "HDF5CellExtraction")

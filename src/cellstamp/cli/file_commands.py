@@ -39,14 +39,23 @@ def info(file_or_project: "Location") -> None:
     Of a .h5sc file or zarr store: number of cells, channels, size, compression and settings. Of a project's folder: its
     image, masks and results.
     """
+    from cellstamp.h5sc.layout import FEATURES_NAMES
     from cellstamp.h5sc.reader import describe_h5sc
 
     if isinstance(file_or_project, Path) and _is_project(file_or_project):
         lines = _project_lines(file_or_project)
+    elif file_or_project.name in FEATURES_NAMES:
+        lines = _lines_of_features(file_or_project)
     else:
         about = describe_h5sc(file_or_project)
         lines = [f"{name:<15}{value}" for name, value in _info_lines(file_or_project, about)]
     print_result(*lines)
+
+
+def _lines_of_features(table: "Location") -> list[str]:
+    from cellstamp.h5sc.feature_table import describe_features, n_rows
+
+    return [f"{'cells':<15}{n_rows(table):,}", f"{'features':<15}{describe_features(table)} ({table.name})"]
 
 
 def _is_project(path: Path) -> bool:

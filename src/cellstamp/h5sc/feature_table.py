@@ -137,6 +137,18 @@ def names_of_features(path: Location) -> list[str]:
         return list(map(str, anndata.io.read_elem(file["var"]).index))
 
 
+def n_rows(found: Location) -> int:
+    """Return the number of cells in a table of features.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    with FEATURES.opened(found) as file:
+        return int(file["X"].shape[0])
+
+
 def read_feature(path: Location, number: int) -> NDArray[np.float32]:
     """Read one feature of a file of single-cell images, by its number: float32 (n_cells,).
 

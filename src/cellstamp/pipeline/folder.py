@@ -15,7 +15,7 @@ from cellstamp.config import ExtractionConfig
 from cellstamp.config_files import check_sections, read_config
 from cellstamp.config_rules import AUTO
 from cellstamp.errors import ConfigError, OutputError
-from cellstamp.h5sc.layout import RESULT_NAMES, URL_NAME
+from cellstamp.h5sc.layout import FEATURES_NAMES, RESULT_NAMES, URL_NAME
 from cellstamp.h5sc.opening import read_url
 from cellstamp.location import Location, location_of
 from cellstamp.segmentation_config import SegmentationConfig
@@ -177,6 +177,13 @@ def results(directory: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
+def measured(directory: Path) -> list[Path]:
+    """Return the features of runs without single-cell images in a project folder, the newest first."""
+    found = [path for name in FEATURES_NAMES for path in (directory / EXTRACTION).glob(f"[!.]*/{name}")]
+    alone = [path for path in found if not any((path.parent / name).exists() for name in RESULT_NAMES)]
+    return sorted(alone, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
 def location_in(result: Path) -> Location:
     """Return the location of a result: itself, or the URL that it holds.
 
@@ -191,6 +198,12 @@ def location_in(result: Path) -> Location:
 def latest_result(directory: Path) -> Location | None:
     """Return the newest finished extraction of a project folder."""
     return next(map(location_in, results(directory)), None)
+
+
+def latest_features(directory: Path) -> Location | None:
+    """Return the newest finished extraction of a project folder, with or without single-cell images."""
+    found = [*results(directory)[:1], *measured(directory)[:1]]
+    return location_in(max(found, key=lambda path: path.stat().st_mtime_ns)) if found else None
 
 
 def unfinished_results(directory: Path) -> list[str]:

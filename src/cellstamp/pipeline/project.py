@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellstamp.engines.cores import default_workers
 from cellstamp.errors import ConfigError, InputError
+from cellstamp.h5sc.layout import FEATURES_NAMES
 from cellstamp.location import Location, location_of
 from cellstamp.pipeline import folder
 from cellstamp.pipeline.base import ProcessingStep
@@ -335,7 +336,8 @@ class Project(ProjectPictures):
         """
         from cellstamp.h5sc.feature_table import read_features
 
-        return read_features(self._latest())
+        latest = self._output_path or folder.latest_features(Path(self.directory))
+        return read_features(latest or self._latest())
 
     @property
     def embedding(self) -> AnnData:
@@ -356,12 +358,21 @@ class Project(ProjectPictures):
         return read_h5sc(self._latest(), images=False)
 
     def _latest(self) -> Location:
-        latest = getattr(self.extraction_f, "output_path", None)
-        path = location_of(latest) if latest else folder.latest_result(Path(self.directory))
+        path = self._output_path
+        if path is None or path.name in FEATURES_NAMES:
+            path = folder.latest_result(Path(self.directory))
         if path is None:
             self._check_not_empty()
+            if folder.measured(Path(self.directory)):
+                raise InputError(f"{self.directory}: only features were extracted; extract again without images: False")
             raise InputError(f"{self.directory}: there is no extraction yet; call extract() first")
         return path
+
+    @property
+    def _output_path(self) -> Location | None:
+        """Path of the result of the latest run of this object."""
+        latest = getattr(self.extraction_f, "output_path", None)
+        return location_of(latest) if latest else None
 
     def _has_mask(self, labels: str) -> bool:
         return any(store.has_element(self._store, mask) for mask in (labels, other_form(labels)))

@@ -1,0 +1,168 @@
+"""Runs with ``images: False``: they measure the same features, resume, and keep away from single-cell images."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pytest
+
+from cellstamp import ConfigError, HDF5CellExtraction, InputError, OutputError, Project, read_h5sc
+from cellstamp.h5sc.feature_table import read_features
+from commands import run_command
+from stores import CYTOSOL, NUCLEUS, make_sample, write_store
+from waiting import wait_until
+
+SAMPLE = make_sample((300, 260))
+CONFIG: dict[str, Any] = {"threads": 1, "image_size": 24, "features": True, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_store(tmp_path_factory.mktemp("slide") / "s.zarr", SAMPLE)
+
+
+def step_for(slide: Path, folder: Path, **config: Any) -> HDF5CellExtraction:
+    keys = {**CONFIG, "cache": str(folder.parent / "cache"), **config}
+    return HDF5CellExtraction(keys, folder, filehandler=slide)
+
+
+def extract(slide: Path, folder: Path, **config: Any) -> Path:
+    step = step_for(slide, folder, **config)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(extend|exceed|crop)")
+        step()
+    return Path(str(step.output_path))
+
+
+def assert_equal(one: anndata.AnnData, other: anndata.AnnData) -> None:
+    np.testing.assert_array_equal(one.X, other.X)
+    assert one.obs.equals(other.obs)
+    assert one.var.equals(other.var)
+    counts = [{k: v for k, v in each.uns["cellstamp"].items() if k.startswith("cells_")} for each in (one, other)]
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"threads": 2, "max_batch_size": 7},
+        {"engine": "dask", "threads": 2},
+        {"file_format": "zarr"},
+        {"border": "pad"},
+        {"image_size": 8, "max_batch_size": 20},  # cells are larger than crops
+        {"features": ["intensity"], "channels": ["tubulin"]},
+    ],
+    ids=["one", "processes", "dask", "zarr", "pad", "small crops", "one group"],
+)
+@pytest.mark.once
+def test_features_are_those_beside_images(slide: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    images = extract(slide, tmp_path / "images", **config)
+    found = extract(slide, tmp_path / "measured", **config, images=False)
+    suffix = "zarr" if "file_format" in config else "h5ad"
+    assert found == tmp_path / f"measured/features/features.{suffix}"
+    assert_equal(read_features(found), read_features(images))
+    removed = "removed_classes.zarr.csv" if suffix == "zarr" else "removed_classes.csv"
+    assert {path.name for path in found.parent.iterdir()} == {found.name, removed}
+    assert (found.parent / removed).read_text() == (images.parent / removed).read_text()
+    assert not [*(tmp_path / "measured").glob(".unfinished*")]
+    assert "Measured" in (tmp_path / "measured/processing.log").read_text()
+
+
+@pytest.mark.once
+def test_a_killed_run_resumes(slide: Path, tmp_path: Path) -> None:
+    keys = {**CONFIG, "images": False, "cache": str(tmp_path / "cache"), "flush_every": 1, "max_batch_size": 3}
+    step = f"HDF5CellExtraction({keys!r}, {str(tmp_path / 'out')!r}, filehandler={str(slide)!r})"
+    code = f"from cellstamp import HDF5CellExtraction; {step}()"
+    run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    journal = tmp_path / "out/.unfinished_features/1/journal"
+    wait_until(lambda: run.poll() is not None or (journal.exists() and journal.read_bytes().count(b"\n") > 3))
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert not (tmp_path / "out/features").exists()
+    found = extract(slide, tmp_path / "out", images=False)
+    assert "Resuming: " in (tmp_path / "out/processing.log").read_text()
+    assert_equal(read_features(found), read_features(extract(slide, tmp_path / "whole", images=False)))
+    assert not journal.exists()
+
+
+def test_a_journal_without_content_is_replaced(slide: Path, tmp_path: Path) -> None:
+    work = tmp_path / "out/.unfinished_features/1"
+    work.mkdir(parents=True)
+    (work / "journal").write_bytes(b"")
+    found = extract(slide, tmp_path / "out", images=False)
+    assert len(read_features(found))
+
+
+def test_equal_runs_are_up_to_date(slide: Path, tmp_path: Path) -> None:
+    found = extract(slide, tmp_path / "out", images=False)
+    before = found.stat().st_mtime_ns
+    extract(slide, tmp_path / "out", images=False)
+    assert found.stat().st_mtime_ns == before
+    with pytest.raises(OutputError, match=r"different settings or input \(features: shape, intensity -> shape\)"):
+        extract(slide, tmp_path / "out", images=False, features=["shape"])
+    step_for(slide, tmp_path / "out", images=False, features=["shape"])(overwrite=True)
+    assert set(read_features(found).var["group"]) == {"shape"}
+
+
+def test_images_and_measurements_do_not_mix(slide: Path, tmp_path: Path) -> None:
+    images, measured = step_for(slide, tmp_path / "out"), step_for(slide, tmp_path / "out", images=False)
+    images(output_folder_name="a")
+    measured(output_folder_name="b")
+    kept = (tmp_path / "out/a/features.h5ad").read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"has single-cell images \(single_cells\.h5sc\), and images = False"):
+            measured(output_folder_name="a", overwrite=overwrite)
+    assert (tmp_path / "out/a/features.h5ad").read_bytes() == kept
+    with pytest.raises(OutputError, match=r"has features\.h5ad of a run with images = False"):
+        images(output_folder_name="b")
+    images(output_folder_name="b", overwrite=True)
+    assert len(read_h5sc(tmp_path / "out/b/single_cells.h5sc")) == len(read_features(tmp_path / "out/b/features.h5ad"))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"features": False}, "images = False: nothing is left to do without features"),
+        ({"output_url": "s3://bucket/run", "file_format": "zarr"}, "output_url = 's3://bucket/run': needs single-cell"),
+        ({"images": "no"}, "images = 'no'"),
+    ],
+)
+def test_settings_that_contradict(slide: Path, tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        step_for(slide, tmp_path / "out", **{"images": False, **config})()
+
+
+def test_a_project_and_commands(slide: Path, tmp_path: Path) -> None:
+    keys = {**CONFIG, "cache": str(tmp_path / "cache"), "images": False}
+    project = Project(tmp_path / "project", keys)
+    project.load_input_from_sdata(slide, "input_image", NUCLEUS, CYTOSOL)
+    project.extract()
+    for each in (project, Project(tmp_path / "project")):
+        features = each.features
+        assert f"results: extraction/features (features, {len(features)} cells)" in repr(each)
+        assert "next step: read the features with project.features" in repr(each)
+        with pytest.raises(InputError, match="only features were extracted; extract again without images: False"):
+            _ = each.h5sc
+    project.add_table(features=True)
+    np.testing.assert_array_equal(project.sdata["single_cells"].X, features.X)
+    shown = run_command("info", tmp_path / "project/extraction/features/features.h5ad").output
+    assert f"cells          {len(features)}\n" in shown
+    assert f"features       {features.n_vars}: shape, intensity (features.h5ad)" in shown
+
+
+def test_cells_are_chosen_from_measurements(slide: Path, tmp_path: Path) -> None:
+    found = extract(slide, tmp_path / "out", images=False)
+    features = read_features(found)
+    large = features[:, "cell__area"].X.ravel() > np.median(features[:, "cell__area"].X)
+    query = {"path": str(found), "query": f"cell__area > {np.median(features[:, 'cell__area'].X)}"}
+    images = read_h5sc(extract(slide, tmp_path / "large", cells={"features": query}))
+    ids = features.obs["scportrait_cell_id"][large]
+    assert images.obs["scportrait_cell_id"].tolist() == ids.tolist()
