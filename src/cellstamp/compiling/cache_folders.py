@@ -20,6 +20,7 @@ _PACKAGE = Path(__file__).parents[1]
 SOURCES = (
     "cells/kernels/blur.py",
     "cells/kernels/boxes.py",
+    "cells/kernels/counted.py",
     "cells/kernels/crops.py",
     "cells/kernels/holes.py",
     "cells/kernels/hull.py",
@@ -27,6 +28,7 @@ SOURCES = (
     "cells/kernels/masks.py",
     "cells/kernels/measure.py",
     "cells/kernels/outlines.py",
+    "cells/kernels/parts.py",
     "cells/kernels/quantiles.py",
     "cells/kernels/rounding.py",
     "cells/kernels/shape.py",
