@@ -25,7 +25,7 @@ OfMasks = Callable[[Block, NDArray[np.uint64]], Block]
 
 
 class Measured(NamedTuple):
-    """What was measured of some cells.
+    """Measurements of some cells.
 
     Attributes
     ----------

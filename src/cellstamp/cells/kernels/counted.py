@@ -63,8 +63,10 @@ def sum_parts(values, ends, sums):
     low, high = most_of_all, nothing
     for part in range(N_PARTS):
         least, most, total, squares = most_of_all, nothing, nothing, nothing
-        for k in range(start, ends[part]):
-            value = np.int64(values[k])
+        # a slice: indices from 0 cannot be negative, so the loop needs no check for it
+        own = values[start : ends[part]]
+        for k in range(own.size):
+            value = np.int64(own[k])
             least, most = min(least, value), max(most, value)
             total += value
             squares += value * value
@@ -87,10 +89,10 @@ def count_bins(values, ends, base, shift, bins, counts, pairs, blocks):
         bins[k] = (np.int64(values[k]) - base) >> shift
     start = 0
     for part in range(N_PARTS):
-        own = counts[part]
+        own, listed = counts[part], bins[start : ends[part]]
         own[:] = 0
-        for k in range(start, ends[part]):
-            own[bins[k]] += 1
+        for k in range(listed.size):
+            own[listed[k]] += 1
         add_blocks(pairs[part], blocks[part])
         start = ends[part]
     # the last compartment has one part: the next one is empty
@@ -152,14 +154,14 @@ def count_few(values, ends, base, shift, bins, slots, n_slots, few):
     last = (1 << shift) - 1
     start = 0
     for part in range(N_PARTS):
-        own = few[part]
+        own, listed, pixels = few[part], bins[start : ends[part]], values[start : ends[part]]
         for slot in range(n_slots):
             for k in range(last + 1):
                 own[slot, k] = 0
-        for k in range(start, ends[part]):
-            slot = slots[bins[k]]
+        for k in range(listed.size):
+            slot = slots[listed[k]]
             if slot:
-                own[slot, (np.int64(values[k]) - base) & last] += 1
+                own[slot, (np.int64(pixels[k]) - base) & last] += 1
         start = ends[part]
 
 

@@ -148,15 +148,16 @@ def bound_mask(mask, words, area, box):
 
     The last row of ``mask`` is scratch: the columns in use.
     """
-    used, columns = words[words.shape[0] - 1], mask[mask.shape[0] - 1]
-    for k in range(area[2], area[3]):
+    used, columns = words[words.shape[0] - 1, area[2] : area[3]], mask[mask.shape[0] - 1]
+    for k in range(used.size):
         used[k] = 0
     first, last = area[1], -1
     for y in range(area[0], area[1]):
         seen = np.uint64(0)
-        for k in range(area[2], area[3]):
-            seen |= words[y, k]
-            used[k] |= words[y, k]
+        row = words[y, area[2] : area[3]]
+        for k in range(row.size):
+            seen |= row[k]
+            used[k] |= row[k]
         if seen:
             first = min(first, y)
             last = y

@@ -40,17 +40,18 @@ def list_runs(masks, box, runs, ends):
     ends[:] = 0
     count = 0
     for y in range(box[0], box[1]):
-        one, other = first[y], last[y]
+        # slices: indices from 0 cannot be negative, so the loop needs no check for it
+        one, other = first[y, box[2] : box[3]], last[y, box[2] : box[3]]
         before = np.uint8(0)
-        for x in range(box[2], box[3]):
+        for x in range(one.size):
             # 1: first mask only, 2: last mask only, 3: both
             here = np.uint8(one[x] + 2 * other[x]) if n_masks == 2 else np.uint8(2 * other[x])
             if here == before:
                 continue
             if before:
-                count = end_run(runs, count, x, ends)
+                count = end_run(runs, count, box[2] + x, ends)
             if here:
-                runs[count, 0], runs[count, 1] = y, x
+                runs[count, 0], runs[count, 1] = y, box[2] + x
                 runs[count, 3] = BOTH if here == 3 else (FIRST if here == 1 else LAST)
             before = here
         if before:
