@@ -75,7 +75,7 @@ class StampCutter:
         block = self._read(batch)
         read = time.perf_counter()
         payload = self._room_for(len(batch))
-        sizes, end, n_empty, on_edge, features = [], 0, np.zeros(self._planes.size, np.int64), [], []
+        sizes, end, n_empty, on_edge, of_masks = [], 0, np.zeros(self._planes.size, np.int64), [], []
         for start in range(0, len(batch), len(self._stack)):
             some = batch[start : start + len(self._stack)]
             self._cut(block, some)
@@ -85,12 +85,14 @@ class StampCutter:
             n_empty += (boxes[:, : n_empty.size, 1] == 0).sum(axis=0)
             on_edge.append(some.rows[self._on_edge[: len(some)]])
             if self._measurer is not None:
-                features.append(self._measurer.measure(block, some, boxes).features)
+                of_masks.append(boxes[:, : n_empty.size].copy())
+        features = None
+        if self._measurer is not None:  # the complete batch: a call takes as long as some cells
+            features = self._measurer.measure(block, batch, np.concatenate(of_masks)).features
         done = time.perf_counter()
         all_sizes, all_on_edge = np.concatenate(sizes), np.concatenate(on_edge)
-        measured = np.concatenate(features) if features else None
         seconds = read - started, done - read
-        return FinishedBatch(batch.rows, all_sizes, payload[:end], n_empty, all_on_edge, *seconds, features=measured)
+        return FinishedBatch(batch.rows, all_sizes, payload[:end], n_empty, all_on_edge, *seconds, features=features)
 
     def measure(self, batch: Batch) -> FinishedBatch:
         """Read and measure a batch, without cutting single-cell images."""
