@@ -29,6 +29,11 @@ _OPTIONS = {
         r"^(color\b.*)": r"--\1; here: --color NAME once for each channel shown, in turn, or --color auto",
         r"^save\b": "--output",
     },
+    "browse": {
+        r"^port\b": "--port",
+        r"^save\b": "--save",
+        r"^features\b": "--features",
+    },
 }
 """Patterns of arguments in messages, and the options for them, for each command."""
 

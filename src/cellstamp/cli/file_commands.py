@@ -27,11 +27,11 @@ class ResultPath(click.Path):
         return location_of(value) if is_remote(value) else super().convert(value, param, ctx)
 
 
-_FILE = ResultPath(exists=True, path_type=Path)
+EXISTING = ResultPath(exists=True, path_type=Path)
 
 
 @click.command(short_help="Show the content of a .h5sc file or zarr store.")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=EXISTING)
 @debug_option
 def info(file: "Location") -> None:
     """Show the number of cells, channels, size, compression and settings of FILE, a .h5sc file or zarr store."""
@@ -78,7 +78,7 @@ def _normalization(about: "H5scInfo") -> str:
 
 
 @click.command(short_help="Check that a .h5sc file or zarr store is complete and valid.")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=EXISTING)
 @debug_option
 def validate(file: "Location") -> None:
     """Check FILE, a .h5sc file or zarr store: counts agree, images are readable, values in range, and ids unique."""
@@ -91,7 +91,7 @@ def validate(file: "Location") -> None:
 
 
 @click.command(short_help="Draw some of the single-cell images.")
-@click.argument("file_or_project", type=_FILE)
+@click.argument("file_or_project", type=EXISTING)
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Picture to write."
 )
