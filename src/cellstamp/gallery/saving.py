@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,5 +86,6 @@ def _write(path: Path, text: str) -> None:
         sync_file(aside)
         replace_file(aside, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written: {error.strerror or error}. Choose another folder") from error

@@ -17,6 +17,7 @@ from cellstamp.errors import InputError, OutputError
 from cellstamp.h5sc.cell_columns import open_table
 from cellstamp.h5sc.feature_table import MEASURED_IN_PART
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, EXCEEDS, INSTANCE_ID, REGION
+from cellstamp.h5sc.tables import quiet_shards
 from cellstamp.system import remove, replace_file, replace_folder, sync_file
 
 RESERVED = (CELL_ID, REGION, INSTANCE_ID, EXCEEDS, MEASURED_IN_PART, ANNOTATION, "x", "y", "_index")
@@ -75,7 +76,8 @@ def _into_store(path: Path, aside: Path, name: str, column: pd.Series[Any]) -> N
     remove(aside)
     shutil.copytree(path, aside, copy_function=_linked(path / "X", shutil.copy2))
     group = zarr.open_group(str(aside), mode="r+", use_consolidated=False)
-    _put(group["obs"], name, column)
+    with quiet_shards():
+        _put(group["obs"], name, column)
     for file in aside.rglob("*"):
         if file.is_file():
             sync_file(file)
