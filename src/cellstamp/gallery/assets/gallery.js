@@ -966,7 +966,7 @@ function slider(text, min, max, value, format, onchange) {
       onchange(Number(input.value));
     },
   });
-  return make("label", { className: "csg-slider" }, make("span", { textContent: text }), shown, input);
+  return make("div", { className: "csg-slider" }, make("span", { textContent: text }), shown, input);
 }
 
 function download(name, bytes) {
