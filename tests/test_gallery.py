@@ -30,7 +30,7 @@ from cellstamp.gallery.server import GalleryServer
 from cellstamp.gallery.session import GallerySession
 from cellstamp.gallery.slide import overview_of
 from cellstamp.gallery.tabs import CLOSED, LOST, Tabs
-from cellstamp.gallery.values import histogram_of, in_range, sorted_rows, values_of
+from cellstamp.gallery.values import histogram_of, in_range, sorted_rows, text_of, values_of
 from cellstamp.gallery.views import Filter, View, parse_view
 from cellstamp.gallery.widget import GalleryWidget
 from cellstamp.h5sc.validate import errors_in
@@ -85,16 +85,22 @@ def test_columns_of_all_types_become_values() -> None:
     numbers = values_of(pd.Series([1, None, 3], dtype="Int64"))
     assert numbers.kind == "number"
     np.testing.assert_array_equal(numbers.missing, [False, True, False])
-    assert [numbers.text_of(row) for row in range(3)] == ["1", "missing", "3"]
     boolean = values_of(pd.Series([True, None, False], dtype="boolean"))
-    assert (boolean.kind, [boolean.text_of(row) for row in range(3)]) == ("category", ["True", "missing", "False"])
-    assert values_of(np.array([True, False])).text_of(0) == "True"
+    assert (boolean.kind, boolean.labels, boolean.numbers.tolist()) == ("category", ("False", "True"), [1, -1, 0])
+    assert values_of(np.array([True, False])).numbers.tolist() == [1, 0]
     clusters = values_of(pd.Series(pd.Categorical(["b", None, "a"], categories=["b", "a", "c"])))
     assert (clusters.labels, clusters.numbers.tolist()) == (("b", "a", "c"), [0, -1, 1])
     texts = values_of(pd.Series(["y", "x", None], dtype=object))
     assert (texts.kind, texts.labels, texts.numbers.tolist()) == ("category", ("x", "y"), [1, 0, -1])
     assert values_of([f"cell {k}" for k in range(300)]).kind == "text"
     assert values_of(np.float32([0.5, 1.25])).numbers.dtype == np.float32
+
+
+def test_values_are_written_for_readers() -> None:
+    values = [None, pd.NA, np.nan, np.float32(0.25), 3.0, np.int64(2**60), "b", np.True_, 1 / 3]
+    assert [text_of(value) for value in values] == [
+        "missing", "missing", "missing", "0.25", "3", str(2**60), "b", "True", "0.333333",
+    ]  # fmt: skip
 
 
 def test_rows_are_sorted_and_missing_values_come_last() -> None:
@@ -342,7 +348,7 @@ def test_only_visible_cells_are_read(session: GallerySession, monkeypatch: pytes
 def test_the_overview_counts_all_centres(session: GallerySession) -> None:
     overview = session.overview
     assert overview is not None
-    assert max(overview.pixels.shape) == 320
+    assert max(overview.pixels.shape) in (63, 64)  # rounded
     assert (overview.pixels > 0).sum() <= N_CELLS
     x, y = ((session.centers - overview.origin) / overview.scale).astype(int).T
     assert (overview.pixels[y, x] > 0).all()
@@ -567,11 +573,11 @@ def test_messages_send_cells_of_a_view(session: GallerySession) -> None:
 
 def test_messages_describe_a_cell_and_its_place(session: GallerySession) -> None:
     messages = Messages(session)
-    ask(messages, "histogram", column="cell__area", view={})
     cell = ask(messages, "cell", id=" 9 ")
     values = dict(cell.content["values"])
     assert values["scportrait_cell_id"] == "9"
-    assert float(values["cell__area"]) > 100  # a feature that is in use
+    assert (values["region"], values["measured_in_part"]) == ("seg_all_nucleus", "False")
+    assert values["cell__area"] == f"{session.columns.values('cell__area').numbers[2]:.0f}"
     assert cell.buffers[0].shape == (1, 5, 32, 32)
     around = ask(messages, "surroundings", id="9")
     assert tuple(around.content["shape"]) == around.buffers[0].shape == (3, 192, 192)

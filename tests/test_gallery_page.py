@@ -471,9 +471,6 @@ def test_a_cell_is_shown_with_its_planes_its_values_and_its_place(
 ) -> None:
     session = session_of(template)
     with gallery(browser, session) as page:
-        page.get_by_label("Sort by").select_option("cell__area")
-        page.get_by_label("Sort by").select_option("order of the file")
-        wait(page)
         cell(page, 30).click()
         dialog = page.get_by_role("dialog", name="Cell 30")
         expect(dialog).to_be_visible()

@@ -108,6 +108,7 @@ def serve(
     found = find(given, features)
     session = GallerySession(found, folder_for(found, save))
     server = GalleryServer(Messages(session), port)
+    session.prepare()
     report(f"Gallery of {session.n_cells:,} cells: {server.address}")
     report("Close the page or press Ctrl-C to end.")
     if opens:

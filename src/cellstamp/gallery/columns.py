@@ -28,11 +28,14 @@ class Column:
         for cells that the user has named.
     read
         Returns one value for each cell of the gallery.
+    value
+        Row -> value of one cell. None: it is not shown for single cells.
     """
 
     name: str
     source: Source
     read: Callable[[], Any]
+    value: Callable[[int], Any] | None = None
 
 
 class Columns:
@@ -54,10 +57,6 @@ class Columns:
         """Add a column, or replace the one with its name."""
         self._columns[column.name] = column
         self._kept.pop(column.name, None)
-
-    def is_kept(self, name: str) -> bool:
-        """Return whether the values of a column are in memory."""
-        return name in self._kept
 
     def values(self, name: str) -> Values:
         """Return the values of a column.

@@ -21,9 +21,9 @@ from cellstamp.gallery.saving import ExistsError, SavedIds, checked_name, save_i
 from cellstamp.gallery.selection import Selection, Tags
 from cellstamp.gallery.slide import Overview, Surroundings, overview_of, surroundings_of
 from cellstamp.gallery.table import JoinedFeatures, join_features
-from cellstamp.gallery.values import Histogram, histogram_of
+from cellstamp.gallery.values import Histogram, histogram_of, text_of
 from cellstamp.gallery.views import View
-from cellstamp.h5sc.cell_columns import columns_of_images, read_centers
+from cellstamp.h5sc.cell_columns import Reader, columns_of_images, read_centers
 from cellstamp.h5sc.layout import CELL_ID, INSTANCE_ID
 from cellstamp.h5sc.tag_column import RESERVED, has_column, write_column
 
@@ -91,6 +91,11 @@ class GallerySession:
     def _encoder(self) -> PlaneEncoder:
         return PlaneEncoder(self.images, self.ranges)
 
+    def prepare(self) -> None:
+        """Read the tables and compile the decoder, which the first screen would wait for."""
+        self.planes(np.zeros(1, np.int64), range(self.images.n_planes), self.images.image_size)
+        _ = self.overview
+
     # --- cells ----------------------------------------------------------------------------------------------------
 
     def rows(self, view: View) -> NDArray[np.int64]:
@@ -142,12 +147,10 @@ class GallerySession:
         return int(found[0])
 
     def describe(self, row: int) -> list[tuple[str, str]]:
-        """Return the names and values of all columns of a cell that are quick to read: ``obs``, and those in use."""
-        return [
-            (column.name, self.columns.values(column.name).text_of(row))
-            for column in self.columns
-            if column.source in ("obs", "tag") or self.columns.is_kept(column.name)
-        ]
+        """Return the names and values of a cell: of ``obs``, tags, and features. Reads nothing of other cells."""
+        found = {column.name: column.value(row) for column in self.columns if column.value is not None}
+        measured = {} if self.features is None else self.features.values_of(row)
+        return [(name, text_of(value)) for name, value in {**found, **measured}.items()]
 
     def surroundings(self, row: int) -> Surroundings | None:
         """Read the pixels of the slide around a cell; None: the store is missing or has none."""
@@ -182,7 +185,8 @@ class GallerySession:
             raise ConfigError(f"name = {name!r}: this column was measured or extracted; choose another name")
         before = self._column_in_table(name) if kept and value is not None else None
         self.tags.put(name, value or None, self.selection.chosen, before)
-        self.columns.put(Column(name, "tag", partial(self.tags.__getitem__, name)))
+        tags = self.tags
+        self.columns.put(Column(name, "tag", partial(tags.__getitem__, name), lambda row: tags[name].iloc[row]))
         self._views = OrderedDict((view, rows) for view, rows in self._views.items() if not _uses(view, name))
         return name
 
@@ -194,7 +198,7 @@ class GallerySession:
     def _column_in_table(self, name: str) -> pd.Series[Any] | None:
         if self.features is None or name not in self.features.table.obs:
             return None
-        return self.features.of_gallery(pd.Series(self.features.table.obs[name]()))
+        return self.features.of_gallery(pd.Series(self.features.table.obs[name].column()))
 
     # --- files ----------------------------------------------------------------------------------------------------
 
@@ -206,7 +210,7 @@ class GallerySession:
     def _ids(self) -> pd.Series[Any]:
         """Ids of the selected cells by which an extraction chooses them: those of shapes, if they are text."""
         if INSTANCE_ID in self._obs:
-            instances = pd.Series(self._obs[INSTANCE_ID]())
+            instances = pd.Series(self._obs[INSTANCE_ID].column())
             if not pd.api.types.is_numeric_dtype(instances.dtype):
                 return instances[self.selection.chosen].rename(INSTANCE_ID)
         return pd.Series(self.selected_ids, name=CELL_ID)
@@ -245,9 +249,9 @@ class GallerySession:
         return f"obs[{name!r}] of the AnnData"
 
 
-def _all_columns(obs: dict[str, Any], features: JoinedFeatures | None) -> Iterator[Column]:
+def _all_columns(obs: dict[str, Reader], features: JoinedFeatures | None) -> Iterator[Column]:
     for name, read in obs.items():
-        yield Column(name, "obs", read)
+        yield Column(name, "obs", read.column, read.value)
     if features is not None:
         yield from features.columns()
 

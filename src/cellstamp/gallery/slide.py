@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import CellstampError
 
-_LONGEST_SIDE = 320
-"""Pixels of the longer side of the picture of all centres."""
+_LEAST_SIDE, _LONGEST_SIDE, _PER_CELL = 64, 320, 6
+"""Pixels of the longer side of the picture of all centres: for few cells and many, and times the root of their number,
+so that single cells can be seen."""
 _SURROUNDINGS = 320
 """Largest number of pixels along a side of the surroundings."""
 
@@ -39,7 +40,8 @@ def overview_of(centers: NDArray[np.float64] | None) -> Overview | None:
     if centers is None or not len(centers) or not np.isfinite(centers).all():
         return None
     low, high = centers.min(axis=0), centers.max(axis=0)
-    scale = max(float((high - low).max()) / (_LONGEST_SIDE - 1), 1e-9)
+    side = int(np.clip(_PER_CELL * np.sqrt(len(centers)), _LEAST_SIDE, _LONGEST_SIDE))
+    scale = max(float((high - low).max()) / (side - 1), 1e-9)
     places = ((centers - low) / scale).astype(np.int64)
     width, height = (places.max(axis=0) + 1).tolist()
     counts = np.bincount(places[:, 1] * width + places[:, 0], minlength=width * height).reshape(height, width)

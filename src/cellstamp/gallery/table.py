@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.gallery.columns import Column, Source
-from cellstamp.h5sc.cell_columns import CellColumns, Read, columns_of_features
+from cellstamp.h5sc.cell_columns import CellColumns, Read, Reader, columns_of_features
 
 _EXAMPLES = 3
 
@@ -34,17 +34,27 @@ class JoinedFeatures:
 
     def columns(self) -> Iterator[Column]:
         """Yield all columns, for the cells of the gallery."""
-        parts: list[tuple[Source, dict[str, Read]]] = [
+        for name, reader in self.table.obs.items():
+            yield Column(name, "obs", partial(self._joined, reader.column), partial(self._value, reader))
+        others: list[tuple[Source, dict[str, Read]]] = [
             ("feature", self.table.features),
-            ("obs", self.table.obs),
             ("embedding", self.table.embeddings),
         ]
-        for source, readers in parts:
+        for source, readers in others:
             for name, read in readers.items():
                 yield Column(name, source, partial(self._joined, read))
 
     def _joined(self, read: Read) -> Any:
         return self.of_gallery(pd.Series(read()))
+
+    def _value(self, read: Reader, row: int) -> Any:
+        place = row if self.rows is None else int(self.rows[row])
+        return None if place < 0 else read.value(place)
+
+    def values_of(self, row: int) -> dict[str, Any]:
+        """Return all features of a cell by name; none if the table lacks the cell."""
+        place = row if self.rows is None else int(self.rows[row])
+        return {} if place < 0 else dict(zip(self.table.features, self.table.feature_row(place), strict=True))
 
     def of_gallery(self, column: pd.Series[Any]) -> pd.Series[Any]:
         """Return a column of the table for the cells of the gallery; cells that it lacks have no value."""

@@ -39,12 +39,14 @@ class Values:
         """Cells without a value: bool (n_cells,)."""
         return np.isnan(self.numbers) if self.kind == "number" else self.numbers < 0
 
-    def text_of(self, row: int) -> str:
-        """Return the value of a cell for readers."""
-        value = self.numbers[row]
-        if self.kind != "number":
-            return self.labels[value] if value >= 0 else "missing"
-        return "missing" if np.isnan(value) else f"{value:.6g}" if value % 1 else f"{value:.0f}"
+
+def text_of(value: Any) -> str:
+    """Return a value for readers."""
+    if value is None or value is pd.NA or value != value:
+        return "missing"
+    if isinstance(value, float | np.floating):
+        return f"{value:.6g}" if value % 1 else f"{value:.0f}"
+    return str(value)
 
 
 def values_of(column: Any) -> Values:

@@ -11,6 +11,7 @@ from typing import Any
 import anndata
 import h5py
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
@@ -20,6 +21,23 @@ from cellstamp.location import Location, location_of
 
 Read = Callable[[], Any]
 """Returns one value for each row of the table."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads a column of ``obs``.
+
+    Attributes
+    ----------
+    column
+        Returns all values.
+    value
+        Row -> value. Nothing else is read.
+    """
+
+    column: Read
+    value: Callable[[int], Any]
+
 
 POSITIONS = "spatial"
 """Name of the centres of cells in ``obsm``."""
@@ -41,24 +59,27 @@ class CellColumns:
         uint64 (n_rows,).
     obs, features, embeddings
         Readers by name: of ``obs``, of ``X``, and of arrays in ``obsm``.
+    feature_row
+        Row -> values of all features, in their order.
     """
 
     where: str
     path: Location | None
     cell_ids: NDArray[np.uint64]
-    obs: dict[str, Read]
+    obs: dict[str, Reader]
     features: dict[str, Read]
     embeddings: dict[str, Read]
+    feature_row: Callable[[int], NDArray[Any]]
 
 
-def columns_of_images(h5sc: Any) -> dict[str, Read]:
+def columns_of_images(h5sc: Any) -> dict[str, Reader]:
     """Return readers of the columns of ``obs`` of a file, a store, or an `AnnData`."""
     if isinstance(h5sc, anndata.AnnData):
-        return {str(name): partial(h5sc.obs.__getitem__, name) for name in h5sc.obs}
+        return _of_frame(h5sc.obs)
     path = location_of(h5sc)
     with open_h5sc(path) as file:
         names = _names(file["obs"])
-    return {name: partial(_read, open_h5sc, path, "obs", name) for name in names}
+    return {name: _of_file(open_h5sc, path, name) for name in names}
 
 
 def columns_of_features(features: Any) -> CellColumns:
@@ -81,13 +102,14 @@ def columns_of_features(features: Any) -> CellColumns:
             str(path),
             path,
             np.asarray(anndata.io.read_elem(file["obs"][CELL_ID]), np.uint64),
-            {name: partial(_read, open_table, path, "obs", name) for name in obs},
-            {name: partial(_read_feature, path, number) for number, name in enumerate(names)},
+            {name: _of_file(open_table, path, name) for name in obs},
+            {name: partial(_read_number, path, "X", number) for number, name in enumerate(names)},
             {
-                f"{name}-{k}": partial(_read_coordinate, path, name, k)
+                f"{name}-{k}": partial(_read_number, path, f"obsm/{name}", k)
                 for name, values in embeddings.items()
                 for k in _coordinates(values)
             },
+            partial(_read_row, path),
         )
 
 
@@ -95,22 +117,19 @@ def _of_anndata(data: anndata.AnnData) -> CellColumns:
     if CELL_ID not in data.obs:
         raise _unnamed("features: the AnnData")
 
-    def feature(number: int) -> Any:
-        values = data.X[:, number]
-        return np.asarray(values.todense() if hasattr(values, "todense") else values).ravel()
-
     return CellColumns(
         "the AnnData of features",
         None,
         data.obs[CELL_ID].to_numpy().astype(np.uint64),
-        {str(name): partial(data.obs.__getitem__, name) for name in data.obs},
-        {} if data.X is None else {str(name): partial(feature, number) for number, name in enumerate(data.var_names)},
+        _of_frame(data.obs),
+        {} if data.X is None else {str(name): _in_memory(data.X, number) for number, name in enumerate(data.var_names)},
         {
-            f"{name}-{k}": partial(_coordinate, data, name, k)
+            f"{name}-{k}": _in_memory(values, k)
             for name, values in data.obsm.items()
             if name != POSITIONS
             for k in _coordinates(values)
         },
+        lambda row: _dense(data.X[[row]]),
     )
 
 
@@ -163,25 +182,54 @@ def _coordinates(values: Any) -> range:
     return range(min(int(values.shape[1]), MOST_COORDINATES))
 
 
-def _read(opened: Callable[[Any], Any], path: Location, table: str, name: str) -> Any:
-    with opened(path) as file:
-        return anndata.io.read_elem(file[table][name])
+def _of_frame(table: pd.DataFrame) -> dict[str, Reader]:
+    return {str(name): Reader(partial(table.__getitem__, name), table[name].iloc.__getitem__) for name in table}
 
 
-def _read_feature(path: Location, number: int) -> NDArray[Any]:
+def _in_memory(matrix: Any, number: int) -> Read:
+    return lambda: _dense(matrix[:, [number]])
+
+
+def _dense(values: Any) -> NDArray[Any]:
+    return np.asarray(values.todense() if hasattr(values, "todense") else values).ravel()
+
+
+def _of_file(opened: Callable[[Any], Any], path: Location, name: str) -> Reader:
+    def column() -> Any:
+        with opened(path) as file:
+            return anndata.io.read_elem(file["obs"][name])
+
+    def value(row: int) -> Any:
+        with opened(path) as file:
+            return _value_at(file["obs"][name], row)
+
+    return Reader(column, value)
+
+
+def _value_at(element: Any, row: int) -> Any:
+    """Read one value of a column of a stored table: plain, categorical, or with a mask of missing ones."""
+    if hasattr(element, "shape"):
+        value = element[row]
+        return value.decode() if isinstance(value, bytes) else value
+    if "codes" in element:
+        code = int(element["codes"][row])
+        return None if code < 0 else anndata.io.read_elem(element["categories"])[code]
+    return None if bool(element["mask"][row]) else element["values"][row]
+
+
+def _read_number(path: Location, element: str, number: int) -> NDArray[Any]:
+    """Read a column of ``X``, or of an array in ``obsm``."""
     with open_table(path) as file:
-        if hasattr(file["X"], "shape"):
-            return np.asarray(file["X"][:, number])
-        return np.asarray(anndata.io.read_elem(file["X"])[:, [number]].todense()).ravel()
+        matrix = file[element]
+        if hasattr(matrix, "shape"):
+            return np.asarray(matrix[:, number])
+        return _dense(anndata.io.read_elem(matrix)[:, [number]])  # sparse
 
 
-def _read_coordinate(path: Location, name: str, number: int) -> NDArray[Any]:
+def _read_row(path: Location, row: int) -> NDArray[Any]:
     with open_table(path) as file:
-        return np.asarray(file["obsm"][name][:, number])
-
-
-def _coordinate(data: anndata.AnnData, name: str, number: int) -> NDArray[Any]:
-    return np.asarray(data.obsm[name])[:, number]
+        matrix = file["X"]
+        return _dense(matrix[row] if hasattr(matrix, "shape") else anndata.io.read_elem(matrix)[[row]])
 
 
 def read_centers(h5sc: Any) -> NDArray[np.float64] | None:

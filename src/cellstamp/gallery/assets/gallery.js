@@ -216,17 +216,21 @@ function paintOutlines(context, canvas, tile, look, nPictures) {
   });
 }
 
-/** Edges between pixels inside and outside of a mask, each as x0, y0, x1, y1. */
+/** Lines between pixels inside and outside of a mask, as long as they are straight: each as x0, y0, x1, y1. */
 function outlineOf(bytes, side) {
   const lines = [];
   const inside = (x, y) => x >= 0 && y >= 0 && x < side && y < side && bytes[y * side + x] >= HALF;
-  for (let y = 0; y < side; y++) {
-    for (let x = 0; x < side; x++) {
-      if (!inside(x, y)) continue;
-      if (!inside(x - 1, y)) lines.push([x, y, x, y + 1]);
-      if (!inside(x + 1, y)) lines.push([x + 1, y, x + 1, y + 1]);
-      if (!inside(x, y - 1)) lines.push([x, y, x + 1, y]);
-      if (!inside(x, y + 1)) lines.push([x, y + 1, x + 1, y + 1]);
+  for (let edge = 0; edge <= side; edge++) {
+    let across = -1, down = -1; // where the lines begin that are being followed
+    for (let place = 0; place <= side; place++) {
+      const isAcross = place < side && inside(place, edge - 1) !== inside(place, edge);
+      const isDown = place < side && inside(edge - 1, place) !== inside(edge, place);
+      if (isAcross && across < 0) across = place;
+      if (isDown && down < 0) down = place;
+      if (!isAcross && across >= 0) lines.push([across, edge, place, edge]);
+      if (!isDown && down >= 0) lines.push([edge, down, edge, place]);
+      if (!isAcross) across = -1;
+      if (!isDown) down = -1;
     }
   }
   return lines;
@@ -995,6 +999,8 @@ function help() {
 
 // --- dialog of a cell ------------------------------------------------------------------------------------------------
 
+const OVERVIEW = 320; // longer side of the picture of all cells
+
 /** A cell in detail: its planes, its values, and where it lies on the slide. */
 class CellDialog {
   constructor(gallery) {
@@ -1061,7 +1067,6 @@ class CellDialog {
     if (!center || !overview) return;
     const canvas = make("canvas", {
       role: "img", "aria-label": `Cell ${id} on the slide, at x ${center[0].toFixed(1)}, y ${center[1].toFixed(1)}`,
-      width: overview.width, height: overview.height,
     });
     paintOverview(canvas, overview, center);
     const text = `All cells; this one at x ${center[0].toFixed(1)}, y ${center[1].toFixed(1)}`;
@@ -1140,14 +1145,19 @@ function fillArea(pixels, layers) {
 }
 
 function paintOverview(canvas, { bytes, width, height, origin, scale }, [x, y]) {
-  const context = canvas.getContext("2d");
-  const pixels = context.createImageData(width, height);
+  const pixels = new ImageData(width, height);
   for (let from = 0; from < width * height; from++) {
     pixels.data.fill(bytes[from], 4 * from, 4 * from + 3);
     pixels.data[4 * from + 3] = 255;
   }
-  context.putImageData(pixels, 0, 0);
-  paintMarker(context, (x - origin[0]) / scale + 0.5, (y - origin[1]) / scale + 0.5);
+  [scratch.width, scratch.height] = [width, height];
+  scratch.getContext("2d").putImageData(pixels, 0, 0);
+  const times = OVERVIEW / Math.max(width, height);
+  [canvas.width, canvas.height] = [Math.ceil(width * times), Math.ceil(height * times)];
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.drawImage(scratch, 0, 0, canvas.width, canvas.height);
+  paintMarker(context, ((x - origin[0]) / scale + 0.5) * times, ((y - origin[1]) / scale + 0.5) * times);
 }
 
 function paintMarker(context, x, y) {
