@@ -53,10 +53,7 @@ nitpick_ignore_regex = [
         r"(anndata|collections|matplotlib|np|numpy|os|spatialdata|torch|xarray)\..*"
         r"|AnnData|Axes|DataArray|NDArray|PathLike|SpatialData",
     ),
-    (
-        "py:class",
-        "AnyPath|Colours|GalleryWidget|Project|Region",
-    ),  # short names in signatures, explained in the docstrings
+    ("py:class", "AnyPath|Colours|GalleryWidget|Project|Region"),  # names in signatures, explained in the docstrings
 ]
 
 autodoc_member_order = "bysource"

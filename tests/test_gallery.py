@@ -506,6 +506,29 @@ def test_tags_are_saved_in_the_table_of_features(project: Path, tmp_path: Path, 
     assert (phases.iloc[[1, 2, 5]].tolist(), phases.notna().sum()) == (["late", "late", "early"], 3)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Consolidated metadata is currently not part",
+    "ignore:zarr v3 autosharding",
+    "ignore:Writing zarr v2 data will no longer be the default",
+)
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_tag_is_found_in_stores_of_other_programs(project: Path, zarr_format: int) -> None:
+    import zarr
+
+    path = project / "theirs.zarr"
+    with anndata.settings.override(zarr_write_format=zarr_format):
+        Project(project).features.write_zarr(path)
+    zarr.consolidate_metadata(path)
+    session = session_of(project, path)
+    session.select(np.array([4]), "set")
+    session.tag("mine", None)
+    session.save_column("mine", overwrite=False)
+    again = session_of(project, path)
+    assert again.rows(View(filters=(Filter("mine", labels=("True",)),))).tolist() == [4]
+    assert zarr.open_group(path, mode="r").metadata.consolidated_metadata is not None
+    assert np.flatnonzero(anndata.io.read_zarr(path).obs["mine"]).tolist() == [4]
+
+
 def test_a_tag_of_a_table_in_memory_and_another_order(project: Path) -> None:
     table = Project(project).features[::-1].copy()
     session = session_of(project, table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,12 +12,13 @@ import anndata
 import h5py
 import numpy as np
 import pandas as pd
+import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import CELL_ID
-from cellstamp.h5sc.opening import ROOT, OpenStore, open_h5sc
-from cellstamp.location import Location, location_of
+from cellstamp.h5sc.opening import OpenStore, open_h5sc
+from cellstamp.location import Location, is_remote, location_of
 
 Read = Callable[[], Any]
 """Returns one value for each row of the table."""
@@ -152,7 +153,7 @@ def open_table(path: Location) -> Iterator[Any]:
     if not path.exists():
         raise InputError(f"features: there is no file {path}")
     try:
-        with OpenStore(path) if (path / ROOT).exists() else h5py.File(str(path), "r") as file:
+        with _opened(path) as file:
             missing = [name for name in ("obs", "var") if name not in file]
             if missing:
                 raise InputError(f"features: {path} is not an AnnData file: it lacks {', '.join(missing)}")
@@ -162,6 +163,12 @@ def open_table(path: Location) -> Iterator[Any]:
             raise
         message = f"features: {path} is not an AnnData file, or it is damaged: {' '.join(str(error).split())}"
         raise InputError(message) from error
+
+
+def _opened(path: Location) -> Any:
+    if is_remote(path):
+        return OpenStore(path)
+    return nullcontext(zarr.open_group(str(path), mode="r")) if path.is_dir() else h5py.File(str(path), "r")
 
 
 def _names(table: Any) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,29 +71,17 @@ def _into_file(path: Path, aside: Path, name: str, column: pd.Series[Any]) -> No
 
 
 def _into_store(path: Path, aside: Path, name: str, column: pd.Series[Any]) -> None:
-    """Copy only the tables: files of the values are linked."""
     remove(aside)
-    shutil.copytree(path, aside, copy_function=_linked(path / "X", shutil.copy2))
+    shutil.copytree(path, aside)
+    is_consolidated = zarr.open_group(str(aside), mode="r").metadata.consolidated_metadata is not None
     group = zarr.open_group(str(aside), mode="r+", use_consolidated=False)
     with quiet_shards():
         _put(group["obs"], name, column)
+    if is_consolidated:  # by other programs: readers would miss the new column
+        zarr.consolidate_metadata(str(aside))
     for file in aside.rglob("*"):
         if file.is_file():
             sync_file(file)
-
-
-def _linked(below: Path, copy: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Return a function that links files below a folder, and copies others."""
-
-    def put(source: str, target: str) -> Any:
-        if below in Path(source).parents:
-            try:
-                return os.link(source, target)
-            except OSError:  # some file systems have no links
-                pass
-        return copy(source, target)
-
-    return put
 
 
 def _put(obs: Any, name: str, column: pd.Series[Any]) -> None:
