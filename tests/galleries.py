@@ -71,11 +71,11 @@ def request(address: str, name: str = "", *, body: Any = None, **headers: str) -
 
 
 @contextmanager
-def open_tab(address: str) -> Iterator[None]:
+def open_tab(address: str, tab: str = "1") -> Iterator[None]:
     """Keep a tab of a page open, as its script does."""
     place = urlsplit(address)
     connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
-    connection.request("GET", f"{place.path}open")
+    connection.request("GET", f"{place.path}open?tab={tab}")
     answer = connection.getresponse()
     assert answer.read(1) == b"."
     try:

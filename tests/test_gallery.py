@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -536,6 +537,8 @@ def test_a_tag_of_a_table_in_memory_and_another_order(project: Path) -> None:
     session.tag("first", None)
     assert session.save_column("first", overwrite=False) == "obs['first'] of the AnnData"
     assert np.flatnonzero(table.obs["first"]).tolist() == [N_CELLS - 1]
+    with pytest.raises(ExistsError, match="the AnnData has a column 'first'"):
+        session.save_column("first", overwrite=False)
 
 
 def test_columns_need_a_table_of_features(tmp_path: Path) -> None:
@@ -688,6 +691,32 @@ def test_browse_is_a_widget_in_a_notebook(template: Path, monkeypatch: pytest.Mo
     widget.close()
 
 
+def test_the_loop_of_the_documentation_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn", reason="the example trains with scikit-learn")
+    page = (Path(__file__).parents[1] / "docs" / "browse.md").read_text(encoding="utf-8")
+    first, train, again = re.findall(r"^   ```python\n(.*?)^   ```$", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.setattr(browsing, "in_notebook", lambda: True)
+    names: dict[str, Any] = {}
+    exec(textwrap.dedent(first).replace('"my_project"', repr(str(project))), names)
+    area = Project(project).features.to_df()["cell__area"].to_numpy()
+    large = {"filters": [{"column": "cell__area", "low": float(np.quantile(area, 0.7))}]}
+    messages = names["gallery"]._messages
+    ask(messages, "select", view=large, mode="set")
+    ask(messages, "tag", name="large")
+    ask(messages, "save_column", name="large")
+    exec(textwrap.dedent(train), names)
+    exec(textwrap.dedent(again), names)
+    wrong = names["features"].obs["wrong"].to_numpy()
+    messages = names["gallery"]._messages
+    view = {"filters": [{"column": "wrong", "labels": ["True"]}]}
+    reply = ask(messages, "cells", view=view, first=0, count=100, planes=[2], crop=32)
+    assert reply.content["total"] == wrong.sum() < 20
+    ask(messages, "select", view=view, mode="set")
+    ask(messages, "tag", name="large")
+    assert "overwrite" not in ask(messages, "save_column", name="large", overwrite=True).content
+    np.testing.assert_array_equal(names["features"].obs["large"], wrong)
+
+
 def test_missing_packages_are_named() -> None:
     with pytest.raises(
         ConfigError, match=re.escape("the gallery needs nothing_1 and nothing_2: install them with pip")
@@ -790,39 +819,45 @@ def test_tabs_are_gone_when_all_are_closed_for_good() -> None:
     clock = [0.0]
     tabs = Tabs(lambda: clock[0])
     assert not tabs.are_gone()  # none has been opened yet
-    tabs.open()
-    tabs.open()
-    tabs.say_goodbye()
-    tabs.disconnect()
-    clock[0] = CLOSED + 1
+    tabs.open("a")
+    tabs.open("b")
+    tabs.say_goodbye("a")
+    tabs.disconnect("a")
+    clock[0] += LOST
     assert not tabs.are_gone()  # one is open
-    tabs.say_goodbye()
-    tabs.disconnect()
+    tabs.say_goodbye("b")
+    tabs.disconnect("b")
     assert not tabs.are_gone()  # it may be loading again
-    tabs.open()
+    tabs.open("c")
     clock[0] += CLOSED
     assert not tabs.are_gone()
-    tabs.disconnect()
+    tabs.disconnect("c")
     clock[0] += CLOSED
     assert not tabs.are_gone()  # unloaded in the background
     clock[0] += LOST
     assert tabs.are_gone()
-    closed = Tabs(lambda: clock[0])
-    closed.open()
-    closed.say_goodbye()
-    closed.disconnect()
+
+
+@pytest.mark.parametrize("first", ["goodbye", "disconnect"])
+def test_a_closed_tab_is_gone_soon_whatever_arrives_first(first: str) -> None:
+    clock = [0.0]
+    tabs = Tabs(lambda: clock[0])
+    tabs.open("a")
+    steps = [tabs.say_goodbye, tabs.disconnect]
+    for step in steps if first == "goodbye" else reversed(steps):
+        step("a")
+    assert not tabs.are_gone()
     clock[0] += CLOSED
-    assert closed.are_gone()
+    assert tabs.are_gone()
 
 
 def test_the_server_ends_when_its_tab_is_closed_for_good(session: GallerySession) -> None:
     with served(Messages(session), closed=0.05) as (address, thread):
-        with open_tab(address):
-            assert request(address, "goodbye", body=b"").status == 200
-            with open_tab(address):  # loaded again
+        with open_tab(address, "1"):
+            assert request(address, "goodbye?tab=1", body=b"").status == 200
+            with open_tab(address, "2"):
                 pass
             assert request(address).status == 200
-            request(address, "goodbye", body=b"")
         thread.join(timeout=60)
         assert not thread.is_alive()
 

@@ -139,22 +139,22 @@ class GalleryServer:
         reply = await run_in_threadpool(self._messages.answer, content)
         return Response(pack(reply), media_type="application/octet-stream")
 
-    async def _goodbye(self, _request: Request) -> Response:
-        self._tabs.say_goodbye()
+    async def _goodbye(self, request: Request) -> Response:
+        self._tabs.say_goodbye(request.query_params.get("tab", ""))
         return PlainTextResponse("")
 
-    async def _open(self, _request: Request) -> Response:
+    async def _open(self, request: Request) -> Response:
         """Answer without end: the connection shows that a tab is open."""
-        return StreamingResponse(self._pulse(), media_type="text/plain")
+        return StreamingResponse(self._pulse(request.query_params.get("tab", "")), media_type="text/plain")
 
-    async def _pulse(self) -> AsyncIterator[bytes]:
-        self._tabs.open()
+    async def _pulse(self, tab: str) -> AsyncIterator[bytes]:
+        self._tabs.open(tab)
         try:
             while not self._server.should_exit:
                 yield b"."
                 await asyncio.sleep(_PULSE)
         finally:
-            self._tabs.disconnect()
+            self._tabs.disconnect(tab)
 
 
 class _Guard:

@@ -236,7 +236,7 @@ class GallerySession:
             raise ConfigError(f"name = {name!r}: there is no tag with this name")
         path, column = self.features.table.path, self.features.of_table(self.tags[name])
         if path is None:
-            return self._put_into_anndata(name, column)
+            return self._put_into_anndata(name, column, overwrite=overwrite)
         if not isinstance(path, Path):
             raise ConfigError(f"{path} is behind a URL and cannot be changed: save the ids")
         if has_column(path, name) and not overwrite:
@@ -244,7 +244,9 @@ class GallerySession:
         write_column(path, name, column)
         return f"obs[{name!r}] of {path}"
 
-    def _put_into_anndata(self, name: str, column: pd.Series[Any]) -> str:
+    def _put_into_anndata(self, name: str, column: pd.Series[Any], *, overwrite: bool) -> str:
+        if name in self._given_features.obs and not overwrite:
+            raise ExistsError(f"the AnnData has a column {name!r}")
         self._given_features.obs[name] = column.array
         return f"obs[{name!r}] of the AnnData"
 

@@ -25,24 +25,27 @@ class Tabs:
     now: Callable[[], float]
     closed: float = CLOSED
     lost: float = LOST
-    _open: int = 0
-    _deadline: float | None = field(default=None)
+    _open: set[str] = field(default_factory=set)
+    _closing: set[str] = field(default_factory=set)
+    _deadline: float | None = None
 
-    def open(self) -> None:
+    def open(self, tab: str) -> None:
         """Note that a tab is open."""
-        self._open += 1
-        self._deadline = None
+        self._open.add(tab)
 
-    def say_goodbye(self) -> None:
-        """Note that a tab says that it is being closed, or loaded again; its connection ends a moment later."""
-        self._deadline = self.now() + self.closed
+    def say_goodbye(self, tab: str) -> None:
+        """Note that a tab says that it is being closed or loaded again, before or after its connection ends."""
+        if tab in self._open:
+            self._closing.add(tab)
+        else:
+            self._deadline = self.now() + self.closed
 
-    def disconnect(self) -> None:
+    def disconnect(self, tab: str) -> None:
         """Note that the connection of a tab has ended."""
-        self._open -= 1
-        if self._deadline is None:
-            self._deadline = self.now() + self.lost
+        self._open.discard(tab)
+        self._deadline = self.now() + (self.closed if tab in self._closing else self.lost)
+        self._closing.discard(tab)
 
     def are_gone(self) -> bool:
         """Return whether all tabs are closed for good. A tab that has not been opened yet may still come."""
-        return self._open == 0 and self._deadline is not None and self.now() >= self._deadline
+        return not self._open and self._deadline is not None and self.now() >= self._deadline

@@ -1391,10 +1391,11 @@ function render({ model, el }) {
 
 /** Show a gallery on a page, and tell the server when its tab is open and when it is being closed. */
 function startPage(body) {
+  const tab = `tab=${Math.random().toString(36).slice(2)}`;
   const gallery = new Gallery(new PageTransport(), body.appendChild(make("main", { className: "csg-page" })));
   const stayOpen = async () => {
     try {
-      const answer = await fetch("open");
+      const answer = await fetch(`open?${tab}`);
       for (const reader = answer.body.getReader(); !(await reader.read()).done; );
     } catch {
       // the same as an answer that has ended
@@ -1402,7 +1403,7 @@ function startPage(body) {
     gallery.fail("cellstamp has ended: run cellstamp browse again");
   };
   stayOpen();
-  addEventListener("pagehide", () => navigator.sendBeacon("goodbye"));
+  addEventListener("pagehide", () => navigator.sendBeacon(`goodbye?${tab}`));
 }
 
 const page = document.getElementById("cellstamp-gallery-page");
