@@ -511,6 +511,8 @@ def test_tags_are_saved_in_the_table_of_features(project: Path, tmp_path: Path, 
     "ignore:Consolidated metadata is currently not part",
     "ignore:zarr v3 autosharding",
     "ignore:Writing zarr v2 data will no longer be the default",
+    "ignore:This setting will be removed in 0.14",
+    "ignore:zarr v3 will become the only option in 0.14",
 )
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_tag_is_found_in_stores_of_other_programs(project: Path, zarr_format: int) -> None:
