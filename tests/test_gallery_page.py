@@ -623,6 +623,10 @@ def test_the_same_front_end_works_in_a_notebook(browser: Browser, project: Path,
         until(cell(page, 30))
         until(page.locator("[data-state=ready]"))
         page.screenshot(path=tmp_path / "notebook.png")
+        assert page.evaluate("document.activeElement === document.body")
+        for is_light, ground in (("true", "rgb(255, 255, 255)"), ("false", "rgb(20, 23, 27)")):
+            page.evaluate("(is_light) => { document.body.dataset.jpThemeLight = is_light; }", is_light)
+            assert page.locator(".csg").evaluate("(each) => getComputedStyle(each).backgroundColor") == ground
         page.locator(".csg-grid").press("ArrowRight")
         page.locator(".csg-grid").press("Space")
         until(page.get_by_text("1 cell selected"))

@@ -1224,9 +1224,10 @@ class Look {
 }
 
 class Gallery {
-  constructor(transport, element) {
+  constructor(transport, element, { isPage }) {
     this.transport = transport;
     this.element = element;
+    this.isPage = isPage;
     this.element.classList.add("csg");
     this.element.dataset.lmSuppressShortcuts = "true"; // JupyterLab leaves keys to us
     this.view = { filters: [], sort: null, descending: false, sample: null, seed: 0 };
@@ -1256,7 +1257,7 @@ class Gallery {
     this.setSelected(about.n_selected);
     if (about.n_without_features) this.controls.say(`${plural(about.n_without_features, "cell")} without features`);
     this.grid.layOut();
-    this.grid.element.focus({ preventScroll: true });
+    if (this.isPage) this.grid.element.focus({ preventScroll: true }); // a notebook keeps the focus where it is
   }
 
   /** Show or hide the controls, which cover the grid of a narrow gallery. */
@@ -1385,14 +1386,16 @@ class Gallery {
 
 /** Show a gallery in a notebook: the entry of anywidget. */
 function render({ model, el }) {
-  const gallery = new Gallery(new WidgetTransport(model), el.appendChild(make("div", { className: "csg-notebook" })));
+  const element = el.appendChild(make("div", { className: "csg-notebook" }));
+  const gallery = new Gallery(new WidgetTransport(model), element, { isPage: false });
   return () => gallery.close();
 }
 
 /** Show a gallery on a page, and tell the server when its tab is open and when it is being closed. */
 function startPage(body) {
   const tab = `tab=${Math.random().toString(36).slice(2)}`;
-  const gallery = new Gallery(new PageTransport(), body.appendChild(make("main", { className: "csg-page" })));
+  const element = body.appendChild(make("main", { className: "csg-page" }));
+  const gallery = new Gallery(new PageTransport(), element, { isPage: true });
   const stayOpen = async () => {
     try {
       const answer = await fetch(`open?${tab}`);
