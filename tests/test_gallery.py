@@ -12,6 +12,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -235,6 +236,7 @@ def test_projects_folders_files_and_tables_in_memory_are_opened(template: Path) 
         template / "scportrait.sdata",
     )
     data = read_h5sc(path)
+    assert find(data).features == features_of(template)
     whole, part = session_of(data), session_of(data[::2])
     assert (whole.n_cells, part.n_cells) == (N_CELLS, N_CELLS // 2)
     rows = np.array([4, 0])
@@ -717,6 +719,12 @@ def test_the_loop_of_the_documentation_runs(project: Path, monkeypatch: pytest.M
     ask(messages, "tag", name="large")
     assert "overwrite" not in ask(messages, "save_column", name="large", overwrite=True).content
     np.testing.assert_array_equal(names["features"].obs["large"], wrong)
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_notebooks_of_marimo_have_widgets(monkeypatch: pytest.MonkeyPatch, *, is_running: bool) -> None:
+    monkeypatch.setitem(sys.modules, "marimo", SimpleNamespace(running_in_notebook=lambda: is_running))
+    assert browsing._is_interactive() is is_running
 
 
 def test_missing_packages_are_named() -> None:

@@ -137,7 +137,8 @@ class Messages:
         session, row = self._session, self._session.row_of(str(request["id"]))
         side = session.images.image_size
         images = session.planes(np.array([row]), range(session.images.n_planes), side)
-        center = None if session.centers is None else session.centers[row].tolist()
+        x, y = (np.nan, np.nan) if session.centers is None else session.centers[row].tolist()
+        center = [x, y] if np.isfinite([x, y]).all() else None
         selected = bool(session.selection.chosen[row])
         return Reply({"values": session.describe(row), "center": center, "side": side, "selected": selected}, [images])
 

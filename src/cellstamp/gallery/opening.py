@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cellstamp.errors import InputError
 from cellstamp.h5sc.feature_table import features_beside, has_features
+from cellstamp.h5sc.selected_images import selected_images
 from cellstamp.location import Location, is_path, location_of
 from cellstamp.pipeline.extraction_plots import find_h5sc
 from cellstamp.pipeline.folder import EXTRACTION, STORE
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,18 @@ def find(given: Any, features: Any = None) -> Found:
     """
     folder = _folder_of(given)
     h5sc = given if folder is None else find_h5sc(folder)
-    if not is_path(h5sc):
+    path = location_of(h5sc) if is_path(h5sc) else _file_of(h5sc)
+    if path is None:
         return Found(h5sc, features, None, None)
-    path = location_of(h5sc)
     if features is None and has_features(path):
         features = features_beside(path)
-    return Found(path, features, _store_of(path, folder), folder)
+    return Found(path if is_path(h5sc) else h5sc, features, _store_of(path, folder), folder)
+
+
+def _file_of(data: AnnData) -> Location | None:
+    """Return the file of the images of an `AnnData`; None: it has only some of the cells, or its own images."""
+    with selected_images(data) as look:
+        return look.path
 
 
 def _folder_of(given: Any) -> Path | None:

@@ -157,6 +157,8 @@ class GallerySession:
         if self.centers is None:
             return None
         x, y = self.centers[row].tolist()
+        if not np.isfinite([x, y]).all():
+            return None
         return surroundings_of(self.store, x, y, _AROUND * self.images.image_size)
 
     # --- selections -----------------------------------------------------------------------------------------------

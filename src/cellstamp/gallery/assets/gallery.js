@@ -175,23 +175,27 @@ function picturesOf(tile, look) {
   return look.mode === "composite" ? [layers] : layers.map((layer) => [layer]);
 }
 
-function fill(pixels, left, side, layers) {
+/** Add layers of light, each in its colour: a picture of a width, at a place of pixels. */
+function fill(pixels, left, width, layers) {
+  const size = width * pixels.height;
+  const light = new Float32Array(3 * size);
+  for (const { bytes, colour: [red, green, blue], brightness } of layers) {
+    for (let from = 0, to = 0; from < size; from++, to += 3) {
+      const bright = brightness[bytes[from]];
+      if (bright === 0) continue; // most pixels of masked cells
+      light[to] += bright * red;
+      light[to + 1] += bright * green;
+      light[to + 2] += bright * blue;
+    }
+  }
   const out = pixels.data;
-  for (let y = 0; y < side; y++) {
-    for (let x = 0; x < side; x++) {
-      const from = y * side + x;
-      let red = 0, green = 0, blue = 0;
-      for (const { bytes, colour, brightness } of layers) {
-        const light = brightness[bytes[from]];
-        red += light * colour[0];
-        green += light * colour[1];
-        blue += light * colour[2];
-      }
-      const to = 4 * (y * pixels.width + left + x);
+  for (let y = 0, from = 0; y < pixels.height; y++) {
+    let to = 4 * (y * pixels.width + left);
+    for (let x = 0; x < width; x++, from += 3, to += 4) {
       // the array rounds, and clips at 255
-      out[to] = red;
-      out[to + 1] = green;
-      out[to + 2] = blue;
+      out[to] = light[from];
+      out[to + 1] = light[from + 1];
+      out[to + 2] = light[from + 2];
       out[to + 3] = 255;
     }
   }
@@ -1088,7 +1092,7 @@ class CellDialog {
       if (!look.shown.includes(plane)) return [];
       return [{ bytes: bytes.subarray(number * width * height, (number + 1) * width * height), colour: look.colours[plane], brightness: linear }];
     });
-    fillArea(pixels, layers);
+    fill(pixels, 0, width, layers);
     context.putImageData(pixels, 0, 0);
     const [left, right, top, bottom] = extent;
     paintMarker(context, ((center[0] - left) / (right - left)) * width, ((center[1] - top) / (bottom - top)) * height);
@@ -1131,17 +1135,6 @@ function pick({ side, bytes, planes }, wanted) {
     some.set(bytes.subarray(from, from + area), place * area);
   });
   return { side, planes: wanted, bytes: some };
-}
-
-function fillArea(pixels, layers) {
-  for (let from = 0; from < pixels.width * pixels.height; from++) {
-    for (let part = 0; part < 3; part++) {
-      let light = 0;
-      for (const { bytes, colour, brightness } of layers) light += brightness[bytes[from]] * colour[part];
-      pixels.data[4 * from + part] = light;
-    }
-    pixels.data[4 * from + 3] = 255;
-  }
 }
 
 function paintOverview(canvas, { bytes, width, height, origin, scale }, [x, y]) {
