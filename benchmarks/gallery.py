@@ -91,15 +91,14 @@ def command(path: Path) -> Iterator[tuple[psutil.Process, str, float]]:
     """Run the command; yields its process, its address, and the seconds until it showed this."""
     started = time.perf_counter()
     call = [sys.executable, "-u", "-c", "from cellstamp.cli import main; main()", "browse", str(path), "--no-open"]
-    process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    address = re.search(r"http\S+", process.stdout.readline())
-    assert address is not None
-    try:
-        yield psutil.Process(process.pid), address[0], time.perf_counter() - started
-    finally:
-        process.terminate()
-        process.wait()
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = re.search(r"http\S+", process.stdout.readline())
+        assert address is not None
+        try:
+            yield psutil.Process(process.pid), address[0], time.perf_counter() - started
+        finally:
+            process.terminate()
 
 
 def timed(action: Callable[[], object], page: Any) -> float:

@@ -39,7 +39,7 @@ from cellstamp.h5sc.validate import errors_in
 from commands import run_command
 from formats import NAMES
 from galleries import CHANNELS, N_CELLS, make_project, open_tab, request, served
-from stamp_files import layout_of, write_file
+from stamp_files import layout_of, store_anew, write_file
 
 IDS = np.arange(3, 3 * N_CELLS + 1, 3)
 
@@ -305,6 +305,14 @@ def test_dark_images_are_not_lost_in_the_first_bytes(tmp_path: Path) -> None:
     session = session_of(tmp_path / "a.h5sc")
     assert session.ranges[2].high == pytest.approx(2 * images[:, 2].max() / 65535)
     assert session.planes(np.arange(30), [2], 16).max() > 150
+
+
+def test_files_of_other_programs_are_shown(tmp_path: Path) -> None:
+    stamps = write_file(tmp_path / "a.h5sc", layout_of(20))
+    store_anew(tmp_path / "a.h5sc", chunks=(2, 1, 8, 8), compression="gzip")
+    session = session_of(tmp_path / "a.h5sc")
+    expected = np.rint(255 * np.sqrt(stamps[[7, 2]].astype(np.float32))).astype(np.uint8)
+    np.testing.assert_array_equal(session.planes(np.array([7, 2]), [0, 1], 16), expected[:, :2])
 
 
 @pytest.mark.parametrize(
@@ -639,7 +647,9 @@ def test_messages_select_a_range_or_all_that_pass(project: Path) -> None:
     [
         ({"type": "cells", "view": {}, "first": 0, "count": 5000, "planes": [0], "crop": 8}, "count = 5000"),
         ({"type": "cells", "view": {}, "first": -1, "count": 5, "planes": [0], "crop": 8}, "first = -1"),
-        ({"type": "cells"}, "invalid request: KeyError: 'first'"),
+        ({"type": "cells"}, "the request failed: KeyError: 'first'"),
+        ({"type": "select", "view": {}, "mode": "add", "first": -1, "last": 3}, "first = -1, last = 3: must be places"),
+        ({"type": "select", "view": {}, "mode": "add", "first": 4, "last": 3}, "first = 4, last = 3: must be places"),
         ({"type": "cell", "id": "4"}, "there is no cell '4'; ids are numbers such as 3, 6, 9"),
         ({"type": "cell", "id": "-3"}, "there is no cell '-3'"),
         ({"type": "cell", "id": str(2**70)}, "there is no cell"),

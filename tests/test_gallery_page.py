@@ -293,6 +293,24 @@ def test_cells_are_filtered_by_numbers_and_by_brush(browser: Browser, template: 
         assert shown_ids(page)[0] == 3
 
 
+def test_a_filter_that_no_cell_passes_is_explained(browser: Browser, template: Path) -> None:
+    with gallery(browser, session_of(template)) as page:
+        page.get_by_label("Column").select_option("scportrait_cell_id")
+        page.get_by_role("spinbutton", name="From").fill("1e6")
+        page.get_by_role("spinbutton", name="From").press("Enter")
+        wait(page)
+        expect(page.get_by_role("status").first).to_have_text("0 of 100 cells")
+        shown = page.locator(".csg-window").evaluate("(each) => getComputedStyle(each, '::after').content")
+        assert shown == '"No cells pass the filters."'
+        for key in ("Enter", "Space", "End", "ArrowUp", "Shift+ArrowDown", "PageDown", "Control+a"):
+            page.locator(".csg-grid").press(key)
+        expect(page.get_by_text("0 cells selected")).to_be_visible()
+        page.get_by_label("Remove the filter of scportrait_cell_id").click()
+        wait(page)
+        assert shown_ids(page)[0] == 3
+        expect(page.get_by_role("dialog")).to_be_hidden()
+
+
 def test_cells_are_filtered_by_categories(browser: Browser, project: Path) -> None:
     session = session_of(project)
     exceeding = session.columns.values("exceeds_crop").numbers == 1

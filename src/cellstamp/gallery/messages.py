@@ -65,8 +65,8 @@ class Messages:
             return Reply({"error": str(error), "exists": True})
         except CellstampError as error:
             return Reply({"error": str(error)})
-        except (KeyError, TypeError, ValueError) as error:
-            return Reply({"error": f"invalid request: {type(error).__name__}: {error}"})
+        except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+            return Reply({"error": f"the request failed: {type(error).__name__}: {error}"})
 
     # --- cells ----------------------------------------------------------------------------------------------------
 
@@ -154,8 +154,13 @@ class Messages:
     def _select(self, request: Mapping[str, Any]) -> Reply:
         rows = self._session.rows(parse_view(request["view"]))
         first, last = request.get("first"), request.get("last")
-        chosen = rows if first is None or last is None else rows[int(first) : int(last) + 1]
-        self._session.select(chosen, str(request["mode"]))
+        if first is not None and last is not None:
+            if not 0 <= int(first) <= int(last):
+                raise ConfigError(
+                    f"first = {first}, last = {last}: must be places in the view, 0 or more, in this order"
+                )
+            rows = rows[int(first) : int(last) + 1]
+        self._session.select(rows, str(request["mode"]))
         return Reply({"n_selected": int(self._session.selection.chosen.sum())})
 
     def _tag(self, request: Mapping[str, Any]) -> Reply:

@@ -348,6 +348,7 @@ class Grid {
   reload({ keepsPlace = false } = {}) {
     this.generation++;
     this.tiles.clear();
+    this.awaited = [];
     if (!keepsPlace) {
       this.cursor = this.anchor = 0;
       this.top = this.placed = 0;
@@ -570,6 +571,7 @@ class Grid {
   }
 
   async open(place) {
+    if (!this.total) return;
     this.moveTo(place);
     await this.until(place);
     this.gallery.dialog.show(place);
@@ -617,6 +619,7 @@ class Controls {
 
   showCounts() {
     const { grid, about } = this.gallery;
+    this.gallery.element.classList.toggle("csg-none", grid.total === 0);
     const all = grid.total === about.n_cells ? "" : ` of ${thousands(about.n_cells)}`;
     this.counts.textContent = `${thousands(grid.total)}${all} ${about.n_cells === 1 ? "cell" : "cells"}`;
     this.all.textContent = `Select all that pass (${thousands(grid.total)})`;
