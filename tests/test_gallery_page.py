@@ -305,6 +305,7 @@ def test_a_filter_that_no_cell_passes_is_explained(browser: Browser, template: P
         for key in ("Enter", "Space", "End", "ArrowUp", "Shift+ArrowDown", "PageDown", "Control+a"):
             page.locator(".csg-grid").press(key)
         expect(page.get_by_text("0 cells selected")).to_be_visible()
+        expect(page.get_by_role("alert")).to_be_empty()
         page.get_by_label("Remove the filter of scportrait_cell_id").click()
         wait(page)
         assert shown_ids(page)[0] == 3

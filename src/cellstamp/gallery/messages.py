@@ -156,9 +156,7 @@ class Messages:
         first, last = request.get("first"), request.get("last")
         if first is not None and last is not None:
             if not 0 <= int(first) <= int(last):
-                raise ConfigError(
-                    f"first = {first}, last = {last}: must be places in the view, 0 or more, in this order"
-                )
+                raise ConfigError(f"first = {first}, last = {last}: must be places in the view, in this order")
             rows = rows[int(first) : int(last) + 1]
         self._session.select(rows, str(request["mode"]))
         return Reply({"n_selected": int(self._session.selection.chosen.sum())})

@@ -578,6 +578,7 @@ class Grid {
   }
 
   onKey(event) {
+    if (!this.total) return;
     const { columns, rowHeight } = this.layout;
     const page = Math.max(1, Math.floor(this.element.clientHeight / rowHeight)) * columns;
     const steps = {
