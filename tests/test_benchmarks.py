@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("benchmarks", reason="the benchmarks are not part of a wheel")
-from benchmarks import features, limits, results
+from benchmarks import features, gallery, limits, results
 from benchmarks.extraction import Case, extract
 from benchmarks.in_turn import compare, run_in_turn
 from benchmarks.sample import Sample
@@ -24,6 +25,17 @@ ROOT = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.once
 SAMPLE = Sample(1000, chunk=500)
+
+
+def test_the_gallery_is_measured(tmp_path: Path) -> None:
+    pytest.importorskip("playwright", reason="drives the browser: pip install 'cellstamp[dev]'")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium (on Debian: apt install chromium)")
+    gallery.make_file(tmp_path / "cells.h5sc", 3000, 16)
+    found = gallery.measure(tmp_path / "cells.h5sc", chromium, 2)
+    assert found["cells_on_screen"] == 80
+    assert all(found[name]["median"] > 0 for name in ("next_screen_s", "far_screen_s", "sorted_far_screen_s"))
 
 
 def test_the_stages_are_measured(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import cellstamp
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = ("dask", "plot", "segmentation", "torch")
+EXTRAS = ("browse", "dask", "plot", "segmentation", "torch")
 """Extras with packages that the code imports; the others are for notebooks, tests and documentation."""
 
 IMPORTED_AS = {

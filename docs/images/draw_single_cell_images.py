@@ -18,12 +18,12 @@ ROWS, COLUMNS = 5, 5
 SHOWN = slice(20, 310), slice(20, 310)  # (y, x) of the image
 
 
-def extract(image, folder):
+def extract(image, folder, **more):
     """Return the project: segmented and extracted."""
     everywhere = {"threads": 1, "cache": folder, "progress": False}
     config = {
         "ThresholdSegmentation": everywhere | CELL_SEGMENTATION,
-        "HDF5CellExtraction": everywhere | {"image_size": CELL_IMAGE_SIZE, "border": "pad"},
+        "HDF5CellExtraction": everywhere | {"image_size": CELL_IMAGE_SIZE, "border": "pad"} | more,
     }
     project = Project(Path(folder) / "project", config)
     project.load_input_from_array(image, channel_names=list(CELL_CHANNELS))

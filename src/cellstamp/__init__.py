@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cellstamp.config import ExtractionConfig
     from cellstamp.errors import CellstampError, ConfigError, InputError, OutputError, WorkerError
+    from cellstamp.gallery.browse import browse
     from cellstamp.h5sc.cell_images import cell_images, select_cells
     from cellstamp.h5sc.reader import read_h5sc
     from cellstamp.pipeline.base import Logable, ProcessingStep
@@ -38,6 +39,7 @@ __all__ = [
     "SegmentationConfig",
     "ThresholdSegmentation",
     "WorkerError",
+    "browse",
     "cell_images",
     "iter_batches",
     "match_masks",
@@ -56,6 +58,7 @@ _HOMES = {
     "InputError": "errors",
     "OutputError": "errors",
     "WorkerError": "errors",
+    "browse": "gallery.browse",
     "cell_images": "h5sc.cell_images",
     "embed": "pipeline.embed",
     "read_h5sc": "h5sc.reader",

@@ -12,6 +12,7 @@ from types import TracebackType
 import click
 
 from cellstamp import __version__
+from cellstamp.cli.browse_command import browse
 from cellstamp.cli.embed_command import embed
 from cellstamp.cli.errors import Commands
 from cellstamp.cli.exit_codes import EndedBySignal, TerminatedError
@@ -26,7 +27,7 @@ def commands() -> None:
     """Single-cell images from segmented microscopy images."""
 
 
-for command in (segment, extract, info, validate, preview, embed, compile_kernels, demo):
+for command in (segment, extract, info, validate, preview, browse, embed, compile_kernels, demo):
     commands.add_command(command)
 
 

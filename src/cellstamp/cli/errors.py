@@ -42,6 +42,11 @@ _OPTIONS: dict[str, dict[str, str | Callable[[re.Match[str]], str]]] = {
         r"(?<![\w/])another path\b": "another --output",
         r"(?<![\w/])call embed again\b": "run the command again",
     },
+    "browse": {
+        r"^port\b": "--port",
+        r"^save\b": "--save",
+        r"^features\b": "--features",
+    },
 }
 """Patterns of arguments in messages, and the options for them, for each command."""
 

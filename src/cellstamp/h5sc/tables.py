@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,18 @@ def write_to_store(path: Path, tables: Mapping[str, Any]) -> zarr.Group:
     tables["obs"].index = pd.Index(list(map(str, range(len(tables["obs"])))), dtype=object)
     group = zarr.open_group(path, mode="w", zarr_format=3)
     group.attrs.update(_ANNDATA)
-    with warnings.catch_warnings():
-        # it announces shards for all arrays, which change no value
-        warnings.filterwarnings("ignore", message="zarr v3 autosharding")
+    with quiet_shards():
         for name, element in tables.items():
             anndata.io.write_elem(group, name, element)
     return group
+
+
+@contextmanager
+def quiet_shards() -> Iterator[None]:
+    """Silence the notice of anndata 0.13 that it will write all arrays in shards, which change no value."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="zarr v3 autosharding")
+        yield
 
 
 def _number(names: h5py.Dataset) -> None:

@@ -20,21 +20,13 @@ from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, OutputError
+from cellstamp.pictures.default_colours import CELL, NUCLEUS, default_colours, is_nucleus
 from cellstamp.report import in_notebook
 from cellstamp.similar_names import did_you_mean
 from cellstamp.system import replace_file
 
 DPI = 150
 """Pixels per inch of a saved picture."""
-
-NUCLEUS, CELL = "#ffd23f", "#3fc1ff"
-"""Colours of the outlines of nuclei and cells."""
-
-CYCLE = ("#3c78ff", "#2fd04a", "#ff3b30", "#ff3df2", "#ffd60a", "#23dbe8", "#ffffff", "#ff9500")
-"""Default colours of channels, in turn."""
-
-_COLOUR_IMAGES = (("red", "green", "blue"), ("r", "g", "b"))
-"""Names of the channels of colour images: of cellstamp and of spatialdata-io."""
 
 _FONT, _SMALLEST_FONT = 9.0, 5.0
 """Font sizes of legends, in points."""
@@ -233,20 +225,6 @@ def rgb_of(colour: Any, what: str) -> NDArray[np.float32]:
         ) from error
 
 
-def numbers_of_rgb(names: Sequence[str]) -> list[int]:
-    """Return the numbers of the channels red, green and blue of a colour image; of other images, none."""
-    lower = [name.lower() for name in names]
-    return next(([lower.index(name) for name in rgb] for rgb in _COLOUR_IMAGES if set(rgb) <= set(lower)), [])
-
-
-def _automatic(names: Sequence[str]) -> list[str]:
-    """Return a colour for each channel: its own in a colour image, otherwise the next of the cycle."""
-    chosen = [CYCLE[number % len(CYCLE)] for number in range(len(names))]
-    for number, colour in zip(numbers_of_rgb(names), ("#ff0000", "#00ff00", "#0000ff"), strict=False):
-        chosen[number] = colour
-    return chosen
-
-
 def colours_of_channels(color: Any, names: Sequence[str]) -> NDArray[np.float32]:
     """Return the colours of channels: float32 (c, 3), 0 to 1.
 
@@ -264,7 +242,7 @@ def colours_of_channels(color: Any, names: Sequence[str]) -> NDArray[np.float32]
         If the number of colours is not that of the channels, or a colour is invalid.
     """
     if isinstance(color, str) and color == "auto":
-        color = _automatic(names)
+        color = default_colours(names)
     elif isinstance(color, Mapping):
         by_name = {str(name): colour for name, colour in color.items()}
         missing = [name for name in names if name not in by_name]
@@ -311,11 +289,6 @@ def colours_of_masks(mask_outline: Any, names: Sequence[str]) -> dict[str, NDArr
     else:
         chosen = dict.fromkeys(names, mask_outline)
     return {name: rgb_of(colour, f"mask_outline of {name}") for name, colour in chosen.items()}
-
-
-def is_nucleus(name: str, names: Sequence[str]) -> bool:
-    """Return whether a mask is the nucleus mask: the first of two, or one with "nucle" in its name."""
-    return name == names[0] if len(names) > 1 else "nucle" in name.lower()
 
 
 def text_colour() -> Any:

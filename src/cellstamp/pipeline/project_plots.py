@@ -10,6 +10,7 @@ import numpy as np
 
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.location import Location
+from cellstamp.pictures.default_colours import numbers_of_rgb
 from cellstamp.pipeline.extraction_plots import (
     MOST_COLOURS,
     Colours,
@@ -127,7 +128,7 @@ class ProjectPictures(ProjectInput):
         masks = {mask.name: mask for mask in find_source(self._store).masks}
         outlines = canvas.colours_of_masks(mask_outline, list(masks))
         chosen = [(masks[name], colour) for name, colour in outlines.items()]
-        if channels is None and color is None and not canvas.numbers_of_rgb(names):
+        if channels is None and color is None and not numbers_of_rgb(names):
             channels = names[:1]
         return self._plot_slide("plot_segmentation_masks", channels, region, color, chosen, ax, save)
 
@@ -142,7 +143,7 @@ class ProjectPictures(ProjectInput):
         image, names = _find_image(self._store)
         numbers = _numbers_of(channels, color, names)
         shown = [names[number] for number in numbers]
-        is_rgb = color is None and image.dtype == "uint8" and canvas.numbers_of_rgb(shown) == [*range(len(shown))]
+        is_rgb = color is None and image.dtype == "uint8" and numbers_of_rgb(shown) == [*range(len(shown))]
         colours = None if is_rgb else slide.colours_for(color, shown)
         view = view_image(image, numbers, region)
         area, of_masks = view.area, {in_legend(mask.name): colour for mask, colour in masks}
@@ -201,8 +202,6 @@ def _numbers_of(channels: Any, color: Any, names: tuple[str, ...]) -> list[int]:
     if channels is None and isinstance(color, Mapping):
         channels = list(color)
     if channels is None:
-        from cellstamp.pictures.canvas import numbers_of_rgb
-
         return numbers_of_rgb(names) or list(range(len(names)))[:MOST_COLOURS]
     wanted = [str(name) for name in ([channels] if isinstance(channels, str | int) else channels)]
     unknown = [name for name in wanted if name not in names]

@@ -1,0 +1,1 @@
+"""A gallery of single-cell images, in a notebook or on a local page."""
