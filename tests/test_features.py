@@ -695,3 +695,62 @@ def test_labels_that_are_no_feature(own: Path) -> None:
     own.with_name("features.h5ad").unlink()
     with pytest.raises(ConfigError, match="has no column 'cell__area'"):
         next(iter(iter_batches(own, batch_size=8, labels="cell__area")))
+
+
+# --- tables of other cells -------------------------------------------------------------------------------------------
+
+
+def _reversed(own: Path) -> None:
+    table = anndata.read_h5ad(features_beside(own))[::-1].copy()
+    table.write_h5ad(features_beside(own))
+
+
+def _shortened(own: Path) -> None:
+    table = anndata.read_h5ad(features_beside(own))[5:].copy()
+    table.write_h5ad(features_beside(own))
+
+
+@pytest.mark.parametrize("change", [_reversed, _shortened])
+def test_tables_of_other_cells_are_refused(own: Path, change: Any) -> None:
+    change(own)
+    with pytest.raises(InputError, match=r"features\.h5ad has other cells .* or another order of cells"):
+        read_features(own)
+    with pytest.raises(InputError, match=r"features\.h5ad has other cells .* or another order of cells"):
+        next(iter(iter_batches(own, 4, labels="cell__area")))
+
+
+@pytest.mark.parametrize("name", ["X/c/0/0", "X"])
+def test_stores_without_all_values_are_damaged(slide: Path, tmp_path: Path, name: str) -> None:
+    path = extract(slide, tmp_path / "out", threads=1, file_format="zarr")
+    lost = features_beside(path) / name
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    with pytest.raises(InputError, match=r"features\.zarr is damaged: "):
+        read_features(path)
+    assert any("features.zarr is damaged" in error for error in errors_in(path))
+
+
+def test_features_of_zeros_are_complete(slide: Path, tmp_path: Path) -> None:
+    path = extract(slide, tmp_path / "out", threads=1, file_format="zarr", features=["feature_functions.zero"])
+    assert not read_features(path).X.any()
+
+
+def test_conditions_on_features_of_other_cells(slide: Path, tmp_path: Path) -> None:
+    other = write_store(tmp_path / "other.zarr", make_sample((300, 260), seed=5))
+    query = {"query": "nucleus__area > 0"}
+    for store in (other, slide):
+        path = extract(store, tmp_path / store.stem, threads=1, nucleus_labels=NUCLEUS)
+        chosen = {"features": {"path": str(path), **query}}
+        config = {"threads": 1, "features": False, "cells": chosen}
+        if store is other:
+            with pytest.raises(InputError, match=r"measured on other cells: '.*' of this run has changed since, or is"):
+                extract(slide, tmp_path / "out", nucleus_labels=NUCLEUS, **config)
+        else:
+            with pytest.raises(InputError, match=r"measured on other cells: '.*' of this run is another mask"):
+                extract(slide, tmp_path / "out", cytosol_labels=CYTOSOL, **config)
+            assert extract(slide, tmp_path / "out", nucleus_labels=NUCLEUS, **config).exists()
+
+
+def test_a_folder_is_no_table(slide: Path, result: Path, tmp_path: Path) -> None:
+    chosen = {"features": {"path": str(result.parent), "query": "cell__area > 0"}}
+    with pytest.raises(InputError, match=r"is a folder. Give the path of a features\.h5ad"):
+        extract(slide, tmp_path / "out", features=False, cells=chosen)

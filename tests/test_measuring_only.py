@@ -158,6 +158,26 @@ def test_a_project_and_commands(slide: Path, tmp_path: Path) -> None:
     assert f"features       {features.n_vars}: shape, intensity (features.h5ad)" in shown
 
 
+def test_measurements_are_validated(slide: Path, tmp_path: Path) -> None:
+    found = extract(slide, tmp_path / "out", images=False)
+    assert run_command("validate", found).exit_code == 0
+    table = anndata.read_h5ad(found)
+    table.obs.loc["1", "scportrait_cell_id"] = table.obs["scportrait_cell_id"].iloc[0]
+    table.X[0, 0] = np.inf
+    table.write_h5ad(found)
+    output = run_command("validate", found).output
+    assert "1 ids are repeated" in output
+    assert "values must be finite or NaN" in output
+
+
+def test_cells_beyond_their_crops_need_no_warning(slide: Path, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*too close")
+        step_for(slide, tmp_path / "out", images=False, image_size=8)()
+    assert read_features(tmp_path / "out/features/features.h5ad").obs["exceeds_crop"].any()
+
+
 def test_cells_are_chosen_from_measurements(slide: Path, tmp_path: Path) -> None:
     found = extract(slide, tmp_path / "out", images=False)
     features = read_features(found)

@@ -11,12 +11,13 @@ from typing import Any
 import anndata
 import h5py
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from cellstamp.errors import CellstampError, InputError, writing
-from cellstamp.h5sc.layout import FILE_NAME, STORE_NAME
+from cellstamp.h5sc.layout import CELL_ID, FILE_NAME, STORE_NAME
 from cellstamp.h5sc.new_file import new_file
-from cellstamp.h5sc.opening import ROOT, OpenStore
+from cellstamp.h5sc.opening import ROOT, OpenStore, open_h5sc
 from cellstamp.h5sc.reader import as_plain
 from cellstamp.h5sc.tables import write_to_file, write_to_store
 from cellstamp.location import Location, reachable
@@ -64,6 +65,7 @@ class TableKind:
             If it is damaged.
         """
         with self._readable(found), OpenStore(found) if is_store(found) else h5py.File(str(found), "r") as file:
+            _check_complete(file["X"])
             yield file
 
     def read(self, found: Location) -> anndata.AnnData:
@@ -77,6 +79,8 @@ class TableKind:
         with self._readable(found):
             if not is_store(found):
                 return anndata.io.read_h5ad(str(found))
+            with OpenStore(found) as store:
+                _check_complete(store["X"])
             data = anndata.io.read_zarr(str(found))
         data.uns = as_plain(dict(data.uns))
         return data
@@ -89,6 +93,43 @@ class TableKind:
             raise
         except _READING_ERRORS as error:
             raise InputError(f"{found} is damaged: {' '.join(str(error).split())}. {self.remedy}") from error
+
+
+def _check_complete(values: Any) -> None:
+    """Check that a store has all chunks of an array: zarr reads missing ones as zeros.
+
+    Raises
+    ------
+    ValueError
+        If chunks are missing.
+    """
+    if isinstance(values, zarr.Array) and values.nchunks_initialized < values.nchunks:
+        raise ValueError(f"{values.nchunks - values.nchunks_initialized} of {values.nchunks} chunks of X are missing")
+
+
+def check_cells(table: anndata.AnnData | NDArray[Any], found: Location, images: Location) -> None:
+    """Check that a table has the cells of a file or store of single-cell images, in its order.
+
+    Parameters
+    ----------
+    table
+        The table, or the ids of its cells.
+    found, images
+        Locations of the table and of the images.
+
+    Raises
+    ------
+    InputError
+        If it has not.
+    """
+    ids = table.obs[CELL_ID].to_numpy() if isinstance(table, anndata.AnnData) else table
+    with open_h5sc(images) as file:
+        own = file[f"obs/{CELL_ID}"][...]
+    if not np.array_equal(ids, own):
+        raise InputError(
+            f"{found} has other cells ({len(ids):,}) than {images} ({len(own):,}), or another order of cells: one of "
+            "them was replaced. Extract again with overwrite=True"
+        )
 
 
 def is_store(table: Location) -> bool:
@@ -146,7 +187,14 @@ def _write_store(path: Path, elements: dict[str, Any], shape: tuple[int, int], b
     n_cells, n_columns = shape
     group = write_to_store(path, elements)
     chunk = min(n_cells, max(1, _CHUNK_BYTES // (4 * n_columns)))
-    values = group.create_array("X", shape=shape, chunks=(chunk, n_columns), dtype="float32", attributes=_ENCODING)
+    values = group.create_array(
+        "X",
+        shape=shape,
+        chunks=(chunk, n_columns),
+        dtype="float32",
+        attributes=_ENCODING,
+        config={"write_empty_chunks": True},  # so that a chunk of zeros is not a missing one
+    )
     _fill(group, values, blocks)
     for file in path.rglob("*"):
         if file.is_file():

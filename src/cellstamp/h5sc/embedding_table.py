@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cellstamp.errors import InputError
-from cellstamp.h5sc.cell_tables import TableKind, is_store, is_written, write_cell_table
+from cellstamp.h5sc.cell_tables import TableKind, check_cells, is_store, is_written, write_cell_table
 from cellstamp.h5sc.feature_rows import FeatureRows
 from cellstamp.h5sc.layout import CELL_ID, OURS
 from cellstamp.h5sc.new_file import bytes_of_columns
@@ -130,7 +130,9 @@ def read_embedding(images: Location) -> anndata.AnnData:
     found = EMBEDDING.beside(images)
     if not is_written(found):
         raise InputError(f"{images} has no embedding {found.name}: call cellstamp.embed")
-    return EMBEDDING.read(found)
+    table = EMBEDDING.read(found)
+    check_cells(table, found, images)
+    return table
 
 
 def origin_of(table: Location) -> dict[str, str] | None:

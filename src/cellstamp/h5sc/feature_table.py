@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.features.declared import Feature
-from cellstamp.h5sc.cell_tables import Block, TableKind, is_written, write_cell_table
+from cellstamp.h5sc.cell_tables import Block, TableKind, check_cells, is_written, write_cell_table
 from cellstamp.h5sc.feature_rows import FeatureRows
-from cellstamp.h5sc.layout import ANNOTATION, FEATURES_NAMES, MEASURED_IN_PART, OURS, Layout
+from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, FEATURES_NAMES, MEASURED_IN_PART, OURS, Layout
 from cellstamp.h5sc.new_file import bytes_of_tables
 from cellstamp.h5sc.tables import as_text, mark_exceeding, tables_of
 from cellstamp.location import Location
@@ -110,12 +111,16 @@ def read_features(path: Location) -> anndata.AnnData:
     Raises
     ------
     InputError
-        If they are missing or damaged.
+        If they are missing or damaged, or have other cells than the images.
     """
     if not has_features(path):
         message = f"{path} has no features: set the key features to True, and extract again with overwrite=True"
         raise InputError(message)
-    return FEATURES.read(features_beside(path))
+    found = features_beside(path)
+    table = FEATURES.read(found)
+    if found != path:
+        check_cells(table, found, path)
+    return table
 
 
 def has_features(path: Location) -> bool:
@@ -155,9 +160,11 @@ def read_feature(path: Location, number: int) -> NDArray[np.float32]:
     Raises
     ------
     InputError
-        If it is damaged.
+        If it is damaged, or has other cells than the images.
     """
-    with FEATURES.opened(features_beside(path)) as file:
+    found = features_beside(path)
+    with FEATURES.opened(found) as file:
+        check_cells(file[f"obs/{CELL_ID}"][...], found, path)
         return np.asarray(file["X"][:, number], np.float32)
 
 
@@ -185,6 +192,21 @@ def read_columns(found: Location, text: str) -> tuple[pd.DataFrame, list[str]]:
         obs, values = anndata.io.read_elem(file["obs"]), file["X"]
         names = list(map(str, anndata.io.read_elem(file["var"]).index))
         return obs.assign(**{name: values[:, k] for k, name in enumerate(names) if name in text}), names
+
+
+def inputs_of(found: Location) -> dict[str, Any]:
+    """Return settings and inputs of a table of features, see `cellstamp.pipeline.resume_check.made_from`.
+
+    Empty: the table does not say.
+
+    Raises
+    ------
+    InputError
+        If the table is damaged.
+    """
+    name = f"uns/{OURS}/made_from"
+    with FEATURES.opened(found) as file:
+        return dict(json.loads(str(anndata.io.read_elem(file[name])))) if name in file else {}
 
 
 def describe_features(path: Location) -> str:

@@ -12,7 +12,7 @@ from cellstamp.errors import InputError
 from cellstamp.h5sc.cell_tables import TableKind, is_written
 from cellstamp.h5sc.embedding_table import EMBEDDING
 from cellstamp.h5sc.feature_table import FEATURES
-from cellstamp.h5sc.layout import MEASURED_IN_PART, OURS
+from cellstamp.h5sc.layout import CELL_ID, MEASURED_IN_PART, OURS
 from cellstamp.location import Location
 
 
@@ -33,6 +33,21 @@ def wrong_features(path: Location, file: Any) -> Iterator[str]:
         yield f"{_name(FEATURES, path)}: obs/{MEASURED_IN_PART} is missing"
     if np.isinf(features.X).any():
         yield f"{_name(FEATURES, path)}: values must be finite or NaN"
+
+
+def wrong_measurements(table: Location) -> Iterator[str]:
+    """Find errors in features that were measured without single-cell images."""
+    try:
+        features = FEATURES.read(table)
+    except InputError as error:
+        yield str(error)
+        return
+    n_repeated = int(features.obs[CELL_ID].duplicated().sum())
+    if n_repeated:
+        yield f"obs/{CELL_ID}: {n_repeated} ids are repeated"
+    yield from _repeated_names(features, table.name)
+    if np.isinf(features.X).any():
+        yield "values must be finite or NaN"
 
 
 def wrong_embedding(path: Location, file: Any) -> Iterator[str]:
@@ -66,7 +81,11 @@ def _wrong_table(kind: TableKind, path: Location, file: Any, remedy: str) -> Gen
     for column in obs:
         if column not in table.obs or table.obs[column].tolist() != obs[column].tolist():
             yield f"obs/{column} differs between {found.name} and this file"
+    yield from _repeated_names(table, found.name)
+    return table
+
+
+def _repeated_names(table: anndata.AnnData, name: str) -> Iterator[str]:
     repeated = table.var_names[table.var_names.duplicated()]
     if len(repeated):
-        yield f"{found.name}: {len(repeated)} names of features are repeated, such as {repeated[0]}"
-    return table
+        yield f"{name}: {len(repeated)} names of features are repeated, such as {repeated[0]}"

@@ -13,11 +13,12 @@ import zarr
 
 from cellstamp.encoded_cells import n_chunks_of
 from cellstamp.errors import InputError
-from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, IMAGES, INSTANCE_ID, OURS, REGION
+from cellstamp.h5sc.cell_tables import is_written
+from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, FEATURES_NAMES, IMAGES, INSTANCE_ID, OURS, REGION
 from cellstamp.h5sc.opening import OpenStore, open_h5sc
 from cellstamp.h5sc.reader import ATTRIBUTES
 from cellstamp.h5sc.stored_images import stored_images
-from cellstamp.h5sc.table_check import wrong_embedding, wrong_features
+from cellstamp.h5sc.table_check import wrong_embedding, wrong_features, wrong_measurements
 from cellstamp.location import AnyPath, location_of
 from cellstamp.zarr_store.shard_index import find_chunks
 
@@ -35,7 +36,7 @@ def errors_in(path: AnyPath) -> list[str]:
     Parameters
     ----------
     path
-        Path of the file.
+        Path of the file, or of a table of features, which is then checked alone.
 
     Returns
     -------
@@ -48,6 +49,8 @@ def errors_in(path: AnyPath) -> list[str]:
         If the file is missing, or is not an `.h5sc` file.
     """
     location = location_of(path)
+    if location.name in FEATURES_NAMES and is_written(location):
+        return list(wrong_measurements(location))
     with open_h5sc(location) as file:
         tables = (partial(wrong_features, location), partial(wrong_embedding, location))
         checks = (_wrong_counts, _wrong_ids, _wrong_annotation, *tables)

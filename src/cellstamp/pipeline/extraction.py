@@ -305,7 +305,8 @@ class HDF5CellExtraction(ProcessingStep):
         if exceeding.rows.size:
             # with image_size auto, one cell in a hundred is expected
             report = self.log if job.measured else self._warn
-            report(cut_off_cells(job, exceeding))
+            if config.images:  # features are measured beyond the crop
+                report(cut_off_cells(job, exceeding))
         return tally, writer.n_empty
 
     @property

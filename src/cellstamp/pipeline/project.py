@@ -327,7 +327,7 @@ class Project(ProjectPictures):
 
     @property
     def features(self) -> AnnData:
-        """Features of the latest extraction (cells x features), in the order of `h5sc`.
+        """Features of the latest extraction (cells x features), in the order of `h5sc` if it has single-cell images.
 
         Raises
         ------

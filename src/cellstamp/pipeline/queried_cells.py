@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from cellstamp.config_rules import CellChoice, FeatureQuery
 from cellstamp.errors import ConfigError, InputError
-from cellstamp.h5sc.feature_table import features_beside, has_features, read_columns
+from cellstamp.h5sc.feature_table import features_beside, has_features, inputs_of, read_columns
 from cellstamp.h5sc.layout import CELL_ID
+from cellstamp.location import Location
+from cellstamp.pipeline.resume_check import signatures
 from cellstamp.similar_names import did_you_mean
 from cellstamp.source.find.selection import ChosenCells, find_cells
 from cellstamp.source.read.arrays import PixelSource
@@ -20,7 +22,27 @@ from cellstamp.source.read.arrays import PixelSource
 
 def find_chosen(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenCells | None:
     """Return the cells that a configuration chooses, see `find_cells` and `find_queried`; None: all."""
-    return find_queried(cells) if isinstance(cells, FeatureQuery) else find_cells(cells, source, handler)
+    if not isinstance(cells, FeatureQuery):
+        return find_cells(cells, source, handler)
+    _check_measured_on(cells, source)
+    return find_queried(cells)
+
+
+def _check_measured_on(choice: FeatureQuery, source: PixelSource) -> None:
+    """Check that features were measured on the mask of this run: another one has other cells with these ids.
+
+    Raises
+    ------
+    InputError
+        If they were not, or are missing or damaged.
+    """
+    inputs, (mask, found) = inputs_of(_table_at(choice)), next(iter(signatures([source.main_mask]).items()))
+    if inputs and inputs.get(mask) != found:
+        problem = "has changed since, or is of another slide" if mask in inputs else "is another mask"
+        raise InputError(
+            f"cells: the features in {choice.path} were measured on other cells: {mask!r} of this run {problem}. "
+            "Extract features of this mask, and give their path"
+        )
 
 
 def find_queried(choice: FeatureQuery) -> ChosenCells:
@@ -49,17 +71,23 @@ def find_queried(choice: FeatureQuery) -> ChosenCells:
 
 def _read(choice: FeatureQuery) -> tuple[pd.DataFrame, list[str]]:
     """Return a table with the columns of ``obs`` and the features in the query, and the names of all features."""
+    table, names = read_columns(_table_at(choice), choice.query)
+    if CELL_ID not in table:
+        raise InputError(f"cells: {choice.path} is not a table of features: its obs lacks {CELL_ID}")
+    return table, names
+
+
+def _table_at(choice: FeatureQuery) -> Location:
     path = choice.path
     found = features_beside(path) if has_features(path) else path
-    if not found.exists():
+    is_folder = found.is_dir() and found.suffix != ".zarr"
+    if is_folder or not found.exists():
+        problem = f"{path} is a folder" if is_folder else f"there are no features at {path}"
         raise InputError(
-            f"cells: there are no features at {path}. Give the path of a features.h5ad or features.zarr, or of the "
-            "single-cell images beside it"
+            f"cells: {problem}. Give the path of a features.h5ad or features.zarr, or of the single-cell images "
+            "beside it"
         )
-    table, names = read_columns(found, choice.query)
-    if CELL_ID not in table:
-        raise InputError(f"cells: {path} is not a table of features: its obs lacks {CELL_ID}")
-    return table, names
+    return found
 
 
 def _evaluate(table: pd.DataFrame, query: str, known: Sequence[str], origin: str) -> NDArray[np.bool_]:

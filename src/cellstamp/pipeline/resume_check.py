@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,17 @@ def _described(job: Job, digest: Callable[[Mask], str]) -> dict[str, Any]:
         **job.settings(),
         "channels": list(job.source.channel_names),
         "cells": f"{len(job.cells)}, digest {cells.hexdigest()[:16]}",
-        **{each.name: f"{list(each.shape)} {each.dtype}, digest {digest(each)[:16]}" for each in job.source.elements},
+        **_signed(job.source.elements, digest),
     }
+
+
+def _signed(elements: Iterable[Mask], digest: Callable[[Mask], str]) -> dict[str, str]:
+    return {each.name: f"{list(each.shape)} {each.dtype}, digest {digest(each)[:16]}" for each in elements}
+
+
+def signatures(elements: Iterable[Mask]) -> dict[str, str]:
+    """Return what `made_from` says about images and masks."""
+    return _signed(elements, lambda array: array.sample())
 
 
 def read_origin(path: Location) -> Origin:
