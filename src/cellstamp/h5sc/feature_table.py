@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from cellstamp.errors import InputError
 from cellstamp.features.declared import Feature
 from cellstamp.h5sc.cell_tables import Block, TableKind, is_written, write_cell_table
 from cellstamp.h5sc.feature_rows import FeatureRows
-from cellstamp.h5sc.layout import ANNOTATION, FEATURES_NAMES, MEASURED_IN_PART, OURS, Layout
+from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, FEATURES_NAMES, MEASURED_IN_PART, OURS, Layout
 from cellstamp.h5sc.new_file import bytes_of_tables
 from cellstamp.h5sc.tables import as_text, mark_exceeding, tables_of
 from cellstamp.location import Location
@@ -185,6 +186,27 @@ def read_columns(found: Location, text: str) -> tuple[pd.DataFrame, list[str]]:
         obs, values = anndata.io.read_elem(file["obs"]), file["X"]
         names = list(map(str, anndata.io.read_elem(file["var"]).index))
         return obs.assign(**{name: values[:, k] for k, name in enumerate(names) if name in text}), names
+
+
+@contextmanager
+def opened_values(path: Location, cell_ids: NDArray[np.uint64]) -> Iterator[tuple[list[str], Any]]:
+    """Open the features of a file of single-cell images: their names, and their values (n_cells, n_features) on disk.
+
+    Parameters
+    ----------
+    cell_ids
+        Cells of the images.
+
+    Raises
+    ------
+    InputError
+        If they are damaged, or have other cells.
+    """
+    found = features_beside(path)
+    with FEATURES.opened(found) as file:
+        if not np.array_equal(anndata.io.read_elem(file["obs"])[CELL_ID].to_numpy(np.uint64), cell_ids):
+            raise InputError(f"{found} has other cells than {path}. Remove it, or extract again with overwrite=True")
+        yield list(map(str, anndata.io.read_elem(file["var"]).index)), file["X"]
 
 
 def describe_features(path: Location) -> str:
