@@ -67,9 +67,8 @@ class ExportFolder:
         with writing(self.path / RECORD):
             remove(self.path / _UNFINISHED)
             (self.path / _UNFINISHED).mkdir()
-        if self.settings() != settings:
-            text = json.dumps({"settings": settings}, indent=1)
-            self.write(RECORD, lambda file: file.write(text.encode()))
+        text = json.dumps({"settings": settings}, indent=1)
+        self.write(RECORD, lambda file: file.write(text.encode()))
 
     def finish(self) -> None:
         """Remove the folder for unfinished files."""
