@@ -53,7 +53,10 @@ nitpick_ignore_regex = [
         r"(anndata|collections|matplotlib|np|numpy|os|spatialdata|torch|xarray)\..*"
         r"|AnnData|Axes|DataArray|NDArray|PathLike|SpatialData",
     ),
-    ("py:class", "AnyPath|Colours|Precision|ProgressMode|Region"),  # aliases in signatures, explained in the docstrings
+    (
+        "py:class",
+        "AnyPath|Colours|Format|Precision|ProgressMode|Region|Scale",
+    ),  # aliases in signatures, explained in the docstrings
 ]
 
 autodoc_member_order = "bysource"

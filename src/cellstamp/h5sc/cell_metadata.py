@@ -1,4 +1,4 @@
-"""Read what is known about cells besides their images: columns of ``obs``, centres, and features if there are some."""
+"""Read the metadata of cells: columns of ``obs``, centres, and features if there are some."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def export_cells(
 
 @contextmanager
 def _job(images: Location, cells: Any, channels: Any, options: Options) -> Iterator[ExportJob]:
-    """Open a file, and check what is asked of it."""
+    """Open a file, and check cells, channels and options."""
     with selected_images(images) as look:
         check_scale(options.scale, look.dtype)
         planes, color = planes_to_show(look, channels, options.color)
