@@ -55,8 +55,8 @@ nitpick_ignore_regex = [
     ),
     (
         "py:class",
-        "AnyPath|Colours|Format|Precision|ProgressMode|Region|Scale",
-    ),  # aliases in signatures, explained in the docstrings
+        "AnyPath|Colours|Format|Path|Precision|ProgressMode|Region|Scale",
+    ),  # aliases and short names in signatures, explained in the docstrings
 ]
 
 autodoc_member_order = "bysource"
