@@ -278,9 +278,21 @@ def test_the_largest_ids(tmp_path: Path, folder: Path) -> None:
 
 def test_files_of_channels_have_different_names() -> None:
     parts = channel_parts(["a/b", "A:B", "café (1)", "c.d", "x" * 300])
-    assert parts == ("_0_a_b", "_1_A_B", "_café_1_", "_c_d", "_" + "x" * 80)
+    assert parts == ("_0_a_b", "_1_A_B", "_2_café_1_", "_3_c_d", "_4_" + "x" * 80)
+    assert channel_parts(["a/b", "c.d", "0_a"]) == ("_a_b", "_c_d", "_0_a")
     assert channel_parts(["a/b"]) == ("",)
     assert FileNames(np.array([7], np.uint64), ".png", parts).of(0)[0] == "7_0_a_b.png"
+
+
+def test_columns_that_have_names_of_ours(path: Path, folder: Path) -> None:
+    write_file(path, layout_of(3), {"file": ["a", "b", "c"]})
+    frame = pd.read_csv(export_cells(path, folder, None, "npy"))
+    assert frame[["exported_file", "file"]].to_numpy().tolist() == [["5.npy", "a"], ["8.npy", "b"], ["11.npy", "c"]]
+
+
+def test_a_channel_twice(path: Path, folder: Path) -> None:
+    frame = pd.read_csv(export_cells(path, folder, [5], channels=["DAPI", "DAPI"]))
+    assert frame[["file_0_DAPI", "file_1_DAPI"]].to_numpy().tolist() == [["5_0_DAPI.png", "5_1_DAPI.png"]]
 
 
 # --- projects and stores ----------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,9 +66,9 @@ def channel_parts(names: Sequence[str]) -> tuple[str, ...]:
     if len(names) == 1:
         return ("",)
     plain = [re.sub(r"[^\w+-]+", "_", name)[:_LONGEST] for name in names]
-    is_shared = Counter(map(str.casefold, plain))
-    numbered = (f"{number}_{part}" if is_shared[part.casefold()] > 1 else part for number, part in enumerate(plain))
-    return tuple(f"_{part}" for part in numbered)
+    if len(set(map(str.casefold, plain))) < len(plain):
+        plain = [f"{number}_{part}" for number, part in enumerate(plain)]
+    return tuple(f"_{part}" for part in plain)
 
 
 def shard_name(number: int) -> str:

@@ -44,10 +44,14 @@ class Options:
             hint = did_you_mean(self.format, known) or "."
             raise ConfigError(f"format = {self.format!r}: must be one of {', '.join(map(repr, known))}{hint}")
         if self.format != "png":
-            for name, default in (("color", None), ("scale", "auto")):
-                if getattr(self, name) is not default and getattr(self, name) != default:
-                    raise ConfigError(f"{name}: is for format='png' only; {self.format} files have values as stored")
+            self._check_values_as_stored()
         self._check_cells_per_shard()
+
+    def _check_values_as_stored(self) -> None:
+        is_scaled = not (isinstance(self.scale, str) and self.scale == "auto")
+        for name, is_given in (("color", self.color is not None), ("scale", is_scaled)):
+            if is_given:
+                raise ConfigError(f"{name}: is for format='png' only; {self.format} files have values as stored")
 
     def _check_cells_per_shard(self) -> None:
         number = self.cells_per_shard

@@ -118,8 +118,7 @@ class FilesExport:
         """Return the columns of the table with the names of the files."""
         by_cell = [self._names.of(place) for place in places.tolist()]
         by_file = zip(*by_cell, strict=True)
-        heads = ["file"] if len(self._names.channels) == 1 else [f"file_{name}" for name in self._images.names]
-        return {head: list(files) for head, files in zip(heads, by_file, strict=True)}
+        return {f"file{part}": list(files) for part, files in zip(self._names.channels, by_file, strict=True)}
 
 
 def _write_content(content: bytes, file: IO[bytes]) -> None:

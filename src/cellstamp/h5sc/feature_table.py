@@ -204,7 +204,7 @@ def opened_values(path: Location, cell_ids: NDArray[np.uint64]) -> Iterator[tupl
     """
     found = features_beside(path)
     with FEATURES.opened(found) as file:
-        if not np.array_equal(anndata.io.read_elem(file["obs"])[CELL_ID].to_numpy(np.uint64), cell_ids):
+        if not np.array_equal(np.asarray(anndata.io.read_elem(file[f"obs/{CELL_ID}"]), np.uint64), cell_ids):
             raise InputError(f"{found} has other cells than {path}. Remove it, or extract again with overwrite=True")
         yield list(map(str, anndata.io.read_elem(file["var"]).index)), file["X"]
 
