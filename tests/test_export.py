@@ -285,9 +285,10 @@ def test_files_of_channels_have_different_names() -> None:
 
 
 def test_columns_that_have_names_of_ours(path: Path, folder: Path) -> None:
+    path.unlink()
     write_file(path, layout_of(3), {"file": ["a", "b", "c"]})
     frame = pd.read_csv(export_cells(path, folder, None, "npy"))
-    assert frame[["exported_file", "file"]].to_numpy().tolist() == [["5.npy", "a"], ["8.npy", "b"], ["11.npy", "c"]]
+    assert frame[["file", "obs_file"]].to_numpy().tolist() == [["5.npy", "a"], ["8.npy", "b"], ["11.npy", "c"]]
 
 
 def test_a_channel_twice(path: Path, folder: Path) -> None:

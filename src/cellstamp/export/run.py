@@ -190,7 +190,8 @@ def export_to(
 def _write_table(file: IO[bytes], images: ChosenImages, columns: Columns, metadata: CellMetadata) -> None:
     for start in range(0, images.rows.size, _ROWS):
         places = np.arange(start, min(start + _ROWS, images.rows.size))
-        frame = metadata.of(images.rows[places])
-        for number, (name, files) in enumerate(columns(places).items(), start=1):
-            frame.insert(number, name if name not in frame else f"exported_{name}", files)
+        ours = columns(places)
+        frame = metadata.of(images.rows[places]).rename(columns={name: f"obs_{name}" for name in ours})
+        for number, (name, files) in enumerate(ours.items(), start=1):
+            frame.insert(number, name, files)
         frame.to_csv(file, index=False, header=start == 0, lineterminator="\n")
