@@ -53,10 +53,8 @@ nitpick_ignore_regex = [
         r"(anndata|collections|matplotlib|np|numpy|os|spatialdata|torch|xarray)\..*"
         r"|AnnData|Axes|DataArray|NDArray|PathLike|SpatialData",
     ),
-    (
-        "py:class",
-        "AnyPath|Colours|GalleryWidget|Precision|ProgressMode|Project|Region",
-    ),  # aliases, explained in the docstrings
+    # aliases and short names in signatures, explained in the docstrings
+    ("py:class", "AnyPath|Colours|Format|GalleryWidget|Path|Precision|ProgressMode|Project|Region|Scale"),
 ]
 
 autodoc_member_order = "bysource"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cellstamp.h5sc.reader import read_h5sc
     from cellstamp.pipeline.base import Logable, ProcessingStep
     from cellstamp.pipeline.embed import embed as embed
+    from cellstamp.pipeline.export import export_cells
     from cellstamp.pipeline.extraction import HDF5CellExtraction
     from cellstamp.pipeline.extraction_plots import plot_cells, plot_removed
     from cellstamp.pipeline.project import Project
@@ -41,6 +42,7 @@ __all__ = [
     "WorkerError",
     "browse",
     "cell_images",
+    "export_cells",
     "iter_batches",
     "match_masks",
     "plot_cells",
@@ -61,6 +63,7 @@ _HOMES = {
     "browse": "gallery.browse",
     "cell_images": "h5sc.cell_images",
     "embed": "pipeline.embed",
+    "export_cells": "pipeline.export",
     "read_h5sc": "h5sc.reader",
     "select_cells": "h5sc.cell_images",
     "Logable": "pipeline.base",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,21 @@ def inputs_of(found: Location) -> dict[str, Any]:
     name = f"uns/{OURS}/made_from"
     with FEATURES.opened(found) as file:
         return dict(json.loads(str(anndata.io.read_elem(file[name])))) if name in file else {}
+
+
+@contextmanager
+def opened_values(path: Location) -> Iterator[tuple[list[str], Any]]:
+    """Open the features of a file of single-cell images: their names, and their values (n_cells, n_features) on disk.
+
+    Raises
+    ------
+    InputError
+        If they are damaged, or have other cells.
+    """
+    found = features_beside(path)
+    with FEATURES.opened(found) as file:
+        check_cells(file[f"obs/{CELL_ID}"][...], found, path)
+        yield list(map(str, anndata.io.read_elem(file["var"]).index)), file["X"]
 
 
 def describe_features(path: Location) -> str:

@@ -107,15 +107,23 @@ def gap_of(tile: int) -> int:
 
 
 def stretched(values: NDArray[np.float32], low: float = 0.001, high: float = 0.999) -> NDArray[np.float32]:
-    """Stretch values over 0 to 1: from a low quantile of all values to a high quantile of the positive values.
+    """Stretch values over 0 to 1, between the limits that `limits_of` finds."""
+    limits = limits_of(values, low, high)
+    return np.zeros_like(values) if limits is None else stretched_between(values, *limits)
+
+
+def limits_of(values: NDArray[np.float32], low: float = 0.001, high: float = 0.999) -> tuple[float, float] | None:
+    """Return a low quantile of all values, and a high quantile of the positive values. None: no value is positive.
 
     Masked pixels are 0. They are often the majority, so the high quantile ignores them.
     """
     finite = values[np.isfinite(values)]
     lit = finite[finite > 0]
-    if not lit.size:
-        return np.zeros_like(values)
-    darkest, brightest = np.quantile(finite, low), np.quantile(lit, high)
+    return (float(np.quantile(finite, low)), float(np.quantile(lit, high))) if lit.size else None
+
+
+def stretched_between(values: NDArray[np.float32], darkest: float, brightest: float) -> NDArray[np.float32]:
+    """Return values with the two limits at 0 and 1, clipped to this range."""
     span = np.float32(brightest - darkest) if brightest > darkest else np.float32(1)
     bright: NDArray[np.float32] = np.clip((values - np.float32(darkest)) / span, 0, 1)
     return bright

@@ -102,10 +102,7 @@ def plot_cells(
 
     canvas.check_target(ax, save)
     with selected_images(h5sc) as look:
-        color = _by_name(color, look) if isinstance(color, Mapping) else color
-        planes = look.planes_of(list(color) if channels is None and isinstance(color, Mapping) else channels)
-        if channels is None and isinstance(color, str) and color == "auto":
-            planes = planes[:MOST_COLOURS]
+        planes, color = planes_to_show(look, channels, color)
         names = [look.plane_names[plane] for plane in planes]
         rows = look.rows_of(cells, default_count(len(planes) if color is None else 1, ax) if n is None else n)
         outlines = canvas.colours_of_masks(mask_outline, look.mask_names)
@@ -123,6 +120,23 @@ def plot_cells(
         title = _title(look, len(rows), names)
     outlines = {in_legend(name): colour for name, colour in outlines.items()}
     return draw_cells(shown, color=color, outlines=outlines, title=title, ax=ax, save=save)
+
+
+def planes_to_show(
+    look: SelectedImages, channels: str | int | Sequence[str | int] | None, color: Colours | None
+) -> tuple[list[int], Colours | None]:
+    """Return the numbers of the planes to show, and their colours with names as keys; arguments as for `plot_cells`.
+
+    Raises
+    ------
+    ConfigError
+        If a channel is unknown.
+    """
+    color = _by_name(color, look) if isinstance(color, Mapping) else color
+    planes = look.planes_of(list(color) if channels is None and isinstance(color, Mapping) else channels)
+    if channels is None and isinstance(color, str) and color == "auto":
+        planes = planes[:MOST_COLOURS]
+    return planes, color
 
 
 def in_legend(mask: str) -> str:

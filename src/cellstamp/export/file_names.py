@@ -1,0 +1,81 @@
+"""Names of exported files: by cell id, in several folders if there are many cells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CELLS_PER_FOLDER = 10_000
+"""Cells in a folder: file browsers, and some file systems, get slow with more files."""
+TABLE = "cells.csv"
+SUFFIXES = {"png": ".png", "tiff": ".tif", "ome-tiff": ".ome.tif", "npy": ".npy", "webdataset": ".tar"}
+"""Suffix of the files of each format."""
+
+_LONGEST = 80
+"""Characters of a channel in a file name."""
+_FOLDER = re.compile(r"\d{3,}")
+_FILE = re.compile(r"\d+(_.+)?(\.png|\.tif|\.npy)|cells-\d{6,}\.tar|" + re.escape(TABLE))
+
+
+@dataclass(frozen=True)
+class FileNames:
+    """Names of the files of cells.
+
+    Attributes
+    ----------
+    cell_ids
+        uint64 (n_cells,): the exported cells.
+    suffix
+        Suffix of the files.
+    channels
+        Parts of the names for channels, one for each file of a cell; see `channel_parts`.
+    """
+
+    cell_ids: NDArray[np.uint64]
+    suffix: str
+    channels: tuple[str, ...] = ("",)
+
+    @property
+    def n_folders(self) -> int:
+        """Number of folders: 1 stands for the exported folder itself."""
+        return -(-self.cell_ids.size // CELLS_PER_FOLDER)
+
+    def folder(self, number: int) -> str:
+        """Return the name of a folder with a slash, or nothing for the exported folder itself."""
+        return "" if self.n_folders == 1 else f"{number:03}/"
+
+    def in_folder(self, number: int) -> range:
+        """Return the places of the cells in a folder."""
+        return range(number * CELLS_PER_FOLDER, min((number + 1) * CELLS_PER_FOLDER, self.cell_ids.size))
+
+    def of(self, place: int) -> list[str]:
+        """Return the paths of the files of a cell, relative to the exported folder, with slashes."""
+        start = f"{self.folder(place // CELLS_PER_FOLDER)}{self.cell_ids[place]}"
+        return [f"{start}{channel}{self.suffix}" for channel in self.channels]
+
+
+def channel_parts(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a part of file names for each channel: different ones, also where capitals count as small letters.
+
+    Characters that a system does not allow become ``_``. A single channel needs no part.
+    """
+    if len(names) == 1:
+        return ("",)
+    plain = [re.sub(r"[^\w+-]+", "_", name)[:_LONGEST] for name in names]
+    if len(set(map(str.casefold, plain))) < len(plain):
+        plain = [f"{number}_{part}" for number, part in enumerate(plain)]
+    return tuple(f"_{part}" for part in plain)
+
+
+def shard_name(number: int) -> str:
+    """Return the name of a tar file."""
+    return f"cells-{number:06}.tar"
+
+
+def is_exported(name: str, *, is_folder: bool) -> bool:
+    """Return whether an export gives a file or folder such a name."""
+    return bool((_FOLDER if is_folder else _FILE).fullmatch(name))
