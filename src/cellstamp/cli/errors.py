@@ -34,6 +34,10 @@ _OPTIONS: dict[str, dict[str, str | Callable[[re.Match[str]], str]]] = {
         r"^(color\b.*)": r"--\1; here: --color NAME once for each channel shown, in turn, or --color auto",
         r"^save\b": "--output",
     },
+    "report": {
+        r"^path\b": "--output",
+        r"(?<![\w/])another path\b": "another --output",
+    },
     "embed": {
         r"(?<![\w/])overwrite=True\b": "--overwrite",
         r"(?<![\w/])(batch_size|device|precision|transform|model)\b(?=(?::| ?=))": _as_option,

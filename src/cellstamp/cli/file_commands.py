@@ -1,4 +1,4 @@
-"""Commands that read a ``.h5sc`` file: ``info``, ``validate`` and ``preview``."""
+"""Commands that read a ``.h5sc`` file: ``info``, ``validate``, ``preview`` and ``report``."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,3 +169,22 @@ def preview(
         save=output,
     )
     print_result(f"Picture: {output}")
+
+
+@click.command(short_help="Write an HTML page about a run.")
+@click.argument("file_or_project", type=RESULT)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Page to write, .html.  [default: report.html beside the result]",
+)
+@debug_option
+def report(*, file_or_project: "Location", output: Path | None) -> None:
+    """Write an HTML page about a run: counts, removed cells, histograms, single-cell images, settings and timings.
+
+    FILE_OR_PROJECT is a project, whose latest result is described, or a .h5sc file, zarr store or table of features.
+    """
+    from cellstamp import write_report
+
+    print_result(f"Report: {write_report(file_or_project, output)}")

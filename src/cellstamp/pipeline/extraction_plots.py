@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from cellstamp.h5sc.kept_and_removed import KeptAndRemoved
     from cellstamp.h5sc.selected_images import SelectedImages
+    from cellstamp.location import AnyPath
+    from cellstamp.pictures.removed import CellPositions
     from cellstamp.source.read.arrays import Mask
     from cellstamp.source.values import Centers
 
@@ -178,23 +180,29 @@ def plot_removed(
         If the picture cannot be written.
     """
     check_matplotlib("plot_removed")
-    from cellstamp.h5sc.kept_and_removed import kept_and_removed
     from cellstamp.pictures import canvas
-    from cellstamp.pictures.removed import CellPositions, draw_removed
+    from cellstamp.pictures.removed import draw_removed
 
     canvas.check_target(ax, save)
+    return draw_removed(cell_positions(h5sc, store), ax=ax, save=save)
+
+
+def cell_positions(h5sc: AnyPath | AnnData, store: PathLike | None) -> CellPositions:
+    """Return the positions of kept and removed cells; arguments and errors as for `plot_removed`."""
+    from cellstamp.h5sc.kept_and_removed import kept_and_removed
+    from cellstamp.pictures.removed import CellPositions
+
     listed = kept_and_removed(h5sc)
     mask, centers = _cells_of(listed, _store_of(listed, store))
     _check_same_cells(listed, centers, mask.store)
     is_kept, is_removed = np.isin(centers.ids, listed.kept), np.isin(centers.ids, listed.removed)
-    cells = CellPositions(
+    return CellPositions(
         kept=centers.xy[is_kept],
         removed=centers.xy[is_removed],
         other=centers.xy[~is_kept & ~is_removed],
         shape=(mask.shape[0], mask.shape[1]),
         margin=0 if listed.keeps_border else listed.image_size // 2 * max(listed.scale),
     )
-    return draw_removed(cells, ax=ax, save=save)
 
 
 def _cells_of(listed: KeptAndRemoved, store: str) -> tuple[Mask, Centers]:
