@@ -14,12 +14,14 @@ from cellstamp.h5sc.selected_images import SelectedImages, selected_images
 from cellstamp.location import Location
 from cellstamp.pictures.canvas import colours_of_channels
 from cellstamp.pictures.mosaic import stretched
-from cellstamp.pipeline.extraction_plots import MOST_COLOURS
+from cellstamp.pipeline.extraction_plots import MOST_COLOURS, in_legend
 from cellstamp.run_report.content import Distribution, Note, Part, Section, Thumbnail
 from cellstamp.run_report.histogram import in_digits
 from cellstamp.run_report.thumbnails import thumbnail
 
 _QUANTILES = {"smallest": 0.0, "5%": 0.05, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "largest": 1.0}
+_IN_DOUBT = ("smallest", "largest", "median", "25%", "75%", "5%", "95%")
+"""Names by priority, for few cells that are at several quantiles."""
 _MASKS = ("cell", "nucleus")
 _SAMPLE, _SAMPLE_BYTES = 1000, 2**28
 """Largest number of cells measured in their images, and of bytes read for it."""
@@ -119,7 +121,9 @@ def _sampled(look: SelectedImages) -> tuple[int, list[_Measure]]:
         values[places, 0] = area
         with np.errstate(invalid="ignore"):  # cells without pixels get NaN
             values[places, 1:] = sums / area[:, None]
-    titles: list[tuple[str | None, str]] = [(None, f"Area of {look.mask_names[-1]}" if look.n_masks else "Area")]
+    titles: list[tuple[str | None, str]] = [
+        (None, f"Area of the {in_legend(look.mask_names[-1])}" if look.n_masks else "Area")
+    ]
     titles += [(name, f"Mean of {name}") for name in look.plane_names[look.n_masks :]]
     return len(rows), [_of_sample(rows, column, *title) for column, title in zip(values.T, titles, strict=True)]
 
@@ -137,8 +141,8 @@ def _distribution(measure: _Measure, look: SelectedImages | None) -> Distributio
 def at_quantiles(values: NDArray[np.float64]) -> dict[str, int]:
     """Return the place of the value at each quantile, by the quantile's name; each place once."""
     order = np.argsort(values, kind="stable")
-    places = {round(share * (order.size - 1)): name for name, share in reversed(_QUANTILES.items())}
-    return {places[rank]: int(order[rank]) for rank in sorted(places)}
+    names = {round(_QUANTILES[name] * (order.size - 1)): name for name in reversed(_IN_DOUBT)}
+    return {names[rank]: int(order[rank]) for rank in sorted(names)}
 
 
 def _thumbnails(measure: _Measure, look: SelectedImages) -> Iterator[Thumbnail]:

@@ -87,9 +87,7 @@ def about_removed(path: Location, store: str | None, tables: ResultTables) -> It
         return
     title = "Kept and removed cells"
     if store is None:
-        note = (
-            "No picture: the result is not in the folder of a project. Give the store with the masks to write_report."
-        )
+        note = "No picture: the result is not in the folder of a project. Give write_report the store with the masks."
         yield Section(title, [Note(note)])
         return
     try:
