@@ -14,6 +14,8 @@ HERE = str(Path(__file__).parent)
 sys.path.insert(0, HERE)
 # The pages that are notebooks import example_stores.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH")]))
+# Their plots are readable in the light and in the dark theme.
+os.environ["MATPLOTLIBRC"] = str(Path(HERE, "matplotlibrc"))
 
 project = "cellstamp"
 author = "the cellstamp developers"
