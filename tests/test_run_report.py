@@ -316,6 +316,30 @@ def test_a_file_outside_a_project_takes_the_store(measured: Project, tmp_path: P
     assert not any(note.startswith("No picture") for note in read(with_store).notes)
 
 
+@pytest.mark.once
+def test_results_behind_a_url_have_a_page(segmented: Path, tmp_path: Path) -> None:
+    project = extracted(segmented, tmp_path, file_format="zarr", features=["shape"])
+    result = Path(project.extraction_f.output_path)
+    elsewhere = tmp_path / "bucket" / "data"
+    elsewhere.mkdir(parents=True)
+    for name in ("single_cells.zarr", "features.zarr", "removed_classes.zarr.csv"):
+        shutil.move(result.with_name(name), elsewhere / name)
+    url = f"file://{elsewhere / 'single_cells.zarr'}"
+    result.with_name("single_cells.url").write_text(f"{url}\n", encoding="utf-8")
+    path = Project(project.directory).report()
+    assert path == result.with_name("report.html")
+    found = read(path)
+    assert found.counts["extracted"] + found.counts["removed at the image border"] == 144
+    assert list(found.sections["Files"]) == ["single_cells.zarr", "features.zarr", "removed_classes.zarr.csv"]
+    assert len(found.pictures) == 1 + 7 * 4
+    assert "single-cell images" in found.title.lower()
+    with pytest.raises(ConfigError, match=r"is a URL; give the path of the page, such as report\.html"):
+        write_report(url)
+    there = read(write_report(url, tmp_path / "r.html", store=project.sdata_path))
+    assert there.counts == found.counts
+    assert not any(note.startswith("No picture") for note in there.notes)
+
+
 @pytest.mark.parametrize("content", [b"", b"<html>my notes</html>", b"\xff\xfe" * 600])
 def test_other_files_are_kept(measured: Project, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "mine.html").write_bytes(content)

@@ -36,7 +36,7 @@ class KeptAndRemoved:
     centers
         Name of the element with the centres. None: the centres stored for the mask.
     image_size
-        Side of a crop in pixels.
+        Side of a crop in pixels; 0: not in the file.
     keeps_border
         Whether cells at the image border were kept.
     scale
@@ -83,7 +83,7 @@ def kept_and_removed(h5sc: Any) -> KeptAndRemoved:
         tables.masks,
         _named(settings, "coordinate_system"),
         _named(settings, "centers"),
-        tables.image_size,
+        tables.image_size or 0,
         settings.get("border") == "pad",
         _scale(settings),
     )

@@ -35,7 +35,7 @@ class ResultTables:
     plane_names
         Masks, then channels; empty without single-cell images.
     image_size
-        Side of a crop in pixels.
+        Side of a crop in pixels. None: not in the file.
     """
 
     cell_ids: NDArray[Any]
@@ -43,7 +43,7 @@ class ResultTables:
     n_exceeding: int | None
     about: Mapping[str, Any]
     plane_names: tuple[str, ...]
-    image_size: int
+    image_size: int | None
 
     @property
     def has_images(self) -> bool:
@@ -74,7 +74,7 @@ def read_result(path: Location) -> ResultTables:
     if path.name not in FEATURES_NAMES:
         data = read_h5sc(path, images=False)
         planes = tuple(map(str, data.var["channels"]))
-        return _tables(data.obs, data.obsm, data.uns, planes, data.uns[IMAGES]["image_size"])
+        return _tables(data.obs, data.obsm, data.uns, planes, data.uns.get(IMAGES, {}).get("image_size"))
     if not has_features(path):
         raise InputError(f"there is no file {path}")
     with FEATURES.opened(path) as file:
@@ -91,7 +91,7 @@ def _tables(
         int(obs[EXCEEDS].sum()) if EXCEEDS in obs else None,
         uns.get(OURS, {}),
         plane_names,
-        int(image_size),
+        None if image_size is None else int(image_size),
     )
 
 

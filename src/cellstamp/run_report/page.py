@@ -39,8 +39,11 @@ def check_target(path: Path) -> None:
 
 
 def _is_page(path: Path) -> bool:
-    with path.open("rb") as file:
-        return MARK.encode() in file.read(_BEGINNING)
+    try:
+        with path.open("rb") as file:
+            return MARK.encode() in file.read(_BEGINNING)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot read the earlier report: {error.strerror or error}") from error
 
 
 def write_page(report: RunReport, path: Path) -> None:
