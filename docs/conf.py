@@ -52,8 +52,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:class",
-        r"(anndata|collections|matplotlib|np|numpy|os|spatialdata|torch|xarray)\..*"
-        r"|AnnData|Axes|DataArray|NDArray|PathLike|SpatialData",
+        r"(anndata|collections|matplotlib|np|numpy|os|pathlib|spatialdata|torch|xarray)\..*"
+        r"|AnnData|Axes|DataArray|NDArray|Path|PathLike|SpatialData",
     ),
     ("py:class", "AnyPath|Colours|Precision|ProgressMode|Region"),  # aliases in signatures, explained in the docstrings
 ]

@@ -219,7 +219,7 @@ class RunSummary:
     file_bytes
         Size of the output file, in bytes.
     verb
-        What was done with the cells.
+        First word of the closing line, such as "Extracted".
     """
 
     image_size: tuple[int, int]
