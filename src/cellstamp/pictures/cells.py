@@ -32,8 +32,8 @@ _WIDEST, _HIGHEST = 14.0, 12.0
 """Maximum width and height of a new figure, in inches."""
 _ASPECT = 1.4
 """Preferred width / height of a new picture."""
-_TILE = 1.4
-"""Maximum side of a tile, in inches."""
+_TILE, _TILE_OF_FEW, _FEW = 1.4, 2.2, 4
+"""Maximum side of a tile in inches, and if there are at most four."""
 _FONT, _SMALLEST_LYING, _SMALLEST_FONT = 9.0, 6.0, 4.0
 """Font sizes in points: maximum, minimum of horizontal names of channels, minimum."""
 _BAR, _BAR_WIDTH = 0.22, 3.0
@@ -194,14 +194,14 @@ class _Sheet:
     def fitted(cls, bare: Grid, cells: Cells, room: tuple[float, float]) -> _Sheet:
         """Choose the size of tiles and text for `room`, in inches."""
         digits = max(map(len, cells.names))
-        tile = _side(bare.tile, room, bare.shape)
+        tile = _side(bare, room, bare.shape)
         for _ in range(3):  # labels make tiles smaller, and smaller tiles labels
             point = bare.tile / tile
             font = min(_FONT, tile / (_DIGIT * digits)) if bare.n_tiles == 1 else min(_FONT, 0.9 * tile)
             font = font if font >= _SMALLEST_FONT else 0.0
             grid = _with_labels(bare, font * point, digits)
             header = _header(cells.channel_names, tile, point) if bare.n_tiles > 1 else 0.0
-            tile = _side(bare.tile, room, (grid.shape[0] + header, grid.shape[1]))
+            tile = _side(bare, room, (grid.shape[0] + header, grid.shape[1]))
         return cls(grid, bare.tile / tile, font, header)
 
     @property
@@ -211,10 +211,11 @@ class _Sheet:
         return width / self.point / 72, (height + self.header) / self.point / 72
 
 
-def _side(tile: int, room: tuple[float, float], shape: tuple[float, float]) -> float:
-    """Return the side of a tile in points: `tile` is its side, `shape` the size of everything, both in pixels."""
+def _side(grid: Grid, room: tuple[float, float], shape: tuple[float, float]) -> float:
+    """Return the side of a tile in points, for a `room` in inches; `shape` is the size of everything in pixels."""
     (width, height), (rows, columns) = room, shape
-    return min(_TILE * 72, width * 72 * tile / columns, height * 72 * tile / rows)
+    most = _TILE_OF_FEW if grid.n_cells * grid.n_tiles <= _FEW else _TILE
+    return min(most * 72, width * 72 * grid.tile / columns, height * 72 * grid.tile / rows)
 
 
 def _with_labels(bare: Grid, font: float, digits: int) -> Grid:
