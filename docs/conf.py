@@ -14,6 +14,8 @@ HERE = str(Path(__file__).parent)
 sys.path.insert(0, HERE)
 # The pages that are notebooks import example_stores.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH")]))
+# Their plots are readable in the light and in the dark theme.
+os.environ["MATPLOTLIBRC"] = str(Path(HERE, "matplotlibrc"))
 
 project = "cellstamp"
 author = "the cellstamp developers"
@@ -50,8 +52,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:class",
-        r"(anndata|collections|matplotlib|np|numpy|os|spatialdata|torch|xarray)\..*"
-        r"|AnnData|Axes|DataArray|NDArray|PathLike|SpatialData",
+        r"(anndata|collections|matplotlib|np|numpy|os|pathlib|spatialdata|torch|xarray)\..*"
+        r"|AnnData|Axes|DataArray|NDArray|Path|PathLike|SpatialData",
     ),
     # aliases and short names in signatures, explained in the docstrings
     ("py:class", "AnyPath|Colours|Format|GalleryWidget|Path|Precision|ProgressMode|Project|Region|Scale"),

@@ -25,6 +25,7 @@ from zarr.storage import LocalStore
 
 from cellstamp import ConfigError, InputError, OutputError, Project, plot_cells, plot_removed, read_h5sc
 from cellstamp.pictures.canvas import colours_of_channels
+from cellstamp.pictures.cells import bar_length
 from cellstamp.pictures.mosaic import MOST_PIXELS, choose_across, shrinking, shrunk, stretched
 from cellstamp.source.find.elements import find_image, find_labels
 from cellstamp.source.read.overview import view_image, view_labels
@@ -211,6 +212,76 @@ class TestCells:
             with pytest.raises(InputError, match=where + told):
                 plot_cells(cells, cells=ids[3:6])
         assert plot_cells(copy, cells=ids[3:6], channels="DAPI").has_data()
+
+    @pytest.mark.parametrize("color", [None, "auto"])
+    @pytest.mark.parametrize("n", [1, 4, 36])
+    def test_a_scale_bar_has_the_length_it_names(self, h5sc, n, color) -> None:
+        data = read_h5sc(h5sc)
+        assert not plot_cells(data, n=n, color=color).lines
+        data.uns["cellstamp"]["settings"]["crop_pixel_size"] = np.array([0.5, 0.65])
+        ax = plot_cells(data, n=n, color=color)
+        (line,) = ax.lines
+        (start, end), y = line.get_xdata(), line.get_ydata()[0]
+        assert "10 µm" in texts_of(ax)
+        assert (end - start) * 0.65 == pytest.approx(10)
+        assert y > ax.images[0].get_array().shape[0]  # below the cells
+        ax.figure.draw_without_rendering()
+        boxes = [
+            ax.get_legend().get_window_extent(),
+            line.get_window_extent(),
+            *(t.get_window_extent() for t in ax.texts),
+        ]
+        assert all(box.x0 >= 0 and box.y0 >= 0 for box in boxes)
+        label = next(text for text in ax.texts if text.get_text() == "10 µm")
+        assert not label.get_window_extent().overlaps(ax.get_legend().get_window_extent())
+
+    def test_a_scale_bar_counts_reduced_pixels(self, h5sc, monkeypatch) -> None:
+        data = read_h5sc(h5sc)
+        data.uns["cellstamp"]["settings"]["crop_pixel_size"] = np.array([0.5, 0.5])
+        monkeypatch.setattr("cellstamp.pictures.mosaic.MOST_PIXELS", 36 * (SIZE // 2) ** 2)
+        ax = plot_cells(data, n=36, channels="DAPI")
+        assert tiles_of(ax)[0].shape == (SIZE // 2, SIZE // 2)
+        (start, end) = ax.lines[0].get_xdata()
+        assert end - start == pytest.approx(10)  # of 1 µm
+        assert "10 µm" in texts_of(ax)
+
+    def test_a_scale_bar_fits_into_given_axes(self, h5sc) -> None:
+        data = read_h5sc(h5sc)
+        data.uns["cellstamp"]["settings"]["crop_pixel_size"] = np.array([0.5, 0.5])
+        figure = Figure(figsize=(5, 4))
+        ax = plot_cells(data, n=9, color="auto", ax=figure.add_subplot())
+        figure.draw_without_rendering()
+        bar = ax.lines[0].get_window_extent()
+        assert ax.get_window_extent().y0 < bar.y0 <= bar.y1 < ax.get_window_extent().y1
+
+    @pytest.mark.parametrize(
+        ("most", "expected"),
+        [(11, (10, "10 µm")), (0.7, (0.5, "500 nm")), (2500, (2000, "2 mm")), (1, (1, "1 µm")), (49.9, (20, "20 µm"))],
+    )
+    def test_lengths_of_scale_bars_are_round(self, most, expected) -> None:
+        length, label = bar_length(most)
+        assert (pytest.approx(length), label) == expected
+
+    def test_cells_get_their_own_limits_or_those_of_all(self, copy, stamps, ids) -> None:
+        with h5py.File(copy, "r+") as file:  # comparable values, and one dim cell
+            file["uns/cellstamp/settings/normalization_scope"][()] = "image"
+            file["obsm/single_cell_images"][0, 2:] = stamps[0, 2:] / 8
+        dim, bright, *_ = tiles_of(plot_cells(copy, cells=ids[:4], channels="DAPI", scale="cell"))
+        assert dim.max() == bright.max() == 1
+        dim, bright, *_ = tiles_of(plot_cells(copy, cells=ids[:4], channels="DAPI", scale="all"))
+        assert dim.max() < 0.2
+        assert bright.max() == 1
+        both = plot_cells(copy, cells=ids[:4], channels=["seg_all_nucleus", "DAPI"], scale="cell")
+        assert np.array_equal(tiles_of(both)[0], stamps[0, 0])  # masks stay
+
+    def test_the_same_limits_for_cells_normalised_by_themselves_warn(self, h5sc) -> None:
+        with pytest.warns(UserWarning, match=r"each cell was normalised by itself.*Set normalization_scope to 'image'"):
+            plot_cells(h5sc, n=4, channels="DAPI", scale="all")
+
+    def test_an_unknown_scale_is_refused(self, h5sc, tmp_path) -> None:
+        with pytest.raises(ConfigError, match=r"scale = 'each': must be 'cell', 'all' or None"):
+            plot_cells(h5sc, scale="each")
+        assert run_command("preview", h5sc, "-o", tmp_path / "c.png", "--scale", "cell").exit_code == 0
 
     def test_values_that_are_not_normalised_are_stretched_each_channel_by_itself(self, copy, stamps, ids) -> None:
         with h5py.File(copy, "r+") as file:

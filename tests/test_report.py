@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cellstamp.report import PeakMemory, Progress, RunSummary, announce, append_benchmark, format_bytes
+from cellstamp.report import PeakMemory, Progress, RunSummary, announce, append_benchmark, format_bytes, read_benchmark
 
 pytestmark = pytest.mark.once
 
@@ -194,6 +194,18 @@ def test_sizes_for_people(n, text):
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_the_row_of_the_latest_run_of_a_file_is_read(summary, tmp_path):
+    assert read_benchmark(summary.path, tmp_path) is None
+    (tmp_path / "benchmarking.csv").write_text("Size,file\n1,data/single_cells.h5sc\n")  # of scportrait
+    assert read_benchmark(summary.path, tmp_path) is None
+    mine = dataclasses.replace(summary, path=tmp_path / "data" / "single_cells.h5sc")
+    for workers, path in ((1, mine.path), (8, mine.path), (3, tmp_path / "data" / "single_cells.zarr")):
+        append_benchmark(dataclasses.replace(mine, workers=workers, path=path), tmp_path)
+    row = read_benchmark(mine.path, tmp_path)
+    assert row is not None
+    assert (row["file"], row["workers"]) == ("data/single_cells.h5sc", "8")
 
 
 def test_each_run_adds_a_row_to_one_table(summary, tmp_path):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cellstamp.pipeline.extraction import HDF5CellExtraction
     from cellstamp.pipeline.extraction_plots import plot_cells, plot_removed
     from cellstamp.pipeline.project import Project
+    from cellstamp.pipeline.run_report import write_report
     from cellstamp.pipeline.segmentation import ThresholdSegmentation
     from cellstamp.segmentation_config import SegmentationConfig
     from cellstamp.source.load.match_masks import MatchedMasks, match_masks
@@ -50,6 +51,7 @@ __all__ = [
     "rasterize_labels",
     "read_h5sc",
     "select_cells",
+    "write_report",
 ]
 
 # Imported on first use: what they need takes seconds to import.
@@ -80,6 +82,7 @@ _HOMES = {
     "MatchedMasks": "source.load.match_masks",
     "match_masks": "source.load.match_masks",
     "rasterize_labels": "source.load.resample",
+    "write_report": "pipeline.run_report",
 }
 
 

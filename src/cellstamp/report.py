@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, Self, TextIO, TypeGuard
 
@@ -218,7 +219,7 @@ class RunSummary:
     file_bytes
         Size of the output file, in bytes.
     verb
-        First word of the closing line.
+        First word of the closing line, such as "Extracted".
     """
 
     image_size: tuple[int, int]
@@ -310,11 +311,20 @@ def append_benchmark(summary: RunSummary, folder: Path) -> Path:
     return path
 
 
+def read_benchmark(path: Location, folder: Path) -> dict[str, str] | None:
+    """Return the row of the latest run that made a result, from a folder's tables of runs; None if there is none."""
+    name = _name_in_table(path, folder)
+    for table in takewhile(Path.exists, _benchmark_paths(folder)):
+        rows = [row for row in csv.DictReader(io.StringIO(_read(table))) if row.get("file") == name]
+        if rows and "total_s" in rows[-1]:
+            return rows[-1]
+    return None
+
+
 def _benchmark_row(summary: RunSummary, folder: Path) -> dict[str, object]:
     height, width = summary.image_size
-    path = summary.path
     return {
-        "file": path.relative_to(folder).as_posix() if _is_below(path, folder) else str(path),
+        "file": _name_in_table(summary.path, folder),
         "image_height": height,
         "image_width": width,
         "cells_in_mask": summary.cells_in_mask,
@@ -333,6 +343,10 @@ def _benchmark_row(summary: RunSummary, folder: Path) -> dict[str, object]:
         "peak_rss_bytes": summary.peak_rss,
         "file_bytes": summary.file_bytes,
     }
+
+
+def _name_in_table(path: Location, folder: Path) -> str:
+    return path.relative_to(folder).as_posix() if _is_below(path, folder) else str(path)
 
 
 def _is_below(path: Location, folder: Path) -> TypeGuard[Path]:

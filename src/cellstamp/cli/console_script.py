@@ -17,7 +17,7 @@ from cellstamp.cli.embed_command import embed
 from cellstamp.cli.errors import Commands
 from cellstamp.cli.exit_codes import EndedBySignal, TerminatedError
 from cellstamp.cli.export_command import export
-from cellstamp.cli.file_commands import info, preview, validate
+from cellstamp.cli.file_commands import info, preview, report, validate
 from cellstamp.cli.project_commands import extract, segment
 from cellstamp.cli.setup_commands import compile_kernels, demo
 
@@ -28,7 +28,7 @@ def commands() -> None:
     """Single-cell images from segmented microscopy images."""
 
 
-for command in (segment, extract, info, validate, preview, browse, export, embed, compile_kernels, demo):
+for command in (segment, extract, info, validate, preview, report, browse, export, embed, compile_kernels, demo):
     commands.add_command(command)
 
 

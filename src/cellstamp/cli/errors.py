@@ -33,6 +33,11 @@ _OPTIONS: dict[str, dict[str, str | Callable[[re.Match[str]], str]]] = {
         r"^channels\b": "--channel",
         r"^(color\b.*)": r"--\1; here: --color NAME once for each channel shown, in turn, or --color auto",
         r"^save\b": "--output",
+        r"(?<![\w/])scale='all'": "--scale all",
+    },
+    "report": {
+        r"^path\b": "--output",
+        r"(?<![\w/])another path\b": "another --output",
     },
     "embed": {
         r"(?<![\w/])overwrite=True\b": "--overwrite",

@@ -1,4 +1,4 @@
-"""Commands that read a ``.h5sc`` file: ``info``, ``validate`` and ``preview``."""
+"""Commands that read a ``.h5sc`` file: ``info``, ``validate``, ``preview`` and ``report``."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,6 +140,9 @@ def validate(file: "Location") -> None:
 @click.option("--cell", "cells", type=click.IntRange(min=1), multiple=True, metavar="ID", help="Draw this cell only.")
 @click.option("--channel", "channels", multiple=True, metavar="NAME", help="Draw this channel only.")
 @click.option("--color", "colors", multiple=True, metavar="NAME", help="Colour of the next channel, or auto.")
+@click.option(
+    "--scale", type=click.Choice(["cell", "all"]), help="Limits of brightness: of each cell, or of all cells."
+)
 @click.option("--outlines/--no-outlines", default=True, show_default=True, help="Draw the outlines of masks.")
 @debug_option
 def preview(
@@ -150,6 +153,7 @@ def preview(
     cells: tuple[int, ...],
     channels: tuple[str, ...],
     colors: tuple[str, ...],
+    scale: str | None,
     outlines: bool,
 ) -> None:
     """Draw single-cell images of FILE_OR_PROJECT: a .h5sc file, a zarr store, or the latest result of a project.
@@ -166,6 +170,26 @@ def preview(
         channels=channels or None,
         mask_outline=outlines,
         color="auto" if colors == ("auto",) else list(colors) or None,
+        scale=scale,
         save=output,
     )
     print_result(f"Picture: {output}")
+
+
+@click.command(short_help="Write an HTML page about a run.")
+@click.argument("file_or_project", type=RESULT)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Page to write, .html.  [default: report.html beside the result]",
+)
+@debug_option
+def report(*, file_or_project: "Location", output: Path | None) -> None:
+    """Write an HTML page about a run: counts, removed cells, histograms, single-cell images, settings and timings.
+
+    FILE_OR_PROJECT is a project, whose latest result is described, or a .h5sc file, zarr store or table of features.
+    """
+    from cellstamp import write_report
+
+    print_result(f"Report: {write_report(file_or_project, output)}")

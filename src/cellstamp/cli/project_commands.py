@@ -76,6 +76,7 @@ def segment(
 @click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True, help="Seed for --partial.")
 @click.option("--output-folder", metavar="NAME", help="Name of the result's folder.  [default: data]")
 @click.option("--overwrite", is_flag=True, help="Replace existing results.")
+@click.option("--report", "wants_report", is_flag=True, help="Write an HTML page about the run beside the result.")
 @_run_options
 def extract(
     ctx: click.Context,
@@ -87,6 +88,7 @@ def extract(
     seed: int,
     output_folder: str | None,
     overwrite: bool,
+    wants_report: bool,
     progress: bool | None,
 ) -> None:
     """Extract the single-cell images of the project in PROJECT_FOLDER. An interrupted run resumes."""
@@ -95,7 +97,11 @@ def extract(
 
     project = _open_project(ctx, project_folder, config, extraction_f=HDF5CellExtraction)
     project.extraction_f.config.update(overrides)
-    with closing_line_on_stdout():
+    if wants_report:
+        from cellstamp.pipeline.extraction_plots import check_matplotlib
+
+        check_matplotlib("a report")
+    with closing_line_on_stdout() as show:
         project.extract(
             partial=n_cells is not None,
             n_cells=n_cells,
@@ -103,6 +109,15 @@ def extract(
             overwrite=overwrite or None,
             output_folder_name=output_folder,
         )
+        if wants_report:
+            show(_report(project))
+
+
+def _report(project: "Project") -> str:
+    """Write the page about the run that has ended; return a line about it."""
+    if project.extraction_f.output_path is None:
+        return "No report: no cell was extracted"
+    return f"Report: {project.report()}"
 
 
 def _overrides(settings: tuple[str, ...], *, progress: bool | None) -> dict[str, Any]:

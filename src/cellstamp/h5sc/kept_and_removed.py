@@ -1,4 +1,4 @@
-"""Read the ids and centres of the kept cells of an `.h5sc` file, and the ids of removed ones."""
+"""Read the ids and centres of the kept cells of a result, and the ids of removed ones."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
-from cellstamp.h5sc.layout import CELL_ID, IMAGES, OURS, REMOVED_NAME, removed_name
-from cellstamp.h5sc.reader import read_h5sc
+from cellstamp.h5sc.layout import IMAGES, REMOVED_NAME, removed_name
+from cellstamp.h5sc.result_tables import read_result
 from cellstamp.location import Location, is_path, location_of
 
 
@@ -36,7 +36,7 @@ class KeptAndRemoved:
     centers
         Name of the element with the centres. None: the centres stored for the mask.
     image_size
-        Side of a crop in pixels.
+        Side of a crop in pixels; 0: not in the file.
     keeps_border
         Whether cells at the image border were kept.
     scale
@@ -62,7 +62,9 @@ class KeptAndRemoved:
 
 
 def kept_and_removed(h5sc: Any) -> KeptAndRemoved:
-    """Read the kept and removed cells of a path, or of an `AnnData` from `read_h5sc`. Reads no images.
+    """Read the kept and removed cells of a path, also of features, or of an `AnnData` from `read_h5sc`.
+
+    Reads no images.
 
     Raises
     ------
@@ -70,21 +72,18 @@ def kept_and_removed(h5sc: Any) -> KeptAndRemoved:
         If it is not an `.h5sc` file, or the list of removed cells is missing beside it.
     """
     path = _path_of(h5sc)
-    data = read_h5sc(path, images=False)
-    about = data.uns.get(OURS, {})
-    settings, kept = about.get("settings", {}), data.obs[CELL_ID].to_numpy().astype(np.uint64)
-    removed = _removed_of(path, kept, about)
-    first = str(data.var["channels"].iloc[0])
+    tables = read_result(path)
+    settings, kept = tables.settings, tables.cell_ids.astype(np.uint64)
     return KeptAndRemoved(
         path,
         kept,
-        removed,
-        np.asarray(data.obsm["spatial"], np.float64) if "spatial" in data.obsm else None,
+        _removed_of(path, kept, tables.about),
+        tables.xy,
         _named(settings, "image"),
-        (first, *map(str, list(settings.get("masks", ()))[1:])),
+        tables.masks,
         _named(settings, "coordinate_system"),
         _named(settings, "centers"),
-        int(data.uns[IMAGES]["image_size"]),
+        tables.image_size or 0,
         settings.get("border") == "pad",
         _scale(settings),
     )

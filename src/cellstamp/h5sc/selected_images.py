@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.chunks import look_into
 from cellstamp.h5sc.columns import chosen_by
-from cellstamp.h5sc.layout import CELL_ID, IMAGES
+from cellstamp.h5sc.layout import CELL_ID, IMAGES, OURS
 from cellstamp.h5sc.many_images import MANY, path_of
 from cellstamp.h5sc.opening import open_h5sc
 from cellstamp.location import Location, is_path, location_of
@@ -52,6 +52,10 @@ class SelectedImages:
         Reads the table of cells.
     read_plane
         Row and number of the plane -> stored image (y, x).
+    pixel_size
+        Width of a pixel of the images in micrometres. None: not in the file.
+    is_scaled_by_cell
+        Whether the file says that each cell was normalised by itself.
     path
         The file, if all its cells are in the order of the file. None: subset of an `AnnData`, or images in memory.
     """
@@ -65,6 +69,8 @@ class SelectedImages:
     is_normalized: bool
     read_obs: Callable[[], pd.DataFrame]
     read_plane: Callable[[int, int], NDArray[Any]]
+    pixel_size: float | None = None
+    is_scaled_by_cell: bool = False
     path: Location | None = None
 
     @property
@@ -315,7 +321,7 @@ def _of_file(file: Any, where: str) -> SelectedImages:
     about = read(file["uns"][IMAGES]) if IMAGES in file["uns"] else images.attrs
     ids = np.asarray(file["obs"][CELL_ID])
     look = _made(where, ids, read(file["var"]), about, images, lambda: read(file["obs"]), lambda k, p: images[k, p])
-    return replace(look, path=path_of(file))
+    return replace(look, path=path_of(file), **_scales(read(file["uns"][OURS]) if OURS in file["uns"] else {}))
 
 
 def _of_anndata(data: anndata.AnnData) -> SelectedImages:
@@ -334,7 +340,16 @@ def _of_anndata(data: anndata.AnnData) -> SelectedImages:
 
     ids, about = data.obs[CELL_ID].to_numpy(), data.uns.get(IMAGES, {})
     look = _made(where, ids, data.var, about, sample, lambda: data.obs, read_plane)
-    return replace(look, path=None if data.is_view or file is None else path_of(file))
+    path = None if data.is_view or file is None else path_of(file)
+    return replace(look, path=path, **_scales(data.uns.get(OURS, {})))
+
+
+def _scales(ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scales of pixels and intensities, from ``uns/cellstamp``."""
+    settings = ours.get("settings", {})
+    by_cell = bool(settings.get("normalize_output", False)) and settings.get("normalization_scope") == "cell"
+    size = float(settings["crop_pixel_size"][1]) if "crop_pixel_size" in settings else None
+    return {"pixel_size": size, "is_scaled_by_cell": by_cell}
 
 
 def _made(

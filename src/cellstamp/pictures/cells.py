@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,10 +32,14 @@ _WIDEST, _HIGHEST = 14.0, 12.0
 """Maximum width and height of a new figure, in inches."""
 _ASPECT = 1.4
 """Preferred width / height of a new picture."""
-_TILE = 1.4
-"""Maximum side of a tile, in inches."""
+_TILE, _TILE_OF_FEW, _FEW = 1.4, 2.2, 4
+"""Maximum side of a tile in inches, and if there are at most four."""
 _FONT, _SMALLEST_LYING, _SMALLEST_FONT = 9.0, 6.0, 4.0
 """Font sizes in points: maximum, minimum of horizontal names of channels, minimum."""
+_BAR, _BAR_WIDTH = 0.22, 3.0
+"""Height of the row with the scale bar in inches, and width of its line in points."""
+EACH_CELL, ALL_CELLS = SCALES = ("cell", "all")
+"""Cells that share the limits of intensities."""
 _DIGIT = 0.62
 """Width of a digit / font size."""
 
@@ -55,6 +60,8 @@ class Cells:
         float32 (n_cells, n_channels, y, x), 0 to 1.
     masks
         float32 (n_cells, n_masks, y, x), 0 to 1.
+    pixel_size
+        Width of a pixel of `values` in micrometres. None: unknown.
     """
 
     names: Sequence[str]
@@ -62,6 +69,7 @@ class Cells:
     mask_names: Sequence[str]
     values: NDArray[np.float32]
     masks: NDArray[np.float32]
+    pixel_size: float | None = None
 
 
 def gather(
@@ -71,7 +79,8 @@ def gather(
     channel_names: Sequence[str],
     mask_names: Sequence[str],
     side: int,
-    stretch: Sequence[bool],
+    stretch: Sequence[str | None],
+    pixel_size: float | None = None,
 ) -> Cells:
     """Collect single-cell images one by one, reduced to the size of the picture.
 
@@ -84,7 +93,9 @@ def gather(
     side
         Side of a single-cell image, in pixels.
     stretch
-        For each channel, whether to stretch its values over 0 to 1, with the same limits for all cells.
+        For each channel, the values to stretch over 0 to 1: those of `EACH_CELL`, of `ALL_CELLS` together, or None.
+    pixel_size
+        Width of a pixel in micrometres. None: unknown.
     """
     n_channels, n_masks = len(channel_names), len(mask_names)
     step = shrinking(len(names) * n_channels, side)
@@ -92,9 +103,11 @@ def gather(
     for cell, planes in enumerate(stamps):
         kept[cell] = shrunk(planes, step)
     values, masks = kept[:, :n_channels], kept[:, n_channels:]
-    for channel in np.flatnonzero(stretch):
-        values[:, channel] = stretched(values[:, channel])
-    return Cells(names, channel_names, mask_names, values, masks)
+    for channel, which in enumerate(stretch):
+        together = values[np.newaxis, :, channel] if which == ALL_CELLS else values[:, channel]
+        for part in together if which is not None else ():
+            part[...] = stretched(part)
+    return Cells(names, channel_names, mask_names, values, masks, None if pixel_size is None else pixel_size * step)
 
 
 def default_count(n_tiles: int, ax: Axes | None) -> int:
@@ -139,25 +152,27 @@ def draw_cells(
     n_tiles = 1 if colours is not None else len(cells.channel_names)
     tile = cells.values.shape[-1]
     labels = [*(cells.channel_names if colours is not None else ()), *cells.mask_names]
-    room, legend = ((_WIDEST, _HIGHEST), 0.0) if ax is None else _room_within(ax, labels)
+    bar = 0.0 if cells.pixel_size is None else _BAR
+    room, legend = ((_WIDEST, _HIGHEST), 0.0) if ax is None else _room_within(ax, labels, bar)
     aspect = _ASPECT if ax is None else room[0] / room[1]
     across = choose_across(len(cells.names), n_tiles, aspect)
     bare = Grid(len(cells.names), n_tiles, across, tile, gap_of(tile))
     sheet = replace(_Sheet.fitted(bare, cells, room), legend=legend)
-    below = 0.15 + canvas.height_of_legend(labels, max(sheet.inches[0], canvas.Page.LEAST))
+    below = 0.15 + bar + canvas.height_of_legend(labels, max(sheet.inches[0], canvas.Page.LEAST))
     with canvas.drawing(ax, canvas.Page(*sheet.inches, below=below), save) as axes:
         _show_image(axes, sheet, cells, colours)
         _show_outlines(axes, sheet, cells, outlines)
         _show_names(axes, sheet, cells)
-        _show_legend(axes, sheet, cells, colours, outlines)
+        _show_scale(axes, sheet, cells)
+        _show_legend(axes, sheet, cells, colours, outlines, below=bar)
         axes.set_title(title)
     return axes
 
 
-def _room_within(ax: Axes, labels: Sequence[str]) -> tuple[tuple[float, float], float]:
-    """Return the size of the tiles in given axes, and the height of the legend below them, in inches."""
+def _room_within(ax: Axes, labels: Sequence[str], bar: float) -> tuple[tuple[float, float], float]:
+    """Return the size of the tiles in given axes, and the height of scale bar and legend below them, in inches."""
     width, height = canvas.room_of(ax)
-    legend = canvas.height_of_legend(labels, canvas.width_for_legend(ax))
+    legend = bar + canvas.height_of_legend(labels, canvas.width_for_legend(ax))
     return (width, max(0.5 * height, height - legend)), legend
 
 
@@ -179,14 +194,14 @@ class _Sheet:
     def fitted(cls, bare: Grid, cells: Cells, room: tuple[float, float]) -> _Sheet:
         """Choose the size of tiles and text for `room`, in inches."""
         digits = max(map(len, cells.names))
-        tile = _side(bare.tile, room, bare.shape)
+        tile = _side(bare, room, bare.shape)
         for _ in range(3):  # labels make tiles smaller, and smaller tiles labels
             point = bare.tile / tile
             font = min(_FONT, tile / (_DIGIT * digits)) if bare.n_tiles == 1 else min(_FONT, 0.9 * tile)
             font = font if font >= _SMALLEST_FONT else 0.0
             grid = _with_labels(bare, font * point, digits)
             header = _header(cells.channel_names, tile, point) if bare.n_tiles > 1 else 0.0
-            tile = _side(bare.tile, room, (grid.shape[0] + header, grid.shape[1]))
+            tile = _side(bare, room, (grid.shape[0] + header, grid.shape[1]))
         return cls(grid, bare.tile / tile, font, header)
 
     @property
@@ -196,10 +211,11 @@ class _Sheet:
         return width / self.point / 72, (height + self.header) / self.point / 72
 
 
-def _side(tile: int, room: tuple[float, float], shape: tuple[float, float]) -> float:
-    """Return the side of a tile in points: `tile` is its side, `shape` the size of everything, both in pixels."""
+def _side(grid: Grid, room: tuple[float, float], shape: tuple[float, float]) -> float:
+    """Return the side of a tile in points, for a `room` in inches; `shape` is the size of everything in pixels."""
     (width, height), (rows, columns) = room, shape
-    return min(_TILE * 72, width * 72 * tile / columns, height * 72 * tile / rows)
+    most = _TILE_OF_FEW if grid.n_cells * grid.n_tiles <= _FEW else _TILE
+    return min(most * 72, width * 72 * grid.tile / columns, height * 72 * grid.tile / rows)
 
 
 def _with_labels(bare: Grid, font: float, digits: int) -> Grid:
@@ -282,15 +298,40 @@ def _show_channel_names(ax: Axes, sheet: _Sheet, names: Sequence[str]) -> None:
             ax.text(x + grid.tile / 2, y - 0.3 * font * sheet.point, name, **style)
 
 
+def _show_scale(ax: Axes, sheet: _Sheet, cells: Cells) -> None:
+    """Draw a scale bar below the first tile, with its length."""
+    if cells.pixel_size is None:
+        return
+    length, label = bar_length(sheet.grid.tile * cells.pixel_size / 2)
+    start = sheet.grid.corner(0)[1] - 0.5
+    end = start + length / cells.pixel_size
+    y = sheet.grid.shape[0] - 0.5 + _BAR / 2 * 72 * sheet.point
+    style: dict[str, Any] = {"color": canvas.text_colour(), "clip_on": False}
+    ax.plot([start, end], [y, y], linewidth=_BAR_WIDTH, solid_capstyle="butt", **style)
+    ax.text(end + 0.5 * _FONT * sheet.point, y, label, fontsize=_FONT, va="center_baseline", **style)
+
+
+def bar_length(most: float) -> tuple[float, str]:
+    """Return the length of a scale bar of at most `most` micrometres, 1, 2 or 5 times a power of 10, and its label."""
+    power = 10.0 ** math.floor(math.log10(most))
+    length = power * max(factor for factor in (1, 2, 5) if factor * power <= most)
+    for unit, size in (("mm", 1e3), ("µm", 1.0)):
+        if length >= size:
+            return length, f"{length / size:g} {unit}"
+    return length, f"{length * 1e3:g} nm"
+
+
 def _show_legend(
     ax: Axes,
     sheet: _Sheet,
     cells: Cells,
     colours: NDArray[np.float32] | None,
     outlines: Mapping[str, NDArray[np.float32]],
+    *,
+    below: float,
 ) -> None:
     channels = [] if colours is None else zip(cells.channel_names, colours, strict=True)
     handles = [Patch(facecolor=tuple(colour), edgecolor="gray", linewidth=0.5, label=name) for name, colour in channels]
     style: dict[str, Any] = {"linewidth": 2, "path_effects": canvas.backing()}
     lines = [Line2D([], [], color=tuple(outlines[name]), label=name, **style) for name in cells.mask_names]
-    canvas.show_legend(ax, [*handles, *lines], below=0.0, y=sheet.grid.shape[0] - 0.5)
+    canvas.show_legend(ax, [*handles, *lines], below=below, y=sheet.grid.shape[0] - 0.5)

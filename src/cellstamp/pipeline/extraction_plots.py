@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from cellstamp.h5sc.kept_and_removed import KeptAndRemoved
     from cellstamp.h5sc.selected_images import SelectedImages
+    from cellstamp.location import AnyPath
+    from cellstamp.pictures.removed import CellPositions
     from cellstamp.source.read.arrays import Mask
     from cellstamp.source.values import Centers
 
@@ -32,6 +35,11 @@ MOST_COLOURS = 3
 
 _SAME_PLACE = 1.0
 """Tolerance for a centre, in pixels along each axis; some programs round centres."""
+
+_BY_CELL = (
+    "{where}: each cell was normalised by itself, so its brightness is not comparable with that of others, also with "
+    "scale='all'. Set normalization_scope to 'image', or normalize_output to False, and extract again"
+)
 
 Colours = str | Sequence[Any] | Mapping[str, Any]
 
@@ -44,14 +52,15 @@ def plot_cells(
     mask_outline: bool | str | Mapping[str, Any] = True,  # noqa: FBT001, FBT002 - read by name
     color: Colours | None = None,
     *,
+    scale: str | None = None,
     ax: Axes | None = None,
     save: PathLike | None = None,
 ) -> Axes:
     """Draw single-cell images side by side, with their ids and the outlines of their masks.
 
     Reads only the images it shows. Without `color`, channels are gray: a row of channels for each cell, or a grid of
-    cells for a single channel. With `color`, each cell is one coloured picture. Normalised images are shown from 0
-    to 1. Others are stretched by channel, with the same limits for all cells.
+    cells for a single channel. With `color`, each cell is one coloured picture. If the file has the size of a pixel, a
+    scale bar is drawn.
 
     Parameters
     ----------
@@ -71,6 +80,10 @@ def plot_cells(
         None for gray; a mapping from channels to colours; a sequence of one colour for each channel; one colour for a
         single channel; or ``"auto"``. Colours are those of matplotlib. With "auto", channels named red, green and blue,
         or r, g and b, have these colours.
+    scale
+        Limits of each channel. ``"all"``: the same for all cells shown, so that their brightness can be compared.
+        ``"cell"``: different for each cell, so that dim cells are visible. Limits are the 0.1% and 99.9% quantiles.
+        None: 0 to 1 for normalised images, otherwise ``"all"``.
     ax
         Axes to draw on. None: a new figure, which pyplot shows in notebooks, or if you have imported it.
     save
@@ -98,9 +111,10 @@ def plot_cells(
     check_matplotlib("plot_cells")
     from cellstamp.h5sc.selected_images import selected_images
     from cellstamp.pictures import canvas
-    from cellstamp.pictures.cells import default_count, draw_cells, gather
+    from cellstamp.pictures.cells import ALL_CELLS, default_count, draw_cells, gather
 
     canvas.check_target(ax, save)
+    _check_scale(scale)
     with selected_images(h5sc) as look:
         planes, color = planes_to_show(look, channels, color)
         names = [look.plane_names[plane] for plane in planes]
@@ -108,6 +122,8 @@ def plot_cells(
         outlines = canvas.colours_of_masks(mask_outline, look.mask_names)
         if color is not None:
             canvas.colours_of_channels(color, names)  # errors come before data is read
+        if scale == ALL_CELLS and look.is_scaled_by_cell:
+            warnings.warn(_BY_CELL.format(where=look.where), UserWarning, stacklevel=2)
         masks = [plane for plane, name in enumerate(look.mask_names) if name in outlines]
         shown = gather(
             (look.scaled_image(row, [*planes, *masks]) for row in rows.tolist()),
@@ -115,7 +131,8 @@ def plot_cells(
             channel_names=names,
             mask_names=[in_legend(look.mask_names[plane]) for plane in masks],
             side=look.image_size,
-            stretch=[not look.is_normalized and plane >= look.n_masks for plane in planes],
+            stretch=[_limits(scale, look) if plane >= look.n_masks else None for plane in planes],
+            pixel_size=look.pixel_size,
         )
         title = _title(look, len(rows), names)
     outlines = {in_legend(name): colour for name, colour in outlines.items()}
@@ -137,6 +154,18 @@ def planes_to_show(
     if channels is None and isinstance(color, str) and color == "auto":
         planes = planes[:MOST_COLOURS]
     return planes, color
+
+
+def _check_scale(scale: object) -> None:
+    from cellstamp.pictures.cells import SCALES
+
+    if scale is not None and scale not in SCALES:
+        raise ConfigError(f"scale = {scale!r}: must be 'cell', 'all' or None")
+
+
+def _limits(scale: str | None, look: SelectedImages) -> str | None:
+    """Return which cells share the limits of a channel; None: it is not stretched."""
+    return scale or (None if look.is_normalized else "all")
 
 
 def in_legend(mask: str) -> str:
@@ -192,23 +221,29 @@ def plot_removed(
         If the picture cannot be written.
     """
     check_matplotlib("plot_removed")
-    from cellstamp.h5sc.kept_and_removed import kept_and_removed
     from cellstamp.pictures import canvas
-    from cellstamp.pictures.removed import CellPositions, draw_removed
+    from cellstamp.pictures.removed import draw_removed
 
     canvas.check_target(ax, save)
+    return draw_removed(cell_positions(h5sc, store), ax=ax, save=save)
+
+
+def cell_positions(h5sc: AnyPath | AnnData, store: PathLike | None) -> CellPositions:
+    """Return the positions of kept and removed cells; arguments and errors as for `plot_removed`."""
+    from cellstamp.h5sc.kept_and_removed import kept_and_removed
+    from cellstamp.pictures.removed import CellPositions
+
     listed = kept_and_removed(h5sc)
     mask, centers = _cells_of(listed, _store_of(listed, store))
     _check_same_cells(listed, centers, mask.store)
     is_kept, is_removed = np.isin(centers.ids, listed.kept), np.isin(centers.ids, listed.removed)
-    cells = CellPositions(
+    return CellPositions(
         kept=centers.xy[is_kept],
         removed=centers.xy[is_removed],
         other=centers.xy[~is_kept & ~is_removed],
         shape=(mask.shape[0], mask.shape[1]),
         margin=0 if listed.keeps_border else listed.image_size // 2 * max(listed.scale),
     )
-    return draw_removed(cells, ax=ax, save=save)
 
 
 def _cells_of(listed: KeptAndRemoved, store: str) -> tuple[Mask, Centers]:

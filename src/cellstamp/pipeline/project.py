@@ -296,6 +296,32 @@ class Project(ProjectPictures):
 
         return embed(self, model, **{"progress": self._progress, **options})
 
+    def report(self, path: PathLike | None = None) -> Path:
+        """Write an HTML page about the latest extraction, see `cellstamp.write_report`.
+
+        Parameters
+        ----------
+        path
+            Page to write. None: ``report.html`` in the folder of the result.
+
+        Returns
+        -------
+        pathlib.Path
+            The page.
+
+        Raises
+        ------
+        ConfigError
+            If `path` does not end with ``.html``, or matplotlib is not installed.
+        InputError
+            If there is no extraction, or it is damaged.
+        OutputError
+            If another file is at the path, or the page cannot be written.
+        """
+        from cellstamp.pipeline.run_report import write_report
+
+        return write_report(self, path)
+
     @property
     def sdata_path(self) -> str:
         """Path of the project's SpatialData store."""
