@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from cellstamp.cells.task import USUAL_MEASURING, MeasuringTypes
+from cellstamp.cells.task import MeasuringTypes
 from cellstamp.compiling.cache_folders import is_kept, note_kept
 
 
-def load_measuring(types: MeasuringTypes = USUAL_MEASURING) -> None:
+def load_measuring(types: MeasuringTypes) -> None:
     """Load or compile the kernels for these types by measuring a tiny image; keep the code for later runs."""
     from cellstamp.cells.kernels.measure import find_cell_masks, kinds_of, measure_cells, n_measured, new_scratch
     from cellstamp.source.outlines import NO_OUTLINES
@@ -22,6 +22,7 @@ def load_measuring(types: MeasuringTypes = USUAL_MEASURING) -> None:
     scratch = new_scratch(1, size, types.image)
     groups = (True, True), kinds_of(types.image)
     measure_cells(labels, image, ids, windows, search, outlines, *groups, out, is_cut, is_cut[None], scratch)
-    find_cell_masks(labels, ids, windows, search, outlines, scratch)
     if not is_kept(types):
+        # for functions and textures only: they load it when they need it
+        find_cell_masks(labels, ids, windows, search, outlines, scratch)
         note_kept(types)

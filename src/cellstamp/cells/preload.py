@@ -8,7 +8,6 @@ Kernels are loaded here, not compiled: a worker compiles them, with a message an
 
 import gc
 import sys
-from collections.abc import Callable
 
 from cellstamp.cells.load_kernels import load_kernels
 from cellstamp.compiling.cache_folders import USUAL, find_folder, is_kept
@@ -18,8 +17,8 @@ _ARENA_MAX = -8
 """``M_ARENA_MAX`` of glibc's malloc.h."""
 
 
-def load_without_scipy(load: Callable[[], None]) -> None:
-    """Load kernels without scipy: numba would import its BLAS, which none of them uses.
+def load_without_scipy() -> None:
+    """Load the kernels without scipy: numba would import its BLAS, which none of them uses.
 
     That would take a fifth of the time that a run needs to start.
     """
@@ -27,7 +26,7 @@ def load_without_scipy(load: Callable[[], None]) -> None:
     if absent:
         sys.modules["scipy.linalg"] = None  # type: ignore[assignment]
     try:
-        load()
+        load_kernels()
     finally:
         if absent:
             del sys.modules["scipy.linalg"]
@@ -58,7 +57,7 @@ def share_one_heap() -> None:
 gc.disable()
 share_one_heap()
 if is_kept(USUAL) or find_folder() is None:
-    load_without_scipy(load_kernels)
+    load_without_scipy()
 load_reader()
 gc.freeze()
 gc.enable()

@@ -11,7 +11,7 @@ import numpy as np
 from cellstamp.cells.crop_settings import CropSettings
 from cellstamp.cells.finished_batch import FinishedBatch
 from cellstamp.cells.plan import Batch
-from cellstamp.compiling.cache_folders import USUAL, Types
+from cellstamp.compiling.cache_folders import Types
 from cellstamp.source.read.arrays import PixelSource
 
 if TYPE_CHECKING:
@@ -23,15 +23,12 @@ if TYPE_CHECKING:
 class MeasuringTypes(NamedTuple):
     """Pixel types that the kernels of features are compiled for, as numpy names them."""
 
-    labels: str = USUAL.labels
-    image: str = USUAL.image
+    labels: str
+    image: str
     kind: str = "features"
 
     def __str__(self) -> str:
         return f"features of {self.labels} masks and a {self.image} image"
-
-
-USUAL_MEASURING = MeasuringTypes()
 
 
 def measuring_types_of(source: PixelSource) -> MeasuringTypes:

@@ -62,7 +62,7 @@ from cellstamp.pipeline.queried_cells import find_chosen
 from cellstamp.pipeline.result_folder import MEASURED_DIR, check_kind, claim_folder, is_published, keep_url, work_folder
 from cellstamp.pipeline.resume_check import begun_from, check_equal, in_the_way, made_from, read_origin
 from cellstamp.pipeline.scaling import check_ranges, find_scaling
-from cellstamp.pipeline.workers import PACKAGES, PRELOAD, PRELOAD_MEASURING, BlockRunner
+from cellstamp.pipeline.workers import PACKAGES, PRELOAD, BlockRunner
 from cellstamp.report import Progress, RunSummary, Stopwatch, announce, append_benchmark, conclude, format_cells
 from cellstamp.source.find.cell_centers import cells_off_grid, centers_on_image, find_centers, why_not_stored
 from cellstamp.source.find.elements import find_source
@@ -187,8 +187,7 @@ class HDF5CellExtraction(ProcessingStep):
                 check_replaceable(folder / result_name(config))
             origin = read_origin(finished) if not self._may_replace and is_published(finished, folder) else None
             watch = Stopwatch()
-            preload = PRELOAD_MEASURING if config.features else PRELOAD
-            with open_engine(config, preload=preload, packages=PACKAGES, log=self.log, warn=self._warn) as engine:
+            with open_engine(config, preload=PRELOAD, packages=PACKAGES, log=self.log, warn=self._warn) as engine:
                 config, source = self._find_source(config)
                 watch.lap("setup")
                 if config.engine != "dask" and origin is None:  # workers of a cluster compile for their machines

@@ -15,8 +15,6 @@ _PARALLEL_PIXELS = 16 * 2**20
 
 PRELOAD = ("cellstamp.cells.preload",)
 """Modules that the workers of an extraction import first."""
-PRELOAD_MEASURING = (*PRELOAD, "cellstamp.cells.preload_measuring")
-"""Modules that they import first to measure features."""
 PACKAGES = ("numpy", "zarr", "numba", "imagecodecs")
 """Packages that decide the values of images; workers need the same versions."""
 
