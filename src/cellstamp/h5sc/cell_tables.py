@@ -65,7 +65,8 @@ class TableKind:
             If it is damaged.
         """
         with self._readable(found), OpenStore(found) if is_store(found) else h5py.File(str(found), "r") as file:
-            _check_complete(file["X"])
+            if "X" in file:
+                _check_complete(file["X"])
             yield file
 
     def read(self, found: Location) -> anndata.AnnData:
