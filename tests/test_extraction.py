@@ -24,6 +24,7 @@ from cellstamp.cells.task import StampTask
 from cellstamp.compiling.cache_folders import Types, find_folder
 from cellstamp.engines.memory import memory_limit
 from cellstamp.errors import ConfigError, InputError, OutputError, WorkerError
+from cellstamp.h5sc.layout import removed_name
 from cellstamp.h5sc.writer import StampWriter
 from cellstamp.source.find.elements import find_labels, find_source
 from cellstamp.source.load.store import store_centers
@@ -77,7 +78,8 @@ def check(step: HDF5CellExtraction, sample: Sample, size: int = SIZE, quantiles:
 
 
 def removed_ids(step: HDF5CellExtraction) -> list[int]:
-    text = (Path(str(step.output_path)).parent / "removed_classes.csv").read_text()
+    path = Path(str(step.output_path))
+    text = path.with_name(removed_name(path.name)).read_text()
     assert text.endswith("\n") or not text
     return [int(line) for line in text.splitlines()]
 

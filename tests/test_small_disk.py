@@ -223,7 +223,7 @@ def test_a_table_of_features_has_reserved_its_space(disk: Path, tmp_path: Path, 
     class Rows(FeatureRows):
         def blocks(self) -> Any:
             (disk / "full").write_bytes(bytes(shutil.disk_usage(disk).free))
-            return super().blocks()
+            yield from super().blocks()
 
     with Rows(tmp_path / "rows", *values.shape) as rows:
         rows.put(range(3000), values)
