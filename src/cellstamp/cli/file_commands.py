@@ -61,9 +61,9 @@ def _lines_of_features(table: "Location") -> list[str]:
 def _is_project(path: Path) -> bool:
     """Return whether a path is the folder of a project; an error for a folder that contains one."""
     from cellstamp.errors import InputError
-    from cellstamp.pipeline.folder import EXTRACTION, STORE, lying_below
+    from cellstamp.pipeline.folder import STORE, is_project, lying_below
 
-    if any((path / name).is_dir() for name in (STORE, EXTRACTION)):
+    if is_project(path):
         return True
     hint = lying_below(path)
     if hint is not None:

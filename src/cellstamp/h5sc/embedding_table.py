@@ -17,7 +17,7 @@ from cellstamp.errors import InputError
 from cellstamp.h5sc.cell_tables import TableKind, check_cells, is_store, is_written, write_cell_table
 from cellstamp.h5sc.feature_rows import FeatureRows
 from cellstamp.h5sc.layout import CELL_ID, OURS
-from cellstamp.h5sc.new_file import bytes_of_columns
+from cellstamp.h5sc.new_file import bytes_of_columns, bytes_of_values
 from cellstamp.h5sc.opening import mark_of, marked_file
 from cellstamp.h5sc.reader import read_h5sc
 from cellstamp.h5sc.tables import as_text
@@ -27,8 +27,6 @@ EMBEDDING = TableKind("embedding", "Call embed with overwrite=True")
 ABOUT = "embedding"
 """Name in ``uns`` of the model and the settings that made the table."""
 
-_PER_COLUMN = 2**10
-"""Bytes of a row of ``var`` in a file, at most."""
 _EMPTY = ("layers", "obsp", "varm", "varp")
 
 
@@ -110,7 +108,7 @@ def write_embedding(path: Path, crops: Crops, n_columns: int, about: Mapping[str
     """
     shape = crops.tables.n_obs, n_columns
     elements = crops.elements(n_columns, about)
-    n_bytes = bytes_of_columns(elements["obs"]) + n_columns * (4 * crops.tables.n_obs + _PER_COLUMN)
+    n_bytes = bytes_of_columns(elements["obs"]) + bytes_of_values(*shape)
     write_cell_table(path, elements, shape, ((*block, {}) for block in rows.blocks()), n_bytes)
 
 

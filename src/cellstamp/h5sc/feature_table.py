@@ -19,13 +19,11 @@ from cellstamp.features.declared import Feature
 from cellstamp.h5sc.cell_tables import Block, TableKind, check_cells, is_written, write_cell_table
 from cellstamp.h5sc.feature_rows import FeatureRows
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, FEATURES_NAMES, MEASURED_IN_PART, OURS, Layout
-from cellstamp.h5sc.new_file import bytes_of_tables
+from cellstamp.h5sc.new_file import bytes_of_tables, bytes_of_values
 from cellstamp.h5sc.tables import as_text, mark_exceeding, tables_of
 from cellstamp.location import Location
 
 FEATURES = TableKind("features", "Extract again")
-_PER_FEATURE = 2**10
-"""Bytes of a row of ``var`` in a file, at most."""
 _COLUMNS = ("group", "compartment", "channel", "unit")
 
 
@@ -75,7 +73,7 @@ class FeatureTable:
 
 def bytes_of_features(layout: Layout, n_features: int) -> int:
     """Return how many bytes a table of features takes at most."""
-    return bytes_of_tables(layout) + n_features * (4 * layout.shape[0] + _PER_FEATURE)
+    return bytes_of_tables(layout) + bytes_of_values(layout.shape[0], n_features)
 
 
 def write_features(path: Path, table: FeatureTable, rows: FeatureRows) -> None:

@@ -14,6 +14,8 @@ _PER_CELL = 128
 """Bytes of the tables for each cell, without texts: the columns of ``obs``, the names of rows, and centres."""
 _PER_TEXT = 64
 """Bytes of a text without its characters: a reference, and a header in a heap."""
+_PER_COLUMN = 2**10
+"""Bytes of a row of ``var``."""
 _FURTHER = 2**18
 """Bytes of everything else, such as settings."""
 
@@ -27,6 +29,11 @@ def bytes_of_tables(layout: Layout) -> int:
 def bytes_of_columns(obs: pd.DataFrame) -> int:
     """Return how many bytes a table of cells takes at most in a file, with centres."""
     return _FURTHER + len(obs) * _PER_CELL + 2 * int(obs.memory_usage(deep=True).sum())
+
+
+def bytes_of_values(n_cells: int, n_columns: int) -> int:
+    """Return how many bytes ``X`` and ``var`` of a table of cells take at most."""
+    return n_columns * (4 * n_cells + _PER_COLUMN)
 
 
 def new_file(path: Path, n_bytes: int) -> h5py.File:

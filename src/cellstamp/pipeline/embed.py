@@ -16,8 +16,8 @@ from cellstamp.errors import ConfigError, InputError, OutputError, reworded
 from cellstamp.h5sc.cell_tables import is_store
 from cellstamp.h5sc.embedding_table import EMBEDDING, Crops, origin_of
 from cellstamp.h5sc.opening import bytes_of
-from cellstamp.location import AnyPath, Location, is_path, is_remote, location_of
-from cellstamp.pipeline.extraction_plots import find_h5sc
+from cellstamp.location import AnyPath, Location, is_remote
+from cellstamp.pipeline.extraction_plots import images_of
 from cellstamp.pipeline.folder import UNFINISHED
 from cellstamp.pipeline.lock import holding
 from cellstamp.pipeline.resume_check import differences
@@ -102,7 +102,7 @@ def embed(
         If the memory is too small for one cell.
     """
     settings = Settings(model, batch_size, device, channels, transform, precision, n_threads)
-    return EMBEDDING.read(write_embedding_of(_images_of(file), settings, path, overwrite=overwrite, progress=progress))
+    return EMBEDDING.read(write_embedding_of(images_of(file), settings, path, overwrite=overwrite, progress=progress))
 
 
 def write_embedding_of(
@@ -131,16 +131,6 @@ def _write(target: Path, run: EmbeddingRun, *, overwrite: bool, progress: Progre
 
 
 # --- paths ------------------------------------------------------------------------------------------------------------
-
-
-def _images_of(file: Any) -> Location:
-    """Return the file or store to read: itself, or the latest result of a project or of its folder."""
-    if hasattr(file, "extraction_f"):  # a project
-        return file._latest()  # type: ignore[no-any-return]
-    if not is_path(file):
-        message = f"file: is {type(file).__name__}; must be the path of an .h5sc file or zarr store, or a Project"
-        raise ConfigError(message)
-    return find_h5sc(location_of(file))
 
 
 def _target_of(images: Location, path: AnyPath | None) -> Path:

@@ -19,9 +19,9 @@ from cellstamp.export.run import ChosenImages, export_to
 from cellstamp.h5sc.cell_metadata import cell_metadata
 from cellstamp.h5sc.embedding_table import Crops
 from cellstamp.h5sc.selected_images import selected_images
-from cellstamp.location import AnyPath, Location, is_path, is_remote, location_of
+from cellstamp.location import AnyPath, Location, is_path, is_remote
 from cellstamp.pipeline.chosen_rows import chosen_rows
-from cellstamp.pipeline.extraction_plots import Colours, check_matplotlib, find_h5sc, planes_to_show
+from cellstamp.pipeline.extraction_plots import Colours, check_matplotlib, images_of, planes_to_show
 from cellstamp.pipeline.lock import holding
 from cellstamp.pipeline.resume_check import differences
 from cellstamp.report import Progress, ProgressMode, conclude, format_cells, format_seconds
@@ -100,7 +100,7 @@ def export_cells(
     >>> export_cells("single_cells.h5sc", "tiles", "picked.csv", "tiff")  # doctest: +SKIP
     """
     begin, options = time.perf_counter(), Options(format, color, scale, cells_per_shard)
-    images, target = _images_of(file), _folder_of(folder)
+    images, target = images_of(file), _folder_of(folder)
     with _job(images, cells, channels, options) as job, _writable(target):
         ours, settings = ExportFolder(target), job.settings()
         _check_settings(ours, settings, overwrite=overwrite)
@@ -136,16 +136,6 @@ def _colours(color: Any, images: ChosenImages) -> NDArray[np.float32] | None:
 
 
 # --- paths ------------------------------------------------------------------------------------------------------------
-
-
-def _images_of(file: Any) -> Location:
-    """Return the file or store to read: itself, or the latest result of a project or of its folder."""
-    if hasattr(file, "extraction_f"):  # a project
-        return file._latest()  # type: ignore[no-any-return]
-    if not is_path(file):
-        message = f"file: is {type(file).__name__}; must be the path of an .h5sc file or zarr store, or a Project"
-        raise ConfigError(message)
-    return find_h5sc(location_of(file))
 
 
 def _folder_of(folder: Any) -> Path:

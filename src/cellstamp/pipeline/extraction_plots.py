@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.opening import marked_file
-from cellstamp.location import Location
+from cellstamp.location import Location, is_path, location_of
 from cellstamp.pipeline.folder import STORE
 from cellstamp.source.names import CYTOSOL, IMAGE_NAME, NUCLEUS
 
@@ -310,6 +310,24 @@ def check_matplotlib(what: str) -> None:
         raise ConfigError(f"{what} needs matplotlib: install it with pip install 'cellstamp[plot]'")
 
 
+def images_of(file: Any) -> Location:
+    """Return the file or store to read: itself, or the latest result of a project or of its folder.
+
+    Raises
+    ------
+    ConfigError
+        If `file` is something else, or a folder without a result.
+    InputError
+        If a project has no result.
+    """
+    if hasattr(file, "extraction_f"):  # a project
+        return file._latest()  # type: ignore[no-any-return]
+    if not is_path(file):
+        message = f"file: is {type(file).__name__}; must be the path of an .h5sc file or zarr store, or a Project"
+        raise ConfigError(message)
+    return find_h5sc(location_of(file))
+
+
 def find_h5sc(path: Location) -> Location:
     """Return the path of a file or store, or for a project's folder, of its latest result.
 
@@ -318,14 +336,21 @@ def find_h5sc(path: Location) -> Location:
     ConfigError
         If the folder has no result.
     """
-    from cellstamp.pipeline.folder import latest_result, lying_below
+    from cellstamp.pipeline.folder import latest_result
 
     if not isinstance(path, Path) or marked_file(path).is_file() or not path.is_dir():
         return path
     latest = latest_result(path)
     if latest is None:
-        in_store = "make one with cellstamp extract"
-        empty = "it has no image either: check its name, or load an image with cellstamp.Project"
-        hint = lying_below(path) or (in_store if (path / STORE).is_dir() else empty)
-        raise ConfigError(f"{path}: this folder has no extraction; {hint}")
+        raise no_result_in(path)
     return latest
+
+
+def no_result_in(folder: Path) -> ConfigError:
+    """Return the error for a folder without a result, with the next step."""
+    from cellstamp.pipeline.folder import lying_below
+
+    in_store = "make one with cellstamp extract"
+    empty = "it has no image either: check its name, or load an image with cellstamp.Project"
+    hint = lying_below(folder) or (in_store if (folder / STORE).is_dir() else empty)
+    return ConfigError(f"{folder}: this folder has no extraction; {hint}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,15 +173,18 @@ def section(config: Mapping[str, Any], step: object) -> dict[str, Any]:
 def results(directory: Path) -> list[Path]:
     """Return the finished extractions in a project folder, the newest first; see `location_in`."""
     # a folder with a leading dot has an unfinished run
-    found = [path for name in RESULT_NAMES for path in (directory / EXTRACTION).glob(f"[!.]*/{name}")]
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return _newest_first(path for name in RESULT_NAMES for path in (directory / EXTRACTION).glob(f"[!.]*/{name}"))
 
 
 def measured(directory: Path) -> list[Path]:
     """Return the features of runs without single-cell images in a project folder, the newest first."""
     found = [path for name in FEATURES_NAMES for path in (directory / EXTRACTION).glob(f"[!.]*/{name}")]
     alone = [path for path in found if not any((path.parent / name).exists() for name in RESULT_NAMES)]
-    return sorted(alone, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return _newest_first(alone)
+
+
+def _newest_first(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def location_in(result: Path) -> Location:
@@ -200,10 +203,19 @@ def latest_result(directory: Path) -> Location | None:
     return next(map(location_in, results(directory)), None)
 
 
-def latest_features(directory: Path) -> Location | None:
+def latest_entry(directory: Path) -> Path | None:
     """Return the newest finished extraction of a project folder, with or without single-cell images."""
-    found = [*results(directory)[:1], *measured(directory)[:1]]
-    return location_in(max(found, key=lambda path: path.stat().st_mtime_ns)) if found else None
+    return next(iter(_newest_first([*results(directory)[:1], *measured(directory)[:1]])), None)
+
+
+def project_of(result: Path) -> Path:
+    """Return the folder of the project that a result is in, if it is in one."""
+    return result.absolute().parent.parent.parent
+
+
+def is_project(path: Path) -> bool:
+    """Return whether a path is the folder of a project with a store or results."""
+    return any((path / name).is_dir() for name in (STORE, EXTRACTION))
 
 
 def unfinished_results(directory: Path) -> list[str]:

@@ -362,8 +362,10 @@ class Project(ProjectPictures):
         """
         from cellstamp.h5sc.feature_table import read_features
 
-        latest = self._output_path or folder.latest_features(Path(self.directory))
-        return read_features(latest or self._latest())
+        if self._output_path is not None:
+            return read_features(self._output_path)
+        entry = folder.latest_entry(Path(self.directory))
+        return read_features(self._latest() if entry is None else folder.location_in(entry))
 
     @property
     def embedding(self) -> AnnData:

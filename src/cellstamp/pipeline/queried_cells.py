@@ -24,19 +24,20 @@ def find_chosen(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenC
     """Return the cells that a configuration chooses, see `find_cells` and `find_queried`; None: all."""
     if not isinstance(cells, FeatureQuery):
         return find_cells(cells, source, handler)
-    _check_measured_on(cells, source)
-    return find_queried(cells)
+    table = _table_at(cells)
+    _check_measured_on(table, cells, source)
+    return _find_in(table, cells)
 
 
-def _check_measured_on(choice: FeatureQuery, source: PixelSource) -> None:
+def _check_measured_on(table: Location, choice: FeatureQuery, source: PixelSource) -> None:
     """Check that features were measured on the mask of this run: another one has other cells with these ids.
 
     Raises
     ------
     InputError
-        If they were not, or are missing or damaged.
+        If they were not, or are damaged.
     """
-    inputs, (mask, found) = inputs_of(_table_at(choice)), next(iter(signatures([source.main_mask]).items()))
+    inputs, (mask, found) = inputs_of(table), next(iter(signatures([source.main_mask]).items()))
     if inputs and inputs.get(mask) != found:
         problem = "has changed since, or is of another slide" if mask in inputs else "is another mask"
         raise InputError(
@@ -61,20 +62,18 @@ def find_queried(choice: FeatureQuery) -> ChosenCells:
     InputError
         If there are no features at the path, or they are damaged.
     """
-    table, names = _read(choice)
+    return _find_in(_table_at(choice), choice)
+
+
+def _find_in(found: Location, choice: FeatureQuery) -> ChosenCells:
+    table, names = read_columns(found, choice.query)
+    if CELL_ID not in table:
+        raise InputError(f"cells: {choice.path} is not a table of features: its obs lacks {CELL_ID}")
     origin = f"cells = features {str(choice.path)!r}, query {choice.query!r}"
     fulfils = _evaluate(table, choice.query, [*table.columns, *names], origin)
     if not fulfils.any():
         raise ConfigError(f"{origin}: none of {len(table)} cells fulfils it")
     return ChosenCells(np.sort(table[CELL_ID].to_numpy(np.uint64)[fulfils]), origin)
-
-
-def _read(choice: FeatureQuery) -> tuple[pd.DataFrame, list[str]]:
-    """Return a table with the columns of ``obs`` and the features in the query, and the names of all features."""
-    table, names = read_columns(_table_at(choice), choice.query)
-    if CELL_ID not in table:
-        raise InputError(f"cells: {choice.path} is not a table of features: its obs lacks {CELL_ID}")
-    return table, names
 
 
 def _table_at(choice: FeatureQuery) -> Location:

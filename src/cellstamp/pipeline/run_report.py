@@ -11,8 +11,8 @@ from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.layout import FEATURES_NAMES, RESULT_NAMES, URL_NAME
 from cellstamp.h5sc.result_tables import ResultTables, read_result
 from cellstamp.location import AnyPath, Location, is_path, location_of
-from cellstamp.pipeline.extraction_plots import PathLike, check_matplotlib, find_h5sc
-from cellstamp.pipeline.folder import EXTRACTION, STORE, location_in, measured, results
+from cellstamp.pipeline.extraction_plots import PathLike, check_matplotlib, no_result_in
+from cellstamp.pipeline.folder import STORE, is_project, latest_entry, location_in, project_of, results
 from cellstamp.run_report.content import RunReport
 from cellstamp.run_report.page import check_target, write_page
 
@@ -45,8 +45,8 @@ class ReportedResult:
         """Return the folder of the project; None outside of a project."""
         if self.entry is None:
             return None
-        above = self.entry.absolute().parent.parent.parent
-        return above if (above / STORE).is_dir() or (above / EXTRACTION).is_dir() else None
+        above = project_of(self.entry)
+        return above if is_project(above) else None
 
 
 def write_report(result: AnyPath | Project, path: PathLike | None = None, store: PathLike | None = None) -> Path:
@@ -106,10 +106,10 @@ def _content(found: ReportedResult, tables: ResultTables) -> RunReport:
 
 def _find(result: AnyPath | Project, store: PathLike | None) -> ReportedResult:
     location = _location_of(result)
-    if isinstance(location, Path) and location.is_dir() and _is_project(location):
+    if isinstance(location, Path) and location.is_dir() and is_project(location):
         location = _latest_entry(location)
     entry = location if isinstance(location, Path) else None
-    place = entry.absolute().parent.parent.parent / STORE if entry is not None else None
+    place = project_of(entry) / STORE if entry is not None else None
     known = str(place) if store is None and place is not None and place.is_dir() else store
     at = location_in(location) if isinstance(location, Path) else location
     return ReportedResult(at, entry, None if known is None else str(known))
@@ -134,15 +134,11 @@ def _entry_of(location: Location, project: Path) -> Location:
     return next(entries, location)
 
 
-def _is_project(path: Path) -> bool:
-    return any((path / name).is_dir() for name in (STORE, EXTRACTION))
-
-
 def _latest_entry(project: Path) -> Path:
-    every = [*results(project)[:1], *measured(project)[:1]]
-    if not every:
-        find_h5sc(project)  # raises an error with the next step
-    return max(every, key=lambda path: path.stat().st_mtime_ns)
+    latest = latest_entry(project)
+    if latest is None:
+        raise no_result_in(project)
+    return latest
 
 
 def _default_page(found: ReportedResult) -> Path:

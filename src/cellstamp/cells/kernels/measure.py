@@ -114,7 +114,7 @@ def find_masks(labels, ids, number, window, search, outlines, scratch):
             copy_cell(labels[planes[m]], top, left, width, ids[number], area, mask)
         else:
             draw_cell(drawn, (-1 - planes[m]) * ids.size + number, corner[0] + top, corner[1] + left, size, mask)
-            clear_beyond(mask, area, width)
+        clear_beyond(mask, area, width)
         bound_mask(mask, words[m], area, box)
         if box[1] > 0:
             is_cut |= (box[0] == 0 and window[4] != 0) or (box[1] == height and window[5] != 0)
@@ -131,7 +131,6 @@ def copy_cell(labels, top, left, width, cell_id, area, mask):
         row, out = labels[top + y, left + first : left + end], mask[y, first:end]
         for x in range(out.size):
             out[x] = row[x] == cell_id
-    clear_beyond(mask, area, width)
 
 
 @compiled_part
