@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from cellstamp.checksums import checksum
 from cellstamp.encoded_cells import EncodedCells
 from cellstamp.encoding import StampEncoder
 from cellstamp.h5sc.layout import CELL_ID, Layout
@@ -73,8 +74,9 @@ def make_file(path: Path, n_cells: int, side: int) -> None:
     with StampWriter(path, layout, path.with_suffix(".journal"), {}) as writer:
         for first in range(0, n_cells, len(images)):
             rows = np.arange(first, min(first + len(images), n_cells), dtype=np.int32)
-            some = sizes[: len(rows)]
-            writer.write(EncodedCells(rows, some, payload[: some.sum()], np.zeros(2, np.int64), np.zeros(0, np.int32)))
+            stored = payload[: sizes[: len(rows)].sum()]
+            counts = np.zeros(2, np.int64), np.zeros(0, np.int32)
+            writer.write(EncodedCells(rows, sizes[: len(rows)], stored, checksum(stored), *counts))
     path.with_suffix(".journal").unlink(missing_ok=True)
     write_features(path.with_name(f"{path.name}.features.h5ad"), layout)
 

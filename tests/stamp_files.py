@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellstamp.checksums import checksum
 from cellstamp.encoded_cells import EncodedCells
 from cellstamp.encoding import StampEncoder
 from cellstamp.h5sc.layout import Layout
@@ -60,7 +61,7 @@ def write_file(path: Path, layout: Layout, columns: Mapping[str, Any] | None = N
         for rows in np.array_split(np.random.default_rng(seed).permutation(layout.shape[0]), 3):
             payload, sizes = encoded(encoder, np.ascontiguousarray(stamps[rows]), boxes[rows])
             n_empty = np.zeros(len(layout.mask_names), np.int64)
-            writer.write(EncodedCells(rows, sizes, payload, n_empty, np.zeros(0, np.int64)))
+            writer.write(EncodedCells(rows, sizes, payload, checksum(payload), n_empty, np.zeros(0, np.int64)))
     path.with_suffix(".journal").unlink(missing_ok=True)
     if columns:
         _add_columns(path, columns)

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from cellstamp.checksums import checksum
 from cellstamp.encoded_cells import EncodedCells
 from cellstamp.encoding import StampEncoder
 from cellstamp.h5sc.layout import Layout
@@ -380,7 +381,9 @@ def test_the_writer_stores_them_in_any_order(compression, tmp_path):
     with new_writer(tmp_path / "file.h5sc", layout) as writer:
         for rows in (np.array([5, 2, 0]), np.array([1, 4, 3])):
             payload, sizes = encoded(encoder, stamps[rows], boxes[rows])
-            writer.write(EncodedCells(rows, sizes, payload, np.zeros(1, np.int64), np.zeros(0, np.int64)))
+            writer.write(
+                EncodedCells(rows, sizes, payload, checksum(payload), np.zeros(1, np.int64), np.zeros(0, np.int64))
+            )
     with h5py.File(tmp_path / "file.h5sc") as file:
         data = file["obsm/single_cell_images"]
         assert np.array_equal(data[...].view(np.uint16), stamps)

@@ -18,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cellstamp import read_h5sc
+from cellstamp.checksums import checksum
 from cellstamp.encoded_cells import EncodedCells
 from cellstamp.encoding import StampEncoder
 from cellstamp.errors import InputError, OutputError
@@ -59,7 +60,7 @@ def write_file(path: Path, layout: Layout = LAYOUT) -> NDArray[np.float16]:
         for rows in (np.array([2, 0]), np.array([1, *range(3, len(stamps))])):
             payload, sizes = encoded(encoder, np.ascontiguousarray(stamps[rows]).view(np.uint16), boxes[rows])
             n_empty = np.zeros(len(layout.mask_names), np.int64)
-            writer.write(EncodedCells(rows, sizes, payload, n_empty, NOBODY))
+            writer.write(EncodedCells(rows, sizes, payload, checksum(payload), n_empty, NOBODY))
             writer.flush()
     return stamps
 
@@ -250,7 +251,7 @@ def test_the_chunk_index_is_small(tmp_path: Path) -> None:
     layout = replace(LAYOUT, cell_ids=ids, centers=np.zeros((n_cells, 2)), image_size=2, compression="gzip")
     with new_writer(tmp_path / "f.h5sc", layout) as writer:
         sizes, payload = np.full((n_cells, 1), 8), np.zeros(8 * n_cells, np.uint8)
-        writer.write(EncodedCells(np.arange(n_cells), sizes, payload, np.zeros(2, np.int64), NOBODY))
+        writer.write(EncodedCells(np.arange(n_cells), sizes, payload, checksum(payload), np.zeros(2, np.int64), NOBODY))
     with h5py.File(tmp_path / "f.h5sc") as file:
         info = file[IMAGES].id
         n_chunks = info.get_num_chunks()

@@ -25,6 +25,8 @@ class EncodedCells:
         int64 (n_cells, n_chunks): bytes of each chunk. A chunk of full size is not compressed.
     payload
         uint8: the chunks, in C order of (cell, chunk).
+    checksum
+        CRC-32 of the payload. Workers compute it: the process that writes the file has less time.
     n_empty
         int64 (n_masks,): for each mask, number of cells without a pixel of it in their crop.
     on_edge
@@ -36,6 +38,7 @@ class EncodedCells:
     rows: NDArray[np.int32]
     sizes: NDArray[np.int64]
     payload: NDArray[np.uint8]
+    checksum: int
     n_empty: NDArray[np.int64]
     on_edge: NDArray[np.int32]
     features: NDArray[np.float32] | None = field(default=None, kw_only=True)

@@ -13,6 +13,7 @@ from cellstamp.cells.crop_settings import CropSettings
 from cellstamp.cells.finished_batch import FinishedBatch
 from cellstamp.cells.kernels.crops import cut_stamps, new_scratch
 from cellstamp.cells.plan import Batch
+from cellstamp.checksums import checksum
 from cellstamp.compiling.cache_folders import Types
 from cellstamp.encoding import StampEncoder
 from cellstamp.source.read.arrays import PixelSource
@@ -89,10 +90,9 @@ class StampCutter:
         features = None
         if self._measurer is not None:  # the complete batch: a call takes as long as some cells
             features = self._measurer.measure(block, batch, np.concatenate(of_masks)).features
-        done = time.perf_counter()
-        all_sizes, all_on_edge = np.concatenate(sizes), np.concatenate(on_edge)
-        seconds = read - started, done - read
-        return FinishedBatch(batch.rows, all_sizes, payload[:end], n_empty, all_on_edge, *seconds, features=features)
+        stored = payload[:end]
+        images = batch.rows, np.concatenate(sizes), stored, checksum(stored), n_empty, np.concatenate(on_edge)
+        return FinishedBatch(*images, read - started, time.perf_counter() - read, features=features)
 
     def measure(self, batch: Batch) -> FinishedBatch:
         """Read and measure a batch, without cutting single-cell images."""
@@ -104,7 +104,8 @@ class StampCutter:
         seconds = read - started, time.perf_counter() - read
         nothing, no_chunks = self._payload[:0], np.empty((len(batch), 0), np.int64)
         n_empty, on_edge = found.is_empty.sum(axis=0), batch.rows[found.is_cut]
-        return FinishedBatch(batch.rows, no_chunks, nothing, n_empty, on_edge, *seconds, features=found.features)
+        images = batch.rows, no_chunks, nothing, checksum(nothing), n_empty, on_edge
+        return FinishedBatch(*images, *seconds, features=found.features)
 
     def _cut(self, block: Block, cells: Batch) -> None:
         ids, rect = cells.ids.astype(block.labels.dtype), block.rect

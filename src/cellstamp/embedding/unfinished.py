@@ -13,9 +13,9 @@ from typing import Self, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.checksums import checksum
 from cellstamp.errors import OutputError, writing
 from cellstamp.h5sc.feature_rows import FeatureRows
-from cellstamp.h5sc.journal import checksum
 from cellstamp.system import replace_file
 
 _ORIGIN, _ROWS, _BATCHES = "origin.json", "rows", "batches"

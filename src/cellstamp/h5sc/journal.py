@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from imagecodecs import zlibng_crc32
 from numpy.typing import NDArray
 
+from cellstamp.checksums import checksum
 from cellstamp.encoded_cells import EncodedCells
 from cellstamp.system import RawFile, sync
 
@@ -65,7 +65,7 @@ class Entry:
         """Return the entry of cells that were written to these stretches of the file."""
         sizes, n_empty, on_edge = cells.sizes.ravel().tolist(), cells.n_empty.tolist(), cells.on_edge.tolist()
         features = as_text(cells.features)
-        return cls(cells.rows.tolist(), sizes, extents, checksum(cells.payload), n_empty, on_edge, features)
+        return cls(cells.rows.tolist(), sizes, extents, cells.checksum, n_empty, on_edge, features)
 
     def read(self, file: RawFile) -> EncodedCells | None:
         """Read the cells from a file. None: the bytes do not match the checksum."""
@@ -75,7 +75,7 @@ class Entry:
             return None
         rows, on_edge, n_empty = np.array(self.rows, np.int32), np.array(self.on_edge, np.int32), np.array(self.n_empty)
         sizes, features = np.array(self.sizes).reshape(rows.size, -1), from_text(self.features, rows.size)
-        return EncodedCells(rows, sizes, payload, n_empty, on_edge, features=features)
+        return EncodedCells(rows, sizes, payload, self.checksum, n_empty, on_edge, features=features)
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,6 @@ def as_text(features: NDArray[np.float32] | None) -> str | None:
 def from_text(text: str | None, n_cells: int) -> NDArray[np.float32] | None:
     """Return the features from `as_text`, float32 (n_cells, n_values)."""
     return None if text is None else np.frombuffer(b64decode(text), "<f4").reshape(n_cells, -1)
-
-
-def checksum(data: Any) -> int:
-    """Return the CRC-32 of some bytes."""
-    return int(zlibng_crc32(data))
 
 
 class Journal:
