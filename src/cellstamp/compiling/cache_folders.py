@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 _PACKAGE = Path(__file__).parents[1]
 SOURCES = (
+    "cells/kernels/bit_rows.py",
     "cells/kernels/blur.py",
     "cells/kernels/boxes.py",
     "cells/kernels/counted.py",

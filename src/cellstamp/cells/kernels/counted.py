@@ -1,7 +1,7 @@
 """Measure a channel in the compartments of a cell by counting its values: integers of at most 16 bits.
 
-Values are counted in bins. The bin of a quantile's rank follows from the counts. Values in these few bins are counted
-one by one. This takes a third of the time of sorting.
+Values are counted in bins. The bin of a quantile's rank follows from the counts. If bins have several values, those in
+these few bins are counted one by one. This takes a quarter of the time of sorting.
 """
 
 import math
@@ -13,9 +13,15 @@ from cellstamp.cells.kernels.parts import N_PARTS, first_compartment
 from cellstamp.cells.kernels.quantiles import between
 from cellstamp.compiling.decorators import compiled_part
 
-_BINS = 1024
-_BLOCK = 32
+MOST_COUNTED = 2**16 - 1
+"""Largest number of pixels of a cell: counts have 16 bits."""
+_BINS = 8192
+"""Largest number of bins: counting the values of 12-bit images one by one, and twice as many, takes no second step."""
+_BLOCK = 64
 """Bins that are summed together, so that a rank is found in few steps."""
+_LANES = 4
+"""Counts in a word of 64 bits."""
+_ALL_LANES, _LAST_LANE = np.uint64(0x0001000100010001), np.uint64(48)
 _SHARES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 _PLACES = np.array([6, 7, 5, 8, 9])
 """Where these quantiles are written, see `measure_counted`."""
@@ -30,7 +36,7 @@ def measure_counted(values, ends, n_masks, out, scratch):
     Parameters
     ----------
     values, ends
-        From `cellstamp.cells.kernels.parts.list_values`, and from `list_runs`.
+        From `cellstamp.cells.kernels.parts.list_values`, and from `list_runs`; at most `MOST_COUNTED` values.
     n_masks
         1 or 2.
     out
@@ -38,15 +44,18 @@ def measure_counted(values, ends, n_masks, out, scratch):
     scratch
         From `new_count_scratch`.
     """
-    sums, bins, counts, pairs, blocks, found, slots, few = scratch
-    base, shift = sum_parts(values, ends, sums)
-    count_bins(values, ends, base, shift, bins, counts, pairs, blocks)
-    slots[:] = 0
+    sums, bins, counts, words, blocks, found, slots, few = scratch
+    base, shift, n_blocks = sum_parts(values, ends, sums)
+    count_bins(values, ends, base, shift, bins, counts, words, blocks[:, :n_blocks])
+    if shift > 0:
+        slots[: n_blocks * _BLOCK] = 0
     n_slots = 1
     first = first_compartment(n_masks)
     for part in range(first, N_PARTS):
         n = write_sums(part, ends, sums, out[part - first])
-        n_slots = find_bins(part, n, counts, blocks, found[part], slots, n_slots)
+        find_bins(part, n, counts, words, blocks, found[part])
+        if shift > 0 and n > 0:
+            n_slots = give_slots(found[part], slots, n_slots)
     if shift > 0:
         count_few(values, ends, base, shift, bins, slots, n_slots, few)
     for part in range(first, N_PARTS):
@@ -55,9 +64,13 @@ def measure_counted(values, ends, n_masks, out, scratch):
 
 @compiled_part
 def sum_parts(values, ends, sums):
-    """Write minimum, maximum, sum, and sum of squares of each part; return the minimum, and the shift of bins.
+    """Write minimum, maximum, sum, and sum of squares of each part.
 
-    Bin k has the values from ``minimum + (k << shift)``.
+    Returns
+    -------
+    tuple
+        Minimum of all values; the shift of bins: bin k has the values from ``minimum + (k << shift)``; and the number
+        of their blocks.
     """
     start, nothing, most_of_all = 0, np.int64(0), np.int64(2**16)
     low, high = most_of_all, nothing
@@ -74,53 +87,55 @@ def sum_parts(values, ends, sums):
         low, high = min(low, least), max(high, most)
         start = ends[part]
     shift = 0
-    while (high - low) >> shift >= _BINS:
+    last = high - low if high > low else nothing
+    while last >> shift >= _BINS:
         shift += 1
-    return low, shift
+    return low, shift, (last >> shift) // _BLOCK + 1
 
 
 @compiled_part
-def count_bins(values, ends, base, shift, bins, counts, pairs, blocks):
+def count_bins(values, ends, base, shift, bins, counts, words, blocks):
     """List the bins of all values, and count the values of each part in bins and in blocks of bins.
 
-    ``pairs`` is the memory of ``counts`` as uint64.
+    ``words`` is the memory of ``counts`` as uint64; ``blocks`` are those in use.
     """
     for k in range(ends[N_PARTS - 1]):
         bins[k] = (np.int64(values[k]) - base) >> shift
+    n_words = blocks.shape[1] * _BLOCK // _LANES
     start = 0
     for part in range(N_PARTS):
         own, listed = counts[part], bins[start : ends[part]]
-        own[:] = 0
+        words[part, :n_words] = 0
         for k in range(listed.size):
             own[listed[k]] += 1
-        add_blocks(pairs[part], blocks[part])
+        add_blocks(words[part], blocks[part])
         start = ends[part]
     # the last compartment has one part: the next one is empty
-    counts[N_PARTS] = 0
+    words[N_PARTS, :n_words] = 0
     blocks[N_PARTS] = 0
 
 
 @compiled_part
-def add_blocks(pairs, blocks):
-    """Add the counts of each block, two in a word at a time: they are smaller than the number of pixels."""
-    size = _BLOCK // 2
+def add_blocks(words, blocks):
+    """Add the counts of each block, four at a time: no sum has more than 16 bits."""
+    size = _BLOCK // _LANES
     for block in range(blocks.size):
         total = np.uint64(0)
         for k in range(block * size, (block + 1) * size):
-            total += pairs[k]
-        blocks[block] = (total & np.uint64(2**32 - 1)) + (total >> np.uint64(32))
+            total += words[k]
+        blocks[block] = sum_lanes(total)
 
 
 @compiled_part
-def find_bins(part, n, counts, blocks, found, slots, n_slots):
-    """Write the bin of each rank of a compartment, and how many of its values are before it; give it a slot.
+def sum_lanes(word):
+    """Return the sum of the four counts in a word."""
+    return np.int64(word * _ALL_LANES >> _LAST_LANE)
 
-    Returns
-    -------
-    int
-        The number of slots. Slot 0 is that of all other bins.
-    """
-    one, other, of_one, of_other = counts[part], counts[part + 1], blocks[part], blocks[part + 1]
+
+@compiled_part
+def find_bins(part, n, counts, words, blocks, found):
+    """Write the bin of each rank of a compartment with n values, and how many of its values are before it."""
+    one, other, of_one, of_other = words[part], words[part + 1], blocks[part], blocks[part + 1]
     block = before = 0
     for k in range(_N_RANKS if n else 0):
         rank = rank_of(k, n)
@@ -131,11 +146,26 @@ def find_bins(part, n, counts, blocks, found, slots, n_slots):
         while before + of_one[block] + of_other[block] <= rank:
             before += of_one[block] + of_other[block]
             block += 1
-        at, rest = block * _BLOCK, rank - before
-        while rest >= one[at] + other[at]:
-            rest -= one[at] + other[at]
+        word, rest = block * (_BLOCK // _LANES), rank - before
+        here = sum_lanes(one[word] + other[word])
+        while rest >= here:
+            rest -= here
+            word += 1
+            here = sum_lanes(one[word] + other[word])
+        at = word * _LANES
+        here = np.int64(counts[part, at]) + counts[part + 1, at]
+        while rest >= here:
+            rest -= here
             at += 1
+            here = np.int64(counts[part, at]) + counts[part + 1, at]
         found[k, 0], found[k, 1] = at, rest
+
+
+@compiled_part
+def give_slots(found, slots, n_slots):
+    """Give a slot to each bin with a rank, and return the number of slots. Slot 0 is that of all other bins."""
+    for k in range(_N_RANKS):
+        at = found[k, 0]
         if slots[at] == 0:
             slots[at] = n_slots
             n_slots += 1
@@ -219,7 +249,7 @@ def value_in(part, place, shift, slots, few):
 def new_count_scratch(n_pixels: int) -> tuple[Any, ...]:
     """Allocate the working memory of `measure_counted` for this number of pixels."""
     n_slots = 1 + N_PARTS * _N_RANKS
-    counts = np.empty((N_PARTS + 1, _BINS), np.int32)
+    counts = np.zeros((N_PARTS + 1, _BINS), np.uint16)
     return (
         np.empty((N_PARTS, 4), np.int64),
         # unsigned: indices that cannot be negative are not checked for it

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from cellstamp.cells.kernels.counted import measure_counted, new_count_scratch
+from cellstamp.cells.kernels.bit_rows import bound_bits, has_gaps, new_bits, pack_mask
+from cellstamp.cells.kernels.counted import MOST_COUNTED, measure_counted, new_count_scratch
 from cellstamp.cells.kernels.holes import fill_holes
 from cellstamp.cells.kernels.intensity import N_INTENSITY, measure_sorted, new_sort_scratch, sort_parts
 from cellstamp.cells.kernels.outlines import draw_cell
@@ -47,21 +48,21 @@ def measure_cells(labels, image, ids, windows, search, outlines, groups, kinds, 
         See `new_scratch`.
     """
     shapes, intensities = groups
-    corner, masks, boxes, runs, ends = outlines[1], scratch[0], scratch[2], scratch[4], scratch[5]
-    n_masks = masks.shape[0]
+    corner, bits, boxes, runs, ends = outlines[1], scratch[2], scratch[3], scratch[5], scratch[6]
+    n_masks = bits.shape[0]
     for i in range(ids.size):
-        is_cut[i] = find_masks(labels, ids, i, windows[i], search[i], outlines, scratch)
-        every = runs[: list_runs(masks, around(boxes), runs, ends)]
+        area = area_of(search[i], windows[i])
+        is_cut[i] = find_masks(labels, ids, i, windows[i], area, outlines, scratch)
+        every = runs[: list_runs(bits, area, runs, ends)]
         top, left = windows[i, 0], windows[i, 1]
         at = 0
         for m in range(n_masks):
             is_empty[i, m] = boxes[m, 1] == 0
         if shapes:
             for m in range(n_masks):
-                box, part = boxes[m], first_compartment(n_masks) + m
-                cell = masks[m, box[0] : box[1], box[2] : box[3]]
-                own = out[i, at : at + N_SHAPE]
-                measure_shape(cell, box, every, part, corner[0] + top, corner[1] + left, scratch[6], own)
+                part, own = first_compartment(n_masks) + m, out[i, at : at + N_SHAPE]
+                corner_of_window = corner[0] + top, corner[1] + left
+                measure_shape(bits[m], area, boxes[m], every, part, corner_of_window, scratch[7], own)
                 at += N_SHAPE
             if n_masks == 2:
                 area = out[i, N_SHAPE]
@@ -75,14 +76,14 @@ def measure_cells(labels, image, ids, windows, search, outlines, groups, kinds, 
 def measure_channels(image, top, left, runs, kinds, out, scratch):
     """Measure the values of all channels in the compartments of a cell."""
     counted, integers = kinds
-    n_masks, ends, values, sorting = scratch[0].shape[0], scratch[5], scratch[7], scratch[9]
+    n_masks, ends, values, sorting = scratch[0].shape[0], scratch[6], scratch[8], scratch[10]
     n_channels, height, width = image.shape
     pixels, start = image.reshape((n_channels, height * width)), top * width + left
     per_channel = out.reshape((n_channels, out.size // (n_channels * N_INTENSITY), N_INTENSITY))
     for c in range(n_channels):
         list_values(pixels[c], start, width, runs, ends, values)
-        if counted:
-            measure_counted(values, ends, n_masks, per_channel[c], scratch[8])
+        if counted and ends[N_PARTS - 1] <= MOST_COUNTED:
+            measure_counted(values, ends, n_masks, per_channel[c], scratch[9])
         else:
             sort_parts(values, ends, integers, sorting)
             measure_sorted(sorting[0], ends, n_masks, per_channel[c])
@@ -91,36 +92,44 @@ def measure_channels(image, top, left, runs, kinds, out, scratch):
 @compiled
 def find_cell_masks(labels, ids, windows, search, outlines, scratch):
     """Write the masks of the first cell, and their boxes, to the scratch; parameters as in `measure_cells`."""
-    find_masks(labels, ids, 0, windows[0], search[0], outlines, scratch)
+    find_masks(labels, ids, 0, windows[0], area_of(search[0], windows[0]), outlines, scratch)
 
 
 @compiled_part
-def find_masks(labels, ids, number, window, search, outlines, scratch):
+def find_masks(labels, ids, number, window, area, outlines, scratch):
     """Find or draw all masks of a cell in a window, and fill their holes; return whether the window cuts one off.
 
-    Masks are valid inside the box around all of them.
+    Masks and their bits are valid inside the area, see `area_of`.
     """
     planes, corner, drawn = outlines
-    masks, words, boxes, gaps = scratch[:4]
+    masks, words, bits, boxes, gaps = scratch[:5]
     top, left, height, width = window[0], window[1], window[2], window[3]
-    size = max(height, width)
-    first, end, first_column, end_column = around(search)
-    # columns of complete words
-    area = max(first, 0), min(end, height), max(first_column, 0) // 8, (min(end_column, width) + 7) // 8
     is_cut = False
     for m in range(masks.shape[0]):
         mask, box = masks[m], boxes[m]
         if planes[m] >= 0:
             copy_cell(labels[planes[m]], top, left, width, ids[number], area, mask)
         else:
+            size = max(height, width)
             draw_cell(drawn, (-1 - planes[m]) * ids.size + number, corner[0] + top, corner[1] + left, size, mask)
         clear_beyond(mask, area, width)
-        bound_mask(mask, words[m], area, box)
+        pack_mask(words[m], area, bits[m])
+        bound_bits(bits[m], area, box)
         if box[1] > 0:
             is_cut |= (box[0] == 0 and window[4] != 0) or (box[1] == height and window[5] != 0)
             is_cut |= (box[2] == 0 and window[6] != 0) or (box[3] == width and window[7] != 0)
-            fill_holes(mask[box[0] : box[1], box[2] : box[3]], gaps)
+            if has_gaps(bits[m], area):
+                fill_holes(mask[box[0] : box[1], box[2] : box[3]], gaps)
+                pack_mask(words[m], area, bits[m])
     return is_cut
+
+
+@compiled_part
+def area_of(search, window):
+    """Return the part of a window that has all masks: first row, end of rows, and the same of columns in words of 8."""
+    first, end, first_column, end_column = around(search)
+    height, width = window[2], window[3]
+    return max(first, 0), min(end, height), max(first_column, 0) // 8, (min(end_column, width) + 7) // 8
 
 
 @compiled_part
@@ -139,35 +148,6 @@ def clear_beyond(mask, area, width):
     for y in range(area[0], area[1]):
         for x in range(width, 8 * area[3]):
             mask[y, x] = 0
-
-
-@compiled_part
-def bound_mask(mask, words, area, box):
-    """Write the bounding box of a mask in an area; all 0 if it is empty.
-
-    The last row of ``mask`` is scratch: the columns in use.
-    """
-    used, columns = words[words.shape[0] - 1, area[2] : area[3]], mask[mask.shape[0] - 1]
-    for k in range(used.size):
-        used[k] = 0
-    first, last = area[1], -1
-    for y in range(area[0], area[1]):
-        seen = np.uint64(0)
-        row = words[y, area[2] : area[3]]
-        for k in range(row.size):
-            seen |= row[k]
-            used[k] |= row[k]
-        if seen:
-            first = min(first, y)
-            last = y
-    box[:] = 0
-    if last < 0:
-        return
-    box[0], box[1], box[2], box[3] = first, last + 1, 8 * area[2], 8 * area[3]
-    while columns[box[2]] == 0:
-        box[2] += 1
-    while columns[box[3] - 1] == 0:
-        box[3] -= 1
 
 
 @compiled_part
@@ -200,11 +180,11 @@ def new_scratch(n_masks: int, size: int, dtype: Any) -> tuple[Any, ...]:
 
     ``dtype`` is that of the image.
     """
-    # one row more than the window: the columns in use
-    masks = np.zeros((n_masks, size + 1, -(-size // 8) * 8), np.uint8)
+    masks = np.zeros((n_masks, size, -(-size // 8) * 8), np.uint8)
     return (
         masks,
         masks.view(np.uint64),
+        new_bits(n_masks, size),
         np.zeros((n_masks, 4), np.int64),
         np.empty((size * size // 2 + 1, 3), np.int64),
         np.empty((size * size, 4), np.int64),

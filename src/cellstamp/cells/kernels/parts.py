@@ -10,24 +10,25 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from cellstamp.cells.kernels.bit_rows import PIXELS, n_words, place_of_first, shifted_right
 from cellstamp.compiling.decorators import compiled_part
 
 N_PARTS = 3
 FIRST, BOTH, LAST = range(N_PARTS)
 
+_ONE = np.uint64(1)
+
 
 @compiled_part
-def list_runs(masks, box, runs, ends):
+def list_runs(bits, area, runs, ends):
     """List the runs of a cell's pixels, row by row.
 
     Parameters
     ----------
-    masks
-        uint8 (1 or 2, y, x), 0 or 1.
-    box
-        The box around both: first row, end of rows, first column, end of columns.
+    bits, area
+        The masks of the cell, uint64 (1 or 2, rows, words), see `cellstamp.cells.kernels.bit_rows`.
     runs
-        int64 (>= pixels of the box, 4), written: row, first column, end of columns, and part of each run.
+        int64 (>= pixels of the area, 4), written: row, first column, end of columns, and part of each run.
     ends
         int64 (3,), written: number of pixels up to the end of each part, if parts are listed one after the other.
 
@@ -36,26 +37,32 @@ def list_runs(masks, box, runs, ends):
     int
         The number of runs.
     """
-    first, last, n_masks = masks[0], masks[masks.shape[0] - 1], masks.shape[0]
+    first, last, n_masks, width = bits[0], bits[bits.shape[0] - 1], bits.shape[0], n_words(area)
     ends[:] = 0
     count = 0
-    for y in range(box[0], box[1]):
-        # slices: indices from 0 cannot be negative, so the loop needs no check for it
-        one, other = first[y, box[2] : box[3]], last[y, box[2] : box[3]]
-        before = np.uint8(0)
-        for x in range(one.size):
-            # 1: first mask only, 2: last mask only, 3: both
-            here = np.uint8(one[x] + 2 * other[x]) if n_masks == 2 else np.uint8(2 * other[x])
-            if here == before:
-                continue
-            if before:
-                count = end_run(runs, count, box[2] + x, ends)
-            if here:
-                runs[count, 0], runs[count, 1] = y, box[2] + x
-                runs[count, 3] = BOTH if here == 3 else (FIRST if here == 1 else LAST)
-            before = here
-        if before:
-            count = end_run(runs, count, box[3], ends)
+    for y in range(area[0], area[1]):
+        one, other = first[y + 1], last[y + 1]
+        here = np.uint64(0)
+        for j in range(1, width + 1):
+            start = 8 * area[2] + PIXELS * (j - 1)
+            changes = other[j] ^ shifted_right(other, j)
+            if n_masks == 2:
+                changes |= one[j] ^ shifted_right(one, j)
+            while changes:
+                place = place_of_first(changes)
+                changes &= changes - _ONE
+                x = start + np.int64(place)
+                if here:
+                    count = end_run(runs, count, x, ends)
+                # 1: first mask only, 2: last mask only, 3: both
+                here = (other[j] >> place & _ONE) << _ONE
+                if n_masks == 2:
+                    here |= one[j] >> place & _ONE
+                if here:
+                    runs[count, 0], runs[count, 1] = y, x
+                    runs[count, 3] = BOTH if here == 3 else (FIRST if here == 1 else LAST)
+        if here:
+            count = end_run(runs, count, 8 * area[2] + PIXELS * width, ends)
     ends[1] += ends[0]
     ends[2] += ends[1]
     return count

@@ -5,28 +5,27 @@ from typing import Any
 
 import numpy as np
 
-from cellstamp.cells.kernels.boxes import copy_row
+from cellstamp.cells.kernels.bit_rows import count_ones, n_words, new_bits, shifted_left, shifted_right
 from cellstamp.cells.kernels.hull import hull_area
 from cellstamp.compiling.decorators import compiled_part
 
 N_SHAPE = 15
 """Numbers that `measure_shape` writes."""
 
-_VECTOR = 32
-"""Bytes of a vector."""
-
 
 @compiled_part
-def measure_shape(cell, box, runs, part, top, left, scratch, out):
+def measure_shape(bits, area, box, runs, part, corner, scratch, out):
     """Measure the shape of one mask.
 
     Parameters
     ----------
-    cell, box
-        uint8 (height, width), 0 or 1: the mask in its bounding box; and this box in the window. Empty: no pixel.
+    bits, area
+        The mask, see `cellstamp.cells.kernels.bit_rows`.
+    box
+        Its bounding box in the window: first row, end of rows, and the same of columns. Empty: no pixel.
     runs, part
         The pixels of the mask: runs of this part and the next one, see `cellstamp.cells.kernels.parts`.
-    top, left
+    corner
         First row and column of the window in the image.
     scratch
         From `new_shape_scratch`.
@@ -35,25 +34,25 @@ def measure_shape(cell, box, runs, part, top, left, scratch, out):
         equivalent diameter, solidity, box (first row, first column, end of rows, end of columns), centroid (y, x).
         Without pixels, the area is 0, all others are NaN.
     """
-    of_border, ends, chain = scratch
-    height, width = cell.shape
+    border, ends, chain = scratch
+    (top, left), height, width = corner, box[1] - box[0], box[3] - box[2]
     if height == 0:
         for k in range(N_SHAPE):
             out[k] = math.nan
         out[0] = 0.0
         return
-    area, y, x, var_y, var_x, covariance = moments(runs, part)
-    out[0] = area
-    out[1] = perimeter(cell, of_border)
+    n, y, x, var_y, var_x, covariance = moments(runs, part)
+    out[0] = n
+    out[1] = perimeter(bits, area, box, border)
     middle, spread = (var_y + var_x) / 2, math.hypot((var_y - var_x) / 2, covariance)
     long, short = middle + spread, max(middle - spread, 0.0)
     out[2], out[3] = 4 * math.sqrt(long), 4 * math.sqrt(short)
     out[4] = math.sqrt(1 - short / long) if long > 0 else 0.0
     out[5] = orientation(var_y, var_x, covariance)
-    out[6] = area / (height * width)
-    out[7] = math.sqrt(4 * area / math.pi)
+    out[6] = n / (height * width)
+    out[7] = math.sqrt(4 * n / math.pi)
     list_ends(runs, part, box, ends)
-    out[8] = area / hull_area(width, ends[:, :height], chain)
+    out[8] = n / hull_area(width, ends[:, :height], chain)
     out[9], out[10], out[11], out[12] = top + box[0], left + box[2], top + box[1], left + box[3]
     out[13], out[14] = top + y, left + x
 
@@ -109,72 +108,61 @@ def orientation(var_y, var_x, covariance):
 
 
 @compiled_part
-def perimeter(cell, scratch):
+def perimeter(bits, area, box, border):
     """Return the length of the line through the centres of the border pixels.
 
     A border pixel has a background pixel above, below, left or right of it. Its share of the line follows from the
     number of border pixels next to it. Source: K. Benkrid, D. Crookes, "Design and FPGA implementation of a perimeter
     estimator" (2000).
 
-    Loops have no branches and no remainder, so that the compiler uses vectors of bytes.
+    ``border`` is scratch like ``bits``.
     """
-    frame, border, kinds, counts = scratch
-    height, width = cell.shape
-    end = -(-width // _VECTOR) * _VECTOR
-    frame_mask(cell, end, frame)
-    for y in range(1, height + 1):
-        above, row, below, out = frame[y - 1], frame[y], frame[y + 1], border[y]
-        for x in range(1, 1 + end):
-            out[x] = row[x] ^ (row[x] & above[x] & below[x] & row[x - 1] & row[x + 1])
-        out[end + 1] = 0
-    border[0, : end + 2], border[height + 1, : end + 2] = 0, 0
-    counts[:, :end] = 0
-    for y in range(1, height + 1):
-        list_kinds(border[y - 1], border[y], border[y + 1], kinds, end)
-        count_kinds(kinds, counts, end)
-    straight = diagonal = mixed = 0
-    for x in range(end):
-        straight, diagonal, mixed = straight + counts[0, x], diagonal + counts[1, x], mixed + counts[2, x]
+    width = n_words(area)
+    border[box[0], : width + 2] = 0
+    border[box[1] + 1, : width + 2] = 0
+    for y in range(box[0] + 1, box[1] + 1):
+        above, row, below, out = bits[y - 1], bits[y], bits[y + 1], border[y]
+        out[0] = out[width + 1] = 0
+        for j in range(1, width + 1):
+            out[j] = row[j] & ~(above[j] & below[j] & shifted_right(row, j) & shifted_left(row, j))
+    straight = diagonal = mixed = np.uint64(0)
+    for y in range(box[0] + 1, box[1] + 1):
+        for j in range(1, width + 1):
+            if border[y, j]:
+                s, d, m = count_kinds(border[y - 1], border[y], border[y + 1], j)
+                straight, diagonal, mixed = straight + s, diagonal + d, mixed + m
     return straight + diagonal * math.sqrt(2.0) + mixed * (1 + math.sqrt(2.0)) / 2
 
 
 @compiled_part
-def frame_mask(cell, end, frame):
-    """Copy a mask into a frame of background, which continues to a width of ``end``."""
-    height, width = cell.shape
-    for y in range(height + 2):
-        row = frame[y]
-        for x in range(end + 2):
-            row[x] = 0
-    for y in range(height):
-        copy_row(cell[y], frame[y + 1, 1 : width + 1])
+def count_kinds(above, row, below, j):
+    """Count straight, diagonal and mixed pixels of the border in a word.
+
+    Each bit adds up the neighbours of its pixel: at the sides, and at the corners.
+    """
+    sides, two_sides, four_sides = add_four(above[j], below[j], shifted_right(row, j), shifted_left(row, j))
+    upper, lower = (shifted_right(above, j), shifted_left(above, j)), (shifted_right(below, j), shifted_left(below, j))
+    corners, two_corners, four_corners = add_four(upper[0], upper[1], lower[0], lower[1])
+    no_side = ~(sides | two_sides | four_sides)
+    one_side = sides & ~two_sides
+    # two or three sides, and at most two corners
+    straight = two_sides & ~four_corners & ~(corners & two_corners)
+    # two corners, or three and a side
+    diagonal = two_corners & ((no_side & ~corners) | (one_side & corners))
+    # a side, and one or two corners
+    mixed = one_side & (corners ^ two_corners)
+    own = row[j]
+    return count_ones(own & straight), count_ones(own & diagonal), count_ones(own & mixed)
 
 
 @compiled_part
-def list_kinds(above, row, below, kinds, end):
-    """Write 1 + neighbours at the sides + 8 x neighbours at the corners for pixels on the border, 0 for others."""
-    for x in range(end):
-        sides = above[x + 1] + below[x + 1] + row[x] + row[x + 2]
-        corners = above[x] + above[x + 2] + below[x] + below[x + 2]
-        kinds[x] = row[x + 1] * (1 + sides + 8 * corners)
-
-
-@compiled_part
-def count_kinds(kinds, counts, end):
-    """Count straight, diagonal and mixed pixels in each column."""
-    for x in range(end):
-        kind = kinds[x]
-        # at most two corners, and two or three sides
-        counts[0, x] += (kind == 3) | (kind == 4) | (kind == 11) | (kind == 12) | (kind == 19) | (kind == 20)
-        # two corners, or three and a side
-        counts[1, x] += (kind == 17) | (kind == 26)
-        # one or two corners, and a side
-        counts[2, x] += (kind == 10) | (kind == 18)
+def add_four(a, b, c, d):
+    """Return the bits of a + b + c + d for each bit: ones, twos and fours."""
+    ab, cd = a ^ b, c ^ d
+    both_ab, both_cd = a & b, c & d
+    return ab ^ cd, (both_ab ^ both_cd) | (ab & cd), both_ab & both_cd
 
 
 def new_shape_scratch(size: int) -> tuple[Any, ...]:
     """Allocate the working memory of `measure_shape` for windows of at most ``size`` pixels a side."""
-    end = -(-size // _VECTOR) * _VECTOR
-    frame = np.zeros((size + 2, end + 2), np.uint8)
-    of_border = frame, frame.copy(), np.zeros(end, np.uint8), np.zeros((3, end), np.uint16)
-    return of_border, np.empty((2, size), np.int64), np.empty((2 * size + 1, 2), np.int64)
+    return new_bits(1, size)[0], np.empty((2, size), np.int64), np.empty((2 * size + 1, 2), np.int64)
