@@ -171,7 +171,7 @@ class CellMeasurer:
         self, block: Block, batch: Batch, windows: NDArray[np.int64], scratch: tuple[Any, ...]
     ) -> Iterator[tuple[list[float], list[Any]] | None]:
         """Yield the textures of each cell, and the results of all functions; None for a cell without pixels."""
-        masks, boxes, in_block = scratch[0], scratch[2], self._in_block(windows, block)
+        masks, boxes, in_block = scratch[0], scratch[3], self._in_block(windows, block)
         search = _everywhere(windows, self._planes.size)
         for number, cell in enumerate(batch.ids.tolist()):
             one, window = batch[number : number + 1], in_block[number : number + 1]
