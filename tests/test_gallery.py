@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import shutil
 import signal
@@ -11,10 +12,11 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import anndata
 import numpy as np
@@ -27,6 +29,7 @@ from cellstamp import ConfigError, InputError, OutputError, Project, cell_images
 from cellstamp.gallery import browse as browsing
 from cellstamp.gallery.messages import Messages, Reply
 from cellstamp.gallery.opening import find
+from cellstamp.gallery.planes import Range
 from cellstamp.gallery.saving import ExistsError
 from cellstamp.gallery.server import GalleryServer
 from cellstamp.gallery.session import GallerySession
@@ -431,7 +434,9 @@ def test_files_are_not_overwritten_without_consent(project: Path) -> None:
     assert not list(project.glob(".a.csv*"))
 
 
-@pytest.mark.parametrize("name", ["", "  ", "../a", "/etc/passwd", "a/b", "a\\b", ".a", "a" * 101, "a\nb", "C:a"])
+@pytest.mark.parametrize(
+    "name", ["", "  ", "../a", "/etc/passwd", "a/b", "a\\b", ".a", "a" * 101, "a\nb", "C:a", "核" * 100]
+)
 def test_names_cannot_be_paths(project: Path, name: str) -> None:
     session = session_of(project)
     session.select(np.array([0]), "add")
@@ -551,6 +556,84 @@ def test_a_tag_of_a_table_in_memory_and_another_order(project: Path) -> None:
     assert np.flatnonzero(table.obs["first"]).tolist() == [N_CELLS - 1]
     with pytest.raises(ExistsError, match="the AnnData has a column 'first'"):
         session.save_column("first", overwrite=False)
+
+
+@pytest.mark.parametrize("suffix", NAMES)
+def test_a_column_is_not_saved_in_a_table_of_other_cells(project: Path, tmp_path: Path, suffix: str) -> None:
+    if suffix != "h5sc":
+        project = make_project(tmp_path / "other", file_format=suffix)
+    session = session_of(project)
+    session.select(np.array([0]), "set")
+    session.tag("mine", None)
+    config = yaml.safe_load((project / "config.yml").read_text())
+    config["HDF5CellExtraction"]["cells"] = [9, 3, 6]
+    Project(project, config).extract(overwrite=True)
+    with pytest.raises(InputError, match=r"was replaced by one with other cells: open the gallery again"):
+        session.save_column("mine", overwrite=True)
+    with pytest.raises(InputError, match=r"was replaced by one with other cells: open the gallery again"):
+        session.rows(View(sort="cell__area"))
+    with pytest.raises(InputError, match=r"was replaced by one with other cells: open the gallery again"):
+        session.describe(3)
+    assert Project(project).features.obs["scportrait_cell_id"].isin([3, 6, 9]).all()
+
+
+_SAVE = """
+import sys
+import numpy as np
+from cellstamp.gallery.opening import find
+from cellstamp.gallery.session import GallerySession
+
+session = GallerySession(find(sys.argv[1]))
+session.select(np.array([0]), "set")
+sys.stdin.readline()
+for number in range(5):
+    session.tag(f"{sys.argv[2]}{number}", None)
+    session.save_column(f"{sys.argv[2]}{number}", overwrite=False)
+"""
+
+
+def test_galleries_that_save_columns_at_once_keep_all(project: Path) -> None:
+    command = [sys.executable, "-c", _SAVE, str(project)]
+    galleries = [subprocess.Popen([*command, name], stdin=subprocess.PIPE, text=True) for name in "ab"]
+    for each in galleries:
+        assert each.stdin is not None
+        each.stdin.write("\n")
+        each.stdin.flush()
+    for each in galleries:
+        each.communicate()
+        assert each.returncode == 0
+    assert {f"{name}{number}" for name in "ab" for number in range(5)} <= set(Project(project).features.obs)
+    assert not [path.name for path in (project / "extraction" / "data").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("values", [np.arange(N_CELLS) % 3 + 0.5, pd.Categorical(np.arange(N_CELLS) % 3)])
+def test_a_column_of_numbers_is_continued_as_text(project: Path, values: Any) -> None:
+    table = Project(project).features
+    table.obs["grade"] = values
+    session = session_of(project, table)
+    session.select(np.array([0]), "set")
+    session.tag("grade", "good")
+    session.save_column("grade", overwrite=True)
+    assert table.obs["grade"].iloc[:2].tolist() == ["good", str(values[1])]
+    table.write_h5ad(project / "graded.h5ad")
+
+
+def test_the_index_of_the_table_is_not_a_tag(project: Path) -> None:
+    with pytest.raises(ConfigError, match="'_index': this column was measured or extracted"):
+        session_of(project).tag("_index", None)
+
+
+def test_numbers_too_large_for_bins_are_counted() -> None:
+    values = values_of(pd.Series(np.full(5, 2**64 - 1, np.uint64)))
+    assert histogram_of(values, np.arange(5), 60).counts.sum() == 5
+    values = values_of(pd.Series([1e300, 1e300 * (1 + 1e-15), -np.inf]))
+    assert histogram_of(values, np.arange(3), 60).counts.sum() == 2
+
+
+def test_infinite_pixels_are_white() -> None:
+    with warnings.catch_warnings(action="error"):
+        coded = Range(0, 1e-3, 0, 1).table(np.array([0, 1e-3, np.inf, -np.inf, np.nan], np.float32))
+    assert coded.tolist() == [0, 255, 255, 0, 0]
 
 
 def test_columns_need_a_table_of_features(tmp_path: Path) -> None:
@@ -779,6 +862,23 @@ def test_messages_are_answered_over_http(address: str) -> None:
     assert (error["error"][:20], buffers) == ("there is no cell '1'", [])
     assert request(address, "message", body=b"{no json").status == 400
     assert request(address, "message", body=b" " * 2**21).status == 413
+    assert request(address, "message", body=b"[" * 100_000).status == 400
+    assert request(address, "message", body={"type": "hello"}, Origin="http://[::1").status == 403
+    for view in ([], None, {"filters": [1]}):
+        error, _ = request(
+            address, "message", body={"type": "cells", "view": view, "planes": [0], "crop": 8}
+        ).unpacked()
+        assert "error" in error
+
+
+def test_large_requests_in_pieces_are_refused(address: str) -> None:
+    place = urlsplit(address)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+    pieces = (b" " * 2**16 for _ in range(100))
+    with suppress(BrokenPipeError, ConnectionResetError):  # the server may answer before it has everything
+        connection.request("POST", f"{place.path}message", pieces, encode_chunked=True)
+    assert connection.getresponse().status == 413
+    connection.close()
 
 
 def test_a_wrong_or_missing_token_is_refused(address: str) -> None:
@@ -833,6 +933,20 @@ def test_a_port_in_use_is_reported(session: GallerySession) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"port = {port}: cannot be used \(.*in use"):
             GalleryServer(Messages(session), port)
+
+
+def test_a_port_is_free_again_at_once(session: GallerySession) -> None:
+    with served(Messages(session)) as (address, thread):
+        # a connection that the server closes first keeps the port for a minute
+        place = urlsplit(address)
+        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+        connection.request("GET", f"{place.path}open?tab=1")
+        answer = connection.getresponse()
+        assert answer.read(1) == b"."
+    thread.join()
+    answer.close()
+    connection.close()
+    GalleryServer(Messages(session), place.port)._socket.close()
 
 
 def test_tabs_are_gone_when_all_are_closed_for_good() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.errors import reworded
 from cellstamp.h5sc.chunks import look_into
 from cellstamp.h5sc.selected_images import SelectedImages, selected_images
 
@@ -60,8 +61,9 @@ class CellImages:
         images = np.empty((len(rows), len(planes), self.image_size, self.image_size), self.dtype)
         if not images.size:
             return images
-        for places, some in self._pieces(rows, planes):
-            images[places] = some
+        with reworded(_for_galleries):
+            for places, some in self._pieces(rows, planes):
+                images[places] = some
         return images
 
     def _pieces(self, rows: NDArray[np.int64], planes: Sequence[int]) -> Any:
@@ -70,3 +72,7 @@ class CellImages:
         from cellstamp.h5sc.stamp_file import StampFile  # imports numba
 
         return StampFile(self._stored, rows, np.array(planes)).in_pieces()
+
+
+def _for_galleries(message: str) -> str:
+    return message.replace("create the dataset or the iterator again", "open the gallery again")

@@ -65,7 +65,7 @@ class Messages:
             return Reply({"error": str(error), "exists": True})
         except CellstampError as error:
             return Reply({"error": str(error)})
-        except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
             return Reply({"error": f"the request failed: {type(error).__name__}: {error}"})
 
     # --- cells ----------------------------------------------------------------------------------------------------

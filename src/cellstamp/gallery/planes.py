@@ -34,7 +34,8 @@ class Range:
 
     def table(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return the bytes of values of any shape."""
-        part = (np.nan_to_num(values) - np.float32(self.low)) / np.float32(self.high - self.low)
+        known = np.nan_to_num(values, posinf=1.0, neginf=0.0)
+        part = (known - np.float32(self.low)) / np.float32(self.high - self.low)
         return np.asarray(np.rint(255 * np.sqrt(np.clip(part, 0, 1))), np.uint8)
 
 

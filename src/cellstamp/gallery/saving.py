@@ -16,6 +16,8 @@ from cellstamp.system import replace_file, sync_file
 
 _NAME = re.compile(r"[\w][\w .+-]{0,99}")
 """Names of files and columns: no separators of paths, and no leading dot."""
+_MOST_BYTES = 200
+"""Bytes of a name; file systems take 255, with the extension."""
 
 
 class ExistsError(OutputError):
@@ -40,7 +42,7 @@ def checked_name(name: Any, what: str) -> str:
         If it is empty, or could be a path.
     """
     text = str(name or "").strip()
-    if not _NAME.fullmatch(text):
+    if not _NAME.fullmatch(text) or len(text.encode()) > _MOST_BYTES:
         raise ConfigError(
             f"{what} = {name!r}: must be a name of up to 100 letters, digits, spaces and _ . + -, and begin with a "
             "letter, a digit or _, such as mitotic"

@@ -74,5 +74,9 @@ class Tags:
             return
         earlier = self._columns.get(name, before)
         is_text = earlier is not None and not pd.api.types.is_bool_dtype(earlier.dtype)
-        texts = earlier.astype(object) if earlier is not None and is_text else pd.Series([None] * self.n_cells)
+        texts = pd.Series([None] * self.n_cells, dtype=object)
+        if earlier is not None and is_text:
+            texts = earlier.astype(object).map(
+                str, na_action="ignore"
+            )  # other programs also have numbers as categories
         self._columns[name] = pd.Series(pd.Categorical(texts.where(~pd.Series(chosen), value)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import socket
 import time
@@ -11,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any
-from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
@@ -131,10 +131,12 @@ class GalleryServer:
         return Response(content, media_type=kind)
 
     async def _message(self, request: Request) -> Response:
-        body = await request.body()
+        body = await _body_of(request)
+        if body is None:
+            return PlainTextResponse("the request is too large", 413)
         try:
             content = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return PlainTextResponse("invalid request: not JSON", 400)
         reply = await run_in_threadpool(self._messages.answer, content)
         return Response(pack(reply), media_type="application/octet-stream")
@@ -183,14 +185,22 @@ class _Guard:
         if _host_of(host) not in _HOSTS:
             return PlainTextResponse("this page is for this computer only", 403)
         origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return PlainTextResponse("a page of another site must not read this one", 403)
         token = request.url.path.split("/")[1] if request.url.path.count("/") > 1 else ""
         if not secrets.compare_digest(token.encode(), self._token.encode()):
             return PlainTextResponse("wrong address: use the one that cellstamp browse shows", 403)
-        if int(request.headers.get("content-length") or 0) > _MOST_BYTES:
-            return PlainTextResponse("the request is too large", 413)
         return None
+
+
+async def _body_of(request: Request) -> bytes | None:
+    """Return the body of a request, or None if it is too large."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _MOST_BYTES:
+            return None
+    return body
 
 
 def _host_of(header: str) -> str:
@@ -212,6 +222,9 @@ def pack(reply: Reply) -> bytes:
 def _listen(port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
+        if os.name == "posix":  # elsewhere, it would let two programs listen at one port
+            # a port can be used again at once, while connections of the last page are still closing
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
         listener.listen(128)
     except (OSError, OverflowError) as error:

@@ -183,7 +183,7 @@ class GallerySession:
         """
         name = checked_name(name, "name")
         kept = name in self.columns and name not in self.tags
-        if kept and (name not in self._saved or name in RESERVED):
+        if name in RESERVED or (kept and name not in self._saved):
             raise ConfigError(f"name = {name!r}: this column was measured or extracted; choose another name")
         before = self._column_in_table(name) if kept and value is not None else None
         self.tags.put(name, value or None, self.selection.chosen, before)
@@ -243,7 +243,7 @@ class GallerySession:
             raise ConfigError(f"{path} is behind a URL and cannot be changed: save the ids")
         if has_column(path, name) and not overwrite:
             raise ExistsError(f"{path} has a column {name!r}")
-        write_column(path, name, column)
+        write_column(path, name, column, self.features.table.cell_ids)
         return f"obs[{name!r}] of {path}"
 
     def _put_into_anndata(self, name: str, column: pd.Series[Any], *, overwrite: bool) -> str:

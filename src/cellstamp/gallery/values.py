@@ -126,5 +126,7 @@ def histogram_of(values: Values, rows: NDArray[np.int64], n_bins: int) -> Histog
         return Histogram(np.zeros(n_bins, np.int64), None, None, n_missing)
     low, high = float(finite.min()), float(finite.max())
     within = chosen[np.isfinite(chosen)].astype(np.float64)
-    counts, _ = np.histogram(within, n_bins, (low, high))
+    # numpy refuses ranges that are too narrow for bins of large numbers
+    shares = (within - low) / (high - low) if high > low else np.full(within.size, 0.5)
+    counts, _ = np.histogram(shares, n_bins, (0, 1))
     return Histogram(counts.astype(np.int64), low, high, n_missing)

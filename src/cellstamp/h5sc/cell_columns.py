@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anndata
@@ -17,11 +18,13 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import CELL_ID
-from cellstamp.h5sc.opening import OpenStore, open_h5sc
+from cellstamp.h5sc.opening import Mark, OpenStore, mark_of, marked_file, open_h5sc
 from cellstamp.location import Location, is_remote, location_of
 
 Read = Callable[[], Any]
 """Returns one value for each row of the table."""
+Open = Callable[[], Any]
+"""Returns a context manager with the opened table."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ def columns_of_images(h5sc: Any) -> dict[str, Reader]:
         return _of_frame(h5sc.obs)
     path = location_of(h5sc)
     with open_h5sc(path) as file:
-        names = _names(file["obs"])
-    return {name: _of_file(open_h5sc, path, name) for name in names}
+        opened = _SameTable(open_h5sc, path, _cell_ids(file)).open
+        return {name: _of_file(opened, name) for name in _names(file["obs"])}
 
 
 def columns_of_features(features: Any) -> CellColumns:
@@ -97,20 +100,21 @@ def columns_of_features(features: Any) -> CellColumns:
     with open_table(path) as file:
         if CELL_ID not in file["obs"]:
             raise _unnamed(str(path))
-        obs, embeddings = _names(file["obs"]), _embeddings(file)
+        obs, embeddings, cell_ids = _names(file["obs"]), _embeddings(file), _cell_ids(file)
         names = list(map(str, anndata.io.read_elem(file["var"]).index))
+        opened = _SameTable(open_table, path, cell_ids).open
         return CellColumns(
             str(path),
             path,
-            np.asarray(anndata.io.read_elem(file["obs"][CELL_ID]), np.uint64),
-            {name: _of_file(open_table, path, name) for name in obs},
-            {name: partial(_read_number, path, "X", number) for number, name in enumerate(names)},
+            cell_ids,
+            {name: _of_file(opened, name) for name in obs},
+            {name: partial(_read_number, opened, "X", number) for number, name in enumerate(names)},
             {
-                f"{name}-{k}": partial(_read_number, path, f"obsm/{name}", k)
+                f"{name}-{k}": partial(_read_number, opened, f"obsm/{name}", k)
                 for name, values in embeddings.items()
                 for k in _coordinates(values)
             },
-            partial(_read_row, path),
+            partial(_read_row, opened),
         )
 
 
@@ -165,6 +169,40 @@ def open_table(path: Location) -> Iterator[Any]:
         raise InputError(message) from error
 
 
+def check_cells(table: Any, path: Location, cell_ids: NDArray[np.uint64]) -> None:
+    """Check that an opened table has these cells in this order.
+
+    Raises
+    ------
+    InputError
+        If it has others: it was replaced since its ids were read.
+    """
+    if not np.array_equal(_cell_ids(table), cell_ids):
+        raise InputError(f"{path} was replaced by one with other cells: open the gallery again")
+
+
+def _cell_ids(table: Any) -> NDArray[np.uint64]:
+    return np.asarray(anndata.io.read_elem(table["obs"][CELL_ID]) if CELL_ID in table["obs"] else [], np.uint64)
+
+
+class _SameTable:
+    """Opens a table, and checks its cells if another program has changed the file since."""
+
+    def __init__(self, opened: Callable[[Any], Any], path: Location, cell_ids: NDArray[np.uint64]) -> None:
+        self._opened, self._path, self._cell_ids = opened, path, cell_ids
+        self._mark: Mark | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        with self._opened(self._path) as file:
+            # a folder that replaces another one has another inode
+            mark = mark_of(self._path if isinstance(self._path, Path) else marked_file(self._path))
+            if mark != self._mark:
+                check_cells(file, self._path, self._cell_ids)
+                self._mark = mark
+            yield file
+
+
 def _opened(path: Location) -> Any:
     if is_remote(path):
         return OpenStore(path)
@@ -201,13 +239,13 @@ def _dense(values: Any) -> NDArray[Any]:
     return np.asarray(values.todense() if hasattr(values, "todense") else values).ravel()
 
 
-def _of_file(opened: Callable[[Any], Any], path: Location, name: str) -> Reader:
+def _of_file(opened: Open, name: str) -> Reader:
     def column() -> Any:
-        with opened(path) as file:
+        with opened() as file:
             return anndata.io.read_elem(file["obs"][name])
 
     def value(row: int) -> Any:
-        with opened(path) as file:
+        with opened() as file:
             return _value_at(file["obs"][name], row)
 
     return Reader(column, value)
@@ -224,17 +262,17 @@ def _value_at(element: Any, row: int) -> Any:
     return None if bool(element["mask"][row]) else element["values"][row]
 
 
-def _read_number(path: Location, element: str, number: int) -> NDArray[Any]:
+def _read_number(opened: Open, element: str, number: int) -> NDArray[Any]:
     """Read a column of ``X``, or of an array in ``obsm``."""
-    with open_table(path) as file:
+    with opened() as file:
         matrix = file[element]
         if hasattr(matrix, "shape"):
             return np.asarray(matrix[:, number])
         return _dense(anndata.io.read_elem(matrix)[:, [number]])  # sparse
 
 
-def _read_row(path: Location, row: int) -> NDArray[Any]:
-    with open_table(path) as file:
+def _read_row(opened: Open, row: int) -> NDArray[Any]:
+    with opened() as file:
         matrix = file["X"]
         return _dense(matrix[row] if hasattr(matrix, "shape") else anndata.io.read_elem(matrix)[[row]])
 

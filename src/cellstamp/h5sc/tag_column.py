@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import anndata
 import h5py
+import numpy as np
 import pandas as pd
 import zarr
+from numpy.typing import NDArray
 
-from cellstamp.errors import InputError, OutputError
-from cellstamp.h5sc.cell_columns import open_table
+from cellstamp.errors import OutputError
+from cellstamp.h5sc.cell_columns import check_cells, open_table
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, EXCEEDS, INSTANCE_ID, MEASURED_IN_PART, REGION
 from cellstamp.h5sc.tables import quiet_shards
-from cellstamp.system import remove, replace_file, replace_folder, sync_file
+from cellstamp.system import acquire_lock, release_and_remove, remove, replace_file, replace_folder, sync_file
 
 RESERVED = (CELL_ID, REGION, INSTANCE_ID, EXCEEDS, MEASURED_IN_PART, ANNOTATION, "x", "y", "_index")
 """Columns that cellstamp writes."""
@@ -28,8 +32,10 @@ def has_column(path: Path, name: str) -> bool:
         return name in file["obs"]
 
 
-def write_column(path: Path, name: str, column: pd.Series[Any]) -> None:
+def write_column(path: Path, name: str, column: pd.Series[Any], cell_ids: NDArray[np.uint64]) -> None:
     """Write a column into ``obs`` of a table, or replace it. The table is copied, changed, and renamed when complete.
+
+    Other processes that write a column to it wait.
 
     Parameters
     ----------
@@ -38,28 +44,39 @@ def write_column(path: Path, name: str, column: pd.Series[Any]) -> None:
     name
         Name of the column.
     column
-        Booleans or a categorical, one for each row.
+        Booleans or a categorical of text, one for each row.
+    cell_ids
+        uint64 (n_rows,): the cells of the rows.
 
     Raises
     ------
     InputError
-        If the table is damaged.
+        If the table is damaged, or has other cells.
     OutputError
         If it cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open_table(path):  # a damaged table raises here, not while it is written
-        pass
+    aside, lock = path.with_name(f".{path.name}.{os.getpid()}"), path.with_name(f".{path.name}.lock")
     write, finish = (_into_store, replace_folder) if path.is_dir() else (_into_file, replace_file)
     try:
-        write(path, aside, name, column)
-        finish(aside, path)
-    except InputError:
-        raise
+        with _alone(lock):
+            with open_table(path) as table:  # a damaged table raises here, not while it is written
+                check_cells(table, path, cell_ids)
+            try:
+                write(path, aside, name, column)
+                finish(aside, path)
+            finally:
+                remove(aside)
     except OSError as error:
         raise OutputError(f"{path}: the column {name!r} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    lock = acquire_lock(path, wait=True)
+    try:
+        yield
     finally:
-        remove(aside)
+        release_and_remove(lock, path)
 
 
 def _into_file(path: Path, aside: Path, name: str, column: pd.Series[Any]) -> None:
