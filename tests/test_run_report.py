@@ -14,6 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import anndata
 import h5py
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from PIL import Image
 
 from cellstamp import ConfigError, InputError, OutputError, Project, plot_removed, write_report
 from cellstamp.demo import CELL_CHANNELS, CELL_SEGMENTATION, load_cells
-from cellstamp.pipeline.report_cells import at_quantiles
+from cellstamp.pipeline.report_cells import _on_one_scale, at_quantiles
 from cellstamp.run_report.content import Note, RunReport, Section, Table
 from cellstamp.run_report.histogram import binned, histogram
 from cellstamp.run_report.page import html_of, write_page
@@ -181,6 +182,23 @@ def test_histograms_and_quantiles_are_those_of_the_features(measured: Project, p
         np.testing.assert_array_equal(
             shown, ordered[[round(q * (len(values) - 1)) for q in (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)]]
         )
+
+
+def test_features_of_other_cells_are_not_shown(measured: Project, tmp_path: Path) -> None:
+    shutil.copytree(Path(measured.directory) / "extraction/data", tmp_path / "data")
+    anndata.io.read_h5ad(tmp_path / "data/features.h5ad")[::-1].copy().write_h5ad(tmp_path / "data/features.h5ad")
+    with pytest.raises(InputError, match=r"features\.h5ad has other cells .* or another order of cells"):
+        write_report(tmp_path / "data/single_cells.h5sc", tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_an_outlier_does_not_darken_the_other_cells() -> None:
+    planes = np.full((7, 8, 8), 0.01, np.float32) * np.arange(1, 8, dtype=np.float32)[:, None, None]
+    planes[-1] = 1
+    shown = _on_one_scale(planes)
+    assert (shown[-2].max(), shown[-1].max()) == (1, 1)
+    assert shown[3].max() > 0.5
+    assert not _on_one_scale(np.zeros((3, 8, 8), np.float32)).any()
 
 
 def test_pictures_are_inside_the_page(page: Page) -> None:
@@ -359,10 +377,18 @@ def test_a_report_is_replaced_in_one_step(tmp_path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["report.html"]
 
 
-@pytest.mark.parametrize(("name", "error"), [("report.pdf", ConfigError), ("folder.html", OutputError)])
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("report.pdf", ConfigError),
+        ("folder.html", OutputError),
+        (f"{'a' * 300}.html", ConfigError),
+        ("\0.html", ConfigError),
+    ],
+)
 def test_a_page_needs_a_name(measured: Project, tmp_path: Path, name: str, error: type[Exception]) -> None:
     (tmp_path / "folder.html").mkdir()
-    with pytest.raises(error, match=r"must end with \.html|is a folder: give the path of the page"):
+    with pytest.raises(error, match=r"must end with \.html|is a folder: give the path of the page|cannot be the path"):
         measured.report(tmp_path / name)
 
 
@@ -398,6 +424,18 @@ def test_a_run_writes_the_page_if_asked(segmented: Path, tmp_path: Path) -> None
     path = tmp_path / "project/extraction/data/report.html"
     assert result.output.splitlines()[-1] == f"Report: {path}"
     assert read(path).counts["in the mask"] == 144
+
+
+def test_a_page_that_cannot_be_written_is_reported_before_the_run(segmented: Path, tmp_path: Path) -> None:
+    shutil.copytree(segmented, tmp_path / "project")
+    page = tmp_path / "project/extraction/partial_mine_ncells_5_seed_42/report.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("my notes")
+    arguments = ["--set", "image_size=64", "--report", "--partial", "5", "--output-folder", "mine"]
+    result = run_command("extract", tmp_path / "project", *arguments)
+    assert result.exit_code == 2
+    assert "report.html is a file that cellstamp did not write" in result.stderr
+    assert [path.name for path in page.parent.iterdir()] == ["report.html"]
 
 
 def test_a_run_without_cells_has_no_page(segmented: Path, tmp_path: Path) -> None:

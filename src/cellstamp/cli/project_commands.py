@@ -98,9 +98,9 @@ def extract(
     project = _open_project(ctx, project_folder, config, extraction_f=HDF5CellExtraction)
     project.extraction_f.config.update(overrides)
     if wants_report:
-        from cellstamp.pipeline.extraction_plots import check_matplotlib
+        from cellstamp.pipeline.run_report import check_page_of_run
 
-        check_matplotlib("a report")
+        check_page_of_run(project.extraction_f, output_folder, None if n_cells is None else (n_cells, seed))
     with closing_line_on_stdout() as show:
         project.extract(
             partial=n_cells is not None,

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
+from cellstamp.h5sc.cell_tables import check_cells
 from cellstamp.h5sc.feature_table import FEATURES, features_beside, has_features, read_columns
 from cellstamp.h5sc.layout import CELL_ID, EXCEEDS, FEATURES_NAMES, IMAGES, OURS
 from cellstamp.h5sc.reader import as_plain, read_h5sc
@@ -101,9 +102,12 @@ def feature_values(path: Location, names: list[str]) -> dict[str, NDArray[np.flo
     Raises
     ------
     InputError
-        If the features are damaged.
+        If the features are damaged, or those of other cells than the images.
     """
     if not has_features(path):
         return {}
-    columns, known = read_columns(features_beside(path), "\n".join(names))
+    found = features_beside(path)
+    columns, known = read_columns(found, "\n".join(names))
+    if found != path:
+        check_cells(columns[CELL_ID].to_numpy(), found, path)
     return {name: columns[name].to_numpy().astype(np.float64) for name in names if name in known}

@@ -178,9 +178,7 @@ class HDF5CellExtraction(ProcessingStep):
         with self._log_for(partial=partial):
             config = ExtractionConfig.parse(self.config)
             _check_arguments(partial=partial, n_cells=n_cells, seed=seed)
-            draw = f"_ncells_{n_cells}_seed_{seed}" if partial else None
-            default = self.DEFAULT_DATA_DIR if config.images else MEASURED_DIR
-            folder = claim_folder(Path(self.directory), output_folder_name, draw, default=default)
+            folder = self.folder_of_run(config, output_folder_name, (n_cells, seed) if partial else None)
             finished = result_in(folder, config)
             check_kind(folder, images=config.images, overwrite=self._may_replace)
             if self._may_replace:
@@ -219,6 +217,20 @@ class HDF5CellExtraction(ProcessingStep):
             for warning in empty_cells(job, n_empty):
                 self._warn(warning)
             self._report(job, tally, int(n_empty[-1]), watch, engine.n_workers)
+
+    def folder_of_run(self, config: ExtractionConfig, name: str | None, sample: tuple[int | None, int] | None) -> Path:
+        """Return the folder for the results of a run, and check that nothing else has its name.
+
+        Parameters
+        ----------
+        name
+            ``output_folder_name`` of the run.
+        sample
+            Size and seed of a random sample; None: all cells.
+        """
+        draw = None if sample is None else f"_ncells_{sample[0]}_seed_{sample[1]}"
+        default = self.DEFAULT_DATA_DIR if config.images else MEASURED_DIR
+        return claim_folder(Path(self.directory), name, draw, default=default)
 
     def _select(
         self, config: ExtractionConfig, source: PixelSource, blocks: BlockRunner, **sample: Any

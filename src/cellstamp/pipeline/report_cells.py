@@ -13,7 +13,7 @@ from cellstamp.h5sc.result_tables import ResultTables, feature_values
 from cellstamp.h5sc.selected_images import SelectedImages, selected_images
 from cellstamp.location import Location
 from cellstamp.pictures.canvas import colours_of_channels
-from cellstamp.pictures.mosaic import stretched
+from cellstamp.pictures.mosaic import limits_of, stretched, stretched_between
 from cellstamp.pipeline.extraction_plots import MOST_COLOURS, in_legend
 from cellstamp.run_report.content import Distribution, Note, Part, Section, Thumbnail
 from cellstamp.run_report.histogram import in_digits
@@ -153,13 +153,23 @@ def _thumbnails(measure: _Measure, look: SelectedImages) -> Iterator[Thumbnail]:
     images = np.stack([look.scaled_image(row, [*planes, *masks]) for row in rows])
     shown = images[:, : len(planes)]
     if not look.is_normalized:
-        shown = np.stack([stretched(shown[:, k]) for k in range(len(planes))], axis=1)
+        shown = np.stack([_on_one_scale(shown[:, k]) for k in range(len(planes))], axis=1)
     names = [look.plane_names[plane] for plane in planes]
     colours = colours_of_channels("auto", names) if len(names) > 1 else None
     for k, (quantile, place) in enumerate(chosen.items()):
         value = f"{in_digits(float(measure.values[place]))} {measure.unit}".strip()
         caption = f"{quantile}: {value}\ncell {look.cell_ids[rows[k]]}"
         yield Thumbnail(thumbnail(shown[k], images[k, -1] if masks else None, colours), caption)
+
+
+def _on_one_scale(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a channel of the cells at the quantiles, 0 to 1, on the same scale.
+
+    The last cell, at the largest value, does not count if there are others: it is often an outlier, beside which all
+    others would be black.
+    """
+    limits = limits_of(planes[:-1] if len(planes) > 1 else planes)
+    return stretched(planes) if limits is None else stretched_between(planes, *limits)
 
 
 def _planes_shown(look: SelectedImages, channel: str | None) -> Sequence[int]:

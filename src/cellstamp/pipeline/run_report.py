@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cellstamp.config import ExtractionConfig
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.layout import FEATURES_NAMES, RESULT_NAMES, URL_NAME
 from cellstamp.h5sc.result_tables import ResultTables, read_result
@@ -17,6 +19,7 @@ from cellstamp.run_report.content import RunReport
 from cellstamp.run_report.page import check_target, write_page
 
 if TYPE_CHECKING:
+    from cellstamp.pipeline.extraction import HDF5CellExtraction
     from cellstamp.pipeline.project import Project
 
 PAGE = "report.html"
@@ -86,6 +89,22 @@ def write_report(result: AnyPath | Project, path: PathLike | None = None, store:
     tables = read_result(found.location)
     write_page(_content(found, tables), page)
     return page
+
+
+def check_page_of_run(step: HDF5CellExtraction, name: str | None, sample: tuple[int, int] | None) -> None:
+    """Check that a page can be written about a run that has not started; see `HDF5CellExtraction.folder_of_run`.
+
+    Raises
+    ------
+    ConfigError
+        If matplotlib is not installed, or the configuration is invalid.
+    OutputError
+        If another file is at the path of the page.
+    """
+    check_matplotlib("a report")
+    with warnings.catch_warnings(action="ignore"):  # the run itself warns
+        config = ExtractionConfig.parse(step.config)
+    check_target(step.folder_of_run(config, name, sample) / PAGE)
 
 
 def _content(found: ReportedResult, tables: ResultTables) -> RunReport:

@@ -53,8 +53,7 @@ def _bars(counts: NDArray[np.int64], edges: NDArray[np.float64]) -> Iterator[str
 def _axis(values: NDArray[np.float64], edges: NDArray[np.float64], unit: str) -> Iterator[str]:
     yield f'<line x1="0" y1="{_HEIGHT}" x2="{_WIDTH}" y2="{_HEIGHT}"/>'
     low, high = edges[0], edges[-1]
-    middle = f"{in_digits((low + high) / 2)} {unit}"
     lower, upper = "≤ " * bool(values.min() < low), "≥ " * bool(values.max() > high)
-    marks = [(0, "start", f"{lower}{in_digits(low)}"), (_WIDTH // 2, "middle", middle)]
+    marks = [(0, "start", f"{lower}{in_digits(low)}"), (_WIDTH // 2, "middle", unit)]
     for x, anchor, text in [*marks, (_WIDTH, "end", f"{upper}{in_digits(high)}")]:
         yield f'<text x="{x}" y="{_HEIGHT + 15}" text-anchor="{anchor}">{escape(text)}</text>'

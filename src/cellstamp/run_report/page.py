@@ -32,7 +32,14 @@ def check_target(path: Path) -> None:
     """
     if path.suffix.lower() not in {".html", ".htm"}:
         raise ConfigError(f"path = {str(path)!r}: must end with .html, such as report.html")
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+        path.lstat()
+    except FileNotFoundError:
+        is_folder = False
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"path = {str(path)!r}: cannot be the path of a page: {error}") from error
+    if is_folder:
         raise OutputError(f"{path} is a folder: give the path of the page, such as {path / 'report.html'}")
     if path.exists() and not _is_page(path):
         raise OutputError(f"{path} is a file that cellstamp did not write as a report: give another path, or remove it")
