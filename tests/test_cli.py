@@ -367,6 +367,11 @@ def test_embed_names_the_extra_for_torch(tmp_path, monkeypatch):
     assert result.stderr == "Error: embed needs torch: pip install 'cellstamp[torch]'\n"
 
 
+def test_the_module_is_the_command():
+    command = [sys.executable, "-m", "cellstamp", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"cellstamp {cellstamp.__version__}\n"
+
+
 def test_info_tells_what_is_in_a_file(project):
     assert invoke("extract", project).exit_code == 0
     result = invoke("info", result_of(project))

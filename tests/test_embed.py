@@ -473,7 +473,7 @@ def test_out_of_memory_halves_the_batch(path: Path, model: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:out of memory")
 def test_memory_that_is_too_small_for_one_cell(path: Path) -> None:
-    with pytest.raises(WorkerError, match=r"out of memory on cpu with one cell\. Use another device"):
+    with pytest.raises(WorkerError, match=r"out of memory on cpu with one cell\. Use precision='bfloat16'"):
         embed(path, models.no_memory, batch_size=4)
     assert left_beside(path) == []
 

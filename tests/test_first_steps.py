@@ -285,7 +285,8 @@ class TestFinished:
         step = make_step()
         step()
         Path(step.output_path).write_bytes(b"not HDF5")
-        with pytest.raises(OutputError, match=r"data already exists\. Set overwrite=True"):
+        wanted = r"data already exists, and cannot be read \(.*single_cells\.h5sc is .*\)\. Set overwrite=True"
+        with pytest.raises(OutputError, match=wanted):
             step()
 
 

@@ -37,15 +37,18 @@ def info(file_or_project: "Location") -> None:
     """Show the content of FILE_OR_PROJECT.
 
     Of a .h5sc file or zarr store: number of cells, channels, size, compression and settings. Of a project's folder: its
-    image, masks and results.
+    image, masks and results. Of a table of features or an embedding: numbers of cells and values.
     """
-    from cellstamp.h5sc.layout import FEATURES_NAMES
+    from cellstamp.h5sc.embedding_table import EMBEDDING
+    from cellstamp.h5sc.layout import FEATURES_NAMES, RESULT_NAMES
     from cellstamp.h5sc.reader import describe_h5sc
 
     if isinstance(file_or_project, Path) and _is_project(file_or_project):
         lines = _project_lines(file_or_project)
     elif file_or_project.name in FEATURES_NAMES:
         lines = _lines_of_features(file_or_project)
+    elif file_or_project.name in {EMBEDDING.file_name(name) for name in RESULT_NAMES}:
+        lines = _lines_of_embedding(file_or_project)
     else:
         about = describe_h5sc(file_or_project)
         lines = [f"{name:<15}{value}" for name, value in _info_lines(file_or_project, about)]
@@ -56,6 +59,14 @@ def _lines_of_features(table: "Location") -> list[str]:
     from cellstamp.h5sc.feature_table import describe_features, n_rows
 
     return [f"{'cells':<15}{n_rows(table):,}", f"{'features':<15}{describe_features(table)} ({table.name})"]
+
+
+def _lines_of_embedding(table: "Location") -> list[str]:
+    from cellstamp.h5sc.embedding_table import EMBEDDING
+
+    with EMBEDDING.opened(table) as file:
+        n_cells, n_values = file["X"].shape
+    return [f"{'cells':<15}{n_cells:,}", f"{'embedding':<15}{n_values} values for each cell ({table.name})"]
 
 
 def _is_project(path: Path) -> bool:

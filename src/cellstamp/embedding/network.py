@@ -105,10 +105,8 @@ class Network:
     def _take_fewer(self, n_cells: int) -> None:
         """Halve the batch size, and free unused memory."""
         if n_cells == 1:
-            raise WorkerError(
-                f"model: out of memory on {self._device} with one cell. Use another device, such as device='cpu', or "
-                "precision='bfloat16'"
-            )
+            other = "" if self._device.type == "cpu" else "another device, such as device='cpu', or "
+            raise WorkerError(f"model: out of memory on {self._device} with one cell. Use {other}precision='bfloat16'")
         self.batch_size = n_cells // 2
         warn(f"out of memory on {self._device} with {n_cells} cells: continuing with batches of {self.batch_size}")
         # the CPU has no cache of memory

@@ -19,6 +19,9 @@ from cellstamp.similar_names import did_you_mean
 from cellstamp.source.find.selection import ChosenCells, find_cells
 from cellstamp.source.read.arrays import PixelSource
 
+_SHOWN = 10
+"""Names in a message."""
+
 
 def find_chosen(cells: CellChoice, source: PixelSource, handler: Any) -> ChosenCells | None:
     """Return the cells that a configuration chooses, see `find_cells` and `find_queried`; None: all."""
@@ -95,7 +98,9 @@ def _evaluate(table: pd.DataFrame, query: str, known: Sequence[str], origin: str
         fulfils = table.eval(query, engine="python", local_dict={}, global_dict={})
     except NameError as error:
         name = str(getattr(error, "name", None) or str(error).split("'")[1])
-        hint = did_you_mean(name, known) or f"; there are {', '.join(dict.fromkeys(known))}"
+        names = list(dict.fromkeys(known))
+        more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
+        hint = did_you_mean(name, known) or f"; there are {', '.join(names[:_SHOWN])}{more}"
         raise ConfigError(f"{origin}: there is no feature {name!r}{hint}") from error
     except (SyntaxError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         raise ConfigError(f"{origin}: {error}. Write a condition, like cell__area > 400") from error

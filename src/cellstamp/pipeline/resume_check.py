@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cellstamp import __version__
-from cellstamp.errors import CellstampError, OutputError
+from cellstamp.errors import CellstampError, InputError, OutputError
 from cellstamp.h5sc.feature_table import read_features
 from cellstamp.h5sc.layout import FEATURES_NAMES, OURS
 from cellstamp.h5sc.reader import read_h5sc
@@ -72,7 +72,8 @@ def read_origin(path: Location) -> Origin:
         about = (read_features(path) if is_table else read_h5sc(path, images=False)).uns[OURS]
         origin = json.loads(str(about["begun_from"]))
     except (CellstampError, KeyError, ValueError) as error:
-        raise in_the_way(path) from error
+        how = f", and cannot be read ({error})" if isinstance(error, InputError) else ""
+        raise in_the_way(path, how) from error
     return dict(origin)
 
 

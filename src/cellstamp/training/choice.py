@@ -181,6 +181,11 @@ def _column(file: StoredStamps, name: str) -> tuple[pd.Series[Any], str]:
         return pd.Series(read_feature(file.path, features.index(name))), f"feature {name!r}"
     if hint := did_you_mean(name, features):
         raise ConfigError(f"labels: {file.path} has no column of obs and no feature named {name!r}{hint}")
+    if name not in file.obs and not features and "__" in name:
+        raise ConfigError(
+            f"labels: {file.path} has no column {name!r} in obs, and no table of features beside it. Extract with "
+            "features: true"
+        )
     return column_of(file.obs, name, "labels", file.path), f"obs[{name!r}]"
 
 
