@@ -369,7 +369,8 @@ def test_embed_names_the_extra_for_torch(tmp_path, monkeypatch):
 
 def test_the_module_is_the_command():
     command = [sys.executable, "-m", "cellstamp", "--version"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"cellstamp {cellstamp.__version__}\n"
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"cellstamp, version {cellstamp.__version__}\n"
 
 
 def test_info_tells_what_is_in_a_file(project):
