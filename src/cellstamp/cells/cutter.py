@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.cells.batch_reader import BatchReader, planes_of
 from cellstamp.cells.crop_settings import CropSettings
 from cellstamp.cells.finished_batch import FinishedBatch
 from cellstamp.cells.kernels.crops import cut_stamps, new_scratch
@@ -17,7 +17,7 @@ from cellstamp.checksums import checksum
 from cellstamp.compiling.cache_folders import Types
 from cellstamp.encoding import StampEncoder
 from cellstamp.source.read.arrays import PixelSource
-from cellstamp.source.read.tiles import Block, TileReader
+from cellstamp.source.read.tiles import Block
 
 if TYPE_CHECKING:
     from cellstamp.cells.measuring import CellMeasurer
@@ -45,35 +45,18 @@ class StampCutter:
         self._recipe = recipe
         self._how = (recipe.apply_masks, recipe.per_cell, np.array(recipe.limits, np.float64), _levels(recipe.dtype))
         self._payload = np.empty(0, np.uint8)
-        self._largest_ids = _largest_ids(source)
-        self._planes = _planes(source)
-        self._reader = TileReader(source, reach=recipe.image_size, brightest=recipe.brightest)
+        self._planes = planes_of(source)
+        self._reader = BatchReader(source, recipe)
         self._encoder = StampEncoder(recipe.compression, recipe.planes_per_chunk)
         self._scratch = new_scratch(recipe.image_size)
         self._stack, self._boxes = _room_for_stamps(source, recipe)
         self._on_edge = np.zeros(len(self._stack), np.bool_)
-        self._measurer = None if features is None else self._new_measurer(source, features)
-
-    def _new_measurer(self, source: PixelSource, features: FeatureChoice) -> CellMeasurer:
-        # this import loads compiled code, which only runs that measure should pay for
-        from cellstamp.cells.measuring import CellMeasurer
-
-        def without_wrapped(block: Block, ids: NDArray[np.uint64]) -> Block:
-            return _told_apart(block, ids, self._largest_ids)
-
-        return CellMeasurer(source, self._planes, self._recipe.image_size, features, without_wrapped)
-
-    def names_of_functions(self, batch: Batch) -> tuple[tuple[str, ...], ...]:
-        """Return the names that each function of a user returns, see `CellMeasurer.names_of_functions`."""
-        return () if self._measurer is None else self._measurer.names_of_functions(self._read(batch), batch)
-
-    def _read(self, batch: Batch) -> Block:
-        return _told_apart(self._reader.read(batch.tile.area, batch.tile.region), batch.ids, self._largest_ids)
+        self._measurer = None if features is None else _measurer_of(source, recipe, features, self._reader)
 
     def cut(self, batch: Batch) -> FinishedBatch:
         """Read, cut and encode a batch; the payload of the result is valid until the next call."""
         started = time.perf_counter()
-        block = self._read(batch)
+        block = self._reader.read(batch)
         read = time.perf_counter()
         payload = self._room_for(len(batch))
         sizes, end, n_empty, on_edge, of_masks = [], 0, np.zeros(self._planes.size, np.int64), [], []
@@ -94,19 +77,6 @@ class StampCutter:
         images = batch.rows, np.concatenate(sizes), stored, checksum(stored), n_empty, np.concatenate(on_edge)
         return FinishedBatch(*images, read - started, time.perf_counter() - read, features=features)
 
-    def measure(self, batch: Batch) -> FinishedBatch:
-        """Read and measure a batch, without cutting single-cell images."""
-        assert self._measurer is not None  # noqa: S101 - tasks that only measure have features
-        started = time.perf_counter()
-        block = self._read(batch)
-        read = time.perf_counter()
-        found = self._measurer.measure(block, batch)
-        seconds = read - started, time.perf_counter() - read
-        nothing, no_chunks = self._payload[:0], np.empty((len(batch), 0), np.int64)
-        n_empty, on_edge = found.is_empty.sum(axis=0), batch.rows[found.is_cut]
-        images = batch.rows, no_chunks, nothing, checksum(nothing), n_empty, on_edge
-        return FinishedBatch(*images, *seconds, features=found.features)
-
     def _cut(self, block: Block, cells: Batch) -> None:
         ids, rect = cells.ids.astype(block.labels.dtype), block.rect
         tops, lefts = cells.tops.astype(np.int64) - rect.top, cells.lefts.astype(np.int64) - rect.left
@@ -121,33 +91,13 @@ class StampCutter:
         return self._payload
 
 
-def _largest_ids(source: PixelSource) -> tuple[int, ...]:
-    """Return the largest id of each mask in a block's labels; in a signed mask, larger values are negative."""
-    held = source.label_dtype
-    signed = (np.dtype(mask.dtype).kind == "i" for mask in source.labels)
-    return tuple(
-        int(np.iinfo(mask.dtype if is_signed else held).max)
-        for mask, is_signed in zip(source.labels, signed, strict=True)
-    )
+def _measurer_of(
+    source: PixelSource, recipe: CropSettings, features: FeatureChoice, reader: BatchReader
+) -> CellMeasurer:
+    # this import loads compiled code, which only runs that measure should pay for
+    from cellstamp.cells.measuring import CellMeasurer
 
-
-def _told_apart(block: Block, ids: NDArray[np.uint64], largest: tuple[int, ...]) -> Block:
-    """Return a block in which too large ids cannot match labels that wrap around to the same bits.
-
-    Only given centres can name such ids, so the usual block is returned unchanged.
-    """
-    if not ids.size or not largest or int(ids.max()) <= min(largest):
-        return block
-    labels = block.labels.astype(np.uint64)
-    for plane, limit in zip(labels, largest, strict=True):
-        plane[plane > limit] = 0
-    return replace(block, labels=labels)
-
-
-def _planes(source: PixelSource) -> NDArray[np.int64]:
-    """Return where each mask is, for the kernels: number k of the labels, or -1 - k: number k of the outlines."""
-    is_labels = np.array([mask in source.labels for mask in source.masks])
-    return np.where(is_labels, np.cumsum(is_labels) - 1, -np.cumsum(~is_labels))
+    return CellMeasurer(source, recipe.image_size, features, reader.told_apart)
 
 
 def _levels(dtype: StampType) -> float:

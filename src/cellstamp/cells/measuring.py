@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.cells.batch_reader import planes_of
 from cellstamp.cells.kernels.measure import find_cell_masks, kinds_of, measure_cells, n_measured, new_scratch
 from cellstamp.cells.plan import Batch
 from cellstamp.features.choice import FeatureChoice
@@ -20,8 +21,6 @@ from cellstamp.source.values import Rect
 
 _WIDER = 3
 """Side of the window in which a cell that touches the edge of its crop is measured, in crops."""
-
-OfMasks = Callable[[Block, NDArray[np.uint64]], Block]
 
 
 class Measured(NamedTuple):
@@ -49,26 +48,23 @@ class CellMeasurer:
     ----------
     source
         Image and masks.
-    planes
-        Where each mask is, for the kernels; see `cellstamp.cells.kernels.crops.cut_stamps`.
     image_size
         Side of a crop in pixels.
     choice
         The features.
-    without_wrapped
-        Makes sure that ids in a block match no other labels; see `cellstamp.cells.cutter`.
+    told_apart
+        `BatchReader.told_apart`, for pixels that are read here.
     """
 
     def __init__(
         self,
         source: PixelSource,
-        planes: NDArray[np.int64],
         image_size: int,
         choice: FeatureChoice,
-        without_wrapped: OfMasks,
+        told_apart: Callable[[Block, NDArray[np.uint64]], Block],
     ) -> None:
-        self._source, self._planes, self._size, self._choice = source, planes, image_size, choice
-        self._without_wrapped = without_wrapped
+        self._source, self._planes, self._size, self._choice = source, planes_of(source), image_size, choice
+        self._told_apart = told_apart
         self._groups = (choice.shapes, choice.intensities), kinds_of(source.image.dtype)
         n_masks, n_channels = len(source.masks), source.image.shape[0]
         self._n_declared = n_measured(n_masks, n_channels, shapes=choice.shapes, intensities=choice.intensities)
@@ -136,7 +132,7 @@ class CellMeasurer:
         top, bottom, left, right = self._windows(batch, _WIDER).T
         rect = Rect(int(top.min()), int(bottom.max()), int(left.min()), int(right.max()))
         # a new reader: the other one keeps the pixels of its tile for the next batch
-        return self._without_wrapped(TileReader(self._source, reach=0).read(rect, rect), batch.ids)
+        return self._told_apart(TileReader(self._source, reach=0).read(rect, rect), batch.ids)
 
     def _measure(
         self,

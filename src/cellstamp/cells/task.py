@@ -15,6 +15,7 @@ from cellstamp.compiling.cache_folders import Types
 from cellstamp.source.read.arrays import PixelSource
 
 if TYPE_CHECKING:
+    from cellstamp.cells.batch_measurer import BatchMeasurer
     from cellstamp.cells.cutter import StampCutter
     from cellstamp.config_rules import StampType
     from cellstamp.features.choice import FeatureChoice
@@ -92,7 +93,15 @@ class MeasuringTask(StampTask):
 
     def __call__(self, batch: Batch) -> FinishedBatch:
         """Read and measure a batch."""
-        return self._cutter.measure(batch)
+        return self._measurer.measure(batch)
+
+    @cached_property
+    def _measurer(self) -> BatchMeasurer:
+        if self._features is None:
+            raise ValueError("no features to measure")
+        from cellstamp.cells.batch_measurer import BatchMeasurer
+
+        return BatchMeasurer(self._source, self._recipe, self._features)
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,6 @@ class NamesTask:
 
     def __call__(self, batch: Batch) -> FunctionNames:
         """Measure cells until the names are known."""
-        from cellstamp.cells.cutter import StampCutter
+        from cellstamp.cells.batch_measurer import BatchMeasurer
 
-        return FunctionNames(StampCutter(*self._arguments).names_of_functions(batch))
+        return FunctionNames(BatchMeasurer(*self._arguments).names_of_functions(batch))
