@@ -482,6 +482,71 @@ def test_ids_are_downloaded_where_nothing_may_be_written(browser: Browser, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5sc"]
 
 
+def test_an_offer_to_overwrite_concerns_what_it_asked_about(browser: Browser, project: Path) -> None:
+    with gallery(browser, session_of(project)) as page:
+        name, save = page.get_by_label("Name"), page.get_by_role("button", name="Save ids")
+        overwrite = page.get_by_role("button", name="Overwrite")
+        cell(page, 6).click(modifiers=["Control"])
+        for file in ("b1", "a1"):
+            name.fill(file)
+            save.click()
+            expect(page.get_by_text(f"Saved {project / file}.csv")).to_be_visible()
+        cell(page, 12).click(modifiers=["Control"])
+
+        def withdraws(change: Callable[[], None], button: str = "Save ids") -> None:
+            page.get_by_role("button", name=button).click()
+            expect(overwrite).to_be_visible()
+            change()
+            expect(overwrite).to_be_hidden()
+
+        withdraws(lambda: name.fill("b1"))
+        name.fill("a1")
+        withdraws(lambda: page.get_by_role("textbox", name="Value").fill("x"))
+        withdraws(lambda: cell(page, 18).click(modifiers=["Control"]))
+        withdraws(lambda: page.locator(".csg-grid").press("Space"))
+        page.get_by_label("Cell id").fill("4")
+        withdraws(page.get_by_role("button", name="Jump").click)
+        expect(page.get_by_role("alert")).to_contain_text("there is no cell '4'")
+        page.get_by_role("textbox", name="Value").fill("")
+        page.get_by_role("button", name="Save column").click()
+        expect(page.get_by_text("Saved obs['a1']")).to_be_visible()
+        withdraws(lambda: name.fill("c1"), "Save column")
+        name.fill("a1")
+        withdraws(page.get_by_role("button", name="Tag").click, "Save column")
+        withdraws(page.get_by_role("button", name="Deselect all").click)
+        assert {(project / f"{file}.csv").read_text() for file in ("a1", "b1")} == {"scportrait_cell_id\n6\n"}
+        assert not (project / "c1.csv").exists()
+        cell(page, 12).click(modifiers=["Control"])
+        save.click()
+        overwrite.click()
+        expect(page.get_by_text(f"Saved {project / 'a1.csv'}")).to_be_visible()
+        expect(overwrite).to_be_hidden()
+    assert (project / "a1.csv").read_text() == "scportrait_cell_id\n12\n"
+    assert (project / "b1.csv").read_text() == "scportrait_cell_id\n6\n"
+
+
+def test_a_message_replaces_the_one_before(browser: Browser, project: Path) -> None:
+    with gallery(browser, session_of(project)) as page:
+        save, alert = page.get_by_role("button", name="Save ids"), page.get_by_role("alert")
+        cell(page, 6).click(modifiers=["Control"])
+        expect(page.get_by_text("1 cell selected")).to_be_visible()
+        save.click()
+        expect(alert).to_contain_text("must be a name of up to 100 letters")
+        page.locator(".csg-grid").press("End")  # more cells are loaded, but no action was done
+        wait(page)
+        expect(alert).to_contain_text("must be a name of up to 100 letters")
+        page.get_by_label("Name").fill("a")
+        save.click()
+        expect(page.get_by_text(f"Saved {project / 'a.csv'}")).to_be_visible()
+        expect(alert).to_be_empty()
+        page.get_by_label("Name").fill("/")
+        save.click()
+        expect(alert).to_contain_text("must be a name of up to 100 letters")
+        expect(page.get_by_text("Saved")).to_be_hidden()
+        page.get_by_label("Sort by").select_option("cell__area")
+        expect(alert).to_be_empty()
+
+
 # --- a cell -----------------------------------------------------------------------------------------------------------
 
 

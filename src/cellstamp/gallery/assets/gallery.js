@@ -88,6 +88,13 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/** Replace the children of an element. If one of them has the focus, it goes to a successor, not to the document. */
+function replace(parent, children, successor) {
+  const hasFocus = parent.contains(parent.getRootNode().activeElement);
+  parent.replaceChildren(...children);
+  if (hasFocus) successor.focus({ preventScroll: true });
+}
+
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const thousands = (number) => number.toLocaleString("en-US");
 const plural = (number, noun) => `${thousands(number)} ${noun}${number === 1 ? "" : "s"}`;
@@ -525,6 +532,7 @@ class Grid {
 
   /** Select a range of places on the server, and in what is shown. Without a range: all that pass. */
   async select(mode, first, last) {
+    this.gallery.controls.withdraw();
     const reply = await this.gallery.request({ type: "select", view: this.gallery.view, mode, first, last });
     if (!reply) return;
     for (const [place, tile] of this.tiles) {
@@ -627,6 +635,8 @@ class Controls {
   }
 
   showSelected(number) {
+    if (number !== this.number) this.withdraw();
+    this.number = number;
     this.nSelected.textContent = `${plural(number, "cell")} selected`;
   }
 
@@ -810,9 +820,16 @@ class Controls {
     this.nSelected = make("p", { role: "status" });
     this.all = make("button", { type: "button", onclick: () => this.gallery.grid.select("add") });
     const none = make("button", { type: "button", textContent: "Deselect all", onclick: () => this.gallery.deselectAll() });
-    this.name = make("input", { type: "text", placeholder: "mitotic" });
-    this.value = make("input", { type: "text", placeholder: "optional, such as early" });
-    const button = (text, title, onclick) => make("button", { type: "button", textContent: text, title, onclick });
+    const field = (placeholder) => make("input", { type: "text", placeholder, oninput: () => this.withdraw() });
+    this.name = field("mitotic");
+    this.value = field("optional, such as early");
+    const button = (text, title, action) => make("button", {
+      type: "button", textContent: text, title,
+      onclick: (event) => {
+        this.asker = event.currentTarget;
+        action();
+      },
+    });
     const { features, folder } = this.gallery.about;
     this.answer = make("div", { className: "csg-answer", role: "status" });
     return section(
@@ -829,48 +846,68 @@ class Controls {
     );
   }
 
-  async tag() {
-    const reply = await this.gallery.request({ type: "tag", name: this.name.value, value: this.value.value });
-    if (!reply) return null;
-    this.gallery.about.columns = reply.columns;
+  tag() {
+    this.act(this.tagRequest, "Replace", (reply) => this.showTag(reply));
+  }
+
+  saveColumn() {
+    this.act(this.tagRequest, "Replace", (reply) => {
+      this.showTag(reply);
+      this.act({ type: "save_column", name: reply.name }, "Overwrite", ({ where }) => this.say(`Saved ${where}`));
+    });
+  }
+
+  saveIds() {
+    this.act({ type: "save_ids", name: this.name.value }, "Overwrite", ({ path, name, buffers }) => {
+      if (path === null) download(name, buffers[0]);
+      this.say(path === null ? `Downloaded ${name}` : `Saved ${path}. Use it as cells: ${path}`);
+    });
+  }
+
+  get tagRequest() {
+    return { type: "tag", name: this.name.value, value: this.value.value };
+  }
+
+  showTag({ name, columns }) {
+    this.gallery.about.columns = columns;
     this.refreshColumns();
-    this.say(`Tagged: ${reply.name} is now a column to filter and sort by`);
-    if (this.gallery.filterOf(reply.name) || this.gallery.view.sort === reply.name) this.gallery.setView({});
-    if (this.filterColumn.value === reply.name) this.showHistogram();
-    return reply.name;
+    this.say(`Tagged: ${name} is now a column to filter and sort by`);
+    if (this.gallery.filterOf(name) || this.gallery.view.sort === name) this.gallery.setView({});
+    if (this.filterColumn.value === name) this.showHistogram();
   }
 
-  async saveIds(overwrite = false) {
-    const reply = await this.gallery.ask({ type: "save_ids", name: this.name.value, overwrite });
-    if (reply.exists) this.offer(reply.error, () => this.saveIds(true));
+  /** Send a request. If it would replace something, offer to send the same request again, with overwrite. */
+  async act(content, verb, done) {
+    const reply = await this.gallery.ask(content);
+    if (reply.exists) this.offer(reply.error, verb, () => this.act({ ...content, overwrite: true }, verb, done));
     else if (reply.error) this.gallery.fail(reply.error);
-    else {
-      if (reply.path === null) download(reply.name, reply.buffers[0]);
-      this.say(reply.path === null ? `Downloaded ${reply.name}` : `Saved ${reply.path}. Use it as cells: ${reply.path}`);
-    }
+    else done(reply);
   }
 
-  async saveColumn() {
-    const name = await this.tag();
-    if (name !== null) await this.writeColumn(name, false);
+  /** Show an answer. The gallery shows one message at a time, so an error is removed. */
+  say(...parts) {
+    this.gallery.dismiss();
+    replace(this.answer, parts, this.asker);
+    this.answer.scrollIntoView({ block: "nearest" });
   }
 
-  async writeColumn(name, overwrite) {
-    const reply = await this.gallery.ask({ type: "save_column", name, overwrite });
-    if (reply.exists) this.offer(reply.error, () => this.writeColumn(name, true));
-    else if (reply.error) this.gallery.fail(reply.error);
-    else this.say(`Saved ${reply.where}`);
+  offer(problem, verb, action) {
+    const button = (text, onclick) => make("button", { type: "button", textContent: text, onclick });
+    const accept = () => {
+      this.withdraw();
+      action();
+    };
+    const question = problem.endsWith("?") ? problem : `${problem}.`;
+    this.say(question, make("div", { className: "csg-buttons" }, button(verb, accept), button("Cancel", () => this.withdraw())));
   }
 
-  say(text) {
-    this.answer.replaceChildren(text);
+  /** Remove an offer: it was made for other cells, or another name or value. */
+  withdraw() {
+    if (this.answer.querySelector("button")) this.clearAnswer();
   }
 
-  offer(problem, overwrite) {
-    const yes = make("button", { type: "button", textContent: "Overwrite", onclick: overwrite });
-    const no = make("button", { type: "button", textContent: "Cancel", onclick: () => this.say("") });
-    this.answer.replaceChildren(`${problem}. `, yes, no);
-    yes.focus();
+  clearAnswer() {
+    replace(this.answer, [], this.asker);
   }
 }
 
@@ -1220,6 +1257,9 @@ class Look {
   }
 }
 
+// Requests that the gallery sends by itself. Their success does not remove the error of an action.
+const UNASKED = ["cells", "histogram", "cell", "surroundings"];
+
 class Gallery {
   constructor(transport, element, { isPage }) {
     this.transport = transport;
@@ -1252,7 +1292,7 @@ class Gallery {
     this.element.append(main, this.dialog.element);
     this.element.addEventListener("keydown", (event) => this.onKey(event));
     this.setSelected(about.n_selected);
-    if (about.n_without_features) this.controls.say(`${plural(about.n_without_features, "cell")} without features`);
+    if (about.n_without_features) this.controls.answer.append(`${plural(about.n_without_features, "cell")} without features`);
     this.grid.layOut();
     if (this.isPage) this.grid.element.focus({ preventScroll: true }); // a notebook keeps the focus where it is
   }
@@ -1282,16 +1322,30 @@ class Gallery {
   async request(content) {
     const reply = await this.ask(content);
     if (reply.error) {
-      this.fail(reply.error);
+      this.fail(reply.error, content.type);
       return null;
     }
-    this.alert.replaceChildren();
+    if (!UNASKED.includes(content.type) || this.failed === content.type) this.dismiss();
     return reply;
   }
 
-  fail(message) {
-    const close = make("button", { type: "button", textContent: "×", "aria-label": "Close the message", onclick: () => this.alert.replaceChildren() });
-    this.alert.replaceChildren(make("span", { textContent: message }), close);
+  /** Show an error. The gallery shows one message at a time, so an answer or an older error is removed. */
+  fail(message, type) {
+    this.failed = type;
+    this.controls?.clearAnswer();
+    const close = make("button", { type: "button", textContent: "×", "aria-label": "Close the message", onclick: () => this.dismiss() });
+    replace(this.alert, [make("span", { textContent: message }), close], close);
+  }
+
+  dismiss() {
+    replace(this.alert, [], { focus: () => this.focusGrid() });
+  }
+
+  /** Focus the grid, or the button that shows it. */
+  focusGrid() {
+    if (!this.grid) return;
+    const target = this.grid.element.checkVisibility() ? this.grid.element : this.toggle;
+    target.focus({ preventScroll: true });
   }
 
   // Changes of what is shown
@@ -1322,6 +1376,7 @@ class Gallery {
   }
 
   setView(changes) {
+    this.dismiss();
     this.view = { ...this.view, ...changes };
     this.grid.isCounted = false;
     this.grid.reload();
@@ -1351,6 +1406,7 @@ class Gallery {
   }
 
   async deselectAll() {
+    this.controls.withdraw();
     const reply = await this.request({ type: "select", view: { filters: [] }, mode: "remove" });
     if (!reply) return;
     for (const tile of this.grid.tiles.values()) tile.isSelected = false;
