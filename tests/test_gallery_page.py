@@ -588,6 +588,37 @@ def test_a_cell_is_shown_with_its_planes_its_values_and_its_place(
     assert session.selected_ids.tolist() == [36]
 
 
+def test_space_selects_in_a_cell_whatever_has_focus(browser: Browser, template: Path) -> None:
+    session = session_of(template)
+    with gallery(browser, session) as page:
+        page.locator(".csg-grid").press("Enter")
+        dialog, ticked = page.get_by_role("dialog"), page.get_by_role("dialog").get_by_label("selected")
+        expect(page.get_by_role("dialog", name="Cell 3")).to_be_visible()
+        page.keyboard.press("Space")
+        expect(ticked).to_be_checked()
+        page.keyboard.press("ArrowRight")
+        expect(page.get_by_role("dialog", name="Cell 6")).to_be_visible()
+        page.keyboard.press("Space")
+        expect(ticked).to_be_checked()
+        dialog.get_by_label("Next cell").click()
+        expect(page.get_by_role("dialog", name="Cell 9")).to_be_visible()
+        page.keyboard.press("Space")
+        expect(ticked).to_be_checked()
+        dialog.get_by_role("heading", name="Values").click()
+        page.keyboard.press("Space")
+        expect(ticked).not_to_be_checked()
+        ticked.focus()
+        page.keyboard.press("Space")
+        expect(ticked).to_be_checked()
+        page.keyboard.press("ArrowLeft")
+        expect(page.get_by_role("dialog", name="Cell 6")).to_be_visible()
+        dialog.get_by_label("Close").focus()
+        page.keyboard.press("Enter")
+        expect(dialog).to_be_hidden()
+        expect(page.get_by_text("3 cells selected")).to_be_visible()
+    assert session.selected_ids.tolist() == [3, 6, 9]
+
+
 # --- all pages --------------------------------------------------------------------------------------------------------
 
 _UNNAMED = """() => [...document.querySelectorAll('input, select, button, canvas[role], [role=grid]')].filter(

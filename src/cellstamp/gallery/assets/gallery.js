@@ -1058,7 +1058,10 @@ class CellDialog {
     const button = (text, label, onclick) => make("button", { type: "button", textContent: text, "aria-label": label, onclick });
     this.element = make(
       "dialog",
-      { className: "csg-dialog", "aria-labelledby": this.title.id, onkeydown: (event) => this.onKey(event), onclose: () => this.onClose() },
+      {
+        className: "csg-dialog", "aria-labelledby": this.title.id, tabIndex: -1,
+        onkeydown: (event) => this.onKey(event), onkeyup: (event) => this.onKeyUp(event), onclose: () => this.onClose(),
+      },
       make(
         "header", {}, button("‹", "Previous cell", () => this.move(-1)), this.title, button("›", "Next cell", () => this.move(1)),
         make("label", { className: "csg-box" }, this.selected, make("span", { textContent: "selected" })),
@@ -1087,7 +1090,9 @@ class CellDialog {
       "tr", {}, make("th", { textContent: name, scope: "row" }), make("td", { textContent: value }),
     ))));
     this.showSlide(reply.center, tile.id);
-    if (!this.element.open) this.element.showModal();
+    if (this.element.open) return;
+    this.element.showModal();
+    this.element.focus(); // not its first button
   }
 
   showPlanes({ side, buffers: [bytes] }) {
@@ -1154,12 +1159,16 @@ class CellDialog {
   }
 
   onKey(event) {
-    if (event.target.tagName === "INPUT" && event.key === " ") return;
     if (event.key === "ArrowRight") this.move(1);
     else if (event.key === "ArrowLeft") this.move(-1);
-    else if (event.key === " " && event.target.tagName !== "BUTTON") this.toggle();
+    else if (event.key === " " && event.target !== this.selected) this.toggle();
     else return;
     event.preventDefault();
+  }
+
+  /** Space selects the cell, also when a button has the focus. Some browsers press buttons when the key is released. */
+  onKeyUp(event) {
+    if (event.key === " " && event.target !== this.selected) event.preventDefault();
   }
 }
 
