@@ -525,6 +525,37 @@ def test_an_offer_to_overwrite_concerns_what_it_asked_about(browser: Browser, pr
     assert (project / "b1.csv").read_text() == "scportrait_cell_id\n6\n"
 
 
+def test_labels_are_replaced_only_after_a_question(browser: Browser, project: Path) -> None:
+    session = session_of(project)
+    with gallery(browser, session) as page:
+        value, tag = page.get_by_role("textbox", name="Value"), page.get_by_role("button", name="Tag")
+        page.get_by_label("Name").fill("cls")
+        for number, text in ((6, "early"), (12, "late")):
+            page.get_by_role("button", name="Deselect all").click()
+            cell(page, number).click(modifiers=["Control"])
+            value.fill(text)
+            tag.click()
+            expect(page.get_by_text("Tagged: cls is now a column")).to_be_visible()
+        value.fill("")
+        question = page.get_by_text("cls has labels early (1), late (1). Replace them by True and False?")
+        for button in ("Tag", "Save column"):
+            page.get_by_role("button", name=button).click()
+            expect(question).to_be_visible()
+            page.get_by_role("button", name="Cancel").click()
+            expect(question).to_be_hidden()
+        assert session.tags["cls"].dropna().tolist() == ["early", "late"]
+        tag.click()
+        page.get_by_role("button", name="Replace").click()
+        expect(page.get_by_text("Tagged: cls is now a column")).to_be_visible()
+        assert np.flatnonzero(session.tags["cls"]).tolist() == [3]
+        value.fill("late")
+        page.get_by_role("button", name="Save column").click()
+        expect(page.get_by_text("cls has labels True (1). Remove them, and label the selected")).to_be_visible()
+        page.get_by_role("button", name="Replace").click()
+        expect(page.get_by_text("Saved obs['cls']")).to_be_visible()
+    assert Project(project).features.obs["cls"].dropna().tolist() == ["late"]
+
+
 def test_a_message_replaces_the_one_before(browser: Browser, project: Path) -> None:
     with gallery(browser, session_of(project)) as page:
         save, alert = page.get_by_role("button", name="Save ids"), page.get_by_role("alert")
