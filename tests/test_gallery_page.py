@@ -326,6 +326,80 @@ def test_cells_are_filtered_by_categories(browser: Browser, project: Path) -> No
         assert page.get_by_role("status").first.inner_text() == "100 cells"
 
 
+def test_the_focus_stays_and_shortcuts_work(browser: Browser, project: Path) -> None:
+    session = session_of(project)
+    exceeding = int((session.columns.values("exceeds_crop").numbers == 1).sum())
+    with gallery(browser, session) as page:
+        outlines, column = page.get_by_label("Mask outlines"), page.get_by_label("Column")
+
+        def press_o() -> None:
+            before = outlines.is_checked()
+            page.keyboard.press("o")
+            expect(outlines).to_be_checked(checked=not before)
+
+        column.select_option("scportrait_cell_id")
+        first, last = page.get_by_role("spinbutton", name="From"), page.get_by_role("spinbutton", name="To")
+        first.fill("31")
+        page.keyboard.press("Enter")
+        wait(page)
+        expect(first).to_be_focused()
+        page.keyboard.press("Tab")
+        expect(last).to_be_focused()
+        page.keyboard.type("60")
+        page.keyboard.press("Shift+Tab")
+        wait(page)
+        expect(first).to_be_focused()
+        assert shown_ids(page) == list(range(33, 61, 3))
+        first.fill("40")
+        page.keyboard.press("Tab")
+        page.keyboard.type("90")  # at once: the field is not replaced meanwhile
+        wait(page)
+        expect(last).to_be_focused()
+        page.keyboard.press("Enter")
+        wait(page)
+        assert shown_ids(page) == list(range(42, 91, 3))
+        column.select_option("exceeds_crop")
+        page.get_by_label(re.compile(r"^False \(")).uncheck()
+        wait(page)
+        expect(page.get_by_label(re.compile(r"^False \("))).to_be_focused()
+        press_o()
+        for name in ("scportrait_cell_id", "exceeds_crop"):
+            page.get_by_label(f"Remove the filter of {name}").focus()
+            page.keyboard.press("Enter")
+            wait(page)
+            expect(column).to_be_focused()
+        expect(page.get_by_label(f"True ({exceeding})")).to_be_checked()
+        expect(page.get_by_label(f"False ({N_CELLS - exceeding})")).to_be_checked()
+        for text in (page.get_by_text("100 cells", exact=True), page.get_by_text("0 cells selected")):
+            text.click()
+            expect(page.locator(".csg-grid")).to_be_focused()
+            press_o()
+        page.keyboard.press("Control+a")
+        expect(page.get_by_text("100 cells selected")).to_be_visible()
+        page.get_by_label("Name").fill("a")
+        save = page.get_by_role("button", name="Save ids")
+        save.click()
+        expect(page.get_by_text("Saved")).to_be_visible()
+        for answer in ("Overwrite", "Cancel"):
+            save.click()
+            page.get_by_role("button", name=answer).focus()
+            page.keyboard.press("Enter")
+            expect(page.get_by_role("button", name=answer)).to_be_hidden()
+            expect(save).to_be_focused()
+            press_o()
+        page.get_by_label("Name").fill("/")
+        save.click()
+        page.get_by_label("Close the message").click()
+        expect(page.locator(".csg-grid")).to_be_focused()
+        page.get_by_label("White level of DAPI").focus()
+        press_o()
+        page.evaluate("document.activeElement.blur()")
+        assert page.evaluate("document.activeElement === document.body")
+        press_o()
+        page.keyboard.press("Space")
+        expect(page.get_by_text("99 cells selected")).to_be_visible()
+
+
 # --- scrolling --------------------------------------------------------------------------------------------------------
 
 
@@ -773,6 +847,13 @@ def test_the_same_front_end_works_in_a_notebook(browser: Browser, project: Path,
         for is_light, ground in (("true", "rgb(255, 255, 255)"), ("false", "rgb(20, 23, 27)")):
             page.evaluate("(is_light) => { document.body.dataset.jpThemeLight = is_light; }", is_light)
             assert page.locator(".csg").evaluate("(each) => getComputedStyle(each).backgroundColor") == ground
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("o")  # belongs to the notebook
+        assert page.evaluate("window.pressed.splice(0)") == ["o"]
+        assert not page.get_by_label("Mask outlines").is_checked()
+        page.get_by_text("100 cells", exact=True).click()
+        page.keyboard.press("o")
+        assert page.get_by_label("Mask outlines").is_checked()
         page.locator(".csg-grid").press("ArrowRight")
         page.locator(".csg-grid").press("Space")
         until(page.get_by_text("1 cell selected"))

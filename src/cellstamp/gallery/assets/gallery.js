@@ -618,6 +618,7 @@ class Controls {
     this.gallery = gallery;
     this.counts = make("p", { className: "csg-counts", role: "status" });
     this.columnLists = [];
+    this.showFilter = () => {}; // shows a filter in the histogram
     this.element = make(
       "aside",
       { className: "csg-panel", "aria-label": "Controls" },
@@ -766,6 +767,7 @@ class Controls {
 
   async showHistogram() {
     const column = this.filterColumn.value;
+    this.showFilter = () => {};
     if (!column) {
       this.histogram.replaceChildren();
       return;
@@ -774,44 +776,45 @@ class Controls {
     if (!reply || column !== this.filterColumn.value) return;
     const missing = reply.n_missing ? [make("p", { textContent: `${plural(reply.n_missing, "cell")} without a value` })] : [];
     const shown = { number: () => this.bins(column, reply), category: () => this.labels(column, reply), text: () => [noFilter()] };
-    this.histogram.replaceChildren(...shown[reply.kind](), ...missing);
+    replace(this.histogram, [...shown[reply.kind](), ...missing], this.filterColumn);
+    this.showFilter(this.gallery.filterOf(column));
   }
 
   labels(column, { labels, counts }) {
-    const now = this.gallery.filterOf(column)?.labels ?? labels;
-    const boxes = labels.map((label, number) => tickBox(`${label} (${thousands(counts[number])})`, now.includes(label), () => {
-      const ticked = labels.filter((_, place) => boxes[place].querySelector("input").checked);
+    const boxes = labels.map((label, number) => tickBox(`${label} (${thousands(counts[number])})`, true, () => {
+      const ticked = labels.filter((_, place) => inputs[place].checked);
       this.gallery.setFilter(column, ticked.length === labels.length ? null : { labels: ticked });
     }));
+    const inputs = boxes.map((box) => box.querySelector("input"));
+    this.showFilter = (filter) => inputs.forEach((input, place) => {
+      input.checked = !filter || filter.labels.includes(labels[place]);
+    });
     return [make("div", { className: "csg-labels", role: "group", "aria-label": `Values of ${column}` }, ...boxes)];
   }
 
   bins(column, { counts, low, high }) {
     if (low === null) return [make("p", { textContent: "no values" })];
-    const now = this.gallery.filterOf(column);
     const set = (from, to) => this.gallery.setFilter(column, { low: from, high: to });
-    const plot = new Bins(counts, low, high, now, set, column);
-    const ends = [["From", "low", low], ["To", "high", high]].map(([text, end, limit]) => {
-      const input = make("input", {
-        type: "number", step: "any", placeholder: short(limit), value: now?.[end] ?? "",
-        onchange: () => this.gallery.setFilter(column, { low: null, high: null, ...now, [end]: input.value === "" ? null : Number(input.value) }),
-      });
-      return labelled(text, input);
-    });
-    return [plot.element, make("div", { className: "csg-form" }, ...ends)];
+    const plot = new Bins(counts, low, high, set, column);
+    const [from, to] = [low, high].map((limit) => make("input", {
+      type: "number", step: "any", placeholder: short(limit), onchange: () => set(limitIn(from), limitIn(to)),
+    }));
+    this.showFilter = (filter) => {
+      from.value = filter?.low ?? "";
+      to.value = filter?.high ?? "";
+      plot.show(filter);
+    };
+    return [plot.element, make("div", { className: "csg-form" }, labelled("From", from), labelled("To", to))];
   }
 
   showFilters() {
-    this.chips.replaceChildren(...this.gallery.view.filters.map((filter) => make(
+    replace(this.chips, this.gallery.view.filters.map((filter) => make(
       "span", { className: "csg-chip", role: "listitem" }, describe(filter),
       make("button", {
         type: "button", textContent: "×", "aria-label": `Remove the filter of ${filter.column}`,
-        onclick: () => {
-          this.gallery.setFilter(filter.column, null);
-          this.showHistogram();
-        },
+        onclick: () => this.gallery.setFilter(filter.column, null),
       }),
-    )));
+    )), this.filterColumn);
   }
 
   // Selection
@@ -913,7 +916,7 @@ class Controls {
 
 /** Bars of a histogram; dragging over them chooses a range. */
 class Bins {
-  constructor(counts, low, high, now, set, column) {
+  constructor(counts, low, high, set, column) {
     [this.low, this.high, this.set] = [low, high, set];
     const most = Math.max(...counts, 1);
     const width = BINS_WIDTH / counts.length;
@@ -928,8 +931,12 @@ class Bins {
     });
     this.brush = svg("rect", { class: "csg-brush", y: 0, height: BINS_HEIGHT });
     this.element.append(svg("path", { d: bars.join("") }), this.brush);
-    this.mark(this.place(now?.low ?? low), this.place(now?.high ?? high));
     this.element.addEventListener("pointerdown", (event) => this.begin(event));
+  }
+
+  /** Mark the range of a filter; without one, everything. */
+  show(filter) {
+    this.mark(this.place(filter?.low ?? this.low), this.place(filter?.high ?? this.high));
   }
 
   place(value) {
@@ -973,6 +980,8 @@ function describe({ column, low, high, labels }) {
   if (high === null) return `${column} ≥ ${short(low)} `;
   return `${short(low)} ≤ ${column} ≤ ${short(high)} `;
 }
+
+const limitIn = (input) => (input.value === "" ? null : Number(input.value));
 
 const noFilter = () => make("p", { textContent: "a column of texts: it can be sorted, not filtered" });
 
@@ -1266,6 +1275,9 @@ class Look {
   }
 }
 
+// Controls that need letters.
+const TYPED = "select, textarea, input:not([type=checkbox], [type=range], [type=color])";
+
 // Requests that the gallery sends by itself. Their success does not remove the error of an action.
 const UNASKED = ["cells", "histogram", "cell", "surroundings"];
 
@@ -1299,7 +1311,10 @@ class Gallery {
     });
     const main = make("div", { className: "csg-main" }, this.toggle, this.controls.element, this.grid.element);
     this.element.append(main, this.dialog.element);
-    this.element.addEventListener("keydown", (event) => this.onKey(event));
+    // A click on plain text focuses the gallery, which passes the focus on. On a page, keys are used if nothing has it.
+    this.element.tabIndex = -1;
+    this.element.addEventListener("focus", () => this.focusGrid());
+    (this.isPage ? document : this.element).addEventListener("keydown", (event) => this.onKey(event));
     this.setSelected(about.n_selected);
     if (about.n_without_features) this.controls.answer.append(`${plural(about.n_without_features, "cell")} without features`);
     this.grid.layOut();
@@ -1401,7 +1416,9 @@ class Gallery {
     const isEmpty = !filter || (!filter.labels && filter.low === null && filter.high === null);
     const others = this.view.filters.filter((each) => each.column !== column);
     this.setView({ filters: isEmpty ? others : [...others, { column, ...filter }] });
-    this.controls.showHistogram();
+    // A histogram counts the cells that pass the filters of all other columns. Its own filter changes no number.
+    if (column === this.controls.filterColumn.value) this.controls.showFilter(this.filterOf(column));
+    else this.controls.showHistogram();
   }
 
   async jumpTo(id) {
@@ -1428,10 +1445,10 @@ class Gallery {
   }
 
   onKey(event) {
-    const isTyping = ["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName) && event.target.type !== "checkbox";
     event.stopPropagation(); // notebooks have shortcuts of one letter
-    if (event.key === "Escape" && !this.dialog.element.open) this.grid.element.focus({ preventScroll: true });
-    if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target === document.body) (this.dialog.element.open ? this.dialog : this.grid).onKey(event);
+    if (event.key === "Escape" && !this.dialog.element.open) this.focusGrid();
+    if (event.target.matches(TYPED) || event.ctrlKey || event.metaKey || event.altKey) return;
     const actions = {
       "/": () => this.controls.focusJump(),
       o: () => this.controls.outlines.querySelector("input").click(),
