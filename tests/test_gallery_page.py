@@ -225,6 +225,49 @@ def test_sizes_change_by_slider_and_keys(browser: Browser, template: Path) -> No
         assert len(shown_ids(page)) == N_CELLS
 
 
+def test_zooming_keeps_the_current_cell_on_the_screen(browser: Browser, template: Path) -> None:
+    with gallery(browser, session_of(template), viewport={"width": 900, "height": 400}) as page:
+        grid, canvas = page.locator(".csg-grid"), page.locator(".csg-cursor canvas")
+        for _ in range(14):
+            grid.press("ArrowRight")
+        for keys in ("+" * 8, "-" * 12, "+" * 8):
+            for key in keys:
+                grid.press(key)
+                wait(page)
+                assert page.locator(".csg-cursor .csg-id").inner_text() == "45"
+                ratio = 0.9 if canvas.bounding_box()["height"] < 350 else 0.5
+                expect(canvas).to_be_in_viewport(ratio=ratio)
+        grid.hover()
+        page.mouse.wheel(0, 3000)  # away from the current cell: the first row stays
+        page.wait_for_function("() => !document.querySelector('.csg-cursor')")
+        wait(page)
+        first = shown_ids(page)[0]
+        grid.press("-")
+        wait(page)
+        across = int(grid.get_attribute("aria-colcount"))
+        assert shown_ids(page)[0] <= first < shown_ids(page)[0] + 3 * across
+
+
+@pytest.mark.parametrize("mode", ["gray", "colour", "composite"])
+def test_cells_without_channels_have_ids_and_outlines(browser: Browser, template: Path, mode: str) -> None:
+    with gallery(browser, session_of(template)) as page:
+        page.get_by_label("Channels as").select_option(mode)
+        for name in CHANNELS:
+            page.get_by_label(name, exact=True).uncheck()
+        wait(page)
+        canvas = cell(page, 27).locator("canvas")
+        assert shown_ids(page)[:3] == [3, 6, 9]
+        assert pixels_of(canvas).max() == 0
+        page.get_by_label("Mask outlines").check()
+        wait(page)
+        pixels = pixels_of(canvas)
+        assert pixels.shape == (96, 96, 3)
+        assert 0.02 < (pixels.max(axis=-1) > 100).mean() < 0.4
+        page.get_by_label("seg_all_nucleus (mask)").check()
+        wait(page)
+        assert (pixels_of(canvas).max(axis=-1) > 100).sum() > (pixels.max(axis=-1) > 100).sum()
+
+
 # --- order, filters ---------------------------------------------------------------------------------------------------
 
 
@@ -754,6 +797,35 @@ def test_a_narrow_page_has_all_controls(browser: Browser, template: Path, tmp_pa
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         ground = page.locator(".csg").evaluate("(each) => getComputedStyle(each).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme]
+
+
+def test_controls_that_cover_the_grid_close_after_a_jump(browser: Browser, template: Path) -> None:
+    with gallery(browser, session_of(template), viewport={"width": 360, "height": 740}) as page:
+        grid, controls = page.locator(".csg-grid"), page.get_by_role("button", name="Controls")
+        grid.press("/")
+        page.keyboard.type("4\n")
+        expect(page.get_by_role("alert")).to_contain_text("there is no cell '4'")
+        expect(page.get_by_label("Cell id")).to_be_focused()
+        page.get_by_label("Cell id").fill("270")
+        page.keyboard.press("Enter")
+        expect(grid).to_be_focused()
+        expect(page.get_by_label("Cell id")).to_be_hidden()
+        expect(controls).to_have_attribute("aria-expanded", "false")
+        wait(page)
+        expect(page.locator(".csg-cursor .csg-id")).to_have_text("270")
+        expect(page.locator(".csg-cursor canvas")).to_be_in_viewport(ratio=0.9)
+        grid.press("/")
+        page.get_by_text("Order", exact=True).click()
+        page.keyboard.press("/")  # the section is opened, not the panel closed
+        expect(page.get_by_label("Cell id")).to_be_focused()
+        page.get_by_label("Size on screen").fill("200")
+        page.get_by_label("White level of DAPI").focus()
+        page.keyboard.press("Escape")
+        expect(grid).to_be_focused()
+        expect(page.get_by_label("Cell id")).to_be_hidden()
+        wait(page)
+        expect(page.locator(".csg-cursor canvas")).to_be_in_viewport(ratio=0.9)
+        assert page.locator(".csg-cursor canvas").bounding_box()["width"] == 200
 
 
 def test_every_control_has_a_name(browser: Browser, template: Path, tmp_path: Path) -> None:

@@ -179,7 +179,8 @@ function picturesOf(tile, look) {
     const colour = look.mode === "gray" ? GRAY : look.colours[number];
     return [{ bytes, colour, brightness: look.brightness(number, bytes) }];
   });
-  return look.mode === "composite" ? [layers] : layers.map((layer) => [layer]);
+  // without channels, the picture is black, and has the outlines
+  return look.mode === "composite" || !layers.length ? [layers] : layers.map((layer) => [layer]);
 }
 
 /** Add layers of light, each in its colour: a picture of a width, at a place of pixels. */
@@ -293,9 +294,12 @@ class Grid {
 
   // Sizes
 
-  /** Compute sizes, and keep the first cell of the screen in its place. */
+  /** Compute sizes, and keep the current cell on the screen; if it is elsewhere, the first row. */
   layOut() {
-    const first = this.layout ? Math.floor(this.top / this.layout.rowHeight) * this.layout.columns : 0;
+    if (this.layout && !this.element.clientHeight) return; // hidden: it is laid out when it is shown
+    const [first, end] = this.layout ? this.visible : [0, 0];
+    const kept = this.cursor >= first && this.cursor < end ? this.cursor : first;
+    const before = this.layout ? this.topOf(kept) - this.top : 0; // of its row, on the screen
     const { tile, nPictures } = this.gallery.look;
     const width = Math.max(this.element.clientWidth - GAP, 40);
     const side = clamp(tile, 8, Math.floor((width - GAP) / nPictures));
@@ -309,8 +313,21 @@ class Grid {
     this.element.setAttribute("aria-colcount", columns);
     this.rows.forEach((row) => row.remove());
     this.rows.clear();
-    this.scrollTo(Math.floor(first / columns) * rowHeight);
+    this.scrollTo(this.topOf(kept) - clamp(before, 0, Math.max(0, this.element.clientHeight - rowHeight - GAP)));
     this.draw();
+    this.reloadIfOthersAreNeeded();
+  }
+
+  /** Where the row of a place begins, in pixels of cells. */
+  topOf(place) {
+    return Math.floor(place / this.layout.columns) * this.layout.rowHeight;
+  }
+
+  /** Read the images again if they have other planes or another resolution. */
+  reloadIfOthersAreNeeded() {
+    const before = this.needed;
+    this.needed = JSON.stringify(this.gallery.look.request(this.layout.side));
+    if (before && before !== this.needed) this.reload({ keepsPlace: true });
   }
 
   get scrollable() {
@@ -560,8 +577,8 @@ class Grid {
   moveTo(place) {
     if (!this.total) return;
     this.cursor = this.anchor = clamp(place, 0, this.total - 1);
-    const { rowHeight, columns } = this.layout;
-    const top = Math.floor(this.cursor / columns) * rowHeight;
+    const { rowHeight } = this.layout;
+    const top = this.topOf(this.cursor);
     if (top < this.top) this.scrollTo(top);
     else if (top + rowHeight + GAP > this.top + this.element.clientHeight) {
       this.scrollTo(top + rowHeight + GAP - this.element.clientHeight);
@@ -732,8 +749,8 @@ class Controls {
   }
 
   focusJump() {
-    if (!this.jump.checkVisibility()) this.gallery.togglePanel();
     this.jump.closest("details").open = true;
+    if (!this.jump.checkVisibility()) this.gallery.showPanel(true);
     this.jump.focus();
     this.jump.select();
   }
@@ -1043,7 +1060,7 @@ const KEYS = [
   ["/", "jump to a cell id"],
   ["o", "show or hide mask outlines"],
   ["+ and -", "larger or smaller"],
-  ["Escape", "close the cell; back to the grid"],
+  ["Escape", "close the cell or the controls; back to the grid"],
 ];
 
 function help() {
@@ -1307,7 +1324,7 @@ class Gallery {
     this.controls = new Controls(this);
     this.toggle = make("button", {
       type: "button", className: "csg-toggle", textContent: "Controls", "aria-expanded": "false",
-      onclick: () => this.togglePanel(),
+      onclick: () => this.showPanel(!this.element.classList.contains("csg-open")),
     });
     const main = make("div", { className: "csg-main" }, this.toggle, this.controls.element, this.grid.element);
     this.element.append(main, this.dialog.element);
@@ -1322,8 +1339,17 @@ class Gallery {
   }
 
   /** Show or hide the controls, which cover the grid of a narrow gallery. */
-  togglePanel() {
-    this.toggle.setAttribute("aria-expanded", String(this.element.classList.toggle("csg-open")));
+  showPanel(isShown) {
+    if (isShown === this.element.classList.contains("csg-open")) return;
+    this.element.classList.toggle("csg-open", isShown);
+    this.toggle.setAttribute("aria-expanded", String(isShown));
+    this.grid.layOut();
+  }
+
+  /** Leave the controls: focus the grid, which is shown if they cover it. */
+  returnToGrid() {
+    this.showPanel(false);
+    this.focusGrid();
   }
 
   close() {
@@ -1375,11 +1401,8 @@ class Gallery {
   // Changes of what is shown
 
   setLook(changes) {
-    const request = () => JSON.stringify(this.look.request(this.grid.layout.side));
-    const before = request();
     this.look = this.look.with(changes);
     this.grid.layOut();
-    if (request() !== before) this.grid.reload({ keepsPlace: true });
   }
 
   showPlane(number, isShown) {
@@ -1426,8 +1449,8 @@ class Gallery {
     if (!reply) return;
     if (reply.place === null) this.fail(`Cell ${id.trim()} does not pass the filters or is not in the sample`);
     else {
+      this.returnToGrid();
       this.grid.moveTo(reply.place);
-      this.grid.element.focus({ preventScroll: true });
     }
   }
 
@@ -1447,7 +1470,7 @@ class Gallery {
   onKey(event) {
     event.stopPropagation(); // notebooks have shortcuts of one letter
     if (event.target === document.body) (this.dialog.element.open ? this.dialog : this.grid).onKey(event);
-    if (event.key === "Escape" && !this.dialog.element.open) this.focusGrid();
+    if (event.key === "Escape" && !this.dialog.element.open) this.returnToGrid();
     if (event.target.matches(TYPED) || event.ctrlKey || event.metaKey || event.altKey) return;
     const actions = {
       "/": () => this.controls.focusJump(),
