@@ -509,7 +509,8 @@ def test_labels_are_not_lost_without_consent(project: Path) -> None:
     assert tag([3, 0], "a", "late") == ["late", np.nan, "late", "late"]
     question = "a has labels late (3). Replace them by True and False?"
     assert tag([0], "a", None, question) == [True, False, False, False]
-    assert tag([], "a", None, "a has labels True (1) of cells that are not selected. Replace them by False?")[0] is False
+    question = "a has labels True (1) of cells that are not selected. Replace them by False?"
+    assert tag([], "a", None, question) == [False, False, False, False]
     assert tag([3], "a", "late") == [np.nan, np.nan, np.nan, "late"]
 
 

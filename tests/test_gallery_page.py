@@ -190,6 +190,40 @@ def test_contrast_is_set_for_all_cells_or_each(browser: Browser, template: Path)
         assert page.get_by_label("White level of DAPI").input_value() == "150"
 
 
+def test_levels_of_contrast_are_shown_and_stay_in_order(browser: Browser, template: Path) -> None:
+    with gallery(browser, session_of(template)) as page:
+        black, white = page.get_by_label("Black level of actin"), page.get_by_label("White level of actin")
+        assert black.bounding_box()["width"] == white.bounding_box()["width"] > 100
+        set_slider(page, "White level of actin", 102)
+        expect(white).to_have_attribute("aria-valuetext", "0.16")
+        expect(page.locator("label", has=white)).to_have_text("White0.16")
+        set_slider(page, "Black level of actin", 200)
+        expect(black).to_have_value("101")
+        set_slider(page, "White level of actin", 0)
+        expect(white).to_have_value("102")
+        page.get_by_label("Contrast for").select_option("cell")
+        expect(page.locator("label", has=page.get_by_label("White level of actin"))).to_have_text("White100%")
+
+
+def test_lists_are_wide_enough_for_their_texts(browser: Browser, template: Path) -> None:
+    scroll_bar = 15  # hidden in tests
+    with gallery(browser, session_of(template)) as page:
+        page.get_by_label("Channels as").select_option("colour")
+        widths = page.locator("select").evaluate_all(
+            """(lists) => lists.map((list) => {
+                const text = list.selectedOptions[0].textContent;
+                const copy = list.parentNode.appendChild(list.cloneNode());
+                copy.append(new Option(text));
+                copy.style.cssText = 'position: absolute; width: max-content';
+                const needed = copy.offsetWidth;
+                copy.remove();
+                return [text, needed, list.offsetWidth];
+            })"""
+        )
+    assert [text for text, _, _ in widths] == ["one colour each", "all cells", "order of the file", "choose a column"]
+    assert [text for text, needed, has in widths if needed + scroll_bar > has] == []
+
+
 def test_outlines_of_masks_are_drawn(browser: Browser, template: Path, tmp_path: Path) -> None:
     with gallery(browser, session_of(template)) as page:
         canvas = cell(page, 27).locator("canvas")
@@ -334,6 +368,35 @@ def test_cells_are_filtered_by_numbers_and_by_brush(browser: Browser, template: 
         bins.click()
         wait(page)
         assert shown_ids(page)[0] == 3
+
+
+def test_a_range_that_ends_before_it_begins_is_reported(browser: Browser, template: Path) -> None:
+    with gallery(browser, session_of(template)) as page:
+        page.get_by_label("Column").select_option("scportrait_cell_id")
+        first, last = page.get_by_role("spinbutton", name="From"), page.get_by_role("spinbutton", name="To")
+        last.fill("100")
+        last.press("Enter")
+        wait(page)
+        first.fill("300")
+        first.press("Tab")
+        expect(page.get_by_text("From must be at most To")).to_be_visible()
+        expect(first).to_have_attribute("aria-invalid", "true")
+        expect(first).to_have_accessible_description("From must be at most To")
+        expect(last).to_have_attribute("aria-invalid", "false")
+        expect(page.get_by_role("listitem")).to_contain_text("scportrait_cell_id ≤ 100")
+        wait(page)
+        assert shown_ids(page)[0] == 3
+        last.fill("303")
+        last.press("Enter")
+        wait(page)
+        expect(page.get_by_text("From must be at most To")).to_be_hidden()
+        expect(first).to_have_attribute("aria-invalid", "false")
+        assert shown_ids(page) == [300]
+        first.fill("")
+        first.press("e")
+        first.press("Enter")
+        expect(page.get_by_text("Enter a number")).to_be_visible()
+        assert shown_ids(page) == [300]
 
 
 def test_a_filter_that_no_cell_passes_is_explained(browser: Browser, template: Path) -> None:
@@ -543,6 +606,29 @@ def test_cells_are_selected_with_mouse_and_keys(browser: Browser, template: Path
         page.get_by_role("button", name="Select all that pass (7)").click()
         expect(number).to_have_text("7 cells selected")
         assert session.selected_ids.tolist() == list(range(282, 301, 3))
+
+
+def test_a_range_shrinks_when_its_end_moves_back(browser: Browser, template: Path) -> None:
+    session = session_of(template)
+    with gallery(browser, session) as page:
+        grid = page.locator(".csg-grid")
+        for _ in range(3):
+            grid.press("ArrowRight")
+        for keys, expected in (
+            (["ArrowRight"] * 3, [12, 15, 18, 21]),
+            (["ArrowLeft"], [12, 15, 18]),
+            (["ArrowLeft"] * 5, [3, 6, 9, 12]),
+            (["ArrowRight"] * 4, [12, 15]),
+        ):
+            for key in keys:
+                page.keyboard.press(f"Shift+{key}")
+            expect(page.locator(".csg-cell[aria-selected=true] .csg-id")).to_have_text(list(map(str, expected)))
+            assert session.selected_ids.tolist() == expected
+        cell(page, 30).click(modifiers=["Control"])
+        cell(page, 39).click(modifiers=["Shift"])
+        cell(page, 24).click(modifiers=["Shift"])
+        expect(page.get_by_text("5 cells selected")).to_be_visible()
+        assert session.selected_ids.tolist() == selected(page) == [12, 15, 24, 27, 30]
 
 
 def test_selections_are_tagged_and_saved(browser: Browser, project: Path, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class Tags:
 
 def is_boolean(column: pd.Series[Any]) -> bool:
     """Return whether the values of a column are booleans; some may be missing."""
-    return pd.api.types.infer_dtype(column, skipna=True) == "boolean"
+    return bool(pd.api.types.infer_dtype(column, skipna=True) == "boolean")
 
 
 def question_before(name: str, value: str | None, chosen: NDArray[np.bool_], column: pd.Series[Any]) -> str | None:

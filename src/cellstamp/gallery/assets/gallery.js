@@ -118,6 +118,12 @@ function byteOf(value, plane) {
   return Math.round(255 * Math.sqrt(clamp((value - plane.low) / (plane.high - plane.low), 0, 1)));
 }
 
+/** The value of a byte. */
+const valueOf = (byte, plane) => plane.low + (byte / 255) ** 2 * (plane.high - plane.low);
+
+/** The place of a byte between black and white of a cell. */
+const percentOf = (byte) => `${Math.round(100 * (byte / 255) ** 2)}%`;
+
 /** Brightness (0 to 1) of each byte, if bytes `black` and `white` are black and white. */
 function brightnessOf(black, white) {
   const low = (black / 255) ** 2;
@@ -272,6 +278,7 @@ class Grid {
     this.awaited = [];
     this.generation = 0;
     this.isAsking = false;
+    this.selecting = Promise.resolve();
     this.spacer = make("div", { className: "csg-spacer" });
     this.window = make("div", { className: "csg-window", role: "presentation" });
     this.element = make(
@@ -548,9 +555,16 @@ class Grid {
   // Selecting, moving
 
   /** Select a range of places on the server, and in what is shown. Without a range: all that pass. */
-  async select(mode, first, last) {
+  select(mode, first, last) {
     this.gallery.controls.withdraw();
-    const reply = await this.gallery.request({ type: "select", view: this.gallery.view, mode, first, last });
+    const { view } = this.gallery;
+    // one after the other: requests that are under way together may arrive in another order
+    this.selecting = this.selecting.then(() => this.sendSelection(view, mode, first, last));
+    return this.selecting;
+  }
+
+  async sendSelection(view, mode, first, last) {
+    const reply = await this.gallery.request({ type: "select", view, mode, first, last });
     if (!reply) return;
     for (const [place, tile] of this.tiles) {
       const isIn = first === undefined || (place >= first && place <= last);
@@ -566,11 +580,14 @@ class Grid {
     await this.select("toggle", place, place);
   }
 
+  /** Select from the anchor to a place. The range so far ends at the cursor: cells that it leaves are deselected. */
   async selectTo(place) {
-    const [first, last] = [Math.min(this.anchor, place), Math.max(this.anchor, place)];
-    const { anchor } = this;
+    const { anchor, cursor } = this;
+    const [first, last] = [Math.min(anchor, place), Math.max(anchor, place)];
     this.moveTo(place);
     this.anchor = anchor;
+    if (cursor > last) this.select("remove", last + 1, cursor);
+    if (cursor < first) this.select("remove", cursor, first - 1);
     await this.select("add", first, last);
   }
 
@@ -692,12 +709,22 @@ class Controls {
   }
 
   contrastSlider(plane, number, end, place) {
-    const { look } = this.gallery;
-    return make("input", {
-      type: "range", min: 0, max: 255, className: "csg-contrast", value: look.contrast[look.scale][number][place],
-      title: `${end} level`, "aria-label": `${end} level of ${plane.name}`,
-      oninput: (event) => this.gallery.setContrast(number, place, Number(event.target.value)),
+    const limits = () => this.gallery.look.contrast[this.gallery.look.scale][number];
+    const value = make("span", { className: "csg-value" });
+    const input = make("input", { type: "range", min: 0, max: 255, value: limits()[place], "aria-label": `${end} level of ${plane.name}` });
+    const show = () => {
+      value.textContent = this.gallery.look.scale === "cell" ? percentOf(input.value) : short(valueOf(input.value, plane));
+      input.setAttribute("aria-valuetext", value.textContent);
+    };
+    input.addEventListener("input", () => {
+      const [black, white] = limits();
+      // black stays below white
+      input.value = place === 0 ? Math.min(input.value, white - 1) : Math.max(input.value, black + 1);
+      this.gallery.setContrast(number, place, Number(input.value));
+      show();
     });
+    show();
+    return make("label", { className: "csg-slider" }, make("span", { textContent: end }), value, input);
   }
 
   // Size
@@ -813,15 +840,28 @@ class Controls {
     if (low === null) return [make("p", { textContent: "no values" })];
     const set = (from, to) => this.gallery.setFilter(column, { low: from, high: to });
     const plot = new Bins(counts, low, high, set, column);
+    const problem = make("p", { className: "csg-problem", id: newId("problem"), role: "status" });
     const [from, to] = [low, high].map((limit) => make("input", {
-      type: "number", step: "any", placeholder: short(limit), onchange: () => set(limitIn(from), limitIn(to)),
+      type: "number", step: "any", placeholder: short(limit), "aria-describedby": problem.id,
+      onchange: (event) => change(event.target),
     }));
+    const report = (input, text) => {
+      for (const each of [from, to]) each.setAttribute("aria-invalid", String(each === input));
+      problem.textContent = text;
+    };
+    const change = (input) => {
+      const [first, last] = [from, to].map(limitIn);
+      if (input.validity.badInput) report(input, "Enter a number");
+      else if (first !== null && last !== null && first > last) report(input, "From must be at most To");
+      else set(first, last);
+    };
     this.showFilter = (filter) => {
       from.value = filter?.low ?? "";
       to.value = filter?.high ?? "";
+      report(null, "");
       plot.show(filter);
     };
-    return [plot.element, make("div", { className: "csg-form" }, labelled("From", from), labelled("To", to))];
+    return [plot.element, make("div", { className: "csg-form" }, labelled("From", from), labelled("To", to), problem)];
   }
 
   showFilters() {
@@ -842,7 +882,7 @@ class Controls {
     const none = make("button", { type: "button", textContent: "Deselect all", onclick: () => this.gallery.deselectAll() });
     const field = (placeholder) => make("input", { type: "text", placeholder, oninput: () => this.withdraw() });
     this.name = field("mitotic");
-    this.value = field("optional, such as early");
+    this.value = field("optional: early");
     const button = (text, title, action) => make("button", {
       type: "button", textContent: text, title,
       onclick: (event) => {
@@ -1053,7 +1093,7 @@ function download(name, bytes) {
 const KEYS = [
   ["arrows, Page Up, Page Down, Home, End", "move"],
   ["Space", "select or deselect a cell"],
-  ["Shift with arrows, or Shift-click", "select a range"],
+  ["Shift with arrows, or Shift-click", "select a range, or make it shorter"],
   ["Ctrl-A", "select all that pass the filters"],
   ["Enter, or click", "open a cell"],
   ["Ctrl-click, or click on the box", "select or deselect a cell"],
