@@ -477,7 +477,7 @@ def test_a_tag_is_a_column_at_once(project: Path) -> None:
     assert session.tag("mitotic", None) == "mitotic"
     assert session.rows(View(filters=(Filter("mitotic", labels=("True",)),))).tolist() == [1, 2]
     session.select(np.array([3]), "set")
-    session.tag("mitotic", None)
+    session.tag("mitotic", None, overwrite=True)
     assert session.rows(View(filters=(Filter("mitotic", labels=("True",)),))).tolist() == [3]
     session.tag("phase", "late")
     session.select(np.array([1, 3]), "set")
@@ -489,6 +489,53 @@ def test_a_tag_is_a_column_at_once(project: Path) -> None:
     for name in ("x", "cell__area", "scportrait_cell_id", "measured_in_part"):
         with pytest.raises(ConfigError, match="this column was measured or extracted; choose another name"):
             session.tag(name, None)
+
+
+def test_labels_are_not_lost_without_consent(project: Path) -> None:
+    session = session_of(project)
+
+    def tag(rows: list[int], name: str, value: str | None, question: str | None = None) -> list[Any]:
+        session.select(np.array(rows, np.int64), "set")
+        if question is not None:
+            before = session.tags[name]
+            with pytest.raises(ExistsError, match=f"^{re.escape(question)}$"):
+                session.tag(name, value)
+            assert session.tags[name] is before
+        session.tag(name, value, overwrite=question is not None)
+        return session.tags[name].iloc[:4].astype(object).tolist()
+
+    assert tag([1, 2], "a", None) == [False, True, True, False]
+    assert tag([1, 2, 3], "a", None) == [False, True, True, True]
+    question = "a has labels True (2) of cells that are not selected. Replace them by False?"
+    assert tag([1], "a", None, question) == [False, True, False, False]
+    question = "a has labels True (1). Remove them, and label the selected cells late?"
+    assert tag([2], "a", "late", question) == [np.nan, np.nan, "late", np.nan]
+    assert tag([3], "a", "early") == [np.nan, np.nan, "late", "early"]
+    assert tag([3, 0], "a", "late") == ["late", np.nan, "late", "late"]
+    question = "a has labels late (3). Replace them by True and False?"
+    assert tag([0], "a", None, question) == [True, False, False, False]
+    question = "a has labels True (1) of cells that are not selected. Replace them by False?"
+    assert tag([], "a", None, question) == [False, False, False, False]
+    assert tag([3], "a", "late") == [np.nan, np.nan, np.nan, "late"]
+
+
+@pytest.mark.parametrize("n_cells", [N_CELLS, N_CELLS - 10])
+def test_labels_of_a_table_in_another_order_are_kept(project: Path, n_cells: int) -> None:
+    table = Project(project).features[:n_cells][::-1].copy()
+    table.obs["number"] = np.arange(n_cells)[::-1]
+    table.obs["yes"] = table.obs["number"] < 2
+    session = session_of(project, table)
+    session.select(np.array([1]), "set")
+    session.tag("number", "late")
+    assert session.tags["number"].iloc[:3].tolist() == ["0", "late", "2"]
+    assert session.tags["number"].notna().sum() == n_cells
+    with pytest.raises(ExistsError, match=r"labels True \(1\) of cells that are not selected"):
+        session.tag("yes", None)
+    session.tag("number", "early")
+    session.save_column("number", overwrite=True)
+    assert table.obs["number"].iloc[-3:].tolist() == ["2", "early", "0"]
+    with pytest.raises(ExistsError, match=r"number has labels .*, .*, .*, .*, .* \(1\) and \d+ more\. Replace them"):
+        session.tag("number", None)
 
 
 @pytest.mark.parametrize("suffix", NAMES)
@@ -809,7 +856,7 @@ def test_the_loop_of_the_documentation_runs(project: Path, monkeypatch: pytest.M
     reply = ask(messages, "cells", view=view, first=0, count=100, planes=[2], crop=32)
     assert reply.content["total"] == wrong.sum() < 20
     ask(messages, "select", view=view, mode="set")
-    ask(messages, "tag", name="large")
+    ask(messages, "tag", name="large", overwrite=True)
     assert "overwrite" not in ask(messages, "save_column", name="large", overwrite=True).content
     np.testing.assert_array_equal(names["features"].obs["large"], wrong)
 

@@ -190,6 +190,40 @@ def test_contrast_is_set_for_all_cells_or_each(browser: Browser, template: Path)
         assert page.get_by_label("White level of DAPI").input_value() == "150"
 
 
+def test_levels_of_contrast_are_shown_and_stay_in_order(browser: Browser, template: Path) -> None:
+    with gallery(browser, session_of(template)) as page:
+        black, white = page.get_by_label("Black level of actin"), page.get_by_label("White level of actin")
+        assert black.bounding_box()["width"] == white.bounding_box()["width"] > 100
+        set_slider(page, "White level of actin", 102)
+        expect(white).to_have_attribute("aria-valuetext", "0.16")
+        expect(page.locator("label", has=white)).to_have_text("White0.16")
+        set_slider(page, "Black level of actin", 200)
+        expect(black).to_have_value("101")
+        set_slider(page, "White level of actin", 0)
+        expect(white).to_have_value("102")
+        page.get_by_label("Contrast for").select_option("cell")
+        expect(page.locator("label", has=page.get_by_label("White level of actin"))).to_have_text("White100%")
+
+
+def test_lists_are_wide_enough_for_their_texts(browser: Browser, template: Path) -> None:
+    scroll_bar = 15  # hidden in tests
+    with gallery(browser, session_of(template)) as page:
+        page.get_by_label("Channels as").select_option("colour")
+        widths = page.locator("select").evaluate_all(
+            """(lists) => lists.map((list) => {
+                const text = list.selectedOptions[0].textContent;
+                const copy = list.parentNode.appendChild(list.cloneNode());
+                copy.append(new Option(text));
+                copy.style.cssText = 'position: absolute; width: max-content';
+                const needed = copy.offsetWidth;
+                copy.remove();
+                return [text, needed, list.offsetWidth];
+            })"""
+        )
+    assert [text for text, _, _ in widths] == ["one colour each", "all cells", "order of the file", "choose a column"]
+    assert [text for text, needed, has in widths if needed + scroll_bar > has] == []
+
+
 def test_outlines_of_masks_are_drawn(browser: Browser, template: Path, tmp_path: Path) -> None:
     with gallery(browser, session_of(template)) as page:
         canvas = cell(page, 27).locator("canvas")
@@ -223,6 +257,49 @@ def test_sizes_change_by_slider_and_keys(browser: Browser, template: Path) -> No
         assert canvas.bounding_box()["width"] == 200
         set_slider(page, "Size on screen", 24)
         assert len(shown_ids(page)) == N_CELLS
+
+
+def test_zooming_keeps_the_current_cell_on_the_screen(browser: Browser, template: Path) -> None:
+    with gallery(browser, session_of(template), viewport={"width": 900, "height": 400}) as page:
+        grid, canvas = page.locator(".csg-grid"), page.locator(".csg-cursor canvas")
+        for _ in range(14):
+            grid.press("ArrowRight")
+        for keys in ("+" * 8, "-" * 12, "+" * 8):
+            for key in keys:
+                grid.press(key)
+                wait(page)
+                assert page.locator(".csg-cursor .csg-id").inner_text() == "45"
+                ratio = 0.9 if canvas.bounding_box()["height"] < 350 else 0.5
+                expect(canvas).to_be_in_viewport(ratio=ratio)
+        grid.hover()
+        page.mouse.wheel(0, 3000)  # away from the current cell: the first row stays
+        page.wait_for_function("() => !document.querySelector('.csg-cursor')")
+        wait(page)
+        first = shown_ids(page)[0]
+        grid.press("-")
+        wait(page)
+        across = int(grid.get_attribute("aria-colcount"))
+        assert shown_ids(page)[0] <= first < shown_ids(page)[0] + 3 * across
+
+
+@pytest.mark.parametrize("mode", ["gray", "colour", "composite"])
+def test_cells_without_channels_have_ids_and_outlines(browser: Browser, template: Path, mode: str) -> None:
+    with gallery(browser, session_of(template)) as page:
+        page.get_by_label("Channels as").select_option(mode)
+        for name in CHANNELS:
+            page.get_by_label(name, exact=True).uncheck()
+        wait(page)
+        canvas = cell(page, 27).locator("canvas")
+        assert shown_ids(page)[:3] == [3, 6, 9]
+        assert pixels_of(canvas).max() == 0
+        page.get_by_label("Mask outlines").check()
+        wait(page)
+        pixels = pixels_of(canvas)
+        assert pixels.shape == (96, 96, 3)
+        assert 0.02 < (pixels.max(axis=-1) > 100).mean() < 0.4
+        page.get_by_label("seg_all_nucleus (mask)").check()
+        wait(page)
+        assert (pixels_of(canvas).max(axis=-1) > 100).sum() > (pixels.max(axis=-1) > 100).sum()
 
 
 # --- order, filters ---------------------------------------------------------------------------------------------------
@@ -293,6 +370,35 @@ def test_cells_are_filtered_by_numbers_and_by_brush(browser: Browser, template: 
         assert shown_ids(page)[0] == 3
 
 
+def test_a_range_that_ends_before_it_begins_is_reported(browser: Browser, template: Path) -> None:
+    with gallery(browser, session_of(template)) as page:
+        page.get_by_label("Column").select_option("scportrait_cell_id")
+        first, last = page.get_by_role("spinbutton", name="From"), page.get_by_role("spinbutton", name="To")
+        last.fill("100")
+        last.press("Enter")
+        wait(page)
+        first.fill("300")
+        first.press("Tab")
+        expect(page.get_by_text("From must be at most To")).to_be_visible()
+        expect(first).to_have_attribute("aria-invalid", "true")
+        expect(first).to_have_accessible_description("From must be at most To")
+        expect(last).to_have_attribute("aria-invalid", "false")
+        expect(page.get_by_role("listitem")).to_contain_text("scportrait_cell_id ≤ 100")
+        wait(page)
+        assert shown_ids(page)[0] == 3
+        last.fill("303")
+        last.press("Enter")
+        wait(page)
+        expect(page.get_by_text("From must be at most To")).to_be_hidden()
+        expect(first).to_have_attribute("aria-invalid", "false")
+        assert shown_ids(page) == [300]
+        first.fill("")
+        first.press("e")
+        first.press("Enter")
+        expect(page.get_by_text("Enter a number")).to_be_visible()
+        assert shown_ids(page) == [300]
+
+
 def test_a_filter_that_no_cell_passes_is_explained(browser: Browser, template: Path) -> None:
     with gallery(browser, session_of(template)) as page:
         page.get_by_label("Column").select_option("scportrait_cell_id")
@@ -324,6 +430,80 @@ def test_cells_are_filtered_by_categories(browser: Browser, project: Path) -> No
         page.get_by_label(f"False ({(~exceeding).sum()})").check()
         wait(page)
         assert page.get_by_role("status").first.inner_text() == "100 cells"
+
+
+def test_the_focus_stays_and_shortcuts_work(browser: Browser, project: Path) -> None:
+    session = session_of(project)
+    exceeding = int((session.columns.values("exceeds_crop").numbers == 1).sum())
+    with gallery(browser, session) as page:
+        outlines, column = page.get_by_label("Mask outlines"), page.get_by_label("Column")
+
+        def press_o() -> None:
+            before = outlines.is_checked()
+            page.keyboard.press("o")
+            expect(outlines).to_be_checked(checked=not before)
+
+        column.select_option("scportrait_cell_id")
+        first, last = page.get_by_role("spinbutton", name="From"), page.get_by_role("spinbutton", name="To")
+        first.fill("31")
+        page.keyboard.press("Enter")
+        wait(page)
+        expect(first).to_be_focused()
+        page.keyboard.press("Tab")
+        expect(last).to_be_focused()
+        page.keyboard.type("60")
+        page.keyboard.press("Shift+Tab")
+        wait(page)
+        expect(first).to_be_focused()
+        assert shown_ids(page) == list(range(33, 61, 3))
+        first.fill("40")
+        page.keyboard.press("Tab")
+        page.keyboard.type("90")  # at once: the field is not replaced meanwhile
+        wait(page)
+        expect(last).to_be_focused()
+        page.keyboard.press("Enter")
+        wait(page)
+        assert shown_ids(page) == list(range(42, 91, 3))
+        column.select_option("exceeds_crop")
+        page.get_by_label(re.compile(r"^False \(")).uncheck()
+        wait(page)
+        expect(page.get_by_label(re.compile(r"^False \("))).to_be_focused()
+        press_o()
+        for name in ("scportrait_cell_id", "exceeds_crop"):
+            page.get_by_label(f"Remove the filter of {name}").focus()
+            page.keyboard.press("Enter")
+            wait(page)
+            expect(column).to_be_focused()
+        expect(page.get_by_label(f"True ({exceeding})")).to_be_checked()
+        expect(page.get_by_label(f"False ({N_CELLS - exceeding})")).to_be_checked()
+        for text in (page.get_by_text("100 cells", exact=True), page.get_by_text("0 cells selected")):
+            text.click()
+            expect(page.locator(".csg-grid")).to_be_focused()
+            press_o()
+        page.keyboard.press("Control+a")
+        expect(page.get_by_text("100 cells selected")).to_be_visible()
+        page.get_by_label("Name").fill("a")
+        save = page.get_by_role("button", name="Save ids")
+        save.click()
+        expect(page.get_by_text("Saved")).to_be_visible()
+        for answer in ("Overwrite", "Cancel"):
+            save.click()
+            page.get_by_role("button", name=answer).focus()
+            page.keyboard.press("Enter")
+            expect(page.get_by_role("button", name=answer)).to_be_hidden()
+            expect(save).to_be_focused()
+            press_o()
+        page.get_by_label("Name").fill("/")
+        save.click()
+        page.get_by_label("Close the message").click()
+        expect(page.locator(".csg-grid")).to_be_focused()
+        page.get_by_label("White level of DAPI").focus()
+        press_o()
+        page.evaluate("document.activeElement.blur()")
+        assert page.evaluate("document.activeElement === document.body")
+        press_o()
+        page.keyboard.press("Space")
+        expect(page.get_by_text("99 cells selected")).to_be_visible()
 
 
 # --- scrolling --------------------------------------------------------------------------------------------------------
@@ -428,6 +608,29 @@ def test_cells_are_selected_with_mouse_and_keys(browser: Browser, template: Path
         assert session.selected_ids.tolist() == list(range(282, 301, 3))
 
 
+def test_a_range_shrinks_when_its_end_moves_back(browser: Browser, template: Path) -> None:
+    session = session_of(template)
+    with gallery(browser, session) as page:
+        grid = page.locator(".csg-grid")
+        for _ in range(3):
+            grid.press("ArrowRight")
+        for keys, expected in (
+            (["ArrowRight"] * 3, [12, 15, 18, 21]),
+            (["ArrowLeft"], [12, 15, 18]),
+            (["ArrowLeft"] * 5, [3, 6, 9, 12]),
+            (["ArrowRight"] * 4, [12, 15]),
+        ):
+            for key in keys:
+                page.keyboard.press(f"Shift+{key}")
+            expect(page.locator(".csg-cell[aria-selected=true] .csg-id")).to_have_text(list(map(str, expected)))
+            assert session.selected_ids.tolist() == expected
+        cell(page, 30).click(modifiers=["Control"])
+        cell(page, 39).click(modifiers=["Shift"])
+        cell(page, 24).click(modifiers=["Shift"])
+        expect(page.get_by_text("5 cells selected")).to_be_visible()
+        assert session.selected_ids.tolist() == selected(page) == [12, 15, 24, 27, 30]
+
+
 def test_selections_are_tagged_and_saved(browser: Browser, project: Path, tmp_path: Path) -> None:
     with gallery(browser, session_of(project)) as page:
         for number in (6, 12):
@@ -482,6 +685,102 @@ def test_ids_are_downloaded_where_nothing_may_be_written(browser: Browser, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5sc"]
 
 
+def test_an_offer_to_overwrite_concerns_what_it_asked_about(browser: Browser, project: Path) -> None:
+    with gallery(browser, session_of(project)) as page:
+        name, save = page.get_by_label("Name"), page.get_by_role("button", name="Save ids")
+        overwrite = page.get_by_role("button", name="Overwrite")
+        cell(page, 6).click(modifiers=["Control"])
+        for file in ("b1", "a1"):
+            name.fill(file)
+            save.click()
+            expect(page.get_by_text(f"Saved {project / file}.csv")).to_be_visible()
+        cell(page, 12).click(modifiers=["Control"])
+
+        def withdraws(change: Callable[[], None], button: str = "Save ids") -> None:
+            page.get_by_role("button", name=button).click()
+            expect(overwrite).to_be_visible()
+            change()
+            expect(overwrite).to_be_hidden()
+
+        withdraws(lambda: name.fill("b1"))
+        name.fill("a1")
+        withdraws(lambda: page.get_by_role("textbox", name="Value").fill("x"))
+        withdraws(lambda: cell(page, 18).click(modifiers=["Control"]))
+        withdraws(lambda: page.locator(".csg-grid").press("Space"))
+        page.get_by_label("Cell id").fill("4")
+        withdraws(page.get_by_role("button", name="Jump").click)
+        expect(page.get_by_role("alert")).to_contain_text("there is no cell '4'")
+        page.get_by_role("textbox", name="Value").fill("")
+        page.get_by_role("button", name="Save column").click()
+        expect(page.get_by_text("Saved obs['a1']")).to_be_visible()
+        withdraws(lambda: name.fill("c1"), "Save column")
+        name.fill("a1")
+        withdraws(page.get_by_role("button", name="Tag").click, "Save column")
+        withdraws(page.get_by_role("button", name="Deselect all").click)
+        assert {(project / f"{file}.csv").read_text() for file in ("a1", "b1")} == {"scportrait_cell_id\n6\n"}
+        assert not (project / "c1.csv").exists()
+        cell(page, 12).click(modifiers=["Control"])
+        save.click()
+        overwrite.click()
+        expect(page.get_by_text(f"Saved {project / 'a1.csv'}")).to_be_visible()
+        expect(overwrite).to_be_hidden()
+    assert (project / "a1.csv").read_text() == "scportrait_cell_id\n12\n"
+    assert (project / "b1.csv").read_text() == "scportrait_cell_id\n6\n"
+
+
+def test_labels_are_replaced_only_after_a_question(browser: Browser, project: Path) -> None:
+    session = session_of(project)
+    with gallery(browser, session) as page:
+        value, tag = page.get_by_role("textbox", name="Value"), page.get_by_role("button", name="Tag")
+        page.get_by_label("Name").fill("cls")
+        for number, text in ((6, "early"), (12, "late")):
+            page.get_by_role("button", name="Deselect all").click()
+            cell(page, number).click(modifiers=["Control"])
+            value.fill(text)
+            tag.click()
+            expect(page.get_by_text("Tagged: cls is now a column")).to_be_visible()
+        value.fill("")
+        question = page.get_by_text("cls has labels early (1), late (1). Replace them by True and False?")
+        for button in ("Tag", "Save column"):
+            page.get_by_role("button", name=button).click()
+            expect(question).to_be_visible()
+            page.get_by_role("button", name="Cancel").click()
+            expect(question).to_be_hidden()
+        assert session.tags["cls"].dropna().tolist() == ["early", "late"]
+        tag.click()
+        page.get_by_role("button", name="Replace").click()
+        expect(page.get_by_text("Tagged: cls is now a column")).to_be_visible()
+        assert np.flatnonzero(session.tags["cls"]).tolist() == [3]
+        value.fill("late")
+        page.get_by_role("button", name="Save column").click()
+        expect(page.get_by_text("cls has labels True (1). Remove them, and label the selected")).to_be_visible()
+        page.get_by_role("button", name="Replace").click()
+        expect(page.get_by_text("Saved obs['cls']")).to_be_visible()
+    assert Project(project).features.obs["cls"].dropna().tolist() == ["late"]
+
+
+def test_a_message_replaces_the_one_before(browser: Browser, project: Path) -> None:
+    with gallery(browser, session_of(project)) as page:
+        save, alert = page.get_by_role("button", name="Save ids"), page.get_by_role("alert")
+        cell(page, 6).click(modifiers=["Control"])
+        expect(page.get_by_text("1 cell selected")).to_be_visible()
+        save.click()
+        expect(alert).to_contain_text("must be a name of up to 100 letters")
+        page.locator(".csg-grid").press("End")  # more cells are loaded, but no action was done
+        wait(page)
+        expect(alert).to_contain_text("must be a name of up to 100 letters")
+        page.get_by_label("Name").fill("a")
+        save.click()
+        expect(page.get_by_text(f"Saved {project / 'a.csv'}")).to_be_visible()
+        expect(alert).to_be_empty()
+        page.get_by_label("Name").fill("/")
+        save.click()
+        expect(alert).to_contain_text("must be a name of up to 100 letters")
+        expect(page.get_by_text("Saved")).to_be_hidden()
+        page.get_by_label("Sort by").select_option("cell__area")
+        expect(alert).to_be_empty()
+
+
 # --- a cell -----------------------------------------------------------------------------------------------------------
 
 
@@ -523,6 +822,37 @@ def test_a_cell_is_shown_with_its_planes_its_values_and_its_place(
     assert session.selected_ids.tolist() == [36]
 
 
+def test_space_selects_in_a_cell_whatever_has_focus(browser: Browser, template: Path) -> None:
+    session = session_of(template)
+    with gallery(browser, session) as page:
+        page.locator(".csg-grid").press("Enter")
+        dialog, ticked = page.get_by_role("dialog"), page.get_by_role("dialog").get_by_label("selected")
+        expect(page.get_by_role("dialog", name="Cell 3")).to_be_visible()
+        page.keyboard.press("Space")
+        expect(ticked).to_be_checked()
+        page.keyboard.press("ArrowRight")
+        expect(page.get_by_role("dialog", name="Cell 6")).to_be_visible()
+        page.keyboard.press("Space")
+        expect(ticked).to_be_checked()
+        dialog.get_by_label("Next cell").click()
+        expect(page.get_by_role("dialog", name="Cell 9")).to_be_visible()
+        page.keyboard.press("Space")
+        expect(ticked).to_be_checked()
+        dialog.get_by_role("heading", name="Values").click()
+        page.keyboard.press("Space")
+        expect(ticked).not_to_be_checked()
+        ticked.focus()
+        page.keyboard.press("Space")
+        expect(ticked).to_be_checked()
+        page.keyboard.press("ArrowLeft")
+        expect(page.get_by_role("dialog", name="Cell 6")).to_be_visible()
+        dialog.get_by_label("Close").focus()
+        page.keyboard.press("Enter")
+        expect(dialog).to_be_hidden()
+        expect(page.get_by_text("3 cells selected")).to_be_visible()
+    assert session.selected_ids.tolist() == [3, 6, 9]
+
+
 # --- all pages --------------------------------------------------------------------------------------------------------
 
 _UNNAMED = """() => [...document.querySelectorAll('input, select, button, canvas[role], [role=grid]')].filter(
@@ -553,6 +883,35 @@ def test_a_narrow_page_has_all_controls(browser: Browser, template: Path, tmp_pa
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         ground = page.locator(".csg").evaluate("(each) => getComputedStyle(each).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme]
+
+
+def test_controls_that_cover_the_grid_close_after_a_jump(browser: Browser, template: Path) -> None:
+    with gallery(browser, session_of(template), viewport={"width": 360, "height": 740}) as page:
+        grid, controls = page.locator(".csg-grid"), page.get_by_role("button", name="Controls")
+        grid.press("/")
+        page.keyboard.type("4\n")
+        expect(page.get_by_role("alert")).to_contain_text("there is no cell '4'")
+        expect(page.get_by_label("Cell id")).to_be_focused()
+        page.get_by_label("Cell id").fill("270")
+        page.keyboard.press("Enter")
+        expect(grid).to_be_focused()
+        expect(page.get_by_label("Cell id")).to_be_hidden()
+        expect(controls).to_have_attribute("aria-expanded", "false")
+        wait(page)
+        expect(page.locator(".csg-cursor .csg-id")).to_have_text("270")
+        expect(page.locator(".csg-cursor canvas")).to_be_in_viewport(ratio=0.9)
+        grid.press("/")
+        page.get_by_text("Order", exact=True).click()
+        page.keyboard.press("/")  # the section is opened, not the panel closed
+        expect(page.get_by_label("Cell id")).to_be_focused()
+        page.get_by_label("Size on screen").fill("200")
+        page.get_by_label("White level of DAPI").focus()
+        page.keyboard.press("Escape")
+        expect(grid).to_be_focused()
+        expect(page.get_by_label("Cell id")).to_be_hidden()
+        wait(page)
+        expect(page.locator(".csg-cursor canvas")).to_be_in_viewport(ratio=0.9)
+        assert page.locator(".csg-cursor canvas").bounding_box()["width"] == 200
 
 
 def test_every_control_has_a_name(browser: Browser, template: Path, tmp_path: Path) -> None:
@@ -646,6 +1005,13 @@ def test_the_same_front_end_works_in_a_notebook(browser: Browser, project: Path,
         for is_light, ground in (("true", "rgb(255, 255, 255)"), ("false", "rgb(20, 23, 27)")):
             page.evaluate("(is_light) => { document.body.dataset.jpThemeLight = is_light; }", is_light)
             assert page.locator(".csg").evaluate("(each) => getComputedStyle(each).backgroundColor") == ground
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("o")  # belongs to the notebook
+        assert page.evaluate("window.pressed.splice(0)") == ["o"]
+        assert not page.get_by_label("Mask outlines").is_checked()
+        page.get_by_text("100 cells", exact=True).click()
+        page.keyboard.press("o")
+        assert page.get_by_label("Mask outlines").is_checked()
         page.locator(".csg-grid").press("ArrowRight")
         page.locator(".csg-grid").press("Space")
         until(page.get_by_text("1 cell selected"))

@@ -162,7 +162,8 @@ class Messages:
         return Reply({"n_selected": int(self._session.selection.chosen.sum())})
 
     def _tag(self, request: Mapping[str, Any]) -> Reply:
-        name = self._session.tag(str(request.get("name") or ""), str(request.get("value") or "").strip() or None)
+        value = str(request.get("value") or "").strip() or None
+        name = self._session.tag(str(request.get("name") or ""), value, overwrite=bool(request.get("overwrite")))
         return Reply({"name": name, "columns": self._columns()})
 
     def _save_ids(self, request: Mapping[str, Any]) -> Reply:

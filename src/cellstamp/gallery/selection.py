@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from cellstamp.errors import ConfigError
 
 Mode = Literal["add", "remove", "toggle", "set"]
+_LISTED = 5
+"""Labels in a question."""
 
 
 @dataclass
@@ -73,10 +75,35 @@ class Tags:
             self._columns[name] = pd.Series(chosen.copy())
             return
         earlier = self._columns.get(name, before)
-        is_text = earlier is not None and not pd.api.types.is_bool_dtype(earlier.dtype)
-        texts = pd.Series([None] * self.n_cells, dtype=object)
-        if earlier is not None and is_text:
-            texts = earlier.astype(object).map(
-                str, na_action="ignore"
-            )  # other programs also have numbers as categories
+        texts = pd.Series([None] * self.n_cells)
+        if earlier is not None and not is_boolean(earlier):
+            # integers with missing values are floats: 1.0 becomes "1"
+            texts = earlier.convert_dtypes().astype(str).astype(object).where(earlier.notna(), None)
         self._columns[name] = pd.Series(pd.Categorical(texts.where(~pd.Series(chosen), value)))
+
+
+def is_boolean(column: pd.Series[Any]) -> bool:
+    """Return whether the values of a column are booleans; some may be missing."""
+    return bool(pd.api.types.infer_dtype(column, skipna=True) == "boolean")
+
+
+def question_before(name: str, value: str | None, chosen: NDArray[np.bool_], column: pd.Series[Any]) -> str | None:
+    """Return what to ask before a column is tagged, or None if no cell loses its label.
+
+    Chosen cells that get another value don't count.
+    """
+    labels = column[column.notna()]
+    if is_boolean(column):
+        labels = labels[labels.astype(bool) & (value is not None or ~chosen[labels.index])]
+    elif value is not None:
+        return None
+    if not labels.size:
+        return None
+    counts = labels.astype(str).value_counts()
+    listed = ", ".join(f"{label} ({count:,})" for label, count in counts.iloc[:_LISTED].items())
+    others = f" and {counts.size - _LISTED:,} more" if counts.size > _LISTED else ""
+    if value is not None:
+        return f"{name} has labels {listed}. Remove them, and label the selected cells {value}?"
+    if is_boolean(column):
+        return f"{name} has labels {listed} of cells that are not selected. Replace them by False?"
+    return f"{name} has labels {listed}{others}. Replace them by True and False?"

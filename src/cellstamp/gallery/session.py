@@ -18,7 +18,7 @@ from cellstamp.gallery.files import CellImages
 from cellstamp.gallery.opening import Found
 from cellstamp.gallery.planes import PlaneEncoder, Range, ranges_of
 from cellstamp.gallery.saving import ExistsError, SavedIds, checked_name, save_ids
-from cellstamp.gallery.selection import Selection, Tags
+from cellstamp.gallery.selection import Selection, Tags, question_before
 from cellstamp.gallery.slide import Overview, Surroundings, overview_of, surroundings_of
 from cellstamp.gallery.table import JoinedFeatures, join_features
 from cellstamp.gallery.values import Histogram, histogram_of, text_of
@@ -173,20 +173,26 @@ class GallerySession:
         """Ids of the selected cells, in the order of the file."""
         return self.images.cell_ids[self.selection.chosen]
 
-    def tag(self, name: str, value: str | None) -> str:
+    def tag(self, name: str, value: str | None, *, overwrite: bool = False) -> str:
         """Name the selected cells: make a column, which can be filtered and sorted; return its name.
 
         Raises
         ------
         ConfigError
             If the name is invalid, or is that of a column that was not made here.
+        ExistsError
+            If other cells would lose their labels in this column, and may not.
         """
         name = checked_name(name, "name")
         kept = name in self.columns and name not in self.tags
         if name in RESERVED or (kept and name not in self._saved):
             raise ConfigError(f"name = {name!r}: this column was measured or extracted; choose another name")
-        before = self._column_in_table(name) if kept and value is not None else None
-        self.tags.put(name, value or None, self.selection.chosen, before)
+        chosen = self.selection.chosen
+        before = self.tags[name] if name in self.tags else self._column_in_table(name) if kept else None
+        question = None if before is None else question_before(name, value, chosen, before)
+        if question is not None and not overwrite:
+            raise ExistsError(question)
+        self.tags.put(name, value, chosen, before)
         tags = self.tags
         self.columns.put(Column(name, "tag", partial(tags.__getitem__, name), lambda row: tags[name].iloc[row]))
         self._views = OrderedDict((view, rows) for view, rows in self._views.items() if not _uses(view, name))

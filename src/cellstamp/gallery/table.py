@@ -59,7 +59,7 @@ class JoinedFeatures:
     def of_gallery(self, column: pd.Series[Any]) -> pd.Series[Any]:
         """Return a column of the table for the cells of the gallery; cells that it lacks have no value."""
         column = column.reset_index(drop=True)
-        return column if self.rows is None else column.reindex(self.rows)
+        return column if self.rows is None else column.reindex(self.rows).reset_index(drop=True)
 
     def of_table(self, column: pd.Series[Any]) -> pd.Series[Any]:
         """Return a column of the gallery for the rows of the table."""

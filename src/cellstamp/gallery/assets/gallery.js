@@ -88,6 +88,13 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/** Replace the children of an element. If one of them has the focus, it goes to a successor, not to the document. */
+function replace(parent, children, successor) {
+  const hasFocus = parent.contains(parent.getRootNode().activeElement);
+  parent.replaceChildren(...children);
+  if (hasFocus) successor.focus({ preventScroll: true });
+}
+
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const thousands = (number) => number.toLocaleString("en-US");
 const plural = (number, noun) => `${thousands(number)} ${noun}${number === 1 ? "" : "s"}`;
@@ -110,6 +117,12 @@ function rgbOf(hex) {
 function byteOf(value, plane) {
   return Math.round(255 * Math.sqrt(clamp((value - plane.low) / (plane.high - plane.low), 0, 1)));
 }
+
+/** The value of a byte. */
+const valueOf = (byte, plane) => plane.low + (byte / 255) ** 2 * (plane.high - plane.low);
+
+/** The place of a byte between black and white of a cell. */
+const percentOf = (byte) => `${Math.round(100 * (byte / 255) ** 2)}%`;
 
 /** Brightness (0 to 1) of each byte, if bytes `black` and `white` are black and white. */
 function brightnessOf(black, white) {
@@ -172,7 +185,8 @@ function picturesOf(tile, look) {
     const colour = look.mode === "gray" ? GRAY : look.colours[number];
     return [{ bytes, colour, brightness: look.brightness(number, bytes) }];
   });
-  return look.mode === "composite" ? [layers] : layers.map((layer) => [layer]);
+  // without channels, the picture is black, and has the outlines
+  return look.mode === "composite" || !layers.length ? [layers] : layers.map((layer) => [layer]);
 }
 
 /** Add layers of light, each in its colour: a picture of a width, at a place of pixels. */
@@ -264,6 +278,7 @@ class Grid {
     this.awaited = [];
     this.generation = 0;
     this.isAsking = false;
+    this.selecting = Promise.resolve();
     this.spacer = make("div", { className: "csg-spacer" });
     this.window = make("div", { className: "csg-window", role: "presentation" });
     this.element = make(
@@ -286,9 +301,12 @@ class Grid {
 
   // Sizes
 
-  /** Compute sizes, and keep the first cell of the screen in its place. */
+  /** Compute sizes, and keep the current cell on the screen; if it is elsewhere, the first row. */
   layOut() {
-    const first = this.layout ? Math.floor(this.top / this.layout.rowHeight) * this.layout.columns : 0;
+    if (this.layout && !this.element.clientHeight) return; // hidden: it is laid out when it is shown
+    const [first, end] = this.layout ? this.visible : [0, 0];
+    const kept = this.cursor >= first && this.cursor < end ? this.cursor : first;
+    const before = this.layout ? this.topOf(kept) - this.top : 0; // of its row, on the screen
     const { tile, nPictures } = this.gallery.look;
     const width = Math.max(this.element.clientWidth - GAP, 40);
     const side = clamp(tile, 8, Math.floor((width - GAP) / nPictures));
@@ -302,8 +320,21 @@ class Grid {
     this.element.setAttribute("aria-colcount", columns);
     this.rows.forEach((row) => row.remove());
     this.rows.clear();
-    this.scrollTo(Math.floor(first / columns) * rowHeight);
+    this.scrollTo(this.topOf(kept) - clamp(before, 0, Math.max(0, this.element.clientHeight - rowHeight - GAP)));
     this.draw();
+    this.reloadIfOthersAreNeeded();
+  }
+
+  /** Where the row of a place begins, in pixels of cells. */
+  topOf(place) {
+    return Math.floor(place / this.layout.columns) * this.layout.rowHeight;
+  }
+
+  /** Read the images again if they have other planes or another resolution. */
+  reloadIfOthersAreNeeded() {
+    const before = this.needed;
+    this.needed = JSON.stringify(this.gallery.look.request(this.layout.side));
+    if (before && before !== this.needed) this.reload({ keepsPlace: true });
   }
 
   get scrollable() {
@@ -524,8 +555,16 @@ class Grid {
   // Selecting, moving
 
   /** Select a range of places on the server, and in what is shown. Without a range: all that pass. */
-  async select(mode, first, last) {
-    const reply = await this.gallery.request({ type: "select", view: this.gallery.view, mode, first, last });
+  select(mode, first, last) {
+    this.gallery.controls.withdraw();
+    const { view } = this.gallery;
+    // one after the other: requests that are under way together may arrive in another order
+    this.selecting = this.selecting.then(() => this.sendSelection(view, mode, first, last));
+    return this.selecting;
+  }
+
+  async sendSelection(view, mode, first, last) {
+    const reply = await this.gallery.request({ type: "select", view, mode, first, last });
     if (!reply) return;
     for (const [place, tile] of this.tiles) {
       const isIn = first === undefined || (place >= first && place <= last);
@@ -541,19 +580,22 @@ class Grid {
     await this.select("toggle", place, place);
   }
 
+  /** Select from the anchor to a place. The range so far ends at the cursor: cells that it leaves are deselected. */
   async selectTo(place) {
-    const [first, last] = [Math.min(this.anchor, place), Math.max(this.anchor, place)];
-    const { anchor } = this;
+    const { anchor, cursor } = this;
+    const [first, last] = [Math.min(anchor, place), Math.max(anchor, place)];
     this.moveTo(place);
     this.anchor = anchor;
+    if (cursor > last) this.select("remove", last + 1, cursor);
+    if (cursor < first) this.select("remove", cursor, first - 1);
     await this.select("add", first, last);
   }
 
   moveTo(place) {
     if (!this.total) return;
     this.cursor = this.anchor = clamp(place, 0, this.total - 1);
-    const { rowHeight, columns } = this.layout;
-    const top = Math.floor(this.cursor / columns) * rowHeight;
+    const { rowHeight } = this.layout;
+    const top = this.topOf(this.cursor);
     if (top < this.top) this.scrollTo(top);
     else if (top + rowHeight + GAP > this.top + this.element.clientHeight) {
       this.scrollTo(top + rowHeight + GAP - this.element.clientHeight);
@@ -610,6 +652,7 @@ class Controls {
     this.gallery = gallery;
     this.counts = make("p", { className: "csg-counts", role: "status" });
     this.columnLists = [];
+    this.showFilter = () => {}; // shows a filter in the histogram
     this.element = make(
       "aside",
       { className: "csg-panel", "aria-label": "Controls" },
@@ -627,6 +670,8 @@ class Controls {
   }
 
   showSelected(number) {
+    if (number !== this.number) this.withdraw();
+    this.number = number;
     this.nSelected.textContent = `${plural(number, "cell")} selected`;
   }
 
@@ -664,12 +709,22 @@ class Controls {
   }
 
   contrastSlider(plane, number, end, place) {
-    const { look } = this.gallery;
-    return make("input", {
-      type: "range", min: 0, max: 255, className: "csg-contrast", value: look.contrast[look.scale][number][place],
-      title: `${end} level`, "aria-label": `${end} level of ${plane.name}`,
-      oninput: (event) => this.gallery.setContrast(number, place, Number(event.target.value)),
+    const limits = () => this.gallery.look.contrast[this.gallery.look.scale][number];
+    const value = make("span", { className: "csg-value" });
+    const input = make("input", { type: "range", min: 0, max: 255, value: limits()[place], "aria-label": `${end} level of ${plane.name}` });
+    const show = () => {
+      value.textContent = this.gallery.look.scale === "cell" ? percentOf(input.value) : short(valueOf(input.value, plane));
+      input.setAttribute("aria-valuetext", value.textContent);
+    };
+    input.addEventListener("input", () => {
+      const [black, white] = limits();
+      // black stays below white
+      input.value = place === 0 ? Math.min(input.value, white - 1) : Math.max(input.value, black + 1);
+      this.gallery.setContrast(number, place, Number(input.value));
+      show();
     });
+    show();
+    return make("label", { className: "csg-slider" }, make("span", { textContent: end }), value, input);
   }
 
   // Size
@@ -721,8 +776,8 @@ class Controls {
   }
 
   focusJump() {
-    if (!this.jump.checkVisibility()) this.gallery.togglePanel();
     this.jump.closest("details").open = true;
+    if (!this.jump.checkVisibility()) this.gallery.showPanel(true);
     this.jump.focus();
     this.jump.select();
   }
@@ -756,6 +811,7 @@ class Controls {
 
   async showHistogram() {
     const column = this.filterColumn.value;
+    this.showFilter = () => {};
     if (!column) {
       this.histogram.replaceChildren();
       return;
@@ -764,44 +820,58 @@ class Controls {
     if (!reply || column !== this.filterColumn.value) return;
     const missing = reply.n_missing ? [make("p", { textContent: `${plural(reply.n_missing, "cell")} without a value` })] : [];
     const shown = { number: () => this.bins(column, reply), category: () => this.labels(column, reply), text: () => [noFilter()] };
-    this.histogram.replaceChildren(...shown[reply.kind](), ...missing);
+    replace(this.histogram, [...shown[reply.kind](), ...missing], this.filterColumn);
+    this.showFilter(this.gallery.filterOf(column));
   }
 
   labels(column, { labels, counts }) {
-    const now = this.gallery.filterOf(column)?.labels ?? labels;
-    const boxes = labels.map((label, number) => tickBox(`${label} (${thousands(counts[number])})`, now.includes(label), () => {
-      const ticked = labels.filter((_, place) => boxes[place].querySelector("input").checked);
+    const boxes = labels.map((label, number) => tickBox(`${label} (${thousands(counts[number])})`, true, () => {
+      const ticked = labels.filter((_, place) => inputs[place].checked);
       this.gallery.setFilter(column, ticked.length === labels.length ? null : { labels: ticked });
     }));
+    const inputs = boxes.map((box) => box.querySelector("input"));
+    this.showFilter = (filter) => inputs.forEach((input, place) => {
+      input.checked = !filter || filter.labels.includes(labels[place]);
+    });
     return [make("div", { className: "csg-labels", role: "group", "aria-label": `Values of ${column}` }, ...boxes)];
   }
 
   bins(column, { counts, low, high }) {
     if (low === null) return [make("p", { textContent: "no values" })];
-    const now = this.gallery.filterOf(column);
     const set = (from, to) => this.gallery.setFilter(column, { low: from, high: to });
-    const plot = new Bins(counts, low, high, now, set, column);
-    const ends = [["From", "low", low], ["To", "high", high]].map(([text, end, limit]) => {
-      const input = make("input", {
-        type: "number", step: "any", placeholder: short(limit), value: now?.[end] ?? "",
-        onchange: () => this.gallery.setFilter(column, { low: null, high: null, ...now, [end]: input.value === "" ? null : Number(input.value) }),
-      });
-      return labelled(text, input);
-    });
-    return [plot.element, make("div", { className: "csg-form" }, ...ends)];
+    const plot = new Bins(counts, low, high, set, column);
+    const problem = make("p", { className: "csg-problem", id: newId("problem"), role: "status" });
+    const [from, to] = [low, high].map((limit) => make("input", {
+      type: "number", step: "any", placeholder: short(limit), "aria-describedby": problem.id,
+      onchange: (event) => change(event.target),
+    }));
+    const report = (input, text) => {
+      for (const each of [from, to]) each.setAttribute("aria-invalid", String(each === input));
+      problem.textContent = text;
+    };
+    const change = (input) => {
+      const [first, last] = [from, to].map(limitIn);
+      if (input.validity.badInput) report(input, "Enter a number");
+      else if (first !== null && last !== null && first > last) report(input, "From must be at most To");
+      else set(first, last);
+    };
+    this.showFilter = (filter) => {
+      from.value = filter?.low ?? "";
+      to.value = filter?.high ?? "";
+      report(null, "");
+      plot.show(filter);
+    };
+    return [plot.element, make("div", { className: "csg-form" }, labelled("From", from), labelled("To", to), problem)];
   }
 
   showFilters() {
-    this.chips.replaceChildren(...this.gallery.view.filters.map((filter) => make(
+    replace(this.chips, this.gallery.view.filters.map((filter) => make(
       "span", { className: "csg-chip", role: "listitem" }, describe(filter),
       make("button", {
         type: "button", textContent: "×", "aria-label": `Remove the filter of ${filter.column}`,
-        onclick: () => {
-          this.gallery.setFilter(filter.column, null);
-          this.showHistogram();
-        },
+        onclick: () => this.gallery.setFilter(filter.column, null),
       }),
-    )));
+    )), this.filterColumn);
   }
 
   // Selection
@@ -810,9 +880,16 @@ class Controls {
     this.nSelected = make("p", { role: "status" });
     this.all = make("button", { type: "button", onclick: () => this.gallery.grid.select("add") });
     const none = make("button", { type: "button", textContent: "Deselect all", onclick: () => this.gallery.deselectAll() });
-    this.name = make("input", { type: "text", placeholder: "mitotic" });
-    this.value = make("input", { type: "text", placeholder: "optional, such as early" });
-    const button = (text, title, onclick) => make("button", { type: "button", textContent: text, title, onclick });
+    const field = (placeholder) => make("input", { type: "text", placeholder, oninput: () => this.withdraw() });
+    this.name = field("mitotic");
+    this.value = field("optional: early");
+    const button = (text, title, action) => make("button", {
+      type: "button", textContent: text, title,
+      onclick: (event) => {
+        this.asker = event.currentTarget;
+        action();
+      },
+    });
     const { features, folder } = this.gallery.about;
     this.answer = make("div", { className: "csg-answer", role: "status" });
     return section(
@@ -829,54 +906,74 @@ class Controls {
     );
   }
 
-  async tag() {
-    const reply = await this.gallery.request({ type: "tag", name: this.name.value, value: this.value.value });
-    if (!reply) return null;
-    this.gallery.about.columns = reply.columns;
+  tag() {
+    this.act(this.tagRequest, "Replace", (reply) => this.showTag(reply));
+  }
+
+  saveColumn() {
+    this.act(this.tagRequest, "Replace", (reply) => {
+      this.showTag(reply);
+      this.act({ type: "save_column", name: reply.name }, "Overwrite", ({ where }) => this.say(`Saved ${where}`));
+    });
+  }
+
+  saveIds() {
+    this.act({ type: "save_ids", name: this.name.value }, "Overwrite", ({ path, name, buffers }) => {
+      if (path === null) download(name, buffers[0]);
+      this.say(path === null ? `Downloaded ${name}` : `Saved ${path}. Use it as cells: ${path}`);
+    });
+  }
+
+  get tagRequest() {
+    return { type: "tag", name: this.name.value, value: this.value.value };
+  }
+
+  showTag({ name, columns }) {
+    this.gallery.about.columns = columns;
     this.refreshColumns();
-    this.say(`Tagged: ${reply.name} is now a column to filter and sort by`);
-    if (this.gallery.filterOf(reply.name) || this.gallery.view.sort === reply.name) this.gallery.setView({});
-    if (this.filterColumn.value === reply.name) this.showHistogram();
-    return reply.name;
+    this.say(`Tagged: ${name} is now a column to filter and sort by`);
+    if (this.gallery.filterOf(name) || this.gallery.view.sort === name) this.gallery.setView({});
+    if (this.filterColumn.value === name) this.showHistogram();
   }
 
-  async saveIds(overwrite = false) {
-    const reply = await this.gallery.ask({ type: "save_ids", name: this.name.value, overwrite });
-    if (reply.exists) this.offer(reply.error, () => this.saveIds(true));
+  /** Send a request. If it would replace something, offer to send the same request again, with overwrite. */
+  async act(content, verb, done) {
+    const reply = await this.gallery.ask(content);
+    if (reply.exists) this.offer(reply.error, verb, () => this.act({ ...content, overwrite: true }, verb, done));
     else if (reply.error) this.gallery.fail(reply.error);
-    else {
-      if (reply.path === null) download(reply.name, reply.buffers[0]);
-      this.say(reply.path === null ? `Downloaded ${reply.name}` : `Saved ${reply.path}. Use it as cells: ${reply.path}`);
-    }
+    else done(reply);
   }
 
-  async saveColumn() {
-    const name = await this.tag();
-    if (name !== null) await this.writeColumn(name, false);
+  /** Show an answer. The gallery shows one message at a time, so an error is removed. */
+  say(...parts) {
+    this.gallery.dismiss();
+    replace(this.answer, parts, this.asker);
+    this.answer.scrollIntoView({ block: "nearest" });
   }
 
-  async writeColumn(name, overwrite) {
-    const reply = await this.gallery.ask({ type: "save_column", name, overwrite });
-    if (reply.exists) this.offer(reply.error, () => this.writeColumn(name, true));
-    else if (reply.error) this.gallery.fail(reply.error);
-    else this.say(`Saved ${reply.where}`);
+  offer(problem, verb, action) {
+    const button = (text, onclick) => make("button", { type: "button", textContent: text, onclick });
+    const accept = () => {
+      this.withdraw();
+      action();
+    };
+    const question = problem.endsWith("?") ? problem : `${problem}.`;
+    this.say(question, make("div", { className: "csg-buttons" }, button(verb, accept), button("Cancel", () => this.withdraw())));
   }
 
-  say(text) {
-    this.answer.replaceChildren(text);
+  /** Remove an offer: it was made for other cells, or another name or value. */
+  withdraw() {
+    if (this.answer.querySelector("button")) this.clearAnswer();
   }
 
-  offer(problem, overwrite) {
-    const yes = make("button", { type: "button", textContent: "Overwrite", onclick: overwrite });
-    const no = make("button", { type: "button", textContent: "Cancel", onclick: () => this.say("") });
-    this.answer.replaceChildren(`${problem}. `, yes, no);
-    yes.focus();
+  clearAnswer() {
+    replace(this.answer, [], this.asker);
   }
 }
 
 /** Bars of a histogram; dragging over them chooses a range. */
 class Bins {
-  constructor(counts, low, high, now, set, column) {
+  constructor(counts, low, high, set, column) {
     [this.low, this.high, this.set] = [low, high, set];
     const most = Math.max(...counts, 1);
     const width = BINS_WIDTH / counts.length;
@@ -891,8 +988,12 @@ class Bins {
     });
     this.brush = svg("rect", { class: "csg-brush", y: 0, height: BINS_HEIGHT });
     this.element.append(svg("path", { d: bars.join("") }), this.brush);
-    this.mark(this.place(now?.low ?? low), this.place(now?.high ?? high));
     this.element.addEventListener("pointerdown", (event) => this.begin(event));
+  }
+
+  /** Mark the range of a filter; without one, everything. */
+  show(filter) {
+    this.mark(this.place(filter?.low ?? this.low), this.place(filter?.high ?? this.high));
   }
 
   place(value) {
@@ -936,6 +1037,8 @@ function describe({ column, low, high, labels }) {
   if (high === null) return `${column} ≥ ${short(low)} `;
   return `${short(low)} ≤ ${column} ≤ ${short(high)} `;
 }
+
+const limitIn = (input) => (input.value === "" ? null : Number(input.value));
 
 const noFilter = () => make("p", { textContent: "a column of texts: it can be sorted, not filtered" });
 
@@ -990,14 +1093,14 @@ function download(name, bytes) {
 const KEYS = [
   ["arrows, Page Up, Page Down, Home, End", "move"],
   ["Space", "select or deselect a cell"],
-  ["Shift with arrows, or Shift-click", "select a range"],
+  ["Shift with arrows, or Shift-click", "select a range, or make it shorter"],
   ["Ctrl-A", "select all that pass the filters"],
   ["Enter, or click", "open a cell"],
   ["Ctrl-click, or click on the box", "select or deselect a cell"],
   ["/", "jump to a cell id"],
   ["o", "show or hide mask outlines"],
   ["+ and -", "larger or smaller"],
-  ["Escape", "close the cell; back to the grid"],
+  ["Escape", "close the cell or the controls; back to the grid"],
 ];
 
 function help() {
@@ -1021,7 +1124,10 @@ class CellDialog {
     const button = (text, label, onclick) => make("button", { type: "button", textContent: text, "aria-label": label, onclick });
     this.element = make(
       "dialog",
-      { className: "csg-dialog", "aria-labelledby": this.title.id, onkeydown: (event) => this.onKey(event), onclose: () => this.onClose() },
+      {
+        className: "csg-dialog", "aria-labelledby": this.title.id, tabIndex: -1,
+        onkeydown: (event) => this.onKey(event), onkeyup: (event) => this.onKeyUp(event), onclose: () => this.onClose(),
+      },
       make(
         "header", {}, button("‹", "Previous cell", () => this.move(-1)), this.title, button("›", "Next cell", () => this.move(1)),
         make("label", { className: "csg-box" }, this.selected, make("span", { textContent: "selected" })),
@@ -1050,7 +1156,9 @@ class CellDialog {
       "tr", {}, make("th", { textContent: name, scope: "row" }), make("td", { textContent: value }),
     ))));
     this.showSlide(reply.center, tile.id);
-    if (!this.element.open) this.element.showModal();
+    if (this.element.open) return;
+    this.element.showModal();
+    this.element.focus(); // not its first button
   }
 
   showPlanes({ side, buffers: [bytes] }) {
@@ -1117,12 +1225,16 @@ class CellDialog {
   }
 
   onKey(event) {
-    if (event.target.tagName === "INPUT" && event.key === " ") return;
     if (event.key === "ArrowRight") this.move(1);
     else if (event.key === "ArrowLeft") this.move(-1);
-    else if (event.key === " " && event.target.tagName !== "BUTTON") this.toggle();
+    else if (event.key === " " && event.target !== this.selected) this.toggle();
     else return;
     event.preventDefault();
+  }
+
+  /** Space selects the cell, also when a button has the focus. Some browsers press buttons when the key is released. */
+  onKeyUp(event) {
+    if (event.key === " " && event.target !== this.selected) event.preventDefault();
   }
 }
 
@@ -1220,6 +1332,12 @@ class Look {
   }
 }
 
+// Controls that need letters.
+const TYPED = "select, textarea, input:not([type=checkbox], [type=range], [type=color])";
+
+// Requests that the gallery sends by itself. Their success does not remove the error of an action.
+const UNASKED = ["cells", "histogram", "cell", "surroundings"];
+
 class Gallery {
   constructor(transport, element, { isPage }) {
     this.transport = transport;
@@ -1246,20 +1364,32 @@ class Gallery {
     this.controls = new Controls(this);
     this.toggle = make("button", {
       type: "button", className: "csg-toggle", textContent: "Controls", "aria-expanded": "false",
-      onclick: () => this.togglePanel(),
+      onclick: () => this.showPanel(!this.element.classList.contains("csg-open")),
     });
     const main = make("div", { className: "csg-main" }, this.toggle, this.controls.element, this.grid.element);
     this.element.append(main, this.dialog.element);
-    this.element.addEventListener("keydown", (event) => this.onKey(event));
+    // A click on plain text focuses the gallery, which passes the focus on. On a page, keys are used if nothing has it.
+    this.element.tabIndex = -1;
+    this.element.addEventListener("focus", () => this.focusGrid());
+    (this.isPage ? document : this.element).addEventListener("keydown", (event) => this.onKey(event));
     this.setSelected(about.n_selected);
-    if (about.n_without_features) this.controls.say(`${plural(about.n_without_features, "cell")} without features`);
+    if (about.n_without_features) this.controls.answer.append(`${plural(about.n_without_features, "cell")} without features`);
     this.grid.layOut();
     if (this.isPage) this.grid.element.focus({ preventScroll: true }); // a notebook keeps the focus where it is
   }
 
   /** Show or hide the controls, which cover the grid of a narrow gallery. */
-  togglePanel() {
-    this.toggle.setAttribute("aria-expanded", String(this.element.classList.toggle("csg-open")));
+  showPanel(isShown) {
+    if (isShown === this.element.classList.contains("csg-open")) return;
+    this.element.classList.toggle("csg-open", isShown);
+    this.toggle.setAttribute("aria-expanded", String(isShown));
+    this.grid.layOut();
+  }
+
+  /** Leave the controls: focus the grid, which is shown if they cover it. */
+  returnToGrid() {
+    this.showPanel(false);
+    this.focusGrid();
   }
 
   close() {
@@ -1282,26 +1412,37 @@ class Gallery {
   async request(content) {
     const reply = await this.ask(content);
     if (reply.error) {
-      this.fail(reply.error);
+      this.fail(reply.error, content.type);
       return null;
     }
-    this.alert.replaceChildren();
+    if (!UNASKED.includes(content.type) || this.failed === content.type) this.dismiss();
     return reply;
   }
 
-  fail(message) {
-    const close = make("button", { type: "button", textContent: "×", "aria-label": "Close the message", onclick: () => this.alert.replaceChildren() });
-    this.alert.replaceChildren(make("span", { textContent: message }), close);
+  /** Show an error. The gallery shows one message at a time, so an answer or an older error is removed. */
+  fail(message, type) {
+    this.failed = type;
+    this.controls?.clearAnswer();
+    const close = make("button", { type: "button", textContent: "×", "aria-label": "Close the message", onclick: () => this.dismiss() });
+    replace(this.alert, [make("span", { textContent: message }), close], close);
+  }
+
+  dismiss() {
+    replace(this.alert, [], { focus: () => this.focusGrid() });
+  }
+
+  /** Focus the grid, or the button that shows it. */
+  focusGrid() {
+    if (!this.grid) return;
+    const target = this.grid.element.checkVisibility() ? this.grid.element : this.toggle;
+    target.focus({ preventScroll: true });
   }
 
   // Changes of what is shown
 
   setLook(changes) {
-    const request = () => JSON.stringify(this.look.request(this.grid.layout.side));
-    const before = request();
     this.look = this.look.with(changes);
     this.grid.layOut();
-    if (request() !== before) this.grid.reload({ keepsPlace: true });
   }
 
   showPlane(number, isShown) {
@@ -1322,6 +1463,7 @@ class Gallery {
   }
 
   setView(changes) {
+    this.dismiss();
     this.view = { ...this.view, ...changes };
     this.grid.isCounted = false;
     this.grid.reload();
@@ -1337,7 +1479,9 @@ class Gallery {
     const isEmpty = !filter || (!filter.labels && filter.low === null && filter.high === null);
     const others = this.view.filters.filter((each) => each.column !== column);
     this.setView({ filters: isEmpty ? others : [...others, { column, ...filter }] });
-    this.controls.showHistogram();
+    // A histogram counts the cells that pass the filters of all other columns. Its own filter changes no number.
+    if (column === this.controls.filterColumn.value) this.controls.showFilter(this.filterOf(column));
+    else this.controls.showHistogram();
   }
 
   async jumpTo(id) {
@@ -1345,12 +1489,13 @@ class Gallery {
     if (!reply) return;
     if (reply.place === null) this.fail(`Cell ${id.trim()} does not pass the filters or is not in the sample`);
     else {
+      this.returnToGrid();
       this.grid.moveTo(reply.place);
-      this.grid.element.focus({ preventScroll: true });
     }
   }
 
   async deselectAll() {
+    this.controls.withdraw();
     const reply = await this.request({ type: "select", view: { filters: [] }, mode: "remove" });
     if (!reply) return;
     for (const tile of this.grid.tiles.values()) tile.isSelected = false;
@@ -1363,10 +1508,10 @@ class Gallery {
   }
 
   onKey(event) {
-    const isTyping = ["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName) && event.target.type !== "checkbox";
     event.stopPropagation(); // notebooks have shortcuts of one letter
-    if (event.key === "Escape" && !this.dialog.element.open) this.grid.element.focus({ preventScroll: true });
-    if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target === document.body) (this.dialog.element.open ? this.dialog : this.grid).onKey(event);
+    if (event.key === "Escape" && !this.dialog.element.open) this.returnToGrid();
+    if (event.target.matches(TYPED) || event.ctrlKey || event.metaKey || event.altKey) return;
     const actions = {
       "/": () => this.controls.focusJump(),
       o: () => this.controls.outlines.querySelector("input").click(),
