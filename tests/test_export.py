@@ -486,6 +486,77 @@ def test_other_settings_never_overwrite(path: Path, folder: Path, monkeypatch: p
     assert exported(folder) == ["001/mine.png", "cells-000000.tar", "cells.csv", "notes.txt"]
 
 
+def test_overwriting_removes_only_files_of_the_earlier_export(
+    path: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of users' files look like those of an export; a folder can be replaced by a link to another disk."""
+    monkeypatch.setattr("cellstamp.export.file_names.CELLS_PER_FOLDER", 30)
+    export_cells(path, folder)
+    elsewhere = tmp_path / "elsewhere"
+    (folder / "001").rename(elsewhere)
+    (folder / "001").symlink_to(elsewhere)
+    (folder / "2023").symlink_to(elsewhere)
+    mine = ["12345.tif", "2024/7_DAPI.png", "2024_my_figure.png", "cells-000007.tar", "000/6_DAPI.png", "000/5.npy"]
+    for name in mine:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    kept = content(elsewhere)
+    export_cells(path, folder, [5, 8], "webdataset", overwrite=True)
+    assert exported(folder) == sorted([*mine, "cells-000000.tar", "cells.csv"])
+    assert content(elsewhere) == kept
+    assert (folder / "001").is_symlink()
+    for name in mine:
+        (folder / name).unlink()
+    (folder / "001").unlink()
+    export_cells(path, folder, None, "npy", overwrite=True)
+    export_cells(path, folder, [5], overwrite=True)
+    assert {each.name for each in folder.iterdir() if each.is_dir()} == {"2023", "2024"}
+
+
+def test_overwriting_never_takes_a_file_of_a_user_for_an_exported_one(path: Path, folder: Path) -> None:
+    export_cells(path, folder, [5, 8], "npy")
+    (folder / "8.tif").write_text("mine")
+    before = content(folder)
+    with pytest.raises(OutputError, match=r"crops: 8\.tif is not a file of the earlier export.* Move it"):
+        export_cells(path, folder, [5, 8], "tiff", overwrite=True)
+    assert content(folder) == before
+
+
+@pytest.mark.leaves_files
+def test_overwriting_removes_an_unfinished_export(path: Path, folder: Path) -> None:
+    run_child(path, folder, "npy", 12, signal.SIGKILL, ".npy")
+    (folder / "6.npy").write_text("mine")
+    export_cells(path, folder, [5], "tiff", overwrite=True)
+    assert exported(folder) == ["5.tif", "6.npy", "cells.csv"]
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"settings": {}}', '{"settings": {}, "files": {"ids": "5 x"}}'])
+def test_a_damaged_record(path: Path, folder: Path, record: str) -> None:
+    export_cells(path, folder, [5, 8], "npy")
+    (folder / ".cellstamp_export.json").write_text(record)
+    (folder / "8.npy").write_text("damaged too")
+    (folder / "9.npy").write_text("mine")
+    with pytest.raises(
+        OutputError, match=r"crops: \.cellstamp_export\.json is damaged.* overwrite=True to export again"
+    ):
+        export_cells(path, folder, [5, 8], "npy")
+    export_cells(path, folder, [5, 8], "npy", overwrite=True)
+    assert exported(folder) == ["5.npy", "8.npy", "9.npy", "cells.csv"]
+    assert np.load(folder / "8.npy").shape == (2, 16, 16)
+    export_cells(path, folder, [5, 8], "npy")
+
+
+def test_a_record_never_leads_out_of_the_folder(path: Path, folder: Path) -> None:
+    export_cells(path, folder, [5], "npy")
+    record = json.loads((folder / ".cellstamp_export.json").read_text())
+    record["files"] |= {"channels": ["/../../mine"]}
+    (folder / ".cellstamp_export.json").write_text(json.dumps(record))
+    (folder / "5").mkdir()
+    (folder.parent / "mine.npy").write_text("mine")
+    export_cells(path, folder, [5], "npy", overwrite=True)
+    assert (folder.parent / "mine.npy").read_text() == "mine"
+
+
 def test_folders_with_other_files_are_left_alone(path: Path, folder: Path) -> None:
     folder.mkdir()
     (folder / "5.png").write_text("mine")

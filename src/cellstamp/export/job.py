@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
 from cellstamp.export.encoders import Encoder, PngEncoder, TiffEncoder, encode_npy
-from cellstamp.export.file_names import SUFFIXES, FileNames, channel_parts
+from cellstamp.export.file_names import SUFFIXES, FileNames, ShardNames, channel_parts
 from cellstamp.export.intensities import Scale, intensities_of
 from cellstamp.export.run import ChosenImages, FilesExport, ShardsExport
 from cellstamp.export.shards import cells_in_shard
@@ -105,16 +105,22 @@ class ExportJob:
         if self.options.format != "webdataset":
             return None
         n_values = self.metadata.obs.shape[1] + len(self.metadata.feature_names)
-        return self.options.cells_per_shard or cells_in_shard(self.images.image_bytes, n_values)
+        return int(self.options.cells_per_shard or 0) or cells_in_shard(self.images.image_bytes, n_values)
+
+    @cached_property
+    def names(self) -> FileNames | ShardNames:
+        """Names of the files."""
+        if self._cells_per_shard is not None:
+            return ShardNames(-(-self.images.rows.size // self._cells_per_shard))
+        is_one_file = self.options.format != "png" or self.colours is not None
+        parts = ("",) if is_one_file else channel_parts(self.images.names)
+        return FileNames(self.images.cell_ids, SUFFIXES[self.options.format], parts)
 
     def export(self) -> FilesExport | ShardsExport:
         """Return what writes the files; for limits of intensities, reads some of the images."""
-        if self._cells_per_shard is not None:
-            return ShardsExport(self.images, int(self._cells_per_shard))
-        suffix = SUFFIXES[self.options.format]
-        is_one_file = self.options.format != "png" or self.colours is not None
-        parts = ("",) if is_one_file else channel_parts(self.images.names)
-        return FilesExport(self.images, FileNames(self.images.cell_ids, suffix, parts), self._encoder())
+        if isinstance(self.names, FileNames):
+            return FilesExport(self.images, self.names, self._encoder())
+        return ShardsExport(self.images, int(self._cells_per_shard or 1))
 
     def _encoder(self) -> Encoder:
         images, kind = self.images, self.options.format

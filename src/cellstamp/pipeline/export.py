@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, OutputError, reworded, writing
-from cellstamp.export.folder import ExportFolder
+from cellstamp.export.file_names import Names
+from cellstamp.export.folder import RECORD, ExportFolder
 from cellstamp.export.intensities import Scale, check_scale
 from cellstamp.export.job import ExportJob, Format, Options
 from cellstamp.export.run import ChosenImages, export_to
@@ -103,8 +104,8 @@ def export_cells(
     images, target = images_of(file), _folder_of(folder)
     with _job(images, cells, channels, options) as job, _writable(target):
         ours, settings = ExportFolder(target), job.settings()
-        _check_settings(ours, settings, overwrite=overwrite)
-        ours.begin(settings)
+        _check_settings(ours, settings, job.names, overwrite=overwrite)
+        ours.begin(settings, job.names)
         with Progress(job.images.rows.size, progress, doing="exporting") as bar:
             n_written = export_to(ours, job.images, job.export(), job.metadata, bar)
         ours.finish()
@@ -168,17 +169,27 @@ def _as_export(message: str) -> str:
     return message.replace("extract again", "call export_cells again to resume")
 
 
-def _check_settings(folder: ExportFolder, settings: dict[str, str], *, overwrite: bool) -> None:
-    """Check that the folder has no export, or one of the same settings; otherwise remove it if that is allowed."""
-    before = folder.settings()
-    if before is None:
-        return
+def _check_settings(folder: ExportFolder, settings: dict[str, str], names: Names, *, overwrite: bool) -> None:
+    """Check that the folder is empty, or has an export of the same settings; otherwise clear it if that is allowed."""
+    others, begun = folder.other_files(), folder.begun()
+    if others and not folder.has_record:
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        raise OutputError(
+            f"{folder.path}: this folder has files that are not of an export ({shown}). Give an empty or a new folder"
+        )
     if overwrite:
-        folder.clear()
-    elif before != settings:
+        # without a record, only files of this export are known
+        folder.clear(begun.names if begun else names, names)
+    elif begun is None and others:
+        raise OutputError(
+            f"{folder.path}: {RECORD} is damaged, so the settings of the export in this folder are unknown. Set "
+            "overwrite=True to export again, or give another folder"
+        )
+    elif begun is not None and begun.settings != settings:
         kind = "an export" if folder.table.exists() else "an unfinished export"
         raise OutputError(
-            f"{folder.path}: has {kind} with different settings or input ({'; '.join(differences(before, settings))}). "
+            f"{folder.path}: has {kind} with different settings or input "
+            f"({'; '.join(differences(begun.settings, settings))}). "
             "Give another folder, or set overwrite=True to replace it"
         )
 
