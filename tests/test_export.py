@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -359,6 +360,45 @@ def check_ome_tiff(path: Path, cell: int) -> None:
     assert (pixels["PhysicalSizeX"], pixels["PhysicalSizeY"], pixels["PhysicalSizeXUnit"]) == (0.25, 0.5, "µm")
 
 
+def write_features_beside(path: Path, values: NDArray[Any], names: list[str]) -> Path:
+    obs = read_h5sc(path).obs.assign(measured_in_part=False)
+    beside = path.with_name("features.h5ad")
+    anndata.AnnData(values.astype(np.float32), obs, pd.DataFrame(index=names)).write_h5ad(beside)
+    return beside
+
+
+def test_errors_while_features_are_open_are_not_about_them(
+    path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_features_beside(path, np.zeros((N_CELLS, 1)), ["cell__area"])
+    export_cells(path, folder, None, "npy")
+    with monkeypatch.context() as patch:
+        patch.setattr("cellstamp.export.folder.ExportFolder._clear_folder", unwritable)
+        with pytest.raises(OutputError, match=r"crops cannot be written: .*not permitted.* call export_cells again"):
+            export_cells(path, folder, None, "npy", overwrite=True)
+    monkeypatch.setattr("cellstamp.export.job.ExportJob.settings", unwritable)
+    with pytest.raises(PermissionError, match="not permitted"):  # not one of the errors that are expected
+        export_cells(path, folder, None, "npy")
+
+
+def unwritable(*_: Any, **__: Any) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_features_that_cannot_be_read(path: Path, folder: Path) -> None:
+    beside = write_features_beside(path, np.zeros((N_CELLS, 1)), ["cell__area"])
+    with h5py.File(beside, "a") as file:
+        values = file["X"][...]
+        del file["X"]
+        file.create_dataset("X", data=values, chunks=values.shape, fletcher32=True)
+        offset = file["X"].id.get_chunk_info(0).byte_offset
+    with beside.open("r+b") as raw:
+        raw.seek(offset)
+        raw.write(b"x")
+    with pytest.raises(InputError, match=r"features\.h5ad is damaged: .*Extract again"):
+        export_cells(path, folder, None, "npy")
+
+
 def test_features_of_other_cells_are_an_error(path: Path, folder: Path) -> None:
     obs = pd.DataFrame({"scportrait_cell_id": np.arange(N_CELLS, dtype=np.uint64), "measured_in_part": False})
     obs.index = obs.index.astype(str)
@@ -591,7 +631,11 @@ def test_one_export_at_a_time(path: Path, folder: Path) -> None:
         ({"scale": (0.5, 0.1)}, r"scale = \(0\.5, 0\.1\): must be"),
         ({"scale": (100, 4000)}, r"scale = \(100, 4000\): must be .* from 0 to 1"),
         ({"cells_per_shard": 5}, r"cells_per_shard: is for format='webdataset' only, not 'png'"),
-        ({"format": "webdataset", "cells_per_shard": 0}, r"cells_per_shard = 0: must be an integer >= 1"),
+        (
+            {"format": "webdataset", "cells_per_shard": 0},
+            r"cells_per_shard = 0: must be an integer from 1 to 1,000,000,000",
+        ),
+        ({"format": "webdataset", "cells_per_shard": 10**30}, r"cells_per_shard = 10+: must be an integer from 1 to"),
         ({"channels": ["DAPPI"]}, r"no channel named 'DAPPI' in .*; did you mean 'DAPI'\?"),
         ({"cells": "no_such"}, r"cells = 'no_such': .* has no such column, and no features for a condition"),
         ({"cells": "kind"}, r"obs\['kind'\] of .*; it must be a boolean for every cell"),
@@ -663,6 +707,18 @@ def test_wrong_paths(path: Path, folder: Path, tmp_path: Path) -> None:
         export_cells(tmp_path / "none.h5sc", folder)
 
 
+@pytest.mark.parametrize("name", ["x\0y", "x" * 300])
+def test_names_that_no_system_allows(path: Path, folder: Path, tmp_path: Path, name: str) -> None:
+    problem = "is not a valid path: (embedded null byte|File name too long)"
+    with pytest.raises(ConfigError, match=rf"folder = '.*: {problem}"):
+        export_cells(path, tmp_path / name)
+    with pytest.raises(ConfigError, match=rf"file = '.*: {problem}"):
+        export_cells(tmp_path / name, folder)
+    with pytest.raises(ConfigError, match=r"cells = .*\.csv': cannot be read as a CSV file: "):
+        export_cells(path, folder, f"{name}.csv")
+    assert not folder.exists()
+
+
 def test_colours_need_matplotlib(path: Path, folder: Path) -> None:
     code = (
         "import sys, importlib.util as util; find = util.find_spec\n"
@@ -732,6 +788,7 @@ def test_the_command(path: Path, folder: Path) -> None:
     assert content(folder) == content(folder.with_name("other"))
     again = run_command("export", path, folder, "--format", "npy")
     assert (again.exit_code, SETTINGS in again.stderr) == (2, True)
+    assert "or use --overwrite to replace it" in again.stderr
     assert run_command("export", path, folder, "--format", "npy", "--cells", "first", "--overwrite").exit_code == 0
     assert exported(folder) == ["11.npy", "5.npy", "8.npy", "cells.csv"]
     tar = ["--format", "webdataset", "--cells-per-shard", 30, "--no-progress"]
@@ -740,6 +797,11 @@ def test_the_command(path: Path, folder: Path) -> None:
 
 
 def test_errors_of_the_command(path: Path, folder: Path) -> None:
+    large = run_command("export", path, folder, "--format", "webdataset", "--cells-per-shard", 10**30)
+    assert (large.exit_code, "Error: --cells-per-shard = 10" in large.stderr) == (2, True)
+    unknown = run_command("export", path, folder, "--channel", "DAPPI", "--color", "red")
+    assert (unknown.exit_code, "Error: --channel: no channel named 'DAPPI'" in unknown.stderr) == (2, True)
+    assert "Error: --color of DAPI" not in run_command("export", path, folder, "--color", "red").stderr
     both = run_command("export", path, folder, "--cell", 5, "--cells", "first")
     assert (both.exit_code, "--cell and --cells both choose cells" in both.stderr) == (2, True)
     wrong = run_command("export", path, folder, "--scale", "0,x")

@@ -20,6 +20,7 @@ from cellstamp.h5sc.cell_metadata import CellMetadata, pixel_size_of
 from cellstamp.h5sc.embedding_table import Crops
 from cellstamp.similar_names import did_you_mean
 
+MOST_CELLS_PER_SHARD = 10**9
 Format = Literal["png", "tiff", "ome-tiff", "npy", "webdataset"]
 
 
@@ -59,8 +60,12 @@ class Options:
             return
         if self.format != "webdataset":
             raise ConfigError(f"cells_per_shard: is for format='webdataset' only, not {self.format!r}")
-        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
-            raise ConfigError(f"cells_per_shard = {number!r}: must be an integer >= 1")
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, int | np.integer)
+            or not 1 <= number <= MOST_CELLS_PER_SHARD
+        ):
+            raise ConfigError(f"cells_per_shard = {number!r}: must be an integer from 1 to {MOST_CELLS_PER_SHARD:,}")
 
 
 @dataclass(frozen=True)

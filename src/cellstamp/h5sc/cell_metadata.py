@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from cellstamp.h5sc.embedding_table import Crops
-from cellstamp.h5sc.feature_table import has_features, opened_values
+from cellstamp.h5sc.feature_table import RowReader, has_features, opened_values
 from cellstamp.h5sc.layout import CELL_ID, OURS
 
 
@@ -30,24 +29,22 @@ class CellMetadata:
 
     obs: pd.DataFrame
     feature_names: list[str]
-    _features: Any = None
+    _read_features: RowReader | None = None
 
     def of(self, rows: NDArray[np.int64]) -> pd.DataFrame:
-        """Read the metadata of some cells, in this order."""
+        """Read the metadata of some cells, in this order.
+
+        Raises
+        ------
+        InputError
+            If the features are damaged.
+        """
         frame: pd.DataFrame = self.obs.iloc[rows].reset_index(drop=True)
-        if not self.feature_names:
+        if self._read_features is None:
             return frame
         stored, places = np.unique(rows, return_inverse=True)  # HDF5 reads ascending rows
-        values = np.asarray(self._features[stored[0] : stored[-1] + 1] if _is_dense(stored) else self._read(stored))
+        values = self._read_features(stored)
         return frame.join(pd.DataFrame(values[places], columns=self.feature_names))
-
-    def _read(self, rows: NDArray[np.int64]) -> Any:
-        by_row = self._features.oindex if hasattr(self._features, "oindex") else self._features  # zarr, or HDF5
-        return by_row[rows, slice(None)]
-
-
-def _is_dense(rows: NDArray[np.int64]) -> bool:
-    return int(rows[-1] - rows[0]) + 1 == rows.size
 
 
 @contextmanager
@@ -63,8 +60,8 @@ def cell_metadata(crops: Crops) -> Iterator[CellMetadata]:
     if not has_features(crops.path):
         yield CellMetadata(obs, [])
         return
-    with opened_values(crops.path) as (names, values):
-        yield CellMetadata(obs, names, values)
+    with opened_values(crops.path) as (names, read):
+        yield CellMetadata(obs, names, read)
 
 
 def _with_centres(crops: Crops) -> pd.DataFrame:

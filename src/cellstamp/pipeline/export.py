@@ -20,7 +20,7 @@ from cellstamp.export.run import ChosenImages, export_to
 from cellstamp.h5sc.cell_metadata import cell_metadata
 from cellstamp.h5sc.embedding_table import Crops
 from cellstamp.h5sc.selected_images import selected_images
-from cellstamp.location import AnyPath, Location, is_path, is_remote
+from cellstamp.location import AnyPath, Location, check_valid, is_path, is_remote
 from cellstamp.pipeline.chosen_rows import chosen_rows
 from cellstamp.pipeline.extraction_plots import Colours, check_matplotlib, images_of, planes_to_show
 from cellstamp.pipeline.lock import holding
@@ -145,6 +145,7 @@ def _folder_of(folder: Any) -> Path:
     if is_remote(folder):
         raise ConfigError(f"folder = {str(folder)!r}: must be on a disk, not a URL")
     path = Path(str(folder))
+    check_valid(path, "folder")
     in_the_way = next((each for each in (path, *path.parents) if each.exists() and not each.is_dir()), None)
     if in_the_way is not None:
         raise OutputError(f"folder = {str(folder)!r}: {in_the_way} is a file. Give another folder")

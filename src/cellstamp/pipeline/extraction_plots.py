@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.opening import marked_file
-from cellstamp.location import Location, is_path, location_of
+from cellstamp.location import Location, check_valid, is_path, location_of
 from cellstamp.pipeline.folder import STORE
 from cellstamp.source.names import CYTOSOL, IMAGE_NAME, NUCLEUS
 
@@ -316,7 +316,7 @@ def images_of(file: Any) -> Location:
     Raises
     ------
     ConfigError
-        If `file` is something else, or a folder without a result.
+        If `file` is something else, an invalid path, or a folder without a result.
     InputError
         If a project has no result.
     """
@@ -325,7 +325,10 @@ def images_of(file: Any) -> Location:
     if not is_path(file):
         message = f"file: is {type(file).__name__}; must be the path of an .h5sc file or zarr store, or a Project"
         raise ConfigError(message)
-    return find_h5sc(location_of(file))
+    location = location_of(file)
+    if isinstance(location, Path):
+        check_valid(location, "file")
+    return find_h5sc(location)
 
 
 def find_h5sc(path: Location) -> Location:

@@ -91,16 +91,18 @@ def read_ids(path: Path, *, column: str | None = None, masks: Sequence[str] = ()
 
 
 def _read(path: Path) -> _Rows:
-    if path.is_dir():  # systems have different errors for opening one
-        raise ConfigError(f"{_origin(path)}: this is a folder, not a CSV file")
     try:
+        if path.is_dir():  # systems have different errors for opening one
+            raise ConfigError(f"{_origin(path)}: this is a folder, not a CSV file")
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = list(file)
         comments = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
         rows = list(_filled_rows(lines[comments:]))
     except FileNotFoundError as error:
         raise ConfigError(f"{_origin(path)}: file not found ({path.absolute()})") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except ConfigError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
         raise ConfigError(f"{_origin(path)}: cannot be read as a CSV file: {error}") from error
     return _Rows([comments + line for line, _ in rows], [fields for _, fields in rows])
 
