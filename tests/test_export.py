@@ -43,7 +43,7 @@ SHARD = re.compile(r"cells-\d{6}\.tar")
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    columns = {"kind": ["round", "flat"] * (N_CELLS // 2), "first": [n < 3 for n in range(N_CELLS)]}
+    columns = {"kind": ["round", "flat"] * (N_CELLS // 2), "first": [n < 3 for n in range(N_CELLS)], "kept": False}
     write_file(tmp_path / "single_cells.h5sc", layout_of(N_CELLS), columns)
     return tmp_path / "single_cells.h5sc"
 
@@ -273,6 +273,11 @@ def test_the_largest_ids(tmp_path: Path, folder: Path) -> None:
     for name in ("npy", "webdataset"):
         assert ids_in(export_cells(path, folder / name, [2**63 + 1, 3, 2**64 - 1], name)) == [ids[1], ids[0], ids[2]]
     np.testing.assert_array_equal(np.load(folder / "npy" / f"{2**64 - 1}.npy"), stamps[2, 2:])
+    again = export_cells(path, folder / "again", folder / "npy" / "cells.csv", "npy")
+    assert ids_in(again) == ids
+    path.with_name("ids.csv").write_text(f"scportrait_cell_id\n{2**64}\n")
+    with pytest.raises(ConfigError, match=rf"line 2: '{2**64}' is not a cell id; ids are .* from 1 to 2\*\*64 - 1"):
+        export_cells(path, folder / "wrong", path.with_name("ids.csv"))
     (sample, *_) = samples_of(folder / "webdataset" / "cells-000000.tar")
     assert (sample[0], sample[2]["scportrait_cell_id"]) == (str(2**63 + 1), 2**63 + 1)
 
@@ -502,7 +507,7 @@ def test_a_finished_export_is_up_to_date(path: Path, folder: Path, capsys: pytes
     before = {name: (folder / name).stat().st_mtime_ns for name in exported(folder) if name != "cells.csv"}
     capsys.readouterr()
     export_cells(path, folder, None, "npy")
-    assert f"{folder} is up to date (40 cells)" in capsys.readouterr().out
+    assert f"{folder} is up to date (40 cells from {path})" in capsys.readouterr().out
     (folder / "5.npy").unlink()
     (folder / "8.npy").write_bytes(b"")  # a power failure can leave this
     export_cells(path, folder, None, "npy")
@@ -643,7 +648,11 @@ def test_one_export_at_a_time(path: Path, folder: Path) -> None:
         ({"cells": "missing.csv"}, r"cells = 'missing\.csv': file not found"),
         ({"cells": {"path": "a.csv"}}, r"a mapping must have 'path', a CSV file, and 'ids', its column"),
         ({"cells": [5.5]}, r"cells = \[5\.5\]: must be cell ids"),
-        ({"cells": []}, r"cells = \[\]: must be cell ids"),
+        ({"cells": []}, r"cells: no cells are selected"),
+        ({"cells": np.array([], np.uint64)}, r"cells: no cells are selected"),
+        ({"cells": "kept"}, r"cells: kept is False for all 40 cells of .*single_cells\.h5sc$"),
+        ({"cells": [False] * N_CELLS}, r"cells: the boolean mask is False for all 40 cells of .*single_cells\.h5sc$"),
+        ({"cells": [True]}, r"cells: the boolean mask has the shape \(1,\); it must have one value for each of the 40"),
     ],
 )
 def test_invalid_arguments(path: Path, folder: Path, options: dict[str, Any], message: str) -> None:
@@ -782,13 +791,16 @@ def test_the_command(path: Path, folder: Path) -> None:
     options = ["--channel", "actin", "--channel", "DAPI", "--color", "red", "--color", "lime"]
     done = run_command("export", path, folder, "--cell", 8, "--cell", 5, *options, "--scale", "0,0.5")
     assert done.exit_code == 0, done.stderr
-    assert re.fullmatch(rf"Exported 2 cells as png -> {re.escape(str(folder))} in .* cells/s\)\n", done.stdout)
+    assert re.fullmatch(
+        rf"Exported 2 cells as png from {re.escape(str(path))} -> {re.escape(str(folder))} in .* cells/s\)\n",
+        done.stdout,
+    )
     assert exported(folder) == ["5.png", "8.png", "cells.csv"]
     export_cells(path, folder.with_name("other"), [8, 5], color={"actin": "red", "DAPI": "lime"}, scale=(0, 0.5))
     assert content(folder) == content(folder.with_name("other"))
     again = run_command("export", path, folder, "--format", "npy")
     assert (again.exit_code, SETTINGS in again.stderr) == (2, True)
-    assert "or use --overwrite to replace it" in again.stderr
+    assert "or set --overwrite to replace it" in again.stderr
     assert run_command("export", path, folder, "--format", "npy", "--cells", "first", "--overwrite").exit_code == 0
     assert exported(folder) == ["11.npy", "5.npy", "8.npy", "cells.csv"]
     tar = ["--format", "webdataset", "--cells-per-shard", 30, "--no-progress"]
@@ -801,7 +813,9 @@ def test_errors_of_the_command(path: Path, folder: Path) -> None:
     assert (large.exit_code, "Error: --cells-per-shard = 10" in large.stderr) == (2, True)
     unknown = run_command("export", path, folder, "--channel", "DAPPI", "--color", "red")
     assert (unknown.exit_code, "Error: --channel: no channel named 'DAPPI'" in unknown.stderr) == (2, True)
-    assert "Error: --color of DAPI" not in run_command("export", path, folder, "--color", "red").stderr
+    few = run_command("export", path, folder, "--color", "red")
+    assert (few.exit_code, "Error: --color = ['red']: must be" in few.stderr) == (2, True)
+    assert "here: --color NAME once for each channel" in few.stderr
     both = run_command("export", path, folder, "--cell", 5, "--cells", "first")
     assert (both.exit_code, "--cell and --cells both choose cells" in both.stderr) == (2, True)
     wrong = run_command("export", path, folder, "--scale", "0,x")

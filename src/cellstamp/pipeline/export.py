@@ -110,7 +110,8 @@ def export_cells(
             n_written = export_to(ours, job.images, job.export(), job.metadata, bar)
         ours.finish()
         n_cells = job.images.rows.size
-    conclude(_closing_line(target, options, n_cells, n_written, time.perf_counter() - begin), mode=progress)
+    seconds = time.perf_counter() - begin
+    conclude(_closing_line(images, target, options, n_cells, n_written, seconds), mode=progress)
     return ours.table
 
 
@@ -195,10 +196,12 @@ def _check_settings(folder: ExportFolder, settings: dict[str, str], names: Names
         )
 
 
-def _closing_line(target: Path, options: Options, n_cells: int, n_written: int, seconds: float) -> str:
+def _closing_line(
+    images: Location, target: Path, options: Options, n_cells: int, n_written: int, seconds: float
+) -> str:
     if not n_written:
-        return f"{target} is up to date ({format_cells(n_cells)})"
+        return f"{target} is up to date ({format_cells(n_cells)} from {images})"
     earlier = f" ({n_cells - n_written:,} of them by an interrupted run)" if n_written < n_cells else ""
     rate = f"{n_written / max(seconds, 1e-9):,.0f} cells/s"
-    counts = f"Exported {format_cells(n_cells)}{earlier} as {options.format}"
+    counts = f"Exported {format_cells(n_cells)}{earlier} as {options.format} from {images}"
     return f"{counts} -> {target} in {format_seconds(seconds)} ({rate})"
