@@ -292,9 +292,22 @@ def test_files_of_channels_have_different_names() -> None:
 
 def test_columns_that_have_names_of_ours(path: Path, folder: Path) -> None:
     path.unlink()
-    write_file(path, layout_of(3), {"file": ["a", "b", "c"]})
-    frame = pd.read_csv(export_cells(path, folder, None, "npy"))
-    assert frame[["file", "obs_file"]].to_numpy().tolist() == [["5.npy", "a"], ["8.npy", "b"], ["11.npy", "c"]]
+    write_file(path, layout_of(3), {"file": ["a", "b", "c"], "obs_file": [1, 2, 3], "area": 4.0})
+    write_features_beside(path, np.arange(6).reshape(3, 2), ["area", "x"])
+    frame = pd.read_csv(export_cells(path, folder / "npy", None, "npy"))
+    assert frame["file"].tolist() == ["5.npy", "8.npy", "11.npy"]
+    assert frame[["obs_obs_file", "obs_file", "obs_area", "area", "obs_x", "x"]].to_numpy().tolist() == [
+        ["a", 1, 4.0, 0.0, 0.0, 1.0],
+        ["b", 2, 4.0, 2.0, 0.0, 3.0],
+        ["c", 3, 4.0, 4.0, 0.0, 5.0],
+    ]
+    header = export_cells(path, folder / "tar", None, "webdataset").read_text().splitlines()[0].split(",")
+    assert header == frame.columns.tolist()
+    (sample, *_) = samples_of(folder / "tar" / "cells-000000.tar")
+    assert [*sample[2]] == [header[0], *header[2:]]
+    assert (sample[2]["obs_obs_file"], sample[2]["obs_file"]) == ("a", 1)
+    pictures = export_cells(path, folder / "png", channels="DAPI").read_text().splitlines()[0].split(",")
+    assert pictures == header
 
 
 def test_a_channel_twice(path: Path, folder: Path) -> None:
@@ -500,6 +513,39 @@ def test_other_settings_do_not_resume(path: Path, folder: Path) -> None:
         export_cells(path, folder, None, "npy")
     export_cells(path, folder, [5], "tiff", overwrite=True)
     assert exported(folder) == ["5.tif", "cells.csv"]
+
+
+@pytest.mark.parametrize("kind", ["npy", "webdataset"])
+def test_changed_metadata(path: Path, folder: Path, kind: Any) -> None:
+    """Tar files have the metadata, so changed values make another export. In others, cells.csv has the new values."""
+    values = np.arange(N_CELLS * 2).reshape(-1, 2)
+    write_features_beside(path, values, ["cell__area", "cell__mean"])
+    export_cells(path, folder, [8, 5], kind)
+    write_features_beside(path, values + (np.arange(N_CELLS)[:, np.newaxis] > 1), ["cell__area", "cell__mean"])
+    export_cells(path, folder, [8, 5], kind)  # of other cells
+    write_features_beside(path, values + 1, ["cell__area", "cell__mean"])
+    if kind == "webdataset":
+        (folder / "cells.csv").unlink()
+        with pytest.raises(OutputError, match=r"an unfinished export .* \(metadata has changed\)"):
+            export_cells(path, folder, [8, 5], kind)
+    table = export_cells(path, folder, [8, 5], kind, overwrite=kind == "webdataset")
+    assert pd.read_csv(table)["cell__area"].tolist() == [3, 1]
+    if kind == "webdataset":
+        assert [each[2]["cell__area"] for each in samples_of(folder / "cells-000000.tar")] == [3, 1]
+    write_features_beside(path, values[:, :1], ["cell__area"])
+    if kind == "webdataset":
+        with pytest.raises(OutputError, match=r"metadata: (\d+) columns -> (\d+) columns"):
+            export_cells(path, folder, [8, 5], kind)
+    else:
+        assert "cell__mean" not in pd.read_csv(export_cells(path, folder, [8, 5], kind))
+
+
+def test_changed_columns_of_obs(path: Path, folder: Path) -> None:
+    export_cells(path, folder, None, "webdataset", cells_per_shard=9)
+    with h5py.File(path, "a") as file:
+        file["obs/first"][3] = True
+    with pytest.raises(OutputError, match="metadata has changed"):
+        export_cells(path, folder, None, "webdataset", cells_per_shard=9)
 
 
 def test_a_finished_export_is_up_to_date(path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,11 @@ class FileNames:
         return "" if self.n_folders == 1 else f"{number:03}/"
 
     @property
+    def columns(self) -> list[str]:
+        """Columns of the table, one for each file of a cell."""
+        return [f"file{part}" for part in self.channels]
+
+    @property
     def folders(self) -> list[str]:
         """All folders, see `folder`."""
         return [self.folder(number) for number in range(self.n_folders)]
@@ -84,6 +89,11 @@ class ShardNames:
     """
 
     n_shards: int
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the table."""
+        return ["file"]
 
     @property
     def folders(self) -> list[str]:

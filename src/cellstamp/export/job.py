@@ -93,7 +93,6 @@ class ExportJob:
     def settings(self) -> dict[str, str]:
         """Return what decides the content of the folder, as JSON values."""
         options, ids = self.options, np.ascontiguousarray(self.images.cell_ids)
-        columns = [*map(str, self.metadata.obs), *self.metadata.feature_names]
         return {
             "format": options.format,
             "channels": ", ".join(self.images.names),
@@ -101,9 +100,15 @@ class ExportJob:
             "scale": str(options.scale if isinstance(options.scale, str) else tuple(map(float, options.scale))),
             "cells_per_shard": str(self._cells_per_shard),
             "cells": f"{ids.size:,}, digest {hashlib.sha256(ids.data).hexdigest()[:16]}",
-            "columns": f"{len(columns)}, digest {hashlib.sha256(repr(columns).encode()).hexdigest()[:16]}",
             "images": self.crops.origin()["images"],
+            **self._metadata_in_files(),
         }
+
+    def _metadata_in_files(self) -> dict[str, str]:
+        if self._cells_per_shard is None:  # only the table has metadata, and is always written again
+            return {}
+        n_columns, digest = self.table.obs.shape[1] + len(self.table.feature_names), self.table.digest(self.images.rows)
+        return {"metadata": f"{n_columns} columns, digest {digest[:16]}"}
 
     @cached_property
     def _cells_per_shard(self) -> int | None:
@@ -111,6 +116,11 @@ class ExportJob:
             return None
         n_values = self.metadata.obs.shape[1] + len(self.metadata.feature_names)
         return int(self.options.cells_per_shard or 0) or cells_in_shard(self.images.image_bytes, n_values)
+
+    @cached_property
+    def table(self) -> CellMetadata:
+        """Metadata with names for the table, which also has the names of the files."""
+        return self.metadata.beside(self.names.columns)
 
     @cached_property
     def names(self) -> FileNames | ShardNames:

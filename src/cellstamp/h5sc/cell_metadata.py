@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from cellstamp.h5sc.embedding_table import Crops
 from cellstamp.h5sc.feature_table import RowReader, has_features, opened_values
 from cellstamp.h5sc.layout import CELL_ID, OURS
+
+_ROWS = 5000
+"""Rows that are read together for a digest."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,35 @@ class CellMetadata:
         stored, places = np.unique(rows, return_inverse=True)  # HDF5 reads ascending rows
         values = self._read_features(stored)
         return frame.join(pd.DataFrame(values[places], columns=self.feature_names))
+
+    def beside(self, names: Iterable[str]) -> CellMetadata:
+        """Return the metadata for a table that has more columns: ``obs_`` is added to equal names.
+
+        Columns of ``obs`` also get other names than features.
+        """
+        features = _renamed(self.feature_names, {*names})
+        obs = self.obs.set_axis(_renamed([*map(str, self.obs)], {*names, *features}), axis=1)
+        return replace(self, obs=obs, feature_names=features)
+
+    def digest(self, rows: NDArray[np.int64]) -> str:
+        """Return a digest of the names and values of some cells, in this order."""
+        digest = hashlib.sha256(repr([*self.obs, *self.feature_names]).encode())
+        for start in range(0, rows.size, _ROWS):
+            values = pd.util.hash_pandas_object(self.of(rows[start : start + _ROWS]), index=False)
+            digest.update(values.to_numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _renamed(columns: Sequence[str], taken: set[str]) -> list[str]:
+    """Add ``obs_`` to columns with a name in `taken`, until it differs from all others."""
+    known, found = {*columns, *taken}, []
+    for column in columns:
+        name = column
+        while column in taken and name in known:
+            name = f"obs_{name}"
+        known.add(name)
+        found.append(name)
+    return found
 
 
 @contextmanager

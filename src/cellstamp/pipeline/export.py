@@ -48,7 +48,8 @@ def export_cells(
 
     The table ``cells.csv`` has the names of the files, the columns of ``obs``, and features if there are some. It is
     written when all files are complete. More than 10,000 cells are put into folders of 10,000 cells: ``000``,
-    ``001``, ... An interrupted export resumes if you call this again with the same settings.
+    ``001``, ... An interrupted export resumes if you call this again with the same settings. The table is written
+    again in each call, with the present metadata.
 
     Parameters
     ----------
@@ -107,7 +108,7 @@ def export_cells(
         _check_settings(ours, settings, job.names, overwrite=overwrite)
         ours.begin(settings, job.names)
         with Progress(job.images.rows.size, progress, doing="exporting") as bar:
-            n_written = export_to(ours, job.images, job.export(), job.metadata, bar)
+            n_written = export_to(ours, job.images, job.export(), job.table, bar)
         ours.finish()
         n_cells = job.images.rows.size
     seconds = time.perf_counter() - begin
