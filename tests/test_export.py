@@ -353,6 +353,8 @@ def test_projects(tmp_path: Path, folder: Path, file_format: str, monkeypatch: p
     check_tiff(large.parent / pd.read_csv(large)["file"][0])
     export_cells(project, folder / "ome", backwards[:2], "ome-tiff", ["actin", "DAPI"])
     check_ome_tiff(folder / "ome" / f"{backwards[1]}.ome.tif", backwards[1])
+    same = project.export_cells(folder / "same", backwards, "npy", progress=False)
+    assert content(same.parent) == content(folder / "chosen")
     with pytest.raises(ConfigError, match=r"there is no feature 'cell__aera'; did you mean 'cell__area'"):
         export_cells(project, folder / "wrong", "cell__aera > 5")
 
@@ -754,8 +756,13 @@ def test_wrong_paths(path: Path, folder: Path, tmp_path: Path) -> None:
         export_cells(path, "s3://bucket/crops")
     with pytest.raises(ConfigError, match="folder = None: must be the path of a folder"):
         export_cells(path, None)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="file: is AnnData; must be the path"):
-        export_cells(read_h5sc(path), folder)  # type: ignore[arg-type]
+    some = read_h5sc(path)[3:5]
+    of_anndata = r"file: is AnnData; must be the path .* cells=adata\.obs\['scportrait_cell_id'\]$"
+    with pytest.raises(ConfigError, match=of_anndata):
+        export_cells(some, folder)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"file: is int; must be .* or a Project$"):
+        export_cells(5, folder)  # type: ignore[arg-type]
+    assert ids_in(export_cells(path, folder / "some", some.obs["scportrait_cell_id"], "npy")) == IDS[3:5]
     with pytest.raises(ConfigError, match="this folder has no extraction"):
         export_cells(tmp_path, folder)
     with pytest.raises(InputError, match="there is no file"):

@@ -30,6 +30,8 @@ from cellstamp.report import Progress, ProgressMode, conclude, format_cells, for
 if TYPE_CHECKING:
     from cellstamp.pipeline.project import Project
 
+_FOR_SUBSETS = ". For cells of an AnnData, give the path, and cells=adata.obs['scportrait_cell_id']"
+
 
 def export_cells(
     file: AnyPath | Project,
@@ -102,7 +104,7 @@ def export_cells(
     >>> export_cells("single_cells.h5sc", "tiles", "picked.csv", "tiff")  # doctest: +SKIP
     """
     begin, options = time.perf_counter(), Options(format, color, scale, cells_per_shard)
-    images, target = images_of(file), _folder_of(folder)
+    images, target = images_of(file, _FOR_SUBSETS), _folder_of(folder)
     with _job(images, cells, channels, options) as job, _writable(target):
         ours, settings = ExportFolder(target), job.settings()
         _check_settings(ours, settings, job.names, overwrite=overwrite)

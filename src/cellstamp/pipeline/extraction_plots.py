@@ -310,8 +310,13 @@ def check_matplotlib(what: str) -> None:
         raise ConfigError(f"{what} needs matplotlib: install it with pip install 'cellstamp[plot]'")
 
 
-def images_of(file: Any) -> Location:
+def images_of(file: Any, hint: str = "") -> Location:
     """Return the file or store to read: itself, or the latest result of a project or of its folder.
+
+    Parameters
+    ----------
+    hint
+        What to give in place of an `AnnData`, for the message.
 
     Raises
     ------
@@ -323,8 +328,9 @@ def images_of(file: Any) -> Location:
     if hasattr(file, "extraction_f"):  # a project
         return file._latest()  # type: ignore[no-any-return]
     if not is_path(file):
-        message = f"file: is {type(file).__name__}; must be the path of an .h5sc file or zarr store, or a Project"
-        raise ConfigError(message)
+        wanted = "must be the path of an .h5sc file or zarr store, or a Project"
+        more = hint if type(file).__name__ == "AnnData" else ""
+        raise ConfigError(f"file: is {type(file).__name__}; {wanted}{more}")
     location = location_of(file)
     if isinstance(location, Path):
         check_valid(location, "file")
