@@ -396,6 +396,7 @@ def test_errors_while_features_are_open_are_not_about_them(
         patch.setattr("cellstamp.export.folder.ExportFolder._clear_folder", unwritable)
         with pytest.raises(OutputError, match=r"crops cannot be written: .*not permitted.* call export_cells again"):
             export_cells(path, folder, None, "npy", overwrite=True)
+    assert "cells.csv" not in exported(folder)
     monkeypatch.setattr("cellstamp.export.job.ExportJob.settings", unwritable)
     with pytest.raises(PermissionError, match="not permitted"):  # not one of the errors that are expected
         export_cells(path, folder, None, "npy")

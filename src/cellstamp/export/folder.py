@@ -102,10 +102,10 @@ class ExportFolder:
         """
         with writing(self.path):
             self._check_free(earlier, names)
+            self.table.unlink(missing_ok=True)  # first: a table says that all files are complete
             for folder in earlier.folders:
                 if not self._is_link(folder):
                     self._clear_folder(folder, earlier)
-            remove(self.table)
 
     def _check_free(self, earlier: Names, names: Names) -> None:
         for folder in names.folders:

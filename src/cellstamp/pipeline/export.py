@@ -51,7 +51,7 @@ def export_cells(
     The table ``cells.csv`` has the names of the files, the columns of ``obs``, and features if there are some. It is
     written when all files are complete. More than 10,000 cells are put into folders of 10,000 cells: ``000``,
     ``001``, ... An interrupted export resumes if you call this again with the same settings. The table is written
-    again in each call, with the present metadata.
+    again in each call, with the current metadata.
 
     Parameters
     ----------
