@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -42,7 +43,7 @@ SHARD = re.compile(r"cells-\d{6}\.tar")
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    columns = {"kind": ["round", "flat"] * (N_CELLS // 2), "first": [n < 3 for n in range(N_CELLS)]}
+    columns = {"kind": ["round", "flat"] * (N_CELLS // 2), "first": [n < 3 for n in range(N_CELLS)], "kept": False}
     write_file(tmp_path / "single_cells.h5sc", layout_of(N_CELLS), columns)
     return tmp_path / "single_cells.h5sc"
 
@@ -272,6 +273,11 @@ def test_the_largest_ids(tmp_path: Path, folder: Path) -> None:
     for name in ("npy", "webdataset"):
         assert ids_in(export_cells(path, folder / name, [2**63 + 1, 3, 2**64 - 1], name)) == [ids[1], ids[0], ids[2]]
     np.testing.assert_array_equal(np.load(folder / "npy" / f"{2**64 - 1}.npy"), stamps[2, 2:])
+    again = export_cells(path, folder / "again", folder / "npy" / "cells.csv", "npy")
+    assert ids_in(again) == ids
+    path.with_name("ids.csv").write_text(f"scportrait_cell_id\n{2**64}\n")
+    with pytest.raises(ConfigError, match=rf"line 2: '{2**64}' is not a cell id; ids are .* from 1 to 2\*\*64 - 1"):
+        export_cells(path, folder / "wrong", path.with_name("ids.csv"))
     (sample, *_) = samples_of(folder / "webdataset" / "cells-000000.tar")
     assert (sample[0], sample[2]["scportrait_cell_id"]) == (str(2**63 + 1), 2**63 + 1)
 
@@ -286,9 +292,22 @@ def test_files_of_channels_have_different_names() -> None:
 
 def test_columns_that_have_names_of_ours(path: Path, folder: Path) -> None:
     path.unlink()
-    write_file(path, layout_of(3), {"file": ["a", "b", "c"]})
-    frame = pd.read_csv(export_cells(path, folder, None, "npy"))
-    assert frame[["file", "obs_file"]].to_numpy().tolist() == [["5.npy", "a"], ["8.npy", "b"], ["11.npy", "c"]]
+    write_file(path, layout_of(3), {"file": ["a", "b", "c"], "obs_file": [1, 2, 3], "area": 4.0})
+    write_features_beside(path, np.arange(6).reshape(3, 2), ["area", "x"])
+    frame = pd.read_csv(export_cells(path, folder / "npy", None, "npy"))
+    assert frame["file"].tolist() == ["5.npy", "8.npy", "11.npy"]
+    assert frame[["obs_obs_file", "obs_file", "obs_area", "area", "obs_x", "x"]].to_numpy().tolist() == [
+        ["a", 1, 4.0, 0.0, 0.0, 1.0],
+        ["b", 2, 4.0, 2.0, 0.0, 3.0],
+        ["c", 3, 4.0, 4.0, 0.0, 5.0],
+    ]
+    header = export_cells(path, folder / "tar", None, "webdataset").read_text().splitlines()[0].split(",")
+    assert header == frame.columns.tolist()
+    (sample, *_) = samples_of(folder / "tar" / "cells-000000.tar")
+    assert [*sample[2]] == [header[0], *header[2:]]
+    assert (sample[2]["obs_obs_file"], sample[2]["obs_file"]) == ("a", 1)
+    pictures = export_cells(path, folder / "png", channels="DAPI").read_text().splitlines()[0].split(",")
+    assert pictures == header
 
 
 def test_a_channel_twice(path: Path, folder: Path) -> None:
@@ -334,6 +353,8 @@ def test_projects(tmp_path: Path, folder: Path, file_format: str, monkeypatch: p
     check_tiff(large.parent / pd.read_csv(large)["file"][0])
     export_cells(project, folder / "ome", backwards[:2], "ome-tiff", ["actin", "DAPI"])
     check_ome_tiff(folder / "ome" / f"{backwards[1]}.ome.tif", backwards[1])
+    same = project.export_cells(folder / "same", backwards, "npy", progress=False)
+    assert content(same.parent) == content(folder / "chosen")
     with pytest.raises(ConfigError, match=r"there is no feature 'cell__aera'; did you mean 'cell__area'"):
         export_cells(project, folder / "wrong", "cell__aera > 5")
 
@@ -357,6 +378,46 @@ def check_ome_tiff(path: Path, cell: int) -> None:
     pixels = about["Pixels"]
     assert [each["Name"] for each in pixels["Channel"]] == ["actin", "DAPI"]
     assert (pixels["PhysicalSizeX"], pixels["PhysicalSizeY"], pixels["PhysicalSizeXUnit"]) == (0.25, 0.5, "µm")
+
+
+def write_features_beside(path: Path, values: NDArray[Any], names: list[str]) -> Path:
+    obs = read_h5sc(path).obs.assign(measured_in_part=False)
+    beside = path.with_name("features.h5ad")
+    anndata.AnnData(values.astype(np.float32), obs, pd.DataFrame(index=names)).write_h5ad(beside)
+    return beside
+
+
+def test_errors_while_features_are_open_are_not_about_them(
+    path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_features_beside(path, np.zeros((N_CELLS, 1)), ["cell__area"])
+    export_cells(path, folder, None, "npy")
+    with monkeypatch.context() as patch:
+        patch.setattr("cellstamp.export.folder.ExportFolder._clear_folder", unwritable)
+        with pytest.raises(OutputError, match=r"crops cannot be written: .*not permitted.* call export_cells again"):
+            export_cells(path, folder, None, "npy", overwrite=True)
+    assert "cells.csv" not in exported(folder)
+    monkeypatch.setattr("cellstamp.export.job.ExportJob.settings", unwritable)
+    with pytest.raises(PermissionError, match="not permitted"):  # not one of the errors that are expected
+        export_cells(path, folder, None, "npy")
+
+
+def unwritable(*_: Any, **__: Any) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_features_that_cannot_be_read(path: Path, folder: Path) -> None:
+    beside = write_features_beside(path, np.zeros((N_CELLS, 1)), ["cell__area"])
+    with h5py.File(beside, "a") as file:
+        values = file["X"][...]
+        del file["X"]
+        file.create_dataset("X", data=values, chunks=values.shape, fletcher32=True)
+        offset = file["X"].id.get_chunk_info(0).byte_offset
+    with beside.open("r+b") as raw:
+        raw.seek(offset)
+        raw.write(b"x")
+    with pytest.raises(InputError, match=r"features\.h5ad is damaged: .*Extract again"):
+        export_cells(path, folder, None, "npy")
 
 
 def test_features_of_other_cells_are_an_error(path: Path, folder: Path) -> None:
@@ -457,12 +518,45 @@ def test_other_settings_do_not_resume(path: Path, folder: Path) -> None:
     assert exported(folder) == ["5.tif", "cells.csv"]
 
 
+@pytest.mark.parametrize("kind", ["npy", "webdataset"])
+def test_changed_metadata(path: Path, folder: Path, kind: Any) -> None:
+    """Tar files have the metadata, so changed values make another export. In others, cells.csv has the new values."""
+    values = np.arange(N_CELLS * 2).reshape(-1, 2)
+    write_features_beside(path, values, ["cell__area", "cell__mean"])
+    export_cells(path, folder, [8, 5], kind)
+    write_features_beside(path, values + (np.arange(N_CELLS)[:, np.newaxis] > 1), ["cell__area", "cell__mean"])
+    export_cells(path, folder, [8, 5], kind)  # of other cells
+    write_features_beside(path, values + 1, ["cell__area", "cell__mean"])
+    if kind == "webdataset":
+        (folder / "cells.csv").unlink()
+        with pytest.raises(OutputError, match=r"an unfinished export .* \(metadata has changed\)"):
+            export_cells(path, folder, [8, 5], kind)
+    table = export_cells(path, folder, [8, 5], kind, overwrite=kind == "webdataset")
+    assert pd.read_csv(table)["cell__area"].tolist() == [3, 1]
+    if kind == "webdataset":
+        assert [each[2]["cell__area"] for each in samples_of(folder / "cells-000000.tar")] == [3, 1]
+    write_features_beside(path, values[:, :1], ["cell__area"])
+    if kind == "webdataset":
+        with pytest.raises(OutputError, match=r"metadata: (\d+) columns -> (\d+) columns"):
+            export_cells(path, folder, [8, 5], kind)
+    else:
+        assert "cell__mean" not in pd.read_csv(export_cells(path, folder, [8, 5], kind))
+
+
+def test_changed_columns_of_obs(path: Path, folder: Path) -> None:
+    export_cells(path, folder, None, "webdataset", cells_per_shard=9)
+    with h5py.File(path, "a") as file:
+        file["obs/first"][3] = True
+    with pytest.raises(OutputError, match="metadata has changed"):
+        export_cells(path, folder, None, "webdataset", cells_per_shard=9)
+
+
 def test_a_finished_export_is_up_to_date(path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export_cells(path, folder, None, "npy")
     before = {name: (folder / name).stat().st_mtime_ns for name in exported(folder) if name != "cells.csv"}
     capsys.readouterr()
     export_cells(path, folder, None, "npy")
-    assert f"{folder} is up to date (40 cells)" in capsys.readouterr().out
+    assert f"{folder} is up to date (40 cells from {path})" in capsys.readouterr().out
     (folder / "5.npy").unlink()
     (folder / "8.npy").write_bytes(b"")  # a power failure can leave this
     export_cells(path, folder, None, "npy")
@@ -484,6 +578,77 @@ def test_other_settings_never_overwrite(path: Path, folder: Path, monkeypatch: p
     (folder / "001" / "mine.png").write_text("mine")
     export_cells(path, folder, [5, 8], "webdataset", overwrite=True)
     assert exported(folder) == ["001/mine.png", "cells-000000.tar", "cells.csv", "notes.txt"]
+
+
+def test_overwriting_removes_only_files_of_the_earlier_export(
+    path: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of users' files look like those of an export; a folder can be replaced by a link to another disk."""
+    monkeypatch.setattr("cellstamp.export.file_names.CELLS_PER_FOLDER", 30)
+    export_cells(path, folder)
+    elsewhere = tmp_path / "elsewhere"
+    (folder / "001").rename(elsewhere)
+    (folder / "001").symlink_to(elsewhere)
+    (folder / "2023").symlink_to(elsewhere)
+    mine = ["12345.tif", "2024/7_DAPI.png", "2024_my_figure.png", "cells-000007.tar", "000/6_DAPI.png", "000/5.npy"]
+    for name in mine:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    kept = content(elsewhere)
+    export_cells(path, folder, [5, 8], "webdataset", overwrite=True)
+    assert exported(folder) == sorted([*mine, "cells-000000.tar", "cells.csv"])
+    assert content(elsewhere) == kept
+    assert (folder / "001").is_symlink()
+    for name in mine:
+        (folder / name).unlink()
+    (folder / "001").unlink()
+    export_cells(path, folder, None, "npy", overwrite=True)
+    export_cells(path, folder, [5], overwrite=True)
+    assert {each.name for each in folder.iterdir() if each.is_dir()} == {"2023", "2024"}
+
+
+def test_overwriting_never_takes_a_file_of_a_user_for_an_exported_one(path: Path, folder: Path) -> None:
+    export_cells(path, folder, [5, 8], "npy")
+    (folder / "8.tif").write_text("mine")
+    before = content(folder)
+    with pytest.raises(OutputError, match=r"crops: 8\.tif is not a file of the earlier export.* Move it"):
+        export_cells(path, folder, [5, 8], "tiff", overwrite=True)
+    assert content(folder) == before
+
+
+@pytest.mark.leaves_files
+def test_overwriting_removes_an_unfinished_export(path: Path, folder: Path) -> None:
+    run_child(path, folder, "npy", 12, signal.SIGKILL, ".npy")
+    (folder / "6.npy").write_text("mine")
+    export_cells(path, folder, [5], "tiff", overwrite=True)
+    assert exported(folder) == ["5.tif", "6.npy", "cells.csv"]
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"settings": {}}', '{"settings": {}, "files": {"ids": "5 x"}}'])
+def test_a_damaged_record(path: Path, folder: Path, record: str) -> None:
+    export_cells(path, folder, [5, 8], "npy")
+    (folder / ".cellstamp_export.json").write_text(record)
+    (folder / "8.npy").write_text("damaged too")
+    (folder / "9.npy").write_text("mine")
+    with pytest.raises(
+        OutputError, match=r"crops: \.cellstamp_export\.json is damaged.* overwrite=True to export again"
+    ):
+        export_cells(path, folder, [5, 8], "npy")
+    export_cells(path, folder, [5, 8], "npy", overwrite=True)
+    assert exported(folder) == ["5.npy", "8.npy", "9.npy", "cells.csv"]
+    assert np.load(folder / "8.npy").shape == (2, 16, 16)
+    export_cells(path, folder, [5, 8], "npy")
+
+
+def test_a_record_never_leads_out_of_the_folder(path: Path, folder: Path) -> None:
+    export_cells(path, folder, [5], "npy")
+    record = json.loads((folder / ".cellstamp_export.json").read_text())
+    record["files"] |= {"channels": ["/../../mine"]}
+    (folder / ".cellstamp_export.json").write_text(json.dumps(record))
+    (folder / "5").mkdir()
+    (folder.parent / "mine.npy").write_text("mine")
+    export_cells(path, folder, [5], "npy", overwrite=True)
+    assert (folder.parent / "mine.npy").read_text() == "mine"
 
 
 def test_folders_with_other_files_are_left_alone(path: Path, folder: Path) -> None:
@@ -520,7 +685,11 @@ def test_one_export_at_a_time(path: Path, folder: Path) -> None:
         ({"scale": (0.5, 0.1)}, r"scale = \(0\.5, 0\.1\): must be"),
         ({"scale": (100, 4000)}, r"scale = \(100, 4000\): must be .* from 0 to 1"),
         ({"cells_per_shard": 5}, r"cells_per_shard: is for format='webdataset' only, not 'png'"),
-        ({"format": "webdataset", "cells_per_shard": 0}, r"cells_per_shard = 0: must be an integer >= 1"),
+        (
+            {"format": "webdataset", "cells_per_shard": 0},
+            r"cells_per_shard = 0: must be an integer from 1 to 1,000,000,000",
+        ),
+        ({"format": "webdataset", "cells_per_shard": 10**30}, r"cells_per_shard = 10+: must be an integer from 1 to"),
         ({"channels": ["DAPPI"]}, r"no channel named 'DAPPI' in .*; did you mean 'DAPI'\?"),
         ({"cells": "no_such"}, r"cells = 'no_such': .* has no such column, and no features for a condition"),
         ({"cells": "kind"}, r"obs\['kind'\] of .*; it must be a boolean for every cell"),
@@ -528,7 +697,11 @@ def test_one_export_at_a_time(path: Path, folder: Path) -> None:
         ({"cells": "missing.csv"}, r"cells = 'missing\.csv': file not found"),
         ({"cells": {"path": "a.csv"}}, r"a mapping must have 'path', a CSV file, and 'ids', its column"),
         ({"cells": [5.5]}, r"cells = \[5\.5\]: must be cell ids"),
-        ({"cells": []}, r"cells = \[\]: must be cell ids"),
+        ({"cells": []}, r"cells: no cells are selected"),
+        ({"cells": np.array([], np.uint64)}, r"cells: no cells are selected"),
+        ({"cells": "kept"}, r"cells: kept is False for all 40 cells of .*single_cells\.h5sc$"),
+        ({"cells": [False] * N_CELLS}, r"cells: the boolean mask is False for all 40 cells of .*single_cells\.h5sc$"),
+        ({"cells": [True]}, r"cells: the boolean mask has the shape \(1,\); it must have one value for each of the 40"),
     ],
 )
 def test_invalid_arguments(path: Path, folder: Path, options: dict[str, Any], message: str) -> None:
@@ -584,12 +757,29 @@ def test_wrong_paths(path: Path, folder: Path, tmp_path: Path) -> None:
         export_cells(path, "s3://bucket/crops")
     with pytest.raises(ConfigError, match="folder = None: must be the path of a folder"):
         export_cells(path, None)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="file: is AnnData; must be the path"):
-        export_cells(read_h5sc(path), folder)  # type: ignore[arg-type]
+    some = read_h5sc(path)[3:5]
+    of_anndata = r"file: is AnnData; must be the path .* cells=adata\.obs\['scportrait_cell_id'\]$"
+    with pytest.raises(ConfigError, match=of_anndata):
+        export_cells(some, folder)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"file: is int; must be .* or a Project$"):
+        export_cells(5, folder)  # type: ignore[arg-type]
+    assert ids_in(export_cells(path, folder / "some", some.obs["scportrait_cell_id"], "npy")) == IDS[3:5]
     with pytest.raises(ConfigError, match="this folder has no extraction"):
         export_cells(tmp_path, folder)
     with pytest.raises(InputError, match="there is no file"):
         export_cells(tmp_path / "none.h5sc", folder)
+
+
+@pytest.mark.parametrize("name", ["x\0y", "x" * 300])
+def test_names_that_no_system_allows(path: Path, folder: Path, tmp_path: Path, name: str) -> None:
+    problem = "is not a valid path: (embedded null byte|File name too long)"
+    with pytest.raises(ConfigError, match=rf"folder = '.*: {problem}"):
+        export_cells(path, tmp_path / name)
+    with pytest.raises(ConfigError, match=rf"file = '.*: {problem}"):
+        export_cells(tmp_path / name, folder)
+    with pytest.raises(ConfigError, match=r"cells = .*\.csv': cannot be read as a CSV file: "):
+        export_cells(path, folder, f"{name}.csv")
+    assert not folder.exists()
 
 
 def test_colours_need_matplotlib(path: Path, folder: Path) -> None:
@@ -655,12 +845,16 @@ def test_the_command(path: Path, folder: Path) -> None:
     options = ["--channel", "actin", "--channel", "DAPI", "--color", "red", "--color", "lime"]
     done = run_command("export", path, folder, "--cell", 8, "--cell", 5, *options, "--scale", "0,0.5")
     assert done.exit_code == 0, done.stderr
-    assert re.fullmatch(rf"Exported 2 cells as png -> {re.escape(str(folder))} in .* cells/s\)\n", done.stdout)
+    assert re.fullmatch(
+        rf"Exported 2 cells as png from {re.escape(str(path))} -> {re.escape(str(folder))} in .* cells/s\)\n",
+        done.stdout,
+    )
     assert exported(folder) == ["5.png", "8.png", "cells.csv"]
     export_cells(path, folder.with_name("other"), [8, 5], color={"actin": "red", "DAPI": "lime"}, scale=(0, 0.5))
     assert content(folder) == content(folder.with_name("other"))
     again = run_command("export", path, folder, "--format", "npy")
     assert (again.exit_code, SETTINGS in again.stderr) == (2, True)
+    assert "or set --overwrite to replace it" in again.stderr
     assert run_command("export", path, folder, "--format", "npy", "--cells", "first", "--overwrite").exit_code == 0
     assert exported(folder) == ["11.npy", "5.npy", "8.npy", "cells.csv"]
     tar = ["--format", "webdataset", "--cells-per-shard", 30, "--no-progress"]
@@ -669,6 +863,13 @@ def test_the_command(path: Path, folder: Path) -> None:
 
 
 def test_errors_of_the_command(path: Path, folder: Path) -> None:
+    large = run_command("export", path, folder, "--format", "webdataset", "--cells-per-shard", 10**30)
+    assert (large.exit_code, "Error: --cells-per-shard = 10" in large.stderr) == (2, True)
+    unknown = run_command("export", path, folder, "--channel", "DAPPI", "--color", "red")
+    assert (unknown.exit_code, "Error: --channel: no channel named 'DAPPI'" in unknown.stderr) == (2, True)
+    few = run_command("export", path, folder, "--color", "red")
+    assert (few.exit_code, "Error: --color = ['red']: must be" in few.stderr) == (2, True)
+    assert "here: --color NAME once for each channel" in few.stderr
     both = run_command("export", path, folder, "--cell", 5, "--cells", "first")
     assert (both.exit_code, "--cell and --cells both choose cells" in both.stderr) == (2, True)
     wrong = run_command("export", path, folder, "--scale", "0,x")

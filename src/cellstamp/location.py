@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
-from cellstamp.errors import CellstampError, InputError
+from cellstamp.errors import CellstampError, ConfigError, InputError
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -66,6 +67,27 @@ def is_remote(store: AnyPath) -> bool:
 def is_path(value: object) -> TypeGuard[AnyPath]:
     """Return whether a value is a path, a URL, or a universal path."""
     return isinstance(value, str | os.PathLike) or (hasattr(value, "fs") and hasattr(value, "path"))
+
+
+def check_valid(path: Path, key: str) -> None:
+    """Check that the system allows the name of a file or folder, which may be missing.
+
+    Parameters
+    ----------
+    key
+        Name of the argument, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If the name is too long, or has a character that is not allowed.
+    """
+    try:
+        os.lstat(path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{key} = {str(path)!r}: is not a valid path: {reason}") from error
 
 
 def location_of(path: AnyPath) -> Location:

@@ -47,6 +47,18 @@ _OPTIONS: dict[str, dict[str, str | Callable[[re.Match[str]], str]]] = {
         r"(?<![\w/])another path\b": "another --output",
         r"(?<![\w/])call embed again\b": "run the command again",
     },
+    "export": {
+        r"(?<![\w/])overwrite=True\b": "--overwrite",
+        r"^cells\b": "--cells",
+        r"^channels\b": "--channel",
+        r"(?<![\w/])channels=('[^']*')": r"--channel \1",
+        r"^(color =.*)": r"--\1; here: --color NAME once for each channel shown, in turn, or --color auto",
+        r"^color\b": "--color",
+        r"^(cells_per_shard|scale)\b": _as_option,
+        r"(?<![\w/])format=('[^']*')": r"--format \1",
+        r"^folder\b": "FOLDER",
+        r"(?<![\w/])call export_cells again\b": "run the command again",
+    },
     "browse": {
         r"^port\b": "--port",
         r"^save\b": "--save",

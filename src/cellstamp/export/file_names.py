@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,7 @@ SUFFIXES = {"png": ".png", "tiff": ".tif", "ome-tiff": ".ome.tif", "npy": ".npy"
 
 _LONGEST = 80
 """Characters of a channel in a file name."""
-_FOLDER = re.compile(r"\d{3,}")
-_FILE = re.compile(r"\d+(_.+)?(\.png|\.tif|\.npy)|cells-\d{6,}\.tar|" + re.escape(TABLE))
+_CHANNEL = re.compile(r"(_[\w+-]+)?")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,16 @@ class FileNames:
         """Return the name of a folder with a slash, or nothing for the exported folder itself."""
         return "" if self.n_folders == 1 else f"{number:03}/"
 
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the table, one for each file of a cell."""
+        return [f"file{part}" for part in self.channels]
+
+    @property
+    def folders(self) -> list[str]:
+        """All folders, see `folder`."""
+        return [self.folder(number) for number in range(self.n_folders)]
+
     def in_folder(self, number: int) -> range:
         """Return the places of the cells in a folder."""
         return range(number * CELLS_PER_FOLDER, min((number + 1) * CELLS_PER_FOLDER, self.cell_ids.size))
@@ -56,6 +66,67 @@ class FileNames:
         """Return the paths of the files of a cell, relative to the exported folder, with slashes."""
         start = f"{self.folder(place // CELLS_PER_FOLDER)}{self.cell_ids[place]}"
         return [f"{start}{channel}{self.suffix}" for channel in self.channels]
+
+    def names_in(self, folder: str) -> Iterator[str]:
+        """Yield the names of the files in one of the folders; none for another folder."""
+        number = int(folder.rstrip("/") or 0)
+        places = self.in_folder(number) if folder == self.folder(number) else ()
+        return (name.rpartition("/")[2] for place in places for name in self.of(place))
+
+    def record(self) -> dict[str, Any]:
+        """Return the names as JSON values, for `recorded`."""
+        return {"ids": " ".join(map(str, self.cell_ids)), "suffix": self.suffix, "channels": list(self.channels)}
+
+
+@dataclass(frozen=True)
+class ShardNames:
+    """Names of tar files.
+
+    Attributes
+    ----------
+    n_shards
+        Number of files.
+    """
+
+    n_shards: int
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the table."""
+        return ["file"]
+
+    @property
+    def folders(self) -> list[str]:
+        """The exported folder itself, see `FileNames.folder`."""
+        return [""]
+
+    def names_in(self, folder: str) -> Iterator[str]:
+        """Yield the names of the files in the exported folder; none for another folder."""
+        return map(shard_name, range(0 if folder else self.n_shards))
+
+    def record(self) -> dict[str, Any]:
+        """Return the names as JSON values, for `recorded`."""
+        return {"shards": self.n_shards}
+
+
+Names = FileNames | ShardNames
+"""Names of the files of an export, except the table."""
+
+
+def recorded(record: Mapping[str, Any]) -> Names:
+    """Return the names of which this is the record.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If it is not a record of names.
+    """
+    if "shards" in record:
+        return ShardNames(int(record["shards"]))
+    ids, suffix, channels = map(int, str(record["ids"]).split()), str(record["suffix"]), tuple(record["channels"])
+    if suffix not in SUFFIXES.values() or not all(_CHANNEL.fullmatch(part) for part in channels):
+        raise ValueError(record)  # a path would lead out of the folder
+    return FileNames(np.fromiter(ids, np.uint64), suffix, channels)
 
 
 def channel_parts(names: Sequence[str]) -> tuple[str, ...]:
@@ -74,8 +145,3 @@ def channel_parts(names: Sequence[str]) -> tuple[str, ...]:
 def shard_name(number: int) -> str:
     """Return the name of a tar file."""
     return f"cells-{number:06}.tar"
-
-
-def is_exported(name: str, *, is_folder: bool) -> bool:
-    """Return whether an export gives a file or folder such a name."""
-    return bool((_FOLDER if is_folder else _FILE).fullmatch(name))

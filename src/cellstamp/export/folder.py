@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,13 +14,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import OutputError, writing
-from cellstamp.export.file_names import TABLE, FileNames, is_exported
+from cellstamp.export.file_names import TABLE, FileNames, Names, recorded
 from cellstamp.system import remove, replace_file
 
 RECORD = ".cellstamp_export.json"
 """File with the settings of the export in a folder."""
-_UNFINISHED = ".unfinished"
+_UNFINISHED = ".cellstamp_export.unfinished"
 """Folder of files that are being written."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The record of an export.
+
+    Attributes
+    ----------
+    settings
+        Its settings.
+    names
+        Names of its files.
+    """
+
+    settings: dict[str, Any]
+    names: Names
 
 
 class ExportFolder:
@@ -33,31 +50,25 @@ class ExportFolder:
         """Path of the table of cells, written when all other files are complete."""
         return self.path / TABLE
 
-    def settings(self) -> dict[str, Any] | None:
-        """Return the settings of the export in the folder.
+    @property
+    def has_record(self) -> bool:
+        """Whether an export was begun in the folder. Its record may be damaged, see `begun`."""
+        return (self.path / RECORD).is_file()
 
-        Returns
-        -------
-        dict or None
-            None: the folder is empty.
-
-        Raises
-        ------
-        OutputError
-            If the folder has files that are not of an export.
-        """
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return dict(json.loads((self.path / RECORD).read_text(encoding="utf-8"))["settings"])
-        others = sorted(each.name for each in self.path.iterdir() if not each.name.startswith("."))
-        if others:
-            shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-            raise OutputError(
-                f"{self.path}: this folder has files that are not of an export ({shown}). Give an empty or a new folder"
-            )
+    def begun(self) -> Begun | None:
+        """Return the record of the export in the folder; None: there is none, or it is damaged."""
+        with suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
+            record = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+            return Begun(dict(record["settings"]), recorded(record["files"]))
         return None
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        """Write the settings of an export, and make the folder for unfinished files.
+    def other_files(self) -> list[str]:
+        """Return the names of files and folders, without hidden ones."""
+        with writing(self.path):
+            return sorted(each.name for each in self.path.iterdir() if not each.name.startswith("."))
+
+    def begin(self, settings: Mapping[str, Any], names: Names) -> None:
+        """Write the settings of an export and the names of its files, and make the folder for unfinished files.
 
         Raises
         ------
@@ -67,23 +78,54 @@ class ExportFolder:
         with writing(self.path / RECORD):
             remove(self.path / _UNFINISHED)
             (self.path / _UNFINISHED).mkdir()
-        text = json.dumps({"settings": settings}, indent=1)
-        self.write(RECORD, lambda file: file.write(text.encode()))
+        text = json.dumps({"settings": settings, "files": names.record()}, indent=1)
+        self.write(RECORD, lambda file: _write_to_disk(file, text.encode()))
 
     def finish(self) -> None:
         """Remove the folder for unfinished files."""
         remove(self.path / _UNFINISHED)
 
-    def clear(self) -> None:
-        """Remove the files of an earlier export, the record last. Other files stay."""
-        for folder in self.path.iterdir():
-            if folder.is_dir() and is_exported(folder.name, is_folder=True):
-                _remove_exported(folder)
-                with suppress(OSError):  # it has other files
-                    folder.rmdir()
-        _remove_exported(self.path)
-        remove(self.path / _UNFINISHED)
-        remove(self.path / RECORD)
+    def clear(self, earlier: Names, names: Names) -> None:
+        """Remove the files of an earlier export, and its folders if they are empty then. Other files stay.
+
+        Parameters
+        ----------
+        earlier
+            Names of its files.
+        names
+            Names of the files that will be written.
+
+        Raises
+        ------
+        OutputError
+            If another file has one of these names, or a file cannot be removed.
+        """
+        with writing(self.path):
+            self._check_free(earlier, names)
+            self.table.unlink(missing_ok=True)  # first: a table says that all files are complete
+            for folder in earlier.folders:
+                if not self._is_link(folder):
+                    self._clear_folder(folder, earlier)
+
+    def _check_free(self, earlier: Names, names: Names) -> None:
+        for folder in names.folders:
+            ours = () if self._is_link(folder) else earlier.names_in(folder)
+            others = _written_in(self.path / folder).intersection(names.names_in(folder)).difference(ours)
+            if others:
+                raise OutputError(
+                    f"{self.path}: {folder}{min(others)} is not a file of the earlier export, and this one would "
+                    "replace it. Move it, or give another folder"
+                )
+
+    def _is_link(self, folder: str) -> bool:
+        return bool(folder) and (self.path / folder).is_symlink()
+
+    def _clear_folder(self, folder: str, earlier: Names) -> None:
+        for name in _files_in(self.path / folder).intersection(earlier.names_in(folder)):
+            (self.path / folder / name).unlink()
+        if folder:
+            with suppress(OSError):  # it has other files
+                (self.path / folder).rmdir()
 
     def make_folder(self, name: str) -> None:
         """Make a folder for files; an empty name stands for the exported folder."""
@@ -137,7 +179,15 @@ def _written_in(folder: Path) -> set[str]:
         return {entry.name for entry in entries if entry.is_file() and entry.stat().st_size}
 
 
-def _remove_exported(folder: Path) -> None:
-    for file in folder.iterdir():
-        if file.is_file() and is_exported(file.name, is_folder=False):
-            file.unlink()
+def _files_in(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
+
+
+def _write_to_disk(file: IO[bytes], content: bytes) -> None:
+    """Write a file that a power failure does not damage."""
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())

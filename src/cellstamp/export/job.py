@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError
 from cellstamp.export.encoders import Encoder, PngEncoder, TiffEncoder, encode_npy
-from cellstamp.export.file_names import SUFFIXES, FileNames, channel_parts
+from cellstamp.export.file_names import SUFFIXES, FileNames, ShardNames, channel_parts
 from cellstamp.export.intensities import Scale, intensities_of
 from cellstamp.export.run import ChosenImages, FilesExport, ShardsExport
 from cellstamp.export.shards import cells_in_shard
@@ -20,6 +20,7 @@ from cellstamp.h5sc.cell_metadata import CellMetadata, pixel_size_of
 from cellstamp.h5sc.embedding_table import Crops
 from cellstamp.similar_names import did_you_mean
 
+MOST_CELLS_PER_SHARD = 10**9
 Format = Literal["png", "tiff", "ome-tiff", "npy", "webdataset"]
 
 
@@ -59,8 +60,12 @@ class Options:
             return
         if self.format != "webdataset":
             raise ConfigError(f"cells_per_shard: is for format='webdataset' only, not {self.format!r}")
-        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
-            raise ConfigError(f"cells_per_shard = {number!r}: must be an integer >= 1")
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, int | np.integer)
+            or not 1 <= number <= MOST_CELLS_PER_SHARD
+        ):
+            raise ConfigError(f"cells_per_shard = {number!r}: must be an integer from 1 to {MOST_CELLS_PER_SHARD:,}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,6 @@ class ExportJob:
     def settings(self) -> dict[str, str]:
         """Return what decides the content of the folder, as JSON values."""
         options, ids = self.options, np.ascontiguousarray(self.images.cell_ids)
-        columns = [*map(str, self.metadata.obs), *self.metadata.feature_names]
         return {
             "format": options.format,
             "channels": ", ".join(self.images.names),
@@ -96,25 +100,42 @@ class ExportJob:
             "scale": str(options.scale if isinstance(options.scale, str) else tuple(map(float, options.scale))),
             "cells_per_shard": str(self._cells_per_shard),
             "cells": f"{ids.size:,}, digest {hashlib.sha256(ids.data).hexdigest()[:16]}",
-            "columns": f"{len(columns)}, digest {hashlib.sha256(repr(columns).encode()).hexdigest()[:16]}",
             "images": self.crops.origin()["images"],
+            **self._metadata_in_files(),
         }
+
+    def _metadata_in_files(self) -> dict[str, str]:
+        if self._cells_per_shard is None:  # only the table has metadata, and is always written again
+            return {}
+        n_columns, digest = self.table.obs.shape[1] + len(self.table.feature_names), self.table.digest(self.images.rows)
+        return {"metadata": f"{n_columns} columns, digest {digest[:16]}"}
 
     @cached_property
     def _cells_per_shard(self) -> int | None:
         if self.options.format != "webdataset":
             return None
         n_values = self.metadata.obs.shape[1] + len(self.metadata.feature_names)
-        return self.options.cells_per_shard or cells_in_shard(self.images.image_bytes, n_values)
+        return int(self.options.cells_per_shard or 0) or cells_in_shard(self.images.image_bytes, n_values)
+
+    @cached_property
+    def table(self) -> CellMetadata:
+        """Metadata with names for the table, which also has the names of the files."""
+        return self.metadata.beside(self.names.columns)
+
+    @cached_property
+    def names(self) -> FileNames | ShardNames:
+        """Names of the files."""
+        if self._cells_per_shard is not None:
+            return ShardNames(-(-self.images.rows.size // self._cells_per_shard))
+        is_one_file = self.options.format != "png" or self.colours is not None
+        parts = ("",) if is_one_file else channel_parts(self.images.names)
+        return FileNames(self.images.cell_ids, SUFFIXES[self.options.format], parts)
 
     def export(self) -> FilesExport | ShardsExport:
         """Return what writes the files; for limits of intensities, reads some of the images."""
-        if self._cells_per_shard is not None:
-            return ShardsExport(self.images, int(self._cells_per_shard))
-        suffix = SUFFIXES[self.options.format]
-        is_one_file = self.options.format != "png" or self.colours is not None
-        parts = ("",) if is_one_file else channel_parts(self.images.names)
-        return FilesExport(self.images, FileNames(self.images.cell_ids, suffix, parts), self._encoder())
+        if isinstance(self.names, FileNames):
+            return FilesExport(self.images, self.names, self._encoder())
+        return ShardsExport(self.images, int(self._cells_per_shard or 1))
 
     def _encoder(self) -> Encoder:
         images, kind = self.images, self.options.format

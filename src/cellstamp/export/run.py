@@ -118,7 +118,7 @@ class FilesExport:
         """Return the columns of the table with the names of the files."""
         by_cell = [self._names.of(place) for place in places.tolist()]
         by_file = zip(*by_cell, strict=True)
-        return {f"file{part}": list(files) for part, files in zip(self._names.channels, by_file, strict=True)}
+        return {name: list(files) for name, files in zip(self._names.columns, by_file, strict=True)}
 
 
 def _write_content(content: bytes, file: IO[bytes]) -> None:
@@ -190,8 +190,7 @@ def export_to(
 def _write_table(file: IO[bytes], images: ChosenImages, columns: Columns, metadata: CellMetadata) -> None:
     for start in range(0, images.rows.size, _ROWS):
         places = np.arange(start, min(start + _ROWS, images.rows.size))
-        ours = columns(places)
-        frame = metadata.of(images.rows[places]).rename(columns={name: f"obs_{name}" for name in ours})
-        for number, (name, files) in enumerate(ours.items(), start=1):
+        frame = metadata.of(images.rows[places])
+        for number, (name, files) in enumerate(columns(places).items(), start=1):
             frame.insert(number, name, files)
         frame.to_csv(file, index=False, header=start == 0, lineterminator="\n")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from cellstamp.h5sc.embedding_table import Crops
-from cellstamp.h5sc.feature_table import has_features, opened_values
+from cellstamp.h5sc.feature_table import RowReader, has_features, opened_values
 from cellstamp.h5sc.layout import CELL_ID, OURS
+
+_ROWS = 5000
+"""Rows that are read together for a digest."""
 
 
 @dataclass(frozen=True)
@@ -30,24 +33,51 @@ class CellMetadata:
 
     obs: pd.DataFrame
     feature_names: list[str]
-    _features: Any = None
+    _read_features: RowReader | None = None
 
     def of(self, rows: NDArray[np.int64]) -> pd.DataFrame:
-        """Read the metadata of some cells, in this order."""
+        """Read the metadata of some cells, in this order.
+
+        Raises
+        ------
+        InputError
+            If the features are damaged.
+        """
         frame: pd.DataFrame = self.obs.iloc[rows].reset_index(drop=True)
-        if not self.feature_names:
+        if self._read_features is None:
             return frame
         stored, places = np.unique(rows, return_inverse=True)  # HDF5 reads ascending rows
-        values = np.asarray(self._features[stored[0] : stored[-1] + 1] if _is_dense(stored) else self._read(stored))
+        values = self._read_features(stored)
         return frame.join(pd.DataFrame(values[places], columns=self.feature_names))
 
-    def _read(self, rows: NDArray[np.int64]) -> Any:
-        by_row = self._features.oindex if hasattr(self._features, "oindex") else self._features  # zarr, or HDF5
-        return by_row[rows, slice(None)]
+    def beside(self, names: Iterable[str]) -> CellMetadata:
+        """Return the metadata for a table that has more columns: ``obs_`` is added to equal names.
+
+        Columns of ``obs`` also get other names than features.
+        """
+        features = _renamed(self.feature_names, {*names})
+        obs = self.obs.set_axis(_renamed([*map(str, self.obs)], {*names, *features}), axis=1)
+        return replace(self, obs=obs, feature_names=features)
+
+    def digest(self, rows: NDArray[np.int64]) -> str:
+        """Return a digest of the names and values of some cells, in this order."""
+        digest = hashlib.sha256(repr([*self.obs, *self.feature_names]).encode())
+        for start in range(0, rows.size, _ROWS):
+            values = pd.util.hash_pandas_object(self.of(rows[start : start + _ROWS]), index=False)
+            digest.update(values.to_numpy().tobytes())
+        return digest.hexdigest()
 
 
-def _is_dense(rows: NDArray[np.int64]) -> bool:
-    return int(rows[-1] - rows[0]) + 1 == rows.size
+def _renamed(columns: Sequence[str], taken: set[str]) -> list[str]:
+    """Add ``obs_`` to columns with a name in `taken`, until it differs from all others."""
+    known, found = {*columns, *taken}, []
+    for column in columns:
+        name = column
+        while column in taken and name in known:
+            name = f"obs_{name}"
+        known.add(name)
+        found.append(name)
+    return found
 
 
 @contextmanager
@@ -63,8 +93,8 @@ def cell_metadata(crops: Crops) -> Iterator[CellMetadata]:
     if not has_features(crops.path):
         yield CellMetadata(obs, [])
         return
-    with opened_values(crops.path) as (names, values):
-        yield CellMetadata(obs, names, values)
+    with opened_values(crops.path) as (names, read):
+        yield CellMetadata(obs, names, read)
 
 
 def _with_centres(crops: Crops) -> pd.DataFrame:

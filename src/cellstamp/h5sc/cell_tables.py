@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,7 @@ class TableKind:
         InputError
             If it is damaged.
         """
-        with self._readable(found), OpenStore(found) if is_store(found) else h5py.File(str(found), "r") as file:
-            if "X" in file:
-                _check_complete(file["X"])
+        with self.readable(found), _opened(found) as file:
             yield file
 
     def read(self, found: Location) -> anndata.AnnData:
@@ -77,7 +75,7 @@ class TableKind:
         InputError
             If it is damaged.
         """
-        with self._readable(found):
+        with self.readable(found):
             if not is_store(found):
                 return anndata.io.read_h5ad(str(found))
             with OpenStore(found) as store:
@@ -87,13 +85,36 @@ class TableKind:
         return data
 
     @contextmanager
-    def _readable(self, found: Location) -> Iterator[None]:
+    def opened_for_long(self, found: Location) -> Iterator[Any]:
+        """Open a table while other work is done, whose errors are raised unchanged. Read it in `readable`.
+
+        Raises
+        ------
+        InputError
+            If it is damaged.
+        """
+        with ExitStack() as stack:
+            with self.readable(found):
+                file = stack.enter_context(_opened(found))
+            yield file
+
+    @contextmanager
+    def readable(self, found: Location) -> Iterator[None]:
+        """Raise errors of reading as `InputError` about a damaged table."""
         try:
             yield
         except CellstampError:
             raise
         except _READING_ERRORS as error:
             raise InputError(f"{found} is damaged: {' '.join(str(error).split())}. {self.remedy}") from error
+
+
+@contextmanager
+def _opened(found: Location) -> Iterator[Any]:
+    with OpenStore(found) if is_store(found) else h5py.File(str(found), "r") as file:
+        if "X" in file:
+            _check_complete(file["X"])
+        yield file
 
 
 def _check_complete(values: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from cellstamp.h5sc.tables import as_text, mark_exceeding, tables_of
 from cellstamp.location import Location
 
 FEATURES = TableKind("features", "Extract again")
+RowReader = Callable[[NDArray[np.int64]], NDArray[Any]]
+"""Ascending rows -> their values (n_rows, n_columns)."""
 _COLUMNS = ("group", "compartment", "channel", "unit")
 
 
@@ -209,18 +211,34 @@ def inputs_of(found: Location) -> dict[str, Any]:
 
 
 @contextmanager
-def opened_values(path: Location) -> Iterator[tuple[list[str], Any]]:
-    """Open the features of a file of single-cell images: their names, and their values (n_cells, n_features) on disk.
+def opened_values(path: Location) -> Iterator[tuple[list[str], RowReader]]:
+    """Open the features of a file of single-cell images: their names, and a function that reads ascending rows.
+
+    Errors of the block are raised unchanged.
 
     Raises
     ------
     InputError
-        If they are damaged, or have other cells.
+        If they are damaged, or have other cells; also by the function.
     """
     found = features_beside(path)
-    with FEATURES.opened(found) as file:
-        check_cells(file[f"obs/{CELL_ID}"][...], found, path)
-        yield list(map(str, anndata.io.read_elem(file["var"]).index)), file["X"]
+    with FEATURES.opened_for_long(found) as file:
+
+        def read(rows: NDArray[np.int64]) -> NDArray[Any]:
+            with FEATURES.readable(found):
+                return _rows_of(file["X"], rows)
+
+        with FEATURES.readable(found):
+            check_cells(file[f"obs/{CELL_ID}"][...], found, path)
+            names = list(map(str, anndata.io.read_elem(file["var"]).index))
+        yield names, read
+
+
+def _rows_of(values: Any, rows: NDArray[np.int64]) -> NDArray[Any]:
+    if rows[-1] - rows[0] + 1 == rows.size:
+        return np.asarray(values[rows[0] : rows[-1] + 1])
+    by_row = values.oindex if hasattr(values, "oindex") else values  # zarr, or HDF5
+    return np.asarray(by_row[rows, slice(None)])
 
 
 def describe_features(path: Location) -> str:

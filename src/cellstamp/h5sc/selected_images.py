@@ -99,8 +99,10 @@ class SelectedImages:
         if not self.cell_ids.size:
             raise InputError(f"{self.where} has no cells")
         if isinstance(cells, str):
-            cells = self._chosen_by(cells)
+            return self._some_of(self._chosen_by(cells), n, cells)
         wanted = np.atleast_1d(_as_array(np.ones(self.cell_ids.size, np.bool_) if cells is None else cells))
+        if not wanted.size:
+            raise ConfigError(f"cells: no cells are selected. Give cell ids, such as [{self._examples()}]")
         return self._some_of(wanted, n) if wanted.dtype.kind == "b" else self._with_ids(wanted, cells)
 
     def _chosen_by(self, column: str) -> NDArray[np.bool_]:
@@ -109,21 +111,22 @@ class SelectedImages:
             raise ConfigError(f"cells = {column!r}: this is a channel or mask; write channels={column!r}")
         return chosen_by(obs, column, self.where)
 
-    def _some_of(self, mask: NDArray[np.bool_], n: int | None) -> NDArray[np.int64]:
+    def _some_of(self, mask: NDArray[np.bool_], n: int | None, name: str = "the boolean mask") -> NDArray[np.int64]:
         _check_count(n)
-        if mask.shape != self.cell_ids.shape or not mask.any():
-            problem = f"has the shape {mask.shape}" if mask.shape != self.cell_ids.shape else "is False for all cells"
+        of_all = f"{self.cell_ids.size:,} cells of {self.where}"
+        if mask.shape != self.cell_ids.shape:
             raise ConfigError(
-                f"cells: the boolean mask {problem}; it must have one value for each of the {self.cell_ids.size:,} "
-                f"cells of {self.where}, and be True for some"
+                f"cells: {name} has the shape {mask.shape}; it must have one value for each of the {of_all}"
             )
+        if not mask.any():
+            raise ConfigError(f"cells: {name} is False for all {of_all}")
         rows = np.flatnonzero(mask)
         if n is None:
             return rows
         return np.asarray(rows[np.unique(np.linspace(0, rows.size - 1, min(n, rows.size)).round().astype(np.int64))])
 
     def _with_ids(self, wanted: NDArray[Any], cells: Any) -> NDArray[np.int64]:
-        if wanted.dtype.kind not in "ui" or wanted.ndim != 1 or not wanted.size:
+        if wanted.dtype.kind not in "ui" or wanted.ndim != 1:
             raise ConfigError(
                 f"cells = {_short(cells)}: must be cell ids (integers), such as [{self._examples()}], a boolean for "
                 "each cell, or the name of a boolean column of obs"

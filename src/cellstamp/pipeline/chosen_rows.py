@@ -65,7 +65,7 @@ def _queried(look: SelectedImages, query: str) -> NDArray[np.int64]:
 
 def _rows_in(path: Path, column: str | None, look: SelectedImages) -> NDArray[np.int64]:
     """Return the rows of the cells in a CSV file, in the order of the images."""
-    ids = read_ids(path, column=column, masks=look.mask_names)
+    ids = read_ids(path, column=column, masks=look.mask_names, largest=int(np.iinfo(look.cell_ids.dtype).max))
     obs = look.read_obs()
     if ids.texts:
         return _with_texts(ids, path, obs, look.where)

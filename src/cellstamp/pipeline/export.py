@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, OutputError, reworded, writing
-from cellstamp.export.folder import ExportFolder
+from cellstamp.export.file_names import Names
+from cellstamp.export.folder import RECORD, ExportFolder
 from cellstamp.export.intensities import Scale, check_scale
 from cellstamp.export.job import ExportJob, Format, Options
 from cellstamp.export.run import ChosenImages, export_to
 from cellstamp.h5sc.cell_metadata import cell_metadata
 from cellstamp.h5sc.embedding_table import Crops
 from cellstamp.h5sc.selected_images import selected_images
-from cellstamp.location import AnyPath, Location, is_path, is_remote
+from cellstamp.location import AnyPath, Location, check_valid, is_path, is_remote
 from cellstamp.pipeline.chosen_rows import chosen_rows
 from cellstamp.pipeline.extraction_plots import Colours, check_matplotlib, images_of, planes_to_show
 from cellstamp.pipeline.lock import holding
@@ -28,6 +29,8 @@ from cellstamp.report import Progress, ProgressMode, conclude, format_cells, for
 
 if TYPE_CHECKING:
     from cellstamp.pipeline.project import Project
+
+_FOR_SUBSETS = ". For cells of an AnnData, give the path, and cells=adata.obs['scportrait_cell_id']"
 
 
 def export_cells(
@@ -47,7 +50,8 @@ def export_cells(
 
     The table ``cells.csv`` has the names of the files, the columns of ``obs``, and features if there are some. It is
     written when all files are complete. More than 10,000 cells are put into folders of 10,000 cells: ``000``,
-    ``001``, ... An interrupted export resumes if you call this again with the same settings.
+    ``001``, ... An interrupted export resumes if you call this again with the same settings. The table is written
+    again in each call, with the current metadata.
 
     Parameters
     ----------
@@ -100,16 +104,17 @@ def export_cells(
     >>> export_cells("single_cells.h5sc", "tiles", "picked.csv", "tiff")  # doctest: +SKIP
     """
     begin, options = time.perf_counter(), Options(format, color, scale, cells_per_shard)
-    images, target = images_of(file), _folder_of(folder)
+    images, target = images_of(file, _FOR_SUBSETS), _folder_of(folder)
     with _job(images, cells, channels, options) as job, _writable(target):
         ours, settings = ExportFolder(target), job.settings()
-        _check_settings(ours, settings, overwrite=overwrite)
-        ours.begin(settings)
+        _check_settings(ours, settings, job.names, overwrite=overwrite)
+        ours.begin(settings, job.names)
         with Progress(job.images.rows.size, progress, doing="exporting") as bar:
-            n_written = export_to(ours, job.images, job.export(), job.metadata, bar)
+            n_written = export_to(ours, job.images, job.export(), job.table, bar)
         ours.finish()
         n_cells = job.images.rows.size
-    conclude(_closing_line(target, options, n_cells, n_written, time.perf_counter() - begin), mode=progress)
+    seconds = time.perf_counter() - begin
+    conclude(_closing_line(images, target, options, n_cells, n_written, seconds), mode=progress)
     return ours.table
 
 
@@ -144,6 +149,7 @@ def _folder_of(folder: Any) -> Path:
     if is_remote(folder):
         raise ConfigError(f"folder = {str(folder)!r}: must be on a disk, not a URL")
     path = Path(str(folder))
+    check_valid(path, "folder")
     in_the_way = next((each for each in (path, *path.parents) if each.exists() and not each.is_dir()), None)
     if in_the_way is not None:
         raise OutputError(f"folder = {str(folder)!r}: {in_the_way} is a file. Give another folder")
@@ -168,25 +174,37 @@ def _as_export(message: str) -> str:
     return message.replace("extract again", "call export_cells again to resume")
 
 
-def _check_settings(folder: ExportFolder, settings: dict[str, str], *, overwrite: bool) -> None:
-    """Check that the folder has no export, or one of the same settings; otherwise remove it if that is allowed."""
-    before = folder.settings()
-    if before is None:
-        return
+def _check_settings(folder: ExportFolder, settings: dict[str, str], names: Names, *, overwrite: bool) -> None:
+    """Check that the folder is empty, or has an export of the same settings; otherwise clear it if that is allowed."""
+    others, begun = folder.other_files(), folder.begun()
+    if others and not folder.has_record:
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        raise OutputError(
+            f"{folder.path}: this folder has files that are not of an export ({shown}). Give an empty or a new folder"
+        )
     if overwrite:
-        folder.clear()
-    elif before != settings:
+        # without a record, only files of this export are known
+        folder.clear(begun.names if begun else names, names)
+    elif begun is None and others:
+        raise OutputError(
+            f"{folder.path}: {RECORD} is damaged, so the settings of the export in this folder are unknown. Set "
+            "overwrite=True to export again, or give another folder"
+        )
+    elif begun is not None and begun.settings != settings:
         kind = "an export" if folder.table.exists() else "an unfinished export"
         raise OutputError(
-            f"{folder.path}: has {kind} with different settings or input ({'; '.join(differences(before, settings))}). "
+            f"{folder.path}: has {kind} with different settings or input "
+            f"({'; '.join(differences(begun.settings, settings))}). "
             "Give another folder, or set overwrite=True to replace it"
         )
 
 
-def _closing_line(target: Path, options: Options, n_cells: int, n_written: int, seconds: float) -> str:
+def _closing_line(
+    images: Location, target: Path, options: Options, n_cells: int, n_written: int, seconds: float
+) -> str:
     if not n_written:
-        return f"{target} is up to date ({format_cells(n_cells)})"
+        return f"{target} is up to date ({format_cells(n_cells)} from {images})"
     earlier = f" ({n_cells - n_written:,} of them by an interrupted run)" if n_written < n_cells else ""
     rate = f"{n_written / max(seconds, 1e-9):,.0f} cells/s"
-    counts = f"Exported {format_cells(n_cells)}{earlier} as {options.format}"
+    counts = f"Exported {format_cells(n_cells)}{earlier} as {options.format} from {images}"
     return f"{counts} -> {target} in {format_seconds(seconds)} ({rate})"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import ConfigError, InputError
 from cellstamp.h5sc.opening import marked_file
-from cellstamp.location import Location, is_path, location_of
+from cellstamp.location import Location, check_valid, is_path, location_of
 from cellstamp.pipeline.folder import STORE
 from cellstamp.source.names import CYTOSOL, IMAGE_NAME, NUCLEUS
 
@@ -310,22 +310,31 @@ def check_matplotlib(what: str) -> None:
         raise ConfigError(f"{what} needs matplotlib: install it with pip install 'cellstamp[plot]'")
 
 
-def images_of(file: Any) -> Location:
+def images_of(file: Any, hint: str = "") -> Location:
     """Return the file or store to read: itself, or the latest result of a project or of its folder.
+
+    Parameters
+    ----------
+    hint
+        What to give in place of an `AnnData`, for the message.
 
     Raises
     ------
     ConfigError
-        If `file` is something else, or a folder without a result.
+        If `file` is something else, an invalid path, or a folder without a result.
     InputError
         If a project has no result.
     """
     if hasattr(file, "extraction_f"):  # a project
         return file._latest()  # type: ignore[no-any-return]
     if not is_path(file):
-        message = f"file: is {type(file).__name__}; must be the path of an .h5sc file or zarr store, or a Project"
-        raise ConfigError(message)
-    return find_h5sc(location_of(file))
+        wanted = "must be the path of an .h5sc file or zarr store, or a Project"
+        more = hint if type(file).__name__ == "AnnData" else ""
+        raise ConfigError(f"file: is {type(file).__name__}; {wanted}{more}")
+    location = location_of(file)
+    if isinstance(location, Path):
+        check_valid(location, "file")
+    return find_h5sc(location)
 
 
 def find_h5sc(path: Location) -> Location:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataArray
 
+    from cellstamp.export.job import Format
+
 _WANTED = "return a dict {'nucleus': ..., 'cytosol': ...}, or None if it has written the masks itself"
 
 
@@ -295,6 +297,39 @@ class Project(ProjectPictures):
         from cellstamp import embed
 
         return embed(self, model, **{"progress": self._progress, **options})
+
+    def export_cells(self, folder: PathLike, cells: Any = None, format: Format = "png", **options: Any) -> Path:
+        """Write single-cell images of the latest extraction as files, see `cellstamp.export_cells`.
+
+        Parameters
+        ----------
+        folder
+            Folder to write. It must be missing, empty, or have an export with the same settings.
+        cells
+            Cell ids; a CSV file of ids; a boolean for each cell; a boolean column of ``obs``; or a condition on
+            features, such as ``"cell__area > 400"``. None: all cells.
+        format
+            ``"png"``, ``"tiff"``, ``"ome-tiff"``, ``"npy"`` or ``"webdataset"``.
+        **options
+            Other arguments of `cellstamp.export_cells`.
+
+        Returns
+        -------
+        pathlib.Path
+            The table of the cells.
+
+        Raises
+        ------
+        ConfigError
+            If an argument is invalid, a channel unknown, or matplotlib is missing for `color`.
+        InputError
+            If there is no extraction, it is damaged, or it lacks one of the cells.
+        OutputError
+            If the folder has other files, or another export that may not be replaced; or it cannot be written.
+        """
+        from cellstamp import export_cells
+
+        return export_cells(self, folder, cells, format, **{"progress": self._progress, **options})
 
     def report(self, path: PathLike | None = None) -> Path:
         """Write an HTML page about the latest extraction, see `cellstamp.write_report`.

@@ -19,7 +19,7 @@ _GROUPS = ("fov", "image", "imagenumber", "imagename", "filename", "sample", "sa
 _SEPARATORS = ",;\t"
 
 # "12.0" is a whole number too: pandas writes it if the column has missing values
-_WHOLE = re.compile(r"\+?(\d{1,19})(\.0*)?")
+_WHOLE = re.compile(r"\+?(\d{1,20})(\.0*)?")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -57,7 +57,9 @@ class _Rows:
         return [row[index] if index < len(row) else "" for row in self.fields]
 
 
-def read_ids(path: Path, *, column: str | None = None, masks: Sequence[str] = ()) -> IdColumn:
+def read_ids(
+    path: Path, *, column: str | None = None, masks: Sequence[str] = (), largest: int = LARGEST_ID
+) -> IdColumn:
     """Read the ids in a file.
 
     Parameters
@@ -68,6 +70,8 @@ def read_ids(path: Path, *, column: str | None = None, masks: Sequence[str] = ()
         Name of the column of ids; None: the column with a name in `CSV_COLUMNS`.
     masks
         Names of masks: a column with such a name holds their ids.
+    largest
+        Largest id, a power of 2 minus 1.
 
     Raises
     ------
@@ -80,27 +84,29 @@ def read_ids(path: Path, *, column: str | None = None, masks: Sequence[str] = ()
     index = _index_of_ids(first, body, path, column, masks)
     is_named = column is not None or len(first) > 1 or _normalized(first[0] if first else "") in _known_names(masks)
     if not is_named and _may_be_id(first):
-        return _as_ids(rows.lines, rows.column(index), path)
+        return _as_ids(rows.lines, rows.column(index), path, largest)
     _check_one_image(first, body, index, path)
     texts = body.column(index)
     if is_named or not all(map(_is_text, texts)):
         of_program = _normalized(first[index]) not in _our_names(masks) if is_named else None
-        return _as_ids(body.lines, texts, path, of_program=of_program)
+        return _as_ids(body.lines, texts, path, largest, of_program=of_program)
     # one column of text: only the caller knows whether the first row is an id or a header
     return IdColumn(texts=frozenset(texts), first=first[0] if first else None)
 
 
 def _read(path: Path) -> _Rows:
-    if path.is_dir():  # systems have different errors for opening one
-        raise ConfigError(f"{_origin(path)}: this is a folder, not a CSV file")
     try:
+        if path.is_dir():  # systems have different errors for opening one
+            raise ConfigError(f"{_origin(path)}: this is a folder, not a CSV file")
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = list(file)
         comments = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
         rows = list(_filled_rows(lines[comments:]))
     except FileNotFoundError as error:
         raise ConfigError(f"{_origin(path)}: file not found ({path.absolute()})") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except ConfigError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
         raise ConfigError(f"{_origin(path)}: cannot be read as a CSV file: {error}") from error
     return _Rows([comments + line for line, _ in rows], [fields for _, fields in rows])
 
@@ -194,19 +200,21 @@ def _is_text(field: str) -> bool:
     return bool(field) and not _NUMBER.fullmatch(field)
 
 
-def _as_ids(lines: list[int], fields: list[str], path: Path, *, of_program: bool | None = None) -> IdColumn:
+def _as_ids(
+    lines: list[int], fields: list[str], path: Path, largest: int, *, of_program: bool | None = None
+) -> IdColumn:
     if fields and all(map(_is_text, fields)):
         return IdColumn(texts=frozenset(fields))
     least = 0 if of_program else 1
     where = [f"{_origin(path)}, line {line}" for line in lines]
-    numbers = {_as_number(field, place, least) for place, field in zip(where, fields, strict=True)}
+    numbers = {_as_number(field, place, least, largest) for place, field in zip(where, fields, strict=True)}
     return IdColumn(numbers=frozenset(numbers), of_program=of_program)
 
 
-def _as_number(text: str, where: str, least: int) -> int:
+def _as_number(text: str, where: str, least: int, largest: int) -> int:
     found = _WHOLE.fullmatch(text)
     cell = int(found[1]) if found else -1
-    if not least <= cell <= LARGEST_ID:
-        shown = repr(text if len(text) <= 40 else f"{text[:40]}...")
-        raise ConfigError(f"{where}: {shown} is not a cell id; ids are whole numbers from {least} to 2**63 - 1")
+    if not least <= cell <= largest:
+        shown, power = repr(text if len(text) <= 40 else f"{text[:40]}..."), largest.bit_length()
+        raise ConfigError(f"{where}: {shown} is not a cell id; ids are whole numbers from {least} to 2**{power} - 1")
     return cell
