@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from imagecodecs import zlibng_crc32
-
 
 def checksum(data: Any) -> int:
     """Return the CRC-32 of some bytes."""
+    from imagecodecs import zlibng_crc32  # the process that forks workers does not need it
+
     return int(zlibng_crc32(data))
