@@ -822,7 +822,7 @@ def test_a_cell_is_shown_with_its_planes_its_values_and_its_place(
     assert session.selected_ids.tolist() == [36]
 
 
-def test_space_selects_in_a_cell_whatever_has_focus(browser: Browser, template: Path) -> None:
+def test_space_selects_in_a_cell_whatever_has_focus(browser: Browser, template: Path, tmp_path: Path) -> None:
     session = session_of(template)
     with gallery(browser, session) as page:
         page.locator(".csg-grid").press("Enter")
@@ -846,10 +846,14 @@ def test_space_selects_in_a_cell_whatever_has_focus(browser: Browser, template: 
         expect(ticked).to_be_checked()
         page.keyboard.press("ArrowLeft")
         expect(page.get_by_role("dialog", name="Cell 6")).to_be_visible()
+        page.set_viewport_size({"width": 360, "height": 740})
+        page.keyboard.press("/")  # opens no controls behind the cell
+        page.screenshot(path=tmp_path / "narrow-cell.png")
+        expect(page.locator(".csg-toggle")).to_have_attribute("aria-expanded", "false")
         dialog.get_by_label("Close").focus()
         page.keyboard.press("Enter")
         expect(dialog).to_be_hidden()
-        expect(page.get_by_text("3 cells selected")).to_be_visible()
+        expect(page.locator(".csg-cell[aria-selected=true]")).to_have_count(3)
     assert session.selected_ids.tolist() == [3, 6, 9]
 
 

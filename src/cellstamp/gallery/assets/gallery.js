@@ -1511,6 +1511,7 @@ class Gallery {
     event.stopPropagation(); // notebooks have shortcuts of one letter
     if (event.target === document.body) (this.dialog.element.open ? this.dialog : this.grid).onKey(event);
     if (event.key === "Escape" && !this.dialog.element.open) this.returnToGrid();
+    if (event.key === "/" && this.dialog.element.open) return; // the field is behind the cell
     if (event.target.matches(TYPED) || event.ctrlKey || event.metaKey || event.altKey) return;
     const actions = {
       "/": () => this.controls.focusJump(),
