@@ -44,9 +44,9 @@ def measure_counted(values, ends, n_masks, out, scratch):
     scratch
         From `new_count_scratch`.
     """
-    sums, bins, counts, words, blocks, found, slots, few = scratch
+    sums, bins, counts, words, blocks, used, found, slots, few = scratch
     base, shift, n_blocks = sum_parts(values, ends, sums)
-    count_bins(values, ends, base, shift, bins, counts, words, blocks[:, :n_blocks])
+    count_bins(values, ends, base, shift, bins, counts, words, blocks[:, :n_blocks], used)
     if shift > 0:
         slots[: n_blocks * _BLOCK] = 0
     n_slots = 1
@@ -94,10 +94,13 @@ def sum_parts(values, ends, sums):
 
 
 @compiled_part
-def count_bins(values, ends, base, shift, bins, counts, words, blocks):
+def count_bins(values, ends, base, shift, bins, counts, words, blocks, used):
     """List the bins of all values, and count the values of each part in bins and in blocks of bins.
 
-    ``words`` is the memory of ``counts`` as uint64; ``blocks`` are those in use.
+    ``words`` is the memory of ``counts`` as uint64; ``blocks`` are those in use. ``used`` is the number of words of each
+    part that are not 0 since the last call.
+
+    The row after the last part stays 0: the last compartment has one part only.
     """
     for k in range(ends[N_PARTS - 1]):
         bins[k] = (np.int64(values[k]) - base) >> shift
@@ -105,14 +108,16 @@ def count_bins(values, ends, base, shift, bins, counts, words, blocks):
     start = 0
     for part in range(N_PARTS):
         own, listed = counts[part], bins[start : ends[part]]
-        words[part, :n_words] = 0
+        words[part, : used[part]] = 0
         for k in range(listed.size):
             own[listed[k]] += 1
-        add_blocks(words[part], blocks[part])
+        if listed.size:
+            add_blocks(words[part], blocks[part])
+            used[part] = n_words
+        else:
+            blocks[part] = 0
+            used[part] = 0
         start = ends[part]
-    # the last compartment has one part: the next one is empty
-    words[N_PARTS, :n_words] = 0
-    blocks[N_PARTS] = 0
 
 
 @compiled_part
@@ -256,7 +261,8 @@ def new_count_scratch(n_pixels: int) -> tuple[Any, ...]:
         np.empty(n_pixels, np.uint16),
         counts,
         counts.view(np.uint64),
-        np.empty((N_PARTS + 1, _BINS // _BLOCK), np.int32),
+        np.zeros((N_PARTS + 1, _BINS // _BLOCK), np.int32),
+        np.zeros(N_PARTS, np.int64),
         np.empty((N_PARTS, _N_RANKS, 2), np.int64),
         np.empty(_BINS, np.uint8),
         np.zeros((N_PARTS + 1, n_slots, 2**16 // _BINS), np.int32),
