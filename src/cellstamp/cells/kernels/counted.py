@@ -98,7 +98,7 @@ def count_bins(values, ends, base, shift, bins, counts, words, blocks, used):
     """List the bins of all values, and count the values of each part in bins and in blocks of bins.
 
     ``words`` is the memory of ``counts`` as uint64; ``blocks`` are those in use. ``used`` is the number of words of each
-    part that are not 0 since the last call.
+    part that the last call has changed.
 
     The row after the last part stays 0: the last compartment has one part only.
     """
