@@ -1,7 +1,7 @@
 """Measure a channel in the compartments of a cell by counting its values: integers of at most 16 bits.
 
-Values are counted in bins. The bin of a quantile's rank follows from the counts. If bins have several values, those in
-these few bins are counted one by one. This takes a quarter of the time of sorting.
+Values are counted in bins. The bin of a quantile's rank follows from the counts. If bins stand for several values, those
+of a rank's bin are counted one by one. Counting takes a quarter of the time of sorting.
 """
 
 import math
@@ -16,7 +16,7 @@ from cellstamp.compiling.decorators import compiled_part
 MOST_COUNTED = 2**16 - 1
 """Largest number of pixels of a cell: counts have 16 bits."""
 _BINS = 8192
-"""Largest number of bins: counting the values of 12-bit images one by one, and twice as many, takes no second step."""
+"""Largest number of bins: each value of an image with 12 or 13 bits has its own."""
 _BLOCK = 64
 """Bins that are summed together, so that a rank is found in few steps."""
 _LANES = 4
@@ -97,8 +97,8 @@ def sum_parts(values, ends, sums):
 def count_bins(values, ends, base, shift, bins, counts, words, blocks, used):
     """List the bins of all values, and count the values of each part in bins and in blocks of bins.
 
-    ``words`` is the memory of ``counts`` as uint64; ``blocks`` are those in use. ``used`` is the number of words of each
-    part that the last call has changed.
+    ``words`` is the memory of ``counts`` as uint64; ``blocks`` are those in use. ``used`` is the number of words that the
+    last call has changed, for each part.
 
     The row after the last part stays 0: the last compartment has one part only.
     """
