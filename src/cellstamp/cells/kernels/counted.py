@@ -1,7 +1,7 @@
 """Measure a channel in the compartments of a cell by counting its values: integers of at most 16 bits.
 
-Values are counted in bins. The bin of a quantile's rank follows from the counts. If bins stand for several values, those
-of a rank's bin are counted one by one. Counting takes a quarter of the time of sorting.
+Values are counted in bins. The bin of a quantile's rank follows from the counts. If a bin stands for several values,
+those in it are counted one by one. Counting takes a quarter of the time of sorting.
 """
 
 import math
@@ -97,8 +97,8 @@ def sum_parts(values, ends, sums):
 def count_bins(values, ends, base, shift, bins, counts, words, blocks, used):
     """List the bins of all values, and count the values of each part in bins and in blocks of bins.
 
-    ``words`` is the memory of ``counts`` as uint64; ``blocks`` are those in use. ``used`` is the number of words that the
-    last call has changed, for each part.
+    ``words`` is the memory of ``counts`` as uint64, ``blocks`` are those in use, and ``used`` are the numbers of words
+    that the last call changed.
 
     The row after the last part stays 0: the last compartment has one part only.
     """
