@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +27,7 @@ from cellstamp.engines.processes import ProcessEngine
 from cellstamp.engines.result_memory import PackedSlots, ResultMemory, Slots, SparseSlots
 from cellstamp.engines.serial import SerialEngine
 from cellstamp.engines.spans import Spans
+from cellstamp.engines.spawning import SpawnedChild
 from cellstamp.errors import InputError, WorkerError
 from engine_tasks import (
     Arrays,
@@ -490,6 +492,15 @@ def test_the_system_kills_workers_before_the_caller() -> None:
     here = oom_score(Batch(0))
     for outcome in ProcessEngine(2).run(oom_score, batches(4), lambda: 4):
         assert outcome.value == min(here + 300, 1000)
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="only Linux chooses by a score")
+def test_a_worker_that_imports_its_modules_is_killed_before_the_caller() -> None:
+    child = SpawnedChild(["module_that_is_missing"])
+    score = Path(f"/proc/{child._python.process.pid}/oom_score_adj")
+    assert int(score.read_text()) == min(oom_score(Batch(0)) + 300, 1000)
+    child.kill()
+    child.wait(time.monotonic() + 60)
 
 
 def test_modules_to_preload_are_imported_in_the_server_process() -> None:

@@ -402,9 +402,9 @@ def process_start(pid: int) -> str:
     return f"{boot} {fields[19].decode()}" if fields[0] not in b"ZX" else "ended"
 
 
-def be_killed_first() -> None:
-    """Ask Linux to kill this process before others of the same size if memory runs out. Other systems don't."""
-    score = Path("/proc/self/oom_score_adj")
+def kill_first(pid: int) -> None:
+    """Ask Linux to kill a worker before its caller if memory runs out: it can be replaced. Other systems don't."""
+    score = Path(f"/proc/{pid}/oom_score_adj")
     with suppress(OSError, ValueError):
         raised = min(int(score.read_text(encoding="ascii")) + _OOM_SCORE_OF_WORKERS, 1000)
         score.write_text(str(raised), encoding="ascii")

@@ -12,6 +12,7 @@ from typing import Any
 
 from cellstamp.engines.connected import ConnectedPython
 from cellstamp.engines.result_memory import ResultMemory
+from cellstamp.system import kill_first
 
 
 class SpawnedChild:
@@ -36,6 +37,8 @@ class SpawnedChild:
         except BaseException:
             self.memory.close()
             raise
+        # not by the worker itself: while it imports its modules, memory of the worker that it replaces may not be free
+        kill_first(self._python.process.pid)
 
     @property
     def connection(self) -> Connection[Any, Any]:

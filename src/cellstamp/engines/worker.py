@@ -17,7 +17,7 @@ from cellstamp.engines.base import outcome
 from cellstamp.engines.parcels import pack
 from cellstamp.engines.result_memory import ResultMemory, Slots, SparseSlots
 from cellstamp.engines.retries import portable
-from cellstamp.system import be_killed_first
+from cellstamp.system import kill_first
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def work(descriptors: Sequence[int]) -> None:
     """
     connection, memory = descriptors
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    kill_first(os.getpid())
     run_batches(Caller(Connection(connection)), SparseSlots(ResultMemory(memory)))
 
 
@@ -83,7 +84,6 @@ def run_batches(caller: Caller, slots: Slots) -> None:
     slots
         Memory for results.
     """
-    be_killed_first()  # a worker can be replaced, the caller cannot
     caller.receive().enter()
     task = caller.receive()
     while (order := caller.receive()) is not None:
