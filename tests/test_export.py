@@ -772,7 +772,7 @@ def test_wrong_paths(path: Path, folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x\0y", "x" * 300])
 def test_names_that_no_system_allows(path: Path, folder: Path, tmp_path: Path, name: str) -> None:
-    problem = "is not a valid path: (embedded null byte|File name too long)"
+    problem = "is not a valid path: (.*embedded null|File name too long)"
     with pytest.raises(ConfigError, match=rf"folder = '.*: {problem}"):
         export_cells(path, tmp_path / name)
     with pytest.raises(ConfigError, match=rf"file = '.*: {problem}"):
