@@ -22,55 +22,33 @@ _GATHER = np.uint64(0x0102040810204080)
 _ONE, _HIGHEST, _BYTE = np.uint64(1), np.uint64(63), np.uint64(56)
 
 
-@intrinsic
-def _ones(typing: Any, word: Any) -> Any:
-    del typing, word
+def _of_word(instruction: str, *flags: Any) -> Any:
+    """Return a compiled function of a uint64 that is one instruction of LLVM."""
 
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        del context, signature
-        return builder.ctpop(args[0])
+    @intrinsic
+    def function(typing: Any, word: Any) -> Any:
+        del typing, word
 
-    return types.uint64(types.uint64), build
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            del context, signature
+            return getattr(builder, instruction)(args[0], *flags)
 
+        return types.uint64(types.uint64), build
 
-@intrinsic
-def _zeros_below(typing: Any, word: Any) -> Any:
-    del typing, word
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        del context, signature
-        return builder.cttz(args[0], cgutils.true_bit)
-
-    return types.uint64(types.uint64), build
+    return function
 
 
-@intrinsic
-def _zeros_above(typing: Any, word: Any) -> Any:
-    del typing, word
-
-    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        del context, signature
-        return builder.ctlz(args[0], cgutils.true_bit)
-
-    return types.uint64(types.uint64), build
-
-
-@compiled_part
-def count_ones(word):
-    """Return the number of ones in a uint64."""
-    return _ones(word)  # type: ignore[call-arg]  # numba adds the first one
-
-
-@compiled_part
-def place_of_first(word):
-    """Return the place of the lowest one in a uint64, from 0; it must have one."""
-    return _zeros_below(word)  # type: ignore[call-arg]
+count_ones = _of_word("ctpop")
+"""Return the number of ones in a uint64."""
+place_of_first = _of_word("cttz", cgutils.true_bit)
+"""Return the place of the lowest one in a uint64, from 0; it must have one."""
+_zeros_above_last = _of_word("ctlz", cgutils.true_bit)
 
 
 @compiled_part
 def place_of_last(word):
     """Return the place of the highest one in a uint64, from 0; it must have one."""
-    return _HIGHEST - _zeros_above(word)  # type: ignore[call-arg]
+    return _HIGHEST - _zeros_above_last(word)
 
 
 @compiled_part
