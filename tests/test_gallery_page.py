@@ -91,13 +91,17 @@ def shown_ids(page: Page) -> list[int]:
     return list(map(int, page.locator(".csg-id").all_inner_texts()))
 
 
-def pixels_of(canvas: Locator) -> np.ndarray:
-    """Red, green, blue of a canvas: uint8 (y, x, 3)."""
-    height, width, values = canvas.evaluate(
-        """(canvas) => {
-            const copy = new OffscreenCanvas(canvas.width, canvas.height);
+def pixels_of(picture: Locator) -> np.ndarray:
+    """Red, green, blue of a canvas, or of the part of a row's canvas that has a cell: uint8 (y, x, 3)."""
+    height, width, values = picture.evaluate(
+        """(picture) => {
+            const canvas = picture.closest('canvas') ?? picture.closest('.csg-row').querySelector('canvas');
+            const [whole, own] = [canvas, picture].map((each) => each.getBoundingClientRect());
+            const scale = canvas.width / whole.width;
+            const [left, width] = [own.left - whole.left, own.width].map((each) => Math.round(each * scale));
+            const copy = new OffscreenCanvas(width, canvas.height);
             const context = copy.getContext('2d', {willReadFrequently: true});
-            context.drawImage(canvas, 0, 0);
+            context.drawImage(canvas, -left, 0);
             return [copy.height, copy.width, [...context.getImageData(0, 0, copy.width, copy.height).data]];
         }"""
     )
@@ -133,7 +137,7 @@ def test_the_first_screen_shows_the_stored_pixels(browser: Browser, template: Pa
             page.get_by_label(name, exact=True).uncheck()
         set_slider(page, "White level of DAPI", 255)
         set_slider(page, "Black level of DAPI", 0)
-        pixels = pixels_of(cell(page, 27).locator("canvas"))
+        pixels = pixels_of(cell(page, 27).locator(".csg-picture"))
         image = cell_images(template / "extraction" / "data" / "single_cells.h5sc", 27, "DAPI")[0, 0]
     assert pixels.shape == (96, 96, 3)
     assert (pixels[..., 0] == pixels[..., 1]).all()
@@ -146,24 +150,24 @@ def test_channels_are_shown_in_gray_in_colours_and_as_composites(
     browser: Browser, template: Path, tmp_path: Path
 ) -> None:
     with gallery(browser, session_of(template)) as page:
-        canvas = cell(page, 27).locator("canvas")
-        composite = pixels_of(canvas).astype(int)
+        picture = cell(page, 27).locator(".csg-picture")
+        composite = pixels_of(picture).astype(int)
         assert composite.shape == (96, 96, 3)
         page.get_by_label("Channels as").select_option("colour")
         wait(page)
-        parts = np.split(pixels_of(canvas).astype(int), 3, axis=1)
+        parts = np.split(pixels_of(picture).astype(int), 3, axis=1)
         assert np.abs(np.minimum(sum(parts), 255) - composite).max() <= 2
         page.screenshot(path=tmp_path / "colours.png")
         page.get_by_label("Colour of DAPI").fill("#ff0000")
         wait(page)
-        red = pixels_of(canvas)[:, :96]
+        red = pixels_of(picture)[:, :96]
         assert (red[..., 0].max(), red[..., 1:].max()) == (255, 0)
         page.get_by_label("seg_all_nucleus (mask)").check()
         wait(page)
-        assert pixels_of(canvas).shape == (96, 4 * 96, 3)
+        assert pixels_of(picture).shape == (96, 4 * 96, 3)
         page.get_by_label("Channels as").select_option("gray")
         wait(page)
-        mask = pixels_of(canvas)[:, :96]
+        mask = pixels_of(picture)[:, :96]
         assert (mask[1::3, 1::3, 0] == 255).sum() > 10
 
 
@@ -172,19 +176,19 @@ def test_contrast_is_set_for_all_cells_or_each(browser: Browser, template: Path)
         page.get_by_label("Channels as").select_option("gray")
         for name in CHANNELS[1:]:
             page.get_by_label(name, exact=True).uncheck()
-        canvas = cell(page, 27).locator("canvas")
-        before = pixels_of(canvas)[..., 0].astype(int)
+        picture = cell(page, 27).locator(".csg-picture")
+        before = pixels_of(picture)[..., 0].astype(int)
         set_slider(page, "White level of DAPI", 150)
-        brighter = pixels_of(canvas)[..., 0].astype(int)
+        brighter = pixels_of(picture)[..., 0].astype(int)
         assert (brighter >= before).all()
         assert brighter.mean() > 1.2 * before.mean()
         set_slider(page, "Black level of DAPI", 149)
-        assert set(np.unique(pixels_of(canvas)[..., 0])) <= {0, *range(230, 256), *range(1, 230)}
-        assert (pixels_of(canvas)[..., 0] == 0).sum() > (brighter == 0).sum()
+        assert set(np.unique(pixels_of(picture)[..., 0])) <= {0, *range(230, 256), *range(1, 230)}
+        assert (pixels_of(picture)[..., 0] == 0).sum() > (brighter == 0).sum()
         page.get_by_label("Contrast for").select_option("cell")
         wait(page)
         assert page.get_by_label("White level of DAPI").input_value() == "255"
-        assert pixels_of(canvas)[..., 0].max() == 255
+        assert pixels_of(picture)[..., 0].max() == 255
         page.get_by_label("Contrast for").select_option("global")
         wait(page)
         assert page.get_by_label("White level of DAPI").input_value() == "150"
@@ -226,42 +230,71 @@ def test_lists_are_wide_enough_for_their_texts(browser: Browser, template: Path)
 
 def test_outlines_of_masks_are_drawn(browser: Browser, template: Path, tmp_path: Path) -> None:
     with gallery(browser, session_of(template)) as page:
-        canvas = cell(page, 27).locator("canvas")
-        before = pixels_of(canvas).astype(int)
+        picture = cell(page, 27).locator(".csg-picture")
+        before = pixels_of(picture).astype(int)
         page.get_by_label("Mask outlines").check()
         wait(page)
-        after = pixels_of(canvas).astype(int)
+        after = pixels_of(picture).astype(int)
         page.screenshot(path=tmp_path / "outlines.png")
         changed = np.abs(after - before).max(axis=-1) > 40
         assert 0.02 < changed.mean() < 0.4
         page.locator(".csg-grid").press("o")
         wait(page)
         assert not page.get_by_label("Mask outlines").is_checked()
-        np.testing.assert_array_equal(pixels_of(canvas), before)
+        np.testing.assert_array_equal(pixels_of(picture), before)
+
+
+@pytest.mark.parametrize("ratio", [1, 1.25, 2])
+def test_cells_of_a_row_are_painted_where_they_are(browser: Browser, template: Path, ratio: float) -> None:
+    with gallery(browser, session_of(template), device_scale_factor=ratio) as page:
+        before = pixels_of(cell(page, 27).locator(".csg-picture")).astype(int)
+        set_slider(page, "Crop", 16)  # outlines follow the edges of crops
+        page.get_by_label("Mask outlines").check()
+        wait(page)
+        gaps = page.locator(".csg-strip").first.evaluate(
+            """(strip) => {
+                const cells = [...strip.parentElement.querySelectorAll('.csg-cell')];
+                const [scale, left] = [strip.width / strip.clientWidth, strip.getBoundingClientRect().left];
+                const copy = new OffscreenCanvas(strip.width, strip.height);
+                const context = copy.getContext('2d', {willReadFrequently: true});
+                context.drawImage(strip, 0, 0);
+                return cells.slice(1).map((cell) => {
+                    const end = Math.round((cell.getBoundingClientRect().left - left) * scale);
+                    const width = Math.floor(6 * scale) - 1;
+                    return Math.max(...context.getImageData(end - width, 0, width, strip.height).data);
+                });
+            }"""
+        )
+        assert len(gaps) > 5
+        assert max(gaps) == 0
+        page.get_by_label("Mask outlines").uncheck()
+        set_slider(page, "Crop", 32)
+        np.testing.assert_array_equal(pixels_of(cell(page, 27).locator(".csg-picture")), before)
+        assert before.shape[:2] == (96 * ratio, 96 * ratio)
 
 
 def test_sizes_change_by_slider_and_keys(browser: Browser, template: Path) -> None:
     with gallery(browser, session_of(template)) as page:
-        canvas = cell(page, 3).locator("canvas")
-        whole = pixels_of(canvas)
+        picture = cell(page, 3).locator(".csg-picture")
+        whole = pixels_of(picture)
         set_slider(page, "Crop", 16)
-        part = pixels_of(canvas)
+        part = pixels_of(picture)
         assert np.abs(part[3::6, 3::6].astype(int) - whole[25:73:3, 25:73:3].astype(int)).max() <= 1
         set_slider(page, "Size on screen", 200)
-        assert canvas.bounding_box()["width"] == 200
+        assert picture.bounding_box()["width"] == 200
         page.locator(".csg-grid").press("-")
         wait(page)
-        assert canvas.bounding_box()["width"] == 160
+        assert picture.bounding_box()["width"] == 160
         page.locator(".csg-grid").press("+")
         wait(page)
-        assert canvas.bounding_box()["width"] == 200
+        assert picture.bounding_box()["width"] == 200
         set_slider(page, "Size on screen", 24)
         assert len(shown_ids(page)) == N_CELLS
 
 
 def test_zooming_keeps_the_current_cell_on_the_screen(browser: Browser, template: Path) -> None:
     with gallery(browser, session_of(template), viewport={"width": 900, "height": 400}) as page:
-        grid, canvas = page.locator(".csg-grid"), page.locator(".csg-cursor canvas")
+        grid, picture = page.locator(".csg-grid"), page.locator(".csg-cursor .csg-picture")
         for _ in range(14):
             grid.press("ArrowRight")
         for keys in ("+" * 8, "-" * 12, "+" * 8):
@@ -269,8 +302,8 @@ def test_zooming_keeps_the_current_cell_on_the_screen(browser: Browser, template
                 grid.press(key)
                 wait(page)
                 assert page.locator(".csg-cursor .csg-id").inner_text() == "45"
-                ratio = 0.9 if canvas.bounding_box()["height"] < 350 else 0.5
-                expect(canvas).to_be_in_viewport(ratio=ratio)
+                ratio = 0.9 if picture.bounding_box()["height"] < 350 else 0.5
+                expect(picture).to_be_in_viewport(ratio=ratio)
         grid.hover()
         page.mouse.wheel(0, 3000)  # away from the current cell: the first row stays
         page.wait_for_function("() => !document.querySelector('.csg-cursor')")
@@ -289,17 +322,17 @@ def test_cells_without_channels_have_ids_and_outlines(browser: Browser, template
         for name in CHANNELS:
             page.get_by_label(name, exact=True).uncheck()
         wait(page)
-        canvas = cell(page, 27).locator("canvas")
+        picture = cell(page, 27).locator(".csg-picture")
         assert shown_ids(page)[:3] == [3, 6, 9]
-        assert pixels_of(canvas).max() == 0
+        assert pixels_of(picture).max() == 0
         page.get_by_label("Mask outlines").check()
         wait(page)
-        pixels = pixels_of(canvas)
+        pixels = pixels_of(picture)
         assert pixels.shape == (96, 96, 3)
         assert 0.02 < (pixels.max(axis=-1) > 100).mean() < 0.4
         page.get_by_label("seg_all_nucleus (mask)").check()
         wait(page)
-        assert (pixels_of(canvas).max(axis=-1) > 100).sum() > (pixels.max(axis=-1) > 100).sum()
+        assert (pixels_of(picture).max(axis=-1) > 100).sum() > (pixels.max(axis=-1) > 100).sum()
 
 
 # --- order, filters ---------------------------------------------------------------------------------------------------
@@ -881,7 +914,7 @@ def test_a_narrow_page_has_all_controls(browser: Browser, template: Path, tmp_pa
         page.locator(".csg-grid").press("/")
         expect(page.get_by_label("Cell id")).to_be_focused()
         controls.click()
-        cell(page, 6).locator("canvas").click()
+        cell(page, 6).locator(".csg-picture").click()
         expect(page.get_by_role("dialog", name="Cell 6")).to_be_visible()
         page.screenshot(path=tmp_path / f"narrow-cell-{scheme}.png")
         assert page.evaluate("document.documentElement.scrollWidth") == 360
@@ -903,7 +936,7 @@ def test_controls_that_cover_the_grid_close_after_a_jump(browser: Browser, templ
         expect(controls).to_have_attribute("aria-expanded", "false")
         wait(page)
         expect(page.locator(".csg-cursor .csg-id")).to_have_text("270")
-        expect(page.locator(".csg-cursor canvas")).to_be_in_viewport(ratio=0.9)
+        expect(page.locator(".csg-cursor .csg-picture")).to_be_in_viewport(ratio=0.9)
         grid.press("/")
         page.get_by_text("Order", exact=True).click()
         page.keyboard.press("/")  # the section is opened, not the panel closed
@@ -914,8 +947,8 @@ def test_controls_that_cover_the_grid_close_after_a_jump(browser: Browser, templ
         expect(grid).to_be_focused()
         expect(page.get_by_label("Cell id")).to_be_hidden()
         wait(page)
-        expect(page.locator(".csg-cursor canvas")).to_be_in_viewport(ratio=0.9)
-        assert page.locator(".csg-cursor canvas").bounding_box()["width"] == 200
+        expect(page.locator(".csg-cursor .csg-picture")).to_be_in_viewport(ratio=0.9)
+        assert page.locator(".csg-cursor .csg-picture").bounding_box()["width"] == 200
 
 
 def test_every_control_has_a_name(browser: Browser, template: Path, tmp_path: Path) -> None:

@@ -156,24 +156,38 @@ function limitsInCell(bytes, [black, white]) {
 
 const HALF = Math.round(255 * Math.sqrt(0.5));
 const scratch = document.createElement("canvas");
+let light = new Float32Array(0);
 
 /**
- * Paint a cell: its channels side by side, or one above the other in colours.
+ * Paint a cell into a part of a canvas: its channels side by side, or one above the other in colours.
  *
- * tile: {bytes, side, planes}; look: see Gallery.look.
+ * part: {left, width, height}; tile: {bytes, side, planes}; look: see Gallery.look.
  */
-function paintTile(canvas, tile, look) {
+function paintTile(canvas, { left, width, height }, tile, look) {
   const { side } = tile;
   const pictures = picturesOf(tile, look);
   const pixels = new ImageData(side * pictures.length, side);
   pictures.forEach((layers, number) => fill(pixels, number * side, side, layers));
-  [scratch.width, scratch.height] = [pixels.width, pixels.height];
-  scratch.getContext("2d").putImageData(pixels, 0, 0);
   const context = canvas.getContext("2d");
+  context.save();
+  context.beginPath();
+  context.rect(left, 0, width, height);
+  context.clip();
+  context.translate(left, 0);
   // Pixels that are enlarged stay squares, so that nothing is shown that was not measured.
-  context.imageSmoothingEnabled = canvas.height < side;
-  context.drawImage(scratch, 0, 0, canvas.width, canvas.height);
-  if (look.outlines) paintOutlines(context, canvas, tile, look, pictures.length);
+  context.imageSmoothingEnabled = height < side;
+  context.drawImage(asImage(pixels), 0, 0, width, height);
+  if (look.outlines) paintOutlines(context, height, tile, look, pictures.length);
+  context.restore();
+}
+
+/** Pixels as an image that can be drawn at another size, valid until the next call. */
+function asImage(pixels) {
+  // a new size clears a canvas, which takes as long as the rest
+  if (scratch.width !== pixels.width) scratch.width = pixels.width;
+  if (scratch.height !== pixels.height) scratch.height = pixels.height;
+  scratch.getContext("2d", { willReadFrequently: true }).putImageData(pixels, 0, 0);
+  return scratch;
 }
 
 /** The layers of each picture of a cell: bytes, brightness of each byte, and colour. */
@@ -192,7 +206,8 @@ function picturesOf(tile, look) {
 /** Add layers of light, each in its colour: a picture of a width, at a place of pixels. */
 function fill(pixels, left, width, layers) {
   const size = width * pixels.height;
-  const light = new Float32Array(3 * size);
+  if (light.length === 3 * size) light.fill(0);
+  else light = new Float32Array(3 * size);
   for (const { bytes, colour: [red, green, blue], brightness } of layers) {
     for (let from = 0, to = 0; from < size; from++, to += 3) {
       const bright = brightness[bytes[from]];
@@ -215,40 +230,49 @@ function fill(pixels, left, width, layers) {
   }
 }
 
-function paintOutlines(context, canvas, tile, look, nPictures) {
+function paintOutlines(context, height, tile, look, nPictures) {
   const { side } = tile;
-  const scale = canvas.height / side;
-  context.lineWidth = Math.max(1, Math.min(2, canvas.height / 90));
+  const scale = height / side;
+  context.lineWidth = Math.max(1, Math.min(2, height / 90));
   tile.planes.forEach((number, place) => {
     if (!look.planes[number].is_mask) return;
     const lines = outlineOf(tile.bytes.subarray(place * side ** 2, (place + 1) * side ** 2), side);
     context.strokeStyle = look.planes[number].colour;
     context.beginPath();
     for (let picture = 0; picture < nPictures; picture++) {
-      for (const [x0, y0, x1, y1] of lines) {
-        context.moveTo((x0 + picture * side) * scale, y0 * scale);
-        context.lineTo((x1 + picture * side) * scale, y1 * scale);
+      for (let at = 0; at < lines.length; at += 4) {
+        context.moveTo((lines[at] + picture * side) * scale, lines[at + 1] * scale);
+        context.lineTo((lines[at + 2] + picture * side) * scale, lines[at + 3] * scale);
       }
     }
     context.stroke();
   });
 }
 
-/** Lines between pixels inside and outside of a mask, as long as they are straight: each as x0, y0, x1, y1. */
+/** Lines between pixels inside and outside of a mask, as long as they are straight: x0, y0, x1, y1 of each in turn. */
 function outlineOf(bytes, side) {
+  const width = side + 2;
+  const mask = new Uint8Array(width ** 2); // with a frame of pixels outside, where all lines end
+  for (let y = 0, from = 0; y < side; y++) {
+    for (let x = 0, to = (y + 1) * width + 1; x < side; x++) mask[to++] = bytes[from++] >= HALF;
+  }
   const lines = [];
-  const inside = (x, y) => x >= 0 && y >= 0 && x < side && y < side && bytes[y * side + x] >= HALF;
-  for (let edge = 0; edge <= side; edge++) {
-    let across = -1, down = -1; // where the lines begin that are being followed
-    for (let place = 0; place <= side; place++) {
-      const isAcross = place < side && inside(place, edge - 1) !== inside(place, edge);
-      const isDown = place < side && inside(edge - 1, place) !== inside(edge, place);
-      if (isAcross && across < 0) across = place;
-      if (isDown && down < 0) down = place;
-      if (!isAcross && across >= 0) lines.push([across, edge, place, edge]);
-      if (!isDown && down >= 0) lines.push([edge, down, edge, place]);
-      if (!isAcross) across = -1;
-      if (!isDown) down = -1;
+  const down = new Int16Array(side + 1).fill(-1); // where the line down that is being followed begins, by column
+  for (let y = 0; y <= side; y++) {
+    let across = -1;
+    for (let x = 0, at = (y + 1) * width + 1; x <= side; x++, at++) {
+      const isAcross = mask[at] !== mask[at - width];
+      const isDown = mask[at] !== mask[at - 1];
+      if (isAcross && across < 0) across = x;
+      if (isDown && down[x] < 0) down[x] = y;
+      if (!isAcross && across >= 0) {
+        lines.push(across, y, x, y);
+        across = -1;
+      }
+      if (!isDown && down[x] >= 0) {
+        lines.push(x, down[x], x, y);
+        down[x] = -1;
+      }
     }
   }
   return lines;
@@ -396,8 +420,8 @@ class Grid {
     this.isDue = true;
     requestAnimationFrame(() => {
       this.isDue = false;
+      this.ask(); // first: the server reads while this paints
       this.drawRows();
-      this.ask();
     });
   }
 
@@ -422,52 +446,67 @@ class Grid {
     for (const number of needed) {
       const row = this.rows.get(number) ?? this.newRow(number);
       row.style.transform = `translateY(${GAP + number * rowHeight - this.top}px)`;
-      for (const cell of row.children) this.drawCell(cell);
+      for (const cell of row.cells) this.drawCell(cell, row.strip);
     }
     this.element.setAttribute("aria-activedescendant", this.elementAt(this.cursor)?.id ?? "");
   }
 
   newRow(number) {
-    const row = make("div", { className: "csg-row", role: "row", "aria-rowindex": number + 1 });
     const { columns } = this.layout;
-    const end = Math.min((number + 1) * columns, this.total);
-    for (let place = number * columns; place < end; place++) row.append(this.newCell(place, place % columns));
+    const length = Math.min(columns, this.total - number * columns);
+    const cells = Array.from({ length }, (_, column) => this.newCell(number * columns + column, column));
+    const strip = this.newStrip(length);
+    const row = make("div", { className: "csg-row", role: "row", "aria-rowindex": number + 1 }, ...cells, strip);
+    Object.assign(row, { cells, strip });
     this.window.append(row);
     this.rows.set(number, row);
     return row;
   }
 
-  newCell(place, column) {
-    const { side } = this.layout;
-    const { nPictures } = this.gallery.look;
+  /** Width of a cell on the screen. */
+  get cellWidth() {
+    return this.layout.side * this.gallery.look.nPictures;
+  }
+
+  /** The pictures of all cells of a row: browsers show one canvas in a tenth of the time of one canvas per cell. */
+  newStrip(nCells) {
     const ratio = window.devicePixelRatio || 1;
-    const canvas = make("canvas", { width: Math.round(side * nPictures * ratio), height: Math.round(side * ratio) });
-    canvas.style.width = `${side * nPictures}px`;
-    canvas.style.height = `${side}px`;
-    canvas.setAttribute("aria-hidden", "true");
+    const [width, height] = [nCells * (this.cellWidth + GAP) - GAP, this.layout.side];
+    const strip = make("canvas", {
+      className: "csg-strip", width: Math.round(width * ratio), height: Math.round(height * ratio), "aria-hidden": "true",
+    });
+    [strip.style.width, strip.style.height] = [`${width}px`, `${height}px`];
+    return strip;
+  }
+
+  newCell(place, column) {
+    const picture = make("div", { className: "csg-picture" });
+    picture.style.height = `${this.layout.side}px`;
     const tick = make("span", { className: "csg-tick", "aria-hidden": "true", title: "Select" });
     const label = make("span", { className: "csg-id", "aria-hidden": "true" });
     const cell = make(
-      "div", { className: "csg-cell", role: "gridcell", id: newId("cell"), "aria-colindex": column + 1 }, canvas, tick, label,
+      "div", { className: "csg-cell", role: "gridcell", id: newId("cell"), "aria-colindex": column + 1 }, picture, tick, label,
     );
-    cell.style.width = `${side * nPictures}px`;
+    cell.style.width = `${this.cellWidth}px`;
     cell.place = place;
     return cell;
   }
 
   elementAt(place) {
     const row = this.rows.get(Math.floor(place / this.layout.columns));
-    return row?.children[place % this.layout.columns];
+    return row?.cells[place % this.layout.columns];
   }
 
-  drawCell(cell) {
+  drawCell(cell, strip) {
     const tile = this.tiles.get(cell.place);
     cell.classList.toggle("csg-cursor", cell.place === this.cursor);
     if (!tile) return;
     cell.setAttribute("aria-selected", String(tile.isSelected));
     if (cell.shown === tile && cell.version === this.gallery.look.version) return;
-    const canvas = cell.firstChild;
-    paintTile(canvas, tile, this.gallery.look);
+    const { columns, side } = this.layout;
+    const scale = strip.height / side;
+    const [left, width] = [(cell.place % columns) * (this.cellWidth + GAP), this.cellWidth].map((n) => Math.round(n * scale));
+    paintTile(strip, { left, width, height: strip.height }, tile, this.gallery.look);
     cell.shown = tile;
     cell.version = this.gallery.look.version;
     cell.lastChild.textContent = tile.id;
@@ -1169,7 +1208,7 @@ class CellDialog {
     const picture = (name, shown, mode) => {
       const canvas = make("canvas", { width: side * 4, height: side * 4, role: "img", "aria-label": name });
       const planes = look.outlines ? [...new Set([...shown, ...masks])] : shown;
-      paintTile(canvas, pick(all, planes), look.with({ shown, mode }));
+      paintTile(canvas, { left: 0, width: canvas.width, height: canvas.height }, pick(all, planes), look.with({ shown, mode }));
       return figure(canvas, name);
     };
     const channels = look.shown.filter((number) => !masks.includes(number));
@@ -1259,13 +1298,11 @@ function paintOverview(canvas, { bytes, width, height, origin, scale }, [x, y]) 
     pixels.data.fill(bytes[from], 4 * from, 4 * from + 3);
     pixels.data[4 * from + 3] = 255;
   }
-  [scratch.width, scratch.height] = [width, height];
-  scratch.getContext("2d").putImageData(pixels, 0, 0);
   const times = OVERVIEW / Math.max(width, height);
   [canvas.width, canvas.height] = [Math.ceil(width * times), Math.ceil(height * times)];
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
-  context.drawImage(scratch, 0, 0, canvas.width, canvas.height);
+  context.drawImage(asImage(pixels), 0, 0, canvas.width, canvas.height);
   paintMarker(context, ((x - origin[0]) / scale + 0.5) * times, ((y - origin[1]) / scale + 0.5) * times);
 }
 
