@@ -36,7 +36,7 @@ from cellstamp import (
 from cellstamp.features.declared import AREA_RATIO, GROUPS, INTENSITIES, SHAPES, TEXTURES, declared_features
 from cellstamp.features.texture import measure_texture
 from cellstamp.h5sc.feature_table import features_beside, read_features
-from cellstamp.h5sc.journal import read_entries
+from cellstamp.h5sc.journal import Journal, ShardEntry, as_bytes, count_cells, read_entries, read_shards
 from cellstamp.h5sc.layout import removed_name
 from cellstamp.h5sc.validate import errors_in
 from cellstamp.zarr_store.shard_task import ShardTask
@@ -475,8 +475,10 @@ def test_features_survive_a_file_that_was_never_closed(slide: Path, result: Path
         with pytest.raises(InputError, match="on purpose"):
             extract(slide, tmp_path / "out", threads=1, max_batch_size=5, flush_every=1)
     attempt = tmp_path / "out/.unfinished_data/1"
-    lines = (attempt / "journal").read_bytes().splitlines(keepends=True)
-    (attempt / "journal").write_bytes(b"".join(lines[:-1]))
+    written = (attempt / "journal").read_bytes()
+    closing = written.rindex(b"\n", 0, -1) + 1
+    assert b"closed" in written[closing:]
+    (attempt / "journal").write_bytes(written[:closing])
     with (attempt / "single_cells.h5sc").open("r+b") as file:
         file.write(b"\0" * 64)
     found = extract(slide, tmp_path / "out")
@@ -495,6 +497,29 @@ def test_a_run_whose_process_is_killed_resumes_with_features(slide: Path, result
     run.send_signal(signal.SIGKILL)
     run.wait()
     np.testing.assert_array_equal(read_features(extract(slide, tmp_path / "out")).X, read_features(result).X)
+
+
+@pytest.mark.parametrize("harm", ["torn", "damaged"])
+def test_an_entry_with_incomplete_features_and_those_after_it_are_lost(tmp_path: Path, harm: str) -> None:
+    values = np.frombuffer(b"\n" * 48, np.float32).reshape(3, 4)
+    path = tmp_path / "journal"
+    journal = Journal(path, {}, 1)
+    sizes = []
+    for number in range(3):
+        journal.append([ShardEntry(number, 3, [0, 0], [], as_bytes(values * number))])
+        sizes.append(path.stat().st_size)
+    journal.close(file_is_closed=False)
+    assert [entry.features for entry in read_shards(path)] == [as_bytes(values * number) for number in range(3)]
+    written = bytearray(path.read_bytes())
+    written[sizes[1] - 5] ^= 1
+    path.write_bytes(written if harm == "damaged" else written[: sizes[1] - 5])
+    assert [entry.shard for entry in read_shards(path)] == [0]
+    assert count_cells(path) == 3
+    # the next run goes on after the last whole entry
+    journal = Journal(path, {}, 1)
+    journal.append([ShardEntry(7, 3, [0, 0], [], as_bytes(values))])
+    journal.close(file_is_closed=True)
+    assert [entry.shard for entry in read_shards(path)] == [0, 7]
 
 
 @pytest.mark.once

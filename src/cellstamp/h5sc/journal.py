@@ -4,19 +4,19 @@ An HDF5 file that was not closed is invalid: its index was in memory. Its images
 where. An entry is written after its images are on disk, so it is true even after a power failure. It has a checksum of
 its images.
 
-The journal is text, one line for each entry: a CRC-32 checksum of the line (hexadecimal), and JSON. The first line says
-which inputs and settings the file is made from, and how many planes its chunks hold.
+The journal has one line for each entry: a CRC-32 checksum of the line (hexadecimal), and JSON. The first line says which
+inputs and settings the file is made from, and how many planes its chunks hold. An entry with features has their number
+of bytes and their CRC-32 in its line, and these bytes after it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,7 +49,7 @@ class Entry:
     on_edge
         Rows of the cells whose cell mask touches the edge of the crop.
     features
-        Features of the cells, see `as_text`; None: not measured.
+        Features of the cells, see `as_bytes`; None: not measured.
     """
 
     rows: list[int]
@@ -58,13 +58,13 @@ class Entry:
     checksum: int
     n_empty: list[int]
     on_edge: list[int]
-    features: str | None = None
+    features: bytes | None = None
 
     @classmethod
     def of(cls, cells: EncodedCells, extents: list[tuple[int, int]]) -> Self:
         """Return the entry of cells that were written to these stretches of the file."""
         sizes, n_empty, on_edge = cells.sizes.ravel().tolist(), cells.n_empty.tolist(), cells.on_edge.tolist()
-        features = as_text(cells.features)
+        features = as_bytes(cells.features)
         return cls(cells.rows.tolist(), sizes, extents, cells.checksum, n_empty, on_edge, features)
 
     def read(self, file: RawFile) -> EncodedCells | None:
@@ -74,7 +74,7 @@ class Entry:
         if payload.size != sum(self.sizes) or checksum(payload) != self.checksum:
             return None
         rows, on_edge, n_empty = np.array(self.rows, np.int32), np.array(self.on_edge, np.int32), np.array(self.n_empty)
-        sizes, features = np.array(self.sizes).reshape(rows.size, -1), from_text(self.features, rows.size)
+        sizes, features = np.array(self.sizes).reshape(rows.size, -1), from_bytes(self.features, rows.size)
         return EncodedCells(rows, sizes, payload, self.checksum, n_empty, on_edge, features=features)
 
 
@@ -94,17 +94,17 @@ class ShardEntry:
     n_cells: int
     n_empty: list[int]
     on_edge: list[int]
-    features: str | None = None
+    features: bytes | None = None
 
 
-def as_text(features: NDArray[np.float32] | None) -> str | None:
-    """Return features (n_cells, n_values) as text: their bytes, little-endian, in base64. None: not measured."""
-    return None if features is None else b64encode(features.astype("<f4").tobytes()).decode("ascii")
+def as_bytes(features: NDArray[np.float32] | None) -> bytes | None:
+    """Return a copy of features (n_cells, n_values) as bytes, little-endian. None: not measured."""
+    return None if features is None else np.asarray(features, "<f4").tobytes()
 
 
-def from_text(text: str | None, n_cells: int) -> NDArray[np.float32] | None:
-    """Return the features from `as_text`, float32 (n_cells, n_values)."""
-    return None if text is None else np.frombuffer(b64decode(text), "<f4").reshape(n_cells, -1)
+def from_bytes(data: bytes | None, n_cells: int) -> NDArray[np.float32] | None:
+    """Return the features from `as_bytes`, float32 (n_cells, n_values)."""
+    return None if data is None else np.frombuffer(data, "<f4").reshape(n_cells, -1)
 
 
 class Journal:
@@ -121,8 +121,8 @@ class Journal:
     def __init__(self, path: Path, about: dict[str, Any], planes_per_chunk: int) -> None:
         is_new = not path.exists()
         if not is_new:
-            # entries after an incomplete line would never be read
-            os.truncate(path, sum(map(len, _valid_lines(path))))
+            # entries after an incomplete one would never be read
+            os.truncate(path, sum(n_bytes for n_bytes, _ in _whole_entries(path)))
         self._file = path.open("ab")
         self._pending: deque[Entry | ShardEntry] = deque()
         first = {"about": about, "planes_per_chunk": planes_per_chunk}
@@ -139,7 +139,7 @@ class Journal:
 
     def append(self, entries: Sequence[Entry | ShardEntry]) -> None:
         """Write entries whose images are on disk."""
-        self._append([_record(entry) for entry in entries])
+        self._append([_content(entry) for entry in entries])
 
     def close(self, *, file_is_closed: bool) -> None:
         """Close the journal.
@@ -156,14 +156,22 @@ class Journal:
 
     def _append(self, records: Sequence[dict[str, Any]]) -> None:
         if records:
-            self._file.write(b"".join(map(_line, records)))
+            self._file.write(b"".join(map(_encoded, records)))
             self._file.flush()
             sync(self._file.fileno())
 
 
-def _record(entry: Entry | ShardEntry) -> dict[str, Any]:
-    """Return the content of a line; without features, that of earlier versions."""
-    return {name: value for name, value in asdict(entry).items() if value is not None}
+def _content(entry: Entry | ShardEntry) -> dict[str, Any]:
+    """Return the content of an entry; without features, that of earlier versions."""
+    return {name: value for name, value in vars(entry).items() if value is not None}
+
+
+def _encoded(record: dict[str, Any]) -> bytes:
+    """Return an entry as it is written."""
+    features = record.get("features")
+    if features is None:
+        return _line(record)
+    return _line({**record, "features": [len(features), checksum(features)]}) + features
 
 
 def _line(record: dict[str, Any]) -> bytes:
@@ -171,18 +179,26 @@ def _line(record: dict[str, Any]) -> bytes:
     return b"%08x %b\n" % (checksum(text), text)
 
 
-def _valid_lines(path: Path) -> Iterator[bytes]:
-    """Read the lines of a journal, up to the first incomplete or damaged one."""
+def _whole_entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read a journal up to the first incomplete or damaged entry: the number of bytes of each, and its content."""
     with path.open("rb") as file:
-        for line in file:
+        # not the lines of the file: features have line feeds, too
+        while line := file.readline():
             said, _, text = line.rstrip(b"\n").partition(b" ")
             if not line.endswith(b"\n") or said != b"%08x" % checksum(text):
                 return
-            yield line
+            record = json.loads(text)
+            features = b""
+            if "features" in record:
+                n_bytes, expected = record["features"]
+                features = record["features"] = file.read(n_bytes)
+                if len(features) < n_bytes or checksum(features) != expected:
+                    return
+            yield len(line) + len(features), record
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    return (json.loads(line.partition(b" ")[2]) for line in _valid_lines(path))
+    return (record for _, record in _whole_entries(path))
 
 
 def read_about(path: Path) -> dict[str, Any] | None:

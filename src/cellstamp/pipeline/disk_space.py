@@ -43,8 +43,7 @@ class FeatureSpace(NamedTuple):
     def of(cls, layout: Layout, n_features: int) -> Self:
         """Return the space for this number of features, and whether the cells were measured in part."""
         n_bytes = 4 * (1 + n_features)
-        # the journal has them as text: four characters for three bytes
-        return cls(n_bytes + -(-n_bytes // 3) * 4, bytes_of_features(layout, n_features))
+        return cls(2 * n_bytes, bytes_of_features(layout, n_features))
 
 
 NO_FEATURES = FeatureSpace()

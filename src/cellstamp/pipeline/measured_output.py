@@ -20,7 +20,7 @@ from cellstamp.features.functions import find_function
 from cellstamp.features.texture import check_installed
 from cellstamp.h5sc.feature_rows import FeatureRows
 from cellstamp.h5sc.feature_table import FeatureTable, features_beside, features_name, write_features
-from cellstamp.h5sc.journal import from_text, read_entries, read_shards
+from cellstamp.h5sc.journal import from_bytes, read_entries, read_shards
 from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME, RESULT_NAMES, Layout
 from cellstamp.h5sc.unfinished import JOURNAL
 from cellstamp.pipeline.disk_space import NO_FEATURES, FeatureSpace
@@ -177,12 +177,12 @@ def _recorded(journal: Path, layout: Layout) -> Iterator[tuple[Any, NDArray[np.f
     if isinstance(layout, ShardedLayout):
         for shard in read_shards(journal):
             first = shard.shard * layout.rows_per_shard
-            values = from_text(shard.features, shard.n_cells)
+            values = from_bytes(shard.features, shard.n_cells)
             if values is not None:
                 yield range(first, first + shard.n_cells), values
         return
     for entry in read_entries(journal):
-        values = from_text(entry.features, len(entry.rows))
+        values = from_bytes(entry.features, len(entry.rows))
         if values is not None:
             yield entry.rows, values
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.errors import OutputError, writing
-from cellstamp.h5sc.journal import Journal, ShardEntry, as_text, read_shards
+from cellstamp.h5sc.journal import Journal, ShardEntry, as_bytes, read_shards
 from cellstamp.h5sc.layout import OURS
 from cellstamp.h5sc.opening import ROOT
 from cellstamp.h5sc.tables import mark_exceeding, tables_of, write_to_store
@@ -83,7 +83,7 @@ class ZarrWriter:
 
     def write(self, shard: FinishedShard) -> None:
         """Record a shard."""
-        n_empty, on_edge, features = shard.n_empty.tolist(), shard.on_edge.tolist(), as_text(shard.features)
+        n_empty, on_edge, features = shard.n_empty.tolist(), shard.on_edge.tolist(), as_bytes(shard.features)
         entry = ShardEntry(shard.number, shard.n_cells, n_empty, on_edge, features)
         self._journal.add(entry)
         self._note(entry)
