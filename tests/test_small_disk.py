@@ -17,7 +17,8 @@ from cellstamp import HDF5CellExtraction
 from cellstamp.errors import OutputError
 from cellstamp.features.declared import Feature
 from cellstamp.h5sc.feature_rows import FeatureRows
-from cellstamp.h5sc.feature_table import FeatureTable, bytes_of_features, read_features, write_features
+from cellstamp.h5sc.feature_table import FeatureWriter, bytes_of_features, read_features
+from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.opening import bytes_of
 from cellstamp.h5sc.validate import errors_in
 from cellstamp.pipeline.disk_space import DiskSpace, FeatureSpace
@@ -194,9 +195,10 @@ def test_a_new_file_for_which_there_is_no_room(disk: Path, free: int) -> None:
         new_writer(disk / "f.h5sc", layout_of(2000))
 
 
-def table_of(n_cells: int, n_features: int, **changes: Any) -> FeatureTable:
+def write_features(path: Path, layout: Layout, rows: FeatureRows) -> None:
+    n_features = rows.n_values - 1
     features = [Feature(f"cell__feature-{k}__channel", "shape", "cell", "channel", "unit") for k in range(n_features)]
-    return FeatureTable(layout_of(n_cells, **changes), features, {"version": "1"}, np.array([], np.int64))
+    FeatureWriter(path, layout, features).finish({"version": "1"}, np.array([], np.int64), rows)
 
 
 @pytest.mark.parametrize("free", [0, 2**12, 2**15, 2**18, 2**20])
@@ -210,7 +212,7 @@ def test_a_table_of_features_for_which_there_is_no_room(
     with FeatureRows(tmp_path / "rows", *values.shape) as rows:
         rows.put(range(8000), values)
         with pytest.raises(OutputError, match=rf"{path.name} cannot be written: .*No space left"):
-            write_features(path, table_of(8000, 40), rows)
+            write_features(path, layout_of(8000), rows)
 
 
 @only_h5sc
@@ -218,7 +220,7 @@ def test_a_table_of_features_for_which_there_is_no_room(
 def test_a_table_of_features_has_reserved_its_space(disk: Path, tmp_path: Path, instances: Any) -> None:
     """Another program fills the disk as soon as the file exists."""
     resize(disk, "20m")
-    values, table = np.ones((3000, 201), np.float32), table_of(3000, 200, instances=instances)
+    values, layout = np.ones((3000, 201), np.float32), layout_of(3000, instances=instances)
 
     class Rows(FeatureRows):
         def blocks(self) -> Any:
@@ -227,30 +229,34 @@ def test_a_table_of_features_has_reserved_its_space(disk: Path, tmp_path: Path, 
 
     with Rows(tmp_path / "rows", *values.shape) as rows:
         rows.put(range(3000), values)
-        write_features(disk / "features.h5ad", table, rows)
+        write_features(disk / "features.h5ad", layout, rows)
     found = anndata.read_h5ad(disk / "features.h5ad")
     assert (found.X == 1).all()
     size = (disk / "features.h5ad").stat().st_size
-    assert size < bytes_of_features(table.layout, 200) < 1.5 * size
+    assert size < bytes_of_features(layout, 200) < 1.5 * size
 
 
 @pytest.mark.leaves_files
+@pytest.mark.parametrize("moment", ["__init__", "finish"])
 def test_a_disk_that_is_full_when_features_are_written(
-    make_step: MakeStep, disk: Path, monkeypatch: pytest.MonkeyPatch
+    make_step: MakeStep, disk: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
+    """The table begins before cells are measured, and ends after it."""
+    as_before = getattr(FeatureWriter, moment)
+
     def fill(*args: Any) -> None:
         (disk / "full").write_bytes(bytes(shutil.disk_usage(disk).free))
-        write_features(*args)
+        as_before(*args)
 
     resize(disk, "20m")
     with monkeypatch.context() as patch:
-        patch.setattr("cellstamp.pipeline.measured_output.write_features", fill)
+        patch.setattr(FeatureWriter, moment, fill)
         with pytest.raises(OutputError, match=r"features\.\w+ cannot be written: .*No space left.* extract again"):
             make_step(features=True)()
     (disk / "full").unlink()
     step = make_step(features=True)
     step()
-    assert "Resuming: " in (disk / "out/processing.log").read_text()
+    assert ("Resuming: " in (disk / "out/processing.log").read_text()) == (moment == "finish")
     assert errors_in(Path(str(step.output_path))) == []
     assert len(read_features(Path(str(step.output_path)))) > 0
 

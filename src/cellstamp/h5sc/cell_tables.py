@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anndata
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import CellstampError, InputError, writing
 from cellstamp.h5sc.layout import CELL_ID, FILE_NAME, STORE_NAME
-from cellstamp.h5sc.new_file import new_file
+from cellstamp.h5sc.new_file import extended, new_file
 from cellstamp.h5sc.opening import ROOT, OpenStore, open_h5sc
 from cellstamp.h5sc.reader import as_plain
-from cellstamp.h5sc.tables import write_to_file, write_to_store
+from cellstamp.h5sc.tables import quiet_shards, write_to_file, write_to_store
 from cellstamp.location import Location, reachable
 from cellstamp.system import sync_file
 
@@ -165,66 +166,82 @@ def is_written(table: Location) -> bool:
         return (table / ROOT).exists() if is_store(table) else table.is_file()
 
 
-def write_cell_table(
-    path: Path, elements: dict[str, Any], shape: tuple[int, int], blocks: Iterable[Block], n_bytes: int
-) -> None:
-    """Write a table to a file, or to a store if its name ends so, and bring it to the disk.
+class NewTable:
+    """A table that begins with what is known of its cells, and ends with their values.
 
     Parameters
     ----------
+    path
+        A file, or a store if its name ends so. An earlier one is replaced.
     elements
         Elements of the `AnnData` without ``X``; see `cellstamp.h5sc.tables.write_to_file`.
     shape
         Numbers of rows and columns of ``X``.
-    blocks
-        All rows of ``X``.
     n_bytes
-        Bytes that the file takes at most.
+        Bytes that a file takes at most.
 
     Raises
     ------
     OutputError
         If it cannot be written.
     """
-    with writing(path):
-        if is_store(path):
-            _write_store(path, elements, shape, blocks)
-        else:
-            _write_file(path, elements, shape, blocks, n_bytes)
+
+    def __init__(self, path: Path, elements: Mapping[str, Any], shape: tuple[int, int], n_bytes: int) -> None:
+        self.path, self._shape, self._n_bytes = path, shape, n_bytes
+        with writing(path):
+            if is_store(path):
+                write_to_store(path, elements)
+                return
+            path.unlink(missing_ok=True)  # an interrupted run left it
+            with new_file(path, n_bytes) as file:
+                write_to_file(file, elements)
+
+    def finish(self, blocks: Iterable[Block], uns: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Write the values, and bring everything to the disk.
+
+        Parameters
+        ----------
+        blocks
+            All rows of ``X``.
+        uns
+            Further elements of ``uns``.
+
+        Raises
+        ------
+        OutputError
+            If they cannot be written.
+        """
+        with writing(self.path):
+            with self._opened() as file, quiet_shards():
+                for name, element in uns.items():
+                    anndata.io.write_elem(file["uns"], name, element)
+                values = _new_values(file, self._shape)
+                for which, block, columns in blocks:
+                    values[which] = block
+                    for name, column in columns.items():
+                        file[f"obs/{name}"][which] = column
+            for part in self.path.rglob("*") if is_store(self.path) else [self.path]:
+                if part.is_file():
+                    sync_file(part)
+
+    def _opened(self) -> Any:
+        if is_store(self.path):
+            return nullcontext(zarr.open_group(self.path, mode="r+"))
+        return extended(self.path, self._n_bytes)
 
 
-def _write_file(
-    path: Path, elements: dict[str, Any], shape: tuple[int, int], blocks: Iterable[Block], n_bytes: int
-) -> None:
-    path.unlink(missing_ok=True)  # an interrupted run left it
-    with new_file(path, n_bytes) as file:
-        write_to_file(file, elements)
+def _new_values(file: Any, shape: tuple[int, int]) -> Any:
+    """Create ``X`` in a file or store."""
+    if isinstance(file, h5py.File):
         values = file.create_dataset("X", shape, np.float32)
         values.attrs.update(_ENCODING)
-        _fill(file, values, blocks)
-    sync_file(path)
-
-
-def _write_store(path: Path, elements: dict[str, Any], shape: tuple[int, int], blocks: Iterable[Block]) -> None:
+        return values
     n_cells, n_columns = shape
-    group = write_to_store(path, elements)
-    chunk = min(n_cells, max(1, _CHUNK_BYTES // (4 * n_columns)))
-    values = group.create_array(
+    return file.create_array(
         "X",
         shape=shape,
-        chunks=(chunk, n_columns),
+        chunks=(min(n_cells, max(1, _CHUNK_BYTES // (4 * n_columns))), n_columns),
         dtype="float32",
         attributes=_ENCODING,
         config={"write_empty_chunks": True},  # so that a chunk of zeros is not a missing one
     )
-    _fill(group, values, blocks)
-    for file in path.rglob("*"):
-        if file.is_file():
-            sync_file(file)
-
-
-def _fill(file: Any, values: Any, blocks: Iterable[Block]) -> None:
-    for which, block, columns in blocks:
-        values[which] = block
-        for name, column in columns.items():
-            file[f"obs/{name}"][which] = column

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cellstamp.errors import InputError
-from cellstamp.h5sc.cell_tables import TableKind, check_cells, is_store, is_written, write_cell_table
+from cellstamp.h5sc.cell_tables import NewTable, TableKind, check_cells, is_store, is_written
 from cellstamp.h5sc.feature_rows import FeatureRows
 from cellstamp.h5sc.layout import CELL_ID, OURS
 from cellstamp.h5sc.new_file import bytes_of_columns, bytes_of_values
@@ -109,7 +109,7 @@ def write_embedding(path: Path, crops: Crops, n_columns: int, about: Mapping[str
     shape = crops.tables.n_obs, n_columns
     elements = crops.elements(n_columns, about)
     n_bytes = bytes_of_columns(elements["obs"]) + bytes_of_values(*shape)
-    write_cell_table(path, elements, shape, ((*block, {}) for block in rows.blocks()), n_bytes)
+    NewTable(path, elements, shape, n_bytes).finish((*block, {}) for block in rows.blocks())
 
 
 def read_embedding(images: Location) -> anndata.AnnData:

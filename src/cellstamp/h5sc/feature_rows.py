@@ -32,7 +32,7 @@ class FeatureRows:
 
     def __init__(self, path: Path, n_cells: int, n_values: int, *, is_kept: bool = False) -> None:
         self._path, self._row_bytes, self._is_kept = path, 4 * n_values, is_kept
-        self.n_values = n_values
+        self.n_rows, self.n_values = n_cells, n_values
         self._is_put = np.zeros(n_cells, np.bool_)
         with writing(path):
             self._file = path.open("r+b" if is_kept and path.exists() else "w+b", buffering=0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.features.declared import Feature
-from cellstamp.h5sc.cell_tables import Block, TableKind, check_cells, is_written, write_cell_table
+from cellstamp.h5sc.cell_tables import NewTable, TableKind, check_cells, is_written
 from cellstamp.h5sc.feature_rows import FeatureRows
-from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, FEATURES_NAMES, MEASURED_IN_PART, OURS, Layout
+from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, EXCEEDS, FEATURES_NAMES, MEASURED_IN_PART, OURS, Layout
 from cellstamp.h5sc.new_file import bytes_of_tables, bytes_of_values
-from cellstamp.h5sc.tables import as_text, mark_exceeding, tables_of
+from cellstamp.h5sc.tables import as_text, tables_of
 from cellstamp.location import Location
 
 FEATURES = TableKind("features", "Extract again")
@@ -39,38 +38,15 @@ def features_name(name: str) -> str:
     return FEATURES.file_name(name)
 
 
-@dataclass(frozen=True)
-class FeatureTable:
-    """Everything in a table of features but the values.
-
-    Attributes
-    ----------
-    layout
-        Cells of the images.
-    features
-        Names and kinds, in the order of the values.
-    about
-        Content of ``uns/cellstamp``, that of the images.
-    exceeding
-        Rows of the cells that extend beyond their crops.
-    """
-
-    layout: Layout
-    features: Sequence[Feature]
-    about: Mapping[str, Any]
-    exceeding: NDArray[np.int64]
-
-    def elements(self) -> dict[str, Any]:
-        """Return the elements of an `AnnData` without ``X``; rows are named when they are written."""
-        tables = tables_of(self.layout)
-        mark_exceeding(tables, self.exceeding)
-        tables["obs"][MEASURED_IN_PART] = False
-        index = as_text(feature.name for feature in self.features)
-        columns = {name: [getattr(each, name) for each in self.features] for name in _COLUMNS}
-        var = pd.DataFrame(index=index)
-        for name, values in columns.items():
-            var[name] = pd.Series(values, index=index, dtype=object)
-        return {**tables, "var": var, "uns": {ANNOTATION: self.layout.annotation(), OURS: dict(self.about)}}
+def elements_of(layout: Layout, features: Sequence[Feature]) -> dict[str, Any]:
+    """Return what is known of a table of features before any cell is measured; rows are named when they are written."""
+    tables = tables_of(layout)
+    tables["obs"][MEASURED_IN_PART] = False
+    index = as_text(feature.name for feature in features)
+    var = pd.DataFrame(index=index)
+    for name in _COLUMNS:
+        var[name] = pd.Series([getattr(each, name) for each in features], index=index, dtype=object)
+    return {**tables, "var": var, "uns": {ANNOTATION: layout.annotation()}}
 
 
 def bytes_of_features(layout: Layout, n_features: int) -> int:
@@ -78,27 +54,52 @@ def bytes_of_features(layout: Layout, n_features: int) -> int:
     return bytes_of_tables(layout) + bytes_of_values(layout.shape[0], n_features)
 
 
-def write_features(path: Path, table: FeatureTable, rows: FeatureRows) -> None:
-    """Write a table of features to a file, or to a store if its name ends so, and bring it to the disk.
+class FeatureWriter:
+    """Writes a table of features to a file, or to a store if its name ends so.
 
     Parameters
     ----------
-    rows
-        For each cell: whether it was measured in part, and its features.
+    path
+        The table. What is known before any cell is measured is written now, while workers start.
+    layout
+        Cells of the images.
+    features
+        Names and kinds, in the order of the values.
 
     Raises
     ------
     OutputError
         If it cannot be written.
     """
-    shape = table.layout.shape[0], len(table.features)
-    n_bytes = bytes_of_features(table.layout, len(table.features))
-    write_cell_table(path, table.elements(), shape, map(_block, rows.blocks()), n_bytes)
 
+    def __init__(self, path: Path, layout: Layout, features: Sequence[Feature]) -> None:
+        shape = layout.shape[0], len(features)
+        n_bytes = bytes_of_features(layout, len(features))
+        self._table = NewTable(path, elements_of(layout, features), shape, n_bytes)
 
-def _block(rows: tuple[slice, NDArray[np.float32]]) -> Block:
-    which, values = rows
-    return which, values[:, 1:], {MEASURED_IN_PART: values[:, 0] != 0}
+    def finish(self, about: Mapping[str, Any], exceeding: NDArray[np.int64], rows: FeatureRows) -> None:
+        """Write the values, and bring the table to the disk.
+
+        Parameters
+        ----------
+        about
+            Content of ``uns/cellstamp``, that of the images.
+        exceeding
+            Rows of the cells that extend beyond their crops.
+        rows
+            For each cell: whether it was measured in part, and its features.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        exceeds = np.isin(np.arange(rows.n_rows), exceeding)
+        blocks = (
+            (which, values[:, 1:], {MEASURED_IN_PART: values[:, 0] != 0, EXCEEDS: exceeds[which]})
+            for which, values in rows.blocks()
+        )
+        self._table.finish(blocks, {OURS: dict(about)})
 
 
 def read_features(path: Location) -> anndata.AnnData:

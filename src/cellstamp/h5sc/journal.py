@@ -4,9 +4,9 @@ An HDF5 file that was not closed is invalid: its index was in memory. Its images
 where. An entry is written after its images are on disk, so it is true even after a power failure. It has a checksum of
 its images.
 
-The journal has one line for each entry: a CRC-32 checksum of the line (hexadecimal), and JSON. The first line says which
-inputs and settings the file is made from, and how many planes its chunks hold. An entry with features has their number
-of bytes and their CRC-32 in its line, and these bytes after it.
+The journal has one line for each entry: a CRC-32 checksum of the line (hexadecimal), and JSON. The first line says
+which inputs and settings the file is made from, and how many planes its chunks hold. An entry with features has their
+number of bytes and their CRC-32 in its line, and these bytes after it.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _content(entry: Entry | ShardEntry) -> dict[str, Any]:
 
 def _encoded(record: dict[str, Any]) -> bytes:
     """Return an entry as it is written."""
-    features = record.get("features")
+    features: bytes | None = record.get("features")
     if features is None:
         return _line(record)
     return _line({**record, "features": [len(features), checksum(features)]}) + features

@@ -56,6 +56,11 @@ def new_file(path: Path, n_bytes: int) -> h5py.File:
     """
     with path.open("xb") as file:
         file.write(_empty())
+    return extended(path, n_bytes)
+
+
+def extended(path: Path, n_bytes: int) -> h5py.File:
+    """Open an existing file for writing, with disk space reserved for this size; see `new_file`."""
     with RawFile(path, writable=True) as raw:
         raw.reserve(n_bytes)
     return reopened(path)

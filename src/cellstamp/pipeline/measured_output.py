@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from cellstamp.features.declared import CELL, NUCLEUS, TEXTURE
 from cellstamp.features.functions import find_function
 from cellstamp.features.texture import check_installed
 from cellstamp.h5sc.feature_rows import FeatureRows
-from cellstamp.h5sc.feature_table import FeatureTable, features_beside, features_name, write_features
+from cellstamp.h5sc.feature_table import FeatureWriter, features_beside, features_name
 from cellstamp.h5sc.journal import from_bytes, read_entries, read_shards
 from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME, RESULT_NAMES, Layout
 from cellstamp.h5sc.unfinished import JOURNAL
@@ -103,16 +103,16 @@ class Recorder:
     rows
         Gets the features.
     table
-        Called with the description and the exceeding cells; writes the table.
+        Gets them at the end.
     """
 
     def __init__(
         self,
         writer: Writer,
         rows: FeatureRows,
-        table: Callable[[Mapping[str, Any], NDArray[np.int64]], None],
+        table: FeatureWriter,
     ) -> None:
-        self._writer, self._rows, self._write_table = writer, rows, table
+        self._writer, self._rows, self._table = writer, rows, table
 
     @property
     def is_written(self) -> NDArray[np.bool_]:
@@ -136,7 +136,7 @@ class Recorder:
 
     def describe(self, about: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
         """Write the parts that are known at the end. A store behind a URL uploads the table with the others."""
-        self._write_table(about, exceeding)
+        self._table.finish(about, exceeding, self._rows)
         self._writer.describe(about, exceeding)
 
     def flush(self) -> None:
@@ -161,15 +161,11 @@ def recording(job: Job, layout: Layout, writer: Writer, folder: Path) -> Iterato
         yield writer
         return
     features = job.features.features
+    table = FeatureWriter(folder / features_beside(job.result).name, layout, features)
     with FeatureRows(folder / _ROWS, layout.shape[0], 1 + len(features)) as rows:
         for numbers, values in _recorded(folder / JOURNAL, layout):
             rows.put(numbers, values)
-
-        def write_table(about: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
-            path = folder / features_beside(job.result).name
-            write_features(path, FeatureTable(layout, features, about, exceeding), rows)
-
-        yield Recorder(writer, rows, write_table)
+        yield Recorder(writer, rows, table)
 
 
 def _recorded(journal: Path, layout: Layout) -> Iterator[tuple[Any, NDArray[np.float32]]]:
