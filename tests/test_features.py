@@ -36,7 +36,7 @@ from cellstamp import (
 from cellstamp.features.declared import AREA_RATIO, GROUPS, INTENSITIES, SHAPES, TEXTURES, declared_features
 from cellstamp.features.texture import measure_texture
 from cellstamp.h5sc.feature_table import features_beside, read_features
-from cellstamp.h5sc.journal import Journal, ShardEntry, as_bytes, count_cells, read_entries, read_shards
+from cellstamp.h5sc.journal import Journal, ShardEntry, _line, as_bytes, count_cells, read_entries, read_shards
 from cellstamp.h5sc.layout import removed_name
 from cellstamp.h5sc.validate import errors_in
 from cellstamp.zarr_store.shard_task import ShardTask
@@ -515,11 +515,21 @@ def test_an_entry_with_incomplete_features_and_those_after_it_are_lost(tmp_path:
     path.write_bytes(written if harm == "damaged" else written[: sizes[1] - 5])
     assert [entry.shard for entry in read_shards(path)] == [0]
     assert count_cells(path) == 3
-    # the next run goes on after the last whole entry
+    # the next run continues after the last whole entry
     journal = Journal(path, {}, 1)
     journal.append([ShardEntry(7, 3, [0, 0], [], as_bytes(values))])
     journal.close(file_is_closed=True)
     assert [entry.shard for entry in read_shards(path)] == [0, 7]
+
+
+def test_entries_with_features_as_text_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path, {}, 1)
+    journal.append([ShardEntry(0, 3, [0, 0], [])])
+    journal.close(file_is_closed=False)
+    with path.open("ab") as file:
+        file.write(_line({"shard": 1, "n_cells": 3, "n_empty": [0, 0], "on_edge": [], "features": "AAAA"}))
+    assert [entry.shard for entry in read_shards(path)] == [0]
 
 
 @pytest.mark.once

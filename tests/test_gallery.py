@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import re
 import shutil
@@ -926,6 +927,27 @@ def test_large_requests_in_pieces_are_refused(address: str) -> None:
         connection.request("POST", f"{place.path}message", pieces, encode_chunked=True)
     assert connection.getresponse().status == 413
     connection.close()
+
+
+def test_a_request_that_is_given_up_is_no_error(session: GallerySession) -> None:
+    server = GalleryServer(Messages(session))
+    place = urlsplit(server.address)
+    events = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    scope = {
+        "type": "http", "method": "POST", "path": f"{place.path}message", "query_string": b"",
+        "headers": [(b"host", place.netloc.encode())],
+    }  # fmt: skip
+    sent = []
+
+    async def receive() -> dict[str, Any]:
+        return events.pop(0)
+
+    async def send(event: dict[str, Any]) -> None:
+        sent.append(event)
+
+    asyncio.run(server.app()(scope, receive, send))
+    server._socket.close()
+    assert sent[0]["status"] == 400
 
 
 def test_a_wrong_or_missing_token_is_refused(address: str) -> None:

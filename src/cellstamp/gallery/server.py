@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -131,7 +131,10 @@ class GalleryServer:
         return Response(content, media_type=kind)
 
     async def _message(self, request: Request) -> Response:
-        body = await _body_of(request)
+        try:
+            body = await _body_of(request)
+        except ClientDisconnect:  # nobody reads an answer
+            return PlainTextResponse("", 400)
         if body is None:
             return PlainTextResponse("the request is too large", 413)
         try:

@@ -188,13 +188,15 @@ def _whole_entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.endswith(b"\n") or said != b"%08x" % checksum(text):
                 return
             record = json.loads(text)
-            features = b""
+            n_bytes = 0
             if "features" in record:
+                if not isinstance(record["features"], list):
+                    return  # text, before the first version
                 n_bytes, expected = record["features"]
-                features = record["features"] = file.read(n_bytes)
-                if len(features) < n_bytes or checksum(features) != expected:
+                record["features"] = file.read(n_bytes)
+                if len(record["features"]) < n_bytes or checksum(record["features"]) != expected:
                     return
-            yield len(line) + len(features), record
+            yield len(line) + n_bytes, record
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:

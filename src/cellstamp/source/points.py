@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +112,8 @@ def n_points(store: Path, name: str) -> int | None:
     path = store / "points" / name / "points.parquet"
     if not path.exists():
         return None
-    return sum(int(pyarrow.parquet.read_metadata(file).num_rows) for file in _local_parts(path))
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    return sum(int(pyarrow.parquet.read_metadata(file).num_rows) for file in files)
 
 
 def read_frame(store: str | os.PathLike[str], name: str) -> pd.DataFrame | None:
@@ -126,40 +126,39 @@ def read_frame(store: str | os.PathLike[str], name: str) -> pd.DataFrame | None:
     """
     path = str(below(os.fspath(store), f"points/{name}/points.parquet"))
     try:
-        return _joined(_remote_parts(path) if is_remote(path) else _local_parts(Path(path)))
+        return _read_remote(path) if is_remote(path) else _read_local(Path(path))
     except (OSError, ValueError) as error:
         raise InputError(f"points {name!r} in {store}: the table cannot be read: {error}") from error
 
 
-def _joined(parts: Sequence[Path | io.BytesIO]) -> pd.DataFrame | None:
-    """Read the files of a table; None if there are none."""
+def _read_local(path: Path) -> pd.DataFrame | None:
+    """Read a table: a folder of files, or a single file."""
     import pandas as pd
     import pyarrow.parquet
 
-    # pandas.read_parquet would first import what searches large datasets, which takes 0.1 s
-    tables = [pyarrow.parquet.ParquetFile(part).read().to_pandas() for part in parts]
-    return pd.concat(tables) if tables else None
+    if not path.exists():
+        return None
+    parts = [*path.iterdir()] if path.is_dir() else [path]
+    if len(parts) == 1 and parts[0].is_file() and parts[0].name[0] not in "._":
+        # the usual case: pandas would first import what joins many files, which takes 0.1 s
+        return pyarrow.parquet.ParquetFile(parts[0]).read().to_pandas()
+    return pd.read_parquet(path)
 
 
-def _local_parts(path: Path) -> list[Path]:
-    """Return the files of a table: those in a folder, or a single file."""
-    if not path.is_dir():
-        return [path] if path.exists() else []
-    return sorted(part for part in path.rglob("[!._]*") if part.is_file())
-
-
-def _remote_parts(path: str) -> list[io.BytesIO]:
-    """Return the content of the files of a table."""
+def _read_remote(path: str) -> pd.DataFrame | None:
+    """Read all files of a table: a folder of files, or a single file."""
     import fsspec
+    import pandas as pd
 
     files, place = fsspec.core.url_to_fs(path)
     try:
         parts = sorted(part for part in files.find(place) if part.endswith(".parquet"))
     except FileNotFoundError:
-        return []
+        return None
     # by number: dask names them part.0.parquet, part.1.parquet, ..., part.10.parquet
     parts.sort(key=len)
-    return [io.BytesIO(files.cat_file(part)) for part in parts]
+    tables = [pd.read_parquet(io.BytesIO(files.cat_file(part))) for part in parts]
+    return pd.concat(tables) if tables else None
 
 
 def as_coordinates(columns: pd.DataFrame, where: str, hint: str) -> NDArray[np.float64]:

@@ -476,6 +476,7 @@ class Grid {
       className: "csg-strip", width: Math.round(width * ratio), height: Math.round(height * ratio), "aria-hidden": "true",
     });
     [strip.style.width, strip.style.height] = [`${width}px`, `${height}px`];
+    strip.scale = strip.width / width; // not that of the screen: a canvas has whole pixels
     return strip;
   }
 
@@ -503,10 +504,9 @@ class Grid {
     if (!tile) return;
     cell.setAttribute("aria-selected", String(tile.isSelected));
     if (cell.shown === tile && cell.version === this.gallery.look.version) return;
-    const { columns, side } = this.layout;
-    const scale = strip.height / side;
-    const [left, width] = [(cell.place % columns) * (this.cellWidth + GAP), this.cellWidth].map((n) => Math.round(n * scale));
-    paintTile(strip, { left, width, height: strip.height }, tile, this.gallery.look);
+    const start = (cell.place % this.layout.columns) * (this.cellWidth + GAP);
+    const [left, end] = [start, start + this.cellWidth].map((x) => Math.round(x * strip.scale));
+    paintTile(strip, { left, width: end - left, height: strip.height }, tile, this.gallery.look);
     cell.shown = tile;
     cell.version = this.gallery.look.version;
     cell.lastChild.textContent = tile.id;
@@ -1039,6 +1039,13 @@ class Bins {
     return this.high > this.low ? clamp((value - this.low) / (this.high - this.low), 0, 1) : 0;
   }
 
+  /** The value at a part of the width, with no more digits than can be pointed at. */
+  value(part) {
+    const span = this.high - this.low;
+    const step = 10 ** Math.floor(Math.log10((span || 1) / 1000));
+    return Number((Math.round((this.low + part * span) / step) * step).toPrecision(12));
+  }
+
   mark(first, end) {
     this.brush.setAttribute("x", Math.min(first, end) * BINS_WIDTH);
     this.brush.setAttribute("width", Math.abs(end - first) * BINS_WIDTH);
@@ -1054,10 +1061,9 @@ class Bins {
     const end = (each) => {
       this.element.removeEventListener("pointermove", move);
       const [from, to] = [first, at(each)].sort((one, other) => one - other);
-      const value = (part) => this.low + part * (this.high - this.low);
       // a click chooses everything; ends of the plot are no limits
       if (to - from < 0.01) this.set(null, null);
-      else this.set(from > 0 ? value(from) : null, to < 1 ? value(to) : null);
+      else this.set(from > 0 ? this.value(from) : null, to < 1 ? this.value(to) : null);
     };
     this.element.addEventListener("pointermove", move);
     this.element.addEventListener("pointerup", end, { once: true });
