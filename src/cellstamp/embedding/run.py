@@ -72,7 +72,7 @@ class Settings:
 
 def _check_callable(name: str, value: object) -> None:
     if not callable(value):
-        message = f"{name}: is {type(value).__name__}; must be a torch.nn.Module, or a function that takes images"
+        message = f"{name} = {value!r:.60}: must be a torch.nn.Module, or a function that takes images"
         raise ConfigError(message)
 
 

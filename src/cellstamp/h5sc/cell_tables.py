@@ -167,7 +167,7 @@ def is_written(table: Location) -> bool:
 
 
 class NewTable:
-    """A table that begins with what is known of its cells, and ends with their values.
+    """A table that begins with its cells, and ends with their values.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ def features_name(name: str) -> str:
 
 
 def elements_of(layout: Layout, features: Sequence[Feature]) -> dict[str, Any]:
-    """Return what is known of a table of features before any cell is measured; rows are named when they are written."""
+    """Return the parts of a table of features that depend on no pixels; rows are named when they are written."""
     tables = tables_of(layout)
     tables["obs"][MEASURED_IN_PART] = False
     index = as_text(feature.name for feature in features)
@@ -60,7 +60,7 @@ class FeatureWriter:
     Parameters
     ----------
     path
-        The table. What is known before any cell is measured is written now, while workers start.
+        The table. Its cells and features are written now, while workers start.
     layout
         Cells of the images.
     features
