@@ -468,7 +468,7 @@ class Grid {
     return this.layout.side * this.gallery.look.nPictures;
   }
 
-  /** The pictures of all cells of a row: browsers show one canvas in a tenth of the time of one canvas per cell. */
+  /** The pictures of all cells of a row: browsers show one canvas sooner than one for each cell. */
   newStrip(nCells) {
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [nCells * (this.cellWidth + GAP) - GAP, this.layout.side];
