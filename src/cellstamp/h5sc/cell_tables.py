@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import anndata
@@ -187,7 +186,7 @@ class NewTable:
     """
 
     def __init__(self, path: Path, elements: Mapping[str, Any], shape: tuple[int, int], n_bytes: int) -> None:
-        self.path, self._shape, self._n_bytes = path, shape, n_bytes
+        self._path, self._shape, self._n_bytes = path, shape, n_bytes
         with writing(path):
             if is_store(path):
                 write_to_store(path, elements)
@@ -196,7 +195,7 @@ class NewTable:
             with new_file(path, n_bytes) as file:
                 write_to_file(file, elements)
 
-    def finish(self, blocks: Iterable[Block], uns: Mapping[str, Any] = MappingProxyType({})) -> None:
+    def finish(self, blocks: Iterable[Block], uns: Mapping[str, Any]) -> None:
         """Write the values, and bring everything to the disk.
 
         Parameters
@@ -211,7 +210,7 @@ class NewTable:
         OutputError
             If they cannot be written.
         """
-        with writing(self.path):
+        with writing(self._path):
             with self._opened() as file, quiet_shards():
                 for name, element in uns.items():
                     anndata.io.write_elem(file["uns"], name, element)
@@ -220,14 +219,14 @@ class NewTable:
                     values[which] = block
                     for name, column in columns.items():
                         file[f"obs/{name}"][which] = column
-            for part in self.path.rglob("*") if is_store(self.path) else [self.path]:
+            for part in self._path.rglob("*") if is_store(self._path) else [self._path]:
                 if part.is_file():
                     sync_file(part)
 
     def _opened(self) -> Any:
-        if is_store(self.path):
-            return nullcontext(zarr.open_group(self.path, mode="r+"))
-        return extended(self.path, self._n_bytes)
+        if is_store(self._path):
+            return nullcontext(zarr.open_group(self._path, mode="r+"))
+        return extended(self._path, self._n_bytes)
 
 
 def _new_values(file: Any, shape: tuple[int, int]) -> Any:

@@ -109,7 +109,7 @@ def write_embedding(path: Path, crops: Crops, n_columns: int, about: Mapping[str
     shape = crops.tables.n_obs, n_columns
     elements = crops.elements(n_columns, about)
     n_bytes = bytes_of_columns(elements["obs"]) + bytes_of_values(*shape)
-    NewTable(path, elements, shape, n_bytes).finish((*block, {}) for block in rows.blocks())
+    NewTable(path, elements, shape, n_bytes).finish(((*block, {}) for block in rows.blocks()), {})
 
 
 def read_embedding(images: Location) -> anndata.AnnData:

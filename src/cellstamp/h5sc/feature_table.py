@@ -19,7 +19,7 @@ from cellstamp.h5sc.cell_tables import NewTable, TableKind, check_cells, is_writ
 from cellstamp.h5sc.feature_rows import FeatureRows
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, EXCEEDS, FEATURES_NAMES, MEASURED_IN_PART, OURS, Layout
 from cellstamp.h5sc.new_file import bytes_of_tables, bytes_of_values
-from cellstamp.h5sc.tables import as_text, tables_of
+from cellstamp.h5sc.tables import as_text, marks, tables_of
 from cellstamp.location import Location
 
 FEATURES = TableKind("features", "Extract again")
@@ -94,7 +94,7 @@ class FeatureWriter:
         OutputError
             If it cannot be written.
         """
-        exceeds = np.isin(np.arange(rows.n_rows), exceeding)
+        exceeds = marks(rows.n_rows, exceeding)
         blocks = (
             (which, values[:, 1:], {MEASURED_IN_PART: values[:, 0] != 0, EXCEEDS: exceeds[which]})
             for which, values in rows.blocks()

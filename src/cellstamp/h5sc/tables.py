@@ -47,11 +47,11 @@ def tables_of(layout: Layout) -> dict[str, Any]:
     }
 
 
-def mark_exceeding(tables: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
-    """Mark the rows of cells that extend beyond their crops."""
-    exceeds = np.zeros(len(tables["obs"]), np.bool_)
-    exceeds[exceeding] = True
-    tables["obs"][EXCEEDS] = exceeds
+def marks(n_rows: int, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return a column that is true in these rows, such as those of cells that extend beyond their crops."""
+    column = np.zeros(n_rows, np.bool_)
+    column[rows] = True
+    return column
 
 
 def write_to_file(file: h5py.File, tables: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from cellstamp.h5sc.journal import Entry, Journal
 from cellstamp.h5sc.layout import EXCEEDS, IMAGES, OURS, Layout
 from cellstamp.h5sc.new_file import bytes_of_tables, new_file, reopened
 from cellstamp.h5sc.space_ahead import SpaceAhead
-from cellstamp.h5sc.tables import tables_of, write_to_file
+from cellstamp.h5sc.tables import marks, tables_of, write_to_file
 from cellstamp.h5sc.writeback import Writeback
 from cellstamp.system import RawFile, return_freed_memory
 
@@ -149,11 +149,9 @@ class StampWriter:
         OutputError
             If the file cannot be written.
         """
-        column = np.zeros(self.is_written.size, np.bool_)
-        column[exceeding] = True
         with writing(self._path):
             anndata.io.write_elem(self._file["uns"], OURS, dict(about))
-            self._file[f"obs/{EXCEEDS}"][...] = column
+            self._file[f"obs/{EXCEEDS}"][...] = marks(self.is_written.size, exceeding)
 
     def flush(self) -> None:
         """Bring all written cells to the disk, and their entries into the journal.

@@ -106,12 +106,7 @@ class Recorder:
         Gets them at the end.
     """
 
-    def __init__(
-        self,
-        writer: Writer,
-        rows: FeatureRows,
-        table: FeatureWriter,
-    ) -> None:
+    def __init__(self, writer: Writer, rows: FeatureRows, table: FeatureWriter) -> None:
         self._writer, self._rows, self._table = writer, rows, table
 
     @property

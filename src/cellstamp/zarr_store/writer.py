@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import OutputError, writing
 from cellstamp.h5sc.journal import Journal, ShardEntry, as_bytes, read_shards
-from cellstamp.h5sc.layout import OURS
+from cellstamp.h5sc.layout import EXCEEDS, OURS
 from cellstamp.h5sc.opening import ROOT
-from cellstamp.h5sc.tables import mark_exceeding, tables_of, write_to_store
+from cellstamp.h5sc.tables import marks, tables_of, write_to_store
 from cellstamp.h5sc.unfinished import JOURNAL, attempts_in
 from cellstamp.h5sc.writeback import Writeback
 from cellstamp.system import sync_folder
@@ -125,7 +125,7 @@ class ZarrWriter:
             As those of `cellstamp.h5sc.writer.StampWriter.describe`.
         """
         tables = tables_of(self._layout)
-        mark_exceeding(tables, exceeding)
+        tables["obs"][EXCEEDS] = marks(len(tables["obs"]), exceeding)
         tables["uns"][OURS] = dict(about)
         with writing(self._aside):
             self._write(tables)
