@@ -13,6 +13,9 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage.measure import regionprops_table
 
+from cellstamp.cells.kernels.crops import cut_stamps
+from cellstamp.cells.kernels.crops import new_scratch as new_crop_scratch
+from cellstamp.cells.kernels.masks import new_mask_scratch
 from cellstamp.cells.kernels.measure import kinds_of, measure_cells, n_measured, new_scratch
 from cellstamp.features.declared import SHAPES, declared_features
 from cellstamp.source.outlines import NO_OUTLINES
@@ -36,7 +39,7 @@ def measure(labels: np.ndarray, image: np.ndarray, **groups: bool) -> dict[str, 
 
 
 def measure_windows(
-    labels: np.ndarray, image: np.ndarray, windows: np.ndarray, search: np.ndarray | None = None, **groups: bool
+    labels: np.ndarray, image: np.ndarray, windows: np.ndarray, **groups: bool
 ) -> tuple[list[dict[str, float]], np.ndarray]:
     """All features in windows (n, 4): first row and column, height and width; and whether these cut a mask off."""
     n_masks, n_windows = len(labels), len(windows)
@@ -46,24 +49,12 @@ def measure_windows(
     on = {"shapes": "shape" in chosen, "intensities": "intensity" in chosen}
     out = np.full((n_windows, n_measured(n_masks, len(image), **on)), -1.0)
     assert out.shape[1] == len(features)
-    if search is None:
-        search = np.array([[[0, height, 0, width]] * n_masks for height, width in windows[:, 2:]])
+    ids, is_cut, size = np.full(n_windows, CELL, labels.dtype), np.zeros(n_windows, np.bool_), int(windows[:, 2:].max())
+    windows, is_empty = np.hstack([windows, np.ones_like(windows)]), np.empty((n_windows, n_masks), np.bool_)
+    groups, scratch = (on["shapes"], on["intensities"]), new_scratch(n_masks, len(image), size, image.dtype)
+    measuring = windows, groups, kinds_of(image.dtype), out, is_cut, is_empty, scratch
     outlines = (np.arange(n_masks), np.zeros(2, np.int64), NO_OUTLINES.arrays)
-    ids, is_cut = np.full(n_windows, CELL, labels.dtype), np.zeros(n_windows, np.bool_)
-    measure_cells(
-        labels,
-        image,
-        ids,
-        np.hstack([windows, np.ones_like(windows)]),
-        search,
-        outlines,
-        (on["shapes"], on["intensities"]),
-        kinds_of(image.dtype),
-        out,
-        is_cut,
-        np.empty((n_windows, n_masks), np.bool_),
-        new_scratch(n_masks, int(windows[:, 2:].max()), image.dtype),
-    )
+    measure_cells(labels, image, ids, outlines, measuring, new_mask_scratch(n_masks, size))
     return [dict(zip((feature.name for feature in features), row.tolist(), strict=True)) for row in out], is_cut
 
 
@@ -206,20 +197,35 @@ def test_memory_of_earlier_cells_changes_nothing(of_image: Any) -> None:
 
 @given(st.data())
 @examples(100)
-def test_boxes_to_search_change_nothing(data: Any) -> None:
+def test_cells_are_measured_alike_while_they_are_cut(data: Any) -> None:
     labels = data.draw(drawn_masks())
-    labels = np.pad(labels, ((0, 0), (5, 9), (7, 3)))
-    image = np.random.default_rng(2).integers(0, 5000, (1, *labels.shape[1:])).astype(np.uint16)
-    window = np.array([[0, 0, *labels.shape[1:]]])
-    search = np.zeros((1, 2, 4), np.int64)
-    for box, mask in zip(search[0], labels, strict=True):
-        if mask.any():
-            more = data.draw(st.integers(0, 30))  # the box may extend beyond the window
-            (first, left), (last, right) = (f(np.nonzero(mask), axis=1) for f in (np.min, np.max))
-            box[:] = first - more, last + 1 + more, left - more, right + 1 + more
-    (found,), _ = measure_windows(labels, image, window, search)
-    (expected,), _ = measure_windows(labels, image, window)
-    np.testing.assert_equal(found, expected)
+    size = 2 * data.draw(st.integers(1, 60))
+    labels = np.pad(labels, ((0, 0), (0, size), (0, size)))  # a window at each corner has pixels, and maybe all of one
+    image = np.random.default_rng(4).integers(0, 5000, (2, *labels.shape[1:])).astype(np.uint16)
+    corners = np.array([[0, 0], [labels.shape[1] - size, 0], [0, labels.shape[2] - size], [1, 1]])
+    alone, is_cut = measure_windows(labels, image, np.column_stack([corners, np.full((4, 2), size)]))
+    together, on_edge = cut_windows(labels, image, corners, size)
+    np.testing.assert_equal(together, np.array([list(each.values()) for each in alone]))
+    np.testing.assert_array_equal(on_edge, is_cut)
+
+
+def cut_windows(labels: np.ndarray, image: np.ndarray, corners: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same features of square windows from the kernel that cuts them."""
+    n_cells, n_masks, n_channels = len(corners), len(labels), len(image)
+    windows = np.column_stack([corners, np.full((n_cells, 2), size), np.ones((n_cells, 4), np.int64)])
+    out, is_cut = (
+        np.empty((n_cells, n_measured(n_masks, n_channels, shapes=True, intensities=True))),
+        np.ones(n_cells, np.bool_),
+    )
+    is_empty, scratch = np.ones((n_cells, n_masks), np.bool_), new_scratch(n_masks, len(image), size, image.dtype)
+    measuring = windows, (True, True), kinds_of(image.dtype), out, is_cut, is_empty, scratch
+    stamps, boxes = np.zeros((n_cells, 4, size, size), np.uint16), np.zeros((n_cells, 4, 4), np.int64)
+    outlines = (np.arange(n_masks), np.zeros(2, np.int64), NO_OUTLINES.arrays)
+    how = (True, True, np.array([[0.0, 1.0]] * n_channels), 1.0)
+    ids, tops, lefts = np.full(n_cells, CELL, labels.dtype), *np.ascontiguousarray(corners.T)
+    results = stamps, boxes, np.zeros(n_cells, np.bool_), measuring
+    cut_stamps(labels, image, ids, tops, lefts, outlines, how, *results, new_crop_scratch(n_masks, size))
+    return out, is_cut
 
 
 @given(hnp.arrays(np.uint16, st.integers(1, 300), elements=st.integers(0, 65535)))

@@ -45,16 +45,18 @@ class Cutter:
         self.stamps = np.zeros((n_cells, n_planes, size, size), in_memory)
         self.boxes = np.zeros((n_cells, n_planes, 4), np.int64)
         self.on_edge = np.zeros(n_cells, np.bool_)
-        self.scratch = new_scratch(size)
+        self.scratch: tuple = ()
 
     def cut(self, scene: Scene) -> np.ndarray:
         ids = np.array(scene.ids, scene.labels.dtype)
         tops, lefts = np.array(scene.corners, np.int64).T
         levels = float(np.iinfo(self.dtype).max) if self.dtype.startswith("uint") else 1.0
         how = (scene.apply_masks, scene.limits is None and scene.quantiles is not None, scene.pairs(), levels)
-        planes = np.arange(len(scene.labels))
+        n_masks = len(scene.labels)
+        self.scratch = self.scratch or new_scratch(n_masks, self.stamps.shape[2])
+        planes = np.arange(n_masks)
         args = (scene.labels, scene.image, ids, tops, lefts, (planes, np.zeros(2, np.int64), NO_OUTLINES.arrays), how)
-        cut_stamps(*args, self.stamps, self.boxes, self.on_edge, self.scratch)
+        cut_stamps(*args, self.stamps, self.boxes, self.on_edge, None, self.scratch)
         return self.stamps[: ids.size].view(self.dtype)
 
 

@@ -38,12 +38,12 @@ class BatchMeasurer:
         started = time.perf_counter()
         block = self._reader.read(batch)
         read = time.perf_counter()
-        found = self._measurer.measure(block, batch)
+        features, measured = self._measurer.measure(block, batch)
         seconds = read - started, time.perf_counter() - read
         nothing, no_chunks = np.empty(0, np.uint8), np.empty((len(batch), 0), np.int64)
-        n_empty, on_edge = found.is_empty.sum(axis=0), batch.rows[found.is_cut]
+        n_empty, on_edge = measured.is_empty.sum(axis=0), batch.rows[measured.is_cut]
         images = batch.rows, no_chunks, nothing, checksum(nothing), n_empty, on_edge
-        return FinishedBatch(*images, *seconds, features=found.features)
+        return FinishedBatch(*images, *seconds, features=features)
 
     def names_of_functions(self, batch: Batch) -> tuple[tuple[str, ...], ...]:
         """Return the names that each function of a user returns, see `CellMeasurer.names_of_functions`."""

@@ -49,7 +49,7 @@ class StampCutter:
         self._planes = planes_of(source)
         self._reader = BatchReader(source, recipe)
         self._encoder = StampEncoder(recipe.compression, recipe.planes_per_chunk)
-        self._scratch = new_scratch(recipe.image_size)
+        self._scratch = new_scratch(self._planes.size, recipe.image_size)
         self._stack, self._boxes = _room_for_stamps(source, recipe)
         self._on_edge = np.zeros(len(self._stack), np.bool_)
         self._measurer = None if features is None else _measurer_of(source, recipe, features, self._reader)
@@ -60,30 +60,30 @@ class StampCutter:
         block = self._reader.read(batch)
         read = time.perf_counter()
         payload = self._room_for(len(batch))
-        sizes, end, n_empty, on_edge, of_masks = [], 0, np.zeros(self._planes.size, np.int64), [], []
+        measuring = None if self._measurer is None else self._measurer.start(block, batch)
+        sizes, end, n_empty, on_edge = [], 0, np.zeros(self._planes.size, np.int64), []
         for start in range(0, len(batch), len(self._stack)):
-            some = batch[start : start + len(self._stack)]
-            self._cut(block, some)
+            own = slice(start, start + len(self._stack))
+            some = batch[own]
+            self._cut(block, some, None if measuring is None else measuring.of(own))
             boxes = self._boxes[: len(some)]
             sizes.append(self._encoder.encode(self._stack[: len(some)], boxes, payload[end:]))
             end += int(sizes[-1].sum())
             n_empty += (boxes[:, : n_empty.size, 1] == 0).sum(axis=0)
             on_edge.append(some.rows[self._on_edge[: len(some)]])
-            if self._measurer is not None:
-                of_masks.append(boxes[:, : n_empty.size].copy())
         features = None
-        if self._measurer is not None:  # the complete batch: a call takes as long as some cells
-            features = self._measurer.measure(block, batch, np.concatenate(of_masks)).features
+        if self._measurer is not None and measuring is not None:
+            features = self._measurer.finish(measuring, block, batch)
         stored = payload[:end]
         images = batch.rows, np.concatenate(sizes), stored, checksum(stored), n_empty, np.concatenate(on_edge)
         return FinishedBatch(*images, read - started, time.perf_counter() - read, features=features)
 
-    def _cut(self, block: Block, cells: Batch) -> None:
+    def _cut(self, block: Block, cells: Batch, measuring: tuple[Any, ...] | None) -> None:
         ids, rect = cells.ids.astype(block.labels.dtype), block.rect
         tops, lefts = cells.tops.astype(np.int64) - rect.top, cells.lefts.astype(np.int64) - rect.left
         outlines = (self._planes, np.array([rect.top, rect.left]), cells.outlines.outlines().arrays)
         results = self._stack, self._boxes, self._on_edge
-        cut_stamps(block.labels, block.image, ids, tops, lefts, outlines, self._how, *results, self._scratch)
+        cut_stamps(block.labels, block.image, ids, tops, lefts, outlines, self._how, *results, measuring, self._scratch)
 
     def _room_for(self, n_cells: int) -> NDArray[np.uint8]:
         n_bytes = self._encoder.room(n_cells, self._stack.shape[1], self._recipe.plane_bytes)

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
+from cellstamp.cells.load_kernels import cut_tiny_image
 from cellstamp.cells.task import MeasuringTypes
 from cellstamp.compiling.cache_folders import is_kept, note_kept
 
 
-def load_measuring(types: MeasuringTypes) -> None:
-    """Load or compile the kernels for these types by measuring a tiny image; keep the code for later runs."""
+def load_measuring(types: MeasuringTypes, *, cutting: bool = True) -> None:
+    """Load the kernels for these types that measure cells while they are cut, or alone; compile both, and keep them.
+
+    What is kept and not asked for is loaded when it is needed: alone, cells that are larger than their crops are
+    measured, and masks are found for functions and textures.
+    """
+    from cellstamp.cells.kernels.masks import new_mask_scratch
     from cellstamp.cells.kernels.measure import find_cell_masks, kinds_of, measure_cells, n_measured, new_scratch
     from cellstamp.source.outlines import NO_OUTLINES
 
-    size = 2
-    labels, image = np.ones((1, size, size), types.labels), np.ones((1, size, size), types.image)
-    ids, windows = np.ones(1, types.labels), np.array([[0, 0, size, size, 0, 0, 0, 0]])
-    search = np.array([[[0, size, 0, size]]])
-    outlines = (np.zeros(1, np.int64), np.zeros(2, np.int64), NO_OUTLINES.arrays)
+    size, compiling = 2, not is_kept(types)
     out, is_cut = np.empty((1, n_measured(1, 1, shapes=True, intensities=True))), np.zeros(1, np.bool_)
-    scratch = new_scratch(1, size, types.image)
-    groups = (True, True), kinds_of(types.image)
-    measure_cells(labels, image, ids, windows, search, outlines, *groups, out, is_cut, is_cut[None], scratch)
-    if not is_kept(types):
-        # for functions and textures only: they load it when they need it
-        find_cell_masks(labels, ids, windows, search, outlines, scratch)
+    windows, scratch = np.array([[0, 0, size, size, 0, 0, 0, 0]]), new_scratch(1, 1, size, types.image)
+    measuring = (windows, (True, True), kinds_of(types.image), out, is_cut, is_cut[None], scratch)
+    if cutting or compiling:
+        cut_tiny_image(types.of_crops, measuring)
+    if cutting and not compiling:
+        return
+    labels, image = np.ones((1, size, size), types.labels), np.ones((1, size, size), types.image)
+    ids, masking = np.ones(1, types.labels), new_mask_scratch(1, size)
+    outlines = (np.zeros(1, np.int64), np.zeros(2, np.int64), NO_OUTLINES.arrays)
+    measure_cells(labels, image, ids, outlines, measuring, masking)
+    if compiling:
+        find_cell_masks(labels, ids, windows, outlines, scratch[0], masking)
         note_kept(types)

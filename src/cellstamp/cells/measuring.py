@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.cells.batch_reader import planes_of
+from cellstamp.cells.kernels.masks import new_mask_scratch
 from cellstamp.cells.kernels.measure import find_cell_masks, kinds_of, measure_cells, n_measured, new_scratch
 from cellstamp.cells.plan import Batch
 from cellstamp.features.choice import FeatureChoice
@@ -23,22 +24,21 @@ _WIDER = 3
 """Side of the window in which a cell that touches the edge of its crop is measured, in crops."""
 
 
-class Measured(NamedTuple):
-    """Measurements of some cells.
+class Measuring(NamedTuple):
+    """What the kernels get and return, see `cellstamp.cells.kernels.measure.measure_cells`."""
 
-    Attributes
-    ----------
-    features
-        float32 (n_cells, 1 + n_features): whether the cell was measured in part, and its features.
-    is_cut
-        bool (n_cells,): whether a mask touches an edge of the crop beyond which the image continues.
-    is_empty
-        bool (n_cells, n_masks): whether each mask has no pixel in the crop.
-    """
-
-    features: NDArray[np.float32]
+    windows: NDArray[np.int64]
+    groups: tuple[bool, bool]
+    kinds: tuple[bool, bool]
+    values: NDArray[np.float64]
     is_cut: NDArray[np.bool_]
     is_empty: NDArray[np.bool_]
+    scratch: tuple[Any, ...]
+
+    def of(self, cells: slice) -> tuple[Any, ...]:
+        """Return the same for some of the cells, as a plain tuple for the kernels."""
+        results = self.values[cells], self.is_cut[cells], self.is_empty[cells]
+        return self.windows[cells], self.groups, self.kinds, *results, self.scratch
 
 
 class CellMeasurer:
@@ -69,22 +69,39 @@ class CellMeasurer:
         n_masks, n_channels = len(source.masks), source.image.shape[0]
         self._n_declared = n_measured(n_masks, n_channels, shapes=choice.shapes, intensities=choice.intensities)
         self._functions = [(path, find_function(path)) for path in choice.functions]
-        self._scratch = new_scratch(n_masks, image_size, source.image.dtype)
+        self._scratch = self._new_scratch(image_size)
 
     @cached_property
-    def _wide_scratch(self) -> tuple[Any, ...]:
-        return new_scratch(len(self._source.masks), _WIDER * self._size, self._source.image.dtype)
+    def _wide_scratch(self) -> _Scratch:
+        return self._new_scratch(_WIDER * self._size)
 
-    def measure(self, block: Block, batch: Batch, boxes: NDArray[np.int64] | None = None) -> Measured:
-        """Measure all cells of a batch.
+    def _new_scratch(self, size: int) -> _Scratch:
+        """Allocate working memory for windows of at most ``size`` pixels a side."""
+        n_masks, image = self._planes.size, self._source.image
+        return _Scratch(new_mask_scratch(n_masks, size), new_scratch(n_masks, image.shape[0], size, image.dtype))
 
-        Parameters
-        ----------
-        block
-            The pixels of their crops.
-        boxes
-            int64 (n_cells, >= n_masks, 4): a box in the crop with all pixels of each mask, see
-            `cellstamp.cells.kernels.measure.measure_cells`. None: the complete crop.
+    def start(self, block: Block, batch: Batch) -> Measuring:
+        """Return what measures the cells of a batch while they are cut; ``block`` has the pixels of their crops."""
+        return self._room(self._crops(batch, 1), block, self._scratch)
+
+    def finish(self, measured: Measuring, block: Block, batch: Batch) -> NDArray[np.float32]:
+        """Return the features of a batch that kernels have measured while they cut it; see `measure`."""
+        windows = self._windows(batch, 1)
+        beyond = np.flatnonzero((windows != self._crops(batch, 1)).any(axis=1))
+        if beyond.size:  # in crops, outlines are drawn beyond the image, too
+            again = self._measure(block, _members(batch, beyond), windows[beyond], self._scratch)
+            measured.values[beyond], measured.is_cut[beyond] = again.values, again.is_cut
+        return self._completed(measured, block, batch, windows)
+
+    def measure(self, block: Block, batch: Batch) -> tuple[NDArray[np.float32], Measuring]:
+        """Measure the cells of a batch; ``block`` has the pixels of their crops.
+
+        Returns
+        -------
+        features : numpy.ndarray
+            float32 (n_cells, 1 + n_features): whether the cell was measured in part, and its features.
+        measured : Measuring
+            What the kernels returned.
 
         Raises
         ------
@@ -92,12 +109,18 @@ class CellMeasurer:
             If a user's function fails, or returns something else than for the first cell.
         """
         windows = self._windows(batch, 1)
-        search = _everywhere(windows, self._planes.size) if boxes is None else self._search(windows, batch, boxes)
-        values, is_cut, is_empty = self._measure(block, batch, windows, search, self._scratch)
-        in_part, large = is_cut.copy(), np.flatnonzero(is_cut)
+        measured = self._measure(block, batch, windows, self._scratch)
+        return self._completed(measured, block, batch, windows), measured
+
+    def _completed(
+        self, measured: Measuring, block: Block, batch: Batch, windows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return what kernels have measured in windows, with functions, and with cells that these cut off."""
+        values = self._with_functions(measured.values, block, batch, windows, self._scratch)
+        in_part, large = measured.is_cut.copy(), np.flatnonzero(measured.is_cut)
         if large.size:
             self._measure_widely(block, batch, large, values, in_part)
-        return Measured(np.column_stack([in_part, values]).astype(np.float32), is_cut, is_empty)
+        return np.column_stack([in_part, values]).astype(np.float32)
 
     def names_of_functions(self, block: Block, batch: Batch) -> tuple[tuple[str, ...], ...]:
         """Return the names that each function returns for the first cell with pixels; empty if no cell has any."""
@@ -124,8 +147,9 @@ class CellMeasurer:
                 some = _members(batch, cells)
                 pixels = block if is_held else self._read_around(some)
                 windows = self._windows(some, _WIDER)
-                search = _everywhere(windows, self._planes.size)
-                values[cells], in_part[cells], _ = self._measure(pixels, some, windows, search, self._wide_scratch)
+                measured = self._measure(pixels, some, windows, self._wide_scratch)
+                in_part[cells] = measured.is_cut
+                values[cells] = self._with_functions(measured.values, pixels, some, windows, self._wide_scratch)
 
     def _read_around(self, batch: Batch) -> Block:
         """Read the wider windows of all cells of a batch, which are in one tile."""
@@ -134,25 +158,30 @@ class CellMeasurer:
         # a new reader: the other one keeps the pixels of its tile for the next batch
         return self._told_apart(TileReader(self._source, reach=0).read(rect, rect), batch.ids)
 
-    def _measure(
-        self,
-        block: Block,
-        batch: Batch,
-        windows: NDArray[np.int64],
-        search: NDArray[np.int64],
-        scratch: tuple[Any, ...],
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Measure cells in windows, of which a part is searched; return values, and which are cut and empty."""
-        declared, is_cut = np.empty((len(batch), self._n_declared)), np.empty(len(batch), np.bool_)
-        is_empty = np.empty((len(batch), self._planes.size), np.bool_)
-        where = self._in_block(windows, block), search, self._outlines(block, batch)
-        ids = batch.ids.astype(block.labels.dtype)
-        measure_cells(block.labels, block.image, ids, *where, *self._groups, declared, is_cut, is_empty, scratch)
+    def _room(self, windows: NDArray[np.int64], block: Block, scratch: _Scratch) -> Measuring:
+        """Return the arguments of the kernels, with room for their results."""
+        n_cells = len(windows)
+        values, is_cut = np.empty((n_cells, self._n_declared)), np.empty(n_cells, np.bool_)
+        is_empty = np.empty((n_cells, self._planes.size), np.bool_)
+        where = self._in_block(windows, block)
+        return Measuring(where, *self._groups, values, is_cut, is_empty, scratch.of_features)
+
+    def _measure(self, block: Block, batch: Batch, windows: NDArray[np.int64], scratch: _Scratch) -> Measuring:
+        """Find and measure cells in windows."""
+        measuring, ids = self._room(windows, block, scratch), batch.ids.astype(block.labels.dtype)
+        everything = measuring.of(slice(None))
+        measure_cells(block.labels, block.image, ids, self._outlines(block, batch), everything, scratch.of_masks)
+        return measuring
+
+    def _with_functions(
+        self, declared: NDArray[np.float64], block: Block, batch: Batch, windows: NDArray[np.int64], scratch: _Scratch
+    ) -> NDArray[np.float64]:
+        """Return the features of kernels, and with them those of textures and functions, in windows."""
         if not (self._functions or self._choice.textures):
-            return declared, is_cut, is_empty
+            return declared
         every = zip(batch.ids.tolist(), self._results(block, batch, windows, scratch), strict=True)
         own = [self._values_of(cell, results) for cell, results in every]
-        return np.column_stack([declared, np.array(own, np.float64).reshape(len(batch), -1)]), is_cut, is_empty
+        return np.column_stack([declared, np.array(own, np.float64).reshape(len(batch), -1)])
 
     def _values_of(self, cell: int, results: tuple[list[float], list[Any]] | None) -> list[float]:
         """Return the textures of a cell, and the values of all functions; NaN if it has no pixels."""
@@ -164,22 +193,21 @@ class CellMeasurer:
         return [*textures, *(value for (path, _), own, known in every for value in in_order(path, own, known, cell))]
 
     def _results(
-        self, block: Block, batch: Batch, windows: NDArray[np.int64], scratch: tuple[Any, ...]
+        self, block: Block, batch: Batch, windows: NDArray[np.int64], scratch: _Scratch
     ) -> Iterator[tuple[list[float], list[Any]] | None]:
         """Yield the textures of each cell, and the results of all functions; None for a cell without pixels."""
-        masks, boxes, in_block = scratch[0], scratch[3], self._in_block(windows, block)
-        search = _everywhere(windows, self._planes.size)
+        masks, boxes, in_block = scratch.of_masks[0], scratch.of_features[0], self._in_block(windows, block)
         for number, cell in enumerate(batch.ids.tolist()):
             one, window = batch[number : number + 1], in_block[number : number + 1]
             ids = one.ids.astype(block.labels.dtype)
-            find_cell_masks(block.labels, ids, window, search[number:], self._outlines(block, one), scratch)
+            find_cell_masks(block.labels, ids, window, self._outlines(block, one), boxes, scratch.of_masks)
             filled = boxes[boxes[:, 1] > 0]
             if not filled.size:
                 yield None
                 continue
             (top, left), (bottom, right) = filled[:, ::2].min(axis=0), filled[:, 1::2].max(axis=0)
             own = masks[:, top:bottom, left:right].astype(np.bool_)
-            y, x = window[0, :2]
+            y, x = in_block[number, :2]
             image = block.image[:, y + top : y + bottom, x + left : x + right]
             textures = measure_texture(own, image) if self._choice.textures else []
             # copies: a function may change its arguments
@@ -189,22 +217,19 @@ class CellMeasurer:
             )
 
     def _outlines(self, block: Block, batch: Batch) -> tuple[Any, ...]:
-        corner = np.array([block.rect.top, block.rect.left])
-        return self._planes, corner, batch.outlines.outlines().arrays
+        return self._planes, np.array([block.rect.top, block.rect.left]), batch.outlines.outlines().arrays
 
     def _windows(self, batch: Batch, wider: int) -> NDArray[np.int64]:
         """Return the windows of cells inside the image, int64 (n, 4): top, bottom, left, right."""
-        margin, side = (wider - 1) // 2 * self._size, wider * self._size
         height, width = self._source.shape
-        top, left = batch.tops.astype(np.int64) - margin, batch.lefts.astype(np.int64) - margin
-        edges = np.maximum(top, 0), np.minimum(top + side, height), np.maximum(left, 0), np.minimum(left + side, width)
-        return np.stack(edges, axis=1)
+        crops: NDArray[np.int64] = self._crops(batch, wider).clip(0, [height, height, width, width])
+        return crops
 
-    def _search(self, windows: NDArray[np.int64], batch: Batch, boxes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return boxes in crops as boxes in windows, which begin later at the border of the image."""
-        top, left = windows[:, 0] - batch.tops, windows[:, 2] - batch.lefts
-        moved: NDArray[np.int64] = boxes[:, : self._planes.size] - np.stack([top, top, left, left], axis=1)[:, None]
-        return moved
+    def _crops(self, batch: Batch, wider: int) -> NDArray[np.int64]:
+        """Return the same windows with what lies beyond the image."""
+        margin, side = (wider - 1) // 2 * self._size, wider * self._size
+        top, left = batch.tops.astype(np.int64) - margin, batch.lefts.astype(np.int64) - margin
+        return np.stack([top, top + side, left, left + side], axis=1)
 
     def _in_block(self, windows: NDArray[np.int64], block: Block) -> NDArray[np.int64]:
         """Return windows in a block, for the kernels."""
@@ -214,12 +239,11 @@ class CellMeasurer:
         return np.stack([*own, top > 0, bottom < height, left > 0, right < width], axis=1)
 
 
-def _everywhere(windows: NDArray[np.int64], n_masks: int) -> NDArray[np.int64]:
-    """Return the boxes of complete windows, for each mask."""
-    top, bottom, left, right = windows.T
-    nothing = np.zeros_like(top)
-    box = np.stack([nothing, bottom - top, nothing, right - left], axis=1)
-    return np.repeat(box[:, None], n_masks, axis=1)
+class _Scratch(NamedTuple):
+    """Working memory of the kernels that find masks, and of those that measure them."""
+
+    of_masks: tuple[Any, ...]
+    of_features: tuple[Any, ...]
 
 
 def _members(batch: Batch, cells: NDArray[np.int64]) -> Batch:

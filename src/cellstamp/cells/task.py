@@ -22,19 +22,25 @@ if TYPE_CHECKING:
 
 
 class MeasuringTypes(NamedTuple):
-    """Pixel types that the kernels of features are compiled for, as numpy names them."""
+    """Pixel types that the kernels of features are compiled for, as numpy names them; see `Types`."""
 
     labels: str
     image: str
+    stamps: str
     kind: str = "features"
 
     def __str__(self) -> str:
         return f"features of {self.labels} masks and a {self.image} image"
 
+    @property
+    def of_crops(self) -> Types:
+        """Types of the kernels that cut."""
+        return Types(self.labels, self.image, self.stamps)
 
-def measuring_types_of(source: PixelSource) -> MeasuringTypes:
-    """Return the types that the kernels of features are compiled for."""
-    return MeasuringTypes(np.dtype(source.label_dtype).name, np.dtype(source.image.dtype).name)
+
+def measuring_types_of(source: PixelSource, dtype: StampType) -> MeasuringTypes:
+    """Return the types that the kernels of features are compiled for, for single-cell images of ``dtype``."""
+    return MeasuringTypes(*types_of(source, dtype))
 
 
 def types_of(source: PixelSource, dtype: StampType) -> Types:
@@ -47,6 +53,8 @@ class StampTask:
 
     The payload of a result is valid until the next call.
     """
+
+    _cuts = True
 
     def __init__(self, source: PixelSource, recipe: CropSettings, features: FeatureChoice | None = None) -> None:
         self._source = source
@@ -73,7 +81,7 @@ class StampTask:
         if self._features is not None:
             from cellstamp.cells.load_measuring import load_measuring
 
-            load_measuring(measuring_types_of(self._source))
+            load_measuring(measuring_types_of(self._source, self._recipe.dtype), cutting=self._cuts)
         if self._source.loops:
             from cellstamp.source.read.loops import load_loops
 
@@ -90,6 +98,8 @@ class StampTask:
 
 class MeasuringTask(StampTask):
     """Callable that returns the features of a batch, without single-cell images."""
+
+    _cuts = False
 
     def __call__(self, batch: Batch) -> FinishedBatch:
         """Read and measure a batch."""

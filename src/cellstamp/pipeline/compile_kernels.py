@@ -105,7 +105,7 @@ def compile_for_later(
     _check("dtype", dtypes, get_args(StampType))
     ids = [ids_type([mask]).name for mask in masks]
     for types in dict.fromkeys(Types(*each) for each in product(ids, images, dtypes)):
-        measuring = MeasuringTypes(types.labels, types.image)
+        measuring = MeasuringTypes(*types)
         if is_kept(types) and is_kept(measuring):
             tell(f"Already compiled for {types}")
         else:

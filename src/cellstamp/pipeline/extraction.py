@@ -190,7 +190,7 @@ class HDF5CellExtraction(ProcessingStep):
                 watch.lap("setup")
                 if config.engine != "dask" and origin is None:  # workers of a cluster compile for their machines
                     types = types_of(source, config.dtype)
-                    measuring = [measuring_types_of(source)] if config.features else []
+                    measuring = [measuring_types_of(source, config.dtype)] if config.features else []
                     compile_kernels(types, source.loops, engine, lambda line: self._tell(line, config), measuring)
                     watch.skip()
                 blocks = BlockRunner(n_local_workers(config))

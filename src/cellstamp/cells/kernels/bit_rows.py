@@ -1,8 +1,8 @@
 """Masks as rows of bits: words of 64 pixels, on which loops take a tenth of the time of loops over bytes.
 
-The words of a mask cover its area (`cellstamp.cells.kernels.measure.area_of`): rows of a window, and columns from a
-multiple of 8. Row y of the window is row y + 1 of the words, and the first 64 columns are word 1. A frame of zeros
-around the area stands for the background: a row above and below it, and a word at the left and right.
+The words of all masks of a cell cover the same area (`area_of`): rows of a window, and columns from a multiple of 8.
+Row y of the window is row y + 1 of the words, and the first 64 columns are word 1. A frame of zeros around the area
+stands for the background: a row above and below it, and a word at the left and right.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from cellstamp.compiling.decorators import compiled_part
 
@@ -52,79 +53,54 @@ def place_of_last(word):
 
 
 @compiled_part
+def area_of(boxes):
+    """Return the area around the bounding boxes of masks, which are 0 for empty masks.
+
+    Returns
+    -------
+    tuple of int
+        First row, end of rows, and the same of columns in units of eight.
+    """
+    top = bottom = left = right = 0
+    for m in range(boxes.shape[0]):
+        box = boxes[m]
+        if bottom == 0:
+            top, bottom, left, right = box[0], box[1], box[2], box[3]
+        elif box[1] > 0:
+            top, bottom = min(top, box[0]), max(bottom, box[1])
+            left, right = min(left, box[2]), max(right, box[3])
+    return top, bottom, left // 8, (right + 7) // 8
+
+
+@compiled_part
 def n_words(area):
     """Return the number of words in a row of an area, without the frame."""
     return (area[3] - area[2] + 7) // 8
 
 
 @compiled_part
-def pack_mask(mask, area, bits):
-    """Write the bits of an area of a mask, and zeros around it.
+def pack_masks(words, area, packed):
+    """Write the bits of a cell's masks in an area, and zeros around it.
 
     Parameters
     ----------
-    mask
-        uint64 (>= rows, >= columns / 8): the mask's bytes, 0 or 1, eight in a word.
+    words
+        uint64 (n_masks, >= rows, >= columns / 8): the masks' bytes, 0 or 1, eight in a word.
     area
-        First row, end of rows, and the same of columns in units of eight.
-    bits
-        uint64 (>= rows + 2, >= words + 2), written.
+        See `area_of`.
+    packed
+        uint64 (n_masks, >= rows + 2, >= words + 2), written.
     """
     width = n_words(area)
-    bits[area[0], : width + 2] = 0
-    bits[area[1] + 1, : width + 2] = 0
-    for y in range(area[0], area[1]):
-        row, out = mask[y, area[2] : area[3]], bits[y + 1]
-        out[: width + 2] = 0
-        for k in range(row.size):
-            out[1 + k // 8] |= (row[k] * _GATHER >> _BYTE) << np.uint64(8 * (k % 8))
-
-
-@compiled_part
-def bound_bits(bits, area, box):
-    """Write the bounding box of a mask in the window: first row, end of rows, and the same of columns; or zeros."""
-    box[:] = 0
-    width = n_words(area)
-    left, right = -1, -1
-    for j in range(1, width + 1):
-        used = np.uint64(0)
-        for y in range(area[0] + 1, area[1] + 1):
-            used |= bits[y, j]
-        if used:
-            start = 8 * area[2] + PIXELS * (j - 1)
-            left = start + np.int64(place_of_first(used)) if left < 0 else left
-            right = start + np.int64(place_of_last(used))
-    if left < 0:
-        return
-    first, last = area[0], area[1] - 1
-    while is_empty(bits[first + 1], width):
-        first += 1
-    while is_empty(bits[last + 1], width):
-        last -= 1
-    box[0], box[1], box[2], box[3] = first, last + 1, left, right + 1
-
-
-@compiled_part
-def is_empty(row, width):
-    """Whether a row has no pixel."""
-    seen = np.uint64(0)
-    for j in range(1, width + 1):
-        seen |= row[j]
-    return seen == 0
-
-
-@compiled_part
-def has_gaps(bits, area):
-    """Whether a row has background between two pixels of the mask: without one there can be no hole."""
-    width = n_words(area)
-    for y in range(area[0] + 1, area[1] + 1):
-        row = bits[y]
-        n_runs = np.uint64(0)
-        for j in range(1, width + 1):
-            n_runs += count_ones(row[j] & ~shifted_right(row, j))
-        if n_runs > 1:
-            return True
-    return False
+    for m in range(packed.shape[0]):
+        mask, bits = words[m], packed[m]
+        bits[area[0], : width + 2] = 0
+        bits[area[1] + 1, : width + 2] = 0
+        for y in range(area[0], area[1]):
+            row, out = mask[y, area[2] : area[3]], bits[y + 1]
+            out[: width + 2] = 0
+            for k in range(row.size):
+                out[1 + k // 8] |= (row[k] * _GATHER >> _BYTE) << np.uint64(8 * (k % 8))
 
 
 @compiled_part
@@ -139,7 +115,6 @@ def shifted_left(row, j):
     return row[j] >> _ONE | row[j + 1] << _HIGHEST
 
 
-def new_bits(n_masks: int, size: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def new_bits(n_masks: int, size: int) -> NDArray[np.uint64]:
     """Allocate the bits of masks in a window of at most ``size`` pixels a side, uint64 (n_masks, rows, words)."""
-    # the area begins at a multiple of 8, so that it may be a word wider
-    return np.zeros((n_masks, size + 2, size // PIXELS + 4), np.uint64)
+    return np.zeros((n_masks, size + 2, -(-size // PIXELS) + 2), np.uint64)

@@ -6,7 +6,8 @@ import numpy as np
 
 from cellstamp.cells.kernels.blur import BLUR_RADIUS, gaussian_weights
 from cellstamp.cells.kernels.boxes import clear_box, copy_row, list_box
-from cellstamp.cells.kernels.masks import blur_cell, bound_cell, find_cell
+from cellstamp.cells.kernels.masks import blur_cell, bound_cell, find_cell, new_mask_scratch
+from cellstamp.cells.kernels.measure import boxes_of, measure_cell
 from cellstamp.cells.kernels.outlines import draw_cell
 from cellstamp.cells.kernels.quantiles import FEW, normalise, rescale
 from cellstamp.cells.kernels.rounding import store_plane
@@ -14,7 +15,7 @@ from cellstamp.compiling.decorators import compiled, compiled_part
 
 
 @compiled
-def cut_stamps(labels, image, ids, tops, lefts, outlines, how, stamps, boxes, on_edge, scratch):
+def cut_stamps(labels, image, ids, tops, lefts, outlines, how, stamps, boxes, on_edge, measuring, scratch):
     """Cut the single-cell images of several cells out of one block of masks and image.
 
     Parameters
@@ -40,14 +41,16 @@ def cut_stamps(labels, image, ids, tops, lefts, outlines, how, stamps, boxes, on
         int64 (>= n_cells, n_masks + n_channels, 4): the boxes of the planes in ``stamps``, replaced by the new ones.
     on_edge
         bool (>= n_cells,), written: whether the cell mask has a pixel on the window's edge.
+    measuring
+        As that of `cellstamp.cells.kernels.measure.measure_cells`: cells are measured, too. Their masks have just been
+        found, and their pixels are in the processor's cache. None: they are not.
     scratch
         See `new_scratch`.
     """
     apply_masks, per_cell, limits, levels = how
-    masking, blurred, values, bits, halves, work, weights = scratch
+    masks, words, masking, blurred, values, bits, halves, work, weights = scratch
     planes, corner, drawn = outlines
     n_masks, size = planes.size, stamps.shape[2]
-    mask, words = masking[0], masking[1]
     for i in range(ids.size):
         for p in range(stamps.shape[1]):
             clear_box(stamps[i, p], boxes[i, p])
@@ -55,12 +58,14 @@ def cut_stamps(labels, image, ids, tops, lefts, outlines, how, stamps, boxes, on
         for m in range(n_masks):
             box, plane = boxes[i, m], planes[m]
             if plane >= 0:
-                find_cell(labels[plane], tops[i], lefts[i], size, ids[i], mask, words, box)
+                find_cell(labels[plane], tops[i], lefts[i], size, size, ids[i], masks[m], words[m], box)
             else:
                 cell = (-1 - plane) * ids.size + i
-                draw_cell(drawn, cell, corner[0] + tops[i], corner[1] + lefts[i], size, mask)
-                bound_cell(mask, words, size, box)
-            on_edge[i] = blur_cell(size, weights, masking, blurred, box)
+                draw_cell(drawn, cell, corner[0] + tops[i], corner[1] + lefts[i], size, masks[m])
+                bound_cell(masks[m], words[m], size, size, box)
+            if measuring is not None:
+                copy_row(box, boxes_of(measuring)[m])
+            on_edge[i] = blur_cell(masks[m], size, weights, masking, blurred, box)
             list_box(blurred, box, values)
             store_plane(values, bits, halves, levels, box, stamps[i, m])
         for c in range(image.shape[0]):
@@ -76,6 +81,8 @@ def cut_stamps(labels, image, ids, tops, lefts, outlines, how, stamps, boxes, on
             else:
                 rescale(values, count, limits[c, 0], limits[c, 1])
             store_plane(values, bits, halves, levels, own, stamps[i, n_masks + c])
+        if measuring is not None:
+            measure_cell(words, image, corner, i, measuring)
 
 
 @compiled_part
@@ -116,14 +123,22 @@ def copy_channel(image, top, left, size, values):
     return size * size
 
 
-def new_scratch(size: int) -> tuple[Any, ...]:
+def new_scratch(n_masks: int, size: int) -> tuple[Any, ...]:
     """Allocate the working memory of `cut_stamps` for windows of ``size`` pixels; one per thread."""
     frame = size + 2 * BLUR_RADIUS
-    # one row more than the window: the columns in use
-    mask = np.zeros((size + 1, -(-size // 8) * 8), np.uint8)
-    gaps = np.empty((size * size // 2, 3), np.int64)
-    masking = (mask, mask.view(np.uint64), gaps, np.empty((frame, frame)), np.empty(frame))
+    masks, words, gaps = new_mask_scratch(n_masks, size)
+    masking = gaps, np.empty((frame, frame)), np.empty(frame)
     values = np.empty(size * size)
     halves = np.empty(size * size, np.uint16)
     work = np.empty(size * size + 2 * FEW)
-    return masking, np.empty((size, size)), values, values.view(np.uint64), halves, work, gaussian_weights()
+    return (
+        masks,
+        words,
+        masking,
+        np.empty((size, size)),
+        values,
+        values.view(np.uint64),
+        halves,
+        work,
+        gaussian_weights(),
+    )

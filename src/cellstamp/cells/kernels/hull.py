@@ -51,6 +51,8 @@ def reach(ends, chain):
     height = ends.size
     count = 0
     for row in range(-1, 2 * height):
+        if row % 2 and 0 < row < 2 * height - 1 and is_inside(ends[row // 2], ends[row // 2 + 1]):
+            continue
         column = furthest(ends, row)
         if column < 0:
             continue
@@ -66,6 +68,15 @@ def reach(ends, chain):
         columns = chain[at + 1, 1] - chain[at, 1]
         # positive numbers below 2**31: floats divide them exactly enough, and in half the time
         ends[y] = np.int64((chain[at, 1] * rows + columns * (2 * y - chain[at, 0])) / (2 * rows))
+
+
+@compiled_part
+def is_inside(above, below):
+    """Whether the midpoint of the edge between two rows is no corner, as the last pixels are at most one column apart.
+
+    The line between the midpoints at the sides of these pixels runs through it, or outside of it.
+    """
+    return above >= 0 and below >= 0 and -1 <= above - below <= 1
 
 
 @compiled_part

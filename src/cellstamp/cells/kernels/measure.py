@@ -1,13 +1,14 @@
-"""Measure the features of several cells in one block of masks and image. The entry to the kernels of features."""
+"""Measure the features of cells, alone or while they are cut. The entry to the kernels of features."""
 
 from typing import Any
 
 import numpy as np
 
-from cellstamp.cells.kernels.bit_rows import bound_bits, has_gaps, new_bits, pack_mask
+from cellstamp.cells.kernels.bit_rows import area_of, new_bits, pack_masks
 from cellstamp.cells.kernels.counted import MOST_COUNTED, measure_counted, new_count_scratch
 from cellstamp.cells.kernels.holes import fill_holes
 from cellstamp.cells.kernels.intensity import N_INTENSITY, measure_sorted, new_sort_scratch, sort_parts
+from cellstamp.cells.kernels.masks import bound_cell, find_cell
 from cellstamp.cells.kernels.outlines import draw_cell
 from cellstamp.cells.kernels.parts import N_PARTS, first_compartment, list_runs, list_values
 from cellstamp.cells.kernels.shape import N_SHAPE, measure_shape, new_shape_scratch
@@ -15,7 +16,7 @@ from cellstamp.compiling.decorators import compiled, compiled_part
 
 
 @compiled
-def measure_cells(labels, image, ids, windows, search, outlines, groups, kinds, out, is_cut, is_empty, scratch):
+def measure_cells(labels, image, ids, outlines, measuring, masking):
     """Measure cells on the pixels of their masks, with holes filled.
 
     Parameters
@@ -26,142 +27,129 @@ def measure_cells(labels, image, ids, windows, search, outlines, groups, kinds, 
         (n_channels, Y, X), the same area.
     ids
         (n_cells,), in the dtype of ``labels``.
-    windows
-        int64 (n_cells, 8): first row and column of each window in the block, its height and width, and whether the
-        image continues above, below, left and right of it.
-    search
-        int64 (n_cells, n_masks, 4): a box in the window with all pixels of each mask; it may extend beyond the window.
-        First row, end of rows, first column, end of columns. Without pixels, the end of rows is not positive.
     outlines
         As those of `cellstamp.cells.kernels.crops.cut_stamps`.
-    groups
-        Whether shapes are measured, and whether intensities are.
-    kinds
-        Whether the image has integers of at most 16 bits, and whether it has integers.
-    out
-        float64 (n_cells, n_features), written; see `n_measured`.
-    is_cut
-        bool (n_cells,), written: whether a mask touches an edge of the window beyond which the image continues.
-    is_empty
-        bool (n_cells, n_masks), written: whether each mask has no pixel in the window.
-    scratch
-        See `new_scratch`.
+    measuring
+        ``windows, groups, kinds, out, is_cut, is_empty, scratch``:
+
+        - int64 (n_cells, 8): first row and column of each window in the block, its height and width, and whether the
+          image continues above, below, left and right of it;
+        - whether shapes are measured, and whether intensities are;
+        - whether the image has integers of at most 16 bits, and whether it has integers;
+        - float64 (n_cells, n_features), written; see `n_measured`;
+        - bool (n_cells,), written: whether a mask touches an edge of the window beyond which the image continues;
+        - bool (n_cells, n_masks), written: whether each mask has no pixel in the window;
+        - see `new_scratch`.
+    masking
+        From `cellstamp.cells.kernels.masks.new_mask_scratch`.
     """
-    shapes, intensities = groups
-    corner, bits, boxes, runs, ends = outlines[1], scratch[2], scratch[3], scratch[5], scratch[6]
-    n_masks = bits.shape[0]
     for i in range(ids.size):
-        area = area_of(search[i], windows[i])
-        is_cut[i] = find_masks(labels, ids, i, windows[i], area, outlines, scratch)
-        every = runs[: list_runs(bits, area, runs, ends)]
-        top, left = windows[i, 0], windows[i, 1]
-        at = 0
-        for m in range(n_masks):
-            is_empty[i, m] = boxes[m, 1] == 0
-        if shapes:
-            for m in range(n_masks):
-                part, own = first_compartment(n_masks) + m, out[i, at : at + N_SHAPE]
-                corner_of_window = corner[0] + top, corner[1] + left
-                measure_shape(bits[m], area, boxes[m], every, part, corner_of_window, scratch[7], own)
-                at += N_SHAPE
-            if n_masks == 2:
-                area = out[i, N_SHAPE]
-                out[i, at] = out[i, 0] / area if area > 0 else np.nan
-                at += 1
-        if intensities:
-            measure_channels(image, top, left, every, kinds, out[i, at:], scratch)
-
-
-@compiled_part
-def measure_channels(image, top, left, runs, kinds, out, scratch):
-    """Measure the values of all channels in the compartments of a cell."""
-    counted, integers = kinds
-    n_masks, ends, values, sorting = scratch[0].shape[0], scratch[6], scratch[8], scratch[10]
-    n_channels, height, width = image.shape
-    pixels, start = image.reshape((n_channels, height * width)), top * width + left
-    per_channel = out.reshape((n_channels, out.size // (n_channels * N_INTENSITY), N_INTENSITY))
-    for c in range(n_channels):
-        list_values(pixels[c], start, width, runs, ends, values)
-        if counted and ends[N_PARTS - 1] <= MOST_COUNTED:
-            measure_counted(values, ends, n_masks, per_channel[c], scratch[9])
-        else:
-            sort_parts(values, ends, integers, sorting)
-            measure_sorted(sorting[0], ends, n_masks, per_channel[c])
+        find_masks(labels, ids, i, measuring[0][i], outlines, boxes_of(measuring), masking)
+        measure_cell(masking[1], image, outlines[1], i, measuring)
 
 
 @compiled
-def find_cell_masks(labels, ids, windows, search, outlines, scratch):
-    """Write the masks of the first cell, and their boxes, to the scratch; parameters as in `measure_cells`."""
-    find_masks(labels, ids, 0, windows[0], area_of(search[0], windows[0]), outlines, scratch)
+def find_cell_masks(labels, ids, windows, outlines, boxes, masking):
+    """Write the masks of the first cell to the scratch; parameters as in `measure_cells`.
 
-
-@compiled_part
-def find_masks(labels, ids, number, window, area, outlines, scratch):
-    """Find or draw all masks of a cell in a window, and fill their holes; return whether the window cuts one off.
-
-    Masks and their bits are valid inside the area, see `area_of`.
+    ``boxes``, int64 (n_masks, 4), are written: the bounding box of each mask in the window.
     """
+    find_masks(labels, ids, 0, windows[0], outlines, boxes, masking)
+
+
+@compiled_part
+def find_masks(labels, ids, number, window, outlines, boxes, masking):
+    """Find or draw all masks of a cell in a window, and fill their holes."""
     planes, corner, drawn = outlines
-    masks, words, bits, boxes, gaps = scratch[:5]
+    masks, words, gaps = masking
     top, left, height, width = window[0], window[1], window[2], window[3]
-    is_cut = False
-    for m in range(masks.shape[0]):
-        mask, box = masks[m], boxes[m]
-        if planes[m] >= 0:
-            copy_cell(labels[planes[m]], top, left, width, ids[number], area, mask)
+    for m in range(planes.size):
+        mask, box, plane = masks[m], boxes[m], planes[m]
+        if plane >= 0:
+            find_cell(labels[plane], top, left, height, width, ids[number], mask, words[m], box)
         else:
-            size = max(height, width)
-            draw_cell(drawn, (-1 - planes[m]) * ids.size + number, corner[0] + top, corner[1] + left, size, mask)
-        clear_beyond(mask, area, width)
-        pack_mask(words[m], area, bits[m])
-        bound_bits(bits[m], area, box)
+            cell = (-1 - plane) * ids.size + number
+            draw_cell(drawn, cell, corner[0] + top, corner[1] + left, max(height, width), mask)
+            bound_cell(mask, words[m], height, width, box)
         if box[1] > 0:
-            is_cut |= (box[0] == 0 and window[4] != 0) or (box[1] == height and window[5] != 0)
-            is_cut |= (box[2] == 0 and window[6] != 0) or (box[3] == width and window[7] != 0)
-            if has_gaps(bits[m], area):
-                fill_holes(mask[box[0] : box[1], box[2] : box[3]], gaps)
-                pack_mask(words[m], area, bits[m])
-    return is_cut
+            fill_holes(mask[box[0] : box[1], box[2] : box[3]], gaps)
 
 
 @compiled_part
-def area_of(search, window):
-    """Return the part of a window that has all masks: first row, end of rows, and the same of columns in words of 8."""
-    first, end, first_column, end_column = around(search)
+def measure_cell(words, image, corner, number, measuring):
+    """Measure the masks of one cell.
+
+    Parameters
+    ----------
+    words
+        uint64 (n_masks, rows, columns / 8): the masks with holes filled, a byte a pixel, in the window. Their boxes are
+        those of `boxes_of`.
+    image, measuring
+        As those of `measure_cells`.
+    corner
+        int64 (2,): row and column of the block in the image.
+    number
+        Number of the cell.
+    """
+    windows, groups, kinds, every_out, is_cut, is_empty, scratch = measuring
+    (shapes, intensities), window, out = groups, windows[number], every_out[number]
+    boxes, bits, runs, ends, of_shapes, of_values = scratch
+    n_masks, area = boxes.shape[0], area_of(boxes)
+    pack_masks(words, area, bits)
+    is_cut[number] = is_cut_off(boxes, window)
+    for m in range(n_masks):
+        is_empty[number, m] = boxes[m, 1] == 0
+    every = runs[: list_runs(bits, area, runs, ends)]
+    top, left = window[0], window[1]
+    at = 0
+    if shapes:
+        for m in range(n_masks):
+            part, own = first_compartment(n_masks) + m, out[at : at + N_SHAPE]
+            corner_of_window = corner[0] + top, corner[1] + left
+            measure_shape(bits[m], area, boxes[m], every, part, corner_of_window, of_shapes, own)
+            at += N_SHAPE
+        if n_masks == 2:
+            of_cell = out[N_SHAPE]
+            out[at] = out[0] / of_cell if of_cell > 0 else np.nan
+            at += 1
+    if intensities:
+        measure_channels(image, top, left, n_masks, every, ends, kinds, out[at:], of_values)
+
+
+@compiled_part
+def boxes_of(measuring):
+    """Return where the boxes of the masks must be that `measure_cell` measures, int64 (n_masks, 4)."""
+    return measuring[6][0]
+
+
+@compiled_part
+def is_cut_off(boxes, window):
+    """Whether a mask touches an edge of its window beyond which the image continues."""
     height, width = window[2], window[3]
-    return max(first, 0), min(end, height), max(first_column, 0) // 8, (min(end_column, width) + 7) // 8
-
-
-@compiled_part
-def copy_cell(labels, top, left, width, cell_id, area, mask):
-    """Write ``labels == cell_id`` to an area of the mask: rows, and words of eight columns."""
-    first, end = 8 * area[2], min(8 * area[3], width)
-    for y in range(area[0], area[1]):
-        row, out = labels[top + y, left + first : left + end], mask[y, first:end]
-        for x in range(out.size):
-            out[x] = row[x] == cell_id
-
-
-@compiled_part
-def clear_beyond(mask, area, width):
-    """Clear the columns of an area beyond the window, which is smaller at the border of the image."""
-    for y in range(area[0], area[1]):
-        for x in range(width, 8 * area[3]):
-            mask[y, x] = 0
-
-
-@compiled_part
-def around(boxes):
-    """Return the box around all boxes that are not empty: first row, end of rows, first column, end of columns."""
-    top = bottom = left = right = 0
     for m in range(boxes.shape[0]):
         box = boxes[m]
-        if bottom <= 0:
-            top, bottom, left, right = box[0], box[1], box[2], box[3]
-        elif box[1] > 0:
-            top, bottom = min(top, box[0]), max(bottom, box[1])
-            left, right = min(left, box[2]), max(right, box[3])
-    return top, bottom, left, right
+        if box[1] > 0:
+            above, below = box[0] == 0 and window[4] != 0, box[1] == height and window[5] != 0
+            if above or below or (box[2] == 0 and window[6] != 0) or (box[3] == width and window[7] != 0):
+                return True
+    return False
+
+
+@compiled_part
+def measure_channels(image, top, left, n_masks, runs, ends, kinds, out, scratch):
+    """Measure the values of all channels in the compartments of a cell."""
+    counted, integers = kinds
+    values, counting, sorting = scratch
+    n_channels, height, width = image.shape
+    pixels, start = image.reshape((n_channels, height * width)), top * width + left
+    per_channel = out.reshape((n_channels, out.size // (n_channels * N_INTENSITY), N_INTENSITY))
+    list_values(pixels, start, width, runs, ends, values)
+    for c in range(n_channels):
+        if counted and ends[N_PARTS - 1] <= MOST_COUNTED:
+            measure_counted(values[c], ends, n_masks, per_channel[c], counting)
+        else:
+            sort_parts(values[c], ends, integers, sorting)
+            measure_sorted(sorting[0], ends, n_masks, per_channel[c])
 
 
 def n_measured(n_masks: int, n_channels: int, *, shapes: bool, intensities: bool) -> int:
@@ -175,25 +163,15 @@ def n_measured(n_masks: int, n_channels: int, *, shapes: bool, intensities: bool
     return shapes * of_shape + intensities * n_channels * compartments * N_INTENSITY
 
 
-def new_scratch(n_masks: int, size: int, dtype: Any) -> tuple[Any, ...]:
-    """Allocate the working memory of `measure_cells` for windows of at most ``size`` pixels a side; one per thread.
+def new_scratch(n_masks: int, n_channels: int, size: int, dtype: Any) -> tuple[Any, ...]:
+    """Allocate the working memory of `measure_cell` for windows of at most ``size`` pixels a side; one per thread.
 
     ``dtype`` is that of the image.
     """
-    masks = np.zeros((n_masks, size, -(-size // 8) * 8), np.uint8)
-    return (
-        masks,
-        masks.view(np.uint64),
-        new_bits(n_masks, size),
-        np.zeros((n_masks, 4), np.int64),
-        np.empty((size * size // 2 + 1, 3), np.int64),
-        np.empty((size * size, 4), np.int64),
-        np.empty(N_PARTS, np.int64),
-        new_shape_scratch(size),
-        np.empty(size * size, dtype),
-        new_count_scratch(size * size),
-        new_sort_scratch(size * size),
-    )
+    n_pixels = size * size
+    of_values = np.empty((n_channels, n_pixels), dtype), new_count_scratch(n_pixels), new_sort_scratch(n_pixels)
+    boxes, bits, runs = np.zeros((n_masks, 4), np.int64), new_bits(n_masks, size), np.empty((n_pixels, 4), np.int64)
+    return boxes, bits, runs, np.empty(N_PARTS, np.int64), new_shape_scratch(size), of_values
 
 
 def kinds_of(dtype: Any) -> tuple[bool, bool]:

@@ -80,16 +80,18 @@ def end_run(runs, count, x, ends):
 def list_values(pixels, start, step, runs, ends, values):
     """List the values of a cell's pixels, one part after the other.
 
+    Run by run, all channels: copies of the same size one after the other take less time.
+
     Parameters
     ----------
     pixels
-        A channel of the image, as one row.
+        (n_channels, Y * X): the image, each channel as one row.
     start, step
         Place of the window's first pixel in this row, and distance between rows of the image.
     runs, ends
         From `list_runs`, without further rows.
     values
-        (>= pixels of the cell,), in the dtype of ``pixels``, written.
+        (n_channels, >= pixels of the cell), in the dtype of ``pixels``, written.
     """
     at, both, last = 0, ends[0], ends[1]
     for k in range(runs.shape[0]):
@@ -100,7 +102,8 @@ def list_values(pixels, start, step, runs, ends, values):
             target, both = both, both + size
         else:
             target, last = last, last + size
-        copy_items(pixels, first, values, target, size)  # type: ignore[call-arg]  # numba adds the first one
+        for c in range(pixels.shape[0]):
+            copy_items(pixels[c], first, values[c], target, size)  # type: ignore[call-arg]  # numba adds the first one
 
 
 @intrinsic

@@ -41,7 +41,7 @@ def measure_shape(bits, area, box, runs, part, corner, scratch, out):
             out[k] = math.nan
         out[0] = 0.0
         return
-    n, y, x, var_y, var_x, covariance = moments(runs, part)
+    n, (y, x), (rest_y, rest_x), var_y, var_x, covariance = moments(runs, part)
     out[0] = n
     out[1] = perimeter(bits, area, box, border)
     middle, spread = (var_y + var_x) / 2, math.hypot((var_y - var_x) / 2, covariance)
@@ -54,12 +54,13 @@ def measure_shape(bits, area, box, runs, part, corner, scratch, out):
     list_ends(runs, part, box, ends)
     out[8] = n / hull_area(width, ends[:, :height], chain)
     out[9], out[10], out[11], out[12] = top + box[0], left + box[2], top + box[1], left + box[3]
-    out[13], out[14] = top + y, left + x
+    # integers first: the result must not depend on the window
+    out[13], out[14] = (top + y) + rest_y, (left + x) + rest_x
 
 
 @compiled_part
 def moments(runs, part):
-    """Return area, centroid (y, x), variances (y, x) and covariance of the pixels.
+    """Return area, centroid (y, x) as integers and their rest, variances (y, x) and covariance of the pixels.
 
     Sums are those of integers. Before they are divided, they are moved to the pixel next to the centroid, so that
     nothing cancels.
@@ -80,7 +81,7 @@ def moments(runs, part):
     var_y = (sum_yy - 2 * y0 * sum_y + n * y0 * y0) / n - rest_y * rest_y
     var_x = (sum_xx - 2 * x0 * sum_x + n * x0 * x0) / n - rest_x * rest_x
     covariance = (sum_xy - y0 * sum_x - x0 * sum_y + n * y0 * x0) / n - rest_y * rest_x
-    return n, y0 + rest_y, x0 + rest_x, var_y, var_x, covariance
+    return n, (y0, x0), (rest_y, rest_x), var_y, var_x, covariance
 
 
 @compiled_part
