@@ -27,10 +27,9 @@ PACKAGE = Path(cellstamp.__file__).parent
 COMPILE = """
 import numpy as np
 from cellstamp.compiling.cache_folders import find_folder
-from cellstamp.source.read.runs import sum_runs
-ids, totals = sum_runs(np.array([[0, 7, 7]]), 0, 0)
-assert ids.tolist() == [7] and totals.tolist() == [[2, 3, 0]]
-hits, misses = sum(sum_runs.stats.cache_hits.values()), sum(sum_runs.stats.cache_misses.values())
+from cellstamp.source.read.runs import count_runs
+assert count_runs(np.array([[0, 7, 7]])) == 1
+hits, misses = sum(count_runs.stats.cache_hits.values()), sum(count_runs.stats.cache_misses.values())
 print("loaded" if hits and not misses else "compiled", find_folder())
 """
 PROBE = """
@@ -91,7 +90,7 @@ def nearly_compiled(package: Path) -> Iterator[Path]:
     kept = package / "cellstamp" / "__pycache__"
     kept.mkdir()
     for folder in find_folders().to_load_from:
-        for file in {*folder.glob("*.nb[ci]")} - {*folder.glob("runs.sum_runs-*")}:
+        for file in {*folder.glob("*.nb[ci]")} - {*folder.glob("runs.count_runs-*")}:
             shutil.copy(file, kept)
     with protected(package):
         yield package
@@ -267,7 +266,7 @@ def test_an_extraction_runs_where_nothing_is_writable_and_says_where_code_is_kep
     log = (tmp_path / "out" / "processing.log").read_text()
     assert ("s, kept in " if kept else "s, for this process only: no folder for the cache is writable") in log
     assert "set NUMBA_CACHE_DIR to a folder that stays" in log
-    assert bool(list(private(temporary).rglob("runs.sum_runs-*.nbc"))) is kept
+    assert bool(list(private(temporary).rglob("runs.count_runs-*.nbc"))) is kept
     with h5py.File(tmp_path / "out" / "data" / "single_cells.h5sc") as file:
         assert file["obsm/single_cell_images"][:, -1].any(axis=(1, 2)).all()
 
@@ -400,5 +399,5 @@ def test_another_numba_that_works_otherwise_keeps_code_its_own_way(package: Path
 
 
 def test_nothing_is_compiled_where_numba_is_told_so(package: Path, run: Run) -> None:
-    code = "from cellstamp.source.read.runs import sum_runs\nprint(type(sum_runs).__name__, None)"
+    code = "from cellstamp.source.read.runs import count_runs\nprint(type(count_runs).__name__, None)"
     assert run(package, code, NUMBA_DISABLE_JIT="1")[0] == "function"
