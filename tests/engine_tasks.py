@@ -249,6 +249,14 @@ def environment(batch: Batch) -> dict[str, str]:
     return dict(os.environ)
 
 
+N_THREADS = psutil.Process().num_threads()
+"""Of the process that has imported this, and with it numpy."""
+
+
+def n_threads_at_import(batch: Batch) -> int:
+    return N_THREADS
+
+
 def oom_score(batch: Batch) -> int:
     """How much sooner than others the system kills this process if memory runs out."""
     return int(Path("/proc/self/oom_score_adj").read_text())

@@ -43,6 +43,7 @@ from engine_tasks import (
     descendants,
     environment,
     imported_modules,
+    n_threads_at_import,
     oom_score,
 )
 
@@ -472,6 +473,13 @@ def test_workers_have_nothing_of_the_main_module() -> None:
         assert outcome.value["__main__"] is None or "multiprocessing" in outcome.value["__main__"]
         assert "pytest" not in outcome.value
         assert "spatialdata" not in outcome.value
+
+
+def test_numpy_starts_no_threads_in_the_process_that_forks_workers() -> None:
+    outcomes = ProcessEngine(1, preload=["engine_tasks"], start_method="fork").run(
+        n_threads_at_import, batches(1), lambda: 1
+    )
+    assert [outcome.value for outcome in outcomes] == [1]
 
 
 @each_start_method

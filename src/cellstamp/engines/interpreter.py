@@ -17,6 +17,8 @@ from typing import Any, NoReturn, Self
 from cellstamp.errors import WorkerError
 
 _CODE = "import sys; sys.path[:] = {path!r}; from {module} import main; main({arguments})"
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""Workers already use all cores. numpy's other threads would wait busily while it is imported."""
 _OWN_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 """On Windows, Ctrl-C reaches all processes of a group."""
 
@@ -82,7 +84,7 @@ def start_python(module: str, *arguments: object, stdin: int) -> subprocess.Pope
     command: list[str] = [_executable(), *flags, "-c", code]
     try:
         with _interrupts_blocked():
-            return subprocess.Popen(command, stdin=stdin, creationflags=_OWN_GROUP)
+            return subprocess.Popen(command, stdin=stdin, creationflags=_OWN_GROUP, env=_ONE_THREAD | os.environ)
     except OSError as error:
         raise refused(error) from error
 
