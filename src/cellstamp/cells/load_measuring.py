@@ -12,8 +12,8 @@ from cellstamp.compiling.cache_folders import is_kept, note_kept
 def load_measuring(types: MeasuringTypes, *, cutting: bool = True) -> None:
     """Load the kernels for these types that measure cells while they are cut, or alone; compile both, and keep them.
 
-    What is kept and not asked for is loaded when it is needed: alone, cells that are larger than their crops are
-    measured, and masks are found for functions and textures.
+    If both are kept, the other one is loaded when it is needed: for cells that are larger than their crops, functions,
+    and textures.
     """
     from cellstamp.cells.kernels.masks import new_mask_scratch
     from cellstamp.cells.kernels.measure import find_cell_masks, kinds_of, measure_cells, n_measured, new_scratch

@@ -72,7 +72,7 @@ def reach(ends, chain):
 
 @compiled_part
 def is_inside(above, below):
-    """Whether the midpoint of the edge between two rows is no corner, as the last pixels are at most one column apart.
+    """Whether the midpoint between two rows cannot be a corner: their last pixels are at most one column apart.
 
     The line between the midpoints at the sides of these pixels runs through it, or outside of it.
     """
