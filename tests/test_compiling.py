@@ -398,6 +398,21 @@ def test_another_numba_that_works_otherwise_keeps_code_its_own_way(package: Path
     assert run(package)[0] == "loaded"
 
 
+def test_kernels_are_loaded_without_the_parts_of_numba_that_compile(run: Run) -> None:
+    """It also fails with a newer numba than `_NEWEST_TESTED`: if all other tests pass, raise that."""
+    load_kernels()
+    code = "import sys, cellstamp.cells.preload\nprint('numba.np.arrayobj' in sys.modules, None)"
+    assert run(PACKAGE.parent, code)[0] == "False"
+
+
+def test_with_a_numba_that_was_not_tested_code_is_loaded_as_numba_does(package: Path, run: Run) -> None:
+    cache = package / "cellstamp" / "compiling" / "cache.py"
+    cache.write_text(re.sub("(?m)^_NEWEST_TESTED = .*$", "_NEWEST_TESTED = (0, 0)", cache.read_text()))
+    code = COMPILE_PROBE + "import sys\nassert 'numba.np.arrayobj' in sys.modules\n"
+    assert run(package, code)[0] == "compiled"
+    assert run(package, code)[0] == "loaded"
+
+
 def test_nothing_is_compiled_where_numba_is_told_so(package: Path, run: Run) -> None:
     code = "from cellstamp.source.read.runs import count_runs\nprint(type(count_runs).__name__, None)"
     assert run(package, code, NUMBA_DISABLE_JIT="1")[0] == "function"
