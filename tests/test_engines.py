@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from cellstamp.engines.base import Engine, Outcome
 from cellstamp.engines.dask import DaskEngine
+from cellstamp.engines.interpreter import start_python
 from cellstamp.engines.parcels import Parcel, pack, unpack
 from cellstamp.engines.processes import ProcessEngine
 from cellstamp.engines.result_memory import PackedSlots, ResultMemory, Slots, SparseSlots
@@ -480,6 +481,18 @@ def test_numpy_starts_no_threads_in_the_process_that_forks_workers() -> None:
         n_threads_at_import, batches(1), lambda: 1
     )
     assert [outcome.value for outcome in outcomes] == [1]
+
+
+@pytest.mark.parametrize("name", ["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"])
+def test_the_number_of_threads_that_the_user_has_set_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "2")
+    code = "import os, sys; sys.exit(os.environ.get('OPENBLAS_NUM_THREADS') == '1')"
+    monkeypatch.setattr("cellstamp.engines.interpreter._CODE", code)
+    assert start_python("sys", stdin=subprocess.DEVNULL).wait() == 0
+    monkeypatch.delenv(name)
+    assert start_python("sys", stdin=subprocess.DEVNULL).wait() == 1
 
 
 @each_start_method

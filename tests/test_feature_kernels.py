@@ -33,15 +33,14 @@ def measure(labels: np.ndarray, image: np.ndarray, **groups: bool) -> dict[str, 
     """All features of a cell in a window that is the complete image, by name."""
     height, width = labels.shape[1:]
     (found,), (is_cut,) = measure_windows(labels, image, np.array([[0, 0, height, width]]), **groups)
-    touches = [mask[[0, -1]].any() or mask[:, [0, -1]].any() for mask in labels == CELL]
-    assert is_cut == any(touches)
+    assert is_cut.tolist() == [mask[[0, -1]].any() or mask[:, [0, -1]].any() for mask in labels == CELL]
     return found
 
 
 def measure_windows(
     labels: np.ndarray, image: np.ndarray, windows: np.ndarray, **groups: bool
 ) -> tuple[list[dict[str, float]], np.ndarray]:
-    """All features in windows (n, 4): first row and column, height and width; and whether these cut a mask off."""
+    """All features in windows (n, 4): first row and column, height and width; and whether these cut each mask off."""
     n_masks, n_windows = len(labels), len(windows)
     masks, names = ("nucleus", "cell")[-n_masks:], [f"c{number}" for number in range(len(image))]
     chosen = [name for name, is_on in groups.items() if is_on] or ["shape", "intensity"]
@@ -49,8 +48,9 @@ def measure_windows(
     on = {"shapes": "shape" in chosen, "intensities": "intensity" in chosen}
     out = np.full((n_windows, n_measured(n_masks, len(image), **on)), -1.0)
     assert out.shape[1] == len(features)
-    ids, is_cut, size = np.full(n_windows, CELL, labels.dtype), np.zeros(n_windows, np.bool_), int(windows[:, 2:].max())
-    windows, is_empty = np.hstack([windows, np.ones_like(windows)]), np.empty((n_windows, n_masks), np.bool_)
+    ids, size = np.full(n_windows, CELL, labels.dtype), int(windows[:, 2:].max())
+    is_cut, is_empty = np.empty((2, n_windows, n_masks), np.bool_)
+    windows = np.hstack([windows, np.ones_like(windows)])
     groups, scratch = (on["shapes"], on["intensities"]), new_scratch(n_masks, len(image), size, image.dtype)
     measuring = windows, groups, kinds_of(image.dtype), out, is_cut, is_empty, scratch
     outlines = (np.arange(n_masks), np.zeros(2, np.int64), NO_OUTLINES.arrays)
@@ -213,11 +213,9 @@ def cut_windows(labels: np.ndarray, image: np.ndarray, corners: np.ndarray, size
     """The same features of square windows from the kernel that cuts them."""
     n_cells, n_masks, n_channels = len(corners), len(labels), len(image)
     windows = np.column_stack([corners, np.full((n_cells, 2), size), np.ones((n_cells, 4), np.int64)])
-    out, is_cut = (
-        np.empty((n_cells, n_measured(n_masks, n_channels, shapes=True, intensities=True))),
-        np.ones(n_cells, np.bool_),
-    )
-    is_empty, scratch = np.ones((n_cells, n_masks), np.bool_), new_scratch(n_masks, len(image), size, image.dtype)
+    out = np.empty((n_cells, n_measured(n_masks, n_channels, shapes=True, intensities=True)))
+    is_cut, is_empty = np.empty((2, n_cells, n_masks), np.bool_)
+    scratch = new_scratch(n_masks, len(image), size, image.dtype)
     measuring = windows, (True, True), kinds_of(image.dtype), out, is_cut, is_empty, scratch
     stamps, boxes = np.zeros((n_cells, 4, size, size), np.uint16), np.zeros((n_cells, 4, 4), np.int64)
     outlines = (np.arange(n_masks), np.zeros(2, np.int64), NO_OUTLINES.arrays)

@@ -16,7 +16,7 @@ import pytest
 from cellstamp import ConfigError, HDF5CellExtraction, InputError, OutputError, Project, read_h5sc
 from cellstamp.h5sc.feature_table import read_features
 from commands import run_command
-from stores import CYTOSOL, NUCLEUS, make_sample, write_store
+from stores import CYTOSOL, NUCLEUS, Sample, make_sample, write_store
 from waiting import wait_until
 
 SAMPLE = make_sample((300, 260))
@@ -176,6 +176,32 @@ def test_cells_beyond_their_crops_need_no_warning(slide: Path, tmp_path: Path) -
         warnings.filterwarnings("ignore", message=".*too close")
         step_for(slide, tmp_path / "out", images=False, image_size=8)()
     assert read_features(tmp_path / "out/features/features.h5ad").obs["exceeds_crop"].any()
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_cells_that_are_measured_in_part_are_told(tmp_path: Path, *, images: bool) -> None:
+    mask = np.zeros((128, 160), np.uint32)
+    mask[50:70, 20:140], mask[100:110, 60:70] = 1, 2
+    store = write_store(tmp_path / "s.zarr", Sample(np.ones((1, *mask.shape), np.uint16), {CYTOSOL: mask}, ["dna"]))
+    told = (
+        r"1 of 2 cells exceeds the window of 72 x 72 pixels that features are measured in, 3 times image_size: areas "
+        r"and sums are too small\. obs\['measured_in_part'\] marks them\. Set a larger image_size"
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*crop of 24 x 24 pixels.* Features are measured beyond the crop\.")
+        with pytest.warns(UserWarning, match=told):
+            step_for(store, tmp_path / "out", image_size=24, images=images)()
+
+
+def test_cells_exceed_their_crops_alike_with_and_without_images(tmp_path: Path) -> None:
+    nucleus, cytosol = np.zeros((2, 128, 128), np.uint32)
+    nucleus[40:80, 40:80] = 1  # touches all edges of the crop
+    cytosol[55:65, 55:65] = 1
+    cytosol[80:84, 80:84] = 1  # a piece outside of the crop
+    image = np.ones((1, 128, 128), np.uint16)
+    store = write_store(tmp_path / "s.zarr", Sample(image, {NUCLEUS: nucleus, CYTOSOL: cytosol}, ["dna"]))
+    images, measured = (extract(store, tmp_path / str(on), images=on) for on in (True, False))
+    assert_equal(read_features(measured), read_features(images))
 
 
 def test_cells_are_chosen_from_measurements(slide: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class BatchMeasurer:
         features, measured = self._measurer.measure(block, batch)
         seconds = read - started, time.perf_counter() - read
         nothing, no_chunks = np.empty(0, np.uint8), np.empty((len(batch), 0), np.int64)
-        n_empty, on_edge = measured.is_empty.sum(axis=0), batch.rows[measured.is_cut]
+        n_empty, on_edge = measured.is_empty.sum(axis=0), batch.rows[measured.is_cut[:, -1]]
         images = batch.rows, no_chunks, nothing, checksum(nothing), n_empty, on_edge
         return FinishedBatch(*images, *seconds, features=features)
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from cellstamp.config_rules import StampType
 
 
+WIDER = 3
+"""Side of the window in which the features of a cell are measured that touches the edge of its crop, in crops."""
+
+
 @dataclass(frozen=True)
 class CropSettings:
     """How single-cell images are cut.

@@ -20,9 +20,9 @@ def load_measuring(types: MeasuringTypes, *, cutting: bool = True) -> None:
     from cellstamp.source.outlines import NO_OUTLINES
 
     size, compiling = 2, not is_kept(types)
-    out, is_cut = np.empty((1, n_measured(1, 1, shapes=True, intensities=True))), np.zeros(1, np.bool_)
+    out, seen = np.empty((1, n_measured(1, 1, shapes=True, intensities=True))), np.zeros((1, 1), np.bool_)
     windows, scratch = np.array([[0, 0, size, size, 0, 0, 0, 0]]), new_scratch(1, 1, size, types.image)
-    measuring = (windows, (True, True), kinds_of(types.image), out, is_cut, is_cut[None], scratch)
+    measuring = (windows, (True, True), kinds_of(types.image), out, seen, seen.copy(), scratch)
     if cutting or compiling:
         cut_tiny_image(types.of_crops, measuring)
     if cutting and not compiling:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellstamp.cells.batch_reader import planes_of
+from cellstamp.cells.crop_settings import WIDER
 from cellstamp.cells.kernels.masks import new_mask_scratch
 from cellstamp.cells.kernels.measure import find_cell_masks, kinds_of, measure_cells, n_measured, new_scratch
 from cellstamp.cells.plan import Batch
@@ -19,9 +20,6 @@ from cellstamp.features.texture import measure_texture
 from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.read.tiles import Block, TileReader
 from cellstamp.source.values import Rect
-
-_WIDER = 3
-"""Side of the window in which a cell that touches the edge of its crop is measured, in crops."""
 
 
 class Measuring(NamedTuple):
@@ -73,7 +71,7 @@ class CellMeasurer:
 
     @cached_property
     def _wide_scratch(self) -> _Scratch:
-        return self._new_scratch(_WIDER * self._size)
+        return self._new_scratch(WIDER * self._size)
 
     def _new_scratch(self, size: int) -> _Scratch:
         """Allocate working memory for windows of at most ``size`` pixels a side."""
@@ -117,7 +115,8 @@ class CellMeasurer:
     ) -> NDArray[np.float32]:
         """Return what kernels have measured in windows, with functions, and with cells that these cut off."""
         values = self._with_functions(measured.values, block, batch, windows, self._scratch)
-        in_part, large = measured.is_cut.copy(), np.flatnonzero(measured.is_cut)
+        in_part: NDArray[np.bool_] = np.any(measured.is_cut, axis=1)
+        large = np.flatnonzero(in_part)
         if large.size:
             self._measure_widely(block, batch, large, values, in_part)
         return np.column_stack([in_part, values]).astype(np.float32)
@@ -139,21 +138,21 @@ class CellMeasurer:
         in_part: NDArray[np.bool_],
     ) -> None:
         """Measure cells that touch the edge of their crop again, in wider windows, which are read if necessary."""
-        top, bottom, left, right = self._windows(_members(batch, large), _WIDER).T
+        top, bottom, left, right = self._windows(_members(batch, large), WIDER).T
         rect = block.rect
         held = (top >= rect.top) & (bottom <= rect.bottom) & (left >= rect.left) & (right <= rect.right)
         for cells, is_held in ((large[held], True), (large[~held], False)):
             if cells.size:
                 some = _members(batch, cells)
                 pixels = block if is_held else self._read_around(some)
-                windows = self._windows(some, _WIDER)
+                windows = self._windows(some, WIDER)
                 measured = self._measure(pixels, some, windows, self._wide_scratch)
-                in_part[cells] = measured.is_cut
+                in_part[cells] = measured.is_cut.any(axis=1)
                 values[cells] = self._with_functions(measured.values, pixels, some, windows, self._wide_scratch)
 
     def _read_around(self, batch: Batch) -> Block:
         """Read the wider windows of all cells of a batch, which are in one tile."""
-        top, bottom, left, right = self._windows(batch, _WIDER).T
+        top, bottom, left, right = self._windows(batch, WIDER).T
         rect = Rect(int(top.min()), int(bottom.max()), int(left.min()), int(right.max()))
         # a new reader: the other one keeps the pixels of its tile for the next batch
         return self._told_apart(TileReader(self._source, reach=0).read(rect, rect), batch.ids)
@@ -161,8 +160,8 @@ class CellMeasurer:
     def _room(self, windows: NDArray[np.int64], block: Block, scratch: _Scratch) -> Measuring:
         """Return the arguments of the kernels, with room for their results."""
         n_cells = len(windows)
-        values, is_cut = np.empty((n_cells, self._n_declared)), np.empty(n_cells, np.bool_)
-        is_empty = np.empty((n_cells, self._planes.size), np.bool_)
+        values, is_cut = np.empty((n_cells, self._n_declared)), np.empty((n_cells, self._planes.size), np.bool_)
+        is_empty = np.empty_like(is_cut)
         where = self._in_block(windows, block)
         return Measuring(where, *self._groups, values, is_cut, is_empty, scratch.of_features)
 

@@ -6,6 +6,7 @@ numba has no public way to set the folder for some functions only, so this uses 
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -19,7 +20,8 @@ from cellstamp.compiling.cache_folders import find_folders, source_stamp
 
 _NEWEST_TESTED = (0, 68)
 """Newest version of numba that is known to run loaded code without its parts that compile; the tests run with it."""
-_IS_TESTED = tuple(int(number) for number in numba.__version__.split(".")[:2]) <= _NEWEST_TESTED
+_VERSION = re.match(r"(\d+)\.(\d+)", numba.__version__)
+_IS_TESTED = _VERSION is not None and tuple(map(int, _VERSION.groups())) <= _NEWEST_TESTED
 
 
 class _Locator(_CacheLocator):

@@ -17,8 +17,8 @@ from typing import Any, NoReturn, Self
 from cellstamp.errors import WorkerError
 
 _CODE = "import sys; sys.path[:] = {path!r}; from {module} import main; main({arguments})"
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
-"""Workers already use all cores. numpy's other threads would wait busily while it is imported."""
+_THREADS = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
+"""Variables that numpy's library takes its number of threads from, the first one that is set."""
 _OWN_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 """On Windows, Ctrl-C reaches all processes of a group."""
 
@@ -84,9 +84,18 @@ def start_python(module: str, *arguments: object, stdin: int) -> subprocess.Pope
     command: list[str] = [_executable(), *flags, "-c", code]
     try:
         with _interrupts_blocked():
-            return subprocess.Popen(command, stdin=stdin, creationflags=_OWN_GROUP, env=_ONE_THREAD | os.environ)
+            return subprocess.Popen(command, stdin=stdin, creationflags=_OWN_GROUP, env=_environment())
     except OSError as error:
         raise refused(error) from error
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables of a process whose numpy has one thread, unless the user has set their number.
+
+    Workers already use all cores, and numpy's other threads would wait busily while it is imported.
+    """
+    own = {} if any(name in os.environ for name in _THREADS) else {_THREADS[0]: "1"}
+    return own | os.environ
 
 
 @contextmanager

@@ -77,8 +77,8 @@ class FeatureWriter:
         n_bytes = bytes_of_features(layout, len(features))
         self._table = NewTable(path, elements_of(layout, features), shape, n_bytes)
 
-    def finish(self, about: Mapping[str, Any], exceeding: NDArray[np.int64], rows: FeatureRows) -> None:
-        """Write the values, and bring the table to the disk.
+    def finish(self, about: Mapping[str, Any], exceeding: NDArray[np.int64], rows: FeatureRows) -> int:
+        """Write the values, and bring the table to the disk; return how many cells were measured in part.
 
         Parameters
         ----------
@@ -94,12 +94,15 @@ class FeatureWriter:
         OutputError
             If it cannot be written.
         """
-        exceeds = marks(rows.n_rows, exceeding)
-        blocks = (
-            (which, values[:, 1:], {MEASURED_IN_PART: values[:, 0] != 0, EXCEEDS: exceeds[which]})
-            for which, values in rows.blocks()
-        )
-        self._table.finish(blocks, {OURS: dict(about)})
+        exceeds, in_part = marks(rows.n_rows, exceeding), np.zeros(rows.n_rows, np.bool_)
+
+        def blocks() -> Iterator[tuple[slice, NDArray[np.float32], dict[str, NDArray[np.bool_]]]]:
+            for which, values in rows.blocks():
+                in_part[which] = values[:, 0] != 0
+                yield which, values[:, 1:], {MEASURED_IN_PART: in_part[which], EXCEEDS: exceeds[which]}
+
+        self._table.finish(blocks(), {OURS: dict(about)})
+        return int(in_part.sum())
 
 
 def read_features(path: Location) -> anndata.AnnData:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
@@ -38,6 +38,7 @@ from cellstamp.pipeline.disk_space import DiskSpace, check_fits
 from cellstamp.pipeline.extraction_warnings import (
     cut_off_cells,
     empty_cells,
+    measured_in_part,
     no_cells_left,
     numbered_apart,
     outside_further_images,
@@ -287,7 +288,7 @@ class HDF5CellExtraction(ProcessingStep):
                 check_fits(work, layout, len(job.cells) - n_finished(work), space, images=has_images)
             with (
                 open_output(job, layout, batches, work, inputs, overwrite=self._may_replace, log=self.log) as output,
-                recording(job, layout, output.writer, output.folder) as writer,
+                recording(job, layout, output.writer, output.folder, self._warner_of_parts(job)) as writer,
             ):
                 n_done = int(writer.is_written.sum())
                 if n_done:
@@ -320,6 +321,9 @@ class HDF5CellExtraction(ProcessingStep):
             if config.images:  # features are measured beyond the crop
                 report(cut_off_cells(job, exceeding))
         return tally, writer.n_empty
+
+    def _warner_of_parts(self, job: Job) -> Callable[[int], None]:
+        return lambda n_cells: self._warn(measured_in_part(job, n_cells))
 
     @property
     def _may_replace(self) -> bool:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cellstamp.cells.crop_settings import WIDER
 from cellstamp.config import ExtractionConfig
-from cellstamp.h5sc.layout import EXCEEDS
+from cellstamp.h5sc.layout import EXCEEDS, MEASURED_IN_PART
 from cellstamp.pipeline.cell_selection import Selection
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import Exceeding
@@ -60,7 +61,18 @@ def cut_off_cells(job: Job, exceeding: Exceeding) -> str:
     return (
         f"{exceeding.rows.size} of {len(job.cells)} cells {exceed} crop of {size} x {size} pixels and {are} "
         f"cut off; the largest is {height} x {width} pixels (y, x). obs['{EXCEEDS}'] marks them. "
-        f"{_larger_crop(job, exceeding)}"
+        f"{'' if job.features is None else 'Features are measured beyond the crop. '}{_larger_crop(job, exceeding)}"
+    )
+
+
+def measured_in_part(job: Job, n_cells: int) -> str:
+    """Return how many cells are too large to be measured completely, and a fix."""
+    size = WIDER * job.config.image_size
+    exceed = "exceeds" if n_cells == 1 else "exceed"
+    return (
+        f"{n_cells} of {len(job.cells)} cells {exceed} the window of {size} x {size} pixels that features are measured "
+        f"in, {WIDER} times image_size: areas and sums are too small. obs['{MEASURED_IN_PART}'] marks them. "
+        "Set a larger image_size"
     )
 
 

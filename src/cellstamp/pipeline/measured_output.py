@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -104,10 +104,14 @@ class Recorder:
         Gets the features.
     table
         Gets them at the end.
+    tell_in_part
+        Called with the number of cells that were measured in part, if there are any.
     """
 
-    def __init__(self, writer: Writer, rows: FeatureRows, table: FeatureWriter) -> None:
-        self._writer, self._rows, self._table = writer, rows, table
+    def __init__(
+        self, writer: Writer, rows: FeatureRows, table: FeatureWriter, tell_in_part: Callable[[int], None]
+    ) -> None:
+        self._writer, self._rows, self._table, self._tell_in_part = writer, rows, table, tell_in_part
 
     @property
     def is_written(self) -> NDArray[np.bool_]:
@@ -131,8 +135,10 @@ class Recorder:
 
     def describe(self, about: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
         """Write the parts that are known at the end. A store behind a URL uploads the table with the others."""
-        self._table.finish(about, exceeding, self._rows)
+        n_in_part = self._table.finish(about, exceeding, self._rows)
         self._writer.describe(about, exceeding)
+        if n_in_part:
+            self._tell_in_part(n_in_part)
 
     def flush(self) -> None:
         """Sync everything written so far to the disk; features are in the journal."""
@@ -140,7 +146,9 @@ class Recorder:
 
 
 @contextmanager
-def recording(job: Job, layout: Layout, writer: Writer, folder: Path) -> Iterator[Writer]:
+def recording(
+    job: Job, layout: Layout, writer: Writer, folder: Path, tell_in_part: Callable[[int], None]
+) -> Iterator[Writer]:
     """Return a writer that also records features; without features, the writer itself.
 
     Parameters
@@ -151,6 +159,8 @@ def recording(job: Job, layout: Layout, writer: Writer, folder: Path) -> Iterato
         Writes images, and has recalled those of an interrupted run.
     folder
         Its folder, with the journal.
+    tell_in_part
+        See `Recorder`.
     """
     if job.features is None:
         yield writer
@@ -160,7 +170,7 @@ def recording(job: Job, layout: Layout, writer: Writer, folder: Path) -> Iterato
     with FeatureRows(folder / _ROWS, layout.shape[0], 1 + len(features)) as rows:
         for numbers, values in _recorded(folder / JOURNAL, layout):
             rows.put(numbers, values)
-        yield Recorder(writer, rows, table)
+        yield Recorder(writer, rows, table, tell_in_part)
 
 
 def _recorded(journal: Path, layout: Layout) -> Iterator[tuple[Any, NDArray[np.float32]]]:

@@ -37,7 +37,8 @@ def measure_cells(labels, image, ids, outlines, measuring, masking):
         - whether shapes are measured, and whether intensities are;
         - whether the image has integers of at most 16 bits, and whether it has integers;
         - float64 (n_cells, n_features), written; see `n_measured`;
-        - bool (n_cells,), written: whether a mask touches an edge of the window beyond which the image continues;
+        - bool (n_cells, n_masks), written: whether each mask touches an edge of the window beyond which the image
+          continues;
         - bool (n_cells, n_masks), written: whether each mask has no pixel in the window;
         - see `new_scratch`.
     masking
@@ -96,9 +97,8 @@ def measure_cell(words, image, corner, number, measuring):
     boxes, bits, runs, ends, of_shapes, of_values = scratch
     n_masks, area = boxes.shape[0], area_of(boxes)
     pack_masks(words, area, bits)
-    is_cut[number] = is_cut_off(boxes, window)
     for m in range(n_masks):
-        is_empty[number, m] = boxes[m, 1] == 0
+        is_cut[number, m], is_empty[number, m] = is_cut_off(boxes[m], window), boxes[m, 1] == 0
     every = runs[: list_runs(bits, area, runs, ends)]
     top, left = window[0], window[1]
     at = 0
@@ -123,16 +123,12 @@ def boxes_of(measuring):
 
 
 @compiled_part
-def is_cut_off(boxes, window):
+def is_cut_off(box, window):
     """Whether a mask touches an edge of its window beyond which the image continues."""
-    height, width = window[2], window[3]
-    for m in range(boxes.shape[0]):
-        box = boxes[m]
-        if box[1] > 0:
-            above, below = box[0] == 0 and window[4] != 0, box[1] == height and window[5] != 0
-            if above or below or (box[2] == 0 and window[6] != 0) or (box[3] == width and window[7] != 0):
-                return True
-    return False
+    if box[1] == 0:
+        return False
+    above, below = box[0] == 0 and window[4] != 0, box[1] == window[2] and window[5] != 0
+    return above or below or (box[2] == 0 and window[6] != 0) or (box[3] == window[3] and window[7] != 0)
 
 
 @compiled_part
