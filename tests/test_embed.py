@@ -238,6 +238,8 @@ def test_an_interrupted_run_resumes(path: Path, ending: signal.Signals) -> None:
     assert ended.returncode == -ending, ended.stderr
     assert not path.with_name("embedding.h5ad").exists()
     assert (path.parent / ".unfinished_embedding.h5ad" / "batches").read_text().count("\n") == 3
+    told = "Finished cells are kept (24 of 40): run again to resume"
+    assert (told in ended.stderr) == (ending == signal.SIGINT)
     found = embed(path, models.means_until_a_signal, batch_size=16)
     assert models.CALLS == [16]  # 3 x 8 cells were there
     np.testing.assert_allclose(found.X, in_a_loop(path, models.means), rtol=1e-5)
@@ -555,6 +557,7 @@ def test_values_must_be_finite(path: Path) -> None:
         ({"path": "a.csv"}, ConfigError, r"path = 'a\.csv': must end with \.h5ad, or with \.zarr"),
         ({"path": "nowhere/a.h5ad"}, OutputError, "the folder nowhere does not exist: create it"),
         ({"path": "s3://bucket/a.zarr"}, ConfigError, "path = 's3://bucket/a.zarr': must be on a disk, not a URL"),
+        ({"transform": lambda image: None}, InputError, r"transform: returned None for cell \d+; it must return the"),
         ({"transform": lambda image: 1 / 0}, InputError, r"transform: failed at cell \d+ with ZeroDivisionError"),
     ],
 )
@@ -662,8 +665,7 @@ def test_an_interrupted_command(path: Path, tmp_path: Path) -> None:
     command = [str(tmp_path), "embed", str(path), "--model", "my_models:means_until_a_signal", "--batch-size", "8"]
     ended = run_child(path, signal.SIGINT, 2, code, *command)
     assert ended.returncode == 130
-    assert ended.stderr.endswith("Run the command again to resume.\n")
-    assert "Interrupted. Finished cells are kept" in ended.stderr
+    assert ended.stderr.endswith("Interrupted. Finished cells are kept (16 of 40): run again to resume.\n")
     done = run_child(path, signal.SIGINT, 3, code, *command)  # 3 of 5 batches are left
     assert done.returncode == 0, done.stderr
     assert "Embedded 40 cells (16 of them by an interrupted run) -> " in done.stdout

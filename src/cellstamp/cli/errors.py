@@ -69,7 +69,7 @@ _OPTIONS: dict[str, dict[str, str | Callable[[re.Match[str]], str]]] = {
 
 _LEFT = {
     "extract": " Run the command again.",
-    "embed": " Finished cells are kept, unless a warning says otherwise. Run the command again to resume.",
+    "embed": " Run the command again.",
     "segment": " No masks were written. Run the command again to start over.",
 }
 """The state after an interrupt without notes, for each command."""

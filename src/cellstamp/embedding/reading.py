@@ -62,7 +62,12 @@ def _transformed(images: torch.Tensor, ids: NDArray[np.uint64], transform: Trans
     for image, cell in zip(images, ids.tolist(), strict=True):
         try:
             with torch.inference_mode():
-                results.append(torch.as_tensor(transform(image)))
+                returned = transform(image)
+                if returned is None:
+                    raise InputError(f"transform: returned None for cell {cell}; it must return the changed image")
+                results.append(torch.as_tensor(returned))
+        except InputError:
+            raise
         except Exception as error:
             message = f"transform: failed at cell {cell} with {type(error).__name__}: {' '.join(str(error).split())}"
             raise InputError(message) from error

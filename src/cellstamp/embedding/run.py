@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -145,7 +145,7 @@ class EmbeddingRun:
         with EmbeddedRows(work, self._order, self.origin) as rows:
             n_before = rows.n_done
             bar.advance(n_before)
-            with evaluating(self._networks, self._device):
+            with evaluating(self._networks, self._device), self._noting_kept(rows):
                 self._embed(rows, bar)
             n_columns = rows.values.n_values
             _check_space(path.parent, self.n_cells * n_columns * _VALUE_BYTES)
@@ -164,6 +164,16 @@ class EmbeddingRun:
                         break
                     rows.add(values)
                     bar.advance(len(values))
+
+    @contextmanager
+    def _noting_kept(self, rows: EmbeddedRows) -> Iterator[None]:
+        """Add the number of cells that the next run need not embed to errors and interrupts, if there are any."""
+        try:
+            yield
+        except BaseException as error:
+            if rows.n_done and self.origin is not None:
+                error.add_note(f"Finished cells are kept ({rows.n_done:,} of {self.n_cells:,}): run again to resume")
+            raise
 
     def _about(self) -> dict[str, Any]:
         """Return model and settings for ``uns``."""
