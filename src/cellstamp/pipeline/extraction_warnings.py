@@ -129,8 +129,8 @@ def shapes_outside_image(mask: OutlineMask) -> Iterator[str]:
     if not inside.all():
         height, width = mask.shape
         yield (
-            f"left out {(~inside).sum()} of {inside.size} cells of '{mask.name}' outside of the image, which is "
-            f"{height} x {width} pixels (y, x), like {mask.names[~inside].tolist()[0]!r}. The cells cover "
+            f"left out {(~inside).sum()} of {inside.size} cells of '{mask.name}' with a centre outside of the image, "
+            f"which is {height} x {width} pixels (y, x), like {mask.names[~inside].tolist()[0]!r}. All centres are in "
             f"{rows_and_columns(mask)}. If all should be on the image: is pixel_size or the transformation of the "
             "shapes wrong, or is the image resampled?"
         )
