@@ -213,7 +213,8 @@ def test_cells_outside_of_the_image_are_left_out_with_a_warning(tmp_path: Path, 
     slide = write_outlined(tmp_path / "far.zarr", SAMPLE, {"cells": cells})
     message = (
         r"left out 1 of \d+ cells of 'cells' with a centre outside of the image, .* like 900. "
-        r"All centres are in rows \d+ to 1004 and columns \d+ to 1004. .*is pixel_size or the transformation of the shapes wrong, or is the image resampled\?"
+        r"All centres are in rows \d+ to 1004 and columns \d+ to 1004. "
+        r".*is pixel_size or the transformation of the shapes wrong, or is the image resampled\?"
     )
     with pytest.warns(UserWarning, match=message):
         step = extract(slide, tmp_path / "far", cytosol_shapes="cells", border="pad")
