@@ -58,6 +58,12 @@ def writing(path: Path | UPath, n_bytes: int = 0) -> Iterator[None]:
         raise unwritable(path, error, n_bytes) from error
 
 
+def note_finished(error: BaseException, n_done: int, n_cells: int) -> None:
+    """Add the number of finished cells that the next run starts from to an error or interrupt, if there are any."""
+    if n_done:
+        error.add_note(f"Finished cells are kept ({n_done:,} of {n_cells:,}): run again to resume")
+
+
 def notes_of(error: BaseException) -> list[str]:
     """Return the notes that were added to an error; see `BaseException.add_note`."""
     return list(getattr(error, "__notes__", ()))

@@ -63,14 +63,13 @@ def _transformed(images: torch.Tensor, ids: NDArray[np.uint64], transform: Trans
         try:
             with torch.inference_mode():
                 returned = transform(image)
-                if returned is None:
-                    raise InputError(f"transform: returned None for cell {cell}; it must return the changed image")
-                results.append(torch.as_tensor(returned))
-        except InputError:
-            raise
+                changed = None if returned is None else torch.as_tensor(returned)
         except Exception as error:
             message = f"transform: failed at cell {cell} with {type(error).__name__}: {' '.join(str(error).split())}"
             raise InputError(message) from error
+        if changed is None:
+            raise InputError(f"transform: returned None for cell {cell}; it must return the changed image")
+        results.append(changed)
         if results[-1].shape != results[0].shape:
             shapes = f"{tuple(results[-1].shape)} for cell {cell} and {tuple(results[0].shape)} for cell {ids[0]}"
             raise InputError(f"transform: returned the shapes {shapes}: all images must have the same shape")

@@ -20,7 +20,7 @@ from cellstamp.embedding.network import PRECISIONS, Network, choose_device, eval
 from cellstamp.embedding.reading import read_batches
 from cellstamp.embedding.unfinished import EmbeddedRows
 from cellstamp.engines.threads import Threads, usable_cores
-from cellstamp.errors import ConfigError, OutputError
+from cellstamp.errors import ConfigError, OutputError, note_finished
 from cellstamp.h5sc.embedding_table import Crops, write_embedding
 from cellstamp.report import Progress, format_bytes
 from cellstamp.system import remove
@@ -171,8 +171,8 @@ class EmbeddingRun:
         try:
             yield
         except BaseException as error:
-            if rows.n_done and self.origin is not None:
-                error.add_note(f"Finished cells are kept ({rows.n_done:,} of {self.n_cells:,}): run again to resume")
+            if self.origin is not None:
+                note_finished(error, rows.n_done, self.n_cells)
             raise
 
     def _about(self) -> dict[str, Any]:

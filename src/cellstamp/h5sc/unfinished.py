@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cellstamp.errors import OutputError
+from cellstamp.errors import OutputError, note_finished
 from cellstamp.h5sc.journal import count_cells, is_closed, read_about, read_entries, read_planes_per_chunk
 from cellstamp.h5sc.layout import FILE_NAME, RESULT_NAMES, Layout
 from cellstamp.h5sc.writer import StampWriter
@@ -85,9 +85,7 @@ def noting_finished(work: Path, n_cells: int) -> Iterator[None]:
         yield
     except BaseException as error:
         with suppress(OSError):
-            n_done = n_finished(work)
-            if n_done:
-                error.add_note(f"Finished cells are kept ({n_done:,} of {n_cells:,}): run again to resume")
+            note_finished(error, n_finished(work), n_cells)
         raise
 
 

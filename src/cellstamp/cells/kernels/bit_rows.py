@@ -43,13 +43,6 @@ count_ones = _of_word("ctpop")
 """Return the number of ones in a uint64."""
 place_of_first = _of_word("cttz", cgutils.true_bit)
 """Return the place of the lowest one in a uint64, from 0; it must have one."""
-_zeros_above_last = _of_word("ctlz", cgutils.true_bit)
-
-
-@compiled_part
-def place_of_last(word):
-    """Return the place of the highest one in a uint64, from 0; it must have one."""
-    return _HIGHEST - _zeros_above_last(word)
 
 
 @compiled_part

@@ -6,9 +6,8 @@ import numpy as np
 
 from cellstamp.cells.kernels.blur import BLUR_RADIUS, gaussian_weights
 from cellstamp.cells.kernels.boxes import clear_box, copy_row, list_box
-from cellstamp.cells.kernels.masks import blur_cell, bound_cell, find_cell, new_mask_scratch
+from cellstamp.cells.kernels.masks import blur_cell, find_mask, new_mask_scratch
 from cellstamp.cells.kernels.measure import boxes_of, measure_cell
-from cellstamp.cells.kernels.outlines import draw_cell
 from cellstamp.cells.kernels.quantiles import FEW, normalise, rescale
 from cellstamp.cells.kernels.rounding import store_plane
 from cellstamp.compiling.decorators import compiled, compiled_part
@@ -49,20 +48,15 @@ def cut_stamps(labels, image, ids, tops, lefts, outlines, how, stamps, boxes, on
     """
     apply_masks, per_cell, limits, levels = how
     masks, words, masking, blurred, values, bits, halves, work, weights = scratch
-    planes, corner, drawn = outlines
+    planes, corner, _ = outlines
     n_masks, size = planes.size, stamps.shape[2]
     for i in range(ids.size):
         for p in range(stamps.shape[1]):
             clear_box(stamps[i, p], boxes[i, p])
         box = boxes[i, 0]
         for m in range(n_masks):
-            box, plane = boxes[i, m], planes[m]
-            if plane >= 0:
-                find_cell(labels[plane], tops[i], lefts[i], size, size, ids[i], masks[m], words[m], box)
-            else:
-                cell = (-1 - plane) * ids.size + i
-                draw_cell(drawn, cell, corner[0] + tops[i], corner[1] + lefts[i], size, masks[m])
-                bound_cell(masks[m], words[m], size, size, box)
+            box, window = boxes[i, m], (tops[i], lefts[i], size, size)
+            find_mask(labels, ids, i, planes[m], outlines, window, masks[m], words[m], box)
             if measuring is not None:
                 copy_row(box, boxes_of(measuring)[m])
             on_edge[i] = blur_cell(masks[m], size, weights, masking, blurred, box)

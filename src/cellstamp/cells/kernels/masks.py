@@ -6,7 +6,35 @@ import numpy as np
 
 from cellstamp.cells.kernels.blur import blur_mask, grow_box, pad_mask
 from cellstamp.cells.kernels.holes import fill_holes
+from cellstamp.cells.kernels.outlines import draw_cell
 from cellstamp.compiling.decorators import compiled_part
+
+
+@compiled_part
+def find_mask(labels, ids, number, plane, outlines, window, mask, words, box):
+    """Find a mask of a cell in labels, or draw it, and write its bounding box.
+
+    Parameters
+    ----------
+    labels, ids, outlines
+        As those of `cellstamp.cells.kernels.crops.cut_stamps`.
+    number
+        Number of the cell.
+    plane
+        Where the mask is, from ``outlines``.
+    window
+        First row and column in the block, height and width.
+    mask, words, box
+        As those of `find_cell`.
+    """
+    _, corner, drawn = outlines
+    top, left, height, width = window
+    if plane >= 0:
+        find_cell(labels[plane], top, left, height, width, ids[number], mask, words, box)
+    else:
+        cell = (-1 - plane) * ids.size + number
+        draw_cell(drawn, cell, corner[0] + top, corner[1] + left, max(height, width), mask)
+        bound_cell(mask, words, height, width, box)
 
 
 @compiled_part

@@ -8,8 +8,7 @@ from cellstamp.cells.kernels.bit_rows import area_of, new_bits, pack_masks
 from cellstamp.cells.kernels.counted import MOST_COUNTED, measure_counted, new_count_scratch
 from cellstamp.cells.kernels.holes import fill_holes
 from cellstamp.cells.kernels.intensity import N_INTENSITY, measure_sorted, new_sort_scratch, sort_parts
-from cellstamp.cells.kernels.masks import bound_cell, find_cell
-from cellstamp.cells.kernels.outlines import draw_cell
+from cellstamp.cells.kernels.masks import find_mask
 from cellstamp.cells.kernels.parts import N_PARTS, first_compartment, list_runs, list_values
 from cellstamp.cells.kernels.shape import N_SHAPE, measure_shape, new_shape_scratch
 from cellstamp.compiling.decorators import compiled, compiled_part
@@ -61,17 +60,12 @@ def find_cell_masks(labels, ids, windows, outlines, boxes, masking):
 @compiled_part
 def find_masks(labels, ids, number, window, outlines, boxes, masking):
     """Find or draw all masks of a cell in a window, and fill their holes."""
-    planes, corner, drawn = outlines
+    planes = outlines[0]
     masks, words, gaps = masking
-    top, left, height, width = window[0], window[1], window[2], window[3]
+    where = window[0], window[1], window[2], window[3]
     for m in range(planes.size):
-        mask, box, plane = masks[m], boxes[m], planes[m]
-        if plane >= 0:
-            find_cell(labels[plane], top, left, height, width, ids[number], mask, words[m], box)
-        else:
-            cell = (-1 - plane) * ids.size + number
-            draw_cell(drawn, cell, corner[0] + top, corner[1] + left, max(height, width), mask)
-            bound_cell(mask, words[m], height, width, box)
+        mask, box = masks[m], boxes[m]
+        find_mask(labels, ids, number, planes[m], outlines, where, mask, words[m], box)
         if box[1] > 0:
             fill_holes(mask[box[0] : box[1], box[2] : box[3]], gaps)
 
