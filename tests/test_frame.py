@@ -135,7 +135,7 @@ def test_functions_that_only_compiled_functions_may_call_are_imported_by_kernels
     ]
     for source in SOURCES:
         module = ".".join(("cellstamp", *Path(source).with_suffix("").parts))
-        parts = re.findall(r"@compiled_part\ndef (\w+)", (SOURCE / source).read_text())
+        parts = re.findall(r"@compiled_(?:part|inline)\ndef (\w+)", (SOURCE / source).read_text())
         assert not {(module, part) for part in parts} & {*imports}
 
 

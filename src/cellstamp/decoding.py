@@ -17,7 +17,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from cellstamp.compiling.decorators import compiled, compiled_part
+from cellstamp.compiling.decorators import compiled, compiled_inline
 from cellstamp.compression import Codec
 from cellstamp.encoding import BLOCK, copy_block
 
@@ -345,7 +345,7 @@ def _lzf_cells(payload, starts, sizes, how, places, widened, copied):
     return -1
 
 
-@compiled_part
+@compiled_inline
 def _next_plane(payload, place, at, passed, position, n_bytes, scratch, chunk):
     """Decode a plane into ``scratch``.
 
@@ -367,7 +367,7 @@ def _next_plane(payload, place, at, passed, position, n_bytes, scratch, chunk):
     return np.int64(_WHOLE)
 
 
-@compiled_part
+@compiled_inline
 def _plain_plane(payload, start, size, per_chunk, position, n_bytes, scratch):
     """Copy a plane of a chunk that is not compressed or not stored; return whether it is one."""
     if size == 0:
@@ -379,7 +379,7 @@ def _plain_plane(payload, start, size, per_chunk, position, n_bytes, scratch):
     return True
 
 
-@compiled_part
+@compiled_inline
 def _skip(payload, at, end, n_bytes):
     """Step over the records of ``n_bytes`` decoded bytes; return where the next one starts, or -1 if none does."""
     done = np.int64(0)
@@ -398,7 +398,7 @@ def _skip(payload, at, end, n_bytes):
     return at if done == n_bytes else np.int64(-1)
 
 
-@compiled_part
+@compiled_inline
 def _unlzf(payload, at, end, out, room):
     """Decode records from ``at`` to the first ``room`` bytes of ``out``.
 
@@ -437,7 +437,7 @@ def _unlzf(payload, at, end, out, room):
     return at
 
 
-@compiled_part
+@compiled_inline
 def _repeat(out, at, distance, n):
     """Repeat ``n`` bytes from ``distance`` bytes back; they may overlap themselves."""
     if distance == 1:
@@ -459,7 +459,7 @@ def _widen(halves, out):
     _widen_some(halves, out)
 
 
-@compiled_part
+@compiled_inline
 def _widen_plane(halves, out, past_cache):
     """Convert a plane; zeros at its start and end are not converted."""
     tail = halves.size % _STEP
@@ -482,7 +482,7 @@ def _widen_plane(halves, out, past_cache):
     _fill(out, last, 4 * (halves.size - last), np.uint8(0))
 
 
-@compiled_part
+@compiled_inline
 def _is_plain(halves):
     """Check that no float16 is negative, infinite or NaN."""
     most = np.uint16(0)
@@ -491,7 +491,7 @@ def _is_plain(halves):
     return most < _INFINITE
 
 
-@compiled_part
+@compiled_inline
 def _widen_plain(halves, out):
     """Convert float16 that are finite and not negative."""
     for k in range(halves.size):
@@ -500,7 +500,7 @@ def _widen_plain(halves, out):
         out[k] = _as_float(magnitude) * np.float32(2.0**112)  # type: ignore[call-arg]
 
 
-@compiled_part
+@compiled_inline
 def _widen_some(halves, out):
     for k in range(halves.size):
         half = np.uint32(halves[k])

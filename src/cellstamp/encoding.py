@@ -22,7 +22,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from cellstamp.compiling.decorators import compiled, compiled_part
+from cellstamp.compiling.decorators import compiled, compiled_inline
 from cellstamp.compression import Codec
 from cellstamp.encoded_cells import n_chunks_of
 
@@ -213,7 +213,7 @@ def _lzf_chunks(planes, raw, width, boxes, per_chunk, table, out, sizes):
             at = end
 
 
-@compiled_part
+@compiled_inline
 def _put_raw(planes, first, n, out, at):
     """Write ``n`` planes from ``first`` without compression; missing planes are zero."""
     for p in range(first, first + n):
@@ -222,7 +222,7 @@ def _put_raw(planes, first, n, out, at):
         at += planes.shape[1]
 
 
-@compiled_part
+@compiled_inline
 def _put_zero_plane(n_bytes, out, at):
     """Encode a plane of zeros."""
     out[at] = 0
@@ -230,7 +230,7 @@ def _put_zero_plane(n_bytes, out, at):
     return _put_repeat(np.int64(1), n_bytes - 1, out, at + 2)
 
 
-@compiled_part
+@compiled_inline
 def _lzf_plane(plane, raw, width, box, table, base, misses, out, at):
     """Encode one plane, given as uint16 (pixels,) and as bytes, at ``out[at:]``; return its end, and the ``misses``."""
     done, lead = np.int64(0), np.int64(0)
@@ -247,7 +247,7 @@ def _lzf_plane(plane, raw, width, box, table, base, misses, out, at):
     return _put_zeros(raw, done, plane.size, lead, out, at), misses
 
 
-@compiled_part
+@compiled_inline
 def _without_zeros(plane, first, end):
     """Return the range without zeros at its ends."""
     while first + 4 <= end and _four_pixels(plane, first) == 0:  # type: ignore[call-arg]  # numba adds the first one
@@ -261,7 +261,7 @@ def _without_zeros(plane, first, end):
     return first, end
 
 
-@compiled_part
+@compiled_inline
 def _put_zeros(raw, start, end, lead, out, at):
     """Write the zeros from pixel ``start`` to ``end``, if possible as a repetition of the first ``lead`` zeros."""
     n_bytes = 2 * (end - start)
@@ -274,7 +274,7 @@ def _put_zeros(raw, start, end, lead, out, at):
     return _put_repeat(np.int64(1), n_bytes - 1, out, at)
 
 
-@compiled_part
+@compiled_inline
 def _put_pixels(plane, raw, start, end, table, base, misses, out, at):
     """Write pixels of one row, as repetitions of runs and of pairs of pixels seen before.
 
@@ -303,7 +303,7 @@ def _put_pixels(plane, raw, start, end, table, base, misses, out, at):
     return _put_literals(raw, 2 * waiting, 2 * end, out, at), misses
 
 
-@compiled_part
+@compiled_inline
 def _length_of_repeat(plane, source, x, end):
     """Return how many pixels from ``x`` on equal those from ``source`` on; the first two do."""
     length = np.int64(2)
@@ -316,14 +316,14 @@ def _length_of_repeat(plane, source, x, end):
     return length
 
 
-@compiled_part
+@compiled_inline
 def _slot(first, second):
     """Return the table slot of a pair of pixels (multiplicative hashing, Knuth, TAOCP 3, 6.4)."""
     pair = np.uint64(first) | np.uint64(second) << np.uint64(16)
     return np.int64((pair * np.uint64(0x9E3779B1) & np.uint64(0xFFFFFFFF)) >> np.uint64(32 - _HASH_BITS))
 
 
-@compiled_part
+@compiled_inline
 def _is_pair(plane, x, source):
     """Check that the pair at ``source`` is in this plane, near enough, and equal to the pair at ``x``."""
     if source < 0 or 2 * (x - source) > _MAX_DISTANCE:
@@ -331,7 +331,7 @@ def _is_pair(plane, x, source):
     return plane[source] == plane[x] and plane[source + 1] == plane[x + 1]
 
 
-@compiled_part
+@compiled_inline
 def _put_literals(raw, start, end, out, at):
     """Write literal bytes."""
     while start < end:
@@ -348,7 +348,7 @@ def _put_literals(raw, start, end, out, at):
     return at
 
 
-@compiled_part
+@compiled_inline
 def _put_repeat(distance, n_bytes, out, at):
     """Write a repetition of the bytes ``distance`` back; it may overlap itself."""
     while n_bytes:

@@ -8,6 +8,9 @@ from typing import Any
 
 from numba import njit
 
+_WITHOUT_ENTRY: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Options of numba that its types lack."""
+
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function at its first call with arguments of some types, or load compiled code.
@@ -22,8 +25,16 @@ def compiled_part(function: Callable[..., Any]) -> Any:
 
     Calling it from Python crashes the process.
     """
-    without_entry: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # numba's types lack them
-    return _kept(njit(nogil=True, boundscheck=False, **without_entry)(function))
+    return _kept(njit(nogil=True, boundscheck=False, **_WITHOUT_ENTRY)(function))
+
+
+def compiled_inline(function: Callable[..., Any]) -> Any:
+    """Compile a function into each place that calls it, for functions called once per row of pixels or per record.
+
+    An array is seven arguments of a call in machine code, and numba counts its owners: calls for short rows took a
+    quarter of the time of the lzf encoder. Calling it from Python crashes the process.
+    """
+    return _kept(njit(nogil=True, boundscheck=False, forceinline=True, **_WITHOUT_ENTRY)(function))
 
 
 def _kept(dispatcher: Any) -> Any:

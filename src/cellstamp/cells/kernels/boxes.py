@@ -1,9 +1,9 @@
 """Copy pixels between a box of a plane and a list of its values, row by row."""
 
-from cellstamp.compiling.decorators import compiled_part
+from cellstamp.compiling.decorators import compiled_inline
 
 
-@compiled_part
+@compiled_inline
 def list_box(plane, box, values):
     """List the box's values row by row."""
     width = box[3] - box[2]
@@ -13,7 +13,7 @@ def list_box(plane, box, values):
         at += width
 
 
-@compiled_part
+@compiled_inline
 def unlist_box(values, box, plane):
     """Put values that are listed row by row into the box."""
     width = box[3] - box[2]
@@ -23,7 +23,7 @@ def unlist_box(values, box, plane):
         at += width
 
 
-@compiled_part
+@compiled_inline
 def clear_box(plane, box):
     """Set the pixels of the box to 0."""
     for y in range(box[0], box[1]):
@@ -32,7 +32,7 @@ def clear_box(plane, box):
             row[x] = 0
 
 
-@compiled_part
+@compiled_inline
 def copy_row(source, target):
     """Copy a row. A plain loop: assigning a slice takes longer than copying a short row, and seconds to compile."""
     for x in range(target.size):
