@@ -52,28 +52,51 @@ def copy_block(typing: Any, source: Any, start: Any, target: Any, at: Any) -> An
     del typing
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def place(array: int) -> Any:
-            data = context.make_array(signature.args[array])(context, builder, args[array]).data
-            return builder.gep(data, [args[array + 1]])
-
-        cgutils.raw_memcpy(builder, place(2), place(0), context.get_constant(types.intp, BLOCK), 1)
+        from_, to = (_place(context, builder, signature.args[k], args[k], args[k + 1]) for k in (0, 2))
+        cgutils.raw_memcpy(builder, to, from_, context.get_constant(types.intp, BLOCK), 1)
         return context.get_dummy_value()
 
     return types.void(source, start, target, at), build
 
 
 @intrinsic
-def _four_pixels(typing: Any, plane: Any, start: Any) -> Any:
-    """Return ``plane[start:start + 4]`` of uint16 as one uint64, without checking bounds."""
+def _put_four_bytes(typing: Any, word: Any, out: Any, at: Any) -> Any:
+    """Write a uint32 to ``out[at:at + 4]``, lowest byte first, without checking bounds."""
     del typing
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        place = builder.gep(data, [args[1]])
-        wide = context.get_value_type(types.uint64).as_pointer()
-        return builder.load(builder.bitcast(place, wide), align=2)
+        place = _place(context, builder, signature.args[1], args[1], args[2])
+        wide = context.get_value_type(types.uint32).as_pointer()
+        builder.store(args[0], builder.bitcast(place, wide), align=1)
+        return context.get_dummy_value()
 
-    return types.uint64(plane, start), build
+    return types.void(word, out, at), build
+
+
+def _pixels_as(word: Any) -> Any:
+    """Return a compiled function of a plane of uint16 and a position: the pixels from there on as one integer."""
+
+    @intrinsic
+    def function(typing: Any, plane: Any, start: Any) -> Any:
+        del typing
+
+        def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            place = _place(context, builder, signature.args[0], args[0], args[1])
+            wide = context.get_value_type(word).as_pointer()
+            return builder.load(builder.bitcast(place, wide), align=2)
+
+        return word(plane, start), build
+
+    return function
+
+
+def _place(context: Any, builder: Any, kind: Any, array: Any, start: Any) -> Any:
+    """Return a pointer to an item of an array, for intrinsics."""
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [start])
+
+
+_two_pixels, _four_pixels = _pixels_as(types.uint32), _pixels_as(types.uint64)
+"""Return 2 or 4 pixels as one integer, without checking bounds."""
 
 
 class StampEncoder:
@@ -250,11 +273,11 @@ def _lzf_plane(plane, raw, width, box, table, base, misses, out, at):
 @compiled_inline
 def _without_zeros(plane, first, end):
     """Return the range without zeros at its ends."""
-    while first + 4 <= end and _four_pixels(plane, first) == 0:  # type: ignore[call-arg]  # numba adds the first one
+    while first + 4 <= end and _four_pixels(plane, first) == 0:
         first += 4
     while first < end and plane[first] == 0:
         first += 1
-    while first + 4 <= end and _four_pixels(plane, end - 4) == 0:  # type: ignore[call-arg]
+    while first + 4 <= end and _four_pixels(plane, end - 4) == 0:
         end -= 4
     while first < end and plane[end - 1] == 0:
         end -= 1
@@ -284,13 +307,14 @@ def _put_pixels(plane, raw, start, end, table, base, misses, out, at):
     waiting = start
     x = start
     while x + 1 < end:
-        if x > start and plane[x] == plane[x - 1] and plane[x + 1] == plane[x]:
+        pair = _two_pixels(plane, x)
+        if x > start and pair == _two_pixels(plane, x - 1):
             source = x - 1
         else:
-            slot = _slot(plane[x], plane[x + 1])
+            slot = _slot(pair)
             source = table[slot] - base
             table[slot] = base + x
-            if not _is_pair(plane, x, source):
+            if source < 0 or 2 * (x - source) > _MAX_DISTANCE or _two_pixels(plane, source) != pair:
                 misses = min(misses + 1, _MOST_MISSES)
                 x += 1 + (misses >> _PATIENCE)
                 continue
@@ -307,9 +331,7 @@ def _put_pixels(plane, raw, start, end, table, base, misses, out, at):
 def _length_of_repeat(plane, source, x, end):
     """Return how many pixels from ``x`` on equal those from ``source`` on; the first two do."""
     length = np.int64(2)
-    while x + length + 4 <= end and (
-        _four_pixels(plane, source + length) == _four_pixels(plane, x + length)  # type: ignore[call-arg]
-    ):
+    while x + length + 4 <= end and _four_pixels(plane, source + length) == _four_pixels(plane, x + length):
         length += 4
     while x + length < end and plane[source + length] == plane[x + length]:
         length += 1
@@ -317,18 +339,9 @@ def _length_of_repeat(plane, source, x, end):
 
 
 @compiled_inline
-def _slot(first, second):
+def _slot(pair):
     """Return the table slot of a pair of pixels (multiplicative hashing, Knuth, TAOCP 3, 6.4)."""
-    pair = np.uint64(first) | np.uint64(second) << np.uint64(16)
-    return np.int64((pair * np.uint64(0x9E3779B1) & np.uint64(0xFFFFFFFF)) >> np.uint64(32 - _HASH_BITS))
-
-
-@compiled_inline
-def _is_pair(plane, x, source):
-    """Check that the pair at ``source`` is in this plane, near enough, and equal to the pair at ``x``."""
-    if source < 0 or 2 * (x - source) > _MAX_DISTANCE:
-        return False
-    return plane[source] == plane[x] and plane[source + 1] == plane[x + 1]
+    return np.int64((np.uint64(pair) * np.uint64(0x9E3779B1) & np.uint64(0xFFFFFFFF)) >> np.uint64(32 - _HASH_BITS))
 
 
 @compiled_inline
@@ -350,19 +363,20 @@ def _put_literals(raw, start, end, out, at):
 
 @compiled_inline
 def _put_repeat(distance, n_bytes, out, at):
-    """Write a repetition of the bytes ``distance`` back; it may overlap itself."""
-    while n_bytes:
-        n = min(n_bytes, _MAX_LENGTH)
-        if 0 < n_bytes - n < 3:
-            n -= 3
-        if n < 9:
-            out[at] = (n - 2) << 5 | (distance - 1) >> 8
-            at += 1
-        else:
-            out[at] = 7 << 5 | (distance - 1) >> 8
-            out[at + 1] = n - 9
-            at += 2
-        out[at] = (distance - 1) & 0xFF
-        at += 1
+    """Write a repetition of the bytes ``distance`` back, at least 3; it may overlap itself."""
+    while n_bytes > _MAX_LENGTH:
+        # the last record needs 3 bytes, too
+        n = _MAX_LENGTH if n_bytes >= _MAX_LENGTH + 3 else _MAX_LENGTH - 3
+        at = _put_repeat_record(distance, n, out, at)
         n_bytes -= n
-    return at
+    return _put_repeat_record(distance, n_bytes, out, at)
+
+
+@compiled_inline
+def _put_repeat_record(distance, n, out, at):
+    """Write one record of two or three bytes. It writes four: later records overwrite the others."""
+    high, low = (distance - 1) >> 8, (distance - 1) & 0xFF
+    short = (n - 2) << 5 | high | low << 8
+    long = 7 << 5 | high | (n - 9) << 8 | low << 16
+    _put_four_bytes(np.uint32(short if n < 9 else long), out, at)  # type: ignore[call-arg]
+    return at + (2 if n < 9 else 3)
