@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import resource
 import signal
 import sys
@@ -256,25 +255,6 @@ N_THREADS = psutil.Process().num_threads()
 
 def n_threads_at_import(batch: Batch) -> int:
     return N_THREADS
-
-
-def flags_of_a_large_object(batch: Batch) -> list[str]:
-    """What Linux knows of the memory of an object of this process, see proc_pid_smaps(5)."""
-    large = b"x" * 2**24
-    inside = id(large) + 2**23
-    for mapping in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text()):
-        first, end = (int(bound, 16) for bound in mapping.split(" ", 1)[0].split("-"))
-        if first <= inside < end:
-            return mapping.rpartition("VmFlags:")[2].split()
-    raise AssertionError(hex(inside))
-
-
-def may_have_large_pages() -> bool:
-    """Whether Linux and glibc have large pages on request."""
-    choice = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    library = str(os.confstr("CS_GNU_LIBC_VERSION")) if choice.exists() else ""
-    version = re.fullmatch(r"glibc (\d+)\.(\d+)", library)
-    return version is not None and tuple(map(int, version.groups())) >= (2, 35) and "[madvise]" in choice.read_text()
 
 
 def oom_score(batch: Batch) -> int:

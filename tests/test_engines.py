@@ -43,9 +43,7 @@ from engine_tasks import (
     Wait,
     descendants,
     environment,
-    flags_of_a_large_object,
     imported_modules,
-    may_have_large_pages,
     n_threads_at_import,
     oom_score,
 )
@@ -495,22 +493,6 @@ def test_the_number_of_threads_that_the_user_has_set_is_kept(name: str, monkeypa
     assert start_python("sys", stdin=subprocess.DEVNULL).wait() == 0
     monkeypatch.delenv(name)
     assert start_python("sys", stdin=subprocess.DEVNULL).wait() == 1
-
-
-def test_settings_of_the_c_library_that_the_user_has_made_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import os, sys; sys.exit(os.environ.get('GLIBC_TUNABLES') == 'glibc.malloc.hugetlb=1')"
-    monkeypatch.setattr("cellstamp.engines.interpreter._CODE", code)
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0")
-    assert start_python("sys", stdin=subprocess.DEVNULL).wait() == 0
-    monkeypatch.delenv("GLIBC_TUNABLES")
-    assert start_python("sys", stdin=subprocess.DEVNULL).wait() == 1
-
-
-@each_start_method
-@pytest.mark.skipif(not may_have_large_pages(), reason="Linux and glibc from 2.35 on have large pages on request")
-def test_large_objects_of_workers_are_in_large_pages() -> None:
-    outcomes = ProcessEngine(1).run(flags_of_a_large_object, batches(1), lambda: 1)
-    assert ["hg" in outcome.value for outcome in outcomes] == [True]
 
 
 @each_start_method

@@ -422,10 +422,6 @@ def return_freed_memory() -> None:
 
 # --- the C library ----------------------------------------------------------------------------------------------------
 
-LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Environment of a process whose memory has pages of 2 MiB if Linux allows it: decoded chunks then cost 5% of the page
-faults. glibc reads it from version 2.35 on, when the process starts."""
-
 
 def c_function(name: str) -> Any:
     """Return a function of the C library that this process uses; None if it has no such function."""

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from cellstamp.errors import WorkerError
-from cellstamp.system import LARGE_PAGES
 
 _CODE = "import sys; sys.path[:] = {path!r}; from {module} import main; main({arguments})"
 _THREADS = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
@@ -91,12 +90,12 @@ def start_python(module: str, *arguments: object, stdin: int) -> subprocess.Pope
 
 
 def _environment() -> dict[str, str]:
-    """Return the variables of a process with large pages, whose numpy has one thread; those of the user win.
+    """Return the variables of a process whose numpy has one thread, unless the user has set their number.
 
     Workers already use all cores, and numpy's other threads would wait busily while it is imported.
     """
-    threads = {} if any(name in os.environ for name in _THREADS) else {_THREADS[0]: "1"}
-    return LARGE_PAGES | threads | os.environ
+    own = {} if any(name in os.environ for name in _THREADS) else {_THREADS[0]: "1"}
+    return own | os.environ
 
 
 @contextmanager
