@@ -248,6 +248,21 @@ def test_a_result_too_large_for_its_slot_takes_the_pipe(monkeypatch: pytest.Monk
     memory.close()
 
 
+@pytest.mark.parametrize("kind", [SparseSlots, PackedSlots])
+def test_a_slot_is_mapped_once_for_results_of_about_the_same_size(kind: Callable[[ResultMemory], Slots]) -> None:
+    memory = ResultMemory(os.memfd_create("test")) if kind is SparseSlots else ResultMemory.with_name()
+    slots = kind(memory)
+    sent, received = [], []
+    for size in (100_000, 110_000, 124_000):
+        value = np.full(size, size % 251, np.uint8)
+        sent.append(np.frombuffer(slots.memory(2, size)[1], np.uint8))
+        received += carry([value], (memory, slots), 2)[1]
+        assert np.array_equal(received[-1], value)
+    assert np.shares_memory(sent[0], sent[2])
+    assert np.shares_memory(received[0], received[2])
+    memory.close()
+
+
 @settings(deadline=None)  # a busy disk
 @given(sizes=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 300_000)), max_size=30))
 def test_slots_do_not_overlap_however_their_results_grow(sizes: list[tuple[int, int]]) -> None:

@@ -21,7 +21,8 @@ from typing import Protocol, Self
 _DISTANCE = 2**32
 """Bytes between the slots of a sparse file, and the largest result in it."""
 _GROWTH = 1.25
-"""A new place for a slot is larger than its result by this factor, so that it seldom needs another one."""
+"""A slot is mapped larger than its result by this factor, so that it is seldom mapped again: each page of a new mapping
+is a page fault, which takes three times as long as copying to the page."""
 _ZEROS = 2**20
 _FLAGS = os.O_RDWR | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_TEMPORARY", "O_SHORT_LIVED"))
 """On Windows: change no line ends, remove the file when the last process closes it, and keep it in memory."""
@@ -70,9 +71,13 @@ class ResultMemory:
         """Return at least the first ``n_bytes`` of a slot that starts there, mapped."""
         kept_start, view = self._kept.get(number, (start, memoryview(b"")))
         if kept_start != start or len(view) < n_bytes:
-            view = self.view(start, n_bytes)
+            view = self.view(start, self._larger(start, n_bytes))
             self._kept[number] = start, view
         return view
+
+    def _larger(self, start: int, n_bytes: int) -> int:
+        end = 0 if self.file is None else os.fstat(self.file).st_size
+        return max(n_bytes, min(int(n_bytes * _GROWTH), end - start))
 
     def view(self, start: int, n_bytes: int) -> memoryview:
         """Map a part of the file.
@@ -131,9 +136,10 @@ class SparseSlots:
     def _mapped(self, start: int, n_bytes: int) -> memoryview:
         if n_bytes > _DISTANCE or self._memory.file is None:
             raise OSError(errno.ENOSPC, "no room for the result")
-        if os.fstat(self._memory.file).st_size < start + n_bytes:
-            os.ftruncate(self._memory.file, start + n_bytes)
-        return self._memory.view(start, n_bytes)
+        larger = min(int(n_bytes * _GROWTH), _DISTANCE)
+        if os.fstat(self._memory.file).st_size < start + larger:
+            os.ftruncate(self._memory.file, start + larger)
+        return self._memory.view(start, larger)
 
 
 class PackedSlots:
