@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import h5py
@@ -73,7 +74,7 @@ def reopened(path: Path) -> h5py.File:
 
 
 def _empty() -> bytes:
-    """Return the content of an empty file."""
-    with h5py.File("empty", "w", driver="core", backing_store=False, libver=HDF5_BOUND) as file:
-        file.flush()
-        return bytes(file.id.get_file_image())
+    """Return the content of an empty file that was closed: HDF5 1.14 puts a wrong checksum in images of open files."""
+    memory = BytesIO()
+    h5py.File(memory, "w", libver=HDF5_BOUND).close()
+    return memory.getvalue()
