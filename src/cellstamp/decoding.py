@@ -17,7 +17,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from cellstamp.compiling.decorators import compiled, compiled_inline
+from cellstamp.compiling.decorators import compiled, compiled_inline, pointer_to
 from cellstamp.compression import Codec
 from cellstamp.encoding import BLOCK, copy_block
 
@@ -247,8 +247,7 @@ def _fill(typing: Any, target: Any, at: Any, n_bytes: Any, value: Any) -> Any:
     del typing
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        cgutils.memset(builder, builder.gep(data, [args[1]]), args[2], args[3])
+        cgutils.memset(builder, pointer_to(context, builder, signature, args, 0, 1), args[2], args[3])
         return context.get_dummy_value()
 
     return types.void(target, types.intp, types.intp, types.uint8), build
@@ -260,11 +259,8 @@ def _copy(typing: Any, source: Any, start: Any, target: Any, at: Any, n_bytes: A
     del typing
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def place(array: int) -> Any:
-            data = context.make_array(signature.args[array])(context, builder, args[array]).data
-            return builder.gep(data, [args[array + 1]])
-
-        cgutils.raw_memcpy(builder, place(2), place(0), args[4], 1)
+        source_at, target_at = (pointer_to(context, builder, signature, args, k, k + 1) for k in (0, 2))
+        cgutils.raw_memcpy(builder, target_at, source_at, args[4], 1)
         return context.get_dummy_value()
 
     return types.void(source, types.intp, target, types.intp, types.intp), build
@@ -280,8 +276,8 @@ def _widen_past_cache(typing: Any, halves: Any, at: Any, out: Any, is_used: Any)
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def place(array: int, kind: Any) -> Any:
-            data = context.make_array(signature.args[array])(context, builder, args[array]).data
-            return builder.bitcast(builder.gep(data, [args[1]]), ir.VectorType(kind, _LANES).as_pointer())
+            pointer = pointer_to(context, builder, signature, args, array, 1)
+            return builder.bitcast(pointer, ir.VectorType(kind, _LANES).as_pointer())
 
         wide, floats = ir.VectorType(ir.IntType(32), _LANES), ir.VectorType(ir.FloatType(), _LANES)
         bits = builder.zext(builder.load(place(0, ir.IntType(16)), align=2), wide)

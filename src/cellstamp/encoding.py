@@ -22,7 +22,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from cellstamp.compiling.decorators import compiled, compiled_inline
+from cellstamp.compiling.decorators import compiled, compiled_inline, pointer_to
 from cellstamp.compression import Codec
 from cellstamp.encoded_cells import n_chunks_of
 
@@ -52,8 +52,8 @@ def copy_block(typing: Any, source: Any, start: Any, target: Any, at: Any) -> An
     del typing
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        from_, to = (_place(context, builder, signature.args[k], args[k], args[k + 1]) for k in (0, 2))
-        cgutils.raw_memcpy(builder, to, from_, context.get_constant(types.intp, BLOCK), 1)
+        source_at, target_at = (pointer_to(context, builder, signature, args, k, k + 1) for k in (0, 2))
+        cgutils.raw_memcpy(builder, target_at, source_at, context.get_constant(types.intp, BLOCK), 1)
         return context.get_dummy_value()
 
     return types.void(source, start, target, at), build
@@ -65,7 +65,7 @@ def _put_four_bytes(typing: Any, word: Any, out: Any, at: Any) -> Any:
     del typing
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _place(context, builder, signature.args[1], args[1], args[2])
+        place = pointer_to(context, builder, signature, args, 1, 2)
         wide = context.get_value_type(types.uint32).as_pointer()
         builder.store(args[0], builder.bitcast(place, wide), align=1)
         return context.get_dummy_value()
@@ -81,18 +81,13 @@ def _pixels_as(word: Any) -> Any:
         del typing
 
         def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place = _place(context, builder, signature.args[0], args[0], args[1])
+            place = pointer_to(context, builder, signature, args, 0, 1)
             wide = context.get_value_type(word).as_pointer()
             return builder.load(builder.bitcast(place, wide), align=2)
 
         return word(plane, start), build
 
     return function
-
-
-def _place(context: Any, builder: Any, kind: Any, array: Any, start: Any) -> Any:
-    """Return a pointer to an item of an array, for intrinsics."""
-    return builder.gep(context.make_array(kind)(context, builder, array).data, [start])
 
 
 _two_pixels, _four_pixels = _pixels_as(types.uint32), _pixels_as(types.uint64)

@@ -1,4 +1,4 @@
-"""Decorators that compile functions in the same way, and keep their code in one folder."""
+"""Decorators that compile functions in the same way, and keep their code in one folder; and pointers for intrinsics."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ def compiled_inline(function: Callable[..., Any]) -> Any:
     third of the time of the lzf encoder. Calling it from Python crashes the process.
     """
     return _kept(njit(nogil=True, boundscheck=False, forceinline=True, **_WITHOUT_ENTRY)(function))
+
+
+def pointer_to(context: Any, builder: Any, signature: Any, args: Any, array: int, at: int) -> Any:
+    """Return a pointer to item ``args[at]`` of the one-dimensional array ``args[array]``, without checking bounds.
+
+    The other arguments are those of numba's code generator: intrinsics write LLVM code themselves.
+    """
+    data = context.make_array(signature.args[array])(context, builder, args[array]).data
+    return builder.gep(data, [args[at]])
 
 
 def _kept(dispatcher: Any) -> Any:

@@ -11,7 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cellstamp.cells.kernels.bit_rows import PIXELS, n_words, place_of_first, shifted_right
-from cellstamp.compiling.decorators import compiled_part
+from cellstamp.compiling.decorators import compiled_part, pointer_to
 
 N_PARTS = 3
 FIRST, BOTH, LAST = range(N_PARTS)
@@ -115,12 +115,9 @@ def copy_items(typing: Any, source: Any, start: Any, target: Any, at: Any, size:
     del typing
 
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def place(array: int) -> Any:
-            data = context.make_array(signature.args[array])(context, builder, args[array]).data
-            return builder.gep(data, [args[array + 1]])
-
         n_bytes = context.get_abi_sizeof(context.get_data_type(source.dtype))
-        cgutils.raw_memcpy(builder, place(2), place(0), args[4], n_bytes)
+        source_at, target_at = (pointer_to(context, builder, signature, args, k, k + 1) for k in (0, 2))
+        cgutils.raw_memcpy(builder, target_at, source_at, args[4], n_bytes)
         return context.get_dummy_value()
 
     if source.dtype != target.dtype:
