@@ -267,6 +267,18 @@ def test_numbers_of_shapes_in_files_of_programs(tmp_path: Path, folder: Path) ->
     assert ids_in(export_cells(path, folder / "ours", tmp_path / "ours.csv", "npy")) == [5]
 
 
+def test_numbers_of_shapes_that_differ_in_the_last_bit(tmp_path: Path, folder: Path) -> None:
+    path, numbers = tmp_path / "crops.h5sc", [2**53, 2**53 + 1, 2**63 - 1]
+    write_file(path, layout_of(3, instances=np.array(numbers)))
+    table = tmp_path / "program.csv"
+    for number, wanted in zip(numbers, IDS[:3], strict=True):
+        table.write_text(f"cell_id\n{number}\n")
+        assert ids_in(export_cells(path, folder / str(number), table, "npy")) == [wanted]
+    table.write_text(f"cell_id\n{2**63}\n")
+    with pytest.raises(InputError, match=rf"1 of 1 ids are not in instance_id of .*: {2**63}\."):
+        export_cells(path, folder / "none", table, "npy")
+
+
 def test_the_largest_ids(tmp_path: Path, folder: Path) -> None:
     path, ids = tmp_path / "crops.h5sc", [3, 2**63 + 1, 2**64 - 1]
     stamps = write_file(path, layout_of(3, cell_ids=np.array(ids, np.uint64)))

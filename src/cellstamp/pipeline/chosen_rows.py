@@ -71,10 +71,10 @@ def _rows_in(path: Path, column: str | None, look: SelectedImages) -> NDArray[np
         return _with_texts(ids, path, obs, look.where)
     if not ids.numbers:
         raise ConfigError(f"cells = {str(path)!r}: the file has no ids")
-    numbers = np.array(sorted(ids.numbers), np.uint64)
     if ids.of_program and INSTANCE_ID in obs and pd.api.types.is_integer_dtype(obs[INSTANCE_ID]):
-        return _matching(obs[INSTANCE_ID], numbers, path, look.where)
-    return np.sort(look.rows_of(numbers))
+        # as objects: numpy and pandas compare signed and unsigned integers as floats
+        return _matching(obs[INSTANCE_ID].astype(object), np.array(sorted(ids.numbers), object), path, look.where)
+    return np.sort(look.rows_of(np.array(sorted(ids.numbers), np.uint64)))
 
 
 def _with_texts(ids: IdColumn, path: Path, obs: pd.DataFrame, where: str) -> NDArray[np.int64]:
