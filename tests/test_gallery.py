@@ -161,9 +161,9 @@ def test_a_category_is_filtered_by_its_labels(session: GallerySession) -> None:
 @pytest.mark.parametrize(
     ("view", "message"),
     [
-        ({"sample": 0}, "sample = 0: must be a whole number >= 1"),
+        ({"sample": 0}, "sample = 0: must be an integer >= 1"),
         ({"sample": True}, "sample = True: must be"),
-        ({"sample": 5, "seed": -1}, "seed = -1: must be a whole number >= 0"),
+        ({"sample": 5, "seed": -1}, "seed = -1: must be an integer >= 0"),
         ({"filters": [{"low": 1}]}, "view: 'column'"),
         ({"filters": [{"column": "x", "low": "a"}]}, "could not convert"),
         ({"filters": 3}, "not iterable"),

@@ -432,8 +432,8 @@ def test_floats_that_are_no_ids_get_the_error_only(tmp_path: Path, recwarn: pyte
     project.load_input_from_array(np.ones((1, 20, 30), np.uint16))
     with pytest.raises(InputError, match=r"0\.5 in row 0"):
         project.load_segmentation(nucleus=mask + 0.5)
-    assert not [warning for warning in recwarn if "whole numbers" in str(warning.message)]
+    assert not [warning for warning in recwarn if "integers" in str(warning.message)]
     mask[5:9, 5:9] = 1
-    with pytest.warns(UserWarning, match="nucleus mask holds whole numbers as float32") as told:
+    with pytest.warns(UserWarning, match="nucleus mask holds integers as float32") as told:
         project.load_segmentation(nucleus=mask)
     assert len(told) == 1

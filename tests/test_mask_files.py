@@ -142,7 +142,7 @@ def test_whole_numbers_in_floats_load_with_a_note(project: Project, tmp_path: Pa
     """ImageJ, StarDist and TrackMate write them."""
     path = tmp_path / "LblImg.npy"
     np.save(path, LABELS.astype(dtype))
-    with pytest.warns(UserWarning, match=r"cytosol mask .*LblImg\.npy holds whole numbers as float\d\d: .* as uint32"):
+    with pytest.warns(UserWarning, match=r"cytosol mask .*LblImg\.npy holds integers as float\d\d: .* as uint32"):
         project.load_segmentation(cytosol=path)
     assert loaded(project).dtype == np.uint32
     np.testing.assert_array_equal(loaded(project), LABELS)
@@ -151,7 +151,7 @@ def test_whole_numbers_in_floats_load_with_a_note(project: Project, tmp_path: Pa
 def test_a_float_tiff_of_imagej_and_a_float_array_load(project: Project, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "float.tif", LABELS.astype(np.float32), imagej=True)
     for mask in (tmp_path / "float.tif", LABELS.astype(np.float64)):
-        with pytest.warns(UserWarning, match=r"cytosol mask.* holds whole numbers as float"):
+        with pytest.warns(UserWarning, match=r"cytosol mask.* holds integers as float"):
             project.load_segmentation(cytosol=mask, overwrite=True)
         np.testing.assert_array_equal(loaded(project), LABELS)
 
@@ -256,7 +256,7 @@ def h5_of(path: Path, array: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_CODE)
-@pytest.mark.filterwarnings("ignore:cytosol mask .* whole numbers", "ignore:'mode' parameter")
+@pytest.mark.filterwarnings("ignore:cytosol mask .* integers", "ignore:'mode' parameter")
 def test_what_an_error_says_to_load_can_be_loaded(project: Project, tmp_path: Path, name: str) -> None:
     write, message, expected = WITH_CODE[name]
     write(tmp_path / name)
@@ -397,7 +397,7 @@ def test_what_a_file_does_not_have(project: Project, tmp_path: Path, name: str) 
     np.testing.assert_array_equal(loaded(project), LABELS)
 
 
-@pytest.mark.filterwarnings("ignore:cytosol mask holds whole numbers as float64")
+@pytest.mark.filterwarnings("ignore:cytosol mask holds integers as float64")
 @pytest.mark.parametrize("background", [np.inf, -np.inf, np.nan, -5.0])
 def test_the_advice_for_a_background_that_is_no_id_loads(project: Project, background: float) -> None:
     mask = np.where(LABELS > 0, LABELS, background)

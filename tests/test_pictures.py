@@ -593,7 +593,7 @@ class TestSlide:
             ({"channels": []}, "channels: no channel given; the project's image has DAPI"),
             ({"region": [(0, 500), (0, 10)]}, r"region = .*: must be .* inside the image of 240 x 240 pixels"),
             ({"region": 7}, "region = 7: must be"),
-            ({"region": [(0.5, 10), (0, 10)]}, r"region = .*: must be .*, whole numbers, inside the image"),
+            ({"region": [(0.5, 10), (0, 10)]}, r"region = .*: must be .*, integers, inside the image"),
             ({"color": ["red"]}, "a colour for each of the 3 channels"),
         ],
     )

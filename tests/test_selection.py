@@ -219,7 +219,7 @@ def test_a_project_keeps_ids_of_numpy_and_pandas_in_its_configuration(tmp_path: 
             r"column 'god': this column is missing; the table has cell_id, text, area, maybe, surely, never, region,",
         ),
         ({"table": "measured", "column": "text"}, r"must be a boolean column \(it has text\); the table"),
-        ({"table": "measured", "column": "cell_id"}, r"must be a boolean column \(it has whole numbers\)"),
+        ({"table": "measured", "column": "cell_id"}, r"must be a boolean column \(it has integers\)"),
         ({"table": "measured", "column": "area"}, r"must be a boolean column \(it has numbers\)"),
         ({"table": "measured", "column": "region"}, r"must be a boolean column"),
         ({"table": "measured", "column": "maybe"}, r"2 of 16 cells have a missing value \(NA\); set"),
@@ -230,7 +230,7 @@ def test_a_project_keeps_ids_of_numpy_and_pandas_in_its_configuration(tmp_path: 
         ),
         (
             {"table": "with_negatives", "column": "good"},
-            r"the table's column of ids, 'cell_id', must have whole numbers \(it has negative numbers\)",
+            r"the table's column of ids, 'cell_id', must have integers \(it has negative numbers\)",
         ),
         ({"table": "plain", "column": "good"}, r"the table has no valid region_key \(N"),
     ],
@@ -251,7 +251,7 @@ def test_cells_that_cannot_be_meant(
     [
         ("", r"the file has no ids"),
         ("cell_id\n", r"the file has no ids"),
-        ("6\n9x\n", r"c\.csv', line 2: '9x' is not a cell id; ids are whole numbers from 1 to 2\*\*63 - 1"),
+        ("6\n9x\n", r"c\.csv', line 2: '9x' is not a cell id; ids are integers from 1 to 2\*\*63 - 1"),
         ("6x\n9\n", r"line 1: '6x' is not a cell id"),
         ("cell\n6\n\n9.5\n", r"line 4: '9\.5' is not a cell id"),
         ("6\n0\n", r"line 2: '0' is not a cell id"),

@@ -376,7 +376,7 @@ TWO = pd.DataFrame({"x": [50.0, 60.0], "y": [50.0, 60.0]}, index=[1, 2])
         (with_points(TWO.set_index(np.array([3, 3]))), r"points 'middles' in .*: cell 3 has more than one centre"),
         (
             with_points(TWO.assign(cell=["a", "b"]), instance_key="cell"),
-            r"points 'middles' in .*: the column 'cell' must have cell ids, whole numbers; its dtype is",
+            r"points 'middles' in .*: the column 'cell' must have integer cell ids; its dtype is",
         ),
         (
             with_points(TWO + 500),

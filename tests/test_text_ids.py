@@ -277,7 +277,7 @@ def test_the_column_that_is_named_must_hold_ids(write: Write, run: Run) -> None:
     store = write({"table": make_table("cell_circles")})
     with pytest.raises(ConfigError, match=r"the column 'mask_id' \(ids\) is missing; the table has cell_id, region"):
         run(store, {"table": "table", "column": "good", "ids": "mask_id"})
-    with pytest.raises(ConfigError, match=r"the column 'cluster' must have ids, whole numbers \(it has text\)"):
+    with pytest.raises(ConfigError, match=r"the column 'cluster' must have integer ids \(it has text\)"):
         run(store, {"table": "table", "column": "good", "ids": "cluster"})
 
 
@@ -351,8 +351,8 @@ def test_texts_in_files_of_programs(tmp_path: Path, kind: str) -> None:
         ("ImageNumber,ObjectNumber\n1,6\n1,9\n2,6\n", r"cells of 2 images \(column 'ImageNumber': 1, 2\)"),
         ("area,name\n6,1\n", r"no column of ids found; it has area, name; .* or name it: cells = \{'path"),
         (",area\n0,6\n1,9\n", r"no column of ids found; it has , area; "),
-        ("6\naaaa-1\n", r"line 2: 'aaaa-1' is not a cell id; ids are whole numbers"),
-        ("cell_id\naaaa-1\n7\n", r"line 2: 'aaaa-1' is not a cell id; ids are whole numbers"),
+        ("6\naaaa-1\n", r"line 2: 'aaaa-1' is not a cell id; ids are integers"),
+        ("cell_id\naaaa-1\n7\n", r"line 2: 'aaaa-1' is not a cell id; ids are integers"),
         ("cell_id,area\naaaa-1,2\n,3\n", r"line 2: 'aaaa-1' is not a cell id"),
         ("#one\n#two\nlabel\n6\nx9\n", r"line 5: 'x9' is not a cell id"),
     ],

@@ -120,6 +120,6 @@ def _count(value: Any, name: str, *, least: int) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        message = f"{name} = {value!r}: must be a whole number >= {least}"
+        message = f"{name} = {value!r}: must be an integer >= {least}"
         raise ValueError(message)
     return value

@@ -93,7 +93,7 @@ def read_points(store: str | os.PathLike[str], name: str) -> Centers | None:
     Raises
     ------
     InputError
-        If the points are invalid as centres: other than two columns of finite numbers, ids other than whole numbers
+        If the points are invalid as centres: other than two columns of finite numbers, ids other than integers
         from 1 to 2**63 - 1, or a repeated id.
     """
     table, where = read_frame(store, name), f"points {name!r} in {store}"
@@ -191,10 +191,10 @@ def checked_centers(
     Raises
     ------
     InputError
-        If ids are not whole numbers from 1 to 2**63 - 1, an id is repeated, or a centre is not finite.
+        If ids are not integers from 1 to 2**63 - 1, an id is repeated, or a centre is not finite.
     """
     if ids.dtype.kind not in "ui":
-        raise InputError(f"{where}: {id_column} must have cell ids, whole numbers; its dtype is {ids.dtype}; {hint}")
+        raise InputError(f"{where}: {id_column} must have integer cell ids; its dtype is {ids.dtype}; {hint}")
     wrong = (ids < 1) | (ids > LARGEST_ID)
     if wrong.any():
         raise InputError(f"{where}: cell id {ids[wrong][0]} is invalid; ids are from 1 to 2**63 - 1; {hint}")

@@ -80,7 +80,7 @@ class Table:
 
 def column_content(column: Column) -> str:
     """Return the content of a column in words, for messages."""
-    kinds = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
+    kinds = {"b": "booleans", "i": "integers", "u": "integers", "f": "numbers"}
     return kinds.get(column.dtype.kind, "text")
 
 

@@ -1,4 +1,4 @@
-"""Read cell ids, whole numbers or text, from a column of a CSV file (or with semicolons or tabs)."""
+"""Read cell ids, integers or text, from a column of a CSV file (or with semicolons or tabs)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GROUPS = ("fov", "image", "imagenumber", "imagename", "filename", "sample", "sa
 
 _SEPARATORS = ",;\t"
 
-# "12.0" is a whole number too: pandas writes it if the column has missing values
+# "12.0" is an integer too: pandas writes it if the column has missing values
 _WHOLE = re.compile(r"\+?(\d{1,20})(\.0*)?")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
@@ -32,7 +32,7 @@ class IdColumn:
     numbers
         Whole numbers; empty if the ids are text.
     texts
-        Text; empty if the ids are whole numbers.
+        Text; empty if the ids are integers.
     first
         First row of a file with a single column of text: its header, or one more id.
     of_program
@@ -216,5 +216,5 @@ def _as_number(text: str, where: str, least: int, largest: int) -> int:
     cell = int(found[1]) if found else -1
     if not least <= cell <= largest:
         shown, power = repr(text if len(text) <= 40 else f"{text[:40]}..."), largest.bit_length()
-        raise ConfigError(f"{where}: {shown} is not a cell id; ids are whole numbers from {least} to 2**{power} - 1")
+        raise ConfigError(f"{where}: {shown} is not a cell id; ids are integers from {least} to 2**{power} - 1")
     return cell

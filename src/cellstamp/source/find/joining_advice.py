@@ -51,7 +51,7 @@ def how_to_join(
     mask, named = masks[0], ", ".join([*(each.name for each in masks), *looked_for])
     problem = (
         f"{origin}: the table {table.name!r} names cells by text ({quoted(names)}), the mask '{mask.name}' by integers "
-        f"({first_ids(mask)}). No column of the table joins them: none named {named} has a different whole number for "
+        f"({first_ids(mask)}). No column of the table joins them: none named {named} has a different integer for "
         "each cell. If another column has the ids, name it with the key ids, beside table and column"
     )
     code = _code_by_position(table, mask)

@@ -201,9 +201,7 @@ def _by_column(table: Table, column: str, origin: str) -> CellRows:
     values = table.column(column)
     found = _whole_numbers(values)
     if found is None:
-        raise ConfigError(
-            f"{origin}: the column {column!r} must have ids, whole numbers (it has {column_content(values)})"
-        )
+        raise ConfigError(f"{origin}: the column {column!r} must have integer ids (it has {column_content(values)})")
     return CellRows(np.ones(found.shape, np.bool_), found)
 
 
@@ -226,7 +224,7 @@ def _all_differ(ids: NDArray[np.uint64]) -> bool:
 
 def _no_numbers(table: Table, content: str, origin: str) -> ConfigError:
     name = table.attributes["instance_key"]
-    return ConfigError(f"{origin}: the table's column of ids, {name!r}, must have whole numbers (it has {content})")
+    return ConfigError(f"{origin}: the table's column of ids, {name!r}, must have integers (it has {content})")
 
 
 def _of_something_else(regions: Column, masks: Sequence[str], origin: str) -> ConfigError:

@@ -32,8 +32,8 @@ def as_ids(mask: Pixels, name: str, code: str = "mask") -> Pixels:
     Returns
     -------
     Pixels
-        (y, x) of an integer dtype; floats become uint32. Reading raises an `InputError` if a value is negative, not a
-        whole number, or too large to be exact.
+        (y, x) of an integer dtype; floats become uint32. Reading raises an `InputError` if a value is negative, not an
+        integer, or too large to be exact.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def as_ids(mask: Pixels, name: str, code: str = "mask") -> Pixels:
 def _reader_of_floats(mask: Pixels, name: str, code: str) -> Callable[[Region], NDArray[Any]]:
     """Return a reader of a mask of floats as uint32, which warns once, after a block has been checked."""
     checked = _checked(mask, lambda block, region: _check_floats(block, region, name, code))
-    tell = cache(lambda: warn(f"{name} holds whole numbers as {mask.dtype}: they are loaded as uint32"))
+    tell = cache(lambda: warn(f"{name} holds integers as {mask.dtype}: they are loaded as uint32"))
 
     def read(region: Region) -> NDArray[Any]:
         block = checked(region).astype(np.uint32)

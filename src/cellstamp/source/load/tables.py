@@ -48,7 +48,7 @@ def retarget(
     Raises
     ------
     InputError
-        If the column is missing, or does not have whole numbers although a mask is labels.
+        If the column is missing, or does not have integers although a mask is labels.
     """
     with quiet():
         import spatialdata
@@ -136,7 +136,7 @@ def _checked_column(obs: Any, column: str, name: str, *, of_labels: bool) -> str
         raise InputError(f"table {name!r} has no column {column!r} (cell_id_identifier); it has {columns}")
     if of_labels and obs[column].dtype.kind not in "ui":
         raise InputError(
-            f"table {name!r}, column {column!r} (cell_id_identifier): must have cell ids, whole numbers "
+            f"table {name!r}, column {column!r} (cell_id_identifier): must have integer cell ids "
             f"(dtype {obs[column].dtype})"
         )
     return column

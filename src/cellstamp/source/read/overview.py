@@ -61,7 +61,7 @@ def area_of(region: Any, shape: tuple[int, int]) -> Rect:
         top = bottom = left = right = -1
     if not (0 <= top < bottom <= shape[0] and 0 <= left < right <= shape[1]):
         raise ConfigError(
-            f"region = {region!r}: must be [(first row, end), (first column, end)], whole numbers, inside the image of "
+            f"region = {region!r}: must be [(first row, end), (first column, end)], integers, inside the image of "
             f"{shape[0]} x {shape[1]} pixels (y, x), like [(0, {min(500, shape[0])}), (0, {min(500, shape[1])})]"
         )
     return Rect(top, bottom, left, right)
