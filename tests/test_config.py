@@ -356,7 +356,7 @@ def test_value_is_taken_with_its_meaning(key: str, value: Any, meaning: Any) -> 
         ("cells", {"features": {"path": "f.h5ad", "query": 400}}, "an int"),
         ("cells", {"path": "c.csv", "ids": 3}, "an int"),
         ("channels", [], None),
-        ("channels", "dna", "a str"),
+        ("channels", "dna", "a str; write ['dna']"),
         ("channels", ["dna", "dna"], None),
         ("channels", [1, "1"], None),
         ("channels", ["dna", ""], None),
@@ -485,7 +485,8 @@ def test_every_fault_is_reported_at_once() -> None:
         "threads = '4': must be an integer >= 1 (got a str)",
         'image_size: missing; must be an even integer >= 2, a length like "30 um", or "auto"',
         f"cells = [4, 0]: must be {ALLOWED['cells']} (item 1 is 0)",
-        "channels = 'dna': must be a list of channel names, each once, or None for all of them (got a str)",
+        "channels = 'dna': must be a list of channel names, each once, or None for all of them (got a str; write "
+        "['dna'])",
         'border = \'keep\': must be "drop" or "pad"',
         "normalization_range = [0.9, 0.1]: must be two numbers with 0 <= lower < upper <= 1, a mapping from channel "
         "names to such pairs, or None for the default",

@@ -318,6 +318,8 @@ def _shown_key(key: object) -> str:
 
 def _got(reason: object) -> str:
     """Return the type or the item that is invalid, if the value does not show it."""
+    if isinstance(reason, rules.NotAListError):
+        return f" (got a str; write [{_shown(reason.value)}])"
     if isinstance(reason, rules.WrongTypeError):
         return f" (got {rules.with_article(reason.type_name)})"
     if isinstance(reason, rules.WrongItemError):

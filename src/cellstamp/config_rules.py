@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -77,6 +77,14 @@ class WrongTypeError(ValueError):
     def __init__(self, value: object) -> None:
         super().__init__()
         self.type_name = type(value).__name__
+
+
+class NotAListError(WrongTypeError):
+    """A text where a list of texts is allowed; the message can put it into one."""
+
+    def __init__(self, value: str) -> None:
+        super().__init__(value)
+        self.value = value
 
 
 class WrongItemError(ValueError):
@@ -307,9 +315,7 @@ def _channel(value: object) -> str:
 def _channels(value: object) -> tuple[str, ...] | None:
     if is_none(value):
         return None
-    if not isinstance(value, (list, tuple)):
-        raise WrongTypeError(value)
-    names = tuple(map(_channel, value))
+    names = tuple(map(_channel, _listed(value)))
     if not names or len(set(names)) != len(names):
         raise ValueError
     return names
@@ -347,6 +353,14 @@ def _query(value: object) -> FeatureQuery:
     return FeatureQuery(as_folder(value["path"]), _name(value["query"]))
 
 
+def _listed(value: object) -> Sequence[object]:
+    if isinstance(value, str):
+        raise NotAListError(value)
+    if not isinstance(value, (list, tuple)):
+        raise WrongTypeError(value)
+    return value
+
+
 def _items(value: Any) -> Iterable[object]:
     items: Iterable[object] = value.tolist() if hasattr(value, "tolist") else value
     return items
@@ -367,11 +381,10 @@ def _features(value: object) -> tuple[str, ...]:
         return ()
     if value is True:
         return DEFAULT_GROUPS
-    if not isinstance(value, (list, tuple)):
-        raise WrongTypeError(value)
-    if not value or len(set(map(str, value))) != len(value):
+    names = _listed(value)
+    if not names or len(set(map(str, names))) != len(names):
         raise ValueError
-    return tuple(_group_or_path(index, name) for index, name in enumerate(value))
+    return tuple(_group_or_path(index, name) for index, name in enumerate(names))
 
 
 def _group_or_path(index: int, value: object) -> str:
