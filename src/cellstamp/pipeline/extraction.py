@@ -305,15 +305,11 @@ class HDF5CellExtraction(ProcessingStep):
                     progress=progress,
                 )
                 exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), blocks)
-                removed = "".join(f"{cell}\n" for cell in job.selection.removed.tolist())
                 with writing(job.folder):
-                    (output.folder / removed_name(job.file_name)).write_text(removed, encoding="ascii", newline="\n")
+                    _list_removed(job, output.folder)
                 writer.describe(job.description(content, inputs, writer.n_empty, exceeding.rows.size), exceeding.rows)
             with noting_finished(work, len(job.cells)), writing(job.folder):
-                remove_outdated(job)
-                run.publish([removed_name(job.file_name), *published(job), job.file_name], output.folder, job.folder)
-                if not config.images:  # it would be resumed
-                    remove(output.folder / JOURNAL)
+                _publish(job, output.folder)
         watch.lap("extracting")
         if exceeding.rows.size:
             # with image_size auto, one cell in a hundred is expected
@@ -512,6 +508,20 @@ class HDF5CellExtraction(ProcessingStep):
         is_there = self.output_path is not None or is_finished(path)
         found = f"{path}; read it with cellstamp.read_h5sc({str(path)!r})" if is_there else f"none yet; {how}"
         return {"cells from": source_of(self.filehandler), **self._shown_config("image_size"), "result": found}
+
+
+def _list_removed(job: Job, folder: Path) -> None:
+    """Write the ids of removed cells beside the unfinished result."""
+    removed = "".join(f"{cell}\n" for cell in job.selection.removed.tolist())
+    (folder / removed_name(job.file_name)).write_text(removed, encoding="ascii", newline="\n")
+
+
+def _publish(job: Job, unfinished: Path) -> None:
+    """Give the files in a folder of unfinished results their final names, the main one last."""
+    remove_outdated(job)
+    run.publish([removed_name(job.file_name), *published(job), job.file_name], unfinished, job.folder)
+    if not job.config.images:  # it would be resumed
+        remove(unfinished / JOURNAL)
 
 
 def _check_arguments(*, partial: object, n_cells: object, seed: object) -> None:
