@@ -165,7 +165,7 @@ def test_measurements_are_validated(slide: Path, tmp_path: Path) -> None:
     table.obs.loc["1", "scportrait_cell_id"] = table.obs["scportrait_cell_id"].iloc[0]
     table.X[0, 0] = np.inf
     table.write_h5ad(found)
-    output = run_command("validate", found).output
+    output = run_command("validate", found).stderr
     assert "1 ids are repeated" in output
     assert "values must be finite or NaN" in output
 
