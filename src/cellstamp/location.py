@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -103,6 +104,16 @@ def location_of(path: AnyPath) -> Location:
 def file_system_of(location: UPath) -> Any:
     """Return the file system of a URL for this process: after a fork, that of a location of the parent fails."""
     return location_of(str(location)).fs  # type: ignore[union-attr]  # a URL
+
+
+def _forget_event_loop() -> None:
+    """Make fsspec start its thread in a fork, which lacks that of the parent: before 2025.3, it waits forever."""
+    if (asynchronous := sys.modules.get("fsspec.asyn")) is not None:
+        asynchronous.reset_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_event_loop)
 
 
 def in_zip(path: str | os.PathLike[str]) -> str | None:
