@@ -460,7 +460,8 @@ def test_mistakes_are_told_with_exit_code_2(arguments, told, project, tmp_path):
     result = invoke(*(argument.format(tmp=tmp_path, project=project) for argument in arguments))
     assert result.exit_code == 2, result.exception
     assert told.format(tmp=tmp_path) in result.stderr
-    assert result.stdout == ""
+    # in a new clone, tests that run at the same time compile, too: code may be loaded again
+    assert [line for line in result.stdout.splitlines() if not line.startswith("Compil")] == []
     assert "Traceback" not in result.stderr
     assert list((tmp_path / "empty").iterdir()) == []
 

@@ -533,10 +533,12 @@ def test_the_system_kills_workers_before_the_caller() -> None:
 @pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="only Linux chooses by a score")
 def test_a_worker_that_imports_its_modules_is_killed_before_the_caller() -> None:
     child = SpawnedChild(["module_that_is_missing"])
-    score = Path(f"/proc/{child._python.process.pid}/oom_score_adj")
-    assert int(score.read_text()) == min(oom_score(Batch(0)) + 300, 1000)
-    child.kill()
-    child.wait(time.monotonic() + 60)
+    try:
+        score = Path(f"/proc/{child._python.process.pid}/oom_score_adj")
+        assert int(score.read_text()) == min(oom_score(Batch(0)) + 300, 1000)
+    finally:
+        child.kill()
+        child.wait(time.monotonic() + 60)
 
 
 def test_modules_to_preload_are_imported_in_the_server_process() -> None:

@@ -667,7 +667,7 @@ class TestSpatialData:
         ("column", "message"),
         [
             ("id", r"table 'measured' has no column 'id' \(cell_id_identifier\); it has region, cell, other"),
-            ("region", r"table 'measured', column 'region' .*: must have cell ids"),
+            ("region", r"table 'measured', column 'region' .*: must have integer cell ids"),
         ],
     )
     def test_a_wrong_id_column_is_named(self, project: Project, sample_store, column: str, message: str) -> None:

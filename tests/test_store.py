@@ -436,7 +436,7 @@ class TestCenters:
             ),
             (pd.DataFrame({"x": [1.0]}, index=[4]), "has 1"),
             (pd.DataFrame({"x": ["a"], "y": [1.0]}, index=[4]), "x and y must be numbers"),
-            (pd.DataFrame({"x": [1.0], "y": [1.0]}, index=["a"]), "the index must have cell ids"),
+            (pd.DataFrame({"x": [1.0], "y": [1.0]}, index=["a"]), "the index must have integer cell ids"),
         ],
     )
     def test_what_cannot_be_centres_is_refused(self, store: Path, table: pd.DataFrame, message: str) -> None:

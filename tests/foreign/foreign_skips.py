@@ -12,6 +12,7 @@ _CGROUPS = "cgroups are Linux' own"
 _OPEN = "Windows does not let anyone replace or remove a file that is open"
 _REMOVED = "Windows itself removes the files of processes that end"
 _FORKS = "it is about forked processes"
+_SCORES = "only Linux chooses by a score which process it kills"
 
 ALWAYS = {
     "test_operating_systems.py": "it starts the emulation itself",
@@ -19,6 +20,9 @@ ALWAYS = {
     "test_mask_files.py::test_no_code_of_a_pickle_is_run": "open is a function of the emulation",
     "test_server.py": _FORKS,
     "test_engines.py::test_the_server_that_workers_are_forked_from_may_die_too": _FORKS,
+    "test_engines.py::test_numpy_starts_no_threads_in_the_process_that_forks_workers": _FORKS,
+    "test_engines.py::test_the_system_kills_workers_before_the_caller": _SCORES,
+    "test_engines.py::test_a_worker_that_imports_its_modules_is_killed_before_the_caller": _SCORES,
     "test_start_methods.py::test_linux_forks_and_systems_without_memfd_spawn": _FORKS,
     "test_start_methods.py::test_an_unknown_start_method_is_an_error": _FORKS,
     "test_start_methods.py::test_both_start_methods_write_the_same_file": _FORKS,
