@@ -333,9 +333,9 @@ def test_a_shard_that_was_written_twice_counts_once(tmp_path: Path) -> None:
         for _ in range(2):
             writer.write(done)
     with ZarrWriter(tmp_path, LocalDestination(tmp_path / "s.zarr"), layout, {}) as writer:
-        assert writer.n_empty.tolist() == [1, 2]
-        assert writer.on_edge.tolist() == [False, False, True]
-        assert writer.is_written.all()
+        assert writer.written.n_empty.tolist() == [1, 2]
+        assert writer.written.on_edge.tolist() == [False, False, True]
+        assert writer.written.is_written.all()
 
 
 @pytest.mark.once

@@ -15,6 +15,7 @@ from cellstamp.errors import OutputError, writing
 from cellstamp.h5sc.journal import Entry, Journal, read_entries
 from cellstamp.h5sc.layout import Layout
 from cellstamp.h5sc.unfinished import JOURNAL
+from cellstamp.h5sc.written_cells import WrittenCells
 from cellstamp.system import sync_folder
 
 
@@ -32,29 +33,22 @@ class MeasuredWriter:
 
     Attributes
     ----------
-    is_written, on_edge, n_empty
-        As those of `cellstamp.h5sc.writer.StampWriter`.
+    written
+        The cells that are measured.
     """
 
     def __init__(self, journal: Path, layout: Layout, made_from: Mapping[str, Any]) -> None:
         self._path = journal
-        self.is_written = np.zeros(layout.shape[0], np.bool_)
-        self.on_edge = np.zeros(layout.shape[0], np.bool_)
-        self.n_empty = np.zeros(len(layout.mask_names), np.int64)
+        self.written = WrittenCells(layout)
         with writing(journal):
             self._journal = Journal(journal, dict(made_from), layout.planes_per_chunk)
         for entry in read_entries(journal):
-            self._note(np.array(entry.rows, np.int32), np.array(entry.on_edge, np.int32), np.array(entry.n_empty))
+            self.written.note(entry.rows, entry.on_edge, entry.n_empty)
 
     def write(self, cells: EncodedCells) -> None:
         """Keep an entry for some cells until `flush`."""
         self._journal.add(Entry.of(cells, []))
-        self._note(cells.rows, cells.on_edge, cells.n_empty)
-
-    def _note(self, rows: NDArray[np.int32], on_edge: NDArray[np.int32], n_empty: NDArray[np.int64]) -> None:
-        self.is_written[rows] = True
-        self.on_edge[on_edge] = True
-        self.n_empty += n_empty
+        self.written.note(cells.rows, cells.on_edge, cells.n_empty)
 
     def describe(self, about: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
         """Do nothing: the description is in the table of features."""

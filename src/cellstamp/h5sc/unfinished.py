@@ -157,7 +157,7 @@ def _reopen(attempt: Path, layout: Layout, about: Mapping[str, Any]) -> StampWri
     except OutputError:
         return None
     for entry in read_entries(journal):
-        writer.note_written(entry)
+        writer.written.note(entry.rows, entry.on_edge, entry.n_empty)
     return writer
 
 

@@ -22,6 +22,7 @@ from cellstamp.h5sc.new_file import bytes_of_tables, new_file, reopened
 from cellstamp.h5sc.space_ahead import SpaceAhead
 from cellstamp.h5sc.tables import marks, tables_of, write_to_file
 from cellstamp.h5sc.writeback import Writeback
+from cellstamp.h5sc.written_cells import WrittenCells
 from cellstamp.system import RawFile, return_freed_memory
 
 _WRITEBACK_BYTES = 2**27
@@ -51,12 +52,8 @@ class StampWriter:
     ----------
     planes_per_chunk
         Number of planes in the chunks that `write` expects.
-    is_written
-        bool (n_cells,): whether each cell is in the file.
-    n_empty
-        int64 (n_masks,): for each mask, number of written cells without a pixel of it in their crop.
-    on_edge
-        bool (n_cells,): whether the cell mask of each written cell touches the edge of the crop.
+    written
+        The cells that are in the file.
     """
 
     def __init__(
@@ -80,9 +77,7 @@ class StampWriter:
         self._spare = journal.with_name("spare")
         self._finder = ChunkFinder(self._id, self._raw)
         self.planes_per_chunk = layout.planes_per_chunk
-        self.is_written = np.zeros(layout.shape[0], np.bool_)
-        self.on_edge = np.zeros(layout.shape[0], np.bool_)
-        self.n_empty = np.zeros(len(layout.mask_names), np.int64)
+        self.written = WrittenCells(layout)
 
     def write(self, cells: EncodedCells) -> None:
         """Store the images of some cells.
@@ -98,7 +93,7 @@ class StampWriter:
             if not self._is_reserved:
                 self._reserve()
         self._journal.add(Entry.of(cells, self._finder.find(cells)))
-        self._note_written(cells.rows, cells.on_edge, cells.n_empty)
+        self.written.note(cells.rows, cells.on_edge, cells.n_empty)
         self._fresh_bytes += cells.payload.nbytes
         if self._fresh_bytes >= _WRITEBACK_BYTES:
             self._writeback.begin()
@@ -124,16 +119,6 @@ class StampWriter:
         with RawFile(self._spare, writable=True) as spare:
             spare.reserve(_SPARE_BYTES)
 
-    def note_written(self, entry: Entry) -> None:
-        """Record that the cells of an entry are in the file."""
-        rows, on_edge = np.array(entry.rows, np.int32), np.array(entry.on_edge, np.int32)
-        self._note_written(rows, on_edge, np.array(entry.n_empty))
-
-    def _note_written(self, rows: NDArray[np.int32], on_edge: NDArray[np.int32], n_empty: NDArray[np.int64]) -> None:
-        self.is_written[rows] = True
-        self.on_edge[on_edge] = True
-        self.n_empty += n_empty
-
     def describe(self, about: Mapping[str, Any], exceeding: NDArray[np.int64]) -> None:
         """Write the parts that are known at the end.
 
@@ -151,7 +136,7 @@ class StampWriter:
         """
         with writing(self._path):
             anndata.io.write_elem(self._file["uns"], OURS, dict(about))
-            self._file[f"obs/{EXCEEDS}"][...] = marks(self.is_written.size, exceeding)
+            self._file[f"obs/{EXCEEDS}"][...] = marks(self.written.is_written.size, exceeding)
 
     def flush(self) -> None:
         """Bring all written cells to the disk, and their entries into the journal.

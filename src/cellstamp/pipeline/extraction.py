@@ -290,7 +290,7 @@ class HDF5CellExtraction(ProcessingStep):
                 open_output(job, layout, batches, work, inputs, overwrite=self._may_replace, log=self.log) as output,
                 recording(job, layout, output.writer, output.folder, self._warner_of_parts(job)) as writer,
             ):
-                n_done = int(writer.is_written.sum())
+                n_done = int(writer.written.is_written.sum())
                 if n_done:
                     self._tell(f"Resuming: {n_done:,} of {len(job.cells):,} cells done", config)
                     progress.advance(n_done)
@@ -304,10 +304,11 @@ class HDF5CellExtraction(ProcessingStep):
                     room=DiskSpace(work, len(job.cells) - n_done, space, images=has_images),
                     progress=progress,
                 )
-                exceeding = run.find_exceeding(job, np.flatnonzero(writer.on_edge), blocks)
+                n_empty = writer.written.n_empty
+                exceeding = run.find_exceeding(job, np.flatnonzero(writer.written.on_edge), blocks)
                 with writing(job.folder):
                     _list_removed(job, output.folder)
-                writer.describe(job.description(content, inputs, writer.n_empty, exceeding.rows.size), exceeding.rows)
+                writer.describe(job.description(content, inputs, n_empty, exceeding.rows.size), exceeding.rows)
             with noting_finished(work, len(job.cells)), writing(job.folder):
                 _publish(job, output.folder)
         watch.lap("extracting")
@@ -316,7 +317,7 @@ class HDF5CellExtraction(ProcessingStep):
             report = self.log if job.measured else self._warn
             if config.images:  # features are measured beyond the crop
                 report(cut_off_cells(job, exceeding))
-        return tally, writer.n_empty
+        return tally, n_empty
 
     def _warner_of_parts(self, job: Job) -> Callable[[int], None]:
         return lambda n_cells: self._warn(measured_in_part(job, n_cells))

@@ -23,6 +23,7 @@ from cellstamp.h5sc.feature_table import FeatureWriter, features_beside, feature
 from cellstamp.h5sc.journal import from_bytes, read_entries, read_shards
 from cellstamp.h5sc.layout import FILE_NAME, REMOVED_NAME, RESULT_NAMES, Layout
 from cellstamp.h5sc.unfinished import JOURNAL
+from cellstamp.h5sc.written_cells import WrittenCells
 from cellstamp.pipeline.disk_space import NO_FEATURES, FeatureSpace
 from cellstamp.pipeline.job import Job
 from cellstamp.pipeline.run import Writer
@@ -114,19 +115,9 @@ class Recorder:
         self._writer, self._rows, self._table, self._tell_in_part = writer, rows, table, tell_in_part
 
     @property
-    def is_written(self) -> NDArray[np.bool_]:
-        """Return whether each cell is written."""
-        return self._writer.is_written
-
-    @property
-    def on_edge(self) -> NDArray[np.bool_]:
-        """Return whether the cell mask of each written cell touches the edge of the crop."""
-        return self._writer.on_edge
-
-    @property
-    def n_empty(self) -> NDArray[np.int64]:
-        """Return the number of written cells without a pixel of each mask in their crop."""
-        return self._writer.n_empty
+    def written(self) -> WrittenCells:
+        """Return which cells are written."""
+        return self._writer.written
 
     def write(self, cells: Any, /) -> None:
         """Store images and features of some cells."""

@@ -69,16 +69,16 @@ def open_output(
     """
     if not job.config.images:
         with noting_finished(work, len(job.cells)), open_measured(work, layout, inputs) as (folder, measured):
-            yield Output(folder, measured, job.task(), without(batches, measured.is_written))
+            yield Output(folder, measured, job.task(), without(batches, measured.written.is_written))
         return
     if isinstance(layout, ShardedLayout):
         place = partial(_destination, job=job, overwrite=overwrite)
         with noting_finished(work, len(job.cells)), open_store(work, layout, inputs, place, log) as (folder, store):
             task = ShardTask(job.task(), store.store, layout.rows_per_shard)
-            yield Output(folder, store, task, without_shards(batches, store.is_written))
+            yield Output(folder, store, task, without_shards(batches, store.written.is_written))
         return
     with noting_finished(work, len(job.cells)), open_writer(work, layout, inputs, log) as (folder, writer):
-        yield Output(folder, writer, job.task(writer.planes_per_chunk), without(batches, writer.is_written))
+        yield Output(folder, writer, job.task(writer.planes_per_chunk), without(batches, writer.written.is_written))
 
 
 def _destination(folder: Path, job: Job, *, overwrite: bool) -> LocalDestination | RemoteDestination:

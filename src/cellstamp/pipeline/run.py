@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cellstamp.cells.plan import Batch, ShardBatch, window_corners
 from cellstamp.engines.base import Engine
+from cellstamp.h5sc.written_cells import WrittenCells
 from cellstamp.pipeline.crop_size import half_sizes
 from cellstamp.pipeline.disk_space import DiskSpace
 from cellstamp.pipeline.job import Job
@@ -116,18 +117,8 @@ class Writer(Protocol):
     """Destination of finished images."""
 
     @property
-    def is_written(self) -> NDArray[np.bool_]:
-        """Return whether each cell is written."""
-        ...
-
-    @property
-    def on_edge(self) -> NDArray[np.bool_]:
-        """Return whether the cell mask of each written cell touches the edge of the crop."""
-        ...
-
-    @property
-    def n_empty(self) -> NDArray[np.int64]:
-        """Return the number of written cells without a pixel of each mask in their crop."""
+    def written(self) -> WrittenCells:
+        """Return which cells are written."""
         ...
 
     def write(self, cells: Any, /) -> None:

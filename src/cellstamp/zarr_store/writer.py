@@ -19,6 +19,7 @@ from cellstamp.h5sc.opening import ROOT
 from cellstamp.h5sc.tables import marks, tables_of, write_to_store
 from cellstamp.h5sc.unfinished import JOURNAL, attempts_in
 from cellstamp.h5sc.writeback import Writeback
+from cellstamp.h5sc.written_cells import WrittenCells
 from cellstamp.system import sync_folder
 from cellstamp.zarr_store.destinations import LocalDestination, RemoteDestination
 from cellstamp.zarr_store.layout import ShardedLayout, create_images
@@ -47,8 +48,8 @@ class ZarrWriter:
 
     Attributes
     ----------
-    is_written, n_empty, on_edge
-        As those of `cellstamp.h5sc.writer.StampWriter`.
+    written
+        The cells of recorded shards.
     n_lost
         Number of cells of an interrupted run whose shards are missing or damaged.
     """
@@ -57,9 +58,7 @@ class ZarrWriter:
         self, folder: Path, destination: Destination, layout: ShardedLayout, made_from: Mapping[str, Any]
     ) -> None:
         self.store = destination.store
-        self.is_written = np.zeros(layout.shape[0], np.bool_)
-        self.on_edge = np.zeros(layout.shape[0], np.bool_)
-        self.n_empty = np.zeros(len(layout.mask_names), np.int64)
+        self.written = WrittenCells(layout)
         self._layout, self._destination, self._aside = layout, destination, folder / _TABLES
         self.n_lost = 0
         journal = folder / JOURNAL
@@ -79,7 +78,7 @@ class ZarrWriter:
         complete = self._destination.complete(entries, self._layout.rows_per_shard)
         for number in complete:
             self._note(entries[number])
-        self.n_lost = sum(entry.n_cells for entry in entries.values()) - int(self.is_written.sum())
+        self.n_lost = sum(entry.n_cells for entry in entries.values()) - int(self.written.is_written.sum())
 
     def write(self, shard: FinishedShard) -> None:
         """Record a shard."""
@@ -94,9 +93,7 @@ class ZarrWriter:
 
     def _note(self, entry: ShardEntry) -> None:
         first = entry.shard * self._layout.rows_per_shard
-        self.is_written[first : first + entry.n_cells] = True
-        self.on_edge[np.array(entry.on_edge, np.int64)] = True
-        self.n_empty += np.array(entry.n_empty, np.int64)
+        self.written.note(slice(first, first + entry.n_cells), entry.on_edge, entry.n_empty)
 
     def flush(self) -> None:
         """Bring recorded shards to the disk, and their entries into the journal.
