@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,36 @@ def test_a_project_and_commands(slide: Path, tmp_path: Path) -> None:
     shown = run_command("info", tmp_path / "project/extraction/features/features.h5ad").output
     assert f"cells          {len(features)}\n" in shown
     assert f"features       {features.n_vars}: shape, intensity (features.h5ad)" in shown
+
+
+OF_IMAGES: list[dict[str, Any]] = [
+    {"normalize_output": False},
+    {"normalization_scope": "image"},
+    {"normalization_range": [0.1, 0.9], "apply_masks": False},
+    {"normalize_output": False, "dtype": "uint16", "compression": "gzip"},
+]
+
+
+def test_settings_of_images_change_nothing(slide: Path, tmp_path: Path) -> None:
+    found = read_features(extract(slide, tmp_path / "out", images=False))
+    for config in OF_IMAGES:
+        step = step_for(slide, tmp_path / "out", images=False, **config)
+        step()
+        assert "Up to date" in (tmp_path / "out" / "processing.log").read_text().splitlines()[-1]
+    for number, config in enumerate(OF_IMAGES):
+        assert_equal(read_features(extract(slide, tmp_path / str(number), images=False, **config)), found)
+    settings = found.uns["cellstamp"]["settings"]
+    assert settings["intensities"] == "as in the image: comparable between cells and images"
+    assert not [key for key in settings if key.startswith("normali") or key in ("apply_masks", "dtype", "compression")]
+
+
+@pytest.mark.parametrize("config", OF_IMAGES[:2], ids=["not normalised", "by image"])
+def test_float_images_may_have_any_values(slide: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    bright = write_store(tmp_path / "f.zarr", replace(SAMPLE, image=SAMPLE.image.astype(np.float32)))
+    found = read_features(extract(bright, tmp_path / "out", images=False, **config))
+    np.testing.assert_array_equal(found.X, read_features(extract(slide, tmp_path / "other", images=False)).X)
+    with pytest.raises(InputError, match="values from 0 to 1"):
+        extract(bright, tmp_path / "images", normalize_output=False)
 
 
 def test_measurements_are_validated(slide: Path, tmp_path: Path) -> None:

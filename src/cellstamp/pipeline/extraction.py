@@ -202,8 +202,7 @@ class HDF5CellExtraction(ProcessingStep):
                     self._warn_of_selection(source, selection, sized)
                     self._warn(f"{no_cells_left(source, sized, selection)}. No file was written")
                     return
-                # features are measured on raw values
-                scaling = find_scaling(sized, source, blocks, log=self.log if config.images else lambda _: None)
+                scaling = find_scaling(sized, source, blocks, log=self.log)
                 measured, features = config.image_size == MEASURED, choose_features(sized, source)
                 job = Job(sized, source, selection, scaling, folder, measured=measured, features=features)
                 if origin is not None:

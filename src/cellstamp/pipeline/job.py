@@ -30,6 +30,10 @@ from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.values import Centers
 from cellstamp.zarr_store.layout import ShardedLayout
 
+_OF_VALUES = ("normalize_output", "normalization_range", "normalization_scope", "normalization_limits")
+_OF_IMAGES = (*_OF_VALUES, "apply_masks", "dtype", "compression")
+"""Settings that change single-cell images only: features are measured on the pixels of the image."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -104,10 +108,10 @@ class Job:
         return ChosenOutlines(masks[0].every, np.stack([mask.numbers_of(self.cells.ids) for mask in masks]))
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings of the images, for the file."""
+        """Return the settings of the result, for the file."""
         config, scaling = self.config, self.scaling
         is_image = config.normalize_output and config.normalization_scope == "image"
-        return {
+        settings = {
             "image_size": config.image_size,
             "normalize_output": config.normalize_output,
             "normalization_range": _in_short(scaling.quantiles),
@@ -123,6 +127,7 @@ class Job:
             **self._pixel_sizes(),
             **self._measured(),
         }
+        return {key: value for key, value in settings.items() if config.images or key not in _OF_IMAGES}
 
     def _measured(self) -> dict[str, Any]:
         """Return the features, and a digest of the source code of each function."""

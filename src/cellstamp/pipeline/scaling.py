@@ -52,7 +52,9 @@ class Scaling:
         if self.quantiles is not None:
             return "scaled per channel of the image: comparable between cells of this image"
         largest = dict.fromkeys(self.brightest)
-        how = " or ".join("as in the image" if value == 1 else f"divided by {value:.0f}" for value in largest)
+        how = " or ".join(
+            "as in the image" if value in (1, math.inf) else f"divided by {value:.0f}" for value in largest
+        )
         return f"{how}: comparable between cells and images"
 
 
@@ -75,7 +77,7 @@ def check_ranges(config: ExtractionConfig, source: PixelSource) -> None:
 
 
 def find_scaling(config: ExtractionConfig, source: PixelSource, run: Run, *, log: Callable[[object], None]) -> Scaling:
-    """Return the scaling of each channel of an image.
+    """Return the scaling of each channel of an image; without single-cell images, pixels stay as they are.
 
     Parameters
     ----------
@@ -84,11 +86,13 @@ def find_scaling(config: ExtractionConfig, source: PixelSource, run: Run, *, log
     log
         Called with each line for the log.
     """
+    any_value = (math.inf,) * source.image.shape[0]
+    if not config.images:
+        return Scaling(None, tuple((0.0, value) for value in any_value), per_cell=False, brightest=any_value)
     if not config.normalize_output:
         # each channel has the type of its element; the stack may have a wider one
         largest = tuple(map(_largest, source.image.dtypes))
         return Scaling(None, tuple((0.0, value) for value in largest), per_cell=False, brightest=largest)
-    any_value = (math.inf,) * source.image.shape[0]
     quantiles = _quantiles(config, source)
     if config.normalization_scope == "cell":
         log(_NOT_COMPARABLE)
