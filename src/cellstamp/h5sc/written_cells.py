@@ -1,4 +1,4 @@
-"""Which cells of an unfinished result are written, and what is known of their masks."""
+"""Record which cells of an unfinished result are written, and facts about their masks."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def check_ranges(config: ExtractionConfig, source: PixelSource) -> None:
 
 
 def find_scaling(config: ExtractionConfig, source: PixelSource, run: Run, *, log: Callable[[object], None]) -> Scaling:
-    """Return the scaling of each channel of an image; without single-cell images, pixels stay as they are.
+    """Return the scaling of each channel of an image; without single-cell images, pixels stay unchanged.
 
     Parameters
     ----------
