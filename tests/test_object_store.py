@@ -182,7 +182,8 @@ def test_a_dataset_is_read_in_forks(url: str) -> None:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     # s3fs leaves the end of sessions to the garbage collector, which may name them
-    assert (done.returncode, "Error" in done.stderr) == (0, False), done.stderr
+    shown = [line for line in done.stderr.splitlines() if not line.lower().startswith(("unclosed", "client_session"))]
+    assert (done.returncode, shown) == (0, [])
 
 
 def test_a_project_finds_it(slide: Path, bucket: str, tmp_path: Path) -> None:

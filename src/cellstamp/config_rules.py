@@ -79,11 +79,11 @@ class WrongTypeError(ValueError):
         self.type_name = type(value).__name__
 
 
-class NotAListError(WrongTypeError):
+class NotAListError(ValueError):
     """A text where a list of texts is allowed; the message can put it into one."""
 
     def __init__(self, value: str) -> None:
-        super().__init__(value)
+        super().__init__()
         self.value = value
 
 

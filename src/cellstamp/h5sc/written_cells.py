@@ -49,5 +49,5 @@ class WrittenCells:
             For each mask, number of these cells without a pixel of it.
         """
         self.is_written[rows] = True
-        self.on_edge[np.asarray(on_edge, np.int64)] = True
-        self.n_empty += np.asarray(n_empty, np.int64)
+        self.on_edge[on_edge] = True
+        self.n_empty += n_empty

@@ -72,8 +72,7 @@ def _rows_in(path: Path, column: str | None, look: SelectedImages) -> NDArray[np
     if not ids.numbers:
         raise ConfigError(f"cells = {str(path)!r}: the file has no ids")
     if ids.of_program and INSTANCE_ID in obs and pd.api.types.is_integer_dtype(obs[INSTANCE_ID]):
-        # as objects: numpy and pandas compare signed and unsigned integers as floats
-        return _matching(obs[INSTANCE_ID].astype(object), np.array(sorted(ids.numbers), object), path, look.where)
+        return _matching(obs[INSTANCE_ID], ids.numbers, path, look.where)
     return np.sort(look.rows_of(np.array(sorted(ids.numbers), np.uint64)))
 
 
@@ -87,14 +86,16 @@ def _with_texts(ids: IdColumn, path: Path, obs: pd.DataFrame, where: str) -> NDA
     own = obs[INSTANCE_ID].astype(str)
     is_header = ids.first is not None and ids.first not in set(own)
     texts = ids.texts if ids.first is None or is_header else ids.texts | {ids.first}
-    return _matching(own, np.array(sorted(texts), object), path, where)
+    return _matching(own, texts, path, where)
 
 
-def _matching(own: pd.Series[Any], wanted: NDArray[Any], path: Path, where: str) -> NDArray[np.int64]:
-    unknown = wanted[~np.isin(wanted, own.to_numpy())]
-    if unknown.size:
+def _matching(own: pd.Series[Any], wanted: frozenset[Any], path: Path, where: str) -> NDArray[np.int64]:
+    # Python's integers, not numpy's: it compares signed with unsigned ones as floats
+    known = own.tolist()
+    unknown = sorted(wanted.difference(known))
+    if unknown:
         raise InputError(
-            f"cells = {str(path)!r}: {unknown.size} of {wanted.size} ids are not in {INSTANCE_ID} of {where}: "
-            f"{', '.join(map(str, unknown[:5]))}{', ...' if unknown.size > 5 else ''}. It has ids like {own.iloc[0]}"
+            f"cells = {str(path)!r}: {len(unknown)} of {len(wanted)} ids are not in {INSTANCE_ID} of {where}: "
+            f"{', '.join(map(str, unknown[:5]))}{', ...' if len(unknown) > 5 else ''}. It has ids like {own.iloc[0]}"
         )
-    return np.flatnonzero(own.isin(wanted))
+    return np.flatnonzero([each in wanted for each in known])

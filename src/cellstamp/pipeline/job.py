@@ -30,8 +30,15 @@ from cellstamp.source.read.arrays import PixelSource
 from cellstamp.source.values import Centers
 from cellstamp.zarr_store.layout import ShardedLayout
 
-_OF_VALUES = ("normalize_output", "normalization_range", "normalization_scope", "normalization_limits")
-_OF_IMAGES = (*_OF_VALUES, "apply_masks", "dtype", "compression")
+_OF_IMAGES = (
+    "normalize_output",
+    "normalization_range",
+    "normalization_scope",
+    "normalization_limits",
+    "apply_masks",
+    "dtype",
+    "compression",
+)
 """Settings that change single-cell images only: features are measured on the pixels of the image."""
 
 

@@ -87,11 +87,9 @@ def find_scaling(config: ExtractionConfig, source: PixelSource, run: Run, *, log
         Called with each line for the log.
     """
     any_value = (math.inf,) * source.image.shape[0]
-    if not config.images:
-        return Scaling(None, tuple((0.0, value) for value in any_value), per_cell=False, brightest=any_value)
-    if not config.normalize_output:
+    if not (config.images and config.normalize_output):
         # each channel has the type of its element; the stack may have a wider one
-        largest = tuple(map(_largest, source.image.dtypes))
+        largest = tuple(map(_largest, source.image.dtypes)) if config.images else any_value
         return Scaling(None, tuple((0.0, value) for value in largest), per_cell=False, brightest=largest)
     quantiles = _quantiles(config, source)
     if config.normalization_scope == "cell":

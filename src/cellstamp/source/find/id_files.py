@@ -30,7 +30,7 @@ class IdColumn:
     Attributes
     ----------
     numbers
-        Whole numbers; empty if the ids are text.
+        Integers; empty if the ids are text.
     texts
         Text; empty if the ids are integers.
     first
