@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
@@ -84,16 +85,22 @@ def read_only(package: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def nearly_compiled(package: Path) -> Iterator[Path]:
-    """The same with the code of all kernels but one: compiling the rest takes a second instead of fifteen."""
+def nearly_compiled(package: Path) -> Path:
+    """A package with the code of all kernels but one: compiling the rest takes a second instead of fifteen."""
     load_kernels()
     kept = package / "cellstamp" / "__pycache__"
     kept.mkdir()
     for folder in find_folders().to_load_from:
         for file in {*folder.glob("*.nb[ci]")} - {*folder.glob("runs.count_runs-*")}:
             shutil.copy(file, kept)
-    with protected(package):
-        yield package
+    return package
+
+
+@pytest.fixture
+def nearly_compiled_read_only(nearly_compiled: Path) -> Iterator[Path]:
+    """The same where nothing can be written."""
+    with protected(nearly_compiled):
+        yield nearly_compiled
 
 
 @pytest.fixture
@@ -252,23 +259,51 @@ keys = {{"threads": 2, "image_size": 32, "cache": {cache!r}, "progress": False}}
 HDF5CellExtraction(keys, {out!r}, filehandler={store!r})()
 print("extracted", None)
 """
+EXTRACT_TWICE = """
+import time
+from cellstamp import HDF5CellExtraction
+keys = {{"threads": {threads}, "image_size": 32, "border": "pad", "cache": {cache!r}, "progress": False}}
+step = HDF5CellExtraction(keys, {out!r}, filehandler={store!r}, overwrite=True)
+started = time.perf_counter()
+step()
+seconds = time.perf_counter() - started
+step()
+print(seconds)
+"""
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["temporary folder", "nowhere"])
 def test_an_extraction_runs_where_nothing_is_writable_and_says_where_code_is_kept(
-    nearly_compiled: Path, run: Run, temporary: Path, tmp_path: Path, *, kept: bool
+    nearly_compiled_read_only: Path, run: Run, temporary: Path, tmp_path: Path, *, kept: bool
 ) -> None:
     paths = {name: str(tmp_path / name) for name in ("cache", "out", "store")}
     write_store(tmp_path / "store", make_sample())
     if not kept:
         private(temporary).mkdir(0o755)  # not private
-    assert run(nearly_compiled, EXTRACT.format(**paths)) == ("extracted", None)
+    assert run(nearly_compiled_read_only, EXTRACT.format(**paths)) == ("extracted", None)
     log = (tmp_path / "out" / "processing.log").read_text()
     assert ("s, kept in " if kept else "s, for this process only: no folder for the cache is writable") in log
     assert "set NUMBA_CACHE_DIR to a folder that stays" in log
     assert bool(list(private(temporary).rglob("runs.count_runs-*.nbc"))) is kept
     with h5py.File(tmp_path / "out" / "data" / "single_cells.h5sc") as file:
         assert file["obsm/single_cell_images"][:, -1].any(axis=(1, 2)).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_compiling_is_announced_once_and_not_counted(
+    nearly_compiled: Path, temporary: Path, tmp_path: Path, threads: int
+) -> None:
+    """In a package that no other test compiles: this code would be kept, and not be announced."""
+    paths = {name: str(tmp_path / name) for name in ("cache", "out", "store")}
+    write_store(tmp_path / "store", make_sample())
+    printed = run_command(nearly_compiled, temporary, EXTRACT_TWICE.format(threads=threads, **paths), {})
+    log = (tmp_path / "out" / "processing.log").read_text()
+    assert log.count("Compiling for uint32 masks, a uint16 image and float16 single-cell images: 10 to 60 s;") == 1
+    (compiled,) = re.findall(r"Compiled in ([0-9.]+) s, kept for later runs", log)
+    assert log.count("Compil") == 2
+    with (tmp_path / "out" / "benchmarking.csv").open() as file:
+        first, _ = csv.DictReader(file)
+    assert float(first["total_s"]) + float(compiled) <= float(printed.split()[-1]) + 0.1  # rounded
 
 
 def only_readable(folder: Path) -> None:
@@ -371,7 +406,7 @@ def test_an_image_with_compiled_code_runs_at_once_as_any_user_on_any_machine(
     assert "Compil" not in (tmp_path / "out" / "processing.log").read_text()
 
 
-def test_compile_fails_where_nothing_can_be_kept(nearly_compiled: Path, run: Run, temporary: Path) -> None:
+def test_compile_fails_where_nothing_can_be_kept(nearly_compiled_read_only: Path, run: Run, temporary: Path) -> None:
     private(temporary).mkdir(0o755)  # not private, so no folder is writable
     code = """
 import sys
@@ -382,7 +417,7 @@ assert "Error: Compiled for this process only: no folder for the cache is writab
 assert "set NUMBA_CACHE_DIR to a folder that stays and that you can write to" in result.output
 print(result.exit_code, None)
 """
-    assert run(nearly_compiled, code)[0] == "2"
+    assert run(nearly_compiled_read_only, code)[0] == "2"
 
 
 def test_other_functions_are_kept_as_numba_has_it(package: Path, run: Run, tmp_path: Path) -> None:

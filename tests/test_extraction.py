@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 import restatement
 from cellstamp import HDF5CellExtraction, read_h5sc
 from cellstamp.cells.task import StampTask
-from cellstamp.compiling.cache_folders import Types, find_folder
 from cellstamp.engines.memory import memory_limit
 from cellstamp.errors import ConfigError, InputError, OutputError, WorkerError
 from cellstamp.h5sc.layout import removed_name
@@ -619,33 +617,6 @@ def test_overwriting_replaces_the_runs_files_and_no_others(
     assert (tmp_path / "out" / "notes.txt").read_text() == "notes.txt"
     assert (tmp_path / "out" / "data" / "results" / "plot.png").read_text() == "data/results/plot.png"
     assert contents(tmp_path / "out/partial_data_ncells_3_seed_42" / name) == partial
-
-
-@pytest.mark.once
-@pytest.mark.parametrize("threads", [1, 2])
-def test_compiling_is_announced_once_for_types_and_not_counted(
-    tmp_path: Path, make_step: MakeStep, threads: int
-) -> None:
-    unusual = Sample(SAMPLE.image.astype(np.uint32), SAMPLE.masks, SAMPLE.channel_names)  # used by no other test
-    step = make_step(write_store(tmp_path / "s.zarr", unusual), threads=threads, overwrite=True)
-    _forget_compiling(Types(image="uint32"))
-    started = time.perf_counter()
-    step()
-    seconds = time.perf_counter() - started
-    log = (tmp_path / "out" / "processing.log").read_text()
-    assert log.count("Compiling for uint32 masks, a uint32 image and float16 single-cell images: 10 to 60 s;") == 1
-    (compiled,) = re.findall(r"Compiled in ([0-9.]+) s, kept for later runs", log)
-    with (tmp_path / "out" / "benchmarking.csv").open() as file:
-        (row,) = csv.DictReader(file)
-    assert float(row["total_s"]) + float(compiled) <= seconds + 0.1  # rounded
-    step()
-    assert (tmp_path / "out" / "processing.log").read_text().count("Compil") == 2
-    check(step, unusual)
-
-
-def _forget_compiling(types: Types) -> None:
-    for note in find_folder().glob(f"cellstamp.{'-'.join(types)}.*"):  # type: ignore[union-attr]
-        note.unlink()
 
 
 @pytest.mark.once
