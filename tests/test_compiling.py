@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import shutil
@@ -19,12 +18,13 @@ import pytest
 
 import cellstamp
 from cellstamp.cells.load_kernels import load_kernels
-from cellstamp.compiling.cache_folders import find_folders
+from kept_code import copy_code, extract_twice
 from stores import make_sample, write_store
 
 pytestmark = pytest.mark.once
 
 PACKAGE = Path(cellstamp.__file__).parent
+ONE_KERNEL = "runs.count_runs"
 COMPILE = """
 import numpy as np
 from cellstamp.compiling.cache_folders import find_folder
@@ -87,12 +87,7 @@ def read_only(package: Path) -> Iterator[Path]:
 @pytest.fixture
 def nearly_compiled(package: Path) -> Path:
     """A package with the code of all kernels but one: compiling the rest takes a second instead of fifteen."""
-    load_kernels()
-    kept = package / "cellstamp" / "__pycache__"
-    kept.mkdir()
-    for folder in find_folders().to_load_from:
-        for file in {*folder.glob("*.nb[ci]")} - {*folder.glob("runs.count_runs-*")}:
-            shutil.copy(file, kept)
+    copy_code(package / "cellstamp" / "__pycache__", without=ONE_KERNEL)
     return package
 
 
@@ -203,41 +198,64 @@ def test_damaged_files_are_compiled_again_and_replaced(package: Path, run: Run) 
 
 
 NOTE = """
-from pathlib import Path
 from cellstamp.compiling.cache_folders import USUAL, find_folder, is_kept, note_kept
+from cellstamp.source.read.probe import twice
 folder = find_folder()
-code = folder / "kernels.f-source.py311.1.nbc"
-(folder / "kernels.f-source.py311.nbi").write_bytes(b"index")
-code.write_bytes(b"code")
+twice(3)
 note_kept(USUAL)
 seen = [is_kept(USUAL)]
-(folder / "kernels.f-source.py311.2.nbc").write_bytes(b"of other types")
+twice(3.0)  # code of other types
 seen.append(is_kept(USUAL))
-(folder / "kernels.h-source.py311.nbi").write_bytes(b"another process will write the code")
-seen.append(is_kept(USUAL))
-(folder / "kernels.h-source.py311.nbi").unlink()
-code.write_bytes(b"cod")
-seen.append(is_kept(USUAL))
-code.write_bytes(b"code")
-(folder / "kernels.f-source.py311.nbi").write_bytes(b"")
-seen.append(is_kept(USUAL))
-(folder / "kernels.f-source.py311.nbi").write_bytes(b"index")
-(folder / "kernels.g-source.py311.nbi").write_bytes(b"without code")
-note_kept(USUAL)
+(code,) = folder.glob("probe.twice-*.1.nbc")
+(index,) = folder.glob("probe.twice-*.nbi")
+for file in code, index:
+    intact = file.read_bytes()
+    file.write_bytes(intact[:-1] if file == code else b"")
+    seen.append(is_kept(USUAL))
+    file.write_bytes(intact)
+    seen.append(is_kept(USUAL))
+code.unlink()
 seen.append(is_kept(USUAL))
 print("".join("ny"[each] for each in seen), None)
 """
 
 
-def test_damaged_files_and_code_that_was_not_kept_are_noticed(package: Path, run: Run) -> None:
-    assert run(package, NOTE)[0] == "yyynnn"
+def test_damaged_and_missing_files_are_noticed(package: Path, run: Run) -> None:
+    assert run(package, NOTE)[0] == "yynynyn"
 
 
-def test_where_code_cannot_be_written_the_run_goes_on(package: Path, run: Run) -> None:
-    # after the imports, which write files too
-    full = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))\nassert"
-    limited = COMPILE_PROBE.replace("assert", full, 1)
-    assert run(package, limited)[0] == "compiled"
+REPLACE = """
+from cellstamp.compiling.cache_folders import is_kept, note_kept
+from cellstamp.source.read.probe import twice
+twice({first})
+note_kept(("first",))
+twice({second})
+print("ny"[is_kept(("first",))], None)
+"""
+
+
+def test_code_of_an_older_version_is_replaced_without_making_new_code_invalid(package: Path, run: Run) -> None:
+    assert run(package, REPLACE.format(first="3", second="3.0"))[0] == "y"
+    with (package / "cellstamp" / "cells" / "kernels" / "blur.py").open("a") as file:
+        file.write("\n_CHANGED = True\n")
+    assert run(package, REPLACE.format(first="3.0", second="3"))[0] == "y"
+
+
+FULL = """
+import resource
+from cellstamp.compiling.cache_folders import USUAL, is_kept, note_kept
+from cellstamp.source.read.probe import twice
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))  # after the imports, which write files too
+assert twice(3) == 6
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+note_kept(USUAL)
+print("ny"[is_kept(USUAL)], None)
+"""
+
+
+def test_where_code_cannot_be_written_the_run_continues_and_the_next_compiles_again(package: Path, run: Run) -> None:
+    assert run(package, FULL)[0] == "n"
     assert list((package / "cellstamp" / "__pycache__").glob("*.nbc")) == []
     assert run(package)[0] == "compiled"
 
@@ -259,17 +277,6 @@ keys = {{"threads": 2, "image_size": 32, "cache": {cache!r}, "progress": False}}
 HDF5CellExtraction(keys, {out!r}, filehandler={store!r})()
 print("extracted", None)
 """
-EXTRACT_TWICE = """
-import time
-from cellstamp import HDF5CellExtraction
-keys = {{"threads": {threads}, "image_size": 32, "border": "pad", "cache": {cache!r}, "progress": False}}
-step = HDF5CellExtraction(keys, {out!r}, filehandler={store!r}, overwrite=True)
-started = time.perf_counter()
-step()
-seconds = time.perf_counter() - started
-step()
-print(seconds)
-"""
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["temporary folder", "nowhere"])
@@ -284,26 +291,20 @@ def test_an_extraction_runs_where_nothing_is_writable_and_says_where_code_is_kep
     log = (tmp_path / "out" / "processing.log").read_text()
     assert ("s, kept in " if kept else "s, for this process only: no folder for the cache is writable") in log
     assert "set NUMBA_CACHE_DIR to a folder that stays" in log
-    assert bool(list(private(temporary).rglob("runs.count_runs-*.nbc"))) is kept
+    assert bool(list(private(temporary).rglob(f"{ONE_KERNEL}-*.nbc"))) is kept
     with h5py.File(tmp_path / "out" / "data" / "single_cells.h5sc") as file:
         assert file["obsm/single_cell_images"][:, -1].any(axis=(1, 2)).all()
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_compiling_is_announced_once_and_not_counted(
-    nearly_compiled: Path, temporary: Path, tmp_path: Path, threads: int
-) -> None:
-    """In a package that no other test compiles: this code would be kept, and not be announced."""
-    paths = {name: str(tmp_path / name) for name in ("cache", "out", "store")}
-    write_store(tmp_path / "store", make_sample())
-    printed = run_command(nearly_compiled, temporary, EXTRACT_TWICE.format(threads=threads, **paths), {})
-    log = (tmp_path / "out" / "processing.log").read_text()
-    assert log.count("Compiling for uint32 masks, a uint16 image and float16 single-cell images: 10 to 60 s;") == 1
-    (compiled,) = re.findall(r"Compiled in ([0-9.]+) s, kept for later runs", log)
-    assert log.count("Compil") == 2
-    with (tmp_path / "out" / "benchmarking.csv").open() as file:
-        first, _ = csv.DictReader(file)
-    assert float(first["total_s"]) + float(compiled) <= float(printed.split()[-1]) + 0.1  # rounded
+def test_compiling_is_announced_once_and_not_counted(tmp_path: Path, threads: int) -> None:
+    store = write_store(tmp_path / "store", make_sample())
+    found = extract_twice(tmp_path, store, without=ONE_KERNEL, image_size=32, threads=threads)
+    announced = "Compiling for uint32 masks, a uint16 image and float16 single-cell images: 10 to 60 s;"
+    assert found.first_log.count(announced) == 1
+    (compiled,) = re.findall(r"Compiled in ([0-9.]+) s, kept for later runs", found.first_log)
+    assert found.reported_s + float(compiled) <= found.seconds + 0.1  # rounded
+    assert "Compil" not in found.second_log
 
 
 def only_readable(folder: Path) -> None:

@@ -21,9 +21,9 @@ from spatialdata.transformations import Sequence as Chain
 
 import restatement
 from cellstamp import HDF5CellExtraction, read_h5sc
-from cellstamp.compiling.cache_folders import find_folder
 from cellstamp.errors import ConfigError, InputError, OutputError
 from cellstamp.source.load.store import open_sdata
+from kept_code import extract_twice
 from outlined import placed, polygons_of
 from stores import CYTOSOL, NUCLEUS, make_sample
 
@@ -659,21 +659,21 @@ def test_stores_behind_a_url(slide: Path, served: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
-    ("config", "announced"),
+    ("config", "threads", "announced"),
     [
-        ({"image": "slide"}, "32-bit pixels with other positions (nearest)"),
-        ({"image": ["slide", "other"]}, "float64 pixels with other positions (bilinear)"),
+        ({"image": "slide"}, 1, "32-bit pixels with other positions (nearest)"),
+        ({"image": ["slide", "other"]}, 2, "float64 pixels with other positions (bilinear)"),
         (
             {"image": "other", "crop_pixel_size": 2.0, "image_pixel_size": 1.0},
+            1,
             "float64 pixels with other positions (mean of areas)",
         ),
     ],
     ids=["nearest", "bilinear", "areas"],
 )
 def test_the_loops_of_sampling_are_compiled_and_announced_before_the_work(
-    tmp_path: Path, config: dict[str, Any], announced: str, threads: int
+    tmp_path: Path, config: dict[str, Any], threads: int, announced: str
 ) -> None:
     turned = affine([[0.8, -0.6, 40], [0.6, 0.8, -30]])
     store = written(
@@ -682,15 +682,9 @@ def test_the_loops_of_sampling_are_compiled_and_announced_before_the_work(
         other=image(SAMPLE.image / 65535, {"global": turned}, ["a", "b", "c"]),
         cells=labels(CELLS, {"global": turned}),
     )
-    for how in ("nearest", "bilinear", "area"):
-        for note in find_folder().glob(f"cellstamp.{how}-*"):  # type: ignore[union-attr]
-            note.unlink()
-    keys = {**config, "cytosol_labels": "cells", "threads": threads, "border": "pad"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        first = extracted(store, tmp_path / "first", **keys)
-        second = extracted(store, tmp_path / "second", **keys)
-    (line,) = re.findall(r"Compiling for (.*): \d+ to \d+ s; not counted in cells/s", log_of(first))
+    keys = {**config, "cytosol_labels": "cells", "image_size": SIZE, "threads": threads, "border": "pad"}
+    found = extract_twice(tmp_path, store, **keys)
+    (line,) = re.findall(r"Compiling for (.*): \d+ to \d+ s; not counted in cells/s", found.first_log)
     assert announced in line
-    assert "kept for later runs" in log_of(first)
-    assert "Compil" not in log_of(second)
+    assert "kept for later runs" in found.first_log
+    assert "Compil" not in found.second_log

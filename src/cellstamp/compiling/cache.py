@@ -7,7 +7,6 @@ numba has no public way to set the folder for some functions only, so this uses 
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
 from numba.core.runtime.nrt import rtsys
 
-from cellstamp.compiling.cache_folders import find_folders, source_stamp
+from cellstamp.compiling.cache_folders import code_in_use, find_folders, source_stamp
 
 _NEWEST_TESTED = (0, 68)
 """Newest version of numba that is known to run loaded code without its parts that compile; the tests run with it."""
@@ -64,6 +63,15 @@ class _Layers(IndexDataCacheFile):
         loads = chain([super().load], (file.load for file in self._others))
         return next((code for load in loads if (code := load(key)) is not None), None)
 
+    def _load_data(self, name: str) -> Any:
+        code = super()._load_data(name)
+        code_in_use.kept.add(name)
+        return code
+
+    def _save_data(self, name: str, data: Any) -> None:
+        super()._save_data(name, data)
+        code_in_use.kept.add(name)
+
 
 class KeptCode(FunctionCache):
     """The code of one function; unreadable code is compiled again, without an error."""
@@ -90,6 +98,8 @@ class KeptCode(FunctionCache):
         try:
             super().save_overload(*arguments)
         except Exception:  # noqa: BLE001 - a damaged index, or a full disk
-            with suppress(Exception):
+            try:
                 self.flush()
                 super().save_overload(*arguments)
+            except Exception:  # noqa: BLE001
+                code_in_use.lost = True

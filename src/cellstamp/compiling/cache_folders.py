@@ -8,8 +8,9 @@ import platform
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from itertools import chain
@@ -41,8 +42,8 @@ SOURCES = (
     "source/read/sampling.py",
 )
 """Files of compiled functions. A change in one makes all compiled code invalid, since functions include others."""
-_INDEX = ".nbi"
-"""End of the name of the file that lists the machine code of a function, as numba names it."""
+_INDEX, _CODE = ".nbi", ".nbc"
+"""Ends of names, as numba chooses them: of the file that lists a function's machine code, and of machine code."""
 _CPU_BYTES = 8192
 """Bytes of ``/proc/cpuinfo`` that describe the first core."""
 _CPU_LINES = ("model name", "flags", "CPU part", "Features")
@@ -200,22 +201,46 @@ def _is_kept_in(folder: Path | None, types: Names, expected: str) -> bool:
     try:
         state, *noted = _note(folder, types).read_text(encoding="utf-8").splitlines()
         sizes = _sizes(folder)
-        indices = [name for name in noted if name.endswith(_INDEX)]
-        code = set(noted).difference(indices)
-        return state == expected and _machine_code(sizes) >= code and _have_code(indices, sizes)
+        return state == expected and all(_is_intact(line, sizes) for line in noted)
     except (OSError, ValueError):
         return False
 
 
+def _is_intact(line: str, sizes: Mapping[str, int]) -> bool:
+    """Whether a noted file of machine code has its size, and its function an index."""
+    name, size = line.rsplit(" ", 1)
+    function, _, _ = name.rsplit(".", 2)
+    return sizes.get(name) == int(size) and sizes.get(f"{function}{_INDEX}", 0) > 0
+
+
+@dataclass
+class CodeInUse:
+    """The code that this process has loaded or compiled.
+
+    Attributes
+    ----------
+    kept
+        Files in the writable folder.
+    lost
+        Whether some code could not be kept.
+    """
+
+    kept: set[str] = field(default_factory=set)
+    lost: bool = False
+
+
+code_in_use = CodeInUse()
+
+
 def note_kept(types: Names) -> None:
-    """Note that the functions for these types have been compiled."""
+    """Note that this process has loaded or compiled the functions for these types, and the files with their code."""
     folder, read_only = find_folders()
-    if folder is not None:
-        with suppress(OSError):  # a full disk: the next run compiles them again
-            sizes = _sizes(folder)
-            indices = [name for name in sizes if name.endswith(_INDEX)]
-            lines = [_state(read_only), *sorted([*indices, *_machine_code(sizes)])]
-            _note(folder, types).write_text("\n".join(lines), encoding="utf-8")
+    if folder is None or code_in_use.lost:
+        return
+    with suppress(OSError):  # a full disk: the next run compiles them again
+        sizes = _sizes(folder)
+        code = sorted(f"{name} {sizes[name]}" for name in code_in_use.kept & sizes.keys())
+        _note(folder, types).write_text("\n".join([_state(read_only), *code]), encoding="utf-8")
 
 
 def _note(folder: Path, types: Names) -> Path:
@@ -231,21 +256,7 @@ def _state(read_only: tuple[Path, ...] = ()) -> str:
 def _sizes(folder: Path) -> dict[str, int]:
     """Return the sizes of all indices and of all files of machine code. One pass: every run waits for it."""
     with os.scandir(folder) as files:
-        return {file.name: file.stat().st_size for file in files if file.name.endswith((_INDEX, ".nbc"))}
-
-
-def _machine_code(sizes: Mapping[str, int]) -> set[str]:
-    """Return the name and the size of each file of machine code."""
-    return {f"{name} {size}" for name, size in sizes.items() if name.endswith(".nbc")}
-
-
-def _have_code(indices: Iterable[str], sizes: Mapping[str, int]) -> bool:
-    """Whether functions' indices are intact and have machine code; on a full disk, the small index alone is kept.
-
-    Only noted functions count: another process may have written the index of a new one, and not yet its code.
-    """
-    with_code = {name.rsplit(".", 2)[0] for name in sizes if name.endswith(".nbc")}
-    return all(sizes.get(name) and Path(name).stem in with_code for name in indices)
+        return {file.name: file.stat().st_size for file in files if file.name.endswith((_INDEX, _CODE))}
 
 
 @cache

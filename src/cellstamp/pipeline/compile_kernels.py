@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from cellstamp.cells.load_kernels import load_kernels
 from cellstamp.cells.task import MeasuringTypes
-from cellstamp.compiling.cache_folders import Types, find_folder, is_in_temporary_directory, is_kept, note_kept
+from cellstamp.compiling.cache_folders import Types, find_folder, is_in_temporary_directory, is_kept
 from cellstamp.config_rules import StampType
 from cellstamp.engines.base import Engine
 from cellstamp.errors import InputError, OutputError
@@ -49,8 +49,6 @@ def compile_kernels(
     _run(engine, load_kernels, kernels)
     _run(engine, _load_loops, others)
     _run(engine, _load_measuring, features)
-    if features:
-        _note_again([types, *features])
     tell(f"Compiled in {format_seconds(time.perf_counter() - started)}, {_where(missing)}")
 
 
@@ -73,12 +71,6 @@ def _load_measuring(types: MeasuringTypes) -> None:
     from cellstamp.cells.load_measuring import load_measuring
 
     load_measuring(types)
-
-
-def _note_again(compiled: Sequence[Types | MeasuringTypes]) -> None:
-    """Note what has been compiled once more: the notes of the first may list old files that the last replaced."""
-    for each in compiled:
-        note_kept(each)
 
 
 def compile_for_later(
@@ -123,7 +115,6 @@ def _compile_and_keep(types: Types, measuring: MeasuringTypes) -> str:
     started = time.perf_counter()
     load_kernels(types)
     _load_measuring(measuring)
-    _note_again([types, measuring])
     if not (is_kept(types) and is_kept(measuring)):
         raise OutputError(f"Compiled {_where([types, measuring])}")
     return format_seconds(time.perf_counter() - started)
