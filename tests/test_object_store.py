@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anndata
 import fsspec
@@ -348,37 +349,74 @@ def test_files_of_hdf5_cannot_be_read_from_a_url(bucket: str, files: Any) -> Non
         read_h5sc(f"{bucket}/x.h5sc")
 
 
+class WebServer(http.server.ThreadingHTTPServer):
+    """Sends the files of a folder or a part of them, lists no folders, and answers all other requests with an error.
+
+    Parts of ``uns`` are sent when five of them were requested, and not before.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.folder = folder
+        self.requested: Counter[str] = Counter()
+        self.several = threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def url(self, store: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{store}"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: WebServer
+
+    def do_GET(self) -> None:
+        path = self.server.folder / self.path.strip("/")
+        if not path.is_file():
+            return self.send_error(404)
+        self.server.requested[self.path] += self.command == "GET"
+        if "/uns/" in self.path:
+            if sum("/uns/" in each for each in list(self.server.requested)) == 5:
+                self.server.several.set()
+            if not self.server.several.wait(60):
+                return self.send_error(503)
+        content, wanted = path.read_bytes(), self.headers.get("Range")
+        if wanted is not None:
+            first, last = wanted.removeprefix("bytes=").split("-")
+            begin = int(first or len(content) - int(last))
+            content = content[begin : int(last) + 1 if first and last else None]
+        self.send_response(200 if wanted is None else 206)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *args: Any) -> None:
+        del args
+
+
 def test_a_web_server_without_folders(local: Path) -> None:
-    """It sends files or a part of them, and answers all other requests with an error."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = local.parent / self.path.strip("/")
-            if not path.is_file():
-                return self.send_error(404)
-            content, wanted = path.read_bytes(), self.headers.get("Range")
-            if wanted is not None:
-                first, last = wanted.removeprefix("bytes=").split("-")
-                begin = int(first or len(content) - int(last))
-                content = content[begin : int(last) + 1 if first and last else None]
-            self.send_response(200 if wanted is None else 206)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *args: Any) -> None:
-            del args
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        found = read_h5sc(f"http://127.0.0.1:{server.server_port}/{local.name}")
+    with WebServer(local.parent) as server:
+        found = read_h5sc(server.url(local.name))
         np.testing.assert_array_equal(found.obsm[IMAGES][[3, 1], 2], read_h5sc(local).obsm[IMAGES][[3, 1], 2])
         with pytest.raises(InputError, match="there is no file http://"):
-            read_h5sc(f"http://127.0.0.1:{server.server_port}/other.zarr")
-        server.shutdown()
+            read_h5sc(server.url("other.zarr"))
+
+
+def test_small_tables_of_a_remote_store_are_requested_together_and_once(local: Path) -> None:
+    with WebServer(local.parent) as server:
+        assert read_h5sc(server.url(local.name), images=False).obs.equals(read_h5sc(local).obs)
+    tables = {path: n for path, n in server.requested.items() if path.split("/")[2] in ("obs", "var", "uns")}
+    assert len(tables) > 40
+    assert set(tables.values()) == {1}
 
 
 def test_a_server_that_cannot_be_reached(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,7 +182,7 @@ def check_cells(table: Any, path: Location, cell_ids: NDArray[np.uint64]) -> Non
 
 
 def _cell_ids(table: Any) -> NDArray[np.uint64]:
-    return np.asarray(anndata.io.read_elem(table["obs"][CELL_ID]) if CELL_ID in table["obs"] else [], np.uint64)
+    return np.asarray(anndata.io.read_elem(table[f"obs/{CELL_ID}"]) if f"obs/{CELL_ID}" in table else [], np.uint64)
 
 
 class _SameTable:
@@ -242,11 +242,11 @@ def _dense(values: Any) -> NDArray[Any]:
 def _of_file(opened: Open, name: str) -> Reader:
     def column() -> Any:
         with opened() as file:
-            return anndata.io.read_elem(file["obs"][name])
+            return anndata.io.read_elem(file[f"obs/{name}"])
 
     def value(row: int) -> Any:
         with opened() as file:
-            return _value_at(file["obs"][name], row)
+            return _value_at(file[f"obs/{name}"], row)
 
     return Reader(column, value)
 
@@ -283,6 +283,6 @@ def read_centers(h5sc: Any) -> NDArray[np.float64] | None:
         found = h5sc.obsm.get(POSITIONS)
         return None if found is None else np.asarray(found, np.float64)
     with open_h5sc(location_of(h5sc)) as file:
-        if POSITIONS not in file["obsm"]:
+        if f"obsm/{POSITIONS}" not in file:
             return None
-        return np.asarray(anndata.io.read_elem(file["obsm"][POSITIONS]), np.float64)
+        return np.asarray(anndata.io.read_elem(file[f"obsm/{POSITIONS}"]), np.float64)

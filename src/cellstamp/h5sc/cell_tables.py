@@ -19,7 +19,7 @@ from cellstamp.h5sc.layout import CELL_ID, FILE_NAME, STORE_NAME
 from cellstamp.h5sc.new_file import extended, new_file
 from cellstamp.h5sc.opening import ROOT, OpenStore, open_h5sc
 from cellstamp.h5sc.reader import as_plain
-from cellstamp.h5sc.tables import quiet_shards, write_to_file, write_to_store
+from cellstamp.h5sc.tables import consolidate, quiet_writing, write_to_file, write_to_store
 from cellstamp.location import Location, reachable
 from cellstamp.system import sync_file
 
@@ -80,7 +80,7 @@ class TableKind:
                 return anndata.io.read_h5ad(str(found))
             with OpenStore(found) as store:
                 _check_complete(store["X"])
-            data = anndata.io.read_zarr(str(found))
+                data = anndata.io.read_zarr(store.as_group())
         data.uns = as_plain(dict(data.uns))
         return data
 
@@ -211,7 +211,7 @@ class NewTable:
             If they cannot be written.
         """
         with writing(self._path):
-            with self._opened() as file, quiet_shards():
+            with self._opened() as file, quiet_writing():
                 for name, element in uns.items():
                     anndata.io.write_elem(file["uns"], name, element)
                 values = _new_values(file, self._shape)
@@ -219,6 +219,8 @@ class NewTable:
                     values[which] = block
                     for name, column in columns.items():
                         file[f"obs/{name}"][which] = column
+            if is_store(self._path):
+                consolidate(self._path)
             for part in self._path.rglob("*") if is_store(self._path) else [self._path]:
                 if part.is_file():
                     sync_file(part)

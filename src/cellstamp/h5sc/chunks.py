@@ -136,8 +136,8 @@ def look_into(path: Location) -> StoredStamps:
     """
     with open_h5sc(path) as file, open_to_read(marked_file(path)) as raw:
         mark = Mark.of(raw.status())
-        images, var = file["obsm"][IMAGES], anndata.io.read_elem(file["var"])
-        ids = anndata.io.read_elem(file["obs"][CELL_ID]) if CELL_ID in file["obs"] else ()
+        images, var = file[f"obsm/{IMAGES}"], anndata.io.read_elem(file["var"])
+        ids = anndata.io.read_elem(file[f"obs/{CELL_ID}"]) if f"obs/{CELL_ID}" in file else ()
         if "channels" not in var or (len(ids), len(var)) != images.shape[:2]:
             message = (
                 f"{path} is not an .h5sc file: obs must have {CELL_ID} and one row for each of the {images.shape[0]} "
@@ -241,7 +241,7 @@ class SlicedStamps:
     def read(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
         """Read images by their index among the chosen cells: (n, n_planes, y, x), as stored."""
         file = self._file()  # a local name: another thread may replace the attribute meanwhile
-        images = file["obsm"][IMAGES]
+        images = file[f"obsm/{IMAGES}"]
         return np.stack([images[row][self._planes] for row in self._rows[numbers].tolist()])
 
     def _file(self) -> h5py.File:

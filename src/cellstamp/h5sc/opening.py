@@ -21,6 +21,7 @@ from cellstamp.h5sc.layout import (
     STORE_NAME,
     URL_NAME,
 )
+from cellstamp.h5sc.remote_store import RemoteStore
 from cellstamp.location import Location, check_protocol, is_remote, location_of, reachable
 from cellstamp.remote_file import RemoteFile, RemoteStatus
 
@@ -61,10 +62,22 @@ class OpenStore:
     def __init__(self, path: Location) -> None:
         self.filename = str(path)
         self.mark = mark_of(path / ROOT)
-        self._group = zarr.open_group(str(path), mode="r")
+        self._remote = None if isinstance(path, Path) else RemoteStore(path)
+        self._group = zarr.open_group(self._remote or self.filename, mode="r", zarr_format=3)
 
     def __getitem__(self, name: str) -> Any:
-        return self._group[name]
+        element = self._group[name]
+        self._fetch(element)
+        return element
+
+    def as_group(self) -> zarr.Group:
+        """Return the store for a reader of all its elements."""
+        self._fetch(self._group)
+        return self._group
+
+    def _fetch(self, element: Any) -> None:
+        if self._remote is not None and isinstance(element, zarr.Group):
+            self._remote.fetch(element)
 
     def __contains__(self, name: str) -> bool:
         return name in self._group
@@ -144,7 +157,7 @@ def _open(path: Location) -> Any:
     if is_remote(path):
         check_protocol(str(path))
         if (path / ROOT).exists():  # some servers have no folders
-            return _open_store(path)
+            return _read_store(path)
     if not path.exists():
         raise InputError(f"there is no file {path}")
     if path.is_dir():
@@ -167,6 +180,10 @@ def _open_file(path: Path) -> h5py.File:
 def _open_store(path: Location) -> OpenStore:
     if not (path / ROOT).exists():
         raise InputError(_no_store_in(path))
+    return _read_store(path)
+
+
+def _read_store(path: Location) -> OpenStore:
     try:
         return OpenStore(path)
     except (OSError, ValueError, KeyError) as error:
@@ -241,7 +258,7 @@ def _problem(file: Any) -> str | None:
     missing = [name for name in (f"obsm/{IMAGES}", "obs", "var", "uns") if name not in file]
     if missing:
         return f"it lacks {', '.join(missing)}"
-    images = file["obsm"][IMAGES]
+    images = file[f"obsm/{IMAGES}"]
     if not isinstance(images, h5py.Dataset | zarr.Array) or images.ndim != 4:
         return f"obsm/{IMAGES} must be an array with four axes"
     return None

@@ -117,7 +117,7 @@ def describe_h5sc(path: AnyPath) -> H5scInfo:
         If the file is missing, or is not an `.h5sc` file.
     """
     with open_h5sc(location_of(path)) as file:
-        images = file["obsm"][IMAGES]
+        images = file[f"obsm/{IMAGES}"]
         attributes: dict[str, Any] = dict(images.attrs)
         missing = [name for name in ATTRIBUTES if name not in attributes]
         if missing:

@@ -318,13 +318,13 @@ def selected_images(h5sc: Any) -> Iterator[SelectedImages]:
 
 
 def _of_file(file: Any, where: str) -> SelectedImages:
-    read, images = anndata.io.read_elem, file["obsm"][IMAGES]
-    if CELL_ID not in file["obs"]:
+    read, images = anndata.io.read_elem, file[f"obsm/{IMAGES}"]
+    if f"obs/{CELL_ID}" not in file:
         raise InputError(f"{where} is not an .h5sc file: obs has no {CELL_ID}")
-    about = read(file["uns"][IMAGES]) if IMAGES in file["uns"] else images.attrs
-    ids = np.asarray(file["obs"][CELL_ID])
+    about = read(file[f"uns/{IMAGES}"]) if f"uns/{IMAGES}" in file else images.attrs
+    ids = np.asarray(file[f"obs/{CELL_ID}"])
     look = _made(where, ids, read(file["var"]), about, images, lambda: read(file["obs"]), lambda k, p: images[k, p])
-    return replace(look, path=path_of(file), **_scales(read(file["uns"][OURS]) if OURS in file["uns"] else {}))
+    return replace(look, path=path_of(file), **_scales(read(file[f"uns/{OURS}"]) if f"uns/{OURS}" in file else {}))
 
 
 def _of_anndata(data: anndata.AnnData) -> SelectedImages:

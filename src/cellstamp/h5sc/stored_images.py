@@ -72,7 +72,7 @@ class ShardedImages(zarr.Array):  # type: ignore[type-arg]
     @classmethod
     def of(cls, store: OpenStore) -> Self:
         """Return the images of an open store."""
-        images = cls(store["obsm"][IMAGES]._async_array)
+        images = cls(store[f"obsm/{IMAGES}"]._async_array)
         images.location, images.mark = location_of(store.filename), store.mark
         return images
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import OutputError
 from cellstamp.h5sc.cell_columns import check_cells, open_table
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, EXCEEDS, INSTANCE_ID, MEASURED_IN_PART, REGION
-from cellstamp.h5sc.tables import quiet_shards
+from cellstamp.h5sc.tables import quiet_writing
 from cellstamp.system import acquire_lock, release_and_remove, remove, replace_file, replace_folder, sync_file
 
 RESERVED = (CELL_ID, REGION, INSTANCE_ID, EXCEEDS, MEASURED_IN_PART, ANNOTATION, "x", "y", "_index")
@@ -91,10 +91,10 @@ def _into_store(path: Path, aside: Path, name: str, column: pd.Series[Any]) -> N
     shutil.copytree(path, aside)
     is_consolidated = zarr.open_group(str(aside), mode="r").metadata.consolidated_metadata is not None
     group = zarr.open_group(str(aside), mode="r+", use_consolidated=False)
-    with quiet_shards():
+    with quiet_writing():
         _put(group["obs"], name, column)
-    if is_consolidated:  # by other programs: readers would miss the new column
-        zarr.consolidate_metadata(str(aside))
+        if is_consolidated:  # readers would miss the new column
+            zarr.consolidate_metadata(str(aside))
     for file in aside.rglob("*"):
         if file.is_file():
             sync_file(file)

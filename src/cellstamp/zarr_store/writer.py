@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import OutputError, writing
 from cellstamp.h5sc.journal import Journal, ShardEntry, as_bytes, read_shards
 from cellstamp.h5sc.layout import EXCEEDS, OURS
-from cellstamp.h5sc.opening import ROOT
-from cellstamp.h5sc.tables import marks, tables_of, write_to_store
+from cellstamp.h5sc.tables import consolidate, marks, tables_of, write_to_store
 from cellstamp.h5sc.unfinished import JOURNAL, attempts_in
 from cellstamp.h5sc.writeback import Writeback
 from cellstamp.h5sc.written_cells import WrittenCells
@@ -133,10 +131,7 @@ class ZarrWriter:
         """Write the tables, and all metadata, beside the store."""
         write_to_store(self._aside, tables)
         create_images(self._aside, self._layout)
-        root = self._aside / ROOT
-        about = json.loads(root.read_text(encoding="utf-8"))
-        about["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": _metadata(root)}
-        root.write_text(json.dumps(about), encoding="utf-8")
+        consolidate(self._aside)
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -154,13 +149,6 @@ class ZarrWriter:
         finally:
             self._writeback.stop()
             self._journal.close(file_is_closed=True)
-
-
-def _metadata(root: Path) -> dict[str, Any]:
-    """Return the metadata of all elements by path, as zarr-python stores them in the root, for remote readers."""
-    files = sorted(path for path in root.parent.rglob(ROOT) if path != root)
-    place = {path: path.parent.relative_to(root.parent).as_posix() for path in files}
-    return {place[path]: json.loads(path.read_text(encoding="utf-8")) for path in files}
 
 
 @contextmanager
