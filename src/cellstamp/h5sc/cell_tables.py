@@ -19,7 +19,7 @@ from cellstamp.h5sc.layout import CELL_ID, FILE_NAME, STORE_NAME
 from cellstamp.h5sc.new_file import extended, new_file
 from cellstamp.h5sc.opening import ROOT, OpenStore, open_h5sc
 from cellstamp.h5sc.reader import as_plain
-from cellstamp.h5sc.tables import consolidate, quiet_writing, write_to_file, write_to_store
+from cellstamp.h5sc.tables import add_to_store, consolidate, write_to_file, write_to_store
 from cellstamp.location import Location, reachable
 from cellstamp.system import sync_file
 
@@ -211,9 +211,12 @@ class NewTable:
             If they cannot be written.
         """
         with writing(self._path):
-            with self._opened() as file, quiet_writing():
-                for name, element in uns.items():
-                    anndata.io.write_elem(file["uns"], name, element)
+            with self._opened() as file:
+                if isinstance(file, zarr.Group):
+                    add_to_store(self._path / "uns", uns)
+                else:
+                    for name, element in uns.items():
+                        anndata.io.write_elem(file["uns"], name, element)
                 values = _new_values(file, self._shape)
                 for which, block, columns in blocks:
                     values[which] = block

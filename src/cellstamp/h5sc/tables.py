@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import MemoryStore
 
 from cellstamp.h5sc.layout import ANNOTATION, CELL_ID, EXCEEDS, IMAGES, INSTANCE_ID, REGION, Layout
 from cellstamp.h5sc.opening import ROOT
@@ -81,15 +82,25 @@ def _write_rows(file: h5py.File, obs: pd.DataFrame) -> None:
     _number(names)
 
 
-def write_to_store(path: Path, tables: Mapping[str, Any]) -> zarr.Group:
+def write_to_store(path: Path, tables: Mapping[str, Any]) -> None:
     """Write tables to a new store, and number their rows; an existing store is replaced."""
     tables["obs"].index = pd.Index(list(map(str, range(len(tables["obs"])))), dtype=object)
-    group = zarr.open_group(path, mode="w", zarr_format=3)
-    group.attrs.update(_ANNDATA)
+    zarr.create_group(path, zarr_format=3, overwrite=True, attributes=_ANNDATA)
+    add_to_store(path, tables)
+
+
+def add_to_store(group: Path, elements: Mapping[str, Any]) -> None:
+    """Write elements to a group of a store."""
+    # zarr takes 1 ms for each of hundreds of accesses to files
+    files: dict[str, Any] = {}
+    made = zarr.create_group(MemoryStore(files), zarr_format=3)
     with quiet_writing():
-        for name, element in tables.items():
-            anndata.io.write_elem(group, name, element)
-    return group
+        for name, element in elements.items():
+            anndata.io.write_elem(made, name, element)
+    for name, content in files.items():
+        if name != ROOT:
+            (group / name).parent.mkdir(parents=True, exist_ok=True)
+            (group / name).write_bytes(content.to_bytes())
 
 
 def consolidate(store: Path) -> None:
