@@ -204,9 +204,9 @@ folder = find_folder()
 twice(3)
 note_kept(USUAL)
 seen = [is_kept(USUAL)]
+(code,) = folder.glob("probe.twice-*.nbc")
 twice(3.0)  # code of other types
 seen.append(is_kept(USUAL))
-(code,) = folder.glob("probe.twice-*.1.nbc")
 (index,) = folder.glob("probe.twice-*.nbi")
 for file in code, index:
     intact = file.read_bytes()
@@ -222,6 +222,52 @@ print("".join("ny"[each] for each in seen), None)
 
 def test_damaged_and_missing_files_are_noticed(package: Path, run: Run) -> None:
     assert run(package, NOTE)[0] == "yynynyn"
+
+
+CALL = """
+from cellstamp.source.read.probe import twice
+print(twice({x}), None)
+"""
+
+
+def test_processes_that_compile_for_other_types_do_not_mix_their_code(package: Path, run: Run) -> None:
+    folder = package / "cellstamp" / "__pycache__"
+    assert run(package, CALL.format(x="3"))[0] == "6"
+    (index,) = folder.glob("probe.twice-*.nbi")
+    theirs = index.read_bytes()
+    index.unlink()  # as a process sees it that began to save its code before the first had listed its own
+    assert run(package, CALL.format(x="0.5"))[0] == "1.0"
+    index.write_bytes(theirs)
+    assert run(package, CALL.format(x="3"))[0] == "6"
+    assert run(package) == ("loaded", folder)
+
+
+KILLED = """
+import os
+from cellstamp.source.read.probe import twice
+replace, written = os.replace, []
+def replace_once(source, target):
+    if written:
+        os._exit(0)
+    written.append(target)
+    replace(source, target)
+print("killed", None, flush=True)
+os.replace = replace_once
+twice(3)
+"""
+
+
+def test_after_an_update_a_process_that_is_killed_while_it_keeps_code_leaves_none_of_the_older_version(
+    package: Path, run: Run
+) -> None:
+    assert run(package, CALL.format(x="3"))[0] == "6"
+    probe = package / "cellstamp" / "source" / "read" / "probe.py"
+    probe.write_text(PROBE.replace("2 * x", "4 * x"))
+    with (package / "cellstamp" / "cells" / "kernels" / "blur.py").open("a") as file:
+        file.write("\n_CHANGED = True\n")  # the probe is not among the files that make kept code invalid
+    assert run(package, KILLED)[0] == "killed"
+    assert run(package, CALL.format(x="3"))[0] == "12"
+    assert len(list((package / "cellstamp" / "__pycache__").glob("probe.twice-*.nbc"))) == 1
 
 
 REPLACE = """

@@ -6,7 +6,9 @@ numba has no public way to set the folder for some functions only, so this uses 
 
 from __future__ import annotations
 
+import hashlib
 import re
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -52,16 +54,31 @@ class _Files(CompileResultCacheImpl):
 
 
 class _Layers(IndexDataCacheFile):
-    """The code of one function: saved in the first folder, loaded from the first that has it."""
+    """The code of one function: saved in the first folder, loaded from the first that has it.
+
+    A file of code is named after what it was compiled from and for. numba numbers files, and lists them before they are
+    written. So it may load code for other types or of an older version, after two processes have compiled at the same
+    time or one of them was killed.
+    """
 
     def __init__(self, folders: tuple[Path, ...], name: str) -> None:
         first, *others = (str(folder) for folder in folders)
         super().__init__(first, name, source_stamp())
         self._others = [IndexDataCacheFile(folder, name, source_stamp()) for folder in others]
+        self._current = f"{name}.{_digest(source_stamp(), numba.__version__)}"
 
     def load(self, key: Any) -> Any:
         loads = chain([super().load], (file.load for file in self._others))
         return next((code for load in loads if (code := load(key)) is not None), None)
+
+    def save(self, key: Any, data: Any) -> None:
+        name = f"{self._current}-{_digest(key)}.nbc"
+        self._save_data(name, data)
+        self._save_index(self._load_index() | {key: name})
+        for file in Path(self._cache_path).glob(f"{Path(self._index_name).stem}.*.nbc"):
+            if not file.name.startswith(self._current):
+                with suppress(OSError):  # it needs only space
+                    file.unlink()
 
     def _load_data(self, name: str) -> Any:
         code = super()._load_data(name)
@@ -71,6 +88,10 @@ class _Layers(IndexDataCacheFile):
     def _save_data(self, name: str, data: Any) -> None:
         super()._save_data(name, data)
         code_in_use.kept.add(name)
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 class KeptCode(FunctionCache):
