@@ -457,7 +457,10 @@ def test_torch_is_not_needed() -> None:
 
 
 def test_an_object_is_no_path(path: Path) -> None:
-    message = r"path: is AnnData; must be the path of an \.h5sc file, or a list of paths. For a project, pass"
+    message = (
+        r"path: is AnnData; must be the path of an \.h5sc file or zarr store, or a list of paths\. In a project's "
+        r"folder, it is extraction/data/single_cells\.h5sc or single_cells\.zarr"
+    )
     with pytest.raises(ConfigError, match=message):
         iter_batches(read_h5sc(path, images=False))  # type: ignore[arg-type]
 
@@ -489,6 +492,7 @@ def test_a_type_may_be_numpys(path: Path) -> None:
         ),
         ({"labels": [np.arange(3)]}, r"a\.h5sc has 40 cells, but its labels have the shape \(3,\)"),
         ({"labels": "gene"}, "obs of .* has no column 'gene'"),
+        ({"cells": "17"}, r"obs of .* has no column '17'; for the cell with this id, give the integer 17"),
         ({"dtype": "uint8"}, "dtype = 'uint8': must be 'float32' or 'float16'"),
         ({"batch_size": 0}, "batch_size = 0: must be an integer of at least 1"),
         ({"block_size": 1.5}, "block_size = 1.5: must be an integer"),

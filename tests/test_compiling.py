@@ -443,10 +443,11 @@ def test_an_image_with_compiled_code_runs_at_once_as_any_user_on_any_machine(
     image = {"NUMBA_CACHE_DIR": str(tmp_path / "compiled"), "NUMBA_CPU_NAME": "generic"}
     compile_it = "import sys; sys.argv[1:] = ['compile']; from cellstamp.cli import main; main()"
     lines = run_command(read_only, temporary, compile_it, image).splitlines()
-    assert lines[0] == "Compiling for uint32 masks, a uint16 image and float16 single-cell images: 10 to 60 s"
+    types = "uint32 masks, a uint16 image and float16 single-cell images, with features"
+    assert lines[0] == f"Compiling for {types}: 10 to 60 s"
     assert re.fullmatch(rf"Compiled in .+, kept in {tmp_path}/compiled/cellstamp_\w+", lines[1])
     again = run_command(read_only, temporary, compile_it, image)
-    assert again == "Already compiled for uint32 masks, a uint16 image and float16 single-cell images\n"
+    assert again == f"Already compiled for {types}\n"
     only_readable(tmp_path / "compiled")
     private(temporary).mkdir(0o755)  # not private: nothing is writable
     assert run(read_only, EXTRACT.format(**paths), **image) == ("extracted", None)

@@ -924,6 +924,8 @@ def test_two_masks_in_yaml_and_none_as_text(tmp_path: Path) -> None:
         (b"threads", "must hold keys and values.*it holds a str"),
         (b"threads: 4\nimage_size: [1\n", "not valid YAML: .*line 3, column 1"),
         (b"threads: 4\n\tcache: x\n", "not valid YAML: .*line 2"),
+        (b"threads: 4\nthreads: 2\n", "not valid YAML: the key 'threads' is given twice; give it once"),
+        (b"a: &x {b: 1}\nc: [*x, {d: 1, d: 2}]\n", r".* the key 'd' is given twice; .* \(line 2, column 16\)"),
         (b"\x89HDF\r\n\x1a\n\x00\x01", "not valid YAML: "),
         (b"a: !!python/object/apply:os.getcwd []\n", "not valid YAML: could not determine a constructor"),
     ],

@@ -355,6 +355,7 @@ def test_functions_that_cannot_be_used(slide: Path, tmp_path: Path, path: str, m
     ("value", "message"),
     [
         ("shape", r"must be True, False, or a list .* \(got a str; write \['shape'\]\)"),
+        ("true", r"must be True, False, or a list .* \(got a str; write True without quotes\)"),
         ([], "must be True, False, or a list"),
         (["shape", "shape"], "must be True, False, or a list"),
         (["shape", 3], r"\(item 1 is 3\)"),

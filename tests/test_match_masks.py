@@ -78,7 +78,7 @@ def test_matched_masks_load(tmp_path: Path) -> None:
     project = Project(tmp_path / "project", {"threads": 1, "image_size": 24, "border": "pad"})
     project.load_input_from_array(make_sample().image)
     cells = renumbered(CELLS)
-    with pytest.raises(InputError, match="do not belong together"):
+    with pytest.raises(InputError, match=r"do not belong together.*made separately, cellstamp\.match_masks gives"):
         project.load_segmentation(nucleus=NUCLEI + 1000 * (NUCLEI > 0), cytosol=cells)
     matched = match_masks(nucleus=NUCLEI, cytosol=cells)
     project.load_segmentation(nucleus=matched.nucleus, cytosol=matched.cytosol)

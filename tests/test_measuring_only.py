@@ -94,6 +94,12 @@ def test_a_killed_run_resumes(slide: Path, tmp_path: Path) -> None:
     assert not journal.exists()
 
 
+def test_its_table_instead_of_images(slide: Path, tmp_path: Path) -> None:
+    found = extract(slide, tmp_path / "out", images=False)
+    with pytest.raises(InputError, match=r"no single-cell images\. It was made with images = False: extract with"):
+        read_h5sc(found)
+
+
 def test_a_journal_without_content_is_replaced(slide: Path, tmp_path: Path) -> None:
     work = tmp_path / "out/.unfinished_features/1"
     work.mkdir(parents=True)

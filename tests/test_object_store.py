@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ import zarr
 
 from cellstamp import HDF5CellExtraction, Project, cell_images, iter_batches, plot_cells, read_h5sc
 from cellstamp.errors import ConfigError, InputError, OutputError
+from cellstamp.h5sc.cell_columns import columns_of_features
+from cellstamp.h5sc.feature_table import features_beside, read_features
 from cellstamp.h5sc.kept_and_removed import kept_and_removed
 from cellstamp.h5sc.reader import describe_h5sc
 from cellstamp.h5sc.validate import errors_in
@@ -360,6 +363,7 @@ class WebServer(http.server.ThreadingHTTPServer):
         self.folder = folder
         self.requested: Counter[str] = Counter()
         self.several = threading.Event()
+        self.broken = ""
 
     def __enter__(self) -> Self:
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -386,6 +390,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.server.several.set()
             if not self.server.several.wait(60):
                 return self.send_error(503)
+        if self.server.broken and self.path.endswith(self.server.broken):
+            return self.send_error(503)
         content, wanted = path.read_bytes(), self.headers.get("Range")
         if wanted is not None:
             first, last = wanted.removeprefix("bytes=").split("-")
@@ -409,6 +415,33 @@ def test_a_web_server_without_folders(local: Path) -> None:
         np.testing.assert_array_equal(found.obsm[IMAGES][[3, 1], 2], read_h5sc(local).obsm[IMAGES][[3, 1], 2])
         with pytest.raises(InputError, match="there is no file http://"):
             read_h5sc(server.url("other.zarr"))
+
+
+def test_features_behind_a_web_server_without_folders(slide: Path, tmp_path: Path) -> None:
+    local = Path(extract(slide, tmp_path / "out", None, features=["shape"]))
+    with WebServer(local.parent) as server:
+        url = location_of(server.url(local.name))
+        assert read_features(url).to_df().equals(read_features(local).to_df())
+        assert columns_of_features(features_beside(url)).features.keys() == {*read_features(local).var_names}
+        assert errors_in(url) == []
+        next((local.parent / "features.zarr/X").rglob("c/*/*")).unlink()
+        with pytest.raises(InputError, match=r"features\.zarr is damaged: 1 of 1 chunks of X are missing"):
+            read_features(url)
+
+
+def test_an_error_of_the_server_in_the_middle_of_tables_names_the_store(local: Path) -> None:
+    with WebServer(local.parent) as server:
+        server.several.set()
+        server.broken = "/obs/x/c/0"
+        with pytest.raises(InputError, match=rf"{local.name} cannot be read: .*503.*Check the address"):
+            read_h5sc(server.url(local.name))
+
+
+def test_a_damaged_table_is_an_error_that_names_the_store(local: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(local, tmp_path / "damaged.zarr")
+    (damaged / "obs/x/c/0").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"damaged\.zarr is damaged: its tables cannot be read: .*Extract again"):
+        read_h5sc(damaged)
 
 
 def test_small_tables_of_a_remote_store_are_requested_together_and_once(local: Path) -> None:

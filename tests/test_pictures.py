@@ -733,7 +733,7 @@ class TestRemoved:
         ):
             plot_removed(copy)
         assert plot_removed(copy, made.sdata_path).get_title() == "36 of 64 cells kept"
-        with pytest.raises(InputError, match="is AnnData without an open file: pass the path"):
+        with pytest.raises(InputError, match="is AnnData without an open file or store: pass the path"):
             plot_removed(read_h5sc(h5sc)[:3])
         store = shutil.copytree(made.sdata_path, tmp_path / "store")
         shutil.rmtree(store / "points")

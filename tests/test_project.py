@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -375,7 +376,8 @@ class TestTiff:
         project.load_input_from_tif_files([files[2], tmp_path / "colours.tif"], remap=[1, 0, 2, 3])
         np.testing.assert_array_equal(pixels(project), IMAGE[[0, 2, 1, 2]])
         assert project.input_image.coords["c"].to_numpy().tolist() == ["red", "channel_0", "green", "blue"]
-        project.load_input_from_tif_files([tmp_path / "colours.tif"] * 2, overwrite=True)
+        shutil.copy(tmp_path / "colours.tif", tmp_path / "more.tif")
+        project.load_input_from_tif_files([tmp_path / "colours.tif", tmp_path / "more.tif"], overwrite=True)
         names = ["red", "green", "blue"]
         assert project.input_image.coords["c"].to_numpy().tolist() == [*names, *(f"{name}_2" for name in names)]
 

@@ -585,6 +585,8 @@ class TestSets:
         for again in ("a.tif", "./a.tif", "link.tif"):
             with refused(rf"file_paths: {again} and .*a\.tif are the same file. Give each file once"):
                 project.load_input_from_tif_files([path, again])
+        with refused(r"file_paths: a\.tif and a\.tif are the same file"):
+            project.load_input_from_tif_files(["a.tif"] * 2)
 
     def test_split_along_z(self, tmp_path: Path) -> None:
         planes = "".join(planes_in(f"z{k}.ome.tif", FirstZ=2 * k, IFD=0, PlaneCount=4) for k in range(2))

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import zarr
 
-from cellstamp import HDF5CellExtraction, cell_images, iter_batches, plot_cells, read_h5sc, select_cells
+from cellstamp import HDF5CellExtraction, cell_images, iter_batches, plot_cells, plot_removed, read_h5sc, select_cells
 from cellstamp.cells.plan import Batch, ShardBatch, Tile
 from cellstamp.cells.task import StampTask
 from cellstamp.errors import ConfigError, InputError, OutputError
@@ -252,8 +252,9 @@ def test_batches_for_training_from_both_formats(store: Path, h5sc: Path) -> None
     assert seen == 2 * len(expected)
 
 
-def test_pictures_and_commands(store: Path, tmp_path: Path) -> None:
+def test_pictures_and_commands(slide: Path, store: Path, tmp_path: Path) -> None:
     plot_cells(store, n=4, channels="dna")
+    assert plot_removed(read_h5sc(store), slide).get_title() == "1,358 of 1,505 cells kept"
     for command, line in (("info", "1,358"), ("validate", "is valid")):
         told = run_command(command, store)
         assert told.exit_code == 0, told.output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ def _read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, TypeError, ValueError) as error:
         raise ConfigError(f"{where}: cannot be read: {error}") from error
     try:
+        _check_unique(content)
         loaded = yaml.safe_load(content)
     # PyYAML raises builtin errors for values that don't fit their tag, such as an invalid date
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
@@ -101,6 +102,36 @@ def _read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         held = kind_of(loaded)
         raise ConfigError(f"{where}: must hold keys and values, like 'threads: 4' (it holds {held})")
     return loaded
+
+
+def _check_unique(content: bytes) -> None:
+    """Refuse a mapping with a key that is given twice, of which PyYAML ignores the first.
+
+    Raises
+    ------
+    yaml.YAMLError
+        If there is one, or the content is not valid.
+    """
+    waiting, seen = [yaml.compose(content, Loader=yaml.SafeLoader)], set()
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, yaml.CollectionNode) or id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            _check_unique_keys(key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            waiting += [value for _, value in node.value]
+        else:
+            waiting += node.value
+
+
+def _check_unique_keys(keys: Iterable[Any]) -> None:
+    known: set[tuple[str, str]] = set()
+    for key in keys:
+        if (key.tag, key.value) in known:
+            problem = f"the key {key.value!r} is given twice; give it once"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+        known.add((key.tag, key.value))
 
 
 def _yaml_problem(error: Exception) -> str:

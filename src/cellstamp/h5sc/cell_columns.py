@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import CELL_ID
-from cellstamp.h5sc.opening import Mark, OpenStore, mark_of, marked_file, open_h5sc
+from cellstamp.h5sc.opening import Mark, OpenStore, is_finished, mark_of, marked_file, open_h5sc
 from cellstamp.location import Location, is_remote, location_of
 
 Read = Callable[[], Any]
@@ -154,7 +154,7 @@ def open_table(path: Location) -> Iterator[Any]:
     InputError
         If it is missing, damaged, or something else.
     """
-    if not path.exists():
+    if not is_finished(path):
         raise InputError(f"features: there is no file {path}")
     try:
         with _opened(path) as file:

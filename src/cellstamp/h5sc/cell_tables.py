@@ -19,6 +19,7 @@ from cellstamp.h5sc.layout import CELL_ID, FILE_NAME, STORE_NAME
 from cellstamp.h5sc.new_file import extended, new_file
 from cellstamp.h5sc.opening import ROOT, OpenStore, open_h5sc
 from cellstamp.h5sc.reader import as_plain
+from cellstamp.h5sc.remote_store import RemoteStore
 from cellstamp.h5sc.tables import add_to_store, consolidate, write_to_file, write_to_store
 from cellstamp.location import Location, reachable
 from cellstamp.system import sync_file
@@ -28,7 +29,7 @@ Block = tuple[slice, NDArray[np.float32], Mapping[str, NDArray[Any]]]
 
 _CHUNK_BYTES = 2**22
 _ENCODING: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
-_READING_ERRORS = (OSError, KeyError, ValueError, TypeError)
+_READING_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,15 @@ def _check_complete(values: Any) -> None:
     ValueError
         If chunks are missing.
     """
-    if isinstance(values, zarr.Array) and values.nchunks_initialized < values.nchunks:
-        raise ValueError(f"{values.nchunks - values.nchunks_initialized} of {values.nchunks} chunks of X are missing")
+    if not isinstance(values, zarr.Array):
+        return
+    store, n_missing = values.store, 0
+    if isinstance(store, RemoteStore) and not store.lists_files:
+        n_missing = store.count_missing(values)
+    else:
+        n_missing = values.nchunks - values.nchunks_initialized
+    if n_missing:
+        raise ValueError(f"{n_missing} of {values.nchunks} chunks of X are missing")
 
 
 def check_cells(table: anndata.AnnData | NDArray[Any], found: Location, images: Location) -> None:

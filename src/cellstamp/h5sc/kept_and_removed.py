@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import InputError
 from cellstamp.h5sc.layout import IMAGES, REMOVED_NAME, removed_name
 from cellstamp.h5sc.result_tables import read_result
+from cellstamp.h5sc.stored_images import ShardedImages
 from cellstamp.location import Location, is_path, location_of
 
 
@@ -106,11 +107,13 @@ def _path_of(h5sc: Any) -> Location:
     if is_path(h5sc):
         return location_of(h5sc)
     images = h5sc.obsm.get(IMAGES) if isinstance(h5sc, anndata.AnnData) and not h5sc.is_view else None
+    if isinstance(images, ShardedImages):
+        return images.location
     file = getattr(images, "file", None)
     if file is None:
         raise InputError(
-            f"h5sc is {type(h5sc).__name__} without an open file: pass the path of the .h5sc file, or the complete "
-            "AnnData from read_h5sc(path) or project.h5sc"
+            f"h5sc is {type(h5sc).__name__} without an open file or store: pass the path of the .h5sc file or zarr "
+            "store, or the complete AnnData from read_h5sc(path) or project.h5sc"
         )
     return location_of(file.filename)
 

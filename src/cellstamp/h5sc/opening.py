@@ -125,11 +125,12 @@ def open_h5sc(path: Location) -> Any:
 
 
 def _no_images_in(features: Location) -> str:
-    images = _IMAGES_OF.get(features.name) or features.name.removesuffix(features.suffix).removesuffix(".features")
-    return (
-        f"{features} is a table of features, and has no single-cell images. Give the file or store that it belongs to: "
-        f"{features.with_name(images)}"
-    )
+    usual = _IMAGES_OF.get(features.name)
+    images = features.with_name(usual or features.name.removesuffix(features.suffix).removesuffix(".features"))
+    remedy = f"Give the file or store that it belongs to: {images}"
+    if usual and not is_finished(images):
+        remedy = "It was made with images = False: extract with images = True"
+    return f"{features} is a table of features, and has no single-cell images. {remedy}"
 
 
 def read_url(path: Path) -> str:

@@ -9,14 +9,16 @@ import anndata
 import h5py
 import numpy as np
 
-from cellstamp.errors import InputError
+from cellstamp.errors import CellstampError, InputError
 from cellstamp.h5sc.layout import IMAGES, OURS, PER_CHANNEL
 from cellstamp.h5sc.opening import OpenStore, bytes_of, open_h5sc
 from cellstamp.h5sc.stored_images import stored_images
-from cellstamp.location import AnyPath, location_of
+from cellstamp.location import AnyPath, is_path, location_of, reachable
 
 ATTRIBUTES = ("n_masks", "n_image_channels", "channel_names", "compression", "normalization", "normalization_range")
 """Attributes of the images that describe their planes and values."""
+
+_READING_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,18 @@ def read_h5sc(path: AnyPath | None, *, images: bool = True) -> anndata.AnnData:
     if path is None:
         message = "path = None: must be the path of an .h5sc file. An extraction without cells writes no file"
         raise InputError(message)
+    if not is_path(path):
+        raise InputError(f"path = {path!r}: must be the path of an .h5sc file, or the path or URL of a zarr store")
     file = open_h5sc(location_of(path))
     try:
-        data = _read_tables(file)
-    except BaseException:
+        with reachable(str(path)):
+            data = _read_tables(file)
+    except BaseException as error:
         file.close()
-        raise
+        if not isinstance(error, _READING_ERRORS) or isinstance(error, CellstampError):
+            raise
+        problem = " ".join(str(error).split())
+        raise InputError(f"{path} is damaged: its tables cannot be read: {problem}. Extract again") from error
     if images:
         data.obsm[IMAGES] = stored_images(file)
     if not images or isinstance(file, OpenStore):

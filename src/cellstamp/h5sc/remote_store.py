@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import zarr
 from zarr.storage import FsspecStore, WrapperStore
 
-from cellstamp.location import file_system_of
+from cellstamp.location import UNLISTED, file_system_of
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -42,6 +43,18 @@ class RemoteStore(WrapperStore[FsspecStore]):
         content = self._fetched[key]
         return None if content is None else prototype.buffer.from_bytes(content)
 
+    @property
+    def lists_files(self) -> bool:
+        """Whether the server lists files, as far as the protocol shows it."""
+        return not str(self._location).startswith(UNLISTED)
+
+    def count_missing(self, array: zarr.Array[Any]) -> int:
+        """Return how many chunks of an array are missing; requests a byte of each."""
+        places = product(*map(range, array.cdata_shape))
+        paths = [f"{self._location.path}/{_file_of(array, place)}" for place in places]
+        found = file_system_of(self._location).cat_ranges(paths, 0, 1, on_error="return")
+        return sum(isinstance(each, FileNotFoundError) for each in found)
+
     def fetch(self, group: zarr.Group) -> None:
         """Request the small arrays of a group whose metadata are known; other ones are read when they are needed."""
         files = {f"{self._location.path}/{key}": key for key in _small_files(group) if key not in self._fetched}
@@ -60,4 +73,8 @@ def _small_files(group: zarr.Group) -> Iterator[str]:
         return
     for _, element in group.members(max_depth=None):
         if isinstance(element, zarr.Array) and element.nbytes <= _SMALL_BYTES and element.nchunks == 1:
-            yield f"{element.path}/{element.metadata.encode_chunk_key((0,) * element.ndim)}"
+            yield _file_of(element, (0,) * element.ndim)
+
+
+def _file_of(array: zarr.Array[Any], place: tuple[int, ...]) -> str:
+    return f"{array.path}/{array.metadata.encode_chunk_key(place)}"

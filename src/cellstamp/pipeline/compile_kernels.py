@@ -99,9 +99,9 @@ def compile_for_later(
     for types in dict.fromkeys(Types(*each) for each in product(ids, images, dtypes)):
         measuring = MeasuringTypes(*types)
         if is_kept(types) and is_kept(measuring):
-            tell(f"Already compiled for {types}")
+            tell(f"Already compiled for {types}, with features")
         else:
-            tell(f"Compiling for {types}: 10 to 60 s")
+            tell(f"Compiling for {types}, with features: 10 to 60 s")
             tell(f"Compiled in {_compile_and_keep(types, measuring)}, kept in {find_folder()}")
 
 

@@ -534,7 +534,7 @@ def _check_arguments(*, partial: object, n_cells: object, seed: object) -> None:
     """
     if not isinstance(partial, bool):
         message = f"partial = {partial!r}: must be True or False"
-        if isinstance(partial, str | os.PathLike):
+        if isinstance(partial, os.PathLike) or (isinstance(partial, str) and Path(partial).suffix):
             message += " (the filehandler gives the image and masks; their paths are not arguments)"
         raise ConfigError(message)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:

@@ -14,6 +14,7 @@ from cellstamp.decoding import load_decoders
 from cellstamp.engines.threads import Threads
 from cellstamp.errors import ConfigError
 from cellstamp.h5sc.chunks import look_into
+from cellstamp.h5sc.layout import FILE_NAME, STORE_NAME
 from cellstamp.h5sc.stamp_file import Encoded, Piece, Plain, StampFile
 from cellstamp.location import Location, is_path, location_of
 from cellstamp.training.choice import check_alike, choose_labels, choose_planes, choose_rows
@@ -160,8 +161,8 @@ def _paths(paths: Paths) -> list[Location]:
     given = [paths] if is_path(paths) else paths
     if not isinstance(given, (list, tuple)) or not all(is_path(path) for path in given):
         message = (
-            f"path: is {type(paths).__name__}; must be the path of an .h5sc file, or a list of paths. For a project, "
-            "pass project.extraction_f.output_path"
+            f"path: is {type(paths).__name__}; must be the path of an .h5sc file or zarr store, or a list of paths. In "
+            f"a project's folder, it is extraction/data/{FILE_NAME} or {STORE_NAME}"
         )
         raise ConfigError(message)
     listed = [location_of(path) for path in given]

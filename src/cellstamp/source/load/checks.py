@@ -265,7 +265,8 @@ def check_same_cells(centers: Mapping[str, Centers]) -> None:
     if only_first.size and only_second.size:
         raise InputError(
             f"{first} and {second} do not belong together: {_some(only_first)} only in {first}, {_some(only_second)} "
-            f"only in {second}; a cell must have the same id in both masks"
+            f"only in {second}; a cell must have the same id in both masks. If the masks were made separately, "
+            "cellstamp.match_masks gives each nucleus the id of its cell"
         )
     for ids, mask, other in ((only_first, first, second), (only_second, second, first)):
         if ids.size:

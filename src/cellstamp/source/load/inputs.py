@@ -106,8 +106,10 @@ def _check_different(paths: Sequence[str]) -> None:
     """Refuse a file that is listed twice, also under two names: its channels would come twice."""
     known: dict[str, str] = {}
     for path in paths:
-        if (first := known.setdefault(os.path.realpath(path), path)) is not path:
-            raise InputError(f"file_paths: {path} and {first} are the same file. Give each file once")
+        real = os.path.realpath(path)
+        if real in known:
+            raise InputError(f"file_paths: {path} and {known[real]} are the same file. Give each file once")
+        known[real] = path
 
 
 def _names(planes: Sequence[Pixels]) -> list[str]:
