@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cellstamp.errors import CellstampError, InputError, writing
 from cellstamp.h5sc.layout import CELL_ID, FILE_NAME, STORE_NAME
 from cellstamp.h5sc.new_file import extended, new_file
-from cellstamp.h5sc.opening import ROOT, OpenStore, open_h5sc
+from cellstamp.h5sc.opening import READING_ERRORS, ROOT, OpenStore, open_h5sc
 from cellstamp.h5sc.reader import as_plain
 from cellstamp.h5sc.remote_store import RemoteStore
 from cellstamp.h5sc.tables import add_to_store, consolidate, write_to_file, write_to_store
@@ -29,7 +29,6 @@ Block = tuple[slice, NDArray[np.float32], Mapping[str, NDArray[Any]]]
 
 _CHUNK_BYTES = 2**22
 _ENCODING: dict[str, Any] = {"encoding-type": "array", "encoding-version": "0.2.0"}
-_READING_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class TableKind:
             yield
         except CellstampError:
             raise
-        except _READING_ERRORS as error:
+        except READING_ERRORS as error:
             raise InputError(f"{found} is damaged: {' '.join(str(error).split())}. {self.remedy}") from error
 
 
@@ -128,9 +127,8 @@ def _check_complete(values: Any) -> None:
     """
     if not isinstance(values, zarr.Array):
         return
-    store, n_missing = values.store, 0
-    if isinstance(store, RemoteStore) and not store.lists_files:
-        n_missing = store.count_missing(values)
+    if isinstance(values.store, RemoteStore) and not values.store.lists_files:
+        n_missing = values.store.count_missing(values)
     else:
         n_missing = values.nchunks - values.nchunks_initialized
     if n_missing:

@@ -27,6 +27,8 @@ from cellstamp.remote_file import RemoteFile, RemoteStatus
 
 ROOT = "zarr.json"
 """File with the metadata of a zarr store's root: it is written last."""
+READING_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError)
+"""Errors that h5py, zarr and anndata raise for damaged files; those of decompression are RuntimeError."""
 
 _IMAGES_OF = {FEATURES_FILE: FILE_NAME, FEATURES_STORE: STORE_NAME}
 _SHOWN = 60

@@ -11,14 +11,12 @@ import numpy as np
 
 from cellstamp.errors import CellstampError, InputError
 from cellstamp.h5sc.layout import IMAGES, OURS, PER_CHANNEL
-from cellstamp.h5sc.opening import OpenStore, bytes_of, open_h5sc
+from cellstamp.h5sc.opening import READING_ERRORS, OpenStore, bytes_of, open_h5sc
 from cellstamp.h5sc.stored_images import stored_images
 from cellstamp.location import AnyPath, is_path, location_of, reachable
 
 ATTRIBUTES = ("n_masks", "n_image_channels", "channel_names", "compression", "normalization", "normalization_range")
 """Attributes of the images that describe their planes and values."""
-
-_READING_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def read_h5sc(path: AnyPath | None, *, images: bool = True) -> anndata.AnnData:
             data = _read_tables(file)
     except BaseException as error:
         file.close()
-        if not isinstance(error, _READING_ERRORS) or isinstance(error, CellstampError):
+        if not isinstance(error, READING_ERRORS) or isinstance(error, CellstampError):
             raise
         problem = " ".join(str(error).split())
         raise InputError(f"{path} is damaged: its tables cannot be read: {problem}. Extract again") from error
