@@ -146,7 +146,10 @@ def ran_in_a_fresh_process(request: pytest.FixtureRequest) -> bool:
     """Run a test in a separate process, without servers and memory that earlier tests left here."""
     if _FRESH in os.environ:
         return False
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", request.node.nodeid]
+    # in the shared folder, pytest fails if it cannot remove what an older run left there, such as a mounted disk
+    folder = request.getfixturevalue("tmp_path") / "pytest"
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--basetemp={folder}"]
+    command = [sys.executable, "-m", "pytest", *options, request.node.nodeid]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         command, env={**kept, _FRESH: "1"}, cwd=request.config.rootpath, capture_output=True, text=True, check=False
