@@ -56,7 +56,7 @@ class _Files(CompileResultCacheImpl):
 class _Layers(IndexDataCacheFile):
     """The code of one function: saved in the first folder, loaded from the first that has it.
 
-    A file of code is named after what it was compiled from and for. numba numbers files, and lists them before they are
+    A file of code is named after source, types and processor. numba numbers files, and lists them before they are
     written. So it may load code for other types or of an older version, after two processes have compiled at the same
     time or one of them was killed.
     """
