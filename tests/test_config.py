@@ -478,6 +478,11 @@ def test_integers_are_stored_of_what_is_not_normalised(dtype: str) -> None:
     assert parse(dtype=dtype, normalize_output=None).dtype == dtype
 
 
+def test_a_channel_may_have_the_name_of_a_boolean() -> None:
+    (line,) = faults({"image_size": 64, "channels": "True"})
+    assert line.endswith("(got a str; write ['True'])")
+
+
 def test_every_fault_is_reported_at_once() -> None:
     wrong = {"image_sise": 128, "border": "keep", "cells": [4, 0], "dtype": "int8", "channels": "dna"}
     lines = faults({"threads": "4", **wrong, "normalization_range": [0.9, 0.1], "engine": "dask_"})

@@ -319,9 +319,9 @@ def _shown_key(key: object) -> str:
 def _got(reason: object) -> str:
     """Return the type or the item that is invalid, if the value does not show it."""
     if isinstance(reason, rules.NotAListError):
-        is_boolean = str(reason.value).strip().lower() in ("true", "false")
-        value = str(reason.value).strip().capitalize() if is_boolean else f"[{_shown(reason.value)}]"
-        return f" (got a str; write {value}{' without quotes' if is_boolean else ''})"
+        return f" (got a str; write [{_shown(reason.value)}])"
+    if isinstance(reason, rules.QuotedBooleanError):
+        return f" (got a str; write {reason.value} without quotes)"
     if isinstance(reason, rules.WrongTypeError):
         return f" (got {rules.with_article(reason.type_name)})"
     if isinstance(reason, rules.WrongItemError):

@@ -87,6 +87,14 @@ class NotAListError(ValueError):
         self.value = value
 
 
+class QuotedBooleanError(ValueError):
+    """A text of a boolean where a boolean is allowed; the message can show the boolean."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.value = text.strip().capitalize()
+
+
 class WrongItemError(ValueError):
     """An item of a list is invalid; the message can show it."""
 
@@ -381,6 +389,8 @@ def _features(value: object) -> tuple[str, ...]:
         return ()
     if value is True:
         return DEFAULT_GROUPS
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        raise QuotedBooleanError(value)
     names = _listed(value)
     if not names or len(set(map(str, names))) != len(names):
         raise ValueError
