@@ -492,7 +492,7 @@ def test_a_type_may_be_numpys(path: Path) -> None:
         ),
         ({"labels": [np.arange(3)]}, r"a\.h5sc has 40 cells, but its labels have the shape \(3,\)"),
         ({"labels": "gene"}, "obs of .* has no column 'gene'"),
-        ({"cells": "17"}, r"obs of .* has no column '17'; for the cell with this id, give the integer 17"),
+        ({"cells": "17"}, r"obs of .* has no column '17'; for the cell with this id, give \[17\]"),
         ({"dtype": "uint8"}, "dtype = 'uint8': must be 'float32' or 'float16'"),
         ({"batch_size": 0}, "batch_size = 0: must be an integer of at least 1"),
         ({"block_size": 1.5}, "block_size = 1.5: must be an integer"),

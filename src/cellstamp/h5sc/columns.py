@@ -35,7 +35,7 @@ def column_of(obs: pd.DataFrame, name: str, key: str, where: AnyPath) -> pd.Seri
         more = ", ..." if obs.columns.size > _SHOWN else ""
         hint = did_you_mean(name, obs) or f"; it has {', '.join(map(str, obs.columns[:_SHOWN]))}{more}"
         if key == "cells" and name.isdecimal():
-            hint = f"; for the cell with this id, give the integer {name}"
+            hint = f"; for the cell with this id, give [{int(name)}]"
         raise ConfigError(f"{key}: obs of {where} has no column {name!r}{hint}")
     column: pd.Series[Any] = obs[name]
     return column
